@@ -1,0 +1,227 @@
+"""What users can set, from YAML and the command line.
+
+Names, meanings and defaults are those of `transformers.TrainingArguments` and of TRL 1.16; every departure
+stands in `docs/options.md`. The text under each field is its `--help`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from transformers import TrainingArguments
+
+from open_r1.errors import UserError
+
+
+@dataclass
+class ModelConfig:
+    """Which model is trained, and how its weights are held."""
+
+    model_name_or_path: str | None = None
+    """Hub id or local folder of the model."""
+    model_revision: str = "main"
+    """Branch, tag or commit on the hub."""
+    trust_remote_code: bool = False
+    """Run model code that ships with the checkpoint."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """`bfloat16` computes in bfloat16 and keeps float32 master weights; the same as `bf16: true`."""
+    pure_bf16: bool = False
+    """Keep the weights themselves in bfloat16. Halves memory; update steps near 1e-6 round to nothing."""
+    attn_implementation: Literal["varlen", "sdpa"] | None = None
+    """Attention over packed tokens. Default: `varlen` on CUDA in bfloat16, else `sdpa` a document at a time."""
+    use_peft: bool = False
+    """Train LoRA adapters instead of all weights (needs the `peft` extra)."""
+    lora_r: int = 16
+    """Rank of the adapters."""
+    lora_alpha: int = 32
+    """Scale of the adapters; the update is multiplied by lora_alpha / lora_r."""
+    lora_dropout: float = 0.05
+    """Dropout in front of the adapters."""
+    lora_target_modules: list[str] | None = None
+    """Names of the layers that get adapters. Default: every linear layer but the head."""
+    lora_modules_to_save: list[str] | None = None
+    """Names of layers trained in full beside the adapters."""
+
+    def __post_init__(self) -> None:
+        if not self.model_name_or_path:
+            raise UserError("model_name_or_path is missing: give a hub id or a local folder.")
+
+
+@dataclass
+class DataConfig:
+    """Where problems or traces come from."""
+
+    dataset_name: str | None = None
+    """Hub id, local folder, or a .jsonl[.gz], .json, .parquet or .csv file."""
+    dataset_config: str | None = None
+    """Configuration of the hub dataset."""
+    dataset_train_split: str = "train"
+    """Split to train on; slices such as `train[:100]` work."""
+    dataset_test_split: str = "test"
+    """Split for evaluation during training (read only if `eval_strategy` asks for it)."""
+    dataset_mixture: dict[str, Any] | None = None
+    """Several datasets: `datasets` (a list of id, config, split, columns, weight), `seed`, `test_split_size`."""
+    dataset_prompt_column: str = "prompt"
+    """Column with the problem: text, or a list of messages."""
+    system_prompt: str | None = None
+    """Put in front of every conversation that has no system message."""
+    dry_run: bool = False
+    """Check everything short of training, show what would run, and exit."""
+
+
+@dataclass
+class GRPOScriptArguments(DataConfig):
+    """Data and rewards of a GRPO run."""
+
+    reward_funcs: list[str] = field(default_factory=lambda: ["accuracy", "format", "tag_count"])
+    """Registered rewards by name, or any function by import path (`my_module:my_reward`)."""
+
+
+@dataclass
+class TrainConfig(TrainingArguments):
+    """What SFT and GRPO share beyond `TrainingArguments`."""
+
+    logging_steps: float = 1
+    """Steps between two lines of the log; `run/metrics.jsonl` gets the same lines."""
+    gradient_checkpointing: bool = True
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    bf16: bool | None = None
+    """Compute in bfloat16 over float32 master weights. Default: on CUDA devices that support it."""
+    max_tokens_per_microbatch: int = 16384
+    """Tokens in one forward and backward pass. Bounds memory; never changes the result."""
+    chat_template: str | None = None
+    """Jinja template, or a file that holds one. Default: the tokenizer's own, else ChatML."""
+    wandb_entity: str | None = None
+    """Entity for Weights & Biases (with `report_to: wandb`)."""
+    wandb_project: str | None = None
+    """Project for Weights & Biases (with `report_to: wandb`)."""
+
+    def __post_init__(self) -> None:
+        if self.bf16 is None:
+            self.bf16 = not self.use_cpu and not self.fp16 and _cuda_has_bf16()
+        if self.max_tokens_per_microbatch < 1:
+            raise UserError(
+                f"max_tokens_per_microbatch is {self.max_tokens_per_microbatch}: it must be at least 1."
+            )
+        self.remove_unused_columns = False
+        super().__post_init__()
+
+
+@dataclass
+class SFTConfig(TrainConfig):
+    """Supervised fine-tuning on traces."""
+
+    learning_rate: float = 2e-5
+    """Peak learning rate."""
+    max_length: int = 1024
+    """Longest sequence in tokens; longer ones are cut at the end (and counted). With packing, a row's length."""
+    packing: bool = False
+    """Fill rows of `max_length` tokens with whole documents; `per_device_train_batch_size` then counts rows."""
+    assistant_only_loss: bool = False
+    """Learn from assistant messages only (conversations)."""
+    completion_only_loss: bool | None = None
+    """Learn from the `completion` column only (prompt and completion columns). Default: yes."""
+    dataset_text_field: str = "text"
+    """Column with plain text, when there are neither messages nor prompt and completion columns."""
+    dataset_num_proc: int | None = None
+    """Processes for tokenizing."""
+    eos_token: str | None = None
+    """Token that ends a turn, if not the tokenizer's own (Qwen2.5 base models: `<|im_end|>`)."""
+
+
+@dataclass
+class GRPOConfig(TrainConfig):
+    """Group relative policy optimization (DeepSeekMath, arXiv 2402.03300; R1, arXiv 2501.12948)."""
+
+    learning_rate: float = 1e-6
+    """Peak learning rate."""
+    num_generations: int = 8
+    """Completions per prompt: the group that advantages are relative to."""
+    num_generations_eval: int | None = None
+    """Completions per prompt during evaluation. Default: `num_generations`."""
+    max_completion_length: int = 512
+    """Longest completion in tokens."""
+    temperature: float = 1.0
+    """Sampling temperature; logprobs are recomputed at the same temperature."""
+    top_p: float = 1.0
+    """Must be 1: the trainer cannot reproduce a truncated support."""
+    top_k: int = 0
+    """Must be 0, for the same reason."""
+    min_p: float | None = None
+    """Must be unset, for the same reason."""
+    shuffle_dataset: bool = True
+    """Draw prompts in a random order, new in every epoch."""
+    steps_per_generation: int | None = None
+    """Micro-steps (of `per_device_train_batch_size` completions) that one round of generation feeds.
+    A multiple of `gradient_accumulation_steps`, which is the default: one round per optimizer step."""
+    num_iterations: int = 1
+    """Optimizer passes over each round of rollouts (μ in DeepSeekMath, algorithm 1)."""
+    beta: float = 0.0
+    """Weight of the KL penalty against the initial model; 0 loads no reference model."""
+    use_bias_correction_kl: bool = True
+    """Multiply the KL estimate by π/π_old, so that its gradient is unbiased (DeepSeek-V3.2, arXiv 2512.02556)."""
+    epsilon: float = 0.2
+    """Lower clipping range of π/π_old; also the upper one, unless `epsilon_high` is given."""
+    epsilon_high: float | None = None
+    """Upper clipping range (clip-higher, DAPO, arXiv 2503.14476)."""
+    delta: float | None = None
+    """Upper bound of π/π_old where the advantage is negative (two-sided clipping, INTELLECT-2, arXiv 2505.07291)."""
+    importance_sampling_level: Literal["token", "sequence"] = "token"
+    """`sequence` clips one length-normalised ratio a completion (GSPO, arXiv 2507.18071)."""
+    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo"] = "dapo"
+    """How token losses are averaged; see `training/losses.py`."""
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    """Divide advantages by the standard deviation of the group, of the whole batch, or not at all."""
+    reward_weights: list[float] | None = None
+    """Weight of each reward. Default: 1 each."""
+    mask_truncated_completions: bool = False
+    """Leave completions that hit `max_completion_length` out of the loss (not out of their group's baseline)."""
+    vllm_importance_sampling_correction: bool = True
+    """Weight tokens by π_old/π_sampler, to correct for an engine that computes slightly other logprobs."""
+    vllm_importance_sampling_mode: Literal[
+        "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"
+    ] = "token_truncate"
+    """Truncate or drop weights above `vllm_importance_sampling_clip_max`, a token or a sequence at a time."""
+    vllm_importance_sampling_clip_max: float = 3.0
+    """Upper bound of that weight."""
+    use_vllm: bool = False
+    """Write completions with vLLM instead of transformers."""
+    max_tokens_per_decode: int = 65536
+    """Cap on prompt plus completion tokens that the transformers engine decodes at once."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, neutral in (("top_p", 1.0), ("top_k", 0), ("min_p", None)):
+            if getattr(self, name) not in (neutral, None):
+                raise UserError(
+                    f"{name} is {getattr(self, name)}: GRPO needs {neutral}, because the trainer cannot compute "
+                    "the probability of a token under a truncated distribution. Use temperature instead."
+                )
+        if self.temperature <= 0:
+            raise UserError(f"temperature is {self.temperature}: GRPO samples, so it must be above 0.")
+        if self.num_generations < 2:
+            raise UserError(
+                f"num_generations is {self.num_generations}: a group needs at least 2 completions to compare."
+            )
+        if self.steps_per_generation is None:
+            self.steps_per_generation = self.gradient_accumulation_steps
+        if self.steps_per_generation % self.gradient_accumulation_steps:
+            raise UserError(
+                f"steps_per_generation is {self.steps_per_generation}: it must be a multiple of "
+                f"gradient_accumulation_steps ({self.gradient_accumulation_steps})."
+            )
+        if self.use_vllm:
+            raise UserError(
+                "use_vllm is true, but the vLLM engine is not in this version: set use_vllm: false."
+            )
+
+    @property
+    def max_steps_per_rollout(self) -> int:
+        """Optimizer steps that one round of rollouts feeds: distinct batches times passes."""
+        assert self.steps_per_generation is not None
+        return self.steps_per_generation // self.gradient_accumulation_steps * self.num_iterations
+
+
+def _cuda_has_bf16() -> bool:
+    import torch
+
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
