@@ -1,0 +1,59 @@
+"""The demo's tokenizer: bytes, a few words, a token for each digit, and ChatML.
+
+Small enough to read in full, and an ordinary fast tokenizer to everything that loads it.
+"""
+
+from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+PAD, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+_WORDS = ("system", "user", "assistant", "What", " is")
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Makes the tokenizer. Any text survives encoding and decoding; digits are never merged.
+
+    The four tags are plain added tokens: `skip_special_tokens` keeps them, so that rewards can see them.
+    """
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    merged_letters = sum(len(word) for word in _WORDS)
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(alphabet) + merged_letters,
+        min_frequency=1,
+        initial_alphabet=sorted(alphabet),
+        show_progress=False,
+    )
+    backend.train_from_iterator(_WORDS, trainer)
+    backend.add_special_tokens([AddedToken(t, special=True) for t in (PAD, TURN_START, TURN_END)])
+    backend.add_tokens([AddedToken(t, normalized=False) for t in TAGS])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token=PAD,
+        eos_token=TURN_END,
+        model_max_length=512,
+        clean_up_tokenization_spaces=False,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def save_tokenizer(folder: Path) -> None:
+    """Writes the tokenizer as a normal Hugging Face folder."""
+    build_tokenizer().save_pretrained(folder)
