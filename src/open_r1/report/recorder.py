@@ -1,0 +1,206 @@
+"""What a run leaves behind: `config.yaml`, `environment.json`, `metrics.jsonl` and `rollouts/`.
+
+Everything shown later (progress pages, model cards, comparisons) is made from these files.
+"""
+
+import json
+import logging
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from open_r1.errors import UserError
+from open_r1.report.environment import describe_environment, plain, redacted
+
+logger = logging.getLogger(__name__)
+
+ROLLOUT_COLUMNS = {
+    "step": pa.int64(),
+    "prompt": pa.string(),
+    "gold": pa.string(),
+    "completion": pa.string(),
+    "n_tokens": pa.int64(),
+    "finish_reason": pa.string(),
+    "reward": pa.float64(),
+    "advantage": pa.float64(),
+}
+REWARD_PREFIX = "reward/"
+
+# Options that say where a run goes and what it tells, not what it computes.
+_BYSTANDERS = re.compile(
+    r"(output_dir|run_name|project|report_to|disable_tqdm|resume_from_checkpoint|dry_run|trackio_.*|wandb_.*"
+    r"|push_to_hub.*|hub_.*|log_.*|logging_.*|save_.*|max_tokens_per_microbatch|max_tokens_per_decode"
+    r"|dataset_num_proc|dataloader_.*|eval_on_start|.*_eval_.*|eval_strategy|eval_steps|config)"
+)
+
+
+class RunRecorder:
+    """Writes `<output_dir>/run/`. On every process but the main one each method does nothing."""
+
+    def __init__(self, output_dir: Path | str, config: Mapping[str, Any], is_main: bool) -> None:
+        self.run_dir = Path(output_dir) / "run"
+        self.config: dict[str, Any] = redacted(plain(config))
+        self.is_main = is_main
+
+    def start(self, resume_step: int) -> str | None:
+        """Opens the folder for a run that continues after `resume_step` (0: from the beginning).
+
+        Metrics and rollouts past that step are discarded, because the run writes them again; a line that a
+        kill left half-written goes too. Returns (and logs) one sentence if a resumed run's settings changed.
+        """
+        if not self.is_main:
+            return None
+        (self.run_dir / "rollouts").mkdir(parents=True, exist_ok=True)
+        note = self._settings_changed() if resume_step else None
+        if note:
+            logger.warning(note)
+        config_text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True, width=110)
+        _write_text(self.run_dir / "config.yaml", config_text)
+        environment = json.dumps(describe_environment(), indent=2, ensure_ascii=False)
+        _write_text(self.run_dir / "environment.json", environment + "\n")
+        self._discard_after(resume_step)
+        return note
+
+    def log_metrics(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Appends one line `{"step": step, ...}`; values that are not finite become null."""
+        if not self.is_main:
+            return
+        with (self.run_dir / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(_metrics_line({**metrics, "step": step}))
+
+    def log_rollouts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Writes `rollouts/step-NNNNNN.parquet`, whole or not at all.
+
+        A row has the keys of `ROLLOUT_COLUMNS` (without `step`) and one `reward/<name>` for each reward,
+        None where the reward does not apply. Messages and other structured prompts and golds become JSON.
+        """
+        if not self.is_main:
+            return
+        table = _rollout_table(step, list(rows))
+        _write_atomically(
+            self.run_dir / "rollouts" / f"step-{step:06d}.parquet", lambda file: pq.write_table(table, file)
+        )
+
+    def _settings_changed(self) -> str | None:
+        path = self.run_dir / "config.yaml"
+        if not path.exists():
+            return None
+        earlier = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        keys = [key for key in {**earlier, **self.config} if not _BYSTANDERS.fullmatch(key)]
+        changes = [
+            f"{key} (was {earlier.get(key)!r}, now {self.config.get(key)!r})"
+            for key in keys
+            if earlier.get(key) != self.config.get(key)
+        ]
+        if not changes:
+            return None
+        return f"This run continues with other settings than it started with: {', '.join(changes)}."
+
+    def _discard_after(self, step: int) -> None:
+        path = self.run_dir / "metrics.jsonl"
+        if path.exists():
+            kept = [line for line in read_metrics(self.run_dir) if _belongs(line["step"], step)]
+            _write_text(path, "".join(map(_metrics_line, kept)))
+        for file in (self.run_dir / "rollouts").iterdir():
+            number = _rollout_step(file)
+            if file.suffix == ".tmp" or (number is not None and not _belongs(number, step)):
+                file.unlink()
+
+
+def read_metrics(run_dir: Path | str) -> list[dict[str, Any]]:
+    """The lines of `<run_dir>/metrics.jsonl` in order; a last line still being written is left out."""
+    path = Path(run_dir) / "metrics.jsonl"
+    if not path.exists():
+        raise UserError(f"{path} does not exist: give the `run` folder of a training run.")
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    metrics = []
+    for number, line in enumerate(lines[:-1], start=1):  # every whole line ends in a newline
+        try:
+            metrics.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines) - 1:
+                break
+            raise UserError(f"{path}, line {number}, is not JSON ({error.msg}): delete that line.") from error
+    return metrics
+
+
+def read_rollouts(run_dir: Path | str, step: int | None = None) -> pa.Table:
+    """The rollouts of one step, or of all steps in order; see `RunRecorder.log_rollouts` for the columns."""
+    folder = Path(run_dir) / "rollouts"
+    files = {
+        number: file
+        for file in sorted(folder.glob("step-*.parquet"))
+        if (number := _rollout_step(file)) is not None
+    }
+    if step is not None:
+        if step not in files:
+            have = f"it has steps {min(files)} to {max(files)}" if files else "it has no rollouts"
+            raise UserError(f"{folder} has no rollouts of step {step}: {have}.")
+        return pq.ParquetFile(files[step]).read()
+    if not files:
+        return pa.schema(ROLLOUT_COLUMNS.items()).empty_table()
+    tables = [pq.ParquetFile(files[number]).read() for number in sorted(files)]
+    return pa.concat_tables(tables, promote_options="default")
+
+
+def _belongs(step: int, resume_step: int) -> bool:
+    """Whether a record precedes the point of resumption; a run that begins anew keeps nothing."""
+    return resume_step > 0 and step <= resume_step
+
+
+def _rollout_step(file: Path) -> int | None:
+    match = re.fullmatch(r"step-(\d+)\.parquet", file.name)
+    return int(match[1]) if match else None
+
+
+def _metrics_line(metrics: Mapping[str, Any]) -> str:
+    line = {"step": metrics["step"], **metrics}
+    return json.dumps(_finite(plain(line)), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _rollout_table(step: int, rows: list[Mapping[str, Any]]) -> pa.Table:
+    rewards = {key: pa.float64() for row in rows for key in row if key.startswith(REWARD_PREFIX)}
+    schema = pa.schema({**ROLLOUT_COLUMNS, **rewards}.items())
+    unknown = {key for row in rows for key in row} - set(schema.names)
+    if unknown:
+        raise ValueError(f"unknown rollout columns: {sorted(unknown)}")
+    cells = {
+        field.name: [_cell(step if field.name == "step" else row.get(field.name), field.type) for row in rows]
+        for field in schema
+    }
+    return pa.table(cells, schema=schema)
+
+
+def _cell(value: Any, kind: pa.DataType) -> Any:
+    value = _finite(plain(value))
+    if kind == pa.string() and value is not None and not isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    return value
+
+
+def _write_text(path: Path, text: str) -> None:
+    _write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
