@@ -143,9 +143,7 @@ def test_secrets_are_written_nowhere(tmp_path, monkeypatch):
     secret = "hf_" + "a1B2" * 8
     monkeypatch.setenv("HF_TOKEN", secret)
     monkeypatch.setattr("sys.argv", ["sft.py", "--hub_token", "s3cret", "--api-key=s3cret", f"--x={secret}"])
-    started(
-        tmp_path, hub_token="s3cret", eos_token="<|im_end|>", url="https://me:s3cret@host/x", nested=[secret]
-    )
+    started(tmp_path, hub_token="s3cret", eos_token="<|im_end|>", url="https://me:s3cret@host/x", nested=[secret])
     config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
     assert config["eos_token"] == "<|im_end|>"
     written = "".join(p.read_text() for p in (tmp_path / "run").iterdir() if p.is_file())

@@ -34,7 +34,7 @@ ROLLOUT_COLUMNS = {
 REWARD_PREFIX = "reward/"
 
 # Options that say where a run goes and what it tells, not what it computes.
-_BYSTANDERS = re.compile(
+BYSTANDERS = re.compile(
     r"(output_dir|run_name|project|report_to|disable_tqdm|resume_from_checkpoint|dry_run|trackio_.*|wandb_.*"
     r"|push_to_hub.*|hub_.*|log_.*|logging_.*|save_.*|max_tokens_per_microbatch|max_tokens_per_decode"
     r"|dataset_num_proc|dataloader_.*|eval_on_start|.*_eval_.*|eval_strategy|eval_steps|config)"
@@ -93,7 +93,7 @@ class RunRecorder:
         if not path.exists():
             return None
         earlier = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        keys = [key for key in {**earlier, **self.config} if not _BYSTANDERS.fullmatch(key)]
+        keys = [key for key in {**earlier, **self.config} if not BYSTANDERS.fullmatch(key)]
         changes = [
             f"{key} (was {earlier.get(key)!r}, now {self.config.get(key)!r})"
             for key in keys

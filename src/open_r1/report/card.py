@@ -1,0 +1,116 @@
+"""The model card that lies beside every trained model."""
+
+import dataclasses
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from open_r1.report.environment import REMOVED, command_line, git_commit, package_versions, plain, redacted
+from open_r1.report.recorder import BYSTANDERS
+
+METHODS = {
+    "sft": "supervised fine-tuning on reasoning traces",
+    "grpo": "group relative policy optimization (GRPO, [arXiv 2402.03300](https://arxiv.org/abs/2402.03300)): "
+    "reinforcement learning on completions whose answers can be checked",
+}
+_NOT_SHOWN = re.compile(r"_.*|logging_dir|local_rank|model_name_or_path|dataset_name|dataset_mixture")
+
+
+def write_model_card(
+    output_dir: Path | str,
+    *,
+    base_model: str,
+    task: str,
+    dataset: str | Sequence[str] | None,
+    config: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+) -> Path:
+    """Writes `<output_dir>/README.md`: what was trained from what, how, and what came out.
+
+    `task` is `sft` or `grpo`, `config` the resolved options (flat), `metrics` the final figures. Hub ids go
+    into the header that the hub reads; local paths do not. Needs no network.
+    """
+    from huggingface_hub import ModelCardData
+
+    output_dir = Path(output_dir)
+    datasets = [dataset] if isinstance(dataset, str) else list(dataset or [])
+    header = ModelCardData(
+        base_model=base_model if _is_hub_id(base_model) else None,
+        datasets=[name for name in datasets if _is_hub_id(name)] or None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["open-r1", task],
+    )
+    parts = [
+        f"---\n{header.to_yaml()}\n---",
+        f"# {output_dir.resolve().name}",
+        f"{_code(_short(base_model))} after {METHODS.get(task, task)}"
+        + (f", on {', '.join(_code(_short(name)) for name in datasets)}" if datasets else "")
+        + ". Trained with Open R1.",
+        "## How it was trained",
+        f"```bash\n{shlex.join(['python', *command_line()])}\n```",
+    ]
+    changed = changed_options(task, config)
+    if changed:
+        parts += ["Options that differ from the defaults:", _table("option", changed)]
+    figures = {key: value for key, value in metrics.items() if isinstance(value, int | float | str)}
+    if figures:
+        parts += ["## Figures at the end of training", _table("metric", figures)]
+    versions = {**package_versions(), "commit": git_commit() or "no checkout"}
+    parts += ["## Versions", _table("package", versions)]
+    parts.append(
+        "`run/` beside this file holds every option, the metrics of every step"
+        + (" and every completion with its rewards." if task == "grpo" else ".")
+    )
+    path = output_dir / "README.md"
+    output_dir.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return path
+
+
+def changed_options(task: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options in `config` whose value is not the default of the task's configuration classes."""
+    from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig
+
+    classes: tuple[type, ...] = (ModelConfig, DataConfig, SFTConfig)
+    if task == "grpo":
+        classes = (ModelConfig, GRPOScriptArguments, GRPOConfig)
+    defaults = {field.name: _default(field) for cls in classes for field in dataclasses.fields(cls) if field.init}
+    return {
+        key: value
+        for key, value in redacted(plain(config)).items()
+        if value not in (None, REMOVED, "")
+        and not BYSTANDERS.fullmatch(key)
+        and not _NOT_SHOWN.fullmatch(key)
+        and value != defaults.get(key)
+    }
+
+
+def _default(field: dataclasses.Field) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return plain(field.default)
+    return plain(field.default_factory()) if field.default_factory is not dataclasses.MISSING else None
+
+
+def _is_hub_id(name: str) -> bool:
+    return bool(re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)) and name not in (".", "..") and not Path(name).exists()
+
+
+def _short(name: str) -> str:
+    """A hub id as it is; of a local path the last part, because the rest says nothing to others."""
+    return name if _is_hub_id(name) else Path(name).resolve().name
+
+
+def _code(value: Any) -> str:
+    text = " ".join(str(value).split()).replace("|", "\\|")
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
+
+
+def _table(kind: str, rows: Mapping[str, Any]) -> str:
+    lines = [f"| {kind} | value |", "|---|---|"]
+    for key, value in rows.items():
+        shown = f"{value:.6g}" if isinstance(value, float) else value
+        lines.append(f"| {_code(key)} | {_code(shown)} |")
+    return "\n".join(lines)

@@ -1,0 +1,47 @@
+from huggingface_hub import ModelCard
+
+from open_r1.report.card import changed_options, write_model_card
+
+
+def card(folder, **changes):
+    arguments = {
+        "base_model": "org/base-1B",
+        "task": "grpo",
+        "dataset": "org/problems",
+        "config": {"beta": 0.04, "num_generations": 8, "hub_token": "s3cret", "output_dir": str(folder)},
+        "metrics": {"reward": 1.5, "rewards/accuracy/mean": 0.75},
+    }
+    path = write_model_card(folder, **(arguments | changes))
+    return ModelCard.load(path), path.read_text()
+
+
+def test_the_card_has_the_header_that_the_hub_reads(tmp_path):
+    parsed, text = card(tmp_path / "my-model")
+    assert parsed.data.base_model == "org/base-1B"
+    assert parsed.data.datasets == ["org/problems"]
+    assert parsed.data.library_name == "transformers"
+    assert "# my-model" in text
+    assert "| `rewards/accuracy/mean` | `0.75` |" in text
+
+
+def test_only_options_that_differ_from_the_defaults_are_listed(tmp_path):
+    _, text = card(tmp_path)
+    assert "| `beta` | `0.04` |" in text
+    assert "num_generations" not in text
+    assert "s3cret" not in text
+    assert changed_options("sft", {"max_length": 1024, "packing": True, "learning_rate": 2e-5}) == {
+        "packing": True
+    }
+
+
+def test_local_paths_stay_out_of_the_card(tmp_path):
+    (tmp_path / "secret-place/base").mkdir(parents=True)
+    parsed, text = card(
+        tmp_path / "out",
+        base_model=str(tmp_path / "secret-place/base"),
+        dataset=[str(tmp_path / "secret-place/rows.jsonl"), "org/more"],
+    )
+    assert parsed.data.base_model is None
+    assert parsed.data.datasets == ["org/more"]
+    assert "secret-place" not in text
+    assert "`base`" in text and "`rows.jsonl`" in text
