@@ -1,0 +1,137 @@
+"""Finds the final answer in a completion, and the gold answer in a dataset's column.
+
+Time is linear in the text, and only its last 20,000 characters are read.
+"""
+
+import re
+
+WINDOW = 20_000
+_BRACES = re.compile(r"(?P<boxed>\\f?boxed\s*\{)|\\.|[{}]", re.DOTALL)
+_BARE_BOXED = re.compile(r"\\f?boxed\s+(-?[0-9A-Za-z.,]+)")
+_JOINT = re.compile(r"[\s$.,;]*(?:\\text\{\s*)?(?:,|;|and|or|&)?(?:\s*\})?[\s$]*")
+_ANSWER_BLOCK = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL)
+_ANCHOR = re.compile(
+    r"####[ \t]*|\b(?:final |correct )?(?:answer|result)s?\b[*_]*(?:[^.\n:=]{0,60}?\bis\b(?:[ \t]*:)?|[ \t]*[:=])"
+    r"[*_\s]*",
+    re.IGNORECASE,
+)
+_MATH = re.compile(
+    r"\$\$(?P<a>[^$]+)\$\$|(?<![\\\d])\$(?P<b>[^$\n]+)\$|\\\((?P<c>.+?)\\\)|\\\[(?P<d>.+?)\\\]", re.DOTALL
+)
+_NUMBER = re.compile(r"(?<![\w.])[-−+]?[$€£]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+)?\s?\\?%?")
+_BETWEEN_ITEMS = re.compile(r"[\s,;/&|]*(?:or|and)?[\s,;/&|]*", re.IGNORECASE)
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+")
+
+
+def boxed_contents(text: str) -> list[tuple[int, int, str]]:
+    """`(start, end, content)` of every complete outermost `\\boxed{...}`, in order; braces are balanced."""
+    open_braces: list[tuple[int, int, bool]] = []
+    found: list[tuple[int, int, str]] = []
+    for token in _BRACES.finditer(text):
+        if token["boxed"] or token.group() == "{":
+            open_braces.append((token.start(), token.end(), bool(token["boxed"])))
+        elif token.group() == "}" and open_braces:
+            start, content_start, is_boxed = open_braces.pop()
+            if is_boxed:
+                while found and found[-1][0] > start:
+                    found.pop()
+                found.append((start, token.end(), text[content_start : token.start()]))
+    return found
+
+
+def last_boxed(text: str) -> str | None:
+    """Content of the last box. Boxes joined by a comma or `and` are one answer: `1,2` for two boxes."""
+    found = boxed_contents(text)
+    if not found:
+        bare = _BARE_BOXED.findall(text)
+        return bare[-1] if bare else None
+    run = [found[-1]]
+    for box in reversed(found[:-1]):
+        between = text[box[1] : run[0][0]]
+        if not _JOINT.fullmatch(between) or not re.search(r",|;|and|or|&", between):
+            break
+        run.insert(0, box)
+    contents = [content.strip() for _, _, content in run]
+    if len(contents) > 1 and len(set(contents)) > 1:
+        return ",".join(contents)
+    inner = last_boxed(contents[-1]) if "boxed" in contents[-1] else None
+    return inner or contents[-1]
+
+
+def extract_answer(completion: str) -> str | None:
+    """The final answer of a completion, or None if it gives none.
+
+    Looked for behind the last `</think>` (everywhere if there is none), in this order: the last `<answer>` block,
+    the last `\\boxed{}`, the last "the answer is ...", the last formula or number. A bare enumeration counts as
+    one answer: listing candidates does not hit.
+    """
+    part = completion.rpartition("</think>")[2][-WINDOW:]
+    blocks = _ANSWER_BLOCK.findall(part)
+    if blocks:
+        return _from_block(blocks[-1].strip())
+    return last_boxed(part) or _from_anchor(part) or _last_value(part)
+
+
+def extract_gold(gold: str) -> str:
+    """The answer in a gold column: boxed, behind `####`, between dollars, the end of a worked solution, or all."""
+    gold = gold.strip()
+    answer = last_boxed(gold[-WINDOW:])
+    if answer is not None:
+        return answer
+    if "####" in gold:
+        return gold.rpartition("####")[2].strip()
+    if "\n" in gold and len(_WORD.findall(_TEXT_COMMAND.sub(" ", gold))) > 5:
+        return _from_anchor(gold[-WINDOW:]) or _last_value(gold[-WINDOW:]) or gold
+    return gold
+
+
+def _from_block(block: str) -> str | None:
+    boxed = last_boxed(block)
+    if boxed is not None:
+        return boxed
+    if not is_prose(block):
+        return block or None
+    return _from_anchor(block) or _last_value(block) or block
+
+
+def _from_anchor(text: str) -> str | None:
+    anchors = list(_ANCHOR.finditer(text))
+    if not anchors:
+        return None
+    sentence = text[anchors[-1].end() :].split("\n", 1)[0].strip()
+    sentence = re.sub(r"[*_]+$|^[*_]+", "", re.split(r"\.\s+(?=[A-Z])", sentence)[0].strip().rstrip(".")).strip()
+    if not sentence:
+        return None
+    return (_first_value(sentence) or sentence) if is_prose(sentence) else sentence
+
+
+def is_prose(text: str) -> bool:
+    """Does `text` hold several plain words, outside LaTeX commands?"""
+    return len(_WORD.findall(_TEXT_COMMAND.sub(" ", text))) > 1 or bool(_MATH.search(text) and _WORD.search(text))
+
+
+def _first_value(text: str) -> str | None:
+    values = _values(text)
+    return values[0][2] if values else None
+
+
+def _last_value(text: str) -> str | None:
+    """The last formula or number; with everything that is enumerated together with it."""
+    values = _values(text)
+    if not values:
+        return None
+    run = [values[-1]]
+    for value in reversed(values[:-1]):
+        if not _BETWEEN_ITEMS.fullmatch(text[value[1] : run[0][0]]):
+            break
+        run.insert(0, value)
+    return ", ".join(value[2] for value in run)
+
+
+def _values(text: str) -> list[tuple[int, int, str]]:
+    """Formulas, and the numbers outside them, as `(start, end, value)` in order."""
+    values = [(m.start(), m.end(), next(g for g in m.groups() if g).strip()) for m in _MATH.finditer(text)]
+    outside = _MATH.sub(lambda m: " " * len(m.group()), text)
+    values += [(m.start(), m.end(), m.group().strip().rstrip(",")) for m in _NUMBER.finditer(outside)]
+    return sorted(values)

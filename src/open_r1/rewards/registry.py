@@ -1,0 +1,68 @@
+"""Rewards by name, or by import path."""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from open_r1.errors import UserError
+
+RewardFunc = Callable[..., list[float | None]]
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"open_r1.rewards.{name}")
+
+
+REGISTRY: dict[str, Callable[[Any], RewardFunc]] = {
+    "accuracy": lambda args: _module("accuracy").accuracy_reward,
+    "format": lambda args: _module("format").format_reward,
+    "format_lenient": lambda args: _module("format").format_lenient_reward,
+    "tag_count": lambda args: _module("tag_count").tag_count_reward,
+}
+"""Name to a function of the script arguments that returns the reward function."""
+
+BEST = {"accuracy": 1.0, "format": 1.0, "format_lenient": 1.0, "tag_count": 1.0}
+"""What `gold_completion` must be given by a reward; rewards that are not here have no fixed maximum."""
+
+
+def get_reward_funcs(script_args: Any) -> list[RewardFunc]:
+    """The functions that `script_args.reward_funcs` names, in order. Options of a reward are read from the other
+    fields of `script_args`. Raises `UserError` for a name or path that leads nowhere."""
+    return [get_reward_func(name, script_args) for name in script_args.reward_funcs]
+
+
+def get_reward_func(name: str, script_args: Any = None) -> RewardFunc:
+    """One reward: a registered name, or `module:function` (the working directory can be imported from)."""
+    if name in REGISTRY:
+        return REGISTRY[name](script_args)
+    if ":" in name:
+        return _import(name)
+    nearest = difflib.get_close_matches(name, REGISTRY, n=1, cutoff=0.4)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    raise UserError(
+        f"reward_funcs: {name!r} is not a reward; {hint}known are {', '.join(REGISTRY)}, "
+        "and any function of yours as my_module:my_reward."
+    )
+
+
+def _import(path: str) -> RewardFunc:
+    module_name, _, attribute = path.partition(":")
+    cwd = str(Path.cwd())
+    if cwd not in sys.path:
+        sys.path.append(cwd)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name != module_name.split(".")[0] and error.name != module_name:
+            raise
+        raise UserError(
+            f"reward_funcs: {path!r}: no module {error.name!r}; put {module_name.split('.')[0]}.py in the working "
+            "directory, or install it."
+        ) from None
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        raise UserError(f"reward_funcs: {path!r}: module {module_name!r} has no function {attribute!r}.")
+    return function

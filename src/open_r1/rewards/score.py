@@ -1,0 +1,158 @@
+"""Calls reward functions on a batch of completions, and says which one went wrong where."""
+
+import asyncio
+import inspect
+import math
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from open_r1.errors import UserError
+from open_r1.rewards.text import prefill_of
+
+
+class RewardError(UserError):
+    """A reward function raised, or returned something that is not a list of scores.
+
+    `reward` is its name, `row` the first row that it fails on (None if it fails on the batch only), `step` the
+    training step (None outside training).
+    """
+
+    def __init__(self, message: str, reward: str, row: int | None, step: int | None) -> None:
+        super().__init__(message)
+        self.reward, self.row, self.step = reward, row, step
+
+
+def reward_name(function: Callable) -> str:
+    """`__name__` of a reward function; a class's for callable objects."""
+    return getattr(function, "__name__", None) or type(function).__name__
+
+
+def score(
+    funcs: Sequence[Callable],
+    *,
+    prompts: Sequence[Any],
+    completions: Sequence[Any],
+    completion_ids: Sequence[list[int]] | None = None,
+    columns: dict[str, list] | None = None,
+    prompt_texts: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    step: int | None = None,
+) -> list[dict[str, float | None]]:
+    """Scores every completion with every reward: one `{name: value}` a row.
+
+    `prompts` are what the dataset holds (text or messages), `prompt_texts` the same after the chat template: from
+    them comes what the template has already written of the answer (`<think>`). Completions given as text are
+    handed on as one assistant message. `columns` are the dataset's other columns, a list each, one value a
+    completion. Functions get the keyword arguments that they accept; coroutines are awaited; NaN counts as None.
+
+    Raises `RewardError` naming reward, step and row.
+    """
+    rows = len(completions)
+    names = list(names) if names is not None else [reward_name(function) for function in funcs]
+    arguments: dict[str, list] = {
+        **(columns or {}),
+        "prompts": list(prompts),
+        "completions": [[{"role": "assistant", "content": c}] if isinstance(c, str) else list(c) for c in completions],
+        "completion_ids": list(completion_ids) if completion_ids is not None else [None] * rows,
+        "prefills": [prefill_of(p) for p in (prompt_texts if prompt_texts is not None else prompts)],
+    }
+    for column, values in arguments.items():
+        if len(values) != rows:
+            raise UserError(f"rewards: column {column!r} has {len(values)} values for {rows} completions.")
+    scores: list[dict[str, float | None]] = [{} for _ in range(rows)]
+    for name, function in zip(names, funcs, strict=True):
+        values = _checked(_run(function, name, arguments, step), name, rows, step)
+        for row, value in zip(scores, values, strict=True):
+            row[name] = value
+    return scores
+
+
+def _run(function: Callable, name: str, arguments: dict[str, list], step: int | None) -> Any:
+    try:
+        return _call(function, arguments)
+    except Exception as error:
+        row, error = _first_failing_row(function, arguments, error)
+        where = "" if step is None else f" at step {step}"
+        on = "on the batch as a whole" if row is None else f"on row {row}"
+        message = f"reward {name!r} failed{where} {on}: {type(error).__name__}: {error}"
+        raise RewardError(message, name, row, step) from error
+
+
+def _first_failing_row(
+    function: Callable, arguments: dict[str, list], error: Exception
+) -> tuple[int | None, Exception]:
+    for row in range(len(arguments["completions"])):
+        try:
+            _call(function, {key: [values[row]] for key, values in arguments.items()})
+        except Exception as row_error:
+            return row, row_error
+    return None, error
+
+
+def _call(function: Callable, arguments: dict[str, list]) -> Any:
+    result = function(**_accepted(function, arguments))
+    return _wait(result) if inspect.isawaitable(result) else result
+
+
+def _accepted(function: Callable, arguments: dict[str, list]) -> dict[str, list]:
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return arguments
+    accepted = {p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY}
+    return {key: value for key, value in arguments.items() if key in accepted}
+
+
+def _wait(awaitable: Awaitable) -> Any:
+    """Result of a coroutine, in a thread of its own: the caller's may already run an event loop (notebooks)."""
+    outcome: dict[str, Any] = {}
+
+    async def main() -> Any:
+        return await awaitable
+
+    def run() -> None:
+        try:
+            outcome["value"] = asyncio.run(main())
+        except BaseException as error:
+            outcome["error"] = error
+
+    thread = threading.Thread(target=run, name="async-reward")
+    thread.start()
+    thread.join()
+    if "error" in outcome:
+        raise outcome["error"]
+    return outcome["value"]
+
+
+def _checked(values: Any, name: str, rows: int, step: int | None) -> list[float | None]:
+    where = "" if step is None else f" at step {step}"
+    if isinstance(values, (str, dict)) or not hasattr(values, "__iter__"):
+        raise RewardError(
+            f"reward {name!r} returned {type(values).__name__}{where}: it must be a list of {rows} numbers or None.",
+            name,
+            None,
+            step,
+        )
+    values = list(values)
+    if len(values) != rows:
+        raise RewardError(
+            f"reward {name!r} returned {len(values)} values for {rows} completions{where}: one each is needed.",
+            name,
+            None,
+            step,
+        )
+    checked: list[float | None] = []
+    for row, value in enumerate(values):
+        try:
+            number = None if value is None else float(value)
+        except (TypeError, ValueError):
+            number = math.inf
+        if number is not None and math.isinf(number):
+            raise RewardError(
+                f"reward {name!r} returned {value!r} on row {row}{where}: it must be a finite number or None.",
+                name,
+                row,
+                step,
+            )
+        checked.append(None if number is None or math.isnan(number) else number)
+    return checked

@@ -1,0 +1,121 @@
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from open_r1.errors import UserError
+from open_r1.rewards import BEST, RewardError, get_reward_funcs, gold_completion, score
+
+
+def funcs(*names):
+    return get_reward_funcs(SimpleNamespace(reward_funcs=list(names)))
+
+
+def test_names_of_functions_are_those_of_open_r1():
+    names = [f.__name__ for f in funcs("accuracy", "format", "tag_count")]
+    assert names == ["accuracy_reward", "format_reward", "tag_count_reward"]
+
+
+def test_unknown_name_lists_known_ones_and_the_nearest():
+    with pytest.raises(UserError, match=r"'acuracy'.*did you mean 'accuracy'.*tag_count.*my_module:my_reward"):
+        funcs("acuracy")
+
+
+def test_user_function_is_imported_from_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "mine_for_test.py").write_text("def even(completions):\n    return [0.5 for _ in completions]\n")
+    monkeypatch.chdir(tmp_path)
+    rows = score(funcs("mine_for_test:even"), prompts=["a", "b"], completions=["x", "y"])
+    assert rows == [{"even": 0.5}, {"even": 0.5}]
+    with pytest.raises(UserError, match="no function 'odd'"):
+        funcs("mine_for_test:odd")
+    with pytest.raises(UserError, match="no module 'nowhere_at_all'"):
+        funcs("nowhere_at_all:f")
+
+
+def test_an_import_error_inside_the_users_module_is_not_hidden(tmp_path, monkeypatch):
+    (tmp_path / "broken_for_test.py").write_text("import not_installed_anywhere\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
+        funcs("broken_for_test:f")
+
+
+@pytest.mark.parametrize("prompt", ["2+2?", "2+2?<think>\n", "2+2?<think>", [{"role": "user", "content": "2+2?"}]])
+@pytest.mark.parametrize("gold", ["4", r"\frac{1}{2}", "$x+1$", "so we get $\\boxed{\\sqrt{2}}$"])
+def test_gold_completion_gets_the_maximum(prompt, gold):
+    completion = gold_completion(gold, prompt=prompt)
+    rows = score(funcs(*BEST), prompts=[prompt], completions=[completion], columns={"solution": [gold]})
+    assert list(rows[0].values()) == list(BEST.values())
+
+
+def test_think_opened_by_the_template_is_seen_through_prompt_texts():
+    messages = [{"role": "user", "content": "2+2?"}]
+    completion = gold_completion("4", prompt="...<think>\n")
+    row = score(
+        funcs("format", "tag_count"), prompts=[messages], completions=[completion], prompt_texts=["...<think>\n"]
+    )
+    assert row == [{"format_reward": 1.0, "tag_count_reward": 1.0}]
+    row = score(funcs("format"), prompts=[messages], completions=[completion])
+    assert row == [{"format_reward": 0.0}]
+
+
+def test_functions_get_messages_columns_and_ids():
+    seen = {}
+
+    def spy(prompts, completions, completion_ids, level, **kwargs):
+        seen.update(prompts=prompts, completions=completions, ids=completion_ids, level=level)
+        return [1, None]
+
+    rows = score(
+        [spy], prompts=["p", "q"], completions=["a", "b"], completion_ids=[[1], [2]], columns={"level": ["3", "4"]}
+    )
+    assert rows == [{"spy": 1.0}, {"spy": None}]
+    assert seen["completions"][1] == [{"role": "assistant", "content": "b"}]
+    assert seen["ids"] == [[1], [2]] and seen["level"] == ["3", "4"]
+
+
+def test_coroutines_are_awaited_also_inside_a_running_loop():
+    import asyncio
+
+    async def slow(completions, **kwargs):
+        await asyncio.sleep(0)
+        return [float("nan")] * len(completions)
+
+    async def main():
+        return score([slow], prompts=["p"], completions=["a"])
+
+    assert asyncio.run(main()) == [{"slow": None}]
+
+
+def test_a_reward_that_raises_names_itself_step_and_row():
+    def picky(completions, **kwargs):
+        return [1 / (len(c[0]["content"]) - 2) for c in completions]
+
+    with pytest.raises(RewardError, match=r"'picky' failed at step 7 on row 1: ZeroDivisionError") as error:
+        score([picky], prompts=["p"] * 3, completions=["a", "bb", "ccc"], step=7)
+    assert (error.value.reward, error.value.row, error.value.step) == ("picky", 1, 7)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [([1.0], "1 values for 2 completions"), (0.5, "returned float"), (["x", 1], "'x' on row 0"), ([1, 1e999], "row 1")],
+)
+def test_what_a_reward_returns_is_checked(returned, message):
+    with pytest.raises(UserError, match=message):
+        score([lambda completions: returned], prompts=["p"] * 2, completions=["a", "b"])
+
+
+def test_missing_gold_column_is_one_sentence():
+    with pytest.raises(UserError, match="neither a column 'answer' nor a column 'solution'"):
+        score(funcs("accuracy"), prompts=["p"], completions=["a"])
+
+
+def test_the_room_imports_neither_torch_nor_sympy():
+    code = (
+        "import sys, open_r1.rewards as r\n"
+        "from types import SimpleNamespace as S\n"
+        "r.score(r.get_reward_funcs(S(reward_funcs=['accuracy', 'format', 'tag_count'])), prompts=['p'],"
+        " completions=[r'\\boxed{4}'], columns={'answer': ['4']})\n"
+        "assert not {'torch', 'transformers', 'sympy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
