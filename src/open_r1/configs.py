@@ -103,6 +103,10 @@ class TrainConfig(TrainingArguments):
                 f"max_tokens_per_microbatch is {self.max_tokens_per_microbatch}: it must be at least 1."
             )
         self.remove_unused_columns = False
+        self.use_cpu = self.use_cpu or not _has_accelerator()
+        if getattr(self, "activation_checkpointing", False) is None:  # the new name, from transformers 5.23 on
+            self.activation_checkpointing = self.gradient_checkpointing
+            self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs
         super().__post_init__()
 
 
@@ -210,15 +214,19 @@ class GRPOConfig(TrainConfig):
                 f"gradient_accumulation_steps ({self.gradient_accumulation_steps})."
             )
         if self.use_vllm:
-            raise UserError(
-                "use_vllm is true, but the vLLM engine is not in this version: set use_vllm: false."
-            )
+            raise UserError("use_vllm is true, but the vLLM engine is not in this version: set use_vllm: false.")
 
     @property
     def max_steps_per_rollout(self) -> int:
         """Optimizer steps that one round of rollouts feeds: distinct batches times passes."""
         assert self.steps_per_generation is not None
         return self.steps_per_generation // self.gradient_accumulation_steps * self.num_iterations
+
+
+def _has_accelerator() -> bool:
+    import torch
+
+    return torch.accelerator.is_available()
 
 
 def _cuda_has_bf16() -> bool:
