@@ -1,0 +1,265 @@
+"""Keys of huggingface/open-r1 recipes and of older TRL and transformers, in today's terms.
+
+Renamed keys work. Keys that change nothing here are named in one warning that says why. Keys that would change
+the result, and that this version cannot do, stop with an error, unless their value switches them off.
+"""
+
+import logging
+import os
+from dataclasses import replace
+from typing import Any
+
+from open_r1.errors import UserError
+from open_r1.option_values import Given
+
+logger = logging.getLogger(__name__)
+
+RENAMED = {
+    "torch_dtype": "dtype",
+    "max_seq_length": "max_length",
+    "evaluation_strategy": "eval_strategy",
+    "no_cuda": "use_cpu",
+    "hub_model_revision": "hub_revision",
+    "push_to_hub_model_id": "hub_model_id",
+    "push_to_hub_token": "hub_token",
+    "per_gpu_train_batch_size": "per_device_train_batch_size",
+    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+    "activation_checkpointing": "gradient_checkpointing",
+    "activation_checkpointing_kwargs": "gradient_checkpointing_kwargs",
+    "chat_template_path": "chat_template",
+    "vllm_importance_sampling_cap": "vllm_importance_sampling_clip_max",
+}
+"""Old key to today's key. (Where transformers already has the newer name, that one is used as it is.)"""
+
+_VLLM = "vLLM is not used (use_vllm: false)"
+_CHUNKED = "logprobs are always computed in chunks"
+_PACKED = "no batch is padded"
+_COMPLETIONS = "every completion is kept in run/rollouts/"
+_REWARD = "only the reward of that name reads it, and this version does not have it"
+_HUB = "push_to_hub with hub_revision does this"
+
+IGNORED: dict[str, str] = {
+    "overwrite_output_dir": "the same command resumes a run; delete the folder to start over",
+    "use_liger_kernel": _CHUNKED,
+    "use_liger_loss": _CHUNKED,
+    "liger_kernel_config": _CHUNKED,
+    "max_prompt_length": "prompts are never cut; filter the dataset to leave long ones out",
+    "log_completions": _COMPLETIONS,
+    "num_completions_to_print": _COMPLETIONS,
+    "log_unique_prompts": _COMPLETIONS,
+    "log_completions_hub_repo": _COMPLETIONS,
+    "log_multimodal": "models are text only",
+    "wandb_log_unique_prompts": _COMPLETIONS,
+    "dataset_kwargs": "columns are recognised by name",
+    "packing_strategy": "packing is always best-fit, and documents are never cut to fill a row",
+    "padding_free": _PACKED,
+    "pad_to_multiple_of": _PACKED,
+    "pad_token": "padding is resolved in memory, the tokenizer stays as it is",
+    "eval_packing": _PACKED,
+    "group_by_length": _PACKED,
+    "shuffle_dataset": "every epoch is drawn in a new order",
+    "use_cache": "training never keeps a cache",
+    "ds3_gather_for_generation": "weights are handed to the engine a layer at a time",
+    "cache_implementation": "the transformers engine picks its own cache",
+    "use_transformers_paged": "the transformers engine picks its own cache",
+    "use_transformers_continuous_batching": "the transformers engine batches by itself",
+    "transformers_continuous_batching_config": "the transformers engine batches by itself",
+    "activation_offloading": "lower max_tokens_per_microbatch if memory is short",
+    "callbacks": "to push while training write push_to_hub: true",
+    "benchmarks": "evaluation during training comes from eval_strategy",
+    "push_to_hub_revision": _HUB,
+    "overwrite_hub_revision": _HUB,
+    "wandb_run_group": "write run_name",
+    "logging_dir": "trackers keep their own folders",
+    "save_safetensors": "checkpoints are always safetensors",
+    "include_tokens_per_second": "tokens per second are always logged",
+    "use_mps_device": "devices are found by themselves",
+    "local_rank": "processes are found by themselves",
+    "tokenizer_name_or_path": "the tokenizer is that of model_name_or_path",
+    "lora_task_type": "the task is always CAUSAL_LM",
+    "sapo_temperature_neg": "only loss_type sapo reads it",
+    "sapo_temperature_pos": "only loss_type sapo reads it",
+    "vespo_k_pos": "only loss_type vespo reads it",
+    "vespo_k_neg": "only loss_type vespo reads it",
+    "vespo_lambda_pos": "only loss_type vespo reads it",
+    "vespo_lambda_neg": "only loss_type vespo reads it",
+    "entropy_coef_min": "only an adaptive entropy bonus reads it",
+    "entropy_coef_max": "only an adaptive entropy bonus reads it",
+    "entropy_coef_delta": "only an adaptive entropy bonus reads it",
+    "entropy_target": "only an adaptive entropy bonus reads it",
+    "ignore_bias_buffers": "such buffers are never synchronised",
+    "code_language": _REWARD,
+    "code_provider": _REWARD,
+    "code_eval_test_batch_size": _REWARD,
+    "code_eval_scoring_mode": _REWARD,
+    "parallel_code_exec_per_proc": _REWARD,
+    "e2b_router_url": _REWARD,
+    "morph_router_url": _REWARD,
+    "ioi_provider": _REWARD,
+    "cosine_min_value_wrong": _REWARD,
+    "cosine_max_value_wrong": _REWARD,
+    "cosine_min_value_correct": _REWARD,
+    "cosine_max_value_correct": _REWARD,
+    "cosine_max_len": _REWARD,
+    "repetition_n_grams": _REWARD,
+    "repetition_max_penalty": _REWARD,
+    "max_completion_len": _REWARD,
+    "soft_punish_cache": _REWARD,
+    **dict.fromkeys(
+        (
+            "vllm_mode",
+            "vllm_model_impl",
+            "vllm_device",
+            "vllm_dtype",
+            "vllm_gpu_memory_utilization",
+            "vllm_max_model_len",
+            "vllm_max_model_length",
+            "vllm_tensor_parallel_size",
+            "vllm_enable_prefix_caching",
+            "vllm_enable_sleep_mode",
+            "vllm_guided_decoding_regex",
+            "vllm_structured_outputs_regex",
+            "vllm_server_base_url",
+            "vllm_server_host",
+            "vllm_server_port",
+            "vllm_server_timeout",
+            "vllm_group_port",
+        ),
+        _VLLM,
+    ),
+}
+"""Keys without effect, and why none is needed."""
+
+UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "load_in_8bit": ((False,), "quantised training is not supported; use_peft with bf16 weights is"),
+    "load_in_4bit": ((False,), "quantised training is not supported; use_peft with bf16 weights is"),
+    "bnb_4bit_quant_type": (("nf4",), "quantised training is not supported"),
+    "use_bnb_nested_quant": ((False,), "quantised training is not supported"),
+    "use_dora": ((False,), "only plain LoRA is supported"),
+    "use_rslora": ((False,), "only plain LoRA is supported; scale lora_alpha instead"),
+    "sync_ref_model": ((False,), "the reference model is always the initial one"),
+    "ref_model_mixup_alpha": ((0.6,), "the reference model is always the initial one"),
+    "ref_model_sync_steps": ((512,), "the reference model is always the initial one"),
+    "top_entropy_quantile": ((1, 1.0), "all tokens are learned from"),
+    "entropy_coef": ((0, 0.0), "no entropy bonus is added; entropy is logged"),
+    "use_adaptive_entropy": ((False,), "no entropy bonus is added; entropy is logged"),
+    "multi_objective_aggregation": (("sum_then_normalize",), "rewards are summed, then normalised"),
+    "off_policy_mask_threshold": ((None,), "use vllm_importance_sampling_mode: sequence_mask"),
+    "vllm_importance_sampling_clip_min": ((None,), "only the upper bound, ..._clip_max, is supported"),
+    "repetition_penalty": ((1, 1.0), "the trainer could not reproduce the sampled distribution"),
+    "generation_kwargs": ((None, {}), "write the sampling options themselves, such as temperature"),
+    "chat_template_kwargs": ((None, {}), "write chat_template with these values filled in"),
+    "model_init_kwargs": ((None, {}), "write the options themselves, such as dtype"),
+    "truncation_mode": (("keep_start",), "long sequences are cut at the end"),
+    "router_aux_loss_coef": ((None, 0, 0.0), "no auxiliary loss is added"),
+    "disable_dropout": ((False,), "set the dropout of the model's config.json instead"),
+    "cast_lm_head_to_fp32": ((False,), "logits are computed in the dtype of the model, logprobs in float32"),
+    "dataset_streaming": ((False,), "datasets are read in full; use a slice, as in `train[:10000]`"),
+    "lora_target_parameters": ((None,), "write lora_target_modules"),
+    "max_tool_calling_iterations": ((None,), "tools are not supported"),
+    "loss_type": (("nll", "chunked_nll"), "SFT minimises the negative log-likelihood"),
+    "label_smoothing_factor": ((0, 0.0), "the losses have no label smoothing"),
+    "average_tokens_across_devices": ((True,), "losses are always averaged over the tokens of all devices"),
+    "auto_find_batch_size": ((False,), "memory is bounded by max_tokens_per_microbatch"),
+}
+"""Keys that would change the result: the values that switch them off, and what to do instead."""
+
+_OVERRULED = {
+    "use_liger_kernel",
+    "liger_kernel_config",
+    "use_cache",
+    "label_smoothing_factor",
+    "average_tokens_across_devices",
+    "auto_find_batch_size",
+}
+"""Options of transformers that our trainers do not read, so that the tables above hold although they exist."""
+
+UNDERSTOOD = {*RENAMED, *IGNORED, *UNSUPPORTED, "warmup_ratio", "generation_batch_size"}
+
+
+def translate(layers: list[dict[str, Given]], known: set[str]) -> dict[str, Given]:
+    """Merges `layers` (the later one wins) after turning old keys into today's; `known` are today's options.
+
+    Keys that are neither old nor known are left as they are. Raises `UserError` for a key that is given under
+    two names in one layer, and for one that cannot be honoured.
+    """
+    notes: dict[str, str] = {}
+    merged: dict[str, Given] = {}
+    for layer in layers:
+        today: dict[str, Given] = {}
+        for name, given in layer.items():
+            if name not in known or name in _OVERRULED:
+                name, given = _rename(name, given, known)
+                if _without_effect(name, given, notes):
+                    continue
+            if name in today:
+                raise UserError(f"{given.where}: {name} is given a second time, under an older name: keep {name}.")
+            today[name] = _translate_value(name, given, notes)
+        merged |= today
+    if "generation_batch_size" in merged:
+        merged["steps_per_generation"] = _steps_per_generation(merged)
+        del merged["generation_batch_size"]
+    if notes and os.environ.get("RANK", "0") == "0":
+        listed = "; ".join(f"{name} ({why})" for name, why in notes.items())
+        logger.warning("These options have no effect here: %s.", listed)
+    return merged
+
+
+def _rename(name: str, given: Given, known: set[str]) -> tuple[str, Given]:
+    if name == "warmup_ratio":
+        ratio = given.value
+        if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio < 1:
+            raise UserError(f"{given.where}: warmup_ratio is {ratio!r}: expected a number from 0 up to 1.")
+        return "warmup_steps", given
+    target = RENAMED.get(name, name)
+    return (target, given) if target in known else (name, given)
+
+
+def _without_effect(name: str, given: Given, notes: dict[str, str]) -> bool:
+    """Whether `name` can be dropped; notes why, unless its value is one that asks for nothing."""
+    if name in UNSUPPORTED:
+        neutral, instead = UNSUPPORTED[name]
+        if given.value not in neutral:
+            shown = given.value if given.text is None else given.text
+            raise UserError(f"{given.where}: {name}: {shown} is not supported: {instead}.")
+        return True
+    if name in IGNORED and given.value not in (None, False):
+        notes[name] = IGNORED[name]
+    return name in IGNORED
+
+
+def _translate_value(name: str, given: Given, notes: dict[str, str]) -> Given:
+    """Values that had another form: a boolean `scale_rewards`, `dtype: auto`, other attention kernels."""
+    value = given.value
+    if name == "scale_rewards" and isinstance(value, bool):
+        return replace(given, value="group" if value else "none", text=None)
+    if name == "dtype" and value == "auto":
+        return replace(given, value=None, text=None)
+    if name == "attn_implementation" and isinstance(value, str):
+        if "flash" in value:
+            notes[f"attn_implementation: {value}"] = "PyTorch's own varlen attention is used on CUDA by default"
+            return replace(given, value=None, text=None)
+        if value == "eager":
+            notes["attn_implementation: eager"] = "sdpa computes the same"
+            return replace(given, value="sdpa", text=None)
+    return given
+
+
+def _steps_per_generation(merged: dict[str, Given]) -> Given:
+    """TRL's `generation_batch_size` counts completions over all processes in one round of generation."""
+    given = merged["generation_batch_size"]
+    if given.value is None:
+        return merged.get("steps_per_generation", given)
+    if "steps_per_generation" in merged and merged["steps_per_generation"].value is not None:
+        raise UserError(
+            f"{given.where}: generation_batch_size and steps_per_generation say the same: keep steps_per_generation."
+        )
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    per_device = merged["per_device_train_batch_size"].value if "per_device_train_batch_size" in merged else 8
+    whole, size = given.value, per_device * processes
+    if not isinstance(whole, int) or whole <= 0 or whole % size:
+        raise UserError(
+            f"{given.where}: generation_batch_size is {whole}: expected a multiple of per_device_train_batch_size x "
+            f"processes ({per_device} x {processes})."
+        )
+    return replace(given, value=whole // size, text=None)
