@@ -29,9 +29,7 @@ def test_only_options_that_differ_from_the_defaults_are_listed(tmp_path):
     assert "| `beta` | `0.04` |" in text
     assert "num_generations" not in text
     assert "s3cret" not in text
-    assert changed_options("sft", {"max_length": 1024, "packing": True, "learning_rate": 2e-5}) == {
-        "packing": True
-    }
+    assert changed_options("sft", {"max_length": 1024, "packing": True, "learning_rate": 2e-5}) == {"packing": True}
 
 
 def test_local_paths_stay_out_of_the_card(tmp_path):

@@ -50,9 +50,7 @@ def test_a_killed_run_resumed_reads_like_one_that_was_never_killed(tmp_path):
     whole, killed = tmp_path / "whole/run", tmp_path / "killed/run"
     assert (whole / "metrics.jsonl").read_text() == (killed / "metrics.jsonl").read_text()
     assert read_rollouts(whole).equals(read_rollouts(killed))
-    assert sorted(p.name for p in (killed / "rollouts").iterdir()) == [
-        f"step-{n:06d}.parquet" for n in range(1, 7)
-    ]
+    assert sorted(p.name for p in (killed / "rollouts").iterdir()) == [f"step-{n:06d}.parquet" for n in range(1, 7)]
 
 
 def test_starting_anew_keeps_nothing_of_an_earlier_run(tmp_path):

@@ -135,9 +135,7 @@ def read_rollouts(run_dir: Path | str, step: int | None = None) -> pa.Table:
     """The rollouts of one step, or of all steps in order; see `RunRecorder.log_rollouts` for the columns."""
     folder = Path(run_dir) / "rollouts"
     files = {
-        number: file
-        for file in sorted(folder.glob("step-*.parquet"))
-        if (number := _rollout_step(file)) is not None
+        number: file for file in sorted(folder.glob("step-*.parquet")) if (number := _rollout_step(file)) is not None
     }
     if step is not None:
         if step not in files:

@@ -1,0 +1,211 @@
+"""Line charts as self-contained SVG: legible inline in a page, light or dark, and as files of their own."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+PALETTE = ("#3b82f6", "#d9468f", "#d98a1f", "#16a085", "#8b6cef", "#7a8290")
+DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 4", "4 4")
+MOST_POINTS = 240
+"""Longer series are averaged over equal stretches, so that a chart of 10,000 steps stays small."""
+
+WIDTH, HEIGHT = 480, 270
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 34, 40
+_INK, _MUTED, _GRID = "var(--ink, #6b7280)", "var(--muted, #7a8290)", "var(--grid, #9ca3af55)"
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line: `y` over `x`; values that are None or not finite leave a gap."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float | None]
+    color: str | None = None
+
+
+@dataclass(frozen=True)
+class Level:
+    """A horizontal line for comparison, such as a score before training."""
+
+    name: str
+    y: float
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """From values to places in the picture."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+
+    def across(self, value: float) -> float:
+        share = (value - self.x[0]) / (self.x[1] - self.x[0])
+        return LEFT + share * (WIDTH - LEFT - RIGHT)
+
+    def down(self, value: float) -> float:
+        share = (value - self.y[0]) / (self.y[1] - self.y[0])
+        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
+
+
+def line_chart(
+    series: Sequence[Series],
+    *,
+    title: str,
+    x_label: str,
+    percent: bool = False,
+    from_zero: bool = True,
+    levels: Sequence[Level] = (),
+) -> str:
+    """An `<svg>` with axes, ticks and a legend; lines differ in colour and dash, points tell their value.
+
+    `percent` shows shares of 1 as percentages on a scale that ends at 100%. `from_zero` starts the scale at 0.
+    Colours follow the page's `--ink`, `--muted` and `--grid` where it defines them.
+    """
+    shortened = [_shortened(one) for one in series]
+    xs = np.concatenate([x for x, _ in shortened]) if shortened else np.array([])
+    ys = np.concatenate([y for _, y in shortened]) if shortened else np.array([])
+    ys = np.append(ys[np.isfinite(ys)], [level.y for level in levels])
+    if not len(xs) or not len(ys):
+        return _empty(title)
+    low = min(0.0, float(ys.min())) if from_zero else float(ys.min())
+    high = 1.0 if percent and ys.max() <= 1 else float(ys.max())
+    x_ticks = ticks(float(xs.min()), float(xs.max()), most=7, whole=True)
+    y_ticks = ticks(low, high, most=6)
+    place = _Scale(x=(float(xs.min()), max(float(xs.max()), float(xs.min()) + 1)), y=(y_ticks[0], y_ticks[-1]))
+    parts = [_axes(x_ticks, y_ticks, place, x_label, percent)]
+    parts += [_level(level, place, percent) for level in levels]
+    for index, (one, (x, y)) in enumerate(zip(series, shortened, strict=True)):
+        parts.append(_line(one, x, y, place, _color(one, index), DASHES[index % len(DASHES)], x_label, percent))
+    parts.append(_legend(series))
+    described = "; ".join(_in_words(one, percent) for one in series)
+    return (
+        f'<svg class="chart" role="img" viewBox="0 0 {WIDTH} {HEIGHT}" xmlns="http://www.w3.org/2000/svg" '
+        f'font-family="system-ui, sans-serif" font-size="12"><title>{escape(title)}</title>'
+        f"<desc>{escape(described)}</desc>"
+        f'<text x="0" y="14" font-size="14" font-weight="600" fill="{_INK}">{escape(title)}</text>'
+        + "".join(parts)
+        + "</svg>"
+    )
+
+
+def ticks(low: float, high: float, most: int, whole: bool = False) -> list[float]:
+    """At most `most` round numbers (1, 2 or 5 times a power of ten apart) from `low` to at least `high`.
+
+    With `whole` they are whole numbers that stay within the range.
+    """
+    high = high if high > low else low + 1
+    span = high - low
+    power = 10.0 ** math.floor(math.log10(span / most))
+    step = next(power * factor for factor in (1, 2, 5, 10, 20) if span / (power * factor) <= most - 1)
+    if whole:
+        step = max(1.0, step)
+        first, last = math.ceil(low / step), math.floor(high / step + 1e-9)
+    else:
+        first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(count * step, 12) for count in range(first, max(last, first) + 1)]
+
+
+def _shortened(one: Series) -> tuple[np.ndarray, np.ndarray]:
+    x = np.asarray(one.x, dtype=float)
+    y = np.array([math.nan if value is None else value for value in one.y], dtype=float)
+    y[~np.isfinite(y)] = math.nan
+    if len(x) <= MOST_POINTS:
+        return x, y
+    stretches = np.array_split(np.arange(len(x)), MOST_POINTS)
+    means = [np.nanmean(y[s]) if np.isfinite(y[s]).any() else math.nan for s in stretches]
+    return np.array([x[s].mean() for s in stretches]), np.array(means)
+
+
+def _axes(x_ticks: list[float], y_ticks: list[float], place: _Scale, x_label: str, percent: bool) -> str:
+    parts = []
+    bottom = HEIGHT - BOTTOM
+    for tick in y_ticks:
+        y = place.down(tick)
+        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{_GRID}"/>')
+        label = figure(tick, percent)
+        parts.append(f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end" fill="{_MUTED}">{label}</text>')
+    for tick in x_ticks:
+        x = place.across(tick)
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle" fill="{_MUTED}">{figure(tick)}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle" fill="{_MUTED}">{escape(x_label)}</text>')
+    return "".join(parts)
+
+
+def _level(level: Level, place: _Scale, percent: bool) -> str:
+    y = place.down(level.y)
+    label = f"{escape(level.name)} {figure(level.y, percent)}"
+    return (
+        f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{_MUTED}" '
+        f'stroke-dasharray="3 3"/><text x="{WIDTH - RIGHT}" y="{y - 5:.1f}" text-anchor="end" '
+        f'font-size="11" fill="{_MUTED}">{label}</text>'
+    )
+
+
+def _line(one: Series, x, y, place: _Scale, color: str, dash: str, x_label: str, percent: bool) -> str:
+    path, pen_down, dots = [], False, []
+    for step, value in zip(x, y, strict=True):
+        if math.isnan(value):
+            pen_down = False
+            continue
+        px, py = place.across(step), place.down(value)
+        path.append(f"{'L' if pen_down else 'M'}{px:.1f} {py:.1f}")
+        pen_down = True
+        said = f"{one.name}, {x_label} {figure(step)}: {figure(value, percent)}"
+        dots.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="5"><title>{escape(said)}</title></circle>')
+    if not path:
+        return ""
+    dashes = f' stroke-dasharray="{dash}"' if dash else ""
+    return (
+        f'<path d="{"".join(path)}" fill="none" stroke="{color}" stroke-width="2.2" '
+        f'stroke-linejoin="round" stroke-linecap="round"{dashes}/>'
+        f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3.2" fill="{color}"/>'
+        f'<g fill="transparent">{"".join(dots)}</g>'
+    )
+
+
+def _legend(series: Sequence[Series]) -> str:
+    parts, x = [], WIDTH - RIGHT
+    for index, one in reversed(list(enumerate(series))):
+        x -= len(one.name) * 7 + 8
+        color, dash = _color(one, index), DASHES[index % len(DASHES)]
+        parts.append(f'<text x="{x}" y="14" fill="{_INK}">{escape(one.name)}</text>')
+        x -= 30
+        parts.append(
+            f'<line x1="{x}" x2="{x + 24}" y1="10" y2="10" stroke="{color}" stroke-width="2.4" '
+            f'stroke-dasharray="{dash}"/>'
+        )
+    return "".join(parts)
+
+
+def _empty(title: str) -> str:
+    return (
+        f'<svg class="chart" role="img" viewBox="0 0 {WIDTH} 60" xmlns="http://www.w3.org/2000/svg" '
+        f'font-family="system-ui, sans-serif" font-size="12"><title>{escape(title)}</title>'
+        f'<text x="0" y="14" font-size="14" font-weight="600" fill="{_INK}">{escape(title)}</text>'
+        f'<text x="0" y="40" fill="{_MUTED}">nothing was logged</text></svg>'
+    )
+
+
+def _in_words(one: Series, percent: bool) -> str:
+    known = [value for value in one.y if value is not None and math.isfinite(value)]
+    if not known:
+        return f"{one.name}: nothing was logged"
+    return f"{one.name}: from {figure(known[0], percent)} to {figure(known[-1], percent)}"
+
+
+def _color(one: Series, index: int) -> str:
+    return one.color or PALETTE[index % len(PALETTE)]
+
+
+def figure(value: float, percent: bool = False) -> str:
+    """A number as an axis shows it: `62%`, `1,200`, `0.25`, `3e-07`."""
+    if percent:
+        return f"{value:.0%}" if abs(value * 100 - round(value * 100)) < 1e-6 else f"{value:.1%}"
+    if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
+        return f"{value:.2g}"
+    return f"{value:,.0f}" if value == round(value) else f"{value:,.4g}"

@@ -1,0 +1,203 @@
+"""The demo's page: one self-contained `report.html`, made from the files that the demo leaves behind."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from open_r1.errors import UserError
+from open_r1.report.curves import Level, Series, line_chart
+from open_r1.report.environment import package_versions
+from open_r1.report.plan import STAGES, draw_plan
+from open_r1.report.recorder import read_metrics
+
+MOST_TEXT = 3_000_000
+"""Characters of model output that one page carries; problems beyond are counted, not shown."""
+
+SAMPLE_COLUMNS = ["problem", "gold", "completion", "n_tokens", "finish_reason", "correct"]
+
+_REWARD_CHARTS = [
+    ("reward", "Reward", False),
+    ("rewards/accuracy/mean", "Right answers on training problems", True),
+    ("completions/mean_length", "Length of an answer, in tokens", False),
+]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A stage's line of the table; shares are of 1, `seconds` cover training and evaluation."""
+
+    name: str
+    accuracy: float
+    low: float
+    high: float
+    n: int
+    mean_tokens: float
+    seconds: float
+
+    @property
+    def title(self) -> str:
+        return STAGES[self.name].title
+
+    @property
+    def color(self) -> str:
+        return STAGES[self.name].color
+
+
+def write_demo_report(output_dir: Path | str) -> Path:
+    """Writes `<output_dir>/report.html` and returns its path.
+
+    Reads `results.json`, and of each stage `run/metrics.jsonl` (if it was trained) and
+    `evaluation/sums/samples.parquet`. The page loads nothing: it works offline, by double click.
+    """
+    output_dir = Path(output_dir)
+    results, seconds = read_results(output_dir / "results.json")
+    problems = _problems(output_dir, [result.name for result in results])
+    shown = _as_many_as_fit(problems)
+    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template.filters["duration"] = duration
+    page = template.from_string(resources.files("open_r1.report").joinpath("demo.html").read_text("utf-8"))
+    html = page.render(
+        results=results,
+        stages=STAGES,
+        findings=findings(results),
+        seconds=seconds,
+        example=problems[0]["problem"] if problems else "What is 7+18+4+12?",
+        plan=Markup(draw_plan({result.name: result.accuracy for result in results})),
+        charts=[Markup(chart) for chart in _charts(output_dir, results)],
+        data=_script_json({"stages": [_stage(result) for result in results], "problems": shown}),
+        shown=len(shown),
+        total=len(problems),
+        versions=package_versions(),
+    )
+    path = output_dir / "report.html"
+    path.write_text(html, encoding="utf-8")
+    return path
+
+
+def read_results(path: Path) -> tuple[list[Result], float]:
+    """The stages in `results.json`, in the order of the plan, and the seconds of the whole demo."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist: give the folder of a finished `open-r1 demo`.")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    by_name = {stage["name"]: stage for stage in content["stages"]}
+    results = [
+        Result(
+            name=name,
+            accuracy=stage["accuracy"],
+            low=stage["ci95"][0],
+            high=stage["ci95"][1],
+            n=stage["n"],
+            mean_tokens=stage["mean_tokens"],
+            seconds=stage["seconds"],
+        )
+        for name in STAGES
+        if (stage := by_name.get(name))
+    ]
+    return results, content["seconds"]
+
+
+def findings(results: Sequence[Result]) -> list[tuple[Result, str]]:
+    """What happened, a sentence for each trained stage, whether or not training helped."""
+    base = next((result for result in results if result.name == "base"), None)
+    if base is None:
+        return []
+    return [(result, _finding(base, result)) for result in results if result is not base]
+
+
+def _finding(base: Result, result: Result) -> str:
+    points = round((result.accuracy - base.accuracy) * 100)
+    if result.low <= base.high and base.low <= result.high:
+        change = f"which {result.n:,} problems cannot tell from the base's {base.accuracy:.0%}"
+    else:
+        change = f"{abs(points)} points {'above' if points > 0 else 'below'} the base"
+    ratio = result.mean_tokens / base.mean_tokens if base.mean_tokens else 1.0
+    if ratio > 1.05:
+        length = f"answers {ratio:.1f} times as long"
+    elif ratio < 0.95:
+        length = f"answers shorter ({result.mean_tokens:.0f} tokens instead of {base.mean_tokens:.0f})"
+    else:
+        length = "answers as long as before"
+    return f"{result.accuracy:.0%} right, {change}, with {length}"
+
+
+def duration(seconds: float) -> str:
+    """`48 s`, `5 min 12 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _stage(result: Result) -> dict[str, str]:
+    return {"name": result.name, "title": result.title}
+
+
+def _problems(output_dir: Path, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Each held-out problem with the outputs of the stages, in the order of `names`."""
+    problems: list[dict[str, Any]] = []
+    for name in names:
+        path = output_dir / name / "evaluation" / "sums" / "samples.parquet"
+        if not path.exists():
+            raise UserError(f"{path} does not exist: run `open-r1 demo --output {output_dir}` to its end.")
+        rows = pq.ParquetFile(path).read(columns=SAMPLE_COLUMNS).to_pylist()
+        if not problems:
+            problems = [{"problem": r["problem"], "gold": str(r["gold"]), "outputs": []} for r in rows]
+        if [p["problem"] for p in problems] != [r["problem"] for r in rows]:
+            raise UserError(f"{path} has other problems than the stages before it: evaluate all stages again.")
+        for problem, row in zip(problems, rows, strict=True):
+            problem["outputs"].append(
+                {
+                    "text": row["completion"],
+                    "tokens": row["n_tokens"],
+                    "cut": row["finish_reason"] == "length",
+                    "right": bool(row["correct"]),
+                }
+            )
+    return problems
+
+
+def _as_many_as_fit(problems: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    shown, characters = [], 0
+    for problem in problems:
+        characters += len(problem["problem"]) + sum(len(output["text"]) for output in problem["outputs"])
+        if characters > MOST_TEXT:
+            break
+        shown.append(problem)
+    return shown
+
+
+def _charts(output_dir: Path, results: Sequence[Result]) -> list[str]:
+    base = next((result for result in results if result.name == "base"), None)
+    rewarded = {name: _metrics(output_dir / name) for name in ("zero", "multi_stage")}
+    charts = []
+    for key, title, percent in _REWARD_CHARTS:
+        levels = [Level("base, held-out problems:", base.accuracy)] if base and percent else []
+        series = [_series(STAGES[name].title, STAGES[name].color, rows, key) for name, rows in rewarded.items()]
+        charts.append(line_chart(series, title=title, x_label="GRPO step", percent=percent, levels=levels))
+    taught = {"distil": _metrics(output_dir / "distil"), "multi_stage": _metrics(output_dir / "multi_stage_sft")}
+    losses = [_series(STAGES[name].title, STAGES[name].color, rows, "loss") for name, rows in taught.items() if rows]
+    if losses:
+        charts.append(line_chart(losses, title="Loss of fine-tuning", x_label="SFT step"))
+    return charts
+
+
+def _metrics(stage_dir: Path) -> list[dict[str, Any]]:
+    return read_metrics(stage_dir / "run") if (stage_dir / "run" / "metrics.jsonl").exists() else []
+
+
+def _series(name: str, color: str, rows: Sequence[Mapping[str, Any]], key: str) -> Series:
+    logged = [row for row in rows if key in row]
+    return Series(name, [row["step"] for row in logged], [row[key] for row in logged], color)
+
+
+def _script_json(value: Any) -> Markup:
+    """JSON that cannot end the `<script>` it stands in, whatever a model wrote."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)

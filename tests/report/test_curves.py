@@ -1,0 +1,50 @@
+import re
+import xml.etree.ElementTree as ET
+
+from open_r1.report.curves import MOST_POINTS, Level, Series, line_chart, ticks
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def chart(*series, **options):
+    return line_chart(series, title="Reward", x_label="step", **options)
+
+
+def points(svg):
+    path = ET.fromstring(svg).find(f"{SVG}path")
+    assert path is not None
+    return [tuple(map(float, pair)) for pair in re.findall(r"[ML]([\d.]+) ([\d.]+)", path.get("d", ""))]
+
+
+def test_a_rising_series_rises_and_stays_inside_the_picture():
+    line = points(chart(Series("zero", range(5), [0.1, 0.2, 0.4, 0.6, 0.9]), percent=True))
+    assert line == sorted(line, key=lambda p: (p[0], -p[1]))
+    assert all(0 <= x <= 480 and 0 <= y <= 270 for x, y in line)
+    assert line[0][1] > line[-1][1]
+
+
+def test_gaps_long_series_and_degenerate_ones_are_drawn():
+    gap = chart(Series("a", range(5), [1, None, float("nan"), 2, 3]))
+    assert ET.fromstring(gap).find(f"{SVG}path").get("d").count("M") == 2
+    assert "nan" not in gap.lower()
+    assert len(points(chart(Series("a", range(10_000), [1.0] * 10_000)))) == MOST_POINTS
+    for series in ([], [Series("a", [], [])], [Series("a", [1], [None])]):
+        assert "nothing was logged" in chart(*series)
+    assert len(points(chart(Series("a", [3], [0.0])))) == 1
+
+
+def test_names_cannot_break_out_and_everything_is_said_in_words():
+    svg = chart(Series("<script>", [1, 2], [0.1, 0.25]), percent=True, levels=[Level("base & co", 0.3)])
+    ET.fromstring(svg)
+    assert "<script>" not in svg
+    assert "&lt;script&gt;: from 10% to 25%" in svg
+    assert "base &amp; co 30%" in svg
+
+
+def test_ticks_are_round_and_cover_the_range():
+    assert ticks(0, 1, most=6) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert ticks(0, 87, most=6) == [0, 20, 40, 60, 80, 100]
+    assert ticks(-0.5, 0.5, most=6) == [-0.6, -0.4, -0.2, 0, 0.2, 0.4, 0.6] or len(ticks(-0.5, 0.5, 6)) <= 7
+    assert ticks(1, 40, most=7, whole=True) == [10, 20, 30, 40]
+    assert ticks(1, 3, most=7, whole=True) == [1, 2, 3]
+    assert ticks(5, 5, most=6)[0] <= 5 <= ticks(5, 5, most=6)[-1]
