@@ -7,13 +7,13 @@ from html import escape
 
 import numpy as np
 
-PALETTE = ("#3b82f6", "#d9468f", "#d98a1f", "#16a085", "#8b6cef", "#7a8290")
+PALETTE = ("#2f6fe0", "#cf3a85", "#b8690c", "#16a085", "#8b6cef", "#7a8290")
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 4", "4 4")
 MOST_POINTS = 240
 """Longer series are averaged over equal stretches, so that a chart of 10,000 steps stays small."""
 
-WIDTH, HEIGHT = 480, 270
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 34, 40
+WIDTH, HEIGHT = 480, 290
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 54, 40
 _INK, _MUTED, _GRID = "var(--ink, #6b7280)", "var(--muted, #7a8290)", "var(--grid, #9ca3af55)"
 
 
@@ -169,16 +169,14 @@ def _line(one: Series, x, y, place: _Scale, color: str, dash: str, x_label: str,
 
 
 def _legend(series: Sequence[Series]) -> str:
-    parts, x = [], WIDTH - RIGHT
-    for index, one in reversed(list(enumerate(series))):
-        x -= len(one.name) * 7 + 8
+    parts, x = [], LEFT
+    for index, one in enumerate(series):
         color, dash = _color(one, index), DASHES[index % len(DASHES)]
-        parts.append(f'<text x="{x}" y="14" fill="{_INK}">{escape(one.name)}</text>')
-        x -= 30
         parts.append(
-            f'<line x1="{x}" x2="{x + 24}" y1="10" y2="10" stroke="{color}" stroke-width="2.4" '
-            f'stroke-dasharray="{dash}"/>'
+            f'<line x1="{x}" x2="{x + 24}" y1="32" y2="32" stroke="{color}" stroke-width="2.4" '
+            f'stroke-dasharray="{dash}"/><text x="{x + 30}" y="36" fill="{_INK}">{escape(one.name)}</text>'
         )
+        x += 52 + round(len(one.name) * 6.5)
     return "".join(parts)
 
 

@@ -17,12 +17,13 @@ class Stage:
 
 STAGES = {
     "base": Stage("Base", "#7a8290", "pre-trained only; the start of the other three", ()),
-    "distil": Stage("Distil", "#d98a1f", "fine-tuned on the base's own answers that were checked", ("SFT",)),
-    "zero": Stage("R1-Zero", "#3b82f6", "rewarded for right answers, no examples", ("GRPO",)),
-    "multi_stage": Stage("Multi-stage", "#d9468f", "first fine-tuned, then rewarded", ("SFT", "GRPO")),
+    "distil": Stage("Distil", "#b8690c", "fine-tuned on the base's own answers that were checked", ("SFT",)),
+    "zero": Stage("R1-Zero", "#2f6fe0", "rewarded for right answers, no examples", ("GRPO",)),
+    "multi_stage": Stage("Multi-stage", "#cf3a85", "first fine-tuned, then rewarded", ("SFT", "GRPO")),
 }
 
-WIDTH, HEIGHT = 560, 206
+WIDTH, HEIGHT = 470, 206
+BOX = 108
 _INK, _MUTED, _CARD = "var(--ink, #6b7280)", "var(--muted, #7a8290)", "var(--card, none)"
 
 
@@ -31,10 +32,10 @@ def draw_plan(accuracy: Mapping[str, float] | None = None) -> str:
     known = accuracy or {}
     trained = [name for name in STAGES if name != "base"]
     lanes = {name: 34 + 69 * index for index, name in enumerate(trained)}
-    parts = [_model("base", 6, lanes["zero"], known)]
+    parts = [_model("base", 4, lanes["zero"], known)]
     for name, y in lanes.items():
         parts.append(_lane(name, y, lanes["zero"]))
-        parts.append(_model(name, WIDTH - 126, y, known))
+        parts.append(_model(name, WIDTH - BOX - 4, y, known))
     said = "; ".join(f"{STAGES[name].title}: {' then '.join(STAGES[name].steps)}" for name in trained)
     return (
         f'<svg class="plan" role="img" viewBox="0 0 {WIDTH} {HEIGHT}" xmlns="http://www.w3.org/2000/svg" '
@@ -44,11 +45,11 @@ def draw_plan(accuracy: Mapping[str, float] | None = None) -> str:
 
 
 def _model(name: str, x: int, y: int, known: Mapping[str, float]) -> str:
-    stage, middle = STAGES[name], x + 60
+    stage, middle = STAGES[name], x + BOX // 2
     score = f"{known[name]:.0%} right" if name in known else ""
     up = 8 if score else -5
     return (
-        f'<rect x="{x}" y="{y - 27}" width="120" height="54" rx="10" fill="{_CARD}" stroke="{stage.color}" '
+        f'<rect x="{x}" y="{y - 27}" width="{BOX}" height="54" rx="10" fill="{_CARD}" stroke="{stage.color}" '
         f'stroke-width="2"/><text x="{middle}" y="{y - up + 4}" text-anchor="middle" font-weight="600" '
         f'fill="{_INK}">{stage.title}</text>'
         f'<text x="{middle}" y="{y + 16}" text-anchor="middle" font-size="13" fill="{_MUTED}">{score}</text>'
@@ -57,16 +58,16 @@ def _model(name: str, x: int, y: int, known: Mapping[str, float]) -> str:
 
 def _lane(name: str, y: int, from_y: int) -> str:
     stage = STAGES[name]
-    start, end = 126, WIDTH - 126
-    path = f"M{start} {from_y} C{start + 45} {from_y} {start + 15} {y} {start + 60} {y} H{end - 9}"
+    start, end = BOX + 4, WIDTH - BOX - 4
+    path = f"M{start} {from_y} C{start + 30} {from_y} {start + 8} {y} {start + 40} {y} H{end - 9}"
     parts = [
         f'<path d="{path}" fill="none" stroke="{stage.color}" stroke-width="2"/>',
         f'<path d="M{end - 2} {y} l-10 -5 v10 z" fill="{stage.color}"/>',
     ]
-    places = {1: [304], 2: [248, 360]}[len(stage.steps)]
+    places = {1: [246], 2: [200, 292]}[len(stage.steps)]
     for step, x in zip(stage.steps, places, strict=True):
         parts.append(
-            f'<rect x="{x - 40}" y="{y - 15}" width="80" height="30" rx="15" fill="{stage.color}"/>'
+            f'<rect x="{x - 36}" y="{y - 15}" width="72" height="30" rx="15" fill="{stage.color}"/>'
             f'<text x="{x}" y="{y + 5}" text-anchor="middle" font-weight="600" fill="#fff">{step}</text>'
         )
     return "".join(parts)
