@@ -99,9 +99,7 @@ class TrainConfig(TrainingArguments):
         if self.bf16 is None:
             self.bf16 = not self.use_cpu and not self.fp16 and _cuda_has_bf16()
         if self.max_tokens_per_microbatch < 1:
-            raise UserError(
-                f"max_tokens_per_microbatch is {self.max_tokens_per_microbatch}: it must be at least 1."
-            )
+            raise UserError(f"max_tokens_per_microbatch is {self.max_tokens_per_microbatch}: it must be at least 1.")
         self.remove_unused_columns = False
         self.use_cpu = self.use_cpu or not _has_accelerator()
         if getattr(self, "activation_checkpointing", False) is None:  # the new name, from transformers 5.23 on
@@ -181,9 +179,9 @@ class GRPOConfig(TrainConfig):
     """Leave completions that hit `max_completion_length` out of the loss (not out of their group's baseline)."""
     vllm_importance_sampling_correction: bool = True
     """Weight tokens by π_old/π_sampler, to correct for an engine that computes slightly other logprobs."""
-    vllm_importance_sampling_mode: Literal[
-        "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"
-    ] = "token_truncate"
+    vllm_importance_sampling_mode: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = (
+        "token_truncate"
+    )
     """Truncate or drop weights above `vllm_importance_sampling_clip_max`, a token or a sequence at a time."""
     vllm_importance_sampling_clip_max: float = 3.0
     """Upper bound of that weight."""

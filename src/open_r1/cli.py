@@ -1,0 +1,48 @@
+"""`open-r1 <command>`: parses the command's name and hands over; heavy imports happen inside the command."""
+
+import importlib
+import sys
+
+from open_r1 import __version__
+
+COMMANDS = {
+    "demo": ("open_r1.demo.run", "the whole plan on a laptop: base, distil, R1-Zero, multi-stage, and a report"),
+    "sft": ("open_r1.sft", "fine-tune a model on reasoning traces"),
+    "grpo": ("open_r1.grpo", "train a model by reinforcement learning on checkable answers"),
+}
+
+USAGE = f"""usage: open-r1 <command> [options]
+
+commands:
+{chr(10).join(f"  {name:<9} {text}" for name, (_, text) in COMMANDS.items())}
+
+options:
+  -h, --help     this text; `open-r1 <command> --help` lists a command's options
+  --version      the version
+
+example:
+  open-r1 grpo --config recipes/SmolLM2-135M-Instruct/grpo/config_demo.yaml --learning_rate 1e-6
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 done, 2 something to mend (said in one sentence), 130 interrupted."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"open-r1 {__version__}")
+        return 0
+    command, rest = argv[0], argv[1:]
+    if command not in COMMANDS:
+        print(f"error: there is no command {command!r}; there are {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 2
+    from open_r1.launch.entry import exit_with_sentence
+
+    entry = importlib.import_module(COMMANDS[command][0])
+    return exit_with_sentence(lambda: entry.main(rest))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

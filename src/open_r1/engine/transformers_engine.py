@@ -1,0 +1,245 @@
+"""Completions from a transformers model, on CPU or GPU: batched, with one prefill a prompt."""
+
+import itertools
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from open_r1.data.chat import pad_token_id
+from open_r1.engine.protocol import Completion, Request, Sampling
+
+WINDOW = 4096
+"""Requests looked at together, so that prompts of similar length can share a batch."""
+
+
+class TransformersEngine:
+    """Decodes with the model it is given, whose weights it shares: an update costs nothing.
+
+    `max_tokens_per_batch` bounds prompt plus completion tokens decoded at once (memory for keys and values).
+    `on_tokens` is told the number of tokens after every decoding step, for progress displays.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        max_tokens_per_batch: int = 65536,
+        on_tokens: Callable[[int], None] | None = None,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.max_tokens_per_batch = max_tokens_per_batch
+        self.on_tokens = on_tokens
+        self.version = 0
+
+    def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
+        """Yields `(request.id, completions)`; reads at most `WINDOW` requests ahead."""
+        iterator = iter(requests)
+        while window := list(itertools.islice(iterator, WINDOW)):
+            for batch in self._batches([(r, self._prompt_ids(r)) for r in window]):
+                yield from self._decode(batch)
+
+    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        """`stream`, collected in the order of `requests` (whose ids must be distinct)."""
+        finished = dict(self.stream(requests))
+        return [finished[r.id] for r in requests]
+
+    def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Only notes the version: the weights are the trainer's own."""
+        self.version = version
+
+    def sleep(self) -> None:
+        """Nothing to give back between calls."""
+
+    def wake(self) -> None:
+        """Nothing to take again."""
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _prompt_ids(self, request: Request) -> list[int]:
+        prompt: Any = request.prompt
+        if prompt and isinstance(prompt[0], int):
+            return prompt
+        tokenizer: Any = self.tokenizer
+        return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)
+
+    def _batches(self, prompts: list[tuple[Request, list[int]]]) -> Iterator[list[tuple[Request, list[int]]]]:
+        """Prompts with equal sampling options, longest first, as many as the token budget allows."""
+
+        def options(item: tuple[Request, list[int]]) -> tuple:
+            s = item[0].sampling
+            return (s.temperature, s.top_p, s.top_k, s.min_p, s.stop_token_ids)
+
+        ordered = sorted(prompts, key=lambda item: (options(item), -item[0].sampling.max_tokens, -len(item[1])))
+        for _, group in itertools.groupby(ordered, key=options):
+            batch: list[tuple[Request, list[int]]] = []
+            rows = width = 0
+            for request, ids in group:
+                grown = max(width, len(ids) + request.sampling.max_tokens)
+                if batch and (rows + request.sampling.n) * grown > self.max_tokens_per_batch:
+                    yield batch
+                    batch, rows, grown = [], 0, len(ids) + request.sampling.max_tokens
+                batch.append((request, ids))
+                rows, width = rows + request.sampling.n, grown
+            yield batch
+
+    @torch.inference_mode()
+    def _decode(self, batch: list[tuple[Request, list[int]]]) -> Iterator[tuple[Hashable, list[Completion]]]:
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            rows = self._decode_rows(batch)
+        finally:
+            self.model.train(was_training)
+        start = 0
+        for request, _ in batch:
+            yield request.id, rows[start : start + request.sampling.n]
+            start += request.sampling.n
+
+    def _decode_rows(self, batch: list[tuple[Request, list[int]]]) -> list[Completion]:
+        """One completion per row; rows are the samples of all requests, side by side."""
+        device = self.model.device
+        context = getattr(self.model.config, "max_position_embeddings", None) or 2**31
+        counts = torch.tensor([r.sampling.n for r, _ in batch])
+        limits = [
+            max(0, min(r.sampling.max_tokens, context - len(ids))) for r, ids in batch for _ in range(r.sampling.n)
+        ]
+        noise = np.stack(
+            [uniform_stream(r.sampling.seed, i, max(limits)) for r, _ in batch for i in range(r.sampling.n)]
+        )
+        uniforms = torch.from_numpy(noise).to(device)
+        sampling = batch[0][0].sampling
+        warpers = logits_warpers(sampling)
+        stops = torch.tensor(sampling.stop_token_ids, dtype=torch.long, device=device)
+        limit = torch.tensor(limits, device=device)
+
+        input_ids, mask = left_pad([ids for _, ids in batch], pad_token_id(self.tokenizer))
+        input_ids, mask = input_ids.to(device), mask.to(device)
+        out = self.model(
+            input_ids=input_ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        expand = torch.repeat_interleave(torch.arange(len(batch)), counts).to(device)
+        cache = out.past_key_values
+        cache.batch_select_indices(expand)
+        logits, mask = out.logits[:, -1].float()[expand], mask[expand]
+        position = mask.sum(1)
+
+        live = torch.arange(len(limits), device=device)
+        tokens = torch.zeros(len(limits), max(limits), dtype=torch.long, device=device)
+        logprobs = torch.zeros(len(limits), max(limits), device=device)
+        lengths = torch.zeros(len(limits), dtype=torch.long, device=device)
+        stopped = torch.zeros(len(limits), dtype=torch.bool, device=device)
+        done = limit[live] <= 0
+        for step in range(max(limits)):
+            if done.all():
+                break
+            if done.float().mean() > 0.25:
+                keep = (~done).nonzero().squeeze(1)
+                cache.batch_select_indices(keep)
+                live, logits, mask, position, done = (x[keep] for x in (live, logits, mask, position, done))
+            token, logprob = sample(logits, uniforms[live, step], warpers, greedy=sampling.temperature == 0)
+            writing = live[~done]
+            tokens[writing, step] = token[~done]
+            logprobs[writing, step] = logprob[~done]
+            lengths[writing] = step + 1
+            stopped[writing] = torch.isin(token[~done], stops)
+            done = stopped[live] | (step + 1 >= limit[live])
+            if self.on_tokens is not None:
+                self.on_tokens(len(writing))
+            if done.all():
+                break
+            mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
+            out = self.model(
+                input_ids=token[:, None],
+                attention_mask=mask,
+                position_ids=position[:, None],
+                past_key_values=cache,
+                use_cache=True,
+            )
+            logits = out.logits[:, -1].float()
+            position = position + 1
+        return self._completions(tokens.tolist(), logprobs.tolist(), lengths.tolist(), stopped.tolist())
+
+    def _completions(
+        self, tokens: list[list[int]], logprobs: list[list[float]], lengths: list[int], stopped: list[bool]
+    ) -> list[Completion]:
+        texts = self.tokenizer.batch_decode(
+            [row[: n - s] for row, n, s in zip(tokens, lengths, stopped, strict=True)], skip_special_tokens=True
+        )
+        return [
+            Completion(
+                text=text,
+                token_ids=row[:n],
+                logprobs=values[:n],
+                finish_reason="stop" if stop else "length",
+                weights_version=self.version,
+            )
+            for text, row, values, n, stop in zip(texts, tokens, logprobs, lengths, stopped, strict=True)
+        ]
+
+
+def left_pad(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """`(ids, mask)`, each `(P, longest)`: prompts flush right, mask 1 on real tokens."""
+    width = max(len(p) for p in prompts)
+    ids = torch.full((len(prompts), width), pad_id)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    return ids, mask
+
+
+def uniform_stream(seed: int, index: int, length: int) -> np.ndarray:
+    """`length` float32 uniforms in [0, 1) that depend on `(seed, index)` alone (counter-based Philox)."""
+    return np.random.Generator(np.random.Philox(key=[seed % 2**64, index])).random(length, dtype=np.float32)
+
+
+def logits_warpers(sampling: Sampling) -> LogitsProcessorList:
+    """Temperature, top-k, top-p and min-p, in the order of `generate`; empty for greedy decoding."""
+    warpers = LogitsProcessorList()
+    if sampling.temperature == 0:
+        return warpers
+    if sampling.temperature != 1:
+        warpers.append(TemperatureLogitsWarper(float(sampling.temperature)))
+    if sampling.top_k > 0:
+        warpers.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1:
+        warpers.append(TopPLogitsWarper(sampling.top_p))
+    if sampling.min_p > 0:
+        warpers.append(MinPLogitsWarper(sampling.min_p))
+    return warpers
+
+
+def sample(logits: Tensor, uniform: Tensor, warpers: LogitsProcessorList, greedy: bool) -> tuple[Tensor, Tensor]:
+    """Draws a token per row of `logits (B, V)` by inverting the distribution at `uniform (B,)`.
+
+    Returns `(token (B,), logprob (B,))`, the logprob under the distribution that was sampled from.
+    """
+    no_ids: Any = torch.empty(len(logits), 0, dtype=torch.long, device=logits.device)
+    log_p = warpers(no_ids, logits).log_softmax(-1)  # type: ignore[arg-type]
+    if greedy:
+        token = log_p.argmax(-1)
+    else:
+        cumulative = log_p.exp().cumsum(-1)
+        total = cumulative[:, -1]
+        # A threshold below the total always falls on a token of non-zero probability.
+        threshold = torch.minimum(uniform * total, total.nextafter(torch.zeros_like(total)))
+        token = torch.searchsorted(cumulative, threshold[:, None], right=True).squeeze(1)
+    return token, log_p.gather(-1, token[:, None]).squeeze(1)

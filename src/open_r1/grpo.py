@@ -1,0 +1,73 @@
+"""R1-Zero: reinforcement learning on problems with checkable answers (GRPO).
+
+Sample a group of completions for each problem, score them, and move the policy towards those that beat their
+group's mean. Choices made here: pure on-policy steps (one optimizer step per round of rollouts), no reference
+model, loss averaged over all tokens (DAPO), groups without signal left out of the forward pass.
+
+    open-r1 grpo --config recipes/SmolLM2-135M-Instruct/grpo/config_demo.yaml
+    python src/open_r1/grpo.py --config R.yaml --learning_rate 1e-6
+    accelerate launch --config_file recipes/accelerate_configs/ddp.yaml src/open_r1/grpo.py --config R.yaml
+
+The same command continues a run that was interrupted. `--dry_run` checks everything short of training.
+"""
+
+import sys
+
+from open_r1.configs import GRPOConfig, GRPOScriptArguments, ModelConfig
+from open_r1.data.chat import prepare_tokenizer, stop_token_ids
+from open_r1.data.load import load_train_and_eval
+from open_r1.data.prompts import prompt_rows
+from open_r1.engine.transformers_engine import TransformersEngine
+from open_r1.launch.dry_run import dry_run_grpo
+from open_r1.launch.entry import exit_with_sentence
+from open_r1.launch.run import Run, needs_eval
+from open_r1.options import parse_options
+from open_r1.rewards import get_reward_funcs
+from open_r1.training.grpo import GRPOTrainer
+from open_r1.training.model import load_causal_lm, load_policy
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Trains as `argv` says (default: the command line). Raises UserError for what the user can mend."""
+    argv = sys.argv[1:] if argv is None else argv
+    classes = (GRPOScriptArguments, GRPOConfig, ModelConfig)
+    script, args, model_config = parse_options(argv, *classes, prog="open-r1 grpo", description=__doc__)
+
+    tokenizer = prepare_tokenizer(
+        model_config.model_name_or_path,
+        model_config.model_revision,
+        model_config.trust_remote_code,
+        args.chat_template,
+    )
+    reward_funcs = get_reward_funcs(script)
+    train, evaluation = load_train_and_eval(script, need_eval=needs_eval(args))
+    train, evaluation = (
+        rows and prompt_rows(rows, tokenizer, script.dataset_prompt_column, script.system_prompt)
+        for rows in (train, evaluation)
+    )
+    if script.dry_run:
+        return dry_run_grpo(script, args, model_config, tokenizer, train, reward_funcs)
+
+    run = Run("grpo", script, args, model_config)
+    model = load_policy(model_config, args)
+    needs_reference = args.beta != 0 and not model_config.use_peft
+    trainer = GRPOTrainer(
+        model,
+        args,
+        engine=TransformersEngine(model, tokenizer, max_tokens_per_batch=args.max_tokens_per_decode),
+        reward_funcs=reward_funcs,
+        reward_names=script.reward_funcs,
+        stop_token_ids=stop_token_ids(tokenizer, model.generation_config),
+        reference=load_causal_lm(model_config) if needs_reference else None,
+        tokenizer=tokenizer,
+        train_dataset=train,
+        eval_dataset=evaluation,
+        recorder=run.recorder,
+        callbacks=run.callbacks,
+    )
+    run.train(trainer, tokenizer)
+    return None
+
+
+if __name__ == "__main__":
+    exit_with_sentence(main)

@@ -1,0 +1,137 @@
+"""`--dry_run`: everything short of training is checked, and what would run is shown."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
+
+from open_r1.configs import GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig, TrainConfig
+from open_r1.errors import UserError
+from open_r1.rewards import BEST, gold_completion, score
+from open_r1.training.attention import check_attention_supported
+from open_r1.training.grpo import check_batch
+from open_r1.training.logprobs import MAX_LOGITS
+
+ROWS_CHECKED = 8
+
+
+def dry_run_grpo(
+    script: GRPOScriptArguments,
+    args: GRPOConfig,
+    model: ModelConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Any,
+    reward_funcs: Sequence[Callable],
+) -> None:
+    """Scores the gold answers of the first prompts with every reward; raises UserError if one misses its maximum."""
+    check_batch(args, len(prompts), len(script.reward_funcs), args.world_size)
+    rows = [prompts[i] for i in range(min(ROWS_CHECKED, len(prompts)))]
+    _check_gold_scores(script.reward_funcs, reward_funcs, rows)
+    completions = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    per_step = completions // args.num_generations
+    longest = max(len(ids) for ids in prompts["prompt_ids"])
+    steps = len(prompts) // (per_step * args.steps_per_generation // args.gradient_accumulation_steps)  # type: ignore[operator]
+    _show(
+        "grpo",
+        args,
+        model,
+        {
+            "prompts": f"{len(prompts):,} (longest {longest:,} tokens)",
+            "rewards": ", ".join(script.reward_funcs) + " (gold answers get the maximum)",
+            "effective batch": f"{completions:,} completions = {per_step:,} prompts x {args.num_generations}",
+            "steps": _steps(args, steps * args.max_steps_per_rollout),
+            "tokens a step, at most": f"{completions * (longest + args.max_completion_length):,}",
+        },
+        longest_sequence=longest + args.max_completion_length,
+    )
+
+
+def dry_run_sft(
+    script: Any, args: SFTConfig, model: ModelConfig, tokenizer: PreTrainedTokenizerBase, rows: Any
+) -> None:
+    """Shows rows, tokens and batch of a fine-tuning run."""
+    lengths = [len(ids) for ids in rows.dataset["input_ids"]]
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    learned = sum(map(sum, rows.dataset["loss_mask"]))
+    filled = f", {sum(lengths) / (len(rows) * args.max_length):.0%} full" if args.packing else ""
+    _show(
+        "sft",
+        args,
+        model,
+        {
+            "documents": f"{len(lengths):,} (longest {max(lengths):,} tokens)",
+            "tokens": f"{sum(lengths):,}, of which {learned:,} are learned",
+            "rows": f"{len(rows):,}{filled}",
+            "effective batch": f"{batch:,} rows",
+            "steps": _steps(args, -(-len(rows) // batch)),
+        },
+        longest_sequence=max(lengths),
+    )
+
+
+def _check_gold_scores(names: Sequence[str], funcs: Sequence[Callable], rows: Sequence[dict[str, Any]]) -> None:
+    golds: list[Any] = [row.get("answer") or row.get("solution") for row in rows]
+    if any(gold is None for gold in golds):
+        return
+    columns = {k: [row[k] for row in rows] for k in rows[0] if k not in ("prompt", "prompt_ids", "prompt_text")}
+    scores = score(
+        funcs,
+        names=names,
+        prompts=[row["prompt"] for row in rows],
+        prompt_texts=[row["prompt_text"] for row in rows],
+        completions=[gold_completion(gold) for gold in golds],
+        columns=columns,
+    )
+    for name in names:
+        for i, (row, gold) in enumerate(zip(scores, golds, strict=True)):
+            if name in BEST and row[name] != BEST[name]:
+                raise UserError(
+                    f"reward {name!r} gives {row[name]} to the gold answer of row {i} ({gold!r}); it should give "
+                    f"{BEST[name]}. Check the columns `answer` and `solution` of the dataset."
+                )
+
+
+def _steps(args: TrainConfig, per_epoch: int) -> str:
+    total = args.max_steps if args.max_steps > 0 else round(per_epoch * args.num_train_epochs)
+    return f"{total:,} ({per_epoch:,} an epoch)"
+
+
+def _show(task: str, args: TrainConfig, model: ModelConfig, facts: dict[str, str], longest_sequence: int) -> None:
+    config = AutoConfig.from_pretrained(
+        model.model_name_or_path or "", revision=model.model_revision, trust_remote_code=model.trust_remote_code
+    )
+    check_attention_supported(config)
+    with torch.device("meta"):
+        skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code)
+    parameters = sum(p.numel() for p in skeleton.parameters())
+    microbatch = max(args.max_tokens_per_microbatch, longest_sequence)
+    memory = estimate_memory(config.get_text_config(), parameters, microbatch, args, model)
+    table = Table("dry run", task, title="Everything short of training is in order", title_justify="left")
+    for name, value in {
+        "model": f"{model.model_name_or_path} ({parameters / 1e6:,.1f}M parameters)",
+        "device": f"{args.device.type} x {args.world_size} processes, {'bfloat16' if args.bf16 else 'float32'}",
+        **facts,
+        "memory a process": f"about {memory / 2**30:.1f} GiB",
+        "output": str(args.output_dir),
+    }.items():
+        table.add_row(name, value)
+    Console().print(table)
+
+
+def estimate_memory(config: Any, parameters: int, microbatch: int, args: TrainConfig, model: ModelConfig) -> int:
+    """Bytes for weights, gradients, Adam's moments, activations of one micro-batch and one chunk of logits.
+
+    Activations per token and layer: its input with checkpointing, else about 16 hidden and 3 intermediate widths
+    (attention and MLP of a Llama block). Sharding over processes is not counted.
+    """
+    weight = 2 if model.pure_bf16 else 4
+    state = parameters * weight * (1 if model.use_peft else 4)
+    compute = 2 if args.bf16 or model.pure_bf16 else 4
+    width, layers = config.hidden_size, config.num_hidden_layers
+    block = 16 * width + 3 * getattr(config, "intermediate_size", 4 * width)
+    kept = layers * width + block if args.gradient_checkpointing else layers * block
+    logits = min(MAX_LOGITS, microbatch * config.vocab_size) * 4 * 3
+    return state + microbatch * kept * compute + logits

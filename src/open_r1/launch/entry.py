@@ -1,0 +1,20 @@
+"""How entry scripts end: users see a sentence, never a stack trace, for what they can mend themselves."""
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from open_r1.errors import UserError
+
+
+def exit_with_sentence(main: Callable[[], None]) -> NoReturn:
+    """Runs `main` and exits: 0 when it returns, 2 after a UserError, 130 after Ctrl-C."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command continues from the last checkpoint.", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)

@@ -1,0 +1,325 @@
+"""Group relative policy optimization: sample groups, score them, learn from the differences.
+
+One round of rollouts feeds `max_steps_per_rollout` optimizer steps: `steps_per_generation` cut into distinct
+batches, all of them passed over `num_iterations` times.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from open_r1.configs import GRPOConfig
+from open_r1.engine.protocol import Engine, Sampling
+from open_r1.errors import UserError
+from open_r1.training.batches import StepSampler
+from open_r1.training.logprobs import TokenLogprobs
+from open_r1.training.losses import BatchSize, PolicyLossConfig, importance_weights, policy_loss, token_weight
+from open_r1.training.packing import Pack, TokenSequence
+from open_r1.training.rollouts import (
+    Rollouts,
+    make_rollouts,
+    rollout_metrics,
+    rollout_rows,
+    rollout_sequence,
+    sample_groups,
+    sampling_seed,
+    score_groups,
+)
+from open_r1.training.trainer import PackedTrainer
+
+logger = logging.getLogger(__name__)
+
+
+class GRPOTrainer(PackedTrainer):
+    """`train_dataset` rows have `prompt`, `prompt_ids`, `prompt_text` and whatever columns the rewards read.
+
+    `reference` is the frozen initial model when `beta` is not 0 (None with LoRA: adapters are switched off
+    instead). `stop_token_ids` end a completion.
+    """
+
+    fields = ("weight", "advantage")
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: GRPOConfig,
+        *,
+        engine: Engine,
+        reward_funcs: Sequence[Callable],
+        reward_names: Sequence[str],
+        stop_token_ids: Sequence[int],
+        reference: PreTrainedModel | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model, args, **kwargs)
+        self.grpo = args
+        self.engine = engine
+        self.reward_funcs = list(reward_funcs)
+        self.reward_names = list(reward_names)
+        self.reward_weights = args.reward_weights or [1.0] * len(reward_names)
+        self.temperature = args.temperature
+        self.reference = reference
+        if reference is not None:
+            self._move_model_to_device(reference, self.args.device)
+            reference.eval()
+        self.sampling = Sampling(
+            n=args.num_generations,
+            temperature=args.temperature,
+            max_tokens=args.max_completion_length,
+            stop_token_ids=tuple(stop_token_ids),
+        )
+        self.loss_config = PolicyLossConfig(
+            epsilon=args.epsilon,
+            epsilon_high=args.epsilon if args.epsilon_high is None else args.epsilon_high,
+            delta=args.delta,
+            level=args.importance_sampling_level,
+            beta=args.beta,
+            bias_correction_kl=args.use_bias_correction_kl,
+        )
+        self.batches: list[list[TokenSequence]] = []
+        """This rank's sequences of each distinct optimizer step of the current round."""
+        check_batch(args, len(self.train_dataset), len(reward_names), self.world_size)  # type: ignore[arg-type]
+
+    @property
+    def prompts_per_step(self) -> int:
+        """Prompts (groups) per optimizer step, over all ranks."""
+        return self.args.per_device_train_batch_size * self.world_size // self.grpo.num_generations
+
+    @property
+    def steps_per_round(self) -> int:
+        """Distinct optimizer steps that one round of rollouts is cut into."""
+        return self.grpo.max_steps_per_rollout // self.grpo.num_iterations
+
+    def step_sampler(self) -> StepSampler:
+        """Prompts of a whole round, all of them on every rank, given again at each of its steps."""
+        return StepSampler(
+            len(self.train_dataset),  # type: ignore[arg-type]
+            self.prompts_per_step * self.steps_per_round,
+            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+            shuffle=self.grpo.shuffle_dataset,
+            drop_last=True,
+            repeat=self.grpo.max_steps_per_rollout,
+        )
+
+    # Rollouts
+
+    def step_sequences(self, rows: list[Mapping[str, Any]]) -> list[TokenSequence]:
+        """Begins a new round if the last one is used up; returns this rank's share of this step's batch."""
+        position = self.state.global_step % self.grpo.max_steps_per_rollout
+        if position == 0:
+            self.batches = self._collect(rows)
+        return self.batches[position % self.steps_per_round]
+
+    def _collect(self, rows: list[Mapping[str, Any]]) -> list[list[TokenSequence]]:
+        round_number = self.state.global_step // self.grpo.max_steps_per_rollout
+        per_step = self.prompts_per_step
+        mine = [i for i in range(len(rows)) if i % per_step % self.world_size == self.rank]
+        prompts = [rows[i] for i in mine]
+        seeds = [sampling_seed(self.args.seed, round_number, i) for i in mine]
+
+        began = time.perf_counter()
+        self.engine.wake()
+        self.engine.update_weights([], self.state.global_step)
+        completions = sample_groups(self.engine, prompts, self.sampling, seeds)
+        self.engine.sleep()
+        generated = time.perf_counter()
+        step = self.state.global_step + 1
+        rewards = score_groups(prompts, completions, self.reward_funcs, self.reward_names, step)
+        self.note("time/generation", generated - began)
+        self.note("time/scoring", time.perf_counter() - generated)
+
+        rollouts = make_rollouts(
+            prompts,
+            completions,
+            rewards,
+            weights=self.reward_weights,
+            num_generations=self.grpo.num_generations,
+            scale_rewards=self.grpo.scale_rewards,
+            mask_truncated=self.grpo.mask_truncated_completions,
+            batch_std=self._global_std,
+        )
+        for name, value in rollout_metrics(rollouts, self.reward_names, self.global_sum).items():
+            self.note(name, value)
+        self._record(step, rollout_rows(rollouts, self.reward_names))
+        return self._batches(rollouts, [i // per_step for i in mine])
+
+    def _batches(self, rollouts: Rollouts, step_of_prompt: Sequence[int]) -> list[list[TokenSequence]]:
+        """Sequences with their fields, an optimizer step at a time; groups without signal are left out of the
+        forward pass (when there is no KL term), but not out of the denominators."""
+        groups = self.grpo.num_generations
+        by_step: list[list[TokenSequence]] = [[] for _ in range(self.steps_per_round)]
+        for step, batch in enumerate(by_step):
+            indices = [
+                i
+                for p, s in enumerate(step_of_prompt)
+                if s == step
+                for i in range(p * groups, (p + 1) * groups)
+                if not rollouts.masked[i]
+            ]
+            flat = rollouts.flat()
+            lengths = {i: len(flat[i][1].token_ids or []) for i in indices}
+            size = BatchSize(int(self.global_sum(len(indices))), int(self.global_sum(sum(lengths.values()))))
+            for i in indices:
+                if self.grpo.beta == 0 and rollouts.advantages[i] == 0 and not rollouts.signal[i // groups]:
+                    continue
+                sequence = rollout_sequence(*flat[i])
+                weight = token_weight(self.grpo.loss_type, lengths[i], size, self.grpo.max_completion_length)
+                sequence.fields["weight"] = torch.full((lengths[i],), weight)
+                sequence.fields["advantage"] = torch.full((lengths[i],), rollouts.advantages[i].item())
+                batch.append(sequence)
+        self._add_logprobs([s for batch in by_step for s in batch])
+        return by_step
+
+    def _add_logprobs(self, sequences: list[TokenSequence]) -> None:
+        """Stored forwards: of the policy when rollouts feed more than one step, of the reference when `beta`."""
+        if self.grpo.max_steps_per_rollout > 1:
+            old = self.sequence_logprobs(self.model_wrapped, sequences)
+            for sequence, logprobs in zip(sequences, old, strict=True):
+                sequence.fields["old_logprobs"] = logprobs
+        if self.grpo.beta != 0:
+            for sequence, logprobs in zip(sequences, self._reference_logprobs(sequences), strict=True):
+                sequence.fields["ref_logprobs"] = logprobs
+
+    def _reference_logprobs(self, sequences: list[TokenSequence]) -> list[Tensor]:
+        if self.reference is not None:
+            return self.sequence_logprobs(self.reference, sequences)
+        model: Any = self.model
+        with model.disable_adapter():
+            return self.sequence_logprobs(self.model_wrapped, sequences)
+
+    def _record(self, step: int, rows: list[dict[str, Any]]) -> None:
+        if self.world_size > 1:
+            from accelerate.utils import gather_object
+
+            rows = gather_object(rows)
+        if self.recorder is not None:
+            self.recorder.log_rollouts(step, rows)
+
+    def _global_std(self, total: Tensor) -> float:
+        known = total[~total.isnan()].double()
+        count = self.global_sum(float(len(known)))
+        mean = self.global_sum(known.sum().item()) / max(count, 1)
+        return (self.global_sum((known - mean).square().sum().item()) / max(count - 1, 1)) ** 0.5
+
+    # Loss
+
+    def pack_loss(self, pack: Pack, out: TokenLogprobs) -> Tensor:
+        """Sum of weighted token losses; see `losses.py`."""
+        fields = pack.fields
+        where: dict[str, Any] = {"sequence": pack.document, "num_sequences": pack.num_documents}
+        old = fields.get("old_logprobs", out.logprobs.detach())
+        corrections = None
+        if self.grpo.vllm_importance_sampling_correction and "sampler_logprobs" in fields:
+            corrections = importance_weights(
+                old,
+                fields["sampler_logprobs"],
+                self.grpo.vllm_importance_sampling_mode,
+                self.grpo.vllm_importance_sampling_clip_max,
+                **where,
+            )
+        loss = policy_loss(
+            out.logprobs,
+            old,
+            fields["advantage"],
+            self.loss_config,
+            importance_weights=corrections,
+            ref_logprobs=fields.get("ref_logprobs"),
+            **where,
+        )
+        real = fields["weight"] > 0
+        self.note_total("learned", real.sum())
+        self.note_total("entropy", out.entropies[real].sum())
+        self.note_total("clip_ratio/low", loss.clipped_low[real].sum())
+        self.note_total("clip_ratio/high", loss.clipped_high[real].sum())
+        if loss.kl is not None:
+            self.note_total("kl", loss.kl[real].sum())
+        if corrections is not None:
+            capped = corrections[real] >= self.grpo.vllm_importance_sampling_clip_max
+            self.note_total("sampling/capped_ratio", capped.sum())
+            gap = (old - fields["sampler_logprobs"])[real].abs()
+            self.note_total("sampling/logprob_difference", gap.sum())
+        return (loss.per_token * fields["weight"]).sum()
+
+    token_means = (
+        "entropy",
+        "kl",
+        "clip_ratio/low",
+        "clip_ratio/high",
+        "sampling/capped_ratio",
+        "sampling/logprob_difference",
+    )
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """As in `PackedTrainer`; figures per learned token are noted where there was a token to learn from."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        learned = self.global_sum(float(self._totals.pop("learned")))
+        for name in self.token_means:
+            total = self.global_sum(float(self._totals.pop(name, 0.0)))
+            if learned and (name != "kl" or self.grpo.beta):
+                self.note(name, total / learned)
+        return loss
+
+    # Evaluation and checkpoints
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict:
+        """Mean rewards and lengths of `num_generations_eval` samples for every evaluation prompt."""
+        rows: Any = eval_dataset if eval_dataset is not None else self.eval_dataset
+        mine = range(self.rank, len(rows), self.world_size)
+        prompts = [rows[i] for i in mine]
+        n = self.grpo.num_generations_eval or self.grpo.num_generations
+        sampling = Sampling(**{**self.sampling.__dict__, "n": n})
+        seeds = [sampling_seed(self.args.seed, 2**32 - 1, i) for i in mine]
+        completions = sample_groups(self.engine, prompts, sampling, seeds)
+        rewards = score_groups(prompts, completions, self.reward_funcs, self.reward_names, self.state.global_step)
+        rollouts = make_rollouts(
+            prompts,
+            completions,
+            rewards,
+            weights=self.reward_weights,
+            num_generations=n,
+            scale_rewards="none",
+            mask_truncated=False,
+            batch_std=self._global_std,
+        )
+        figures = rollout_metrics(rollouts, self.reward_names, self.global_sum)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def checkpoint_state(self) -> dict[str, Any]:
+        """With rollouts that still feed coming steps."""
+        state = super().checkpoint_state()
+        if self.state.global_step % self.grpo.max_steps_per_rollout:
+            state["batches"] = [[s.__dict__ for s in batch] for batch in self.batches]
+        return state
+
+    def load_checkpoint_state(self, state: dict[str, Any]) -> None:
+        """Takes back tokens seen and rollouts."""
+        super().load_checkpoint_state(state)
+        self.batches = [[TokenSequence(**s) for s in batch] for batch in state.get("batches", [])]
+
+
+def check_batch(args: GRPOConfig, num_prompts: int, num_rewards: int, world_size: int) -> None:
+    """Raises UserError for a batch that does not divide into groups, too few prompts, or misfitting weights."""
+    per_device, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    completions = per_device * accumulation * world_size
+    if completions % args.num_generations:
+        raise UserError(
+            f"num_generations is {args.num_generations}, which does not divide the {completions} completions of a "
+            f"step (per_device_train_batch_size {per_device} x gradient_accumulation_steps {accumulation} x "
+            f"{world_size} processes): change one of them so that it does."
+        )
+    needed = completions // args.num_generations * args.max_steps_per_rollout // args.num_iterations
+    if num_prompts < needed:
+        raise UserError(
+            f"the training set has {num_prompts} prompts, but one round of rollouts takes {needed}: use more data or "
+            "lower per_device_train_batch_size, gradient_accumulation_steps or steps_per_generation."
+        )
+    if args.reward_weights is not None and len(args.reward_weights) != num_rewards:
+        raise UserError(f"reward_weights has {len(args.reward_weights)} values for {num_rewards} reward_funcs.")

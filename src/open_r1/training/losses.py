@@ -1,0 +1,132 @@
+"""Losses, a value per token: every normalization is a weight per token, so micro-batches never change a result.
+
+M is the number of learned tokens in a pack; `sequence (M,)` says which completion a token belongs to.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+LossType = Literal["grpo", "bnpo", "dr_grpo", "dapo"]
+CorrectionMode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
+
+
+class BatchSize(NamedTuple):
+    """What one optimizer step averages over, on all ranks together: completions that count (not masked ones; those
+    of groups without signal do count) and their tokens."""
+
+    completions: int
+    tokens: int
+
+
+def token_weight(loss_type: LossType, length: int, batch: BatchSize, max_completion_length: int) -> float:
+    """Weight of each token of a completion of `length` tokens, such that the loss is the weighted sum.
+
+    - `grpo`: 1 / (B |o_i|), a mean over tokens, then over completions (DeepSeekMath, arXiv 2402.03300, eq. 3);
+    - `bnpo`, `dapo`: 1 / sum_j |o_j|, a mean over all tokens (DAPO, arXiv 2503.14476, eq. 8);
+    - `dr_grpo`: 1 / (B L), a constant length L = `max_completion_length` (arXiv 2503.20783, section 3.2).
+    """
+    if loss_type == "grpo":
+        return 1 / (max(batch.completions, 1) * max(length, 1))
+    if loss_type == "dr_grpo":
+        return 1 / (max(batch.completions, 1) * max_completion_length)
+    return 1 / max(batch.tokens, 1)
+
+
+@dataclass(frozen=True)
+class PolicyLossConfig:
+    """Options of `policy_loss`; see `GRPOConfig` for each."""
+
+    epsilon: float = 0.2
+    epsilon_high: float = 0.2
+    delta: float | None = None
+    level: Literal["token", "sequence"] = "token"
+    beta: float = 0.0
+    bias_correction_kl: bool = True
+
+
+class PolicyLoss(NamedTuple):
+    """`per_token (M,)` loss, differentiable; `clipped_low`, `clipped_high (M,)`: where the clip decides;
+    `kl (M,)`: the k3 estimate, or None without a reference."""
+
+    per_token: Tensor
+    clipped_low: Tensor
+    clipped_high: Tensor
+    kl: Tensor | None
+
+
+def policy_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    config: PolicyLossConfig,
+    *,
+    sequence: Tensor,
+    num_sequences: int,
+    importance_weights: Tensor | None = None,
+    ref_logprobs: Tensor | None = None,
+) -> PolicyLoss:
+    """The clipped surrogate of PPO (arXiv 1707.06347, eq. 7) as GRPO uses it (DeepSeekMath, arXiv 2402.03300, eq. 3).
+
+    l_t = -min(rho_t A, clip(rho_t, 1 - epsilon, 1 + epsilon_high) A) w_t + beta k3_t, where rho is the token ratio
+    exp(logprobs - old_logprobs) or, at level `sequence`, its geometric mean over the completion (GSPO, arXiv
+    2507.18071, eq. 7); `delta` bounds rho from above in the unclipped term, so that a negative advantage cannot
+    push without limit (INTELLECT-2, arXiv 2505.07291); w_t are detached `importance_weights`; and
+    k3 = exp(r) - r - 1 with r = ref_logprobs - logprobs (DeepSeekMath, eq. 4), multiplied by rho if
+    `bias_correction_kl` (DeepSeek-V3.2, arXiv 2512.02556).
+
+    All tensors are `(M,)`.
+    """
+    log_ratio = logprobs - old_logprobs
+    if config.level == "sequence":
+        log_ratio = sequence_mean(log_ratio, sequence, num_sequences)[sequence]
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - config.epsilon, 1 + config.epsilon_high)
+    bounded = ratio if config.delta is None else ratio.clamp(max=config.delta)
+    per_token = -torch.minimum(bounded * advantages, clipped * advantages)
+    if importance_weights is not None:
+        per_token = per_token * importance_weights
+    kl = None
+    if ref_logprobs is not None:
+        log_ref = ref_logprobs - logprobs
+        kl = log_ref.exp() - log_ref - 1
+        penalty = kl * ratio if config.bias_correction_kl else kl
+        per_token = per_token + config.beta * penalty
+    return PolicyLoss(
+        per_token,
+        clipped_low=(ratio < 1 - config.epsilon) & (advantages < 0),
+        clipped_high=(ratio > 1 + config.epsilon_high) & (advantages > 0),
+        kl=None if kl is None else kl.detach(),
+    )
+
+
+def importance_weights(
+    old_logprobs: Tensor,
+    sampler_logprobs: Tensor,
+    mode: CorrectionMode,
+    clip_max: float,
+    *,
+    sequence: Tensor,
+    num_sequences: int,
+) -> Tensor:
+    """Detached weights `(M,)` that correct for a sampler whose probabilities differ from the trainer's.
+
+    w = min(pi_old / pi_sampler, C) a token (truncated importance sampling, Ionides 2008, as Yao et al. 2025 use it in
+    "Your efficient RL framework secretly brings you off-policy RL training"); `mask` drops what lies above C
+    instead; `sequence` takes the ratio of the whole completion.
+    """
+    log_ratio = (old_logprobs - sampler_logprobs).detach()
+    if mode.startswith("sequence"):
+        total = torch.zeros(num_sequences, dtype=log_ratio.dtype, device=log_ratio.device)
+        log_ratio = total.index_add(0, sequence, log_ratio)[sequence]
+    ratio = log_ratio.exp()
+    return ratio.clamp(max=clip_max) if mode.endswith("truncate") else ratio * (ratio <= clip_max)
+
+
+def sequence_mean(values: Tensor, sequence: Tensor, num_sequences: int) -> Tensor:
+    """Mean of `values (M,)` over the tokens of each sequence: `(num_sequences,)`."""
+    zeros = torch.zeros(num_sequences, dtype=values.dtype, device=values.device)
+    count = zeros.index_add(0, sequence, torch.ones_like(values)).clamp(min=1)
+    return zeros.index_add(0, sequence, values) / count

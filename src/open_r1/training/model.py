@@ -1,0 +1,77 @@
+"""Loading the model that is trained."""
+
+import logging
+from pathlib import Path
+
+import torch
+from huggingface_hub.errors import HFValidationError
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from open_r1.configs import ModelConfig, TrainConfig
+from open_r1.errors import UserError
+from open_r1.training.attention import ATTENTION, check_attention_supported
+from open_r1.training.logprobs import add_logprob_forward, check_packed_forward
+
+logger = logging.getLogger(__name__)
+
+
+def load_policy(config: ModelConfig, args: TrainConfig) -> PreTrainedModel:
+    """The model to train: float32 master weights (bfloat16 with `pure_bf16`), packed attention, LoRA if asked for.
+
+    Raises UserError if there is no such model, or if packed training would not be exact for its architecture.
+    """
+    model = load_causal_lm(config)
+    if not _sharded_at_load():
+        check_packed_forward(model)
+    model.config.use_cache = True
+    if config.use_peft:
+        return _with_adapters(model, config)
+    return model
+
+
+def load_causal_lm(config: ModelConfig) -> PreTrainedModel:
+    """The plain model with packed attention and the logprob forward."""
+    name = config.model_name_or_path
+    assert name is not None
+    options = {"revision": config.model_revision, "trust_remote_code": config.trust_remote_code}
+    try:
+        model_config = AutoConfig.from_pretrained(name, **options)
+        check_attention_supported(model_config)
+        model = AutoModelForCausalLM.from_pretrained(
+            name,
+            config=model_config,
+            dtype=torch.bfloat16 if config.pure_bf16 else torch.float32,
+            attn_implementation=ATTENTION,
+            **options,
+        )
+    except (OSError, ValueError, HFValidationError) as error:
+        kind = "folder" if Path(name).exists() else "hub id or folder"
+        first = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"model_name_or_path is {name!r}, which is not a {kind} with a causal language model ({first}). "
+            "Give a folder with config.json and model.safetensors, or a hub id."
+        ) from error
+    add_logprob_forward(model)
+    return model
+
+
+def _with_adapters(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise UserError("use_peft is true, but peft is not installed: pip install 'open-r1[peft]'.") from error
+    lora = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=config.lora_target_modules or "all-linear",
+        modules_to_save=config.lora_modules_to_save,
+    )
+    return get_peft_model(model, lora)  # type: ignore[return-value]
+
+
+def _sharded_at_load() -> bool:
+    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+    return is_deepspeed_zero3_enabled()

@@ -1,0 +1,167 @@
+"""Rollouts: completions with their rewards and advantages, as the trainer learns from them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from open_r1.engine.protocol import Completion, Engine, Request, Sampling
+from open_r1.rewards.score import score
+from open_r1.training.advantages import combine_rewards, group_advantages
+from open_r1.training.packing import TokenSequence
+
+PROMPT_COLUMNS = ("prompt", "prompt_ids", "prompt_text")
+
+
+@dataclass
+class Rollouts:
+    """B completions of B / G prompts, groups side by side.
+
+    `rewards (B, R)` per reward function (NaN: no verdict), `total (B,)` weighted sum, `advantages (B,)`,
+    `signal (B / G,)` whether a group's rewards differ, `masked (B,)` completions that must not be learned from.
+    """
+
+    prompts: list[Mapping[str, Any]]
+    completions: list[list[Completion]]
+    rewards: Tensor
+    total: Tensor
+    advantages: Tensor
+    signal: Tensor
+    masked: Tensor
+
+    def flat(self) -> list[tuple[Mapping[str, Any], Completion]]:
+        """`(prompt row, completion)` for each of the B completions."""
+        return [(row, c) for row, group in zip(self.prompts, self.completions, strict=True) for c in group]
+
+
+def sampling_seed(run_seed: int, rollout: int, prompt: int) -> int:
+    """Seed of one prompt's completions: the same whatever the number of processes, and after a resume."""
+    return int(np.random.SeedSequence([run_seed, rollout, prompt]).generate_state(1, np.uint64)[0])
+
+
+def sample_groups(
+    engine: Engine, prompts: Sequence[Mapping[str, Any]], sampling: Sampling, seeds: Sequence[int]
+) -> list[list[Completion]]:
+    """`sampling.n` completions for every prompt row (`prompt_ids`), each group from its own seed."""
+    requests = [
+        Request(id=i, prompt=list(row["prompt_ids"]), sampling=_with_seed(sampling, seed))
+        for i, (row, seed) in enumerate(zip(prompts, seeds, strict=True))
+    ]
+    return engine.generate(requests) if requests else []
+
+
+def _with_seed(sampling: Sampling, seed: int) -> Sampling:
+    return Sampling(**{**sampling.__dict__, "seed": seed})
+
+
+def score_groups(
+    prompts: Sequence[Mapping[str, Any]],
+    completions: Sequence[Sequence[Completion]],
+    funcs: Sequence[Callable],
+    names: Sequence[str],
+    step: int,
+) -> Tensor:
+    """Rewards `(B, R)` of all completions; NaN where a reward has no verdict."""
+    pairs = [(row, c) for row, group in zip(prompts, completions, strict=True) for c in group]
+    if not pairs:
+        return torch.zeros(0, len(funcs))
+    columns = {k: [row[k] for row, _ in pairs] for k in prompts[0] if k not in PROMPT_COLUMNS}
+    scores = score(
+        funcs,
+        names=names,
+        prompts=[row["prompt"] for row, _ in pairs],
+        prompt_texts=[row["prompt_text"] for row, _ in pairs],
+        completions=[c.text for _, c in pairs],
+        completion_ids=[c.token_ids or [] for _, c in pairs],
+        columns=columns,
+        step=step,
+    )
+    return torch.tensor([[float("nan") if (v := s[n]) is None else v for n in names] for s in scores])
+
+
+def make_rollouts(
+    prompts: list[Mapping[str, Any]],
+    completions: list[list[Completion]],
+    rewards: Tensor,
+    *,
+    weights: Sequence[float],
+    num_generations: int,
+    scale_rewards: Any,
+    mask_truncated: bool,
+    batch_std: Callable[[Tensor], float],
+) -> Rollouts:
+    """Advantages of scored completions. `batch_std` gives the standard deviation of totals over all ranks."""
+    total = combine_rewards(rewards, torch.tensor(list(weights)))
+    advantages, signal = group_advantages(
+        total, num_generations, scale_rewards, batch_std(total) if scale_rewards == "batch" else None
+    )
+    flat = [c for group in completions for c in group]
+    masked = torch.tensor(
+        [c.finish_reason == "error" or (mask_truncated and c.finish_reason == "length") for c in flat],
+        dtype=torch.bool,
+    )
+    return Rollouts(prompts, completions, rewards, total, advantages, signal, masked)
+
+
+def rollout_sequence(row: Mapping[str, Any], completion: Completion) -> TokenSequence:
+    """Prompt and completion as one document, of which the completion is learned."""
+    prompt = torch.tensor(row["prompt_ids"])
+    written = torch.tensor(completion.token_ids, dtype=torch.long)
+    fields = {}
+    if completion.logprobs is not None:
+        fields["sampler_logprobs"] = torch.tensor(completion.logprobs)
+    return TokenSequence(
+        input_ids=torch.cat([prompt, written]),
+        learn=torch.cat([torch.zeros(len(prompt), dtype=torch.bool), torch.ones(len(written), dtype=torch.bool)]),
+        fields=fields,
+    )
+
+
+def rollout_rows(rollouts: Rollouts, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows for `RunRecorder.log_rollouts`."""
+    rows = []
+    for i, (row, completion) in enumerate(rollouts.flat()):
+        scores = {f"reward/{name}": _number(rollouts.rewards[i, r]) for r, name in enumerate(names)}
+        rows.append(
+            {
+                "prompt": row["prompt_text"],
+                "gold": row.get("answer") or row.get("solution"),
+                "completion": completion.text,
+                "n_tokens": len(completion.token_ids or []),
+                "finish_reason": completion.finish_reason,
+                "reward": _number(rollouts.total[i]),
+                "advantage": rollouts.advantages[i].item(),
+                **scores,
+            }
+        )
+    return rows
+
+
+def _number(value: Tensor) -> float | None:
+    return None if value.isnan() else value.item()
+
+
+def rollout_metrics(rollouts: Rollouts, names: Sequence[str], reduce_sum: Callable[[float], float]) -> dict[str, float]:
+    """Means over all ranks, under TRL's names; standard deviations are over completions."""
+
+    def mean_and_std(values: Tensor) -> tuple[float, float]:
+        known = values[~values.isnan()].double()
+        count = max(reduce_sum(float(len(known))), 1)
+        mean = reduce_sum(known.sum().item()) / count
+        return mean, (reduce_sum((known - mean).square().sum().item()) / count) ** 0.5
+
+    lengths = torch.tensor([float(len(c.token_ids or [])) for _, c in rollouts.flat()])
+    truncated = torch.tensor([float(c.finish_reason == "length") for _, c in rollouts.flat()])
+    metrics: dict[str, float] = {}
+    metrics["reward"], metrics["reward_std"] = mean_and_std(rollouts.total)
+    for r, name in enumerate(names):
+        column = rollouts.rewards[:, r]
+        metrics[f"rewards/{name}/mean"], metrics[f"rewards/{name}/std"] = mean_and_std(column)
+        metrics[f"rewards/{name}/none"] = mean_and_std(column.isnan().double())[0]
+    metrics["frac_reward_zero_std"] = mean_and_std((~rollouts.signal).double())[0]
+    metrics["completions/mean_length"] = mean_and_std(lengths)[0]
+    metrics["completions/clipped_ratio"] = mean_and_std(truncated)[0]
+    return metrics

@@ -1,0 +1,82 @@
+"""Supervised fine-tuning: negative log-likelihood of marked tokens, packed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+
+from open_r1.configs import SFTConfig
+from open_r1.training.logprobs import TokenLogprobs
+from open_r1.training.packing import Pack, TokenSequence, best_fit
+from open_r1.training.trainer import PackedTrainer
+
+
+class PackedRows:
+    """A tokenized dataset seen as rows of several documents each; row i is a list of examples."""
+
+    def __init__(self, dataset: Dataset, rows: Sequence[Sequence[int]]) -> None:
+        self.dataset = dataset.with_format(None)
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> list[dict[str, Any]]:
+        columns = self.dataset[self.rows[index]]
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def packed_rows(dataset: Dataset, args: SFTConfig) -> PackedRows:
+    """With `packing`, whole documents best-fitted into rows of `max_length` tokens; else a document a row."""
+    if args.packing:
+        lengths = [len(ids) for ids in dataset["input_ids"]]
+        return PackedRows(dataset, best_fit(lengths, args.max_length))
+    return PackedRows(dataset, [[i] for i in range(len(dataset))])
+
+
+class SFTTrainer(PackedTrainer):
+    """Loss of a step: mean of -log p over all learned tokens of the step, on all ranks."""
+
+    fields = ("weight",)
+
+    def step_sequences(self, rows: list[list[Mapping[str, Any]]]) -> list[TokenSequence]:
+        """Every document of this rank's rows, each learned token weighted by one over their number."""
+        documents = [document for row in rows for document in row]
+        learned = sum(sum(d["loss_mask"]) for d in documents)
+        weight = 1 / max(self.global_sum(learned), 1)
+        return [_sequence(d, weight) for d in documents]
+
+    def pack_loss(self, pack: Pack, out: TokenLogprobs) -> Tensor:
+        """Sum of weighted -log p."""
+        self.note_total("entropy", (out.entropies * pack.fields["weight"]).sum())
+        return -(out.logprobs * pack.fields["weight"]).sum()
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """As in `PackedTrainer`, and notes the mean entropy of the predictions."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self.note("entropy", self.global_sum(float(self._totals.pop("entropy"))))
+        return loss
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict:
+        """Mean -log p over the learned tokens of the evaluation rows: `eval_loss`."""
+        rows: Any = eval_dataset if eval_dataset is not None else self.eval_dataset
+        mine = [row for i in range(self.rank, len(rows), self.world_size) for row in rows[i]]
+        logprobs = self.sequence_logprobs(self.model_wrapped, [_sequence(d, 1.0) for d in mine])
+        total = self.global_sum(sum(x.sum().item() for x in logprobs))
+        count = self.global_sum(sum(len(x) for x in logprobs))
+        metrics = {f"{metric_key_prefix}_loss": -total / max(count, 1)}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def _sequence(document: Mapping[str, Any], weight: float) -> TokenSequence:
+    learn = torch.tensor(document["loss_mask"], dtype=torch.bool)
+    learn[0] = False
+    return TokenSequence(
+        input_ids=torch.tensor(document["input_ids"]),
+        learn=learn,
+        fields={"weight": torch.full((int(learn.sum()),), weight)},
+    )

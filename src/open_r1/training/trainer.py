@@ -1,0 +1,273 @@
+"""The part of training that SFT and GRPO share: `transformers.Trainer` with packed micro-batches.
+
+Trainer sees one batch per optimizer step; `training_step` cuts it into packs by a token budget, runs forward and
+backward on each, and synchronises gradients on the last. Optimizer, schedule, checkpoints, callbacks and trackers
+are Trainer's own.
+"""
+
+import copy
+import os
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import ProgressCallback as TqdmCallback
+from transformers.trainer_pt_utils import get_model_param_count
+from transformers.trainer_utils import rotate_checkpoints
+
+from open_r1.configs import TrainConfig
+from open_r1.report.recorder import RunRecorder
+from open_r1.training.batches import StepLoader, StepSampler
+from open_r1.training.logprobs import TokenLogprobs
+from open_r1.training.packing import Pack, TokenSequence, best_fit, build_pack, empty_pack
+
+STAGING = "checkpoint-staging"
+
+PackLoss = Callable[[Pack, TokenLogprobs], Tensor]
+
+
+class PackedTrainer(Trainer):
+    """Base of `SFTTrainer` and `GRPOTrainer`; both say what a batch is and what its loss is."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainConfig,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        train_dataset: Any,
+        eval_dataset: Any = None,
+        recorder: RunRecorder | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        self.recorder = recorder
+        self.user_args = args
+        self.output_dir = Path(args.output_dir or ".")
+        self._saving = False
+        self._totals: dict[str, Any] = defaultdict(float)
+        self._step_metrics: dict[str, list[float]] = defaultdict(list)
+        self._tokens_seen = 0
+        self._tokens_trained = 0
+        super().__init__(
+            model=model,
+            args=_one_batch_per_step(args),
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=tokenizer,
+            data_collator=list,  # type: ignore[arg-type]
+            callbacks=list(callbacks),
+        )
+        self.remove_callback(TqdmCallback)
+        self.remove_callback(PrinterCallback)
+
+    @property
+    def world_size(self) -> int:
+        return self.accelerator.num_processes
+
+    @property
+    def rank(self) -> int:
+        return self.accelerator.process_index
+
+    # Data
+
+    def step_sampler(self) -> StepSampler:
+        """Which training rows each optimizer step reads."""
+        return StepSampler(
+            len(self.train_dataset),  # type: ignore[arg-type]
+            self.args.per_device_train_batch_size * self.world_size,
+            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+            shuffle=True,
+            drop_last=False,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+
+    def get_train_dataloader(self) -> StepLoader:
+        """One list of rows per optimizer step, already this rank's share."""
+        return StepLoader(self.train_dataset, self.step_sampler())  # type: ignore[arg-type]
+
+    # One optimizer step
+
+    def step_sequences(self, rows: list[Any]) -> list[TokenSequence]:
+        """This rank's sequences for the step."""
+        raise NotImplementedError
+
+    def pack_loss(self, pack: Pack, out: TokenLogprobs) -> Tensor:
+        """Loss of one pack, such that the sum over packs and ranks is the loss of the step."""
+        raise NotImplementedError
+
+    fields: tuple[str, ...] = ()
+    """Names of the per-token fields that `pack_loss` reads."""
+    temperature: float = 1.0
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """Forward and backward over all of this rank's packs; returns this rank's share of the loss, times W.
+
+        DDP averages gradients over the W ranks, so losses that sum to the step's loss are multiplied by W.
+        """
+        sequences = self.step_sequences(inputs)
+        began = time.perf_counter()
+        model.train()
+        packs = self.make_packs(sequences)
+        total = torch.zeros((), device=self.args.device)
+        for index, pack in enumerate(packs):
+            last = index == len(packs) - 1
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                out = model(pack=pack, temperature=self.temperature)
+                loss = self.pack_loss(pack, out) * self.world_size
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        tokens = self.global_sum(sum(len(s) for s in sequences))
+        self._tokens_trained = sum(pack.num_tokens for pack in packs)
+        self._tokens_seen += int(tokens)
+        self.note("time/training", time.perf_counter() - began)
+        self.note_total("tokens", tokens)
+        return total
+
+    def make_packs(self, sequences: Sequence[TokenSequence]) -> list[Pack]:
+        """Packs on this rank's device, as many as the rank that has most, and at least one."""
+        bins = best_fit([len(s) for s in sequences], self.user_args.max_tokens_per_microbatch)
+        packs = [build_pack([sequences[i] for i in members], self.args.device) for members in bins]
+        missing = max(1, int(self.global_max(len(packs)))) - len(packs)
+        return packs + [empty_pack(self.fields, self.args.device) for _ in range(missing)]
+
+    @torch.no_grad()
+    def sequence_logprobs(self, model: nn.Module, sequences: Sequence[TokenSequence]) -> list[Tensor]:
+        """Logprobs of the learned tokens of each sequence, on the CPU, without gradients."""
+        was_training = model.training
+        model.eval()
+        bins = best_fit([len(s) for s in sequences], self.user_args.max_tokens_per_microbatch)
+        results: list[Tensor] = [torch.empty(0)] * len(sequences)
+        for _ in range(int(self.global_max(len(bins))) - len(bins)):
+            model(pack=empty_pack((), self.args.device), temperature=self.temperature)
+        for members in bins:
+            pack = build_pack([sequences[i] for i in members], self.args.device)
+            logprobs = model(pack=pack, temperature=self.temperature).logprobs.float().cpu()
+            counts = [int(sequences[i].learn.sum()) for i in members]
+            for i, part in zip(members, logprobs.split(counts), strict=True):
+                results[i] = part
+        model.train(was_training)
+        return results
+
+    # Sums over ranks
+
+    def global_sum(self, value: float) -> float:
+        """Sum of a number over all ranks."""
+        if self.world_size == 1:
+            return value
+        tensor = torch.tensor(value, dtype=torch.float64, device=self.args.device)
+        return self.accelerator.reduce(tensor, "sum").item()
+
+    def global_max(self, value: float) -> float:
+        """Largest of a number over all ranks."""
+        if self.world_size == 1:
+            return value
+        tensor = torch.tensor([value], dtype=torch.float64, device=self.args.device)
+        return self.accelerator.gather(tensor).max().item()
+
+    # Metrics
+
+    def note(self, name: str, value: float) -> None:
+        """A figure of this step, the same on all ranks or of this rank; the log shows its mean over steps."""
+        self._step_metrics[name].append(value)
+
+    def note_total(self, name: str, value: float | Tensor) -> None:
+        """Adds to a sum that is read at the end of the step or of the log interval."""
+        self._totals[name] += value
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the figures noted since the last log to Trainer's own, and writes the run's metrics line."""
+        training = "loss" in logs
+        if training:
+            logs |= {name: sum(values) / len(values) for name, values in self._step_metrics.items()}
+            seconds = sum(sum(v) for n, v in self._step_metrics.items() if n.startswith("time/"))
+            logs["num_tokens"] = self._tokens_seen
+            logs["tokens_per_second"] = self._totals["tokens"] / max(seconds, 1e-9)
+            self._step_metrics.clear()
+            self._totals.clear()
+        super().log(logs, start_time)
+        if self.recorder is not None and (training or any(name.startswith("eval_") for name in logs)):
+            epoch = {} if self.state.epoch is None else {"epoch": self.state.epoch}
+            self.recorder.log_metrics(self.state.global_step, logs | epoch)
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """6 N per token that went through the model (Kaplan et al., arXiv 2001.08361, section 2.1)."""
+        return 6 * get_model_param_count(self.model) * self._tokens_trained
+
+    # Checkpoints
+
+    def checkpoint_state(self) -> dict[str, Any]:
+        """What this rank must keep beside Trainer's own state to continue exactly."""
+        return {"tokens_seen": self._tokens_seen}
+
+    def load_checkpoint_state(self, state: dict[str, Any]) -> None:
+        """Takes back what `checkpoint_state` returned."""
+        self._tokens_seen = state["tokens_seen"]
+
+    def train(  # type: ignore[override]
+        self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
+    ) -> Any:
+        """Trainer's `train`; a checkpoint's state of ours is loaded first, leftovers of a kill are removed."""
+        if self.args.should_save:
+            shutil.rmtree(self.output_dir / STAGING, ignore_errors=True)
+        if resume_from_checkpoint:
+            path = Path(str(resume_from_checkpoint)) / f"open_r1-rank{self.rank}.pt"
+            if path.exists():
+                self.load_checkpoint_state(torch.load(path, weights_only=True))
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self.output_dir / STAGING) if self._saving else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Writes into a staging folder and renames it, so that a checkpoint is whole or not there."""
+        name = f"checkpoint-{self.state.global_step}"
+        staged, final = self.output_dir / STAGING / name, self.output_dir / name
+        self._saving = True
+        super()._save_checkpoint(model, trial)
+        self._saving = False
+        torch.save(self.checkpoint_state(), staged / f"open_r1-rank{self.rank}.pt")
+        self.accelerator.wait_for_everyone()
+        if self.state.best_model_checkpoint == str(staged):
+            self.state.best_model_checkpoint = str(final)
+        if self.args.should_save:
+            self.state.save_to_json(str(staged / "trainer_state.json"))
+            shutil.rmtree(final, ignore_errors=True)
+            staged.rename(final)
+            rotate_checkpoints(
+                output_dir=str(self.output_dir),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+            shutil.rmtree(self.output_dir / STAGING, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
+
+def last_checkpoint(output_dir: str | os.PathLike[str]) -> Path | None:
+    """The newest whole checkpoint in `output_dir`, or None."""
+    found = {
+        int(path.name.removeprefix("checkpoint-")): path
+        for path in Path(output_dir).glob("checkpoint-*")
+        if path.name.removeprefix("checkpoint-").isdigit() and (path / "trainer_state.json").is_file()
+    }
+    return found[max(found)] if found else None
+
+
+def _one_batch_per_step(args: TrainConfig) -> TrainConfig:
+    """A copy of `args` for Trainer, where a batch is everything that one optimizer step reads on one rank."""
+    merged = copy.copy(args)
+    merged.per_device_train_batch_size = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    merged.gradient_accumulation_steps = 1
+    merged.use_cache = True
+    _ = merged.device
+    merged._n_gpu = min(merged.n_gpu, 1)
+    return merged
