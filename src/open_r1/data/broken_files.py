@@ -1,0 +1,59 @@
+"""Finds what is wrong with data files that could not be read: called only after reading them failed."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def explain(files: list[Path]) -> str | None:
+    """One sentence naming file and row of the first fault in JSON files, or None if none is found."""
+    for file in files:
+        reason = None
+        if ".jsonl" in file.suffixes[-2:]:
+            reason = _explain_lines(file)
+        elif ".json" in file.suffixes[-2:]:
+            reason = _explain_document(file)
+        if reason is not None:
+            return f"{file}, {reason}"
+    return None
+
+
+def _explain_lines(file: Path) -> str | None:
+    row = 0
+    try:
+        for number, line in _lines(file):
+            row = number
+            if not line.strip():
+                continue
+            value = json.loads(line)
+            if not isinstance(value, dict):
+                return f"row {number}: expected a JSON object, found {line.strip()[:40]}."
+    except json.JSONDecodeError as error:
+        return f"row {row}: this line is not valid JSON ({error.msg}, character {error.pos + 1})."
+    except UnicodeDecodeError:
+        return f"row {row + 1}: this line is not UTF-8 text."
+    except (EOFError, gzip.BadGzipFile) as error:
+        return f"row {row + 1}: the compressed file is damaged or cut short ({error})."
+    return "there are no rows." if row == 0 else None
+
+
+def _explain_document(file: Path) -> str | None:
+    try:
+        json.loads("".join(line for _, line in _lines(file)))
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":  # a second value on another line: JSON lines under another name
+            return _explain_lines(file)
+        return f"line {error.lineno}: this is not valid JSON ({error.msg}, column {error.colno})."
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+        return f"the file cannot be read ({error})."
+    return None
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    if file.suffix == ".gz":
+        with gzip.open(file, "rt", encoding="utf-8") as text:
+            yield from enumerate(text, start=1)
+    else:
+        with file.open(encoding="utf-8") as text:
+            yield from enumerate(text, start=1)

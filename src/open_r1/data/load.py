@@ -1,0 +1,189 @@
+"""Datasets from the hub, local folders and local files, with errors that name file, row and column."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from datasets import (
+    Dataset,
+    DatasetDict,
+    ReadInstruction,
+    concatenate_datasets,
+    load_dataset,
+    load_from_disk,
+)
+
+from open_r1.configs import DataConfig
+from open_r1.data.broken_files import explain
+from open_r1.errors import UserError
+
+BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+MIXTURE_KEYS = {"datasets", "seed", "test_split_size"}
+PART_KEYS = {"id", "config", "split", "columns", "weight"}
+
+
+def load_split(
+    path_or_id: str, *, config: str | None = None, split: str = "train", columns: list[str] | None = None
+) -> Dataset:
+    """One split, such as `train` or `train[:100]`, of a hub dataset, a local folder (saved with `save_to_disk`, or
+    of data files) or a .jsonl[.gz], .json[.gz], .csv[.gz] or .parquet file; only `columns` if given.
+
+    Raises `UserError` for what is missing, empty or broken. `source_name` gives `path_or_id` back.
+    """
+    path = Path(path_or_id).expanduser()
+    if path.is_dir() and any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        dataset = _load_saved(path, split)
+    elif path.exists() or _looks_local(path_or_id):
+        dataset = _load_files(path, config, split)
+    else:
+        try:
+            dataset = load_dataset(path_or_id, config, split=split)
+        except Exception as error:
+            raise UserError(
+                f"dataset {path_or_id!r} is no local file or folder, and cannot be read from the hub: "
+                f"{_first_line(error)}"
+            ) from error
+    if len(dataset) == 0:
+        raise UserError(f"{path_or_id}, split {split}: there are no rows.")
+    dataset.info.description = path_or_id
+    if columns is not None:
+        require_columns(dataset, *columns)
+        dataset = dataset.select_columns(columns)
+    return dataset
+
+
+def load_train_and_eval(args: DataConfig, *, need_eval: bool) -> tuple[Dataset, Dataset | None]:
+    """The rows to train on and, if `need_eval`, those to evaluate on, from `dataset_name` or `dataset_mixture`."""
+    if args.dataset_mixture is not None:
+        if args.dataset_name is not None:
+            raise UserError("dataset_name and dataset_mixture are both given: keep one of them.")
+        train, evaluation = _load_mixture(args.dataset_mixture)
+        if need_eval and evaluation is None:
+            raise UserError("eval_strategy asks for evaluation: give test_split_size in dataset_mixture.")
+        return train, evaluation if need_eval else None
+    if args.dataset_name is None:
+        raise UserError("dataset_name is missing: give a hub id, a local folder or a file (or dataset_mixture).")
+    train = load_split(args.dataset_name, config=args.dataset_config, split=args.dataset_train_split)
+    if not need_eval:
+        return train, None
+    return train, load_split(args.dataset_name, config=args.dataset_config, split=args.dataset_test_split)
+
+
+def source_name(dataset: Dataset) -> str:
+    """What `dataset` was loaded from, for error messages; "the dataset" if `load_split` did not load it."""
+    names = [name for name in (dataset.info.description or "").split("\n") if name]
+    return ", ".join(names) or "the dataset"
+
+
+def require_columns(dataset: Dataset, *names: str) -> None:
+    """Raises `UserError` with the columns that there are if one of `names` is not among them."""
+    for name in names:
+        if name not in dataset.column_names:
+            near = difflib.get_close_matches(name, dataset.column_names, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            columns = ", ".join(dataset.column_names)
+            raise UserError(f"{source_name(dataset)}: there is no column {name!r}; there are: {columns}.{hint}")
+
+
+def _load_saved(path: Path, split: str) -> Dataset:
+    saved = load_from_disk(path)
+    parts = saved if isinstance(saved, DatasetDict) else {"train": saved}
+    try:
+        slices = ReadInstruction.from_spec(split).to_absolute({name: len(part) for name, part in parts.items()})
+    except (ValueError, AssertionError) as error:
+        raise UserError(f"{path}: split {split!r} cannot be read: {_first_line(error)}") from error
+    chosen = [parts[part.splitname].select(range(part.from_, part.to)) for part in slices]
+    return chosen[0] if len(chosen) == 1 else concatenate_datasets(chosen)
+
+
+def _load_files(path: Path, config: str | None, split: str) -> Dataset:
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file or folder.")
+    if path.is_file() and path.stat().st_size == 0:
+        raise UserError(f"{path}: the file is empty.")
+    try:
+        if path.is_dir():
+            return load_dataset(str(path), config, split=split)
+        if _suffix(path) not in BUILDERS:
+            raise UserError(f"{path}: expected a .jsonl[.gz], .json, .parquet or .csv file.")
+        return load_dataset(BUILDERS[_suffix(path)], data_files=str(path), split=split)
+    except UserError:
+        raise
+    except Exception as error:
+        if "Unknown split" in str(error) and path.is_file():
+            raise UserError(
+                f"{path}: a single file has the split train only, not {split!r}; slices of it work, such as "
+                "dataset_train_split: train[:-100] and dataset_test_split: train[-100:]."
+            ) from error
+        if "corresponds to no data" in str(error):
+            raise UserError(f"{path}, split {split}: there are no rows.") from error
+        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if _suffix(p) == ".jsonl")
+        reason = explain(files) or f"{path}, split {split}: {_first_line(_root_cause(error))}"
+        raise UserError(reason) from error
+
+
+def _load_mixture(mixture: dict[str, Any]) -> tuple[Dataset, Dataset | None]:
+    _check_keys("dataset_mixture", mixture, MIXTURE_KEYS)
+    if not isinstance(mixture.get("datasets"), list) or not mixture["datasets"]:
+        raise UserError("dataset_mixture: expected `datasets`, a list of id, config, split, columns and weight.")
+    seed = mixture.get("seed", 0)
+    parts = [_load_part(i, part, seed) for i, part in enumerate(mixture["datasets"])]
+    first = parts[0]
+    for part in parts[1:]:
+        if set(part.column_names) != set(first.column_names):
+            raise UserError(
+                f"dataset_mixture: {source_name(first)} has the columns {', '.join(first.column_names)}, but "
+                f"{source_name(part)} has {', '.join(part.column_names)}: select the same `columns` of each."
+            )
+    try:
+        mixed = concatenate_datasets(parts).shuffle(seed=seed)
+    except ValueError as error:
+        raise UserError(f"dataset_mixture: columns of different types: {_first_line(error)}") from error
+    size = mixture.get("test_split_size")
+    if size is None:
+        return mixed, None
+    try:
+        halves = mixed.train_test_split(test_size=size, seed=seed)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"dataset_mixture: test_split_size is {size!r}: {_first_line(error)}") from error
+    return halves["train"], halves["test"]
+
+
+def _load_part(index: int, part: Any, seed: int) -> Dataset:
+    where = f"dataset_mixture, datasets[{index}]"
+    if not isinstance(part, dict) or "id" not in part:
+        raise UserError(f"{where}: expected a mapping with `id`, found {part!r}.")
+    _check_keys(where, part, PART_KEYS)
+    weight = part.get("weight", 1)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= 1:
+        raise UserError(f"{where}: weight is {weight!r}: expected the share of rows to keep, above 0, at most 1.")
+    dataset = load_split(
+        part["id"], config=part.get("config"), split=part.get("split", "train"), columns=part.get("columns")
+    )
+    return dataset if weight == 1 else dataset.shuffle(seed=seed).select(range(int(len(dataset) * weight)))
+
+
+def _check_keys(where: str, given: dict[str, Any], known: set[str]) -> None:
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(known))}."
+            raise UserError(f"{where}: unknown key {key!r}: {hint}")
+
+
+def _looks_local(path_or_id: str) -> bool:
+    return path_or_id.startswith(("/", ".", "~")) or _suffix(Path(path_or_id)) in BUILDERS or path_or_id.count("/") > 1
+
+
+def _suffix(path: Path) -> str:
+    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None or error.__context__ is not None:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

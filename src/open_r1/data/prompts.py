@@ -1,0 +1,61 @@
+"""Problems as prompts for GRPO."""
+
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from open_r1.data.caching import fingerprint
+from open_r1.data.chat import check_messages, encode, render, with_system_prompt
+from open_r1.data.load import require_columns, source_name
+from open_r1.errors import UserError
+
+GOLD_COLUMNS = ("answer", "solution")
+
+
+def prompt_rows(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, prompt_column: str, system_prompt: str | None
+) -> Dataset:
+    """`dataset` with `prompt` (messages) and `prompt_ids` (token ids up to where the assistant starts).
+
+    Text becomes one user message. The other columns stay, for the rewards. Raises `UserError` with source, row
+    and column for a missing column, an empty problem, a conversation that already ends with an answer, and a row
+    whose gold (`answer` and `solution`, as far as there are such columns) is empty.
+    """
+    require_columns(dataset, prompt_column)
+    source = source_name(dataset)
+    gold_columns = [name for name in GOLD_COLUMNS if name in dataset.column_names]
+
+    def to_prompt(row: dict[str, Any], index: int) -> dict[str, Any]:
+        where = f"{source}, row {index + 1}"
+        if gold_columns and all(_is_empty(row[name]) for name in gold_columns):
+            columns = " and ".join(gold_columns)
+            raise UserError(f"{where}, column {columns}: the gold answer is empty, so no completion can be right.")
+        where += f", column {prompt_column}"
+        messages = with_system_prompt(_messages(row[prompt_column], where), system_prompt)
+        text = render(tokenizer, messages, add_generation_prompt=True, where=where)
+        return {"prompt": messages, "prompt_ids": encode(tokenizer, text)}
+
+    return dataset.map(
+        to_prompt,
+        with_indices=True,
+        desc="Prompts",
+        new_fingerprint=fingerprint(dataset, tokenizer, "prompts", prompt_column, system_prompt),
+    )
+
+
+def _messages(problem: Any, where: str) -> list[dict[str, Any]]:
+    if _is_empty(problem):
+        raise UserError(f"{where}: the problem is empty.")
+    if isinstance(problem, str):
+        return [{"role": "user", "content": problem}]
+    messages = check_messages(problem, where)
+    if messages[-1]["role"] == "assistant":
+        raise UserError(f"{where}: the prompt ends with an assistant message; leave the answer out of the prompt.")
+    if _is_empty(messages[-1]["content"]):
+        raise UserError(f"{where}: the problem is empty.")
+    return messages
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == [] or (isinstance(value, str) and not value.strip())
