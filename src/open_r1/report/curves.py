@@ -92,6 +92,16 @@ def line_chart(
     )
 
 
+def as_file(svg: str) -> str:
+    """The chart as a file of its own, with colours that follow the reader's light or dark setting."""
+    start = svg.index(">") + 1
+    style = (
+        "<style>:root{--ink:#1d2330;--muted:#5d6678;--grid:#d9dce3}@media(prefers-color-scheme:dark)"
+        "{:root{--ink:#e8eaf0;--muted:#a0a9ba;--grid:#343b49}}</style>"
+    )
+    return svg[:start] + style + svg[start:] + "\n"
+
+
 def ticks(low: float, high: float, most: int, whole: bool = False) -> list[float]:
     """At most `most` round numbers (1, 2 or 5 times a power of ten apart) from `low` to at least `high`.
 

@@ -47,7 +47,7 @@ def draw_plan(accuracy: Mapping[str, float] | None = None) -> str:
 def _model(name: str, x: int, y: int, known: Mapping[str, float]) -> str:
     stage, middle = STAGES[name], x + BOX // 2
     score = f"{known[name]:.0%} right" if name in known else ""
-    up = 8 if score else -5
+    up = 8 if score else -1
     return (
         f'<rect x="{x}" y="{y - 27}" width="{BOX}" height="54" rx="10" fill="{_CARD}" stroke="{stage.color}" '
         f'stroke-width="2"/><text x="{middle}" y="{y - up + 4}" text-anchor="middle" font-weight="600" '

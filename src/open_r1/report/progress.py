@@ -8,9 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from transformers import Trainer, TrainerCallback
-from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_callback import ProgressCallback as TqdmCallback
+from transformers import TrainerCallback
 
 RECENT_STEPS = 20
 """Steps that the estimate of time left looks back on; completions of early steps may be much shorter."""
@@ -114,13 +112,6 @@ class ProgressCallback(TrainerCallback):
         if last == first or last >= max_steps:
             return ""
         return f"{_clock((now - since) / (last - first) * (max_steps - last))} left"
-
-
-def replace_progress(trainer: Trainer, callback: ProgressCallback) -> None:
-    """Puts `callback` in place of the bar, or the printed dictionaries, that Trainer brings along."""
-    trainer.remove_callback(TqdmCallback)
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(callback)
 
 
 def headline(logs: Mapping[str, Any]) -> list[str]:
