@@ -1,6 +1,8 @@
 from huggingface_hub import ModelCard
 
+from open_r1.configs import GRPOConfig, GRPOScriptArguments
 from open_r1.report.card import changed_options, write_model_card
+from open_r1.report.environment import plain
 
 
 def card(folder, **changes):
@@ -30,6 +32,10 @@ def test_only_options_that_differ_from_the_defaults_are_listed(tmp_path):
     assert "num_generations" not in text
     assert "s3cret" not in text
     assert changed_options("sft", {"max_length": 1024, "packing": True, "learning_rate": 2e-5}) == {"packing": True}
+
+
+def test_a_run_with_defaults_lists_nothing():
+    assert changed_options("grpo", plain(GRPOConfig()) | plain(GRPOScriptArguments())) == {}
 
 
 def test_local_paths_stay_out_of_the_card(tmp_path):

@@ -1,6 +1,5 @@
 """The model card that lies beside every trained model."""
 
-import dataclasses
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ METHODS = {
     "grpo": "group relative policy optimization (GRPO, [arXiv 2402.03300](https://arxiv.org/abs/2402.03300)): "
     "reinforcement learning on completions whose answers can be checked",
 }
-_NOT_SHOWN = re.compile(r"_.*|logging_dir|local_rank|model_name_or_path|dataset_name|dataset_mixture")
+_NOT_SHOWN = re.compile(r"_.*|accelerator_config|model_name_or_path|dataset_name|dataset_mixture")
 
 
 def write_model_card(
@@ -71,13 +70,11 @@ def write_model_card(
 
 
 def changed_options(task: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options in `config` whose value is not the default of the task's configuration classes."""
+    """The options in `config` whose value is not what the task takes on this machine by itself."""
     from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig
 
-    classes: tuple[type, ...] = (ModelConfig, DataConfig, SFTConfig)
-    if task == "grpo":
-        classes = (ModelConfig, GRPOScriptArguments, GRPOConfig)
-    defaults = {field.name: _default(field) for cls in classes for field in dataclasses.fields(cls) if field.init}
+    script, training = (GRPOScriptArguments(), GRPOConfig()) if task == "grpo" else (DataConfig(), SFTConfig())
+    defaults = plain(ModelConfig(model_name_or_path="any")) | plain(script) | plain(training)
     return {
         key: value
         for key, value in redacted(plain(config)).items()
@@ -86,12 +83,6 @@ def changed_options(task: str, config: Mapping[str, Any]) -> dict[str, Any]:
         and not _NOT_SHOWN.fullmatch(key)
         and value != defaults.get(key)
     }
-
-
-def _default(field: dataclasses.Field) -> Any:
-    if field.default is not dataclasses.MISSING:
-        return plain(field.default)
-    return plain(field.default_factory()) if field.default_factory is not dataclasses.MISSING else None
 
 
 def _is_hub_id(name: str) -> bool:
