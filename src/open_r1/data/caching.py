@@ -1,5 +1,6 @@
 """Fingerprints that let `datasets` find its cached results again, in every process and every run."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ from transformers import PreTrainedTokenizerBase
 def fingerprint(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *settings: Any) -> str:
     """Of the rows, the tokenizer, its chat template, `settings` and the code of this package's data room.
 
-    (The fingerprint that `datasets` computes by itself changes with a tokenizer's passing state.)
+    (The fingerprint that `datasets` computes by itself changes whenever a tokenizer has padded something.)
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    vocabulary = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
+    if backend is not None:
+        vocabulary = json.dumps(json.loads(backend.to_str()) | {"padding": None, "truncation": None})
+    else:
+        vocabulary = json.dumps(tokenizer.get_vocab(), sort_keys=True)
     code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
     special = (tokenizer.special_tokens_map, tokenizer.chat_template)
     return Hasher.hash((dataset._fingerprint, vocabulary, special, settings, code))

@@ -16,7 +16,7 @@ GOLD_COLUMNS = ("answer", "solution")
 def prompt_rows(
     dataset: Dataset, tokenizer: PreTrainedTokenizerBase, prompt_column: str, system_prompt: str | None
 ) -> Dataset:
-    """`dataset` with `prompt` (messages) and `prompt_ids` (token ids up to where the assistant starts).
+    """`dataset` with `prompt` (messages), `prompt_text` (rendered up to where the assistant starts) and `prompt_ids`.
 
     Text becomes one user message. The other columns stay, for the rewards. Raises `UserError` with source, row
     and column for a missing column, an empty problem, a conversation that already ends with an answer, and a row
@@ -34,7 +34,7 @@ def prompt_rows(
         where += f", column {prompt_column}"
         messages = with_system_prompt(_messages(row[prompt_column], where), system_prompt)
         text = render(tokenizer, messages, add_generation_prompt=True, where=where)
-        return {"prompt": messages, "prompt_ids": encode(tokenizer, text)}
+        return {"prompt": messages, "prompt_text": text, "prompt_ids": encode(tokenizer, text)}
 
     return dataset.map(
         to_prompt,
