@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_utils import IntervalStrategy
+from transformers.utils.logging import disable_progress_bar
 
 from open_r1.configs import DataConfig, ModelConfig, TrainConfig
 from open_r1.options import default_hub_model_id, resolved_options
@@ -43,10 +44,10 @@ class Run:
         tokenizer and card at the root of the output folder."""
         checkpoint = self.args.resume_from_checkpoint or last_checkpoint(trainer.output_dir)
         if checkpoint and trainer.is_world_process_zero():
-            trainer_step = str(checkpoint).rsplit("-", 1)[-1]
-            print(f"Continuing from step {trainer_step} ({checkpoint}).")
+            print(f"Continuing from {checkpoint}.")
         step = int(str(checkpoint).rsplit("-", 1)[-1]) if checkpoint else 0
         self.recorder.start(step)
+        disable_progress_bar()  # of every file that a checkpoint writes
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         self._write_model(trainer, result.metrics)
         if self.args.push_to_hub:

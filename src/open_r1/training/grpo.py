@@ -82,7 +82,10 @@ class GRPOTrainer(PackedTrainer):
             bias_correction_kl=args.use_bias_correction_kl,
         )
         self.batches: list[list[TokenSequence]] = []
-        """This rank's sequences of each distinct optimizer step of the current round."""
+        """This rank's sequences of each distinct optimizer step of the current round, without those of groups that
+        carry no signal."""
+        self.batch_tokens: list[int] = []
+        """Prompt and completion tokens of each of these steps, groups without signal included."""
         check_batch(args, len(self.train_dataset), len(reward_names), self.world_size)  # type: ignore[arg-type]
 
     @property
@@ -114,6 +117,10 @@ class GRPOTrainer(PackedTrainer):
         if position == 0:
             self.batches = self._collect(rows)
         return self.batches[position % self.steps_per_round]
+
+    def step_tokens(self, sequences: list[TokenSequence]) -> int:
+        """All tokens that were sampled for the step."""
+        return self.batch_tokens[self.state.global_step % self.grpo.max_steps_per_rollout % self.steps_per_round]
 
     def _collect(self, rows: list[Mapping[str, Any]]) -> list[list[TokenSequence]]:
         round_number = self.state.global_step // self.grpo.max_steps_per_rollout
@@ -153,6 +160,9 @@ class GRPOTrainer(PackedTrainer):
         forward pass (when there is no KL term), but not out of the denominators."""
         groups = self.grpo.num_generations
         by_step: list[list[TokenSequence]] = [[] for _ in range(self.steps_per_round)]
+        self.batch_tokens = [0] * self.steps_per_round
+        for step, row, group in zip(step_of_prompt, rollouts.prompts, rollouts.completions, strict=True):
+            self.batch_tokens[step] += sum(len(row["prompt_ids"]) + len(c.token_ids or []) for c in group)
         for step, batch in enumerate(by_step):
             indices = [
                 i
@@ -297,12 +307,14 @@ class GRPOTrainer(PackedTrainer):
         state = super().checkpoint_state()
         if self.state.global_step % self.grpo.max_steps_per_rollout:
             state["batches"] = [[s.__dict__ for s in batch] for batch in self.batches]
+            state["batch_tokens"] = self.batch_tokens
         return state
 
     def load_checkpoint_state(self, state: dict[str, Any]) -> None:
         """Takes back tokens seen and rollouts."""
         super().load_checkpoint_state(state)
         self.batches = [[TokenSequence(**s) for s in batch] for batch in state.get("batches", [])]
+        self.batch_tokens = state.get("batch_tokens", [])
 
 
 def check_batch(args: GRPOConfig, num_prompts: int, num_rewards: int, world_size: int) -> None:

@@ -100,6 +100,10 @@ class PackedTrainer(Trainer):
         """This rank's sequences for the step."""
         raise NotImplementedError
 
+    def step_tokens(self, sequences: list[TokenSequence]) -> int:
+        """Tokens that this rank's share of the step stands for."""
+        return sum(len(s) for s in sequences)
+
     def pack_loss(self, pack: Pack, out: TokenLogprobs) -> Tensor:
         """Loss of one pack, such that the sum over packs and ranks is the loss of the step."""
         raise NotImplementedError
@@ -125,7 +129,7 @@ class PackedTrainer(Trainer):
                 loss = self.pack_loss(pack, out) * self.world_size
                 self.accelerator.backward(loss)
             total += loss.detach()
-        tokens = self.global_sum(sum(len(s) for s in sequences))
+        tokens = self.global_sum(self.step_tokens(sequences))
         self._tokens_trained = sum(pack.num_tokens for pack in packs)
         self._tokens_seen += int(tokens)
         self.note("time/training", time.perf_counter() - began)

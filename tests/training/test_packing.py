@@ -1,0 +1,129 @@
+import pytest
+import torch
+from tiny_models import KINDS, documents, gradients, make, plain_logprobs
+
+from open_r1.errors import UserError
+from open_r1.training import logprobs as logprobs_module
+from open_r1.training.attention import check_attention_supported
+from open_r1.training.logprobs import check_packed_forward
+from open_r1.training.packing import TokenSequence, best_fit, build_pack, empty_pack
+
+
+def packed_loss(model, sequences, budget, temperature=1.0):
+    """Weighted logprob sum over all packs, with gradients accumulated."""
+    total = 0.0
+    for members in best_fit([len(s) for s in sequences], budget):
+        pack = build_pack([sequences[i] for i in members])
+        loss = (model(pack=pack, temperature=temperature).logprobs * pack.fields["weight"]).sum()
+        loss.backward()
+        total += loss.item()
+    return total
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("budget", [16, 40, 10_000])
+def test_loss_and_every_gradient_equal_the_padded_computation(kind, budget):
+    model = make(kind)
+    sequences = documents([2, 9, 3, 30, 12, 12, 5, 17])
+    plain = plain_logprobs(model, sequences, temperature=0.7)
+    expected = sum((x * s.fields["weight"]).sum() for x, s in zip(plain, sequences, strict=True))
+    expected.backward()
+    expected_gradients = gradients(model)
+    loss = packed_loss(model, sequences, budget, temperature=0.7)
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    packed_gradients = gradients(model)
+    assert packed_gradients.keys() == expected_gradients.keys()
+    for name, gradient in expected_gradients.items():
+        torch.testing.assert_close(packed_gradients[name], gradient, rtol=1e-3, atol=2e-5 * gradient.abs().max().item())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_documents_never_see_each_other(kind):
+    model = make(kind).eval()
+    first, second, other = documents([11, 14, 11])
+    with torch.no_grad():
+        one = model(pack=build_pack([first, second])).logprobs
+        two = model(pack=build_pack([other, second])).logprobs
+    learned = int(second.learn.sum())
+    torch.testing.assert_close(one[-learned:], two[-learned:], rtol=0, atol=1e-5)
+    assert not torch.allclose(one[:-learned], two[:-learned])
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_chunked_logprobs_and_activation_checkpointing_change_nothing(monkeypatch, checkpointing):
+    model = make("qwen2")
+    sequences = documents([20, 33, 8])
+    packed_loss(model, sequences, 1000)
+    whole = gradients(model)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    monkeypatch.setattr(logprobs_module, "MAX_LOGITS", 97 * 7)
+    packed_loss(model, sequences, 1000)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, whole[name], rtol=1e-4, atol=1e-5)
+
+
+def test_entropies_are_those_of_the_sampled_distribution():
+    model = make("llama").eval()
+    (sequence,) = documents([12])
+    out = model(pack=build_pack([sequence]), temperature=0.5)
+    logits = model(input_ids=sequence.input_ids[None], use_cache=False).logits[0, :-1][sequence.learn[1:]] / 0.5
+    torch.testing.assert_close(
+        out.entropies, torch.distributions.Categorical(logits=logits).entropy(), rtol=1e-4, atol=1e-5
+    )
+    assert not out.entropies.requires_grad
+
+
+def test_an_empty_pack_gives_every_parameter_a_zero_gradient():
+    model = make("llama")
+    pack = empty_pack(("weight",))
+    (model(pack=pack).logprobs * pack.fields["weight"]).sum().backward()
+    found = gradients(model)
+    assert found.keys() == {n for n, _ in model.named_parameters()}
+    assert all((g == 0).all() for g in found.values())
+
+
+def test_best_fit_fills_bins_to_the_budget_and_loses_nothing():
+    lengths = torch.randint(1, 100, (500,), generator=torch.Generator().manual_seed(0)).tolist()
+    bins = best_fit(lengths, 128)
+    assert sorted(i for b in bins for i in b) == list(range(500))
+    assert all(sum(lengths[i] for i in b) <= 128 for b in bins)
+    assert len(bins) <= 1.03 * sum(lengths) / 128
+    assert best_fit([300, 2, 3], 128) == [[0], [2, 1]]
+    assert best_fit([], 128) == []
+
+
+def test_the_first_token_of_a_document_cannot_be_learned():
+    with pytest.raises(ValueError, match="first token"):
+        build_pack([TokenSequence(torch.tensor([3, 4]), torch.tensor([True, True]))])
+
+
+def test_architectures_that_attend_otherwise_are_refused_by_name():
+    config = make("gemma2_softcap", attn_logit_softcapping=50.0).config
+    with pytest.raises(UserError, match=r"gemma2.*softcapped"):
+        check_attention_supported(config)
+    config = make("llama").config
+    config.layer_types = ["full_attention", "linear_attention"]
+    with pytest.raises(UserError, match=r"llama.*linear_attention"):
+        check_attention_supported(config)
+
+
+def test_a_model_whose_logits_are_not_understood_is_refused():
+    model = make("llama")
+    check_packed_forward(model)
+    head = model.lm_head
+    plain = model.__class__.forward
+
+    class Unusual(type(model)):
+        def forward(self, *args, **kwargs):
+            out = plain(self, *args, **kwargs)
+            out.logits = out.logits * 1.5
+            return out
+
+    model = make("llama")
+    del model.forward
+    model.__class__ = Unusual
+    logprobs_module.add_logprob_forward(model)
+    with pytest.raises(UserError, match="Unusual"):
+        check_packed_forward(model)
+    assert head is not None
