@@ -11,7 +11,7 @@ def card(folder, **changes):
         "task": "grpo",
         "dataset": "org/problems",
         "config": {"beta": 0.04, "num_generations": 8, "hub_token": "s3cret", "output_dir": str(folder)},
-        "metrics": {"reward": 1.5, "rewards/accuracy/mean": 0.75},
+        "metrics": {"reward": 1.5, "rewards/accuracy/mean": 0.75, "time/scoring": 0.123},
     }
     path = write_model_card(folder, **(arguments | changes))
     return ModelCard.load(path), path.read_text()
@@ -24,6 +24,7 @@ def test_the_card_has_the_header_that_the_hub_reads(tmp_path):
     assert parsed.data.library_name == "transformers"
     assert "# my-model" in text
     assert "| `rewards/accuracy/mean` | `0.75` |" in text
+    assert "0.123" not in text
 
 
 def test_only_options_that_differ_from_the_defaults_are_listed(tmp_path):

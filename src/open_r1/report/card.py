@@ -16,6 +16,8 @@ METHODS = {
 }
 _NOT_SHOWN = re.compile(r"_.*|accelerator_config|model_name_or_path|dataset_name|dataset_mixture")
 
+_PASSING_FIGURES = re.compile(r"time/.*|.*/none|.*_per_second|total_flos|learning_rate|grad_norm|train_loss")
+
 
 def write_model_card(
     output_dir: Path | str,
@@ -54,7 +56,11 @@ def write_model_card(
     changed = changed_options(task, config)
     if changed:
         parts += ["Options that differ from the defaults:", _table("option", changed)]
-    figures = {key: value for key, value in metrics.items() if isinstance(value, int | float | str)}
+    figures = {
+        key: value
+        for key, value in metrics.items()
+        if isinstance(value, int | float) and not _PASSING_FIGURES.fullmatch(key)
+    }
     if figures:
         parts += ["## Figures at the end of training", _table("metric", figures)]
     versions = {**package_versions(), "commit": git_commit() or "no checkout"}
