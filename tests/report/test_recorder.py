@@ -109,7 +109,8 @@ def test_rollouts_keep_text_exactly_and_rewards_that_do_not_apply_are_null(tmp_p
             row(prompt=[{"role": "user", "content": "1+1"}], gold=None, **{"reward/accuracy": float("nan")}),
         ],
     )
-    recorder.log_rollouts(3, [row(**{"reward/format": 1.0})])
+    recorder.log_rollouts(3, [row("half a \ud83d", **{"reward/format": 1.0})])
+    assert read_rollouts(tmp_path / "run", step=3)["completion"].to_pylist() == ["half a ?"]
     rows = read_rollouts(tmp_path / "run", step=2).to_pylist()
     assert rows[0]["completion"] == text
     assert json.loads(rows[1]["prompt"]) == [{"role": "user", "content": "1+1"}]

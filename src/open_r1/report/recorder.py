@@ -186,9 +186,10 @@ def _rollout_table(step: int, rows: list[Mapping[str, Any]]) -> pa.Table:
 
 def _cell(value: Any, kind: pa.DataType) -> Any:
     value = _finite(plain(value))
-    if kind == pa.string() and value is not None and not isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    return value
+    if kind != pa.string() or value is None:
+        return value
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text.encode(errors="replace").decode()  # halves of surrogate pairs have no UTF-8
 
 
 def _write_text(path: Path, text: str) -> None:
