@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
+from open_r1.engine.protocol import Message
+
 Split = Literal["pretrain", "train", "held_out"]
 
 TERMS = (4, 6)
@@ -104,3 +106,11 @@ def worked_examples(count: int, hasty_share: float, seed: int) -> list[tuple[Pro
     rng = random.Random(f"worked-{seed}")
     chosen = problems("pretrain", count, seed)
     return [(p, hasty(p, rng) if rng.random() < hasty_share else careful(p)) for p in chosen]
+
+
+def conversation(question: str, reply: str | None = None) -> list[Message]:
+    """The messages of a problem, with the assistant's reply if there is one."""
+    messages: list[Message] = [{"role": "user", "content": question}]
+    if reply is not None:
+        messages.append({"role": "assistant", "content": reply})
+    return messages

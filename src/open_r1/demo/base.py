@@ -1,0 +1,63 @@
+"""The demo's base model: a tiny Qwen2 that has read careful and hasty worked examples."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+
+from open_r1.demo import task
+from open_r1.demo.files import recipe, write_jsonl
+from open_r1.demo.tokenizer import build_tokenizer
+
+SHIPPED = Path(__file__).parent / "base"
+"""The base model that comes with the package, made by `pretrain` with seed 0."""
+
+HASTY_SHARE = 0.6
+"""Share of hasty examples, hence about the share of hasty answers that RL has to unlearn."""
+
+
+def tiny_model(vocab_size: int, seed: int) -> Qwen2ForCausalLM:
+    """A random Qwen2 of 0.92 million parameters, with tied embeddings."""
+    torch.manual_seed(seed)
+    config = Qwen2Config(
+        vocab_size=vocab_size,
+        hidden_size=128,
+        intermediate_size=448,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        use_sliding_window=False,
+    )
+    return Qwen2ForCausalLM(config)
+
+
+def save_random_model(folder: Path, seed: int) -> None:
+    """Writes model and tokenizer before any training, as a normal Hugging Face folder."""
+    tokenizer = build_tokenizer()
+    model = tiny_model(len(tokenizer), seed)
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    for name, value in ends.items():
+        setattr(model.config, name, value)
+    model.generation_config = GenerationConfig(do_sample=True, temperature=1.0, top_k=0, **ends)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def pretrain(output: Path, examples: int, seed: int) -> None:
+    """Trains the base from nothing into `output/base`, through the SFT entry point."""
+    from open_r1 import sft
+
+    rows = (
+        {"messages": task.conversation(problem.question, text)}
+        for problem, text in task.worked_examples(examples, HASTY_SHARE, seed)
+    )
+    data = write_jsonl(output / "data" / "worked_examples.jsonl", rows)
+    save_random_model(output / "base_init", seed)
+    sft.main(
+        ["--config", recipe("pretrain"), "--model_name_or_path", str(output / "base_init")]
+        + ["--dataset_name", str(data), "--output_dir", str(output / "base"), "--seed", str(seed)]
+    )
+    shutil.rmtree(output / "base_init")
