@@ -4,7 +4,7 @@
 """
 
 from open_r1.rewards.gold import gold_completion
-from open_r1.rewards.grader import Verdict, grade, grade_many
+from open_r1.rewards.grader import Verdict, check_gold, grade, grade_many, prefetch
 from open_r1.rewards.registry import BEST, REGISTRY, get_reward_func, get_reward_funcs
 from open_r1.rewards.score import RewardError, reward_name, score
 
@@ -13,11 +13,13 @@ __all__ = [
     "REGISTRY",
     "RewardError",
     "Verdict",
+    "check_gold",
     "get_reward_func",
     "get_reward_funcs",
     "gold_completion",
     "grade",
     "grade_many",
+    "prefetch",
     "reward_name",
     "score",
 ]

@@ -1,10 +1,13 @@
 """Is the final answer right?"""
 
+import logging
 from typing import Any
 
 from open_r1.errors import UserError
-from open_r1.rewards.grader import grade_many
+from open_r1.rewards.grader import Verdict, grade_many
 from open_r1.rewards.text import text_of
+
+logger = logging.getLogger(__name__)
 
 
 def golds_of(solution: list | None, answer: list | None, rows: int) -> list[str]:
@@ -19,10 +22,24 @@ def golds_of(solution: list | None, answer: list | None, rows: int) -> list[str]
     ]
 
 
+def grade_rows(completions: list, solution: list | None, answer: list | None) -> list[Verdict]:
+    """Verdict a row; ungradable rows are counted in one warning."""
+    golds = golds_of(solution, answer, len(completions))
+    verdicts = grade_many(completions=[text_of(completion) for completion in completions], golds=golds)
+    ungradable = [verdict.reason for verdict in verdicts if verdict.correct is None]
+    if ungradable:
+        logger.warning(
+            "accuracy: %d of %d completions could not be graded and get no reward; the first: %s",
+            len(ungradable),
+            len(verdicts),
+            ungradable[0],
+        )
+    return verdicts
+
+
 def accuracy_reward(
     completions: list, solution: list | None = None, answer: list | None = None, **kwargs: Any
 ) -> list[float | None]:
     """1.0 if the final answer equals the gold, 0.0 if not, None if that cannot be decided."""
-    golds = golds_of(solution, answer, len(completions))
-    verdicts = grade_many(completions=[text_of(completion) for completion in completions], golds=golds)
+    verdicts = grade_rows(completions, solution, answer)
     return [None if verdict.correct is None else float(verdict.correct) for verdict in verdicts]

@@ -20,7 +20,7 @@ _MATH = re.compile(
 )
 _NUMBER = re.compile(r"(?<![\w.])[-−+]?[$€£]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+)?\s?\\?%?")
 _BETWEEN_ITEMS = re.compile(r"[\s,;/&|]*(?:or|and)?[\s,;/&|]*", re.IGNORECASE)
-_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+")
 
 
@@ -91,7 +91,7 @@ def _from_block(block: str) -> str | None:
     if boxed is not None:
         return boxed
     if not is_prose(block):
-        return block or None
+        return _unwrapped(block) or None
     return _from_anchor(block) or _last_value(block) or block
 
 
@@ -103,7 +103,12 @@ def _from_anchor(text: str) -> str | None:
     sentence = re.sub(r"[*_]+$|^[*_]+", "", re.split(r"\.\s+(?=[A-Z])", sentence)[0].strip().rstrip(".")).strip()
     if not sentence:
         return None
-    return (_first_value(sentence) or sentence) if is_prose(sentence) else sentence
+    return (_first_value(sentence) or sentence) if is_prose(sentence) else _unwrapped(sentence)
+
+
+def _unwrapped(text: str) -> str:
+    formula = _MATH.fullmatch(text)
+    return next(group for group in formula.groups() if group).strip() if formula else text
 
 
 def is_prose(text: str) -> bool:

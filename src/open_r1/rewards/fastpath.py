@@ -1,38 +1,54 @@
-"""Settles the plain cases without algebra: numbers, letters of choice, and equal strings."""
+"""Settles the plain cases without algebra: numbers, letters of choice, words, and equal strings."""
 
 import re
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
+
+from open_r1.rewards.units import same_unit, split_unit
 
 MAX_DIGITS = 60
 _DROP = re.compile(
-    r"\\(?:left|right|displaystyle|textstyle|limits|bigl|bigr|Bigl|Bigr|big|Big)(?![A-Za-z])"
-    r"|\\[!,;:>]|\\ |~|\\q?quad(?![A-Za-z])|\\\(|\\\)|\\\[|\\\]"
+    r"(?<!\\)\\(?:(?:left|right|displaystyle|textstyle|limits|bigl|bigr|Bigl|Bigr|big|Big|q?quad)(?![A-Za-z])"
+    r"|phantom\s*(?:\{[^{}]*\}|.)|[,;:> ()\[\]])|~"
 )
+_INVISIBLE = dict.fromkeys([0, 0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF])
 _UNICODE = str.maketrans(
-    {"−": "-", "–": "-", "％": "%", "，": ",", "（": "(", "）": ")", "：": ":", "\u200b": None, "\xa0": " "}
-    | {"\u200e": None, "\u200f": None, "\u202a": None, "\u202b": None, "\u202c": None, "\u2066": None}
-    | {"\u2067": None, "\u2068": None, "\u2069": None, "\ufeff": None, "\u202d": None, "\u202e": None}
+    {"−": "-", "–": "-", "％": "%", "，": ",", "（": "(", "）": ")", "：": ":", "\xa0": " ", "\u202f": " "}
+    | {"×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge "}
+    | {"∪": r"\cup ", "∅": r"\emptyset ", "∈": r"\in ", "±": r"\pm "}
+    | _INVISIBLE
 )
+_DEGREES = re.compile(
+    r"(?:\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|°)\s*(?:\\(?:text|mathrm)\{\s*)?[CF]?(?:\s*\})?$"
+)
+_CIRC = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|°")
+_GROUPED = re.compile(r"(?<=\d)(?:,?\\!\s*|\{,\}|,\s*\\,|\\,)(?=\d{3})")
+_SPACED_GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?!\s?\d)")
 _WRAPPED = re.compile(
-    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|hbox|operatorname|bold|boldsymbol)\s*\{([^{}]*)\}"
+    r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mbox|hbox|operatorname|bold|boldsymbol)\s*"
+    r"\{([^{}]*)\}"
 )
 _FRAC = re.compile(r"\\[dtc]?frac(?![A-Za-z])")
-_FRAC_TOKENS = re.compile(r"\\frac\s*(\{[^{}]*\}|\w)\s*(\{[^{}]*\}|\w)")
+_FRAC_TOKENS = re.compile(r"\\frac\s*(\{[^{}]*\}|\\[A-Za-z]+|\w)\s*(\{[^{}]*\}|\\[A-Za-z]+|\w)")
+_APPROXIMATELY = re.compile(r"^\\(?:approx|sim|simeq)(?![A-Za-z])\s*")
+_PARENTHESES = re.compile(r"\(([^()\[\],]*)\)")
 _SQRT_TOKEN = re.compile(r"\\sqrt\s*(\w)")
-_EXPONENT = re.compile(r"\^\{(\w)\}")
+_SCRIPT = re.compile(r"([\^_])\{(\w)\}")
 _INTEGER = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
 _DECIMAL = re.compile(rf"([+-]?)({_INTEGER})?(\.\d*)?(%?)")
 _RATIO = re.compile(r"([+-]?)(?:(\d+)\+?)?(?:\\frac\{([+-]?\d+)\}\{([+-]?\d+)\}|(?<!\d)(\d+)/(\d+))(%?)")
+_SCIENTIFIC = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:[eE]|(?:\\times|\\cdot|\*)10\^)\{?([+-]?\d{1,2})\}?")
+_BASED = re.compile(r"([0-9A-F]+)_\{?(\d{1,2})\}?")
 _ASSIGNED = re.compile(r"(?:[A-Za-z](?:_\{?\w+\}?)?(?:\([A-Za-z]\))?|\\[a-z]+)(?:=|\\in(?![a-z]))")
 _CHOICE = re.compile(r"\(?([A-Z])\)?(?:[).:].*)?", re.DOTALL)
-_TEXT_ONLY = re.compile(r"[^\W\d_]{2,}(?:[ '.-]+[^\W\d_]+)*\.?")
+_TEXT_ONLY = re.compile(r"[^\W\d_]{2,}(?:[ ',.-]+[^\W\d_]+)*(?: \d{1,2})?")
 
 
 @dataclass(frozen=True)
 class Value:
-    """A number: exact, and how many digits a decimal was given to (None: written exactly)."""
+    """A number, exact; `decimals` places if it was written as a decimal, with so many significant digits."""
 
     number: Fraction
     decimals: int | None
@@ -41,30 +57,35 @@ class Value:
 
 
 def clean(answer: str) -> str:
-    """`answer` without layout: dollars, spacing commands, text wrappers, variants of fractions, the final stop."""
-    answer = answer.translate(_UNICODE).replace("\\$", "").replace("$", "").replace("\\%", "%")
-    answer = _DROP.sub(" ", answer)
-    answer = _FRAC.sub(r"\\frac", answer)
-    answer = re.sub(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|°", "", answer)
-    return re.sub(r"\s+", " ", answer).strip().strip("*").rstrip(".").strip()
+    """`answer` without layout: dollars, spacing commands, marks of degree, variants of fractions, the final stop."""
+    answer = _GROUPED.sub("", answer.translate(_UNICODE).replace("\\!", r"\! ").replace(r"\! ", "\\!"))
+    answer = answer.replace("\\!", "").replace("\\$", "").replace("$", "").replace("\\%", "%")
+    answer = _DROP.sub(" ", answer.replace("{,}", ","))
+    answer = _CIRC.sub("", _DEGREES.sub("", _braced(_FRAC.sub(r"\\frac", answer))))
+    answer = re.sub(r"\\\\\s*\[[^\]]*\]", r"\\\\", answer).replace("\\varnothing", "\\emptyset")
+    return _APPROXIMATELY.sub("", re.sub(r"\s+", " ", answer).strip(" *")).rstrip(".,; ")
 
 
+def _braced(answer: str) -> str:
+    return _FRAC_TOKENS.sub(lambda m: "\\frac" + "".join(a if a[0] == "{" else f"{{{a}}}" for a in m.groups()), answer)
+
+
+def plain_text(answer: str) -> str:
+    """`clean`, with text commands unwrapped."""
+    return _WRAPPED.sub(r"\1", clean(answer)).strip().rstrip(".").strip()
+
+
+@lru_cache(maxsize=65_536)
 def canonical(answer: str) -> str:
-    """`clean`, without white space, and with braces around every argument of a fraction."""
-    answer = _WRAPPED.sub(lambda m: m.group(1), clean(answer))
-    answer = _FRAC_TOKENS.sub(
-        lambda m: "\\frac" + "".join(a if a[0] == "{" else f"{{{a}}}" for a in m.groups()), answer
-    )
-    answer = _SQRT_TOKEN.sub(r"\\sqrt{\1}", answer)
-    answer = _EXPONENT.sub(r"^\1", answer)
-    return re.sub(r"\s+", "", answer)
+    """`plain_text` without white space (but that between digits), with braces around arguments of a fraction."""
+    answer = _SCRIPT.sub(r"\1\2", _SQRT_TOKEN.sub(r"\\sqrt{\1}", plain_text(answer)))
+    answer = _SPACED_GROUPS.sub(lambda m: m.group().replace(" ", ""), answer)
+    return re.sub(r"\s+(?!\d)|(?<!\d)\s+", "", answer)
 
 
 def number(text: str) -> Value | None:
     """Value of a canonical integer, decimal, fraction or percentage; None for anything else or too many digits."""
-    if sum(character.isdigit() for character in text[: 4 * MAX_DIGITS]) > MAX_DIGITS or len(text) > 4 * MAX_DIGITS:
-        return None
-    if not text.isascii():
+    if len(text) > 2 * MAX_DIGITS or sum(map(str.isdigit, text)) > MAX_DIGITS or not text.isascii():
         return None
     plain = _DECIMAL.fullmatch(text)
     if plain and (plain[2] or (plain[3] or "") > "."):
@@ -72,8 +93,10 @@ def number(text: str) -> Value | None:
         digits = (integer or "0").replace(",", "") + (fraction or "")
         value = Fraction(Decimal(digits.rstrip("."))) * (-1 if sign == "-" else 1)
         places = len(fraction) - 1 if fraction else None
-        significant = len(digits.replace(".", "").lstrip("0"))
-        return Value(value, places, significant, bool(percent))
+        return Value(value, places, len(digits.replace(".", "").lstrip("0")), bool(percent))
+    scientific = _SCIENTIFIC.fullmatch(text)
+    if scientific:
+        return Value(Fraction(Decimal(scientific[1])) * Fraction(10) ** int(scientific[2]), None, 0, False)
     ratio = _RATIO.fullmatch(text)
     if not ratio:
         return None
@@ -102,30 +125,65 @@ def _close(answer: Value, target: Fraction) -> bool:
     return abs(answer.number - target) < Fraction(1, 10**answer.decimals)
 
 
+def without_name(answer: str) -> str:
+    """`x=5` is `5`; also `f(x)=`, `x\\in`."""
+    assigned = _ASSIGNED.match(answer)
+    return answer[assigned.end() :] if assigned and answer.count("=") <= 1 else answer
+
+
 def settle(answer: str, gold: str) -> bool | None:
     """True or False where that is plain to see; None: needs algebra."""
     flat_answer, flat_gold = canonical(answer), canonical(gold)
     if flat_answer and flat_answer == flat_gold:
         return True
     if "=" not in flat_gold:
-        flat_answer = _ASSIGNED.sub("", flat_answer, count=1) if _ASSIGNED.match(flat_answer) else flat_answer
+        flat_answer = without_name(flat_answer)
         if flat_answer == flat_gold:
             return True
     if flat_gold.isdigit() and flat_answer.isdigit():
         return flat_answer.lstrip("0") == flat_gold.lstrip("0")
-    gold_number = number(flat_gold)
+    return _settle_base(flat_answer, flat_gold) if "_" in flat_gold else _settle_words(answer, gold)
+
+
+def _settle_base(answer: str, gold: str) -> bool | None:
+    based, answer_based = _BASED.fullmatch(gold), _BASED.fullmatch(answer)
+    if not based:
+        return None
+    return based.groups() == answer_based.groups() if answer_based else based[1] == answer
+
+
+def _settle_words(answer: str, gold: str) -> bool | None:
+    gold_number, gold_unit = _quantity(gold)
     if gold_number:
-        answer_number = number(flat_answer)
-        return same_number(answer_number, gold_number) if answer_number else None
-    choice = _CHOICE.fullmatch(_WRAPPED.sub(r"\1", clean(gold)))
-    if choice and len(flat_gold) <= 3:
-        chosen = _CHOICE.fullmatch(_WRAPPED.sub(r"\1", clean(answer)))
+        answer_number, answer_unit = _quantity(answer)
+        if answer_number is None:
+            return None
+        return same_number(answer_number, gold_number) and same_unit(answer_unit, gold_unit)
+    gold_text, answer_text = plain_text(gold), plain_text(answer)
+    choice = _CHOICE.fullmatch(gold_text)
+    if choice and len(gold_text) <= 3:
+        chosen = _CHOICE.fullmatch(answer_text)
         return chosen[1] == choice[1] if chosen else None
-    gold_text = _WRAPPED.sub(r"\1", clean(gold))
-    answer_text = _WRAPPED.sub(r"\1", clean(answer))
-    if _TEXT_ONLY.fullmatch(gold_text.strip()) and _TEXT_ONLY.fullmatch(answer_text.strip()):
+    if _TEXT_ONLY.fullmatch(gold_text) and _TEXT_ONLY.fullmatch(answer_text):
         return _fold(answer_text) == _fold(gold_text)
     return None
+
+
+@lru_cache(maxsize=65_536)
+def _quantity(answer: str) -> tuple[Value | None, str | None]:
+    quantity, unit = split_unit(clean(answer))
+    flat = without_name(canonical(quantity))
+    inside = _PARENTHESES.fullmatch(flat)
+    return number(inside[1] if inside else flat), unit
+
+
+def is_plain(answer: str) -> bool:
+    """Is it a number, words (a name, `even`, `June 20`) or a letter of choice, rather than mathematics?"""
+    flat = canonical(answer)
+    if flat.isdigit() or _quantity(answer)[0] or _BASED.fullmatch(flat):
+        return True
+    text = plain_text(answer)
+    return bool(_TEXT_ONLY.fullmatch(text) or (_CHOICE.fullmatch(text) and len(text) <= 3))
 
 
 def _fold(text: str) -> str:

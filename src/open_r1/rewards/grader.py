@@ -1,10 +1,24 @@
 """Right, wrong or ungradable: one completion against one gold answer."""
 
+import os
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 from open_r1.rewards import answers, fastpath
+from open_r1.rewards.pool import Pool, Reply
 
 MAX_ANSWER = 2_000
+MAX_DEPTH = 40
+_LIMITS = {
+    "time": "took longer than {seconds:g} s",
+    "memory": "needed more than {memory_mb} MB",
+    "nesting": "is nested too deeply",
+    "crash": "ended its worker process",
+}
 
 
 @dataclass(frozen=True)
@@ -16,26 +30,160 @@ class Verdict:
     reason: str
 
 
+class Grader:
+    """Grades in `workers` processes, each comparison within `seconds` and `memory_mb`.
+
+    Plain cases are settled in the calling process; verdicts of the others are cached. Safe to use from threads.
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        seconds: float = 5.0,
+        memory_mb: int = 1024,
+        max_answer: int = MAX_ANSWER,
+        cache_size: int = 65_536,
+    ) -> None:
+        self.pool = Pool(workers, seconds, memory_mb)
+        self.max_answer, self.cache_size = max_answer, cache_size
+        self._cache: OrderedDict[tuple[str, str | None], Future[Reply]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def grade_many(self, *, completions: list[str], golds: list[str]) -> list[Verdict]:
+        """A verdict for each completion against its gold."""
+        started = [self._start(c, g) for c, g in zip(completions, golds, strict=True)]
+        return [
+            verdict if isinstance(verdict, Verdict) else self._verdict(*verdict)  # waits for the workers
+            for verdict in started
+        ]
+
+    def prefetch(self, *, completions: list[str], golds: list[str]) -> None:
+        """Starts grading in the background, so that a later `grade_many` finds the verdicts ready."""
+        for completion, gold in zip(completions, golds, strict=True):
+            self._start(completion, gold)
+
+    def check_gold(self, gold: str) -> str | None:
+        """Why no completion can be graded against `gold`; None if all is well."""
+        answer = _extract_gold(gold)
+        problem = self._problem(answer)
+        if problem or fastpath.is_plain(answer):
+            return problem
+        reply = self._ask(gold=answer).result()
+        if reply.limit:
+            return self._limit("the gold answer", reply)
+        return None if reply.value else "the gold answer cannot be read as mathematics, a choice or a short text"
+
+    def close(self) -> None:
+        """Ends the workers."""
+        self.pool.close()
+
+    def _start(self, completion: str, gold: str) -> Verdict | tuple[str, Future]:
+        gold_answer = _extract_gold(gold)
+        problem = self._problem(gold_answer)
+        if problem:
+            return Verdict(None, None, problem)
+        answer = answers.extract_answer(completion)
+        if answer is None:
+            return Verdict(False, None, "the completion gives no answer")
+        settled = fastpath.settle(answer, gold_answer)
+        if settled is not None:
+            return Verdict(settled, answer, "compared as text or number")
+        if len(answer) > self.max_answer:
+            return Verdict(None, answer, f"the answer has {len(answer)} characters, more than {self.max_answer}")
+        if _depth(answer) > MAX_DEPTH:
+            return Verdict(None, answer, f"the answer is nested more than {MAX_DEPTH} deep")
+        return answer, self._ask(answer=answer, gold=gold_answer)
+
+    def _problem(self, gold_answer: str) -> str | None:
+        if not gold_answer.strip():
+            return "the gold answer is empty"
+        if len(gold_answer) > self.max_answer:
+            return f"the gold answer has {len(gold_answer)} characters, more than {self.max_answer}"
+        return None
+
+    def _verdict(self, answer: str, future: "Future[Reply]") -> Verdict:
+        reply = future.result()
+        if reply.limit:
+            return Verdict(None, answer, self._limit("comparing the answer", reply))
+        if reply.value is None:
+            return Verdict(None, answer, "the gold answer cannot be read")
+        return Verdict(reply.value, answer, "compared with math-verify")
+
+    def _limit(self, what: str, reply: Reply) -> str:
+        assert reply.limit
+        return f"{what} " + _LIMITS[reply.limit].format(seconds=self.pool.seconds, memory_mb=self.pool.memory_mb)
+
+    def _ask(self, *, gold: str, answer: str | None = None) -> "Future[Reply]":
+        key = (gold, answer)
+        with self._lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
+            request = {"gold": gold} if answer is None else {"answer": answer, "gold": gold}
+            future = self._cache[key] = self.pool.submit(request)
+            if len(self._cache) > self.cache_size:
+                self._cache.popitem(last=False)
+            return future
+
+
+_extract_gold = lru_cache(maxsize=65_536)(answers.extract_gold)
+
+
+def _depth(text: str) -> int:
+    depth = deepest = 0
+    for character in text:
+        if character in "({[":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in ")}]":
+            depth -= 1
+    return deepest
+
+
+_default: Grader | None = None
+_default_lock = threading.Lock()
+
+
+def default_grader() -> Grader:
+    """The grader that this process shares."""
+    global _default
+    with _default_lock:
+        _default = _default or Grader()
+        return _default
+
+
+def configure(**options: Any) -> None:
+    """Replaces the shared grader; takes the options of `Grader`."""
+    global _default
+    with _default_lock:
+        if _default is not None:
+            _default.close()
+        _default = Grader(**options)
+
+
 def grade(*, completion: str, gold: str) -> Verdict:
     """Grades the final answer of `completion` against `gold` (an answer, or a solution that ends in one)."""
-    return grade_many(completions=[completion], golds=[gold])[0]
+    return default_grader().grade_many(completions=[completion], golds=[gold])[0]
 
 
 def grade_many(*, completions: list[str], golds: list[str]) -> list[Verdict]:
     """`grade` for many, in parallel."""
-    return [_grade(completion, gold) for completion, gold in zip(completions, golds, strict=True)]
+    return default_grader().grade_many(completions=completions, golds=golds)
 
 
-def _grade(completion: str, gold: str) -> Verdict:
-    gold_answer = answers.extract_gold(gold)
-    if not gold_answer:
-        return Verdict(None, None, "the gold answer is empty")
-    answer = answers.extract_answer(completion)
-    if answer is None:
-        return Verdict(False, None, "the completion gives no answer")
-    settled = fastpath.settle(answer, gold_answer)
-    if settled is not None:
-        return Verdict(settled, answer, "compared as text or number")
-    from open_r1.rewards.algebra import equal
+def prefetch(*, completions: list[str], golds: list[str]) -> None:
+    """Starts grading completions that are ready while others are still being written."""
+    default_grader().prefetch(completions=completions, golds=golds)
 
-    return Verdict(equal(answer, gold_answer), answer, "compared with math-verify")
+
+def check_gold(gold: str) -> str | None:
+    """Why no completion can be graded against `gold`; None if all is well."""
+    return default_grader().check_gold(gold)
+
+
+def _forget() -> None:
+    global _default, _default_lock
+    _default, _default_lock = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,190 @@
+"""Worker processes with hard limits: a request that takes too long costs its worker's life, not the run's.
+
+Workers are fresh interpreters (nothing is forked, so it works after CUDA has started and needs no main guard),
+in sessions of their own (Ctrl-C does not reach them), and are reused until they fail. Limits are enforced from
+outside by killing; no signals or alarms are used in the calling process, so any thread may ask.
+"""
+
+import atexit
+import json
+import os
+import queue
+import select
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+START_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """`value` of the worker, or the limit that was hit: time, memory, nesting, or crash."""
+
+    value: Any = None
+    limit: str | None = None
+
+
+class WorkerFailure(Exception):
+    """The worker is of no further use; the message says which limit it hit."""
+
+
+class Worker:
+    """One worker process."""
+
+    def __init__(self, seconds: float, memory_mb: int) -> None:
+        self.seconds = seconds
+        source = str(Path(__file__).parents[2])
+        path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "open_r1.rewards.worker", str(seconds), str(memory_mb)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            # Python integers behave the same on every machine; gmpy2 would abort the process when memory ends.
+            env={**os.environ, "PYTHONPATH": path, "SYMPY_GROUND_TYPES": "python", "MPMATH_NOGMPY": "1"},
+        )
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.requests, self.replies = self.process.stdin, self.process.stdout
+        try:
+            self._read_line(START_SECONDS)
+        except WorkerFailure as failure:
+            raise RuntimeError(
+                f"a grading worker does not start ({failure}); `{sys.executable} -m open_r1.rewards.worker 5 "
+                f"{memory_mb}` shows why (memory_mb is {memory_mb})."
+            ) from None
+
+    def ask(self, request: dict) -> Reply:
+        """Sends one request and waits for its reply. Raises `WorkerFailure`, with the worker dead."""
+        try:
+            self.requests.write(json.dumps(request).encode() + b"\n")
+            self.requests.flush()
+        except OSError:
+            self.kill()
+            raise WorkerFailure("crash") from None
+        reply = Reply(**self._read_line(self.seconds))
+        if reply.limit:
+            self.kill()
+            raise WorkerFailure(reply.limit)
+        return reply
+
+    def _read_line(self, seconds: float) -> Any:
+        poll = select.poll()
+        poll.register(self.replies, select.POLLIN | select.POLLHUP)
+        deadline = time.monotonic() + seconds
+        line = b""
+        while not line.endswith(b"\n"):
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                self.kill()
+                raise WorkerFailure("time")
+            part = os.read(self.replies.fileno(), 65536)
+            if not part:
+                self.kill()
+                raise WorkerFailure("crash")
+            line += part
+        return json.loads(line)
+
+    def kill(self) -> None:
+        """Ends the process at once."""
+        self.process.kill()
+        self.process.wait()
+        self.requests.close()
+        self.replies.close()
+
+
+class Pool:
+    """`size` workers, started when first needed; each is driven by a daemon thread of its own.
+
+    A request that hits `seconds` of wall clock or `memory_mb` of address space ends its worker; the next request
+    gets a new one.
+    """
+
+    def __init__(self, size: int | None = None, seconds: float = 5.0, memory_mb: int = 1024) -> None:
+        self.size = size or default_size()
+        self.seconds, self.memory_mb = seconds, memory_mb
+        self._closed = False
+        self.forget()
+        _pools.add(self)
+
+    def forget(self) -> None:
+        """Starts empty, leaving workers and threads to their owner: what a forked child must do."""
+        self._tasks: queue.SimpleQueue[tuple[dict, Future] | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._workers: set[Worker] = set()
+        self._lock = threading.Lock()
+
+    def submit(self, request: dict) -> "Future[Reply]":
+        """Queues a request; its future always ends in a `Reply`."""
+        future: Future[Reply] = Future()
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the pool is closed")
+            self._tasks.put((request, future))
+            if len(self._threads) < self.size and not self._tasks.empty():
+                thread = threading.Thread(target=self._serve, name="grader", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+        return future
+
+    def _serve(self) -> None:
+        worker: Worker | None = None
+        while (task := self._tasks.get()) is not None:
+            request, future = task
+            for attempt in (1, 2):
+                try:
+                    worker = worker or self._start()
+                    future.set_result(worker.ask(request))
+                except WorkerFailure as failure:
+                    self._workers.discard(worker) if worker else None
+                    worker = None
+                    if str(failure) == "crash" and attempt == 1 and not self._closed:
+                        continue
+                    future.set_result(Reply(limit=str(failure)))
+                    worker = None if self._closed else self._start()
+                except Exception as error:
+                    future.set_exception(error)
+                break
+
+    def _start(self) -> Worker:
+        worker = Worker(self.seconds, self.memory_mb)
+        self._workers.add(worker)
+        return worker
+
+    def close(self) -> None:
+        """Ends all workers; requests still queued end in `crash`."""
+        with self._lock:
+            self._closed = True
+        for _ in self._threads:
+            self._tasks.put(None)
+        for worker in list(self._workers):
+            worker.process.kill()
+
+
+def default_size() -> int:
+    """Workers a process: its share of the machine's cores, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for pool in list(_pools):
+        pool.close()
+
+
+def _forget_all() -> None:
+    for pool in list(_pools):
+        pool.forget()
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_forget_all)

@@ -1,0 +1,52 @@
+"""The process in which answers are compared: reads requests from stdin, writes replies to stdout, a JSON line each.
+
+It limits its own memory, and its processor time for each request, so that it ends even if its parent is gone.
+"""
+
+import json
+import os
+import resource
+import sys
+from typing import Any
+
+
+def main() -> None:
+    """`python -m open_r1.rewards.worker SECONDS MEMORY_MB`."""
+    seconds, memory_mb = float(sys.argv[1]), int(sys.argv[2])
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    from open_r1.rewards import algebra
+
+    limit_memory(memory_mb)
+    print(json.dumps("ready"), file=replies, flush=True)
+    for line in sys.stdin:
+        limit_cpu(seconds + 2)
+        print(json.dumps(answer(algebra, json.loads(line))), file=replies, flush=True)
+
+
+def answer(algebra: Any, request: dict) -> dict:
+    """Reply to one request: `{"value": ...}`, or `{"limit": ...}` after which this process is to be replaced."""
+    try:
+        if "answer" in request:
+            return {"value": algebra.equal(request["answer"], request["gold"])}
+        return {"value": algebra.readable(request["gold"])}
+    except (MemoryError, RecursionError) as error:
+        return {"limit": "memory" if isinstance(error, MemoryError) else "nesting"}
+
+
+def limit_memory(megabytes: int) -> None:
+    """Bounds the address space; what is mapped already counts."""
+    resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
+
+
+def limit_cpu(seconds: float) -> None:
+    """Ends this process (SIGXCPU) after that much more processor time."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    soft = int(used.ru_utime + used.ru_stime + seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard < 0 else min(soft, hard), hard))
+
+
+if __name__ == "__main__":
+    main()
