@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 RENAMED = {
     "torch_dtype": "dtype",
     "max_seq_length": "max_length",
+    "dataset_configs": "dataset_config",
     "evaluation_strategy": "eval_strategy",
     "no_cuda": "use_cpu",
     "hub_model_revision": "hub_revision",
@@ -42,6 +43,7 @@ IGNORED: dict[str, str] = {
     "overwrite_output_dir": "the same command resumes a run; delete the folder to start over",
     "use_liger_kernel": _CHUNKED,
     "use_liger_loss": _CHUNKED,
+    "use_liger": _CHUNKED,
     "liger_kernel_config": _CHUNKED,
     "max_prompt_length": "prompts are never cut; filter the dataset to leave long ones out",
     "log_completions": _COMPLETIONS,
@@ -73,6 +75,7 @@ IGNORED: dict[str, str] = {
     "logging_dir": "trackers keep their own folders",
     "save_safetensors": "checkpoints are always safetensors",
     "include_tokens_per_second": "tokens per second are always logged",
+    "num_processes": "the launcher says how many processes there are",
     "use_mps_device": "devices are found by themselves",
     "local_rank": "processes are found by themselves",
     "tokenizer_name_or_path": "the tokenizer is that of model_name_or_path",
@@ -229,10 +232,15 @@ def _without_effect(name: str, given: Given, notes: dict[str, str]) -> bool:
 
 
 def _translate_value(name: str, given: Given, notes: dict[str, str]) -> Given:
-    """Values that had another form: a boolean `scale_rewards`, `dtype: auto`, other attention kernels."""
+    """Values that had another form: one dataset configuration in a list, a boolean `scale_rewards`, `dtype: auto`,
+    other attention kernels."""
     value = given.value
     if name == "scale_rewards" and isinstance(value, bool):
         return replace(given, value="group" if value else "none", text=None)
+    if name == "dataset_config" and isinstance(value, list):
+        if len(value) != 1:
+            raise UserError(f"{given.where}: {len(value)} configurations of a dataset: list them in dataset_mixture.")
+        return replace(given, value=value[0])
     if name == "dtype" and value == "auto":
         return replace(given, value=None, text=None)
     if name == "attn_implementation" and isinstance(value, str):

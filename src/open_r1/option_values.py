@@ -49,10 +49,11 @@ def read_yaml(path: Path) -> dict[str, Given]:
             raise UserError(f"{path}: expected lines of `option: value`, found something else.")
         for key, node in root.value:
             where = f"{path}, line {key.start_mark.line + 1}"
-            if key.value in given:
-                raise UserError(f"{where}: {key.value} is given twice (also in {given[key.value].where}).")
             text = node.value if isinstance(node, yaml.ScalarNode) else None
-            given[key.value] = Given(loader.construct_object(node, deep=True), text, where)
+            entry = Given(loader.construct_object(node, deep=True), text, where)
+            if key.value in given and given[key.value].value != entry.value:
+                raise UserError(f"{where}: {key.value} has another value in {given[key.value].where}: keep one.")
+            given[key.value] = entry
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{path}{line}: this is not valid YAML ({error.problem}).") from None
@@ -128,6 +129,8 @@ def _convert_scalar(value: Any, text: str | None, hint: Any) -> Any:
             return value
         word = str(value).lower()
         return _refuse_unless(word in _TRUE + _FALSE, word in _TRUE, hint)
+    if hint in (int, float) and isinstance(value, str):  # a quoted number
+        value = _read_word(value)
     if hint is int:
         whole = isinstance(value, int | float) and not isinstance(value, bool) and value == int(value)
         return _refuse_unless(whole, int(value) if whole else None, hint)

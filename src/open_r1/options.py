@@ -7,7 +7,7 @@ because its errors name neither file nor line.
 
 import argparse
 import difflib
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -140,6 +140,9 @@ def _convert(name: str, given: Given, hint: Any) -> Any:
 
 def _build(cls: type, values: dict[str, Any]) -> Any:
     own = {f.name: values[f.name] for f in fields(cls) if f.name in values}  # type: ignore[arg-type]
+    for f in fields(cls):  # type: ignore[arg-type]
+        if f.init and f.name not in own and f.default is MISSING and f.default_factory is MISSING:
+            raise UserError(f"{f.name} is missing: give --{f.name}.")
     try:
         return cls(**own)
     except (ValueError, ImportError) as error:

@@ -1,0 +1,204 @@
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig
+from open_r1.errors import UserError
+from open_r1.options import default_hub_model_id, parse_options, resolved_options
+
+MODEL = ["--model_name_or_path", "M"]
+
+
+def sft(*argv, **recipe):
+    return parse_options([*MODEL, *argv], ModelConfig, DataConfig, SFTConfig, prog="sft", description="")
+
+
+def grpo(*argv):
+    return parse_options([*MODEL, *argv], ModelConfig, GRPOScriptArguments, GRPOConfig, prog="grpo", description="")
+
+
+def write(folder: Path, recipe: str) -> list[str]:
+    path = folder / "recipe.yaml"
+    path.write_text(recipe)
+    return ["--config", str(path)]
+
+
+def test_the_command_line_that_open_r1_users_know():
+    command = (
+        "--dataset_name D --learning_rate 2.0e-5 --num_train_epochs 1 --packing --max_seq_length 4096 "
+        "--per_device_train_batch_size 2 --gradient_accumulation_steps 8 --gradient_checkpointing --bf16 --output_dir O"
+    )
+    model, data, training = sft(*command.split())
+    assert (model.model_name_or_path, data.dataset_name) == ("M", "D")
+    assert (training.learning_rate, training.num_train_epochs, training.max_length) == (2e-5, 1.0, 4096)
+    assert training.packing is training.bf16 is training.gradient_checkpointing is True
+    assert training.push_to_hub is False
+
+
+@pytest.mark.parametrize(
+    ("argv", "name", "value"),
+    [
+        (["--learning_rate=1e-6"], "learning_rate", 1e-6),
+        (["--learning-rate", "3"], "learning_rate", 3.0),
+        (["--max_steps", "-1"], "max_steps", -1),
+        (["--packing", "false"], "packing", False),
+        (["--packing", "--no_packing"], "packing", False),
+        (["--no-gradient-checkpointing"], "gradient_checkpointing", False),
+        (["--eval_strategy", "no"], "eval_strategy", "no"),
+        (["--run_name", "1e3"], "run_name", "1e3"),
+        (["--run_name", "on: off"], "run_name", "on: off"),
+        (["--run_name", "null"], "run_name", None),
+        (["--report_to", "wandb", "trackio"], "report_to", ["wandb", "trackio"]),
+        (["--lr_scheduler_kwargs", '{"min_lr": 1e-6}'], "lr_scheduler_kwargs", {"min_lr": 1e-6}),
+        (
+            ["--gradient_checkpointing_kwargs", "{use_reentrant: false}"],
+            "gradient_checkpointing_kwargs",
+            {"use_reentrant": False},
+        ),
+    ],
+)
+def test_values_on_the_command_line(argv, name, value):
+    assert getattr(sft(*argv)[2], name) == value
+
+
+def test_lists_on_the_command_line():
+    _, script, _ = grpo("--reward_funcs", "accuracy", "format")
+    assert script.reward_funcs == ["accuracy", "format"]
+    assert grpo("--reward_funcs", "accuracy")[1].reward_funcs == ["accuracy"]
+    assert grpo("--reward_funcs", "[a, 'b:c']", "--reward_weights", "1", "0.5")[2].reward_weights == [1.0, 0.5]
+
+
+def test_a_recipe_and_what_overrides_it(tmp_path):
+    config = write(
+        tmp_path,
+        """
+learning_rate: 1e-6        # PyYAML reads this as text
+eval_strategy: no          # and this as false
+run_name: 007
+model_revision: 12345e6
+report_to: wandb
+dataset_mixture:
+  datasets: [{id: a, weight: 1e-1}]
+packing: true
+""",
+    )
+    model, data, training = sft(*config, "--no_packing", "--learning_rate", "2e-6")
+    assert (training.learning_rate, training.packing) == (2e-6, False)
+    assert sft(*config)[2].learning_rate == 1e-6
+    assert (training.eval_strategy, training.run_name, model.model_revision) == ("no", "007", "12345e6")
+    assert data.dataset_mixture["datasets"][0]["weight"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("packng: true", r"recipe.yaml, line 1: unknown option 'packng'. Did you mean 'packing'\?"),
+        ("a: b", r"recipe.yaml, line 1: unknown option 'a'."),
+        ("\nlearning_rate: fast", "recipe.yaml, line 2: learning_rate is 'fast': expected a number"),
+        ("max_length: 1.5", "max_length is '1.5': expected a whole number"),
+        ("max_length: null", "max_length is 'null': expected a whole number"),
+        ("packing: 3", "packing is '3': expected true or false"),
+        ("run_name: [a]", r"run_name is \['a'\]: expected text"),
+        ("dtype: float8", "dtype is 'float8': expected one of float32, bfloat16"),
+        ("save_strategy: sometimes", "expected one of no, steps, epoch, best"),
+        ("dataset_mixture: 3", "expected a mapping, as YAML or JSON"),
+        ("max_length: 1\nseed: 2\nmax_length: 3", "line 3: max_length has another value in .*line 1: keep one"),
+        ("max_length: 1\nmax_seq_length: 1", "line 2: max_length is given a second time, under an older name"),
+        ("- max_length", "expected lines of `option: value`"),
+        ("a: [1,\nb: 2", r"recipe.yaml, line 2: this is not valid YAML"),
+    ],
+)
+def test_mistakes_in_a_recipe_are_named_with_their_line(tmp_path, recipe, message):
+    with pytest.raises(UserError, match=message):
+        sft(*write(tmp_path, recipe))
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--lerning_rate", "1"], "command line: unknown option 'lerning_rate'. Did you mean 'learning_rate'"),
+        (["--max_length", "long"], "command line: max_length is 'long': expected a whole number"),
+        (["--max_length"], "command line: max_length is True: expected a whole number"),
+        (["--run_name"], "run_name is True: expected text"),
+        (["--max_length", "1", "2"], r"max_length is \[1, 2\]: expected a whole number"),
+        (["--config", "a.yaml", "--config", "b.yaml"], "--config is given 2 times"),
+        (["--save_strategy", "epoch", "--load_best_model_at_end"], "load_best_model_at_end requires"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_named(argv, message):
+    with pytest.raises(UserError, match=message):
+        sft(*argv)
+
+
+def test_a_recipe_without_config_in_front_is_explained():
+    with pytest.raises(UserError, match="write --config recipe"):
+        parse_options(["recipe.yaml"], ModelConfig, prog="sft", description="")
+
+
+def test_a_missing_recipe_lists_those_beside_it(tmp_path, monkeypatch):
+    (tmp_path / "recipes" / "M" / "sft").mkdir(parents=True)
+    (tmp_path / "recipes" / "M" / "sft" / "config_demo.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    for name in ("recipes/M/sft/config.yaml", "elsewhere.yaml", "recipes/N/config.yaml"):
+        with pytest.raises(UserError, match=r"no such file. There are: recipes/M/sft/config_demo.yaml."):
+            sft("--config", name)
+
+
+def test_everything_resolved_is_a_recipe_again(tmp_path):
+    argv = [
+        "--output_dir",
+        "O",
+        "--max_length",
+        "7",
+        "--report_to",
+        "none",
+        "--hub_token",
+        "secret",
+        "--warmup_ratio",
+        "0.1",
+    ]
+    flat = resolved_options(*sft(*argv, "--lr_scheduler_kwargs", "{a: 1}"))
+    assert flat["max_length"] == 7
+    assert flat["model_name_or_path"] == "M"
+    assert "secret" not in str(flat) and "hub_token" not in flat
+    config = write(tmp_path, yaml.safe_dump(flat))
+    again = parse_options(config, ModelConfig, DataConfig, SFTConfig, prog="sft", description="")
+    assert resolved_options(*again) == flat
+
+
+def test_help_shows_docstrings_in_groups_and_an_example(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        sft("--help")
+    shown = capsys.readouterr().out
+    assert exit_.value.code == 0
+    assert (
+        "Supervised fine-tuning on traces.\n  --learning_rate  (a number, default 2e-05)\n      Peak learning" in shown
+    )
+    assert shown.index("--packing") < shown.index("From transformers:") < shown.index("--adam_beta1")
+    assert shown.rstrip().endswith("Example:\n  sft --config recipe.yaml --learning_rate 1e-6")
+
+
+def test_other_dataclasses_need_no_training_arguments():
+    @dataclass
+    class Options:
+        name: str
+        count: int = 3
+
+    (options,) = parse_options(["--name", "x"], Options, prog="p", description="")
+    assert (options.name, options.count) == ("x", 3)
+    with pytest.raises(UserError, match="name"):
+        parse_options([], Options, prog="p", description="")
+
+
+def test_parsing_stays_light():
+    code = "import sys, open_r1.options; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_hub_model_id_defaults_to_the_user_and_the_task(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.whoami", lambda token: {"name": "ada"})
+    assert default_hub_model_id("Qwen/Qwen2.5-1.5B", "grpo") == "ada/Qwen2.5-1.5B-grpo"
