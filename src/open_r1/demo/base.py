@@ -6,14 +6,15 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
+from open_r1 import sft
 from open_r1.demo import task
-from open_r1.demo.files import recipe, write_jsonl
+from open_r1.demo.files import recipe_argv, write_jsonl
 from open_r1.demo.tokenizer import build_tokenizer
 
 SHIPPED = Path(__file__).parent / "base"
 """The base model that comes with the package, made by `pretrain` with seed 0."""
 
-HASTY_SHARE = 0.6
+HASTY_SHARE = 0.65
 """Share of hasty examples, hence about the share of hasty answers that RL has to unlearn."""
 
 
@@ -48,16 +49,12 @@ def save_random_model(folder: Path, seed: int) -> None:
 
 def pretrain(output: Path, examples: int, seed: int) -> None:
     """Trains the base from nothing into `output/base`, through the SFT entry point."""
-    from open_r1 import sft
-
     rows = (
         {"messages": task.conversation(problem.question, text)}
         for problem, text in task.worked_examples(examples, HASTY_SHARE, seed)
     )
     data = write_jsonl(output / "data" / "worked_examples.jsonl", rows)
-    save_random_model(output / "base_init", seed)
-    sft.main(
-        ["--config", recipe("pretrain"), "--model_name_or_path", str(output / "base_init")]
-        + ["--dataset_name", str(data), "--output_dir", str(output / "base"), "--seed", str(seed)]
-    )
-    shutil.rmtree(output / "base_init")
+    start = output / "base_init"
+    save_random_model(start, seed)
+    sft.main(recipe_argv("pretrain", model=start, data=data, output=output / "base", seed=seed))
+    shutil.rmtree(start)

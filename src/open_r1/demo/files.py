@@ -1,4 +1,4 @@
-"""Where the demo finds its recipes, and how it writes its small files."""
+"""The demo's recipes as command lines, and its small files."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -9,9 +9,16 @@ RECIPES = Path(__file__).parent / "recipes"
 """The same files as `recipes/demo` of the repository, to which this is a link."""
 
 
-def recipe(name: str) -> str:
-    """Path of one of the demo's recipes."""
-    return str(RECIPES / f"{name}.yaml")
+def recipe_argv(name: str, *, model: Path, data: Path, output: Path, seed: int) -> list[str]:
+    """The command line of one of the demo's recipes, for the entry point that it is written for."""
+    options = {
+        "config": RECIPES / f"{name}.yaml",
+        "model_name_or_path": model,
+        "dataset_name": data,
+        "output_dir": output,
+        "seed": seed,
+    }
+    return [word for option, value in options.items() for word in (f"--{option}", str(value))]
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:

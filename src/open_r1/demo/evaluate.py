@@ -1,0 +1,101 @@
+"""Sampling from the demo's models, through the engine and the grader that all of Open R1 uses."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from transformers import AutoModelForCausalLM
+
+from open_r1.data.chat import prepare_tokenizer, stop_token_ids
+from open_r1.demo.files import write_json
+from open_r1.demo.task import Problem, conversation
+from open_r1.engine.protocol import Completion, Request, Sampling
+from open_r1.engine.transformers_engine import TransformersEngine
+from open_r1.rewards.grader import grade_many
+
+MAX_TOKENS = 80
+"""Longest completion; the longest careful answer has 60 tokens."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a model did: share of right answers with its 95% interval, number of problems, mean tokens."""
+
+    accuracy: float
+    ci95: tuple[float, float]
+    n: int
+    mean_tokens: float
+
+
+def sample_answers(
+    model_dir: Path,
+    problems: Sequence[Problem],
+    samples: int,
+    seed: int,
+    on_tokens: Callable[[int], None] | None = None,
+) -> list[list[Completion]]:
+    """`samples` completions at temperature 1 for each problem."""
+    tokenizer = prepare_tokenizer(str(model_dir))
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
+    stops = stop_token_ids(tokenizer, model.generation_config)
+    engine = TransformersEngine(model, tokenizer, on_tokens=on_tokens)
+    requests = [
+        Request(
+            i, conversation(p.question), Sampling(samples, 1.0, max_tokens=MAX_TOKENS, stop_token_ids=stops, seed=s)
+        )
+        for i, (p, s) in enumerate(zip(problems, _seeds(seed, len(problems)), strict=True))
+    ]
+    completions = engine.generate(requests)
+    engine.close()
+    return completions
+
+
+def verify(problems: Sequence[Problem], completions: Sequence[Completion]) -> list[bool]:
+    """Whether each completion answers its problem rightly."""
+    golds = [str(problem.answer) for problem in problems]
+    verdicts = grade_many(completions=[c.text for c in completions], golds=golds)
+    return [verdict.correct is True for verdict in verdicts]
+
+
+def evaluate(
+    model_dir: Path, problems: Sequence[Problem], seed: int, on_tokens: Callable[[int], None] | None = None
+) -> Score:
+    """One answer to each problem; writes `evaluation/sums/` of the model's folder and returns the score."""
+    completions = [answers[0] for answers in sample_answers(model_dir, problems, 1, seed, on_tokens)]
+    correct = verify(problems, completions)
+    lengths = [len(completion.token_ids or []) for completion in completions]
+    rows = [
+        {
+            "problem": problem.question,
+            "gold": str(problem.answer),
+            "completion": completion.text,
+            "n_tokens": length,
+            "finish_reason": completion.finish_reason,
+            "correct": right,
+        }
+        for problem, completion, length, right in zip(problems, completions, lengths, correct, strict=True)
+    ]
+    n = len(rows)
+    score = Score(sum(correct) / n, wilson_interval(sum(correct), n), n, sum(lengths) / n)
+    folder = model_dir / "evaluation" / "sums"
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), folder / "samples.parquet")
+    sampling = {"temperature": 1.0, "max_tokens": MAX_TOKENS, "n": 1, "seed": seed}
+    write_json(folder / "results.json", {"task": "sums", **asdict(score), "interval": "wilson", "sampling": sampling})
+    return score
+
+
+def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's score interval of a share of `right` among `n` (Wilson 1927), at 95% unless `z` says otherwise."""
+    share = right / n
+    center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return max(0.0, center - half), min(1.0, center + half)
+
+
+def _seeds(seed: int, count: int) -> range:
+    return range(seed * 1_000_003, seed * 1_000_003 + count)

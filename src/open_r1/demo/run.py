@@ -1,0 +1,183 @@
+"""The whole plan of R1 on a laptop: a tiny model learns, on a CPU, that thinking pays.
+
+A base model that adds step by step only sometimes is evaluated, then taught in three ways: fine-tuned on its own
+verified answers (distil), rewarded for right answers (zero), and both in turn (multi_stage). Each way is a run of
+the same code that trains large models. Ends with a table, results.json and report.html.
+
+    open-r1 demo
+    open-r1 demo --fast --output runs/demo-fast
+    open-r1 demo --from-scratch --seed 1 --output runs/demo-1
+
+The same command continues an interrupted demo from its last finished stage.
+"""
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from open_r1.demo.files import read_json, write_json
+from open_r1.errors import UserError
+
+MAX_THREADS = 4
+"""More threads than this slow a model of this size down."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a demo folder was made with; a folder holds the results of one set of settings."""
+
+    seed: int
+    fast: bool
+    from_scratch: bool
+
+    def flags(self) -> str:
+        """The settings as they are written on the command line."""
+        return (
+            (f" --seed {self.seed}" if self.seed else "")
+            + (" --fast" if self.fast else "")
+            + (" --from-scratch" if self.from_scratch else "")
+        )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the demo as `argv` says (default: the command line); exits with 130 after Ctrl-C."""
+    options = _parser().parse_args(argv)
+    settings = Settings(options.seed, options.fast, options.from_scratch)
+    output: Path = options.output
+    claim_folder(output, settings)
+    try:
+        run(output, settings, Console())
+    except KeyboardInterrupt:
+        command = f"open-r1 demo --output {output}{settings.flags()}"
+        print(f"\nInterrupted: `{command}` continues from the last finished stage.", file=sys.stderr)
+        sys.exit(130)
+
+
+def run(output: Path, settings: Settings, console: Console) -> dict[str, Any]:
+    """Runs the stages that are not finished, and writes and shows the results; returns `results.json`."""
+    _quiet_libraries()
+    from open_r1.demo.stages import FAST, FULL, STAGES, Demo
+
+    demo = Demo(
+        output=output,
+        seed=settings.seed,
+        sizes=FAST if settings.fast else FULL,
+        from_scratch=settings.from_scratch,
+        sampling=_sampling_display(console),
+    )
+    results = []
+    for number, (name, train) in enumerate(STAGES.items(), start=1):
+        console.rule(f"[bold]{number}/{len(STAGES)} {name}", align="left")
+        done = output / name / "done.json"
+        if done.exists():
+            results.append(read_json(done))
+            console.print("finished before")
+        else:
+            began = time.perf_counter()
+            shutil.rmtree(output / name, ignore_errors=True)
+            train(demo)
+            score = demo.score(name)
+            results.append({"name": name, **asdict(score), "seconds": round(time.perf_counter() - began, 1)})
+            write_json(done, results[-1])
+        console.print(
+            f"{name}: {results[-1]['accuracy']:.1%} right, {results[-1]['mean_tokens']:.1f} tokens an answer",
+            highlight=False,
+        )
+    summary = {"stages": results, "seconds": round(sum(r["seconds"] for r in results), 1)}
+    write_json(output / "results.json", summary)
+    console.print()
+    console.print(results_table(summary))
+    from open_r1.report.demo_page import write_demo_report
+
+    console.print(f"Report: {write_demo_report(output)}", soft_wrap=True, highlight=False)
+    return summary
+
+
+def claim_folder(output: Path, settings: Settings) -> None:
+    """Makes `output` the folder of a demo with `settings`.
+
+    Raises UserError if it holds a demo with other settings, or files that are not a demo's.
+    """
+    claim = output / "demo.json"
+    if claim.exists():
+        for name, earlier in read_json(claim).items():
+            if (now := getattr(settings, name)) != earlier:
+                raise UserError(
+                    f"output is {output}, which holds a demo with {name} {_said(earlier)}, and now {name} is "
+                    f"{_said(now)}: give another folder with --output, or delete this one."
+                )
+    elif output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"output is {output}, which holds something else: give a new folder with --output.")
+    else:
+        write_json(claim, asdict(settings))
+
+
+def results_table(summary: dict[str, Any]) -> Table:
+    """The results as they end up in the terminal."""
+    table = Table("stage", title="The same held-out problems, answered by each model", title_justify="left")
+    for column in ("right", "95% interval", "tokens", "seconds"):
+        table.add_column(column, justify="right")
+    for stage in summary["stages"]:
+        low, high = stage["ci95"]
+        table.add_row(
+            stage["name"],
+            f"{stage['accuracy']:.1%}",
+            f"{low:.1%} to {high:.1%}",
+            f"{stage['mean_tokens']:.1f}",
+            f"{stage['seconds']:.0f}",
+        )
+    table.caption = f"{summary['stages'][0]['n']} problems at temperature 1, in {summary['seconds']:.0f} s"
+    return table
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="open-r1 demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: runs/demo")
+    parser.add_argument("--seed", type=int, default=0, help="of training and sampling, not of the held-out problems")
+    parser.add_argument("--fast", action="store_true", help="the same stages in under 90 seconds, with smaller gains")
+    parser.add_argument("--from-scratch", action="store_true", help="train the base model too (minutes)")
+    return parser
+
+
+def _said(value: Any) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+
+
+def _sampling_display(console: Console) -> Callable[[str], Any]:
+    """Shows on a terminal how many tokens have been written while a model samples."""
+
+    @contextmanager
+    def display(message: str) -> Iterator[Callable[[int], None]]:
+        written = 0
+        with console.status(message) as status:
+
+            def on_tokens(count: int) -> None:
+                nonlocal written
+                written += count
+                status.update(f"{message}, {written:,} tokens so far")
+
+            yield on_tokens
+
+    return display
+
+
+def _quiet_libraries() -> None:
+    """Leaves the screen to the demo: no bars for loading and tokenizing, and not too many threads."""
+    import datasets
+    import torch
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    torch.set_num_threads(min(torch.get_num_threads(), MAX_THREADS))

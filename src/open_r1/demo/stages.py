@@ -1,0 +1,136 @@
+"""The plan in four stages. Each trains through the entry point and the recipe that its command line would use.
+
+base         the pre-trained model                                        (recipes/demo/pretrain.yaml)
+distil       the base's own verified answers, and SFT on them             (recipes/demo/distil.yaml)
+zero         R1-Zero: GRPO on the base                                    (recipes/demo/zero.yaml)
+multi_stage  SFT on few verified answers, then GRPO   (recipes/demo/multi_stage_sft.yaml, multi_stage.yaml)
+"""
+
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from open_r1 import grpo, sft
+from open_r1.demo import task
+from open_r1.demo.base import SHIPPED, pretrain
+from open_r1.demo.evaluate import Score, evaluate, sample_answers, verify
+from open_r1.demo.files import recipe_argv, write_jsonl
+
+OnTokens = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything; `overrides` are options on top of a stage's recipes."""
+
+    held_out: int
+    traced_problems: int
+    few_traces: int
+    overrides: dict[str, list[str]]
+
+
+FULL = Sizes(held_out=512, traced_problems=256, few_traces=64, overrides={})
+FAST = Sizes(
+    held_out=256,
+    traced_problems=64,
+    few_traces=32,
+    overrides={
+        "zero": ["--max_steps", "6", "--per_device_train_batch_size", "128"],
+        "multi_stage": ["--max_steps", "3", "--per_device_train_batch_size", "128"],
+    },
+)
+TRAINING_PROBLEMS = 1024
+SAMPLES_PER_PROBLEM = 4
+EXAMPLES_TO_PRETRAIN = 64_000
+
+
+@dataclass(frozen=True)
+class Demo:
+    """One run of the demo: where it goes, its seed, how much it does, and how it tells that sampling goes on."""
+
+    output: Path
+    seed: int
+    sizes: Sizes
+    from_scratch: bool
+    sampling: Callable[[str], AbstractContextManager[OnTokens]]
+
+    @property
+    def problems_file(self) -> Path:
+        return self.output / "data" / "problems.jsonl"
+
+    @property
+    def traces_file(self) -> Path:
+        return self.output / "data" / "verified_traces.jsonl"
+
+    def score(self, stage: str) -> Score:
+        """Evaluates a stage's model on the held-out problems, the same for all."""
+        problems = task.held_out(self.sizes.held_out)
+        with self.sampling(f"{stage}  answering {len(problems)} held-out problems") as on_tokens:
+            return evaluate(self.output / stage, problems, self.seed, on_tokens)
+
+    def train(self, main: Callable[[list[str]], Any], recipe_name: str, model: str, data: Path) -> None:
+        """Runs an entry point on one of the demo's recipes; the model lands in a folder of the recipe's name."""
+        argv = recipe_argv(
+            recipe_name, model=self.output / model, data=data, output=self.output / recipe_name, seed=self.seed
+        )
+        main(argv + self.sizes.overrides.get(recipe_name, []))
+
+
+def write_problems(demo: Demo) -> None:
+    """Writes the training problems, after making sure that none of them is a held-out problem in disguise."""
+    problems = task.problems("train", TRAINING_PROBLEMS, demo.seed)
+    task.check_disjoint(problems, task.held_out(demo.sizes.held_out))
+    rows = ({"prompt": p.question, "answer": str(p.answer)} for p in problems)
+    write_jsonl(demo.problems_file, rows)
+
+
+def base(demo: Demo) -> None:
+    """Takes the base that ships with the package, or trains it from nothing."""
+    write_problems(demo)
+    if demo.from_scratch:
+        pretrain(demo.output, EXAMPLES_TO_PRETRAIN, demo.seed)
+    else:
+        shutil.copytree(SHIPPED, demo.output / "base")
+
+
+def distil(demo: Demo) -> None:
+    """Samples several answers a problem from the base, keeps the right ones, and fine-tunes on them."""
+    problems = task.problems("train", demo.sizes.traced_problems, demo.seed)
+    with demo.sampling(f"distil  writing {SAMPLES_PER_PROBLEM} answers to {len(problems)} problems") as on_tokens:
+        answers = sample_answers(demo.output / "base", problems, SAMPLES_PER_PROBLEM, demo.seed, on_tokens)
+    pairs = [(p, c) for p, completions in zip(problems, answers, strict=True) for c in completions]
+    verified = verify([p for p, _ in pairs], [c for _, c in pairs])
+    traces = (
+        {"messages": task.conversation(p.question, c.text), "answer": str(p.answer)}
+        for (p, c), right in zip(pairs, verified, strict=True)
+        if right
+    )
+    write_jsonl(demo.traces_file, traces)
+    demo.train(sft.main, "distil", "base", demo.traces_file)
+
+
+def zero(demo: Demo) -> None:
+    """GRPO on the base: no example, only the reward for a right answer."""
+    demo.train(grpo.main, "zero", "base", demo.problems_file)
+
+
+def multi_stage(demo: Demo) -> None:
+    """A cold start on few verified answers, then GRPO."""
+    lines = demo.traces_file.read_text(encoding="utf-8").splitlines(keepends=True)
+    few = demo.traces_file.with_name("few_verified_traces.jsonl")
+    few.write_text("".join(lines[: demo.sizes.few_traces]), encoding="utf-8")
+    shutil.rmtree(demo.output / "multi_stage_sft", ignore_errors=True)
+    demo.train(sft.main, "multi_stage_sft", "base", few)
+    demo.train(grpo.main, "multi_stage", "multi_stage_sft", demo.problems_file)
+
+
+STAGES: dict[str, Callable[[Demo], None]] = {
+    "base": base,
+    "distil": distil,
+    "zero": zero,
+    "multi_stage": multi_stage,
+}
+"""In the order in which they run."""

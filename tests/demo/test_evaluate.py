@@ -1,0 +1,45 @@
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from open_r1.demo import task
+from open_r1.demo.base import SHIPPED
+from open_r1.demo.evaluate import evaluate, verify, wilson_interval
+from open_r1.engine.protocol import Completion
+
+
+def _completion(text):
+    return Completion(text=text, token_ids=None, logprobs=None, finish_reason="stop", weights_version=0)
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    # Figures of Newcombe, Statistics in Medicine 17 (1998) 857-872, table I, method 3.
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_interval_has_published_values(right, n, low, high):
+    assert wilson_interval(right, n) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_verification_accepts_right_answers_only():
+    problem = task.held_out(1)[0]
+    wrong = task.write_answer("", problem.answer + 1)
+    answers = [_completion(text) for text in (task.careful(problem), wrong, task.careful(problem)[:20])]
+    assert verify([problem] * 3, answers) == [True, False, False]
+
+
+def test_evaluation_writes_what_it_counted(tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    for file in SHIPPED.iterdir():
+        (model / file.name).write_bytes(file.read_bytes())
+    problems = task.held_out(64)
+    score = evaluate(model, problems, seed=0)
+    rows = pq.read_table(model / "evaluation/sums/samples.parquet").to_pylist()
+    assert [row["problem"] for row in rows] == [p.question for p in problems]
+    assert score.accuracy == sum(row["correct"] for row in rows) / 64
+    assert score.mean_tokens == sum(row["n_tokens"] for row in rows) / 64
+    assert score.ci95[0] < score.accuracy < score.ci95[1]
+    assert json.loads((model / "evaluation/sums/results.json").read_text())["accuracy"] == score.accuracy
+    assert evaluate(model, problems, seed=0) == score
