@@ -156,6 +156,14 @@ def test_the_later_layer_wins_under_any_name(parse):
             sft("--warmup_ratio", ratio)
 
 
+def test_dtype_is_the_dtype_to_compute_in(parse):
+    assert parse(sft, {"torch_dtype": "bfloat16"})[2].bf16 is True
+    assert parse(sft, {"dtype": "float32"})[2].bf16 is False
+    assert parse(sft, {"dtype": "bfloat16", "bf16": False})[2].bf16 is False
+    assert parse(sft, {"bf16": True}, "--dtype", "float32")[2].bf16 is False
+    assert parse(sft, {"dtype": "bfloat16"}, "--no_bf16")[2].bf16 is False
+
+
 def test_generation_batch_size_becomes_steps_per_generation(monkeypatch):
     argv = ["--per_device_train_batch_size", "4", "--generation_batch_size"]
     assert grpo(*argv, "32")[2].steps_per_generation == 8

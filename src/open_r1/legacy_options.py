@@ -198,6 +198,8 @@ def translate(layers: list[dict[str, Given]], known: set[str]) -> dict[str, Give
             if name in today:
                 raise UserError(f"{given.where}: {name} is given a second time, under an older name: keep {name}.")
             today[name] = _translate_value(name, given, notes)
+        if "dtype" in today and "bf16" in known and not today.keys() & {"bf16", "fp16"}:
+            today |= _bf16(today["dtype"])
         merged |= today
     if "generation_batch_size" in merged:
         merged["steps_per_generation"] = _steps_per_generation(merged)
@@ -251,6 +253,11 @@ def _translate_value(name: str, given: Given, notes: dict[str, str]) -> Given:
             notes["attn_implementation: eager"] = "sdpa computes the same"
             return replace(given, value="sdpa", text=None)
     return given
+
+
+def _bf16(dtype: Given) -> dict[str, Given]:
+    """`dtype` says what `bf16` says: the dtype to compute in."""
+    return {} if dtype.value is None else {"bf16": replace(dtype, value=dtype.value == "bfloat16", text=None)}
 
 
 def _steps_per_generation(merged: dict[str, Given]) -> Given:
