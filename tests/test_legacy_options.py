@@ -108,7 +108,7 @@ def parse(tmp_path):
 
 def test_distillation_recipes(parse, caplog):
     model, data, training = parse(sft, DISTILL_7B)
-    assert (model.dtype, model.attn_implementation, data.dataset_config) == ("bfloat16", None, "all")
+    assert (training.dtype, model.attn_implementation, data.dataset_config) == ("bfloat16", None, "all")
     assert (training.max_length, training.warmup_steps, training.learning_rate) == (32768, 0.03, 4e-5)
     assert training.use_liger_kernel is False
     assert (training.push_to_hub, training.hub_model_id) == (True, "OpenR1-Distill-7B")
@@ -149,7 +149,7 @@ def test_keys_that_would_change_the_result_stop():
 def test_the_later_layer_wins_under_any_name(parse):
     assert parse(sft, {"max_length": 7}, "--max_seq_length", "8")[2].max_length == 8
     assert parse(sft, {"warmup_steps": 10}, "--warmup_ratio", "0.5")[2].warmup_steps == 0.5
-    assert parse(sft, {"torch_dtype": "auto"})[0].dtype is None
+    assert parse(sft, {"torch_dtype": "auto"})[2].dtype is None
     assert parse(sft, {"attn_implementation": "eager"})[0].attn_implementation == "sdpa"
     for ratio in ("1.5", "many"):
         with pytest.raises(UserError, match=f"warmup_ratio is '?{ratio}'?: expected a number from 0 up to 1"):

@@ -198,8 +198,7 @@ def translate(layers: list[dict[str, Given]], known: set[str]) -> dict[str, Give
             if name in today:
                 raise UserError(f"{given.where}: {name} is given a second time, under an older name: keep {name}.")
             today[name] = _translate_value(name, given, notes)
-        if "dtype" in today and "bf16" in known and not today.keys() & {"bf16", "fp16"}:
-            today |= _bf16(today["dtype"])
+        _settle_dtype(merged, today)
         merged |= today
     if "generation_batch_size" in merged:
         merged["steps_per_generation"] = _steps_per_generation(merged)
@@ -255,9 +254,15 @@ def _translate_value(name: str, given: Given, notes: dict[str, str]) -> Given:
     return given
 
 
-def _bf16(dtype: Given) -> dict[str, Given]:
-    """`dtype` says what `bf16` says: the dtype to compute in."""
-    return {} if dtype.value is None else {"bf16": replace(dtype, value=dtype.value == "bfloat16", text=None)}
+def _settle_dtype(earlier: dict[str, Given], layer: dict[str, Given]) -> None:
+    """`dtype` and `bf16` say the same: the later layer wins, and within a layer `bf16`. Drops what lost."""
+    if "bf16" in layer:
+        dtype = layer.get("dtype") or earlier.get("dtype")
+        if dtype is not None and (dtype.value == "bfloat16") != layer["bf16"].value:
+            layer.pop("dtype", None)
+            earlier.pop("dtype", None)
+    elif "dtype" in layer:
+        earlier.pop("bf16", None)
 
 
 def _steps_per_generation(merged: dict[str, Given]) -> Given:
