@@ -22,8 +22,6 @@ class ModelConfig:
     """Branch, tag or commit on the hub."""
     trust_remote_code: bool = False
     """Run model code that ships with the checkpoint."""
-    dtype: Literal["float32", "bfloat16"] | None = None
-    """`bfloat16` computes in bfloat16 and keeps float32 master weights; the same as `bf16: true`."""
     pure_bf16: bool = False
     """Keep the weights themselves in bfloat16. Halves memory; update steps near 1e-6 round to nothing."""
     attn_implementation: Literal["varlen", "sdpa"] | None = None
@@ -84,8 +82,10 @@ class TrainConfig(TrainingArguments):
     """Steps between two lines of the log; `run/metrics.jsonl` gets the same lines."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: less memory, about a third more time."""
-    bf16: bool | None = None
+    bf16: bool | None = None  # type: ignore[assignment]
     """Compute in bfloat16 over float32 master weights. Default: on CUDA devices that support it."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """`bfloat16` computes in bfloat16 and keeps float32 master weights, the same as `bf16: true`."""
     max_tokens_per_microbatch: int = 16384
     """Tokens in one forward and backward pass. Bounds memory; never changes the result."""
     chat_template: str | None = None
@@ -96,6 +96,8 @@ class TrainConfig(TrainingArguments):
     """Project for Weights & Biases (with `report_to: wandb`)."""
 
     def __post_init__(self) -> None:
+        if self.dtype is not None:
+            self.bf16 = self.dtype == "bfloat16"
         if self.bf16 is None:
             self.bf16 = not self.use_cpu and not self.fp16 and _cuda_has_bf16()
         if self.max_tokens_per_microbatch < 1:

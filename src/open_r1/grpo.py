@@ -13,10 +13,12 @@ The same command continues a run that was interrupted. `--dry_run` checks everyt
 
 import sys
 
+from datasets import Dataset
+
 from open_r1.configs import GRPOConfig, GRPOScriptArguments, ModelConfig
 from open_r1.data.chat import prepare_tokenizer, stop_token_ids
 from open_r1.data.load import load_train_and_eval
-from open_r1.data.prompts import prompt_rows
+from open_r1.data.prompts import drop_long_prompts, prompt_rows
 from open_r1.engine.transformers_engine import TransformersEngine
 from open_r1.launch.dry_run import dry_run_grpo
 from open_r1.launch.entry import exit_with_sentence
@@ -24,7 +26,7 @@ from open_r1.launch.run import Run, needs_eval
 from open_r1.options import parse_options
 from open_r1.rewards import get_reward_funcs
 from open_r1.training.grpo import GRPOTrainer
-from open_r1.training.model import load_causal_lm, load_policy
+from open_r1.training.model import context_length, load_causal_lm, load_policy
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -41,10 +43,14 @@ def main(argv: list[str] | None = None) -> None:
     )
     reward_funcs = get_reward_funcs(script)
     train, evaluation = load_train_and_eval(script, need_eval=needs_eval(args))
-    train, evaluation = (
-        rows and prompt_rows(rows, tokenizer, script.dataset_prompt_column, script.system_prompt)
-        for rows in (train, evaluation)
-    )
+    context = context_length(model_config)
+
+    def as_prompts(rows: Dataset) -> Dataset:
+        rows = prompt_rows(rows, tokenizer, script.dataset_prompt_column, script.system_prompt)
+        return drop_long_prompts(rows, context, args.max_completion_length)
+
+    with args.main_process_first(desc="prompts"):
+        train, evaluation = as_prompts(train), evaluation and as_prompts(evaluation)
     if script.dry_run:
         return dry_run_grpo(script, args, model_config, tokenizer, train, reward_funcs)
 

@@ -1,5 +1,6 @@
 """Problems as prompts for GRPO."""
 
+import logging
 from typing import Any
 
 from datasets import Dataset
@@ -9,6 +10,8 @@ from open_r1.data.caching import fingerprint
 from open_r1.data.chat import check_messages, encode, render, with_system_prompt
 from open_r1.data.load import require_columns, source_name
 from open_r1.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 GOLD_COLUMNS = ("answer", "solution")
 
@@ -42,6 +45,34 @@ def prompt_rows(
         desc="Prompts",
         new_fingerprint=fingerprint(dataset, tokenizer, "prompts", prompt_column, system_prompt),
     )
+
+
+def drop_long_prompts(rows: Dataset, context: int | None, max_completion_length: int) -> Dataset:
+    """`rows` without prompts that leave no room for a completion in `context` tokens (None: no limit); says how many.
+
+    Raises `UserError` if none is left.
+    """
+    if context is None:
+        return rows
+    room = context - max_completion_length
+    kept = [i for i, ids in enumerate(rows["prompt_ids"]) if len(ids) <= room]
+    if not kept:
+        raise UserError(
+            f"max_completion_length is {max_completion_length}, which leaves {max(room, 0)} of the model's {context} "
+            "tokens of context to the prompts, and all are longer: lower it."
+        )
+    if len(kept) < len(rows):
+        logger.warning(
+            "%s: %d of %d prompts are longer than %d tokens (context %d less max_completion_length %d): left out.",
+            source_name(rows),
+            len(rows) - len(kept),
+            len(rows),
+            room,
+            context,
+            max_completion_length,
+        )
+        return rows.select(kept)
+    return rows
 
 
 def _messages(problem: Any, where: str) -> list[dict[str, Any]]:

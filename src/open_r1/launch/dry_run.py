@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from open_r1.configs import GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig, TrainConfig
 from open_r1.errors import UserError
 from open_r1.rewards import BEST, gold_completion, score
-from open_r1.training.attention import check_attention_supported
 from open_r1.training.grpo import check_batch
 from open_r1.training.logprobs import MAX_LOGITS
+from open_r1.training.model import load_config
 
 ROWS_CHECKED = 8
 
@@ -100,10 +100,7 @@ def _steps(args: TrainConfig, per_epoch: int) -> str:
 
 
 def _show(task: str, args: TrainConfig, model: ModelConfig, facts: dict[str, str], longest_sequence: int) -> None:
-    config = AutoConfig.from_pretrained(
-        model.model_name_or_path or "", revision=model.model_revision, trust_remote_code=model.trust_remote_code
-    )
-    check_attention_supported(config)
+    config = load_config(model)
     with torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code)
     parameters = sum(p.numel() for p in skeleton.parameters())

@@ -175,7 +175,7 @@ class GRPOTrainer(PackedTrainer):
             lengths = {i: len(flat[i][1].token_ids or []) for i in indices}
             size = BatchSize(int(self.global_sum(len(indices))), int(self.global_sum(sum(lengths.values()))))
             for i in indices:
-                if self.grpo.beta == 0 and rollouts.advantages[i] == 0 and not rollouts.signal[i // groups]:
+                if self.grpo.beta == 0 and not carries_signal(rollouts, i, groups):
                     continue
                 sequence = rollout_sequence(*flat[i])
                 weight = token_weight(self.grpo.loss_type, lengths[i], size, self.grpo.max_completion_length)
@@ -315,6 +315,11 @@ class GRPOTrainer(PackedTrainer):
         super().load_checkpoint_state(state)
         self.batches = [[TokenSequence(**s) for s in batch] for batch in state.get("batches", [])]
         self.batch_tokens = state.get("batch_tokens", [])
+
+
+def carries_signal(rollouts: Rollouts, i: int, group_size: int) -> bool:
+    """Whether the rewards of completion i's group differ; if not, its advantages and so its gradient are zero."""
+    return bool(rollouts.signal[i // group_size])
 
 
 def check_batch(args: GRPOConfig, num_prompts: int, num_rewards: int, world_size: int) -> None:

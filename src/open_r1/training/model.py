@@ -1,11 +1,14 @@
 """Loading the model that is trained."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.errors import HFValidationError
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from open_r1.configs import ModelConfig, TrainConfig
 from open_r1.errors import UserError
@@ -29,30 +32,50 @@ def load_policy(config: ModelConfig, args: TrainConfig) -> PreTrainedModel:
     return model
 
 
+def context_length(config: ModelConfig) -> int | None:
+    """Most tokens that prompt and completion may have together, if the model has a limit."""
+    return getattr(load_config(config).get_text_config(), "max_position_embeddings", None)
+
+
+def load_config(config: ModelConfig) -> PretrainedConfig:
+    """The model's configuration. Raises UserError if there is none, or its attention is not supported."""
+    with _explained(config):
+        model_config = AutoConfig.from_pretrained(str(config.model_name_or_path), **_options(config))
+    check_attention_supported(model_config)
+    return model_config
+
+
 def load_causal_lm(config: ModelConfig) -> PreTrainedModel:
     """The plain model with packed attention and the logprob forward."""
-    name = config.model_name_or_path
-    assert name is not None
-    options = {"revision": config.model_revision, "trust_remote_code": config.trust_remote_code}
-    try:
-        model_config = AutoConfig.from_pretrained(name, **options)
-        check_attention_supported(model_config)
+    model_config = load_config(config)
+    with _explained(config):
         model = AutoModelForCausalLM.from_pretrained(
-            name,
+            str(config.model_name_or_path),
             config=model_config,
             dtype=torch.bfloat16 if config.pure_bf16 else torch.float32,
             attn_implementation=ATTENTION,
-            **options,
+            **_options(config),
         )
-    except (OSError, ValueError, HFValidationError) as error:
-        kind = "folder" if Path(name).exists() else "hub id or folder"
-        first = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"model_name_or_path is {name!r}, which is not a {kind} with a causal language model ({first}). "
-            "Give a folder with config.json and model.safetensors, or a hub id."
-        ) from error
     add_logprob_forward(model)
     return model
+
+
+def _options(config: ModelConfig) -> dict[str, Any]:
+    return {"revision": config.model_revision, "trust_remote_code": config.trust_remote_code}
+
+
+@contextmanager
+def _explained(config: ModelConfig) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, HFValidationError) as error:
+        name = config.model_name_or_path or ""
+        kind = "folder" if Path(name).exists() else "hub id or folder"
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"model_name_or_path is {name!r}, which is not a {kind} with a causal language model ({reason}). "
+            "Give a folder with config.json and model.safetensors, or a hub id."
+        ) from error
 
 
 def _with_adapters(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:

@@ -6,6 +6,7 @@ are Trainer's own.
 """
 
 import copy
+import math
 import os
 import shutil
 import time
@@ -17,11 +18,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerState
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_callback import ProgressCallback as TqdmCallback
 from transformers.trainer_pt_utils import get_model_param_count
-from transformers.trainer_utils import rotate_checkpoints
+from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 
 from open_r1.configs import TrainConfig
 from open_r1.report.recorder import RunRecorder
@@ -29,7 +30,7 @@ from open_r1.training.batches import StepLoader, StepSampler
 from open_r1.training.logprobs import TokenLogprobs
 from open_r1.training.packing import Pack, TokenSequence, best_fit, build_pack, empty_pack
 
-STAGING = "checkpoint-staging"
+STAGING = ".staging"
 
 PackLoss = Callable[[Pack, TokenLogprobs], Tensor]
 
@@ -226,7 +227,22 @@ class PackedTrainer(Trainer):
             path = Path(str(resume_from_checkpoint)) / f"open_r1-rank{self.rank}.pt"
             if path.exists():
                 self.load_checkpoint_state(torch.load(path, weights_only=True))
+            state = TrainerState.load_from_json(str(Path(str(resume_from_checkpoint)) / "trainer_state.json"))
+            if state.global_step >= self.total_steps():
+                return self._finished(str(resume_from_checkpoint), state)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        if self.args.max_steps > 0:
+            return self.args.max_steps
+        return math.ceil(self.args.num_train_epochs * len(self.step_sampler()))
+
+    def _finished(self, checkpoint: str, state: TrainerState) -> TrainOutput:
+        """What `train` gives for a checkpoint that needs no more steps (Trainer itself would run one more)."""
+        self._load_from_checkpoint(checkpoint)
+        self.state = state
+        return TrainOutput(state.global_step, math.nan, {})
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.output_dir / STAGING) if self._saving else super()._get_output_dir(trial)
@@ -250,7 +266,7 @@ class PackedTrainer(Trainer):
                 output_dir=str(self.output_dir),
                 save_total_limit=self.args.save_total_limit,
                 best_model_checkpoint=self.state.best_model_checkpoint,
-                use_mtime=True,
+                use_mtime=False,
             )
             shutil.rmtree(self.output_dir / STAGING, ignore_errors=True)
         self.accelerator.wait_for_everyone()

@@ -1,0 +1,130 @@
+from collections import Counter
+
+import pytest
+import torch
+from toys import make_model, make_tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from open_r1.engine.protocol import Request, Sampling
+from open_r1.engine.transformers_engine import TransformersEngine, logits_warpers, sample
+from open_r1.training.attention import ATTENTION
+from open_r1.training.logprobs import add_logprob_forward
+from open_r1.training.packing import TokenSequence, build_pack
+
+
+@pytest.fixture(scope="module", params=["qwen2", "llama"])
+def engine(request, tmp_path_factory):
+    folder = make_tokenizer(tmp_path_factory.mktemp("model"), pad=None)
+    make_model(folder, arch=request.param)
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=ATTENTION)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(6)
+    add_logprob_forward(model)
+    return TransformersEngine(model, AutoTokenizer.from_pretrained(folder))
+
+
+PROMPTS = [[40, 41, 42], [50], [60, 61, 62, 63, 64, 65, 66], [70, 71]]
+
+
+def requests(**options):
+    return [Request(i, p, Sampling(**{"seed": i, "max_tokens": 12, **options})) for i, p in enumerate(PROMPTS)]
+
+
+def test_greedy_equals_generate(engine):
+    found = engine.generate(requests(temperature=0.0, stop_token_ids=(2,)))
+    for prompt, (completion,) in zip(PROMPTS, found, strict=True):
+        expected = engine.model.generate(
+            torch.tensor([prompt]), max_new_tokens=12, do_sample=False, eos_token_id=2, pad_token_id=0
+        )[0, len(prompt) :].tolist()
+        assert completion.token_ids == expected
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 1.3])
+def test_logprobs_are_those_that_the_trainer_computes(engine, temperature):
+    """Invariant 3: on policy the ratio is 1."""
+    found = engine.generate(requests(n=3, temperature=temperature))
+    for prompt, group in zip(PROMPTS, found, strict=True):
+        for completion in group:
+            ids = torch.tensor(prompt + completion.token_ids)
+            pack = build_pack([TokenSequence(ids, torch.arange(len(ids)) >= len(prompt))])
+            with torch.no_grad():
+                logprobs = engine.model(pack=pack, temperature=temperature).logprobs
+            torch.testing.assert_close(torch.tensor(completion.logprobs), logprobs, rtol=0, atol=1e-4)
+
+
+def test_a_completion_depends_on_its_seed_and_not_on_its_batch(engine):
+    together = engine.generate(requests(n=4))
+    alone = [engine.generate([r])[0] for r in requests(n=4)]
+    small = TransformersEngine(engine.model, engine.tokenizer, max_tokens_per_batch=40).generate(requests(n=4))
+    ids = [[c.token_ids for c in group] for group in together]
+    assert ids == [[c.token_ids for c in group] for group in alone]
+    assert ids == [[c.token_ids for c in group] for group in small]
+    assert len({tuple(c) for c in ids[0]}) == 4
+    other = engine.generate(requests(n=4, seed=99))
+    assert ids != [[c.token_ids for c in group] for group in other]
+
+
+def test_every_stop_token_stops_and_stays_out_of_the_text(engine):
+    free = engine.generate(requests(n=4, max_tokens=30))
+    counts = Counter(t for group in free for c in group for t in c.token_ids[5:])
+    stops = tuple(t for t, _ in counts.most_common(3))
+    for group, unstopped in zip(engine.generate(requests(n=4, max_tokens=30, stop_token_ids=stops)), free, strict=True):
+        for completion, whole in zip(group, unstopped, strict=True):
+            end = next((i for i, t in enumerate(whole.token_ids) if t in stops), None)
+            expected = whole.token_ids if end is None else whole.token_ids[: end + 1]
+            assert completion.token_ids == expected
+            assert completion.finish_reason == ("length" if end is None else "stop")
+            assert len(completion.logprobs) == len(expected)
+            text = expected if end is None else expected[:-1]
+            assert completion.text == engine.tokenizer.decode(text, skip_special_tokens=True)
+
+
+def test_messages_go_through_the_chat_template(engine):
+    messages = [{"role": "user", "content": "12 + 30"}]
+    ids = engine.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    greedy = Sampling(temperature=0.0, max_tokens=5)
+    by_ids, by_messages = engine.generate([Request("ids", ids, greedy), Request("messages", messages, greedy)])
+    assert by_ids == by_messages
+
+
+def test_stream_reads_no_further_than_it_must(engine, monkeypatch):
+    monkeypatch.setattr("open_r1.engine.transformers_engine.WINDOW", 2)
+    taken = []
+
+    def lazily():
+        for request in requests():
+            taken.append(request.id)
+            yield request
+
+    stream = engine.stream(lazily())
+    assert taken == []
+    next(stream)
+    assert taken == [0, 1]
+    assert {i for i, _ in stream} | {0, 1} == {0, 1, 2, 3}
+
+
+def test_completions_end_at_the_context_length(engine):
+    limit = engine.model.config.max_position_embeddings
+    (completion,) = engine.generate([Request(0, [40] * (limit - 3), Sampling(max_tokens=50))])[0]
+    assert len(completion.token_ids) == 3
+    assert completion.finish_reason == "length"
+
+
+def test_sampling_follows_the_truncated_distribution():
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0, -30.0])
+    for options in ({}, {"temperature": 0.5}, {"top_k": 2}, {"top_p": 0.8}, {"min_p": 0.2}):
+        sampling = Sampling(**options)
+        warpers = logits_warpers(sampling)
+        uniform = (torch.arange(4000) + 0.5) / 4000
+        token, logprob = sample(logits.repeat(4000, 1), uniform, warpers, greedy=False)
+        expected = warpers(torch.empty(1, 0, dtype=torch.long), logits[None])[0].softmax(-1)
+        frequency = torch.bincount(token, minlength=5) / 4000
+        torch.testing.assert_close(frequency, expected, rtol=0, atol=5e-4)
+        torch.testing.assert_close(logprob.exp(), expected[token], rtol=1e-4, atol=0)
+
+
+def test_a_token_without_probability_is_never_drawn():
+    logits = torch.tensor([[0.0, 0.0, -torch.inf]])
+    token, _ = sample(logits, torch.tensor([1 - 2**-24]), logits_warpers(Sampling()), greedy=False)
+    assert token.item() == 1

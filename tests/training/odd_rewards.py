@@ -1,0 +1,27 @@
+"""Rewards that a random model gets unevenly, and that can end the process at a given step."""
+
+import os
+import signal
+from pathlib import Path
+
+
+def vowels(completions, **columns):
+    """Share of vowels in what was written."""
+    texts = [c[0]["content"] for c in completions]
+    return [sum(t.count(v) for v in "aeiou") / (len(t) or 1) for t in texts]
+
+
+def some_equal(completions, prompts, **columns):
+    """As `vowels`, but for a third of the prompts every completion is worth the same."""
+    equal = [" Hm. Hm." in p[-1]["content"] for p in prompts]
+    return [0.5 if e else v for e, v in zip(equal, vowels(completions), strict=True)]
+
+
+def deadly(completions, **columns):
+    """As `vowels`, but kills the process the first time that the file named by KILL_AT counts down to zero."""
+    counter = Path(os.environ["KILL_AT"])
+    left = int(counter.read_text())
+    counter.write_text(str(left - 1))
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return vowels(completions)

@@ -1,0 +1,107 @@
+"""Small real runs of the entry scripts on toy models and data, and what they leave behind."""
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from toys import make_model, make_tokenizer
+
+ROOT = Path(__file__).parents[2]
+VOLATILE = ("time/", "tokens_per_second", "runtime", "per_second")
+
+
+def make_folder(folder, arch="qwen2", rows=24):
+    """`model/`, `problems.jsonl` (problem, answer) and `traces.jsonl` (messages) in `folder`."""
+    make_tokenizer(folder / "model", pad=None)
+    make_model(folder / "model", arch=arch)
+    rng = random.Random(0)
+    with (folder / "problems.jsonl").open("w") as problems, (folder / "traces.jsonl").open("w") as traces:
+        for i in range(rows):
+            a, b = rng.randint(1, 99), rng.randint(1, 99)
+            problems.write(json.dumps({"problem": f"What is {a}+{b}?" + " Hm." * (i % 3), "answer": str(a + b)}) + "\n")
+            answer = f"<think>\n{a}+{b}={a + b}{' yes' * (i % 5)}\n</think>\n<answer>\n{a + b}\n</answer>"
+            turns = [{"role": "user", "content": f"{a}+{b}?"}, {"role": "assistant", "content": answer}]
+            traces.write(json.dumps({"messages": turns}) + "\n")
+    return folder
+
+
+def arguments(folder, task, out, **options):
+    """The command line of a run of a few steps; a random model's completions differ in `tests/training/odd.py`."""
+    data = {"sft": "traces.jsonl", "grpo": "problems.jsonl"}[task]
+    settings = {
+        "model_name_or_path": folder / "model",
+        "dataset_name": folder / data,
+        "output_dir": out,
+        "learning_rate": 1e-3,
+        "per_device_train_batch_size": 8,
+        "max_steps": 4,
+        "save_steps": 2,
+        "gradient_checkpointing": "false",
+        "use_cpu": "true",
+        "seed": 7,
+    }
+    if task == "grpo":
+        settings |= {
+            "dataset_prompt_column": "problem",
+            "num_generations": 4,
+            "max_completion_length": 10,
+            "reward_funcs": "odd_rewards:vowels",
+        }
+    settings |= options
+    words = []
+    for name, value in settings.items():
+        words += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return words
+
+
+def launch(task, argv, processes=1, check=True, env=None):
+    """Runs an entry script in a subprocess, under torchrun if there are several processes."""
+    script = str(ROOT / "src/open_r1" / f"{task}.py")
+    command = [sys.executable, script]
+    if processes > 1:
+        port = str(_free_port())
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc_per_node",
+            str(processes),
+            "--master_port",
+            port,
+        ]
+        command.append(script)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1", **(env or {})}
+    done = subprocess.run([*command, *argv], env=environment, capture_output=True, text=True, timeout=300)
+    if check:
+        assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def metrics(out):
+    """Metrics lines without what depends on the clock."""
+    lines = [json.loads(line) for line in (Path(out) / "run/metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not any(word in k for word in VOLATILE)} for line in lines]
+
+
+def weights(folder):
+    """Tensors of a saved model."""
+    return load_file(Path(folder) / "model.safetensors")
+
+
+def assert_same_weights(one, two, atol=0.0):
+    first, second = weights(one), weights(two)
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        torch.testing.assert_close(tensor, second[name], rtol=0, atol=atol)
+
+
+def _free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]

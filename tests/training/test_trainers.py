@@ -1,0 +1,234 @@
+"""Invariants 2, 4, 5 and 7 of the design, on whole runs."""
+
+import shutil
+
+import pytest
+import torch
+from runs import arguments, assert_same_weights, launch, make_folder, metrics, weights
+
+from open_r1 import grpo, sft
+from open_r1.errors import UserError
+from open_r1.report.recorder import read_rollouts
+from open_r1.training.trainer import PackedTrainer
+
+MAIN = {"sft": sft.main, "grpo": grpo.main}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_folder(tmp_path_factory.mktemp("toy"))
+
+
+def run(folder, task, out, **options):
+    MAIN[task](arguments(folder, task, out, **options))
+    return metrics(out)
+
+
+def close(one, two, names, rel):
+    assert len(one) == len(two)
+    for a, b in zip(one, two, strict=True):
+        for name in names:
+            assert (name in a) == (name in b)
+            if name in a:
+                assert a[name] == pytest.approx(b[name], rel=rel, abs=1e-6), (a["step"], name)
+
+
+GRPO_VARIANTS = [
+    {"loss_type": "grpo"},
+    {"loss_type": "bnpo", "importance_sampling_level": "sequence"},
+    {"loss_type": "dr_grpo", "scale_rewards": "batch", "mask_truncated_completions": "true"},
+    {"loss_type": "dapo", "num_iterations": 2, "beta": 0.1, "epsilon_high": 0.3},
+]
+
+
+@pytest.mark.parametrize("options", GRPO_VARIANTS, ids=lambda o: o["loss_type"])
+def test_the_token_budget_of_a_micro_batch_changes_nothing_grpo(folder, tmp_path, options):
+    one = run(folder, "grpo", tmp_path / "one", max_tokens_per_microbatch=100_000, **options)
+    many = run(folder, "grpo", tmp_path / "many", max_tokens_per_microbatch=30, **options)
+    close(one, many, ["loss", "grad_norm", "reward", "entropy", "kl"], rel=2e-3)
+    assert any(line["grad_norm"] > 0 for line in one)
+    assert_same_weights(tmp_path / "one", tmp_path / "many", atol=2e-4)
+
+
+@pytest.mark.parametrize("packing", ["false", "true"])
+def test_accumulation_and_budget_change_nothing_sft(folder, tmp_path, packing):
+    options = {"packing": packing, "max_length": 128}
+    one = run(folder, "sft", tmp_path / "one", **options, per_device_train_batch_size=4)
+    many = run(
+        folder,
+        "sft",
+        tmp_path / "many",
+        **options,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=4,
+        max_tokens_per_microbatch=50,
+    )
+    close(one, many, ["loss", "grad_norm"], rel=1e-4)
+    assert one[0]["loss"] > one[-1]["loss"]
+    assert_same_weights(tmp_path / "one", tmp_path / "many", atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("sft", {"packing": "true", "max_length": 128, "per_device_train_batch_size": 2}),
+        ("grpo", {"reward_funcs": "odd_rewards:some_equal"}),
+    ],
+)
+def test_two_processes_do_what_one_does(folder, tmp_path, task, options):
+    """The last SFT batch of an epoch is not full, and one rank may have no group with signal."""
+    half = arguments(folder, task, tmp_path / "two", **options)
+    launch(task, half, processes=2)
+    size = options.get("per_device_train_batch_size", 8)
+    one = run(folder, task, tmp_path / "one", **{**options, "per_device_train_batch_size": 2 * size})
+    close(one, metrics(tmp_path / "two"), ["loss", "grad_norm", "reward", "reward_std", "entropy"], rel=2e-3)
+    assert_same_weights(tmp_path / "one", tmp_path / "two", atol=2e-4)
+    if task == "grpo":
+        first, second = (read_rollouts(tmp_path / name / "run", 1).to_pylist() for name in ("one", "two"))
+        key = "completion"
+        assert sorted(r[key] for r in first) == sorted(r[key] for r in second)
+
+
+def test_groups_without_signal_can_be_left_out(folder, tmp_path, monkeypatch):
+    options = {"reward_funcs": "odd_rewards:some_equal", "save_strategy": "no", "max_tokens_per_microbatch": 200}
+    skipped = run(folder, "grpo", tmp_path / "skipped", **options)
+    assert any(0 < line["frac_reward_zero_std"] < 1 for line in skipped)
+    monkeypatch.setattr("open_r1.training.grpo.carries_signal", lambda rollouts, i, group_size: True)
+    whole = run(folder, "grpo", tmp_path / "whole", **options)
+    close(skipped, whole, ["loss", "grad_norm", "reward"], rel=1e-3)
+    assert_same_weights(tmp_path / "skipped", tmp_path / "whole", atol=1e-5)
+
+
+def test_truncated_completions_that_are_masked_teach_nothing(folder, tmp_path):
+    """Two tokens are too few for this random model to stop, so every completion is masked and nothing moves."""
+    options = {"save_strategy": "no", "max_completion_length": 2, "max_steps": 2}
+    masked = run(folder, "grpo", tmp_path / "masked", mask_truncated_completions="true", **options)
+    cut = [line["completions/clipped_ratio"] for line in masked]
+    assert cut == [1.0, 1.0]
+    assert [line["grad_norm"] for line in masked] == [0, 0]
+    assert_same_weights(tmp_path / "masked", folder / "model")
+    learned = run(folder, "grpo", tmp_path / "learned", **options)
+    assert all(line["grad_norm"] > 0 for line in learned)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"steps_per_generation": 2, "num_iterations": 2, "max_steps": 7, "save_steps": 3}]
+)
+def test_a_run_killed_at_any_moment_continues_exactly_grpo(folder, tmp_path, options, monkeypatch):
+    monkeypatch.setenv("KILL_AT", str(tmp_path / "countdown"))
+    options = {"max_steps": 5, **options, "reward_funcs": "odd_rewards:deadly"}
+    (tmp_path / "countdown").write_text("-1")
+    whole = run(folder, "grpo", tmp_path / "whole", **options)
+    killed_at = 1 if "num_iterations" in options else 3
+    (tmp_path / "countdown").write_text(str(killed_at))
+    argv = arguments(folder, "grpo", tmp_path / "killed", **options)
+    assert launch("grpo", argv, check=False).returncode == -9
+    before = metrics(tmp_path / "killed")
+    assert 0 < len(before) < len(whole)
+    assert metrics_after_resume(folder, tmp_path / "killed", options) == whole
+    assert_same_weights(tmp_path / "whole", tmp_path / "killed")
+    assert read_rollouts(tmp_path / "killed/run").equals(read_rollouts(tmp_path / "whole/run"))
+
+
+def metrics_after_resume(folder, out, options):
+    return run(folder, "grpo", out, **options)
+
+
+def test_an_sft_run_killed_inside_an_epoch_or_a_checkpoint_continues_exactly(folder, tmp_path, monkeypatch):
+    options = {"num_train_epochs": 2, "max_steps": -1, "packing": "true", "max_length": 96, "save_steps": 3}
+    options["per_device_train_batch_size"] = 3
+    whole = run(folder, "sft", tmp_path / "whole", **options)
+    assert len(whole) > 6
+
+    class Killed(BaseException):
+        pass
+
+    save = PackedTrainer._save_optimizer_and_scheduler
+
+    def die_at_the_second(self, output_dir):
+        if self.state.global_step == 6:
+            raise Killed
+        save(self, output_dir)
+
+    monkeypatch.setattr(PackedTrainer, "_save_optimizer_and_scheduler", die_at_the_second)
+    with pytest.raises(Killed):
+        run(folder, "sft", tmp_path / "killed", **options)
+    monkeypatch.undo()
+    assert not (tmp_path / "killed/checkpoint-6").exists()
+    assert run(folder, "sft", tmp_path / "killed", **options) == whole
+    assert_same_weights(tmp_path / "whole", tmp_path / "killed")
+    assert not list((tmp_path / "killed").glob("*staging*"))
+
+
+def test_a_finished_run_is_not_trained_again_and_old_checkpoints_go(folder, tmp_path):
+    first = run(folder, "sft", tmp_path / "out", save_total_limit=1, save_steps=1)
+    before = weights(tmp_path / "out")
+    assert [p.name for p in tmp_path.glob("out/checkpoint-*")] == ["checkpoint-4"]
+    assert run(folder, "sft", tmp_path / "out", save_total_limit=1, save_steps=1) == first
+    torch.testing.assert_close(weights(tmp_path / "out"), before, rtol=0, atol=0)
+
+
+def test_evaluation_during_training(folder, tmp_path):
+    shutil.copy(folder / "traces.jsonl", tmp_path / "traces.jsonl")
+    options = {"eval_strategy": "steps", "eval_steps": 2, "dataset_test_split": "train[:6]", "save_strategy": "no"}
+    lines = run(folder, "sft", tmp_path / "sft", **options)
+    losses = [line["eval_loss"] for line in lines if "eval_loss" in line]
+    assert len(losses) == 2
+    assert losses[1] < losses[0]
+    lines = run(folder, "grpo", tmp_path / "grpo", num_generations_eval=2, **options)
+    assert all(0 <= line["eval_reward"] <= 1 for line in lines if "eval_reward" in line)
+    assert sum("eval_reward" in line for line in lines) == 2
+
+
+@pytest.mark.parametrize("task", ["sft", "grpo"])
+def test_lora_trains_adapters_only(folder, tmp_path, task):
+    pytest.importorskip("peft")
+    options = {"use_peft": "true", "lora_r": 4, "gradient_checkpointing": "true"}
+    if task == "grpo":
+        options["beta"] = 0.1
+    lines = run(folder, task, tmp_path / "out", **options)
+    assert all(line["grad_norm"] > 0 for line in lines)
+    assert (tmp_path / "out/adapter_model.safetensors").exists()
+    assert not (tmp_path / "out/model.safetensors").exists()
+    if task == "grpo":
+        assert lines[0]["kl"] == pytest.approx(0, abs=1e-5)
+        assert lines[-1]["kl"] > 0
+
+
+def test_bfloat16_keeps_float32_master_weights(folder, tmp_path):
+    """A step of 1e-6 would vanish in bfloat16 weights."""
+    run(folder, "sft", tmp_path / "out", dtype="bfloat16", learning_rate=1e-6, lr_scheduler_type="constant")
+    before, after = weights(folder / "model"), weights(tmp_path / "out/checkpoint-4")
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert after[name].dtype == torch.float32
+    assert (after[name] != before[name]).float().mean() > 0.9
+    assert weights(tmp_path / "out")[name].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_generations": 3}, r"num_generations is 3.* 8 completions"),
+        ({"top_p": 0.9}, "top_p is 0.9"),
+        ({"per_device_train_batch_size": 128}, "24 prompts.* takes 32"),
+        ({"reward_weights": ["1.0", "2.0"]}, "reward_weights has 2 values for 1"),
+        ({"reward_funcs": "acuracy"}, "did you mean 'accuracy'"),
+        ({"model_name_or_path": "/nowhere/model"}, "/nowhere/model"),
+        ({"max_completion_length": 511}, "max_completion_length is 511.*512"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_in_a_sentence(folder, tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        run(folder, "grpo", tmp_path / "out", **options)
+
+
+def test_the_saved_model_is_a_plain_hugging_face_folder(folder, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    run(folder, "sft", tmp_path / "out", save_strategy="no")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.config._attn_implementation == "sdpa"
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer.pad_token == AutoTokenizer.from_pretrained(folder / "model").pad_token
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in torch.tensor(model.generation_config.eos_token_id)
+    assert (tmp_path / "out/README.md").read_text().startswith("---")
