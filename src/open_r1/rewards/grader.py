@@ -77,14 +77,15 @@ class Grader:
         """Ends the workers."""
         self.pool.close()
 
-    def _start(self, completion: str, gold: str) -> Verdict | tuple[str, Future]:
+    def _start(self, completion: str, gold: str) -> Verdict | tuple[str | None, Future]:
         gold_answer = _extract_gold(gold)
         problem = self._problem(gold_answer)
         if problem:
             return Verdict(None, None, problem)
         answer = answers.extract_answer(completion)
         if answer is None:
-            return Verdict(False, None, "the completion gives no answer")
+            nothing = Verdict(False, None, "the completion gives no answer")
+            return nothing if fastpath.is_plain(gold_answer) else (None, self._ask(gold=gold_answer))
         settled = fastpath.settle(answer, gold_answer)
         if settled is not None:
             return Verdict(settled, answer, "compared as text or number")
@@ -101,12 +102,14 @@ class Grader:
             return f"the gold answer has {len(gold_answer)} characters, more than {self.max_answer}"
         return None
 
-    def _verdict(self, answer: str, future: "Future[Reply]") -> Verdict:
+    def _verdict(self, answer: str | None, future: "Future[Reply]") -> Verdict:
         reply = future.result()
         if reply.limit:
             return Verdict(None, answer, self._limit("comparing the answer", reply))
-        if reply.value is None:
+        if reply.value is None or (answer is None and not reply.value):
             return Verdict(None, answer, "the gold answer cannot be read")
+        if answer is None:
+            return Verdict(False, None, "the completion gives no answer")
         return Verdict(reply.value, answer, "compared with math-verify")
 
     def _limit(self, what: str, reply: Reply) -> str:

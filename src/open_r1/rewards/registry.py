@@ -4,10 +4,12 @@ import difflib
 import importlib
 import sys
 from collections.abc import Callable
+from functools import partial, update_wrapper
 from pathlib import Path
 from typing import Any
 
 from open_r1.errors import UserError
+from open_r1.rewards.options import option
 
 RewardFunc = Callable[..., list[float | None]]
 
@@ -16,15 +18,69 @@ def _module(name: str) -> Any:
     return importlib.import_module(f"open_r1.rewards.{name}")
 
 
+def _cosine(args: Any) -> RewardFunc:
+    return _module("length").get_cosine_scaled_reward(
+        min_value_wrong=option(args, "cosine_min_value_wrong"),
+        max_value_wrong=option(args, "cosine_max_value_wrong"),
+        min_value_correct=option(args, "cosine_min_value_correct"),
+        max_value_correct=option(args, "cosine_max_value_correct"),
+        max_len=option(args, "cosine_max_len"),
+    )
+
+
+def _repetition(args: Any) -> RewardFunc:
+    return _module("repetition").get_repetition_penalty_reward(
+        ngram_size=option(args, "repetition_n_grams"),
+        max_penalty=option(args, "repetition_max_penalty"),
+        language=option(args, "repetition_language"),
+    )
+
+
+def _overlong(args: Any) -> RewardFunc:
+    return _module("length").get_soft_overlong_punishment(
+        max_completion_len=option(args, "max_completion_len"), soft_punish_cache=option(args, "soft_punish_cache")
+    )
+
+
+def _code(name: str, **renamed: str) -> Callable[[Any], RewardFunc]:
+    """Builder of a code reward: keyword of the function to field of the arguments."""
+
+    def build(args: Any) -> RewardFunc:
+        function = getattr(_module("code.rewards"), name)
+        options = {keyword: option(args, field) for keyword, field in renamed.items()}
+        options["num_parallel"] = option(args, "parallel_code_exec_per_proc")
+        return update_wrapper(partial(function, **options), function)
+
+    return build
+
+
+_LIMITS = {"time_limit": "code_time_limit", "memory_limit": "code_memory_limit"}
+_PROVIDER = {"provider": "code_provider", "e2b_router_url": "e2b_router_url"}
+
 REGISTRY: dict[str, Callable[[Any], RewardFunc]] = {
     "accuracy": lambda args: _module("accuracy").accuracy_reward,
     "format": lambda args: _module("format").format_reward,
     "format_lenient": lambda args: _module("format").format_lenient_reward,
     "tag_count": lambda args: _module("tag_count").tag_count_reward,
+    "reasoning_steps": lambda args: _module("reasoning_steps").reasoning_steps_reward,
+    "length": lambda args: _module("length").len_reward,
+    "cosine": _cosine,
+    "repetition_penalty": _repetition,
+    "soft_overlong_punishment": _overlong,
+    "code": _code("code_reward", **_PROVIDER, **_LIMITS),
+    "binary_code": _code("binary_code_reward", **_PROVIDER, **_LIMITS),
+    "cf_code": _code(
+        "cf_code_reward",
+        **_PROVIDER,
+        test_batch_size="code_eval_test_batch_size",
+        scoring_mode="code_eval_scoring_mode",
+    ),
+    "ioi_code": _code("ioi_code_reward", provider="ioi_provider", test_batch_size="code_eval_test_batch_size"),
+    "code_format": lambda args: _module("code.rewards").get_code_format_reward(option(args, "code_language")),
 }
 """Name to a function of the script arguments that returns the reward function."""
 
-BEST = {"accuracy": 1.0, "format": 1.0, "format_lenient": 1.0, "tag_count": 1.0}
+BEST = {"accuracy": 1.0, "format": 1.0, "format_lenient": 1.0, "tag_count": 1.0, "reasoning_steps": 1.0}
 """What `gold_completion` must be given by a reward; rewards that are not here have no fixed maximum."""
 
 

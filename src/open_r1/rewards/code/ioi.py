@@ -1,0 +1,71 @@
+"""Subtasks of the International Olympiad in Informatics: a C++ function linked with the problem's grader."""
+
+from typing import Any
+
+from open_r1.errors import UserError
+from open_r1.rewards.code.judge import Case, judge
+from open_r1.rewards.code.programs import Program
+from open_r1.rewards.code.providers import LocalProvider, PistonProvider
+from open_r1.rewards.code.sandbox import Limits
+
+
+def score_subtask(problem: dict[str, Any], source: str, *, provider: str, batch_size: int = 1) -> float | None:
+    """Lowest score of the subtask's tests, each 0.0 to 1.0; None without tests, 0.0 without a program."""
+    cases = problem.get("test_cases")
+    if not cases:
+        return None
+    if isinstance(cases, dict):
+        cases = [cases[name] for name in problem["test_names"]]
+    tests = [Case(*case) if isinstance(case, (list, tuple)) else Case(case["input"], case["output"]) for case in cases]
+    if not source:
+        return 0.0
+    if provider == "piston":
+        return _with_piston(problem, source, tests)
+    if provider != "local":
+        raise UserError(f"ioi_provider is {provider!r}: it must be 'local' or 'piston'.")
+    names = [name for name, text in problem.get("grader_files") or [] if text]
+    if any("manager" in name for name in names) or any("checker" in name for name in names):
+        raise UserError(
+            f"ioi_code: problem {problem['id']!r} has a manager or a checker of its own, which only Piston with the "
+            "cms_ioi package runs: set ioi_provider: piston."
+        )
+    limits = Limits(float(problem.get("time_limit") or 5.0), _megabytes(problem.get("memory_limit")))
+    files = {name: text for name, text in problem.get("grader_files") or [] if text}
+    files[f"{str(problem['id']).lower()}.cpp"] = source
+    result = judge(LocalProvider(), Program("cpp", files), tests, limits, stop_at_failure=True, batch_size=batch_size)
+    return float(result.compiled and result.passed == result.total)
+
+
+def _megabytes(memory_limit: Any) -> int:
+    """Datasets give bytes or megabytes."""
+    limit = int(memory_limit or 512)
+    return limit >> 20 if limit >= 1 << 20 else limit
+
+
+def _with_piston(problem: dict[str, Any], source: str, tests: list[Case]) -> float:
+    piston = PistonProvider()
+    seconds = float(problem.get("time_limit") or 5.0)
+    lowest = 1.0
+    for test in tests:
+        files = {
+            f"graders/{str(problem['id']).lower()}.cpp": source,
+            "input.txt": test.input,
+            "correct_output.txt": test.output,
+            **{name: text for name, text in problem.get("grader_files") or [] if text},
+        }
+        reply = piston.execute(
+            {
+                "language": "cms_ioi",
+                "version": "*",
+                "files": [{"name": name, "content": text} for name, text in files.items() if text],
+                "run_timeout": round((seconds + 3) * 1000),
+                "run_memory_limit": problem.get("memory_limit"),
+            }
+        )
+        if reply.get("compile", {}).get("code"):
+            return 0.0
+        printed = reply["run"].get("stdout", "").split()
+        lowest = min(lowest, float(printed[0]) if printed else 0.0)
+        if lowest == 0.0:
+            break
+    return round(lowest, int(problem.get("score_precision", 2)))

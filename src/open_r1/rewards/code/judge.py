@@ -1,0 +1,130 @@
+"""Counts the test cases that a program passes. Expected outputs never enter the sandbox."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from open_r1.errors import UserError
+from open_r1.rewards.code.programs import Program, program
+from open_r1.rewards.code.providers import CompileError, Provider
+from open_r1.rewards.code.sandbox import Limits
+
+MAX_TIMEOUTS = 3
+ScoringMode = Literal["pass_fail", "partial", "weighted_sum"]
+Check = Callable[[str, str, str], bool]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What goes in, and what should come out."""
+
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """Passed and given test cases; `compiled` is False for a program that does not build."""
+
+    passed: int
+    total: int
+    compiled: bool = True
+
+
+def tests_of(cases: Any) -> list[Case]:
+    """Test cases of a dataset: a list of `{"input", "output"}`, or a dictionary of two lists."""
+    if not cases:
+        return []
+    if isinstance(cases, dict):
+        cases = [
+            {"input": i, "output": o} for i, o in zip(cases.get("input", []), cases.get("output", []), strict=True)
+        ]
+    try:
+        return [Case(str(case["input"]), str(case["output"])) for case in cases]
+    except (KeyError, TypeError):
+        raise UserError(
+            f"code rewards: a test case is {str(cases[0])[:80]!r}: it must have 'input' and 'output'."
+        ) from None
+
+
+def same_output(output: str, expected: str) -> bool:
+    """Equal line by line, but for white space at the ends of lines and of the text."""
+    return _lines(output) == _lines(expected)
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.strip().splitlines()]
+
+
+def judge(
+    provider: Provider,
+    submission: Program,
+    tests: list[Case],
+    limits: Limits,
+    *,
+    stop_at_failure: bool = False,
+    batch_size: int = 1,
+    check: Check | None = None,
+) -> Result:
+    """Runs `submission` on every test, `batch_size` at once.
+
+    Stops after a batch with a failure if `stop_at_failure`; a program that ran out of time on three tests fails the
+    others unseen. `check(input, expected, output)` replaces the comparison of lines.
+    """
+    passed = timeouts = 0
+    longest = max((len(test.output) for test in tests), default=0)
+    limits = replace(limits, output_bytes=max(limits.output_bytes, 2 * longest + 65_536))
+    batch_size = batch_size if batch_size > 0 else len(tests)
+    try:
+        with provider.open(submission, limits) as run, ThreadPoolExecutor(batch_size) as threads:
+            for start in range(0, len(tests), batch_size):
+                batch = tests[start : start + batch_size]
+                good = 0
+                for test, outcome in zip(batch, threads.map(lambda test: run(test.input), batch), strict=True):
+                    timeouts += outcome.status == "time"
+                    if outcome.status == "ok":
+                        same = check(test.input, test.output, outcome.stdout) if check else None
+                        good += same_output(outcome.stdout, test.output) if same is None else same
+                passed += good
+                if timeouts >= MAX_TIMEOUTS or (stop_at_failure and good < len(batch)):
+                    break
+    except CompileError:
+        return Result(0, len(tests), compiled=False)
+    return Result(passed, len(tests))
+
+
+def scored(result: Result, mode: ScoringMode) -> float:
+    """`pass_fail`: 1 if all tests pass; `partial`: their share; `weighted_sum`: the first plus 0.1 of the second."""
+    all_passed = float(result.passed == result.total)
+    share = result.passed / result.total
+    if mode == "pass_fail":
+        return all_passed
+    if mode == "partial":
+        return share
+    if mode == "weighted_sum":
+        return all_passed + 0.1 * share
+    raise UserError(f"code_eval_scoring_mode is {mode!r}: it must be 'pass_fail', 'partial' or 'weighted_sum'.")
+
+
+def python_checker(provider: Provider, source: str, limits: Limits) -> Check:
+    """A check by a dataset's own Python program, which gets the names of three files (input, expected output, output)
+    and prints 1 for a right one. It runs in the sandbox too."""
+    wrapper = (
+        "import runpy, sys\n"
+        "parts = sys.stdin.buffer.read()\n"
+        "for name in ('input.txt', 'expected.txt', 'output.txt'):\n"
+        "    size, _, parts = parts.partition(b'\\n')\n"
+        "    open(name, 'wb').write(parts[:int(size)])\n"
+        "    parts = parts[int(size):]\n"
+        "sys.argv = ['checker.py', 'input.txt', 'expected.txt', 'output.txt']\n"
+        f"exec(compile({source!r}, 'checker.py', 'exec'), {{'__name__': '__main__'}})\n"
+    )
+    checker = program(wrapper, "python")
+
+    def check(stdin: str, expected: str, output: str) -> bool:
+        framed = "".join(f"{len(part.encode(errors='replace'))}\n{part}" for part in (stdin, expected, output))
+        with provider.open(checker, limits) as run:
+            return run(framed).stdout.strip().lower() in ("1", "1.0", "true")
+
+    return check

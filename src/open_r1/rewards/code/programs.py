@@ -1,0 +1,42 @@
+"""Programs in completions, and how each language is built and run."""
+
+import re
+from dataclasses import dataclass
+
+_FENCES = {"python": r"python3?|py", "cpp": r"cpp|c\+\+|cc|cpp17", "c++": r"cpp|c\+\+|cc|cpp17"}
+
+COMPILE = {"cpp": ["g++", "-O2", "-std=c++17", "-I{code}", "-o", "{code}/program"]}
+MAIN = {"python": "main.py", "cpp": "main.cpp"}
+
+
+@dataclass(frozen=True)
+class Program:
+    """Source files by name; `main` is the one that is run (Python). All `.cpp` files are compiled together."""
+
+    language: str
+    files: dict[str, str]
+
+
+def extract_code(completion: str, language: str = "python") -> str:
+    """The last fenced block of `language` behind the reasoning, "" if there is none."""
+    fence = _FENCES.get(language, re.escape(language))
+    blocks = re.findall(rf"```(?:{fence})[ \t]*\n(.*?)```", completion.rpartition("</think>")[2], re.DOTALL)
+    return blocks[-1] if blocks else ""
+
+
+def program(source: str, language: str) -> Program:
+    """A program of one file."""
+    language = "cpp" if language == "c++" else language
+    return Program(language, {MAIN.get(language, "main.txt"): source})
+
+
+def with_includes(source: str, problem_id: str) -> str:
+    """C++ of an IOI answer with the headers that it may have left out: the standard ones, and the problem's."""
+    if not source:
+        return ""
+    head = [] if "bits/stdc++.h" in source else ["#include <bits/stdc++.h>"]
+    if f'"{problem_id}.h"' not in source:
+        head.append(f'#include "{problem_id}.h"')
+    if "using namespace std;" not in source:
+        head.append("using namespace std;")
+    return "\n".join([*head, source])

@@ -1,0 +1,208 @@
+"""Where programs run: a sandbox on this machine, Piston servers, or E2B. All look alike from outside."""
+
+import itertools
+import json
+import os
+import shutil
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from open_r1.errors import UserError
+from open_r1.rewards.code import sandbox
+from open_r1.rewards.code.programs import COMPILE, MAIN, Program
+from open_r1.rewards.code.sandbox import Limits, Outcome
+
+Run = Callable[[str], Outcome]
+
+
+class CompileError(Exception):
+    """The program does not compile."""
+
+
+class Provider(Protocol):
+    """Runs programs."""
+
+    def open(self, program: Program, limits: Limits) -> AbstractContextManager[Run]:
+        """A function from stdin to outcome, valid inside the context. Raises `CompileError`."""
+        ...
+
+
+class LocalProvider:
+    """The sandbox of this machine."""
+
+    @contextmanager
+    def open(self, program: Program, limits: Limits) -> Iterator[Run]:
+        if program.language not in MAIN:
+            raise UserError(
+                f"code rewards: language {program.language!r} is not one of {', '.join(MAIN)} that run locally; "
+                "set code_provider: piston for others."
+            )
+        with tempfile.TemporaryDirectory(prefix="program-") as name:
+            folder = Path(name)
+            folder.chmod(0o755)
+            for file_name, text in program.files.items():
+                path = folder / Path(file_name).name
+                path.write_text(text, errors="replace")
+                path.chmod(0o644)
+            if program.language == "cpp":
+                _compile(folder)
+                command = ["{code}/program"]
+            else:
+                command = [sandbox.python(), "{code}/" + MAIN[program.language]]
+            yield lambda stdin: sandbox.run(command, folder, stdin=stdin, limits=limits)
+
+
+def _compile(folder: Path) -> None:
+    if shutil.which("g++") is None:
+        raise UserError("code rewards: a C++ program needs g++ on this machine, or code_provider: piston.")
+    folder.chmod(0o777)
+    sources = [f"{{code}}/{path.name}" for path in sorted(folder.glob("*.cpp"))]
+    limits = Limits(seconds=30, memory_mb=4096)
+    outcome = sandbox.run([*COMPILE["cpp"], *sources], folder, limits=limits, writable=True)
+    folder.chmod(0o755)
+    if outcome.status != "ok":
+        raise CompileError(outcome.status)
+
+
+class PistonProvider:
+    """Piston servers (github.com/engineer-man/piston), used in turn; `PISTON_ENDPOINTS` lists them, with commas."""
+
+    def __init__(self, endpoints: list[str] | None = None) -> None:
+        endpoints = endpoints or [e for e in os.environ.get("PISTON_ENDPOINTS", "").split(",") if e]
+        if not endpoints:
+            raise UserError(
+                "PISTON_ENDPOINTS is not set: give the addresses of Piston servers, separated by commas "
+                "(http://host:2000/api/v2), or set the provider to 'local'."
+            )
+        self._endpoints = itertools.cycle([endpoint.rstrip("/") for endpoint in endpoints])
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def open(self, program: Program, limits: Limits) -> Iterator[Run]:
+        yield lambda stdin: self._run(program, limits, stdin)
+
+    def _run(self, program: Program, limits: Limits, stdin: str) -> Outcome:
+        reply = self.execute(
+            {
+                "language": "c++" if program.language == "cpp" else program.language,
+                "version": "*",
+                "files": [{"name": name, "content": text} for name, text in program.files.items()],
+                "stdin": stdin,
+                "run_timeout": round(limits.seconds * 1000),
+                "run_memory_limit": limits.memory_mb << 20,
+            }
+        )
+        if reply.get("compile", {}).get("code"):
+            raise CompileError(reply["compile"].get("stderr", ""))
+        result = reply["run"]
+        status: sandbox.Status = "ok" if result.get("code") == 0 else "error"
+        if result.get("signal") == "SIGKILL":
+            status = "time"
+        return Outcome(status, result.get("stdout", ""), result.get("code"))
+
+    def execute(self, request: dict, attempts: int = 4) -> dict:
+        """Sends a request to the next server; other servers are tried when one fails."""
+        for attempt in range(attempts):
+            with self._lock:
+                endpoint = next(self._endpoints)
+            try:
+                reply = _post(f"{endpoint}/execute", request)
+                if "Resource temporarily unavailable" in str(reply.get("run", {}).get("stderr", "")):
+                    raise urllib.error.URLError("the server is overloaded")
+                if "message" in reply:
+                    raise UserError(f"code rewards: Piston at {endpoint} says: {reply['message']}")
+                return reply
+            except (urllib.error.URLError, TimeoutError, json.JSONDecodeError) as error:
+                if attempt == attempts - 1:
+                    raise UserError(f"code rewards: no answer from Piston at {endpoint}: {error}.") from error
+                time.sleep(0.2 * 2**attempt)
+        raise AssertionError("unreachable")
+
+
+_E2B_SCRIPT = """
+import json, os, subprocess, tempfile
+os.chdir(tempfile.mkdtemp())
+for name, text in {files}.items():
+    open(name, "w").write(text)
+reply = {{"status": "ok", "stdout": "", "code": None}}
+try:
+    for command, limit in {commands}:
+        last = subprocess.run(command, input={stdin}, text=True, capture_output=True, timeout=limit)
+        reply.update(stdout=last.stdout[:{cap}], code=last.returncode)
+        if last.returncode:
+            reply["status"] = "compile" if command[0] == "g++" else "error"
+            break
+except subprocess.TimeoutExpired:
+    reply["status"] = "time"
+print(json.dumps(reply))
+"""
+
+
+class E2BProvider:
+    """E2B cloud sandboxes: through a router (`e2b_router_url`, host:port), or its SDK and `E2B_API_KEY`."""
+
+    def __init__(self, router_url: str | None = None) -> None:
+        self.router_url = router_url
+        if router_url is None:
+            try:
+                import e2b_code_interpreter  # noqa: F401
+            except ImportError:
+                raise UserError(
+                    "code_provider is 'e2b', which needs e2b_router_url or the SDK: pip install e2b-code-interpreter."
+                ) from None
+
+    @contextmanager
+    def open(self, program: Program, limits: Limits) -> Iterator[Run]:
+        yield lambda stdin: self._run(program, limits, stdin)
+
+    def _run(self, program: Program, limits: Limits, stdin: str) -> Outcome:
+        commands: list[tuple[list[str], float]] = [(["python3", "main.py"], limits.seconds)]
+        if program.language == "cpp":
+            sources = [name for name in program.files if name.endswith(".cpp")]
+            commands = [(["g++", "-O2", "-std=c++17", *sources, "-o", "program"], 30), (["./program"], limits.seconds)]
+        script = _E2B_SCRIPT.format(
+            files=repr(program.files), commands=repr(commands), stdin=repr(stdin), cap=limits.output_bytes
+        )
+        reply = json.loads(self._execute(script, limits.seconds + 40).strip().splitlines()[-1])
+        if reply["status"] == "compile":
+            raise CompileError(reply["stdout"])
+        return Outcome(reply["status"], reply["stdout"], reply["code"])
+
+    def _execute(self, script: str, seconds: float) -> str:
+        if self.router_url is not None:
+            request = {"scripts": [script], "languages": ["python"], "timeout": seconds, "request_timeout": seconds}
+            try:
+                result = _post(f"http://{self.router_url.removeprefix('http://')}/execute_batch", request)[0]
+            except (urllib.error.URLError, TimeoutError, json.JSONDecodeError) as error:
+                raise UserError(f"code rewards: no answer from the E2B router {self.router_url}: {error}.") from error
+            if not result.get("execution"):
+                raise UserError(f"code rewards: the E2B router says: {result.get('exception_str')}")
+            return "".join(result["execution"]["logs"]["stdout"])
+        from e2b_code_interpreter import Sandbox
+
+        with Sandbox.create(timeout=int(seconds) + 30) as box:
+            return "".join(box.run_code(script, timeout=seconds).logs.stdout)
+
+
+def _post(url: str, body: dict) -> Any:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=120) as response:
+        return json.load(response)
+
+
+def get_provider(name: str, e2b_router_url: str | None = None) -> Provider:
+    """`local`, `piston` or `e2b`."""
+    if name == "local":
+        return LocalProvider()
+    if name == "piston":
+        return PistonProvider()
+    if name == "e2b":
+        return E2BProvider(e2b_router_url)
+    raise UserError(f"code_provider is {name!r}: it must be 'local', 'piston' or 'e2b'.")

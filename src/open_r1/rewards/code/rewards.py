@@ -1,0 +1,156 @@
+"""Rewards for programs, with open-r1's names and dataset columns."""
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from open_r1.errors import UserError
+from open_r1.rewards.code.ioi import score_subtask
+from open_r1.rewards.code.judge import ScoringMode, judge, python_checker, scored, tests_of
+from open_r1.rewards.code.programs import extract_code, program, with_includes
+from open_r1.rewards.code.providers import get_provider
+from open_r1.rewards.code.sandbox import Limits
+from open_r1.rewards.format import parse_format
+from open_r1.rewards.text import judged_texts, text_of
+
+NO_PROGRAM = -1.0
+NO_COMPILE = -0.1
+
+
+def code_reward(
+    completions: list,
+    verification_info: list | None = None,
+    *,
+    num_parallel: int = 2,
+    provider: str = "local",
+    e2b_router_url: str | None = None,
+    time_limit: float = 5.0,
+    memory_limit: int = 512,
+    stop_at_failure: bool = False,
+    **kwargs: Any,
+) -> list[float | None]:
+    """Share of test cases that the completion's program passes; None for rows without test cases.
+
+    `verification_info` holds `{"language": "python", "test_cases": [{"input", "output"}, ...]}` a row, or its JSON.
+    """
+    if verification_info is None:
+        raise UserError("code: the dataset has no column 'verification_info' (a language and its test_cases).")
+    runner = get_provider(provider, e2b_router_url)
+    limits = Limits(seconds=time_limit, memory_mb=memory_limit)
+
+    def one(row: int) -> float | None:
+        info = verification_info[row]
+        info = json.loads(info) if isinstance(info, str) else info or {}
+        tests = tests_of(info.get("test_cases"))
+        language = info.get("language") or "python"
+        source = extract_code(text_of(completions[row]), language)
+        if not tests:
+            return None
+        if not source:
+            return 0.0
+        result = judge(runner, program(source, language), tests, limits, stop_at_failure=stop_at_failure)
+        return result.passed / result.total
+
+    return _in_parallel(one, range(len(completions)), num_parallel)
+
+
+def binary_code_reward(completions: list, verification_info: list | None = None, **kwargs: Any) -> list[float | None]:
+    """1.0 if the program passes every test case, else 0.0; options are those of `code_reward`."""
+    shares = code_reward(completions, verification_info, **{**kwargs, "stop_at_failure": True})
+    return [None if share is None else float(share == 1.0) for share in shares]
+
+
+def cf_code_reward(
+    completions: list,
+    *,
+    test_batch_size: int = 1,
+    scoring_mode: ScoringMode = "weighted_sum",
+    num_parallel: int = 2,
+    provider: str = "local",
+    e2b_router_url: str | None = None,
+    default_language: str = "cpp",
+    **columns: Any,
+) -> list[float | None]:
+    """Codeforces problems, with the columns of open-r1/codeforces (`verifiable-prompts`): `official_tests`,
+    `generated_tests`, `time_limit` (s), `memory_limit` (MB), `language`, `generated_checker`, `input_mode`.
+
+    Scored by `scoring_mode`; -1.0 without a program, -0.1 if it does not compile, None without test cases.
+    """
+    if columns.get("official_tests") is None:
+        raise UserError("cf_code: the dataset has no column 'official_tests'.")
+    runner = get_provider(provider, e2b_router_url)
+
+    def one(row: int) -> float | None:
+        problem = _row(columns, row)
+        if problem.get("input_mode") == "file":
+            raise UserError("cf_code: a problem has input_mode 'file'; only 'stdio' runs here: filter those rows out.")
+        tests = tests_of(problem["official_tests"]) + tests_of(problem.get("generated_tests"))
+        if not tests:
+            return None
+        language = problem.get("language") or default_language
+        source = extract_code(text_of(completions[row]), language)
+        if not source:
+            return NO_PROGRAM
+        limits = Limits(float(problem.get("time_limit") or 5.0), int(problem.get("memory_limit") or 512))
+        checker = problem.get("generated_checker")
+        result = judge(
+            runner,
+            program(source, language),
+            tests,
+            limits,
+            stop_at_failure=scoring_mode == "pass_fail",
+            batch_size=test_batch_size,
+            check=python_checker(runner, checker, limits) if checker else None,
+        )
+        return scored(result, scoring_mode) if result.compiled else NO_COMPILE
+
+    return _in_parallel(one, range(len(completions)), num_parallel)
+
+
+def ioi_code_reward(
+    completions: list,
+    *,
+    test_batch_size: int = 1,
+    num_parallel: int = 2,
+    provider: str = "local",
+    **columns: Any,
+) -> list[float | None]:
+    """IOI subtasks in C++, with the columns of open-r1/ioi (`id`, `grader_files`, `test_names`, `test_cases`,
+    `time_limit`, `memory_limit`, `score_precision`): the lowest score of its tests, 0.0 to 1.0; None without tests."""
+    if columns.get("id") is None:
+        raise UserError("ioi_code: the dataset has no column 'id'.")
+
+    def one(row: int) -> float | None:
+        problem = _row(columns, row)
+        source = with_includes(extract_code(text_of(completions[row]), "cpp"), str(problem["id"]))
+        return score_subtask(problem, source, provider=provider, batch_size=test_batch_size)
+
+    return _in_parallel(one, range(len(completions)), num_parallel)
+
+
+def get_code_format_reward(language: str = "python") -> Callable[..., list[float]]:
+    """`format_reward` whose answer must hold a fenced block of the row's `language` column, else of `language`."""
+
+    def code_format_reward(
+        completions: list, prompts: list | None = None, language: list | str | None = language, **kwargs: Any
+    ) -> list[float]:
+        """1.0 for the R1 template with a program as its answer, else 0.0."""
+        texts = judged_texts(completions, prompts, kwargs.get("prefills"))
+        languages = language if isinstance(language, list) else [language] * len(texts)
+        blocks = [parse_format(text) for text in texts]
+        return [
+            float(block is not None and bool(extract_code(block[1], lang or "python").strip()))
+            for block, lang in zip(blocks, languages, strict=True)
+        ]
+
+    return code_format_reward
+
+
+def _row(columns: dict[str, Any], row: int) -> dict[str, Any]:
+    return {name: values[row] for name, values in columns.items() if isinstance(values, list)}
+
+
+def _in_parallel(one: Callable[[int], float | None], rows: Sequence[int], num_parallel: int) -> list[float | None]:
+    with ThreadPoolExecutor(max(1, num_parallel)) as threads:
+        return list(threads.map(one, rows))

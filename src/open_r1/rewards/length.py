@@ -1,0 +1,89 @@
+"""Rewards that weigh the length of a completion against its being right."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from open_r1.rewards.accuracy import golds_of, grade_rows
+from open_r1.rewards.grader import check_gold
+from open_r1.rewards.options import OptionError
+from open_r1.rewards.text import text_of
+
+
+def len_reward(
+    completions: list,
+    solution: list | None = None,
+    answer: list | None = None,
+    prompts: list | None = None,
+    **kwargs: Any,
+) -> list[float | None]:
+    """Length reward of Kimi k1.5 (arXiv 2501.12599, section 2.3.3), in characters.
+
+    λ = 0.5 - (length - shortest) / (longest - shortest) within the completions of one prompt (all rows if `prompts`
+    is not given); λ for right answers, min(0, λ) for wrong ones, 0 if all are equally long. A gold that cannot be
+    read counts as answered rightly, as in open-r1; an answer that hit a limit of the grader gets None.
+    """
+    verdicts = grade_rows(completions, solution, answer)
+    golds = golds_of(solution, answer, len(completions))
+    lengths = [len(text_of(completion)) for completion in completions]
+    groups: dict[str, list[int]] = defaultdict(list)
+    for row in range(len(completions)):
+        groups[repr(prompts[row]) if prompts is not None else ""].append(row)
+    rewards: list[float | None] = [None] * len(completions)
+    for rows in groups.values():
+        shortest = min(lengths[row] for row in rows)
+        spread = max(lengths[row] for row in rows) - shortest
+        for row in rows:
+            weight = 0.5 - (lengths[row] - shortest) / spread if spread else 0.0
+            correct = verdicts[row].correct if check_gold(golds[row]) is None else True
+            rewards[row] = None if correct is None else weight if correct else min(0.0, weight)
+    return rewards
+
+
+def get_cosine_scaled_reward(
+    min_value_wrong: float = -1.0,
+    max_value_wrong: float = -0.5,
+    min_value_correct: float = 0.5,
+    max_value_correct: float = 1.0,
+    max_len: int = 1000,
+) -> Callable[..., list[float | None]]:
+    """Cosine length scaling (Demystifying Long CoT, arXiv 2502.03373, section 4.1), in characters.
+
+    Right answers fall from `max_value_correct` to `min_value_correct` as the length goes from 0 to `max_len`; wrong
+    ones go from `min_value_wrong` to `max_value_wrong`. Longer completions count as `max_len`.
+    """
+    if max_len <= 0:
+        raise OptionError(f"cosine_max_len is {max_len}: it must be above 0.")
+
+    def cosine_scaled_reward(
+        completions: list, solution: list | None = None, answer: list | None = None, **kwargs: Any
+    ) -> list[float | None]:
+        """Right or wrong, scaled by length."""
+        rewards: list[float | None] = []
+        verdicts = grade_rows(completions, solution, answer)
+        for completion, verdict in zip(completions, verdicts, strict=True):
+            progress = min(1.0, len(text_of(completion)) / max_len)
+            ends = (max_value_correct, min_value_correct) if verdict.correct else (min_value_wrong, max_value_wrong)
+            value = ends[1] + 0.5 * (ends[0] - ends[1]) * (1.0 + math.cos(progress * math.pi))
+            rewards.append(None if verdict.correct is None else value)
+        return rewards
+
+    return cosine_scaled_reward
+
+
+def get_soft_overlong_punishment(max_completion_len: int, soft_punish_cache: int) -> Callable[..., list[float]]:
+    """Soft overlong punishment (DAPO, arXiv 2503.14476, equation 13), in tokens: 0 up to `max_completion_len` minus
+    `soft_punish_cache`, falling linearly to -1 at `max_completion_len`, and -1 beyond."""
+    if not 0 < soft_punish_cache <= max_completion_len:
+        raise OptionError(
+            f"soft_punish_cache is {soft_punish_cache}: it must be above 0 and at most max_completion_len "
+            f"({max_completion_len})."
+        )
+
+    def soft_overlong_punishment_reward(completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
+        """Punishes completions that come near the length limit."""
+        free = max_completion_len - soft_punish_cache
+        return [max(-1.0, min(0.0, (free - len(ids)) / soft_punish_cache)) for ids in completion_ids]
+
+    return soft_overlong_punishment_reward

@@ -1,0 +1,299 @@
+import json
+import shutil
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from open_r1.errors import UserError
+from open_r1.rewards import get_reward_funcs, score
+from open_r1.rewards.code import sandbox
+from open_r1.rewards.code.programs import extract_code, with_includes
+from open_r1.rewards.code.rewards import (
+    binary_code_reward,
+    cf_code_reward,
+    code_reward,
+    get_code_format_reward,
+    ioi_code_reward,
+)
+from open_r1.rewards.code.sandbox import Isolation, Limits, run
+
+needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+ADD = "a, b = map(int, input().split())\nprint(a + b)\n"
+CASES = [{"input": f"{k} {k + 1}\n", "output": f"{2 * k + 1}\n"} for k in range(4)]
+INFO = {"language": "python", "test_cases": CASES}
+
+
+def answer(source, language="python"):
+    text = f"<think>\nhm\n</think>\n<answer>\n```{language}\n{source}\n```\n</answer>"
+    return [{"role": "assistant", "content": text}]
+
+
+@pytest.fixture(params=["bubblewrap", "limits"])
+def isolation(request):
+    if request.param == "bubblewrap":
+        if shutil.which("bwrap") is None:
+            pytest.skip("bubblewrap is not installed")
+        return sandbox.best_isolation()
+    return Isolation(False, sandbox.best_isolation().user)
+
+
+def execute(source, tmp_path, isolation, seconds=0.3, wall=10.0):
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents:
+        if parent.name.startswith("pytest-"):
+            parent.chmod(0o755)
+    (tmp_path / "main.py").write_text(source)
+    command = [sandbox.python(), "{code}/main.py"]
+    return run(command, tmp_path, stdin="hi\n", limits=Limits(seconds, wall_seconds=wall), isolation=isolation)
+
+
+def test_a_program_reads_stdin_and_writes_scratch_files(tmp_path, isolation):
+    outcome = execute("open('f', 'w').write(input())\nprint(open('f').read())", tmp_path, isolation)
+    assert (outcome.status, outcome.stdout) == ("ok", "hi\n")
+
+
+@pytest.mark.parametrize(
+    ("source", "statuses"),
+    [
+        ("while True: pass", {"time"}),
+        ("import time\ntime.sleep(60)", {"time"}),
+        ("import os, time\nos.close(1)\ntime.sleep(60)", {"time"}),
+        ("while True: print('x' * 1000)", {"output"}),
+        ("x = bytearray(10**10)", {"error", "memory"}),
+        ("f = open('f', 'wb')\nwhile True: f.write(b'0' * 10**6)", {"error", "time"}),
+        ("import os\nwhile True: os.fork()", {"error", "processes", "time"}),
+        ("import sys\nsys.exit(3)", {"error"}),
+        ("open('/usr/bin/x', 'w')", {"error"}),
+        ("open(__file__, 'w')", {"error"}),
+    ],
+)
+def test_limits_hold(source, statuses, tmp_path, isolation):
+    wall = 1.0 if "sleep" in source else 10.0
+    assert execute(source, tmp_path, isolation, wall=wall).status in statuses
+    assert execute("print(1)", tmp_path, isolation).stdout == "1\n"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "print(open('/etc/passwd').read())",
+        "print(open('/proc/1/environ').read())",
+        "import os\nprint(open(f'/proc/{os.getppid()}/environ').read())",
+        "import socket\nsocket.create_connection(('127.0.0.1', PORT), 1)\nprint('connected')",
+        "import os\nprint([f for d, _, fs in os.walk('/home') for f in fs] or 1 / 0)",
+        "import os\nprint([f for d, _, fs in os.walk('/root') for f in fs] or 1 / 0)",
+    ],
+)
+@needs_bubblewrap
+def test_the_machine_cannot_be_seen(source, tmp_path):
+    server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    outcome = execute(source.replace("PORT", str(server.server_port)), tmp_path, sandbox.best_isolation())
+    server.server_close()
+    assert (outcome.status, outcome.stdout) == ("error", "")
+
+
+@needs_bubblewrap
+def test_the_environment_and_other_processes_cannot_be_seen_or_killed(tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET_TOKEN", "hunter2")
+    outcome = execute("import os\nprint(dict(os.environ), os.getppid())", tmp_path, sandbox.best_isolation())
+    assert "hunter2" not in outcome.stdout and outcome.stdout.endswith(" 1\n")
+    execute("import os\nos.kill(os.getppid(), 9)\nos.kill(-1, 9)", tmp_path, sandbox.best_isolation())
+
+
+@needs_bubblewrap
+def test_what_a_program_starts_ends_with_it(tmp_path):
+    mark = "sleep-mark-7531"
+    source = f"import os, time\nif os.fork() == 0:\n    os.setsid()\n    x = '{mark}'\n    time.sleep(60)\n"
+    execute(f"# {mark}\n" + source, tmp_path, sandbox.best_isolation())
+    left = [p for p in Path("/proc").glob("[0-9]*/cmdline") if "/code/main.py" in _read(p)]
+    assert not left
+
+
+def _read(path):
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def test_code_reward_is_the_share_of_passed_cases():
+    programs = [ADD, "print(1)", "", "raise SystemExit(0)"]
+    completions = [answer(source) for source in programs]
+    assert code_reward(completions, verification_info=[INFO] * 4) == [1.0, 0.25, 0.0, 0.0]
+    assert binary_code_reward(completions, [json.dumps(INFO)] * 4) == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_code_reward_details():
+    columns = {"test_cases": {"input": ["1 2"], "output": ["3"]}}
+    assert code_reward([answer(ADD)], verification_info=[columns]) == [1.0]
+    assert code_reward([answer(ADD)], verification_info=[{"test_cases": []}]) == [None]
+    assert code_reward([answer("print('3\\n4')")], verification_info=[columns]) == [0.0]
+    assert code_reward([answer("print('3  \\n')")], verification_info=[columns]) == [1.0]
+    with pytest.raises(UserError, match="verification_info"):
+        code_reward([answer(ADD)])
+    with pytest.raises(UserError, match="language 'rust'"):
+        code_reward([answer("x", "rust")], verification_info=[{"language": "rust", "test_cases": CASES}])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import sys\nsys.exit(0)",
+        "import builtins\nstr.__eq__ = lambda a, b: True\nprint('anything')",
+        "import builtins\nbuiltins.print = lambda *a: None",
+        "import gc\nprint([o for o in gc.get_objects() if 'output' in str(o)[:100]][:1])",
+        "import glob\nprint([open(f).read() for f in glob.glob('/code/*') + glob.glob('/tmp/*')])",
+        "import verification_info\nprint(verification_info)",
+        "print('3\\n5\\n7\\n9')",
+    ],
+)
+def test_cheats_do_not_pass(source):
+    assert code_reward([answer(source)], verification_info=[INFO]) in ([0.0], [0.25])
+
+
+def test_a_program_that_times_out_thrice_is_not_run_further():
+    cases = [{"input": "", "output": "1"}] * 50
+    row = code_reward([answer("while True: pass")], [{"test_cases": cases}], time_limit=0.1)
+    assert row == [0.0]
+
+
+def test_registered_code_rewards_run_in_a_batch():
+    args = SimpleNamespace(reward_funcs=["code", "binary_code", "code_format"], parallel_code_exec_per_proc=2)
+    rows = score(
+        get_reward_funcs(args), prompts=["p"], completions=[answer(ADD)], columns={"verification_info": [INFO]}
+    )
+    assert rows == [{"code_reward": 1.0, "binary_code_reward": 1.0, "code_format_reward": 1.0}]
+
+
+@needs_compiler
+def test_cpp_and_codeforces_scoring():
+    good = "#include <iostream>\nint main() { long a, b; std::cin >> a >> b; std::cout << a + b; }"
+    half = "#include <iostream>\nint main() { std::cout << 1; }"
+    completions = [answer(good, "cpp"), answer(half, "cpp"), answer("int main() {", "cpp"), answer("x", "java")]
+    columns = {"official_tests": [CASES] * 4, "language": ["cpp"] * 4, "time_limit": [2.0] * 4}
+    assert cf_code_reward(completions, **columns) == [pytest.approx(1.1), pytest.approx(0.025), -0.1, -1.0]
+    assert cf_code_reward(completions, scoring_mode="partial", **columns) == [1.0, 0.25, -0.1, -1.0]
+    assert cf_code_reward(completions, scoring_mode="pass_fail", **columns) == [1.0, 0.0, -0.1, -1.0]
+    assert cf_code_reward(completions[:1], official_tests=[[]]) == [None]
+
+
+def test_codeforces_checker_of_the_dataset_decides():
+    checker = (
+        "import sys\n"
+        "given, expected, output = (open(p).read() for p in sys.argv[1:])\n"
+        "print(1 if sorted(output.split()) == sorted(expected.split()) else 0)\n"
+    )
+    columns = {
+        "official_tests": [[{"input": "", "output": "1 2 3"}]] * 2,
+        "language": ["python"] * 2,
+        "generated_checker": [checker] * 2,
+    }
+    assert cf_code_reward([answer("print('3 1 2')"), answer("print('3 1 1')")], **columns) == [1.1, 0.0]
+
+
+@needs_compiler
+def test_ioi_function_is_linked_with_its_grader():
+    grader = (
+        '#include "sum.h"\n#include <iostream>\nint main() { int a, b; std::cin >> a >> b; std::cout << add(a, b); }'
+    )
+    columns = {
+        "id": ["sum"] * 2,
+        "grader_files": [[["graders/grader.cpp", grader], ["graders/sum.h", "int add(int a, int b);"]]] * 2,
+        "test_names": [["a", "b"]] * 2,
+        "test_cases": [{"a": ["1 2", "3"], "b": ["2 2", "4"]}] * 2,
+    }
+    completions = [answer("int add(int a, int b) { return a + b; }", "cpp")]
+    completions += [answer("int add(int a, int b) { return 3; }", "cpp")]
+    assert ioi_code_reward(completions, **columns) == [1.0, 0.0]
+
+
+def test_code_is_taken_from_the_answer():
+    text = "```python\nold\n```\n</think>\n```py\nnew\n```"
+    assert extract_code(text) == "new\n"
+    assert extract_code("```cpp\nint x;\n```", "python") == ""
+    assert with_includes("int f();", "sum").startswith('#include <bits/stdc++.h>\n#include "sum.h"\n')
+
+
+def test_code_format():
+    reward = get_code_format_reward("python")
+    text = answer(ADD)[0]["content"]
+    assert reward([text, text + "\nbye", text.replace("```python", "```cpp")]) == [1.0, 0.0, 0.0]
+    assert reward([text], language=["cpp"]) == [0.0]
+    assert reward([text.removeprefix("<think>\n")], prompts=["q<think>\n"]) == [1.0]
+
+
+class FakeServer(BaseHTTPRequestHandler):
+    """Answers like Piston and like an E2B router, by running Python programs here."""
+
+    failures = 0
+    seen: list = []  # noqa: RUF012
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        FakeServer.seen.append((self.path, body))
+        if FakeServer.failures:
+            FakeServer.failures -= 1
+            self.send_error(503)
+            return
+        if self.path.endswith("/execute_batch"):
+            output = self.python(body["scripts"][0], "")
+            reply = [{"execution": {"logs": {"stdout": [output]}}, "exception_str": None}]
+        elif body["language"] == "cms_ioi":
+            reply = {"compile": {"code": 0}, "run": {"stdout": "0.5\n", "stderr": "partly right", "code": 0}}
+        else:
+            reply = {"run": {"stdout": self.python(body["files"][0]["content"], body["stdin"]), "code": 0}}
+        payload = json.dumps(reply).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+    def python(self, source, stdin):
+        import subprocess
+
+        return subprocess.run([sys.executable, "-c", source], input=stdin, text=True, capture_output=True).stdout
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server():
+    server = HTTPServer(("127.0.0.1", 0), FakeServer)
+    FakeServer.failures, FakeServer.seen = 0, []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_piston_gives_the_same_rewards_and_failures_are_retried(server, monkeypatch):
+    monkeypatch.setenv("PISTON_ENDPOINTS", f"http://{server}/api/v2")
+    FakeServer.failures = 1
+    completions = [answer(ADD), answer("print(1)")]
+    assert code_reward(completions, [INFO] * 2, provider="piston") == [1.0, 0.25]
+    assert FakeServer.seen[0][0] == "/api/v2/execute"
+    assert "3\n" not in json.dumps(FakeServer.seen[0][1])  # expected outputs stay here
+    columns = {"id": ["p"], "grader_files": [[]], "test_names": [["a"]], "test_cases": [{"a": ["1", "2"]}]}
+    assert ioi_code_reward([answer("int x;", "cpp")], provider="piston", **columns) == [0.5]
+    FakeServer.failures = 10
+    with pytest.raises(UserError, match="no answer from Piston"):
+        code_reward(completions[:1], [INFO], provider="piston")
+
+
+def test_e2b_router_gives_the_same_rewards(server):
+    completions = [answer(ADD), answer("print(1)")]
+    assert code_reward(completions, [INFO] * 2, provider="e2b", e2b_router_url=server) == [1.0, 0.25]
+
+
+def test_providers_that_are_not_set_up_say_so(monkeypatch):
+    monkeypatch.delenv("PISTON_ENDPOINTS", raising=False)
+    with pytest.raises(UserError, match="PISTON_ENDPOINTS is not set"):
+        code_reward([answer(ADD)], [INFO], provider="piston")
+    with pytest.raises(UserError, match="code_provider is 'morph'"):
+        code_reward([answer(ADD)], [INFO], provider="morph")
