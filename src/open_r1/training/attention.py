@@ -1,6 +1,7 @@
 """Exact attention over packed documents: no document sees another, and padding costs nothing.
 
-The function registered here with transformers' attention interface under `ATTENTION` serves both uses of a
+The function registered here with transformers' attention interface under `ATTENTION` (and, without `varlen_attn`,
+under `SDPA_ATTENTION`) serves both uses of a
 policy. With a `layout` (training) it attends document by document: by PyTorch's `varlen_attn` on CUDA in half
 precision, else by `scaled_dot_product_attention` over documents batched by similar length. Without one
 (generation) it is transformers' own sdpa.
@@ -19,6 +20,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from open_r1.errors import UserError
 
 ATTENTION = "open_r1"
+SDPA_ATTENTION = "open_r1_sdpa"
 MAX_PADDING = 1.25
 
 
@@ -86,6 +88,7 @@ def packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    allow_varlen: bool = True,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention for `query (B, Hq, T, D)`, `key` and `value (B, Hkv, T, D)`; returns `(B, T, Hq, D)`.
@@ -99,11 +102,16 @@ def packed_attention(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    if use_varlen(v):
+    if allow_varlen and use_varlen(v):
         out = _varlen(q.to(v.dtype), k.to(v.dtype), v, layout, scaling, sliding_window)
     else:
         out = _sdpa_by_document(q, k.to(q.dtype), v.to(q.dtype), layout, scaling, sliding_window)
     return out[None].to(value.dtype), None
+
+
+def sdpa_packed_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+    """`packed_attention` that never uses `varlen_attn`."""
+    return packed_attention(*args, **kwargs, allow_varlen=False)
 
 
 def use_varlen(x: Tensor) -> bool:
@@ -179,5 +187,6 @@ def check_attention_supported(config: PretrainedConfig) -> None:
         )
 
 
-AttentionInterface.register(ATTENTION, packed_attention)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+for _name, _function in ((ATTENTION, packed_attention), (SDPA_ATTENTION, sdpa_packed_attention)):
+    AttentionInterface.register(_name, _function)
+    AttentionMaskInterface.register(_name, sdpa_mask)

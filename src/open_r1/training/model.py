@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from open_r1.configs import ModelConfig, TrainConfig
 from open_r1.errors import UserError
-from open_r1.training.attention import ATTENTION, check_attention_supported
+from open_r1.training.attention import ATTENTION, SDPA_ATTENTION, check_attention_supported
 from open_r1.training.logprobs import add_logprob_forward, check_packed_forward
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def load_causal_lm(config: ModelConfig) -> PreTrainedModel:
             str(config.model_name_or_path),
             config=model_config,
             dtype=torch.bfloat16 if config.pure_bf16 else torch.float32,
-            attn_implementation=ATTENTION,
+            attn_implementation=_attention(config),
             **_options(config),
         )
     add_logprob_forward(model)
@@ -62,6 +62,12 @@ def load_causal_lm(config: ModelConfig) -> PreTrainedModel:
 
 def _options(config: ModelConfig) -> dict[str, Any]:
     return {"revision": config.model_revision, "trust_remote_code": config.trust_remote_code}
+
+
+def _attention(config: ModelConfig) -> str:
+    if config.attn_implementation == "varlen" and not torch.cuda.is_available():
+        raise UserError("attn_implementation is varlen, which needs a CUDA device: leave it out on this machine.")
+    return SDPA_ATTENTION if config.attn_implementation == "sdpa" else ATTENTION
 
 
 @contextmanager

@@ -1,0 +1,39 @@
+# What there is to do here: `make` lists it.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+MODEL ?= SmolLM2-135M-Instruct
+CONFIG ?= demo
+ARGS ?=
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+
+install: .venv/.installed ## The environment in .venv, with the development tools
+
+.venv/.installed: pyproject.toml requirements.lock scripts/install.sh
+	PYTHON="$(PYTHON)" scripts/install.sh
+
+demo: install ## The whole R1 plan on this machine's CPU, in minutes; ends with a report
+	$(BIN)/open-r1 demo $(ARGS)
+
+test: install ## The tests
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: install ## The tests that take minutes
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: install ## Style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+sft grpo: install ## Train: make sft MODEL=SmolLM2-135M-Instruct CONFIG=demo ARGS='--dataset_name traces.jsonl'
+	$(BIN)/open-r1 $@ --config recipes/$(MODEL)/$@/config_$(CONFIG).yaml $(ARGS)
+
+lock: ## The lock files anew, from pyproject.toml
+	env -u UV_FIND_LINKS uv lock
+	uv export --frozen --no-hashes --no-emit-project --no-annotate --no-header --all-extras -q -o requirements.lock
+	sed -i '1i # Versions that every install here uses: `uv export` of uv.lock (make lock).' requirements.lock
+
+.PHONY: help install demo test test-slow lint sft grpo lock
