@@ -7,6 +7,7 @@ precision, else by `scaled_dot_product_attention` over documents batched by simi
 (generation) it is transformers' own sdpa.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -109,11 +110,6 @@ def packed_attention(
     return out[None].to(value.dtype), None
 
 
-def sdpa_packed_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, None]:
-    """`packed_attention` that never uses `varlen_attn`."""
-    return packed_attention(*args, **kwargs, allow_varlen=False)
-
-
 def use_varlen(x: Tensor) -> bool:
     """Whether `varlen_attn` can take this tensor: CUDA, half precision, heads of at most 256."""
     return x.is_cuda and x.dtype in (torch.bfloat16, torch.float16) and x.shape[-1] <= 256
@@ -187,6 +183,7 @@ def check_attention_supported(config: PretrainedConfig) -> None:
         )
 
 
-for _name, _function in ((ATTENTION, packed_attention), (SDPA_ATTENTION, sdpa_packed_attention)):
-    AttentionInterface.register(_name, _function)
+AttentionInterface.register(ATTENTION, packed_attention)
+AttentionInterface.register(SDPA_ATTENTION, functools.partial(packed_attention, allow_varlen=False))
+for _name in (ATTENTION, SDPA_ATTENTION):
     AttentionMaskInterface.register(_name, sdpa_mask)
