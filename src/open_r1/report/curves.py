@@ -151,7 +151,7 @@ def _level(level: Level, place: _Scale, percent: bool) -> str:
     label = f"{escape(level.name)} {figure(level.y, percent)}"
     return (
         f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{_MUTED}" '
-        f'stroke-dasharray="3 3"/><text x="{WIDTH - RIGHT}" y="{y - 5:.1f}" text-anchor="end" '
+        f'stroke-dasharray="3 3"/><text x="{WIDTH - RIGHT}" y="{y + 14:.1f}" text-anchor="end" '
         f'font-size="11" fill="{_MUTED}">{label}</text>'
     )
 

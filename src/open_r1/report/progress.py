@@ -118,11 +118,10 @@ def headline(logs: Mapping[str, Any]) -> list[str]:
     """The two to four figures to watch: loss for SFT; reward, accuracy and length for GRPO; tokens a second."""
     if "reward" not in logs:
         return _labelled(logs, {"loss": "loss"}) + _speed(logs)
-    labels = {
-        "reward": "reward",
-        "rewards/accuracy/mean": "accuracy",
-        "completions/mean_length": "length",
-    }
+    accuracy = "rewards/accuracy/mean"
+    labels = {"reward": "reward", accuracy: "accuracy", "completions/mean_length": "length"}
+    if logs.get(accuracy) == logs["reward"]:  # accuracy is the only reward
+        del labels[accuracy]
     return _labelled(logs, labels) + _speed(logs)
 
 
