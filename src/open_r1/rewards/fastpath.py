@@ -6,6 +6,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 
+from open_r1.rewards import numeric
 from open_r1.rewards.units import same_unit, split_unit
 
 MAX_DIGITS = 60
@@ -33,6 +34,7 @@ _WRAPPED = re.compile(
 _FRAC = re.compile(r"\\[dtc]?frac(?![A-Za-z])")
 _FRAC_TOKENS = re.compile(r"\\frac\s*(\{[^{}]*\}|\\[A-Za-z]+|\w)\s*(\{[^{}]*\}|\\[A-Za-z]+|\w)")
 _APPROXIMATELY = re.compile(r"^\\(?:approx|sim|simeq)(?![A-Za-z])\s*")
+_LIST = re.compile(r"(?:[(\[]|\\\{)[^<>=]*,[^<>=]*(?:[)\]]|\\\})")
 _PARENTHESES = re.compile(r"\(([^()\[\],]*)\)")
 _SQRT_TOKEN = re.compile(r"\\sqrt\s*(\w)")
 _SCRIPT = re.compile(r"([\^_])\{(\w)\}")
@@ -142,14 +144,43 @@ def settle(answer: str, gold: str) -> bool | None:
             return True
     if flat_gold.isdigit() and flat_answer.isdigit():
         return flat_answer.lstrip("0") == flat_gold.lstrip("0")
-    return _settle_base(flat_answer, flat_gold) if "_" in flat_gold else _settle_words(answer, gold)
+    based = _BASED.fullmatch(flat_gold) or _BASED.fullmatch(flat_answer)
+    settled = _settle_base(flat_answer, flat_gold) if based else _settle_words(answer, gold)
+    if settled is None and _surely_differ(flat_answer, flat_gold):
+        return False
+    return settled
+
+
+def _surely_differ(answer: str, gold: str) -> bool:
+    """Different kinds of things, or expressions with different values."""
+    kinds = _kind(answer), _kind(gold)
+    if None not in kinds and kinds[0] != kinds[1]:
+        return True
+    plain_answer, plain_gold = answer.rstrip("%"), gold.rstrip("%")
+    if plain_answer == answer and plain_gold == gold:
+        return numeric.differ(answer, gold)
+    scaled = (f"({plain_answer})/100", plain_gold), (plain_answer, f"({plain_gold})/100")
+    return all(numeric.differ(*pair) for pair in ((plain_answer, plain_gold), *scaled))
+
+
+@lru_cache(maxsize=65_536)
+def _kind(flat: str) -> str | None:
+    if flat.startswith("\\begin{"):
+        return "matrix"
+    if numeric.evaluate(flat.rstrip("%")) is not None:
+        return "value"
+    if _TEXT_ONLY.fullmatch(flat):
+        return "words"
+    return "list" if _LIST.fullmatch(flat) else None
 
 
 def _settle_base(answer: str, gold: str) -> bool | None:
+    """`52_8` is `52` (the base goes without saying), but not `52_7`."""
     based, answer_based = _BASED.fullmatch(gold), _BASED.fullmatch(answer)
-    if not based:
-        return None
-    return based.groups() == answer_based.groups() if answer_based else based[1] == answer
+    if based and answer_based:
+        return based.groups() == answer_based.groups()
+    digits = (based[1], answer) if based else (gold, answer_based[1] if answer_based else "")
+    return digits[0] == digits[1] if all(number(each) or each.isalnum() for each in digits) else None
 
 
 def _settle_words(answer: str, gold: str) -> bool | None:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from open_r1.rewards import answers, fastpath
+from open_r1.rewards import answers, fastpath, structure
 from open_r1.rewards.pool import Pool, Reply
+from open_r1.rewards.units import same_unit, split_unit
 
 MAX_ANSWER = 2_000
 MAX_DEPTH = 40
+MAX_STRUCTURE = 400
 _LIMITS = {
     "time": "took longer than {seconds:g} s",
     "memory": "needed more than {memory_mb} MB",
@@ -86,7 +88,7 @@ class Grader:
         if answer is None:
             nothing = Verdict(False, None, "the completion gives no answer")
             return nothing if fastpath.is_plain(gold_answer) else (None, self._ask(gold=gold_answer))
-        settled = fastpath.settle(answer, gold_answer)
+        settled = _settle(answer, gold_answer)
         if settled is not None:
             return Verdict(settled, answer, "compared as text or number")
         if len(answer) > self.max_answer:
@@ -127,6 +129,18 @@ class Grader:
             if len(self._cache) > self.cache_size:
                 self._cache.popitem(last=False)
             return future
+
+
+def _settle(answer: str, gold: str) -> bool | None:
+    """What can be decided here; lists and tuples of plain items too."""
+    settled = fastpath.settle(answer, gold)
+    if settled is not None or len(answer) > MAX_STRUCTURE or len(gold) > MAX_STRUCTURE:
+        return settled
+    answer, answer_unit = split_unit(fastpath.clean(answer))
+    gold, gold_unit = split_unit(fastpath.clean(gold))
+    if not same_unit(answer_unit, gold_unit):
+        return False
+    return structure.compare(answer, gold, lambda one, other: None)
 
 
 _extract_gold = lru_cache(maxsize=65_536)(answers.extract_gold)

@@ -49,7 +49,7 @@ _LATEX_UNIT = re.compile(
 )
 _PLAIN_UNIT = re.compile(
     r"(?<=[\d)}%])(?:\s+|(?=(?:mm|cm|km|kg|ft|mph|ml|lbs?|min|hrs?|in|m)(?:\b|\^)))"
-    r"([A-Za-z]{2,}(?:[ /-]+[A-Za-z]+)*|m)\s*(?:\^\s*\{?\s*([23])\s*\}?|[23])?\s*$"
+    r"([A-Za-z]{2,}(?:[ /-]+[A-Za-z]+)*|m|(?<=\s)[gshL])\s*(?:\^\s*\{?\s*([23])\s*\}?|[23])?\s*$"
 )
 
 
