@@ -1,0 +1,114 @@
+"""Figures of a benchmark from its graded samples: pure functions, an interval for each mean.
+
+A problem's pass rate is its mean over samples, a model's score is the mean over problems, and problems are what is
+drawn at random: intervals resample problems, never samples.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import comb
+
+import numpy as np
+
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over problems and its 95% interval."""
+
+    value: float
+    ci95: tuple[float, float]
+
+
+def pass_at_1(correct: Sequence[Sequence[bool]]) -> list[float]:
+    """Pass rate of each problem, the mean over its samples (DeepSeek-R1, arXiv 2501.12948, section 4: pass@1 =
+    (1/k) sum of p_i). `correct[i]` are the verdicts on the samples of problem i, at least one."""
+    return [sum(samples) / len(samples) for samples in correct]
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Chance that at least one of `k` samples is right, from `c` right ones among `n`: 1 - C(n-c, k) / C(n, k).
+
+    The unbiased estimator of Chen et al. 2021 (arXiv 2107.03374, equation 1). Raises ValueError for k > n, which
+    no data of n samples can estimate.
+    """
+    if not 0 <= c <= n:
+        raise ValueError(f"{c} of {n} samples cannot be right")
+    if not 1 <= k <= n:
+        raise ValueError(f"pass@{k} needs at least {k} samples a problem; there are {n}")
+    return 1.0 - comb(n - c, k) / comb(n, k)
+
+
+def vote_credit(right: int, wrong: Sequence[int]) -> float:
+    """Credit of a majority vote: `right` votes for the gold answer, `wrong[j]` for the j-th distinct wrong one.
+
+    1 where the gold answer has the most votes, 0 where another has more; t answers that tie for the most votes,
+    the gold one among them, share: 1/t, which is the chance of a random pick. No votes: 0. This is cons@k of
+    DeepSeek-R1 (self-consistency, Wang et al. 2022, arXiv 2203.11171) with ties made deterministic.
+    """
+    most = max([right, *wrong])
+    if most == 0 or right < most:
+        return 0.0
+    return 1.0 / (1 + sum(votes == most for votes in wrong))
+
+
+def consensus(
+    answers: Sequence[str | None], correct: Sequence[bool], same: Callable[[str, str], bool]
+) -> tuple[int, list[int]]:
+    """`(right, wrong)` as `vote_credit` takes them: votes for the gold answer, and for each distinct wrong answer.
+
+    A right answer votes for the gold one, so that all ways to write it count together; wrong answers that `same`
+    calls equal count together. An absent answer (None) does not vote.
+    """
+    right = sum(is_right for answer, is_right in zip(answers, correct, strict=True) if answer is not None)
+    texts = Counter(
+        answer for answer, is_right in zip(answers, correct, strict=True) if answer is not None and not is_right
+    )
+    votes: dict[str, int] = {}
+    for text, count in texts.items():
+        known = next((other for other in votes if same(text, other)), text)
+        votes[known] = votes.get(known, 0) + count
+    return right, list(votes.values())
+
+
+def mean_with_interval(
+    values: Sequence[float], *, low: float = 0.0, high: float = 1.0, seed: int = 0, resamples: int = RESAMPLES
+) -> Estimate:
+    """Mean over problems with the percentile bootstrap over problems (Efron 1979); values lie in [low, high].
+
+    Where all values agree there is nothing to resample: then the share of problems that would behave otherwise is
+    bounded as by Clopper and Pearson (1934) with 0 such among n, at most u = 1 - 0.025^(1/n), and the interval is
+    that of a mean with a share u at `low`, or at `high`. With all at 0 or all at 1 this is Clopper-Pearson itself.
+    """
+    if not values:
+        raise ValueError("there are no problems to take the mean of")
+    data = np.asarray(values, dtype=np.float64)
+    n, mean = len(data), float(np.mean(data))
+    if np.all(data == data[0]):
+        unseen = 1.0 - 0.025 ** (1.0 / n)
+        return Estimate(float(data[0]), (mean - unseen * (mean - low), mean + unseen * (high - mean)))
+    rng = np.random.default_rng(seed)
+    rows = max(1, 4_000_000 // n)
+    means = np.concatenate(
+        [data[rng.integers(0, n, (min(rows, resamples - i), n))].mean(1) for i in range(0, resamples, rows)]
+    )
+    lower, upper = np.quantile(means, [0.025, 0.975])
+    return Estimate(mean, (float(lower), float(upper)))
+
+
+def paired_difference(a: Sequence[float], b: Sequence[float], *, seed: int = 0) -> Estimate:
+    """Mean of `b - a` over the same problems, with its interval: what the problems have in common cancels out."""
+    differences = [y - x for x, y in zip(a, b, strict=True)]
+    return mean_with_interval(differences, low=-1.0, high=1.0, seed=seed)
+
+
+def share(flags: Sequence[bool]) -> float:
+    """Share of true ones; 0 of nothing."""
+    return sum(flags) / len(flags) if flags else 0.0
+
+
+def percentile(values: Sequence[float], q: float) -> float | None:
+    """The q-th percentile, interpolated; None of nothing."""
+    return float(np.percentile(np.asarray(values, dtype=np.float64), q)) if values else None

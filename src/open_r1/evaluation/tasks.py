@@ -1,0 +1,232 @@
+"""The benchmarks, each a declaration: where its problems are, how they are asked, DeepSeek's number of samples.
+
+A task's problems come from the hub, or from `<task>.jsonl[.gz]` or `<task>.parquet` in a folder, so that everything
+works offline. Any such file with the columns `problem` and `answer` is a task too.
+"""
+
+import difflib
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from open_r1.errors import UserError
+from open_r1.rewards.answers import extract_gold
+
+BOXED = "{problem}\n\nPlease reason step by step, and put your final answer within \\boxed{{}}."
+CHOICE = (
+    "{problem}\n\n{choices}\n\nPlease reason step by step, and put the letter of the right choice, and nothing else, "
+    "within \\boxed{{}}."
+)
+LETTERS = "ABCD"
+SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
+PROBLEM_COLUMNS = ("problem", "question", "Question")
+ANSWER_COLUMNS = ("answer", "final_answer", "solution")
+ID_COLUMNS = ("id", "unique_id", "ID", "Record ID")
+GPQA_COLUMNS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+CHOICE_SEED = 0
+"""Orders the choices of multiple-choice problems; recorded with the results."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A split of a hub dataset; without `revision`, the newest."""
+
+    id: str
+    split: str
+    config: str | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A benchmark. `samples` is DeepSeek's number of samples a problem (ours where they give none)."""
+
+    name: str
+    source: Source | None
+    samples: int
+    files: tuple[str, ...] = ()
+    prompt: str = BOXED
+    multiple_choice: bool = False
+    max_new_tokens: int = 32768
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is asked (`prompt`, with the task's instruction around `problem`) and its gold answer."""
+
+    index: int
+    id: str
+    problem: str
+    prompt: str
+    gold: str
+
+
+def _task(name: str, source: Source, samples: int, **options: Any) -> Task:
+    return Task(name, source, samples, (name, *options.pop("files", ())), **options)
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        _task(
+            "aime24",
+            Source("HuggingFaceH4/aime_2024", "train", revision="2fe88a2f1091d5048c0f36abc874fb997b3dd99a"),
+            64,
+        ),
+        _task(
+            "aime25",
+            Source("math-ai/aime25", "test", revision="563bb8404243c5f09de6ec262f2db674fe5bce9b"),
+            64,
+        ),
+        _task(
+            "math_500",
+            Source("HuggingFaceH4/MATH-500", "test", revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be"),
+            4,
+        ),
+        _task(
+            "gpqa:diamond",
+            Source("Idavidrein/gpqa", "train", "gpqa_diamond"),
+            8,
+            files=("gpqa_diamond", "gpqa"),
+            prompt=CHOICE,
+            multiple_choice=True,
+        ),
+        _task(
+            "gsm8k",
+            Source("openai/gsm8k", "test", "main", "740312add88f781978c0658806c59bc2815b9866"),
+            1,
+            files=("gsm8k_test",),
+        ),
+        _task("amc23", Source("math-ai/amc23", "test", revision="80815d37005feb82cd7f8fbc6901d5d3eff43057"), 16),
+        _task(
+            "olympiadbench",
+            Source(
+                "Hothan/OlympiadBench",
+                "train",
+                "OE_TO_maths_en_COMP",
+                "91184b52131e7fc9455fef848035173aea8cc01a",
+            ),
+            4,
+        ),
+        _task("minerva", Source("math-ai/minervamath", "test"), 4),
+    )
+}
+ALIASES = {"gpqa": "gpqa:diamond", "gpqa_diamond": "gpqa:diamond", "gsm8k_test": "gsm8k"}
+
+
+def find_task(name: str) -> Task:
+    """The task of this name, or a file as a task. Raises `UserError` with the known names."""
+    known = ALIASES.get(name, name)
+    if known in TASKS:
+        return TASKS[known]
+    if name.endswith(SUFFIXES):
+        return Task(name=_stem(name), source=None, samples=4, files=(name,))
+    near = difflib.get_close_matches(name, [*TASKS, *ALIASES], n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(TASKS)}, or a file ({', '.join(SUFFIXES)})."
+    raise UserError(f"tasks: there is no task {name!r}; {hint}")
+
+
+def load_problems(task: Task, data_dir: Path | None = None, limit: int | None = None) -> list[Problem]:
+    """The task's problems, the first `limit` of them. Raises `UserError` with file, row and column for bad data."""
+    source, rows = _rows(task, data_dir)
+    build = _choice_problem if task.multiple_choice else _problem
+    rows = rows[:limit]
+    problems = [build(task, row, index, f"{source}, row {index + 1}") for index, row in enumerate(rows)]
+    seen: dict[str, int] = {}
+    for problem in problems:
+        if problem.id in seen:
+            raise UserError(
+                f"{source}, row {problem.index + 1}: the id {problem.id!r} is also that of row "
+                f"{seen[problem.id] + 1}; ids must be distinct."
+            )
+        seen[problem.id] = problem.index
+    return problems
+
+
+def digest(problems: Sequence[Problem]) -> str:
+    """Short SHA-256 of what is asked and of the gold answers: tells one version of a benchmark from another."""
+    text = json.dumps([(p.id, p.prompt, p.gold) for p in problems], ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def folder_name(task: str) -> str:
+    """`gpqa:diamond` as a folder: `gpqa_diamond`."""
+    return task.replace(":", "_").replace("/", "_")
+
+
+def _rows(task: Task, data_dir: Path | None) -> tuple[str, list[dict[str, Any]]]:
+    from open_r1.data.load import load_split
+
+    if task.source is None:
+        return task.files[0], load_split(task.files[0]).to_list()
+    if data_dir is not None:
+        if not data_dir.is_dir():
+            raise UserError(f"data_dir is {str(data_dir)!r}: there is no such folder.")
+        candidates = [data_dir / f"{name}{suffix}" for name in map(folder_name, task.files) for suffix in SUFFIXES]
+        for path in candidates:
+            if path.is_file():
+                return str(path), load_split(str(path)).to_list()
+        names = ", ".join(dict.fromkeys(path.name for path in candidates))
+        raise UserError(
+            f"task {task.name}: data_dir {data_dir} has none of {names}; put one there, or leave --data-dir out "
+            f"to read {task.source.id} from the hub."
+        )
+    return task.source.id, _hub_rows(task.name, task.source)
+
+
+def _hub_rows(name: str, source: Source) -> list[dict[str, Any]]:
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(source.id, source.config, split=source.split, revision=source.revision).to_list()
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        where = " ".join(filter(None, [source.id, source.config, source.revision and f"at {source.revision[:12]}"]))
+        raise UserError(
+            f"task {name}: {where} cannot be read from the hub ({reason}); without the hub, give --data-dir a "
+            f"folder with {folder_name(name)}.jsonl."
+        ) from error
+
+
+def _problem(task: Task, row: dict[str, Any], index: int, where: str) -> Problem:
+    problem = _cell(row, PROBLEM_COLUMNS, where)
+    gold = extract_gold(_cell(row, ANSWER_COLUMNS, where))
+    return Problem(index, _id(task, row, index), problem, task.prompt.format(problem=problem), gold)
+
+
+def _choice_problem(task: Task, row: dict[str, Any], index: int, where: str) -> Problem:
+    problem = _cell(row, PROBLEM_COLUMNS, where)
+    choices = [_cell(row, (column,), where) for column in GPQA_COLUMNS]
+    order = random.Random(f"{CHOICE_SEED}/{index}").sample(range(len(choices)), len(choices))
+    listed = "\n".join(f"{letter}) {choices[i]}" for letter, i in zip(LETTERS, order, strict=True))
+    prompt = task.prompt.format(problem=problem, choices=listed)
+    return Problem(index, _id(task, row, index), f"{problem}\n\n{listed}", prompt, LETTERS[order.index(0)])
+
+
+def _cell(row: dict[str, Any], columns: Sequence[str], where: str) -> str:
+    column = next((name for name in columns if name in row), None)
+    if column is None:
+        raise UserError(f"{where}: there is no column {' or '.join(columns)}; there are {', '.join(row)}.")
+    value = row[column]
+    if isinstance(value, list):
+        value = ", ".join(str(item).strip() for item in value)
+    text = str(value).strip() if value is not None else ""
+    if not text:
+        raise UserError(f"{where}, column {column}: it is empty, but every problem needs a question and an answer.")
+    return text
+
+
+def _id(task: Task, row: dict[str, Any], index: int) -> str:
+    value = next((row[column] for column in ID_COLUMNS if row.get(column) not in (None, "")), None)
+    return f"{folder_name(task.name)}-{index:04d}" if value is None else str(value)
+
+
+def _stem(name: str) -> str:
+    stem = Path(name).name
+    for suffix in (".gz", ".jsonl", ".parquet"):
+        stem = stem.removesuffix(suffix)
+    return stem
