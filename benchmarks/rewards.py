@@ -3,6 +3,7 @@
     python benchmarks/rewards.py speed   [--data FOLDER] [--problems 1000]
     python benchmarks/rewards.py quality
     python benchmarks/rewards.py golds   --data FOLDER
+    python benchmarks/rewards.py forms   --data FOLDER
 
 FOLDER holds .jsonl.gz files of rows with `problem`, `solution` and `answer`; without it, `speed` makes problems up.
 The reference is math-verify used as open-r1's `accuracy_reward` does: parse the gold, parse the completion, verify,
@@ -22,6 +23,7 @@ from pathlib import Path
 from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 
+from open_r1.rewards.fastpath import is_plain
 from open_r1.rewards.grader import Grader
 
 logging.disable(logging.WARNING)
@@ -162,10 +164,43 @@ def golds(data: Path) -> None:
     print("\n".join(notes))
 
 
+def forms(data: Path) -> None:
+    """Every gold of MATH that is not a plain number or word, in other layouts (all right), and against the next two
+    golds in alphabetical order (look-alikes, compared with what math-verify says)."""
+    answers = {row["answer"] for name in ("math_train", "math_500") for row in rows_of(data / f"{name}.jsonl.gz")}
+    golds = sorted(answer for answer in answers if not is_plain(answer))
+    grader = Grader(seconds=30)
+    pairs = [
+        (gold, form)
+        for gold in golds
+        for form in {
+            gold.replace(r"\frac", r"\dfrac"),
+            gold.replace(r"\left", "").replace(r"\right", ""),
+            gold.replace(r"\ ", " ").replace(" ,", ",").replace(", ", ","),
+            f"${gold}$",
+            f"{gold}.",
+            rf"\displaystyle {gold}",
+        }
+        - {gold}
+    ]
+    verdicts = grader.grade_many(completions=[f"\\boxed{{{form}}}" for _, form in pairs], golds=[g for g, _ in pairs])
+    print(f"other layouts: {sum(v.correct is True for v in verdicts)} of {len(pairs)} right")
+    print("\n".join(str(pair) for pair, v in zip(pairs, verdicts, strict=True) if v.correct is not True))
+    pairs = [(golds[i], other) for i in range(len(golds)) for other in golds[i + 1 : i + 3]]
+    verdicts = grader.grade_many(completions=[f"\\boxed{{{other}}}" for _, other in pairs], golds=[g for g, _ in pairs])
+    differing = [
+        (gold, other, verdict.correct)
+        for (gold, other), verdict in zip(pairs, verdicts, strict=True)
+        if verify(parse(f"${gold}$"), parse(f"${other}$")) is not verdict.correct
+    ]
+    print(f"look-alikes: {len(pairs) - len(differing)} of {len(pairs)} as math-verify says; the others:")
+    print("\n".join(map(str, differing)))
+
+
 def main() -> None:
     """Runs one measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["speed", "quality", "golds"])
+    parser.add_argument("what", choices=["speed", "quality", "golds", "forms"])
     parser.add_argument("--data", type=Path)
     parser.add_argument("--problems", type=int, default=1000)
     arguments = parser.parse_args()
@@ -174,9 +209,9 @@ def main() -> None:
     elif arguments.what == "quality":
         quality()
     elif arguments.data is None:
-        parser.error("golds needs --data FOLDER")
+        parser.error(f"{arguments.what} needs --data FOLDER")
     else:
-        golds(arguments.data)
+        {"golds": golds, "forms": forms}[arguments.what](arguments.data)
 
 
 if __name__ == "__main__":

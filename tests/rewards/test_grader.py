@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from answer_pairs import PAIRS
 
-from open_r1.rewards import check_gold, grade
+from open_r1.rewards import check_gold, check_golds, grade
 from open_r1.rewards.accuracy import accuracy_reward
 from open_r1.rewards.answers import extract_answer, extract_gold
 from open_r1.rewards.grader import Grader
@@ -98,6 +98,15 @@ def test_ungradable_golds_are_told_with_the_reason():
     assert "empty" in check_gold("  ")
     assert "characters" in check_gold("x+" * 5000 + "1")
     assert "cannot be read" in check_gold(r"\frac{1}{")
+
+
+def test_many_golds_are_checked_at_once():
+    assert [reason is None for reason in check_golds(["42", "", r"\sqrt{2}+1", r"\frac{1}{"])] == [
+        True,
+        False,
+        True,
+        False,
+    ]
 
 
 def test_ungradable_rows_are_counted_in_the_log(caplog):

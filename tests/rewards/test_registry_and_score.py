@@ -119,3 +119,14 @@ def test_the_room_imports_neither_torch_nor_sympy():
         "assert not {'torch', 'transformers', 'sympy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_extras_reach_functions_that_take_them():
+    def with_state(completions, trainer_state, **kwargs):
+        return [float(trainer_state)] * len(completions)
+
+    def without(completions):
+        return [0.0] * len(completions)
+
+    rows = score([with_state, without], prompts=["p"], completions=["a"], extras={"trainer_state": 3})
+    assert rows == [{"with_state": 3.0, "without": 0.0}]

@@ -4,7 +4,7 @@
 """
 
 from open_r1.rewards.gold import gold_completion
-from open_r1.rewards.grader import Verdict, check_gold, grade, grade_many, prefetch
+from open_r1.rewards.grader import Verdict, check_gold, check_golds, configure, grade, grade_many, prefetch
 from open_r1.rewards.registry import BEST, REGISTRY, get_reward_func, get_reward_funcs
 from open_r1.rewards.score import RewardError, reward_name, score
 
@@ -14,6 +14,8 @@ __all__ = [
     "RewardError",
     "Verdict",
     "check_gold",
+    "check_golds",
+    "configure",
     "get_reward_func",
     "get_reward_funcs",
     "gold_completion",

@@ -6,6 +6,7 @@ Time is linear in the text, and only its last 20,000 characters are read.
 import re
 
 WINDOW = 20_000
+MAX_GAP = 40
 _BRACES = re.compile(r"(?P<boxed>\\f?boxed\s*\{)|\\.|[{}]", re.DOTALL)
 _BARE_BOXED = re.compile(r"\\f?boxed\s+(-?[0-9A-Za-z.,]+)")
 _JOINT = re.compile(r"[\s$.,;]*(?:\\text\{\s*)?(?:,|;|and|or|&)?(?:\s*\})?[\s$]*")
@@ -16,7 +17,9 @@ _ANCHOR = re.compile(
     re.IGNORECASE,
 )
 _MATH = re.compile(
-    r"\$\$(?P<a>[^$]+)\$\$|(?<![\\\d])\$(?P<b>[^$\n]+)\$|\\\((?P<c>.+?)\\\)|\\\[(?P<d>.+?)\\\]", re.DOTALL
+    r"\$\$(?P<a>[^$]+)\$\$|(?<![\\\d])\$(?P<b>[^$\n]+)\$"
+    r"|\\\((?P<c>(?:(?!\\\().)+?)\\\)|\\\[(?P<d>(?:(?!\\\[).)+?)\\\]",
+    re.DOTALL,
 )
 _NUMBER = re.compile(r"(?<![\w.])[-−+]?[$€£]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+)?\s?\\?%?")
 _BETWEEN_ITEMS = re.compile(r"[\s,;/&|]*(?:or|and)?[\s,;/&|]*", re.IGNORECASE)
@@ -49,7 +52,7 @@ def last_boxed(text: str) -> str | None:
     run = [found[-1]]
     for box in reversed(found[:-1]):
         between = text[box[1] : run[0][0]]
-        if not _JOINT.fullmatch(between) or not re.search(r",|;|and|or|&", between):
+        if len(between) > MAX_GAP or not _JOINT.fullmatch(between) or not re.search(r",|;|and|or|&", between):
             break
         run.insert(0, box)
     contents = [content.strip() for _, _, content in run]
@@ -128,7 +131,8 @@ def _last_value(text: str) -> str | None:
         return None
     run = [values[-1]]
     for value in reversed(values[:-1]):
-        if not _BETWEEN_ITEMS.fullmatch(text[value[1] : run[0][0]]):
+        between = text[value[1] : run[0][0]]
+        if len(between) > MAX_GAP or not _BETWEEN_ITEMS.fullmatch(between):
             break
         run.insert(0, value)
     return ", ".join(value[2] for value in run)

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
@@ -74,6 +75,13 @@ class Grader:
         if reply.limit:
             return self._limit("the gold answer", reply)
         return None if reply.value else "the gold answer cannot be read as mathematics, a choice or a short text"
+
+    def check_golds(self, golds: Sequence[str]) -> list[str | None]:
+        """`check_gold` of many, in parallel."""
+        for answer in {_extract_gold(gold) for gold in golds}:
+            if not self._problem(answer) and not fastpath.is_plain(answer):
+                self._ask(gold=answer)
+        return [self.check_gold(gold) for gold in golds]
 
     def close(self) -> None:
         """Ends the workers."""
@@ -196,6 +204,11 @@ def prefetch(*, completions: list[str], golds: list[str]) -> None:
 def check_gold(gold: str) -> str | None:
     """Why no completion can be graded against `gold`; None if all is well."""
     return default_grader().check_gold(gold)
+
+
+def check_golds(golds: Sequence[str]) -> list[str | None]:
+    """`check_gold` of many, in parallel."""
+    return default_grader().check_golds(golds)
 
 
 def _forget() -> None:

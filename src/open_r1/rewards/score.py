@@ -5,6 +5,7 @@ import inspect
 import math
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from open_r1.errors import UserError
@@ -38,13 +39,15 @@ def score(
     prompt_texts: Sequence[str] | None = None,
     names: Sequence[str] | None = None,
     step: int | None = None,
+    extras: dict[str, Any] | None = None,
 ) -> list[dict[str, float | None]]:
     """Scores every completion with every reward: one `{name: value}` a row.
 
     `prompts` are what the dataset holds (text or messages), `prompt_texts` the same after the chat template: from
     them comes what the template has already written of the answer (`<think>`). Completions given as text are
     handed on as one assistant message. `columns` are the dataset's other columns, a list each, one value a
-    completion. Functions get the keyword arguments that they accept; coroutines are awaited; NaN counts as None.
+    completion; `extras` are passed on as they are (`trainer_state`). Functions get the keyword arguments that they
+    accept; coroutines are awaited; NaN counts as None.
 
     Raises `RewardError` naming reward, step and row.
     """
@@ -62,7 +65,8 @@ def score(
             raise UserError(f"rewards: column {column!r} has {len(values)} values for {rows} completions.")
     scores: list[dict[str, float | None]] = [{} for _ in range(rows)]
     for name, function in zip(names, funcs, strict=True):
-        values = _checked(_run(function, name, arguments, step), name, rows, step)
+        bound = partial(function, **_accepted(function, extras or {}))
+        values = _checked(_run(bound, name, arguments, step), name, rows, step)
         for row, value in zip(scores, values, strict=True):
             row[name] = value
     return scores
@@ -71,6 +75,8 @@ def score(
 def _run(function: Callable, name: str, arguments: dict[str, list], step: int | None) -> Any:
     try:
         return _call(function, arguments)
+    except UserError as error:
+        raise RewardError(f"reward {name!r}: {error}", name, None, step) from error
     except Exception as error:
         row, error = _first_failing_row(function, arguments, error)
         where = "" if step is None else f" at step {step}"
@@ -95,7 +101,7 @@ def _call(function: Callable, arguments: dict[str, list]) -> Any:
     return _wait(result) if inspect.isawaitable(result) else result
 
 
-def _accepted(function: Callable, arguments: dict[str, list]) -> dict[str, list]:
+def _accepted(function: Callable, arguments: dict[str, Any]) -> dict[str, Any]:
     parameters = inspect.signature(function).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return arguments

@@ -89,7 +89,7 @@ def _split(text: str) -> list[str] | None:
             items.append(text[start:position].strip())
             start = position + 1
     items.append(text[start:].strip())
-    return items if depth == 0 and all(items) and len(items) <= MAX_ITEMS else None
+    return items if depth == 0 and all(items) else None
 
 
 def _same_set(answers: list[str], golds: list[str], leaf: Leaf) -> bool | None:
@@ -97,6 +97,8 @@ def _same_set(answers: list[str], golds: list[str], leaf: Leaf) -> bool | None:
     missing = list(dict.fromkeys(golds))
     if len(left) != len(missing):
         return False
+    if len(missing) > MAX_ITEMS:
+        return None
     for gold in missing:
         verdicts = {answer: compare(answer, gold, leaf) for answer in left}
         match = next((answer for answer, same in verdicts.items() if same), None)
