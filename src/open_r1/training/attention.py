@@ -8,6 +8,7 @@ precision, else by `scaled_dot_product_attention` over documents batched by simi
 """
 
 import functools
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -120,18 +121,11 @@ def _varlen(
 ) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    out = varlen_attn(
-        q,
-        k,
-        v,
-        layout.cu_seqlens,
-        layout.cu_seqlens,
-        layout.max_length,
-        layout.max_length,
-        scale=scaling,
-        window_size=(-1 if window is None else window - 1, 0),
-        enable_gqa=q.shape[1] != k.shape[1],
-    )
+    options: dict[str, Any] = {"scale": scaling, "window_size": (-1 if window is None else window - 1, 0)}
+    if q.shape[1] != k.shape[1] and "enable_gqa" in inspect.signature(varlen_attn).parameters:  # torch 2.12 on
+        options["enable_gqa"] = True
+    cu, longest = layout.cu_seqlens, layout.max_length
+    out = varlen_attn(q, k, v, cu, cu, longest, longest, **options)
     assert isinstance(out, Tensor)
     return out
 
