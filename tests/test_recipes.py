@@ -1,12 +1,16 @@
-"""Invariant 8: every recipe in recipes/ parses."""
+"""Invariant 8: every recipe in recipes/ parses and dry-runs."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+from toys import make_model, make_tokenizer
 
+from open_r1 import grpo, sft
 from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig
+from open_r1.errors import UserError
 from open_r1.options import parse_options
 
 ROOT = Path(__file__).parents[1]
@@ -49,3 +53,36 @@ def test_accelerate_reads_its_configs(path):
     config = load_config_from_file(str(path))
     assert config.num_processes == 8
     assert config.mixed_precision == "bf16"
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy")
+    make_model(make_tokenizer(folder / "model", pad=None), arch="llama", max_position_embeddings=32768)
+    rows = [{"problem": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(300)]
+    (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    turns = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "<think>\n2\n</think>\n2"}]
+    (folder / "traces.jsonl").write_text((json.dumps({"messages": turns}) + "\n") * 64)
+    return folder
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=name)
+def test_a_recipe_dry_runs(path, toy, tmp_path, capsys):
+    is_grpo = "reward_funcs" in yaml.safe_load(path.read_text())
+    argv = ["--config", str(path), "--model_name_or_path", str(toy / "model"), "--output_dir", str(tmp_path / "out")]
+    argv += ["--dataset_name", str(toy / ("problems.jsonl" if is_grpo else "traces.jsonl")), "--dry_run"]
+    if is_grpo:
+        argv += ["--dataset_prompt_column", "problem"]
+    (grpo if is_grpo else sft).main(argv)
+    shown = capsys.readouterr().out
+    assert "is in order" in shown
+    assert "effective batch" in shown
+    assert "memory" in shown
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_finds_a_gold_answer_that_misses_the_maximum(toy, tmp_path):
+    (tmp_path / "bad.jsonl").write_text('{"problem": "1 + 1?", "answer": "\\\\frac{"}\n' * 80)
+    argv = ["--model_name_or_path", str(toy / "model"), "--dataset_name", str(tmp_path / "bad.jsonl"), "--dry_run"]
+    with pytest.raises(UserError, match=r"reward 'accuracy' .* row 0"):
+        grpo.main([*argv, "--dataset_prompt_column", "problem", "--output_dir", str(tmp_path / "out")])
