@@ -89,6 +89,12 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_a_seed_that_random_generators_refuse_is_named(tmp_path):
+    with pytest.raises(UserError, match="seed is -1"):
+        run.main(["--seed", "-1", "--output", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
 def test_training_problems_are_not_held_out(tmp_path):
     demo = stages.Demo(tmp_path, 0, stages.FAST, False, lambda message: nullcontext(lambda count: None))
     stages.write_problems(demo)

@@ -51,6 +51,8 @@ class Settings:
 def main(argv: list[str] | None = None) -> None:
     """Runs the demo as `argv` says (default: the command line); exits with 130 after Ctrl-C."""
     options = _parser().parse_args(argv)
+    if not 0 <= options.seed < 2**32:
+        raise UserError(f"seed is {options.seed}: give a number from 0 to {2**32 - 1}.")
     settings = Settings(options.seed, options.fast, options.from_scratch)
     output: Path = options.output
     claim_folder(output, settings)
