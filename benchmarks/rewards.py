@@ -176,7 +176,7 @@ def forms(data: Path) -> None:
         for form in {
             gold.replace(r"\frac", r"\dfrac"),
             gold.replace(r"\left", "").replace(r"\right", ""),
-            gold.replace(r"\ ", " ").replace(" ,", ",").replace(", ", ","),
+            gold.replace(" ,", ",").replace(", ", ","),
             f"${gold}$",
             f"{gold}.",
             rf"\displaystyle {gold}",
