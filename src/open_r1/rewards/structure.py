@@ -1,6 +1,7 @@
 """Takes lists, tuples, sets, intervals and unions apart, and compares them element by element.
 
-Done here because math-verify reads `(3,1)` as an open interval, which is empty, so that it equals `(2,1)`.
+Most elements are plain, so that most lists need no algebra; and each element is compared by the rules of single
+answers.
 """
 
 import re
