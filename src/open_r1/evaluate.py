@@ -1,0 +1,106 @@
+"""Benchmarks by DeepSeek's protocol: every sample kept, an interval on every score.
+
+    open-r1 evaluate --model deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B --tasks math_500,aime24 --output runs/evaluation
+    open-r1 evaluate --model runs/grpo --tasks gsm8k --data-dir data --num-samples 4 --max-new-tokens 2048
+    open-r1 evaluate --model NAME --base-url http://localhost:8000/v1 --tasks mine.jsonl
+
+Tasks: {tasks},
+or a .jsonl[.gz] or .parquet file with the columns problem and answer. The same command continues a run that was
+interrupted. `open-r1 compare` compares two models, `open-r1 report` makes a page to read the answers.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from open_r1.engine.choose import open_engine
+from open_r1.errors import UserError
+from open_r1.evaluation.arguments import add_engine_options, engine_options, ks, positive, with_dashes
+from open_r1.evaluation.protocol import PROTOCOLS, protocol_for
+from open_r1.evaluation.results import results_table
+from open_r1.evaluation.run import evaluate_task
+from open_r1.evaluation.tasks import TASKS, find_task, folder_name, load_problems
+from open_r1.launch.entry import exit_with_sentence
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Evaluates as `argv` says (default: the command line). Raises UserError for what the user can mend."""
+    args = parser().parse_args(with_dashes(sys.argv[1:] if argv is None else argv))
+    tasks = [find_task(name) for name in args.tasks.split(",") if name]
+    if len({task.name for task in tasks}) < len(tasks) or not tasks:
+        raise UserError(f"tasks is {args.tasks!r}: expected names of different tasks, with commas between.")
+    protocols = [
+        protocol_for(
+            task,
+            args.protocol,
+            num_samples=args.num_samples,
+            temperature=args.temperature,
+            top_p=args.top_p,
+            max_new_tokens=args.max_new_tokens,
+            seed=args.seed,
+            system_prompt=args.system_prompt,
+        )
+        for task in tasks
+    ]
+    quiet()
+    problems = [load_problems(task, args.data_dir, args.limit) for task in tasks]
+    engine = open_engine(engine_options(args))
+    output = args.output or default_output(args.model)
+    console = Console()
+    results = [
+        evaluate_task(
+            task, asked, args.model, engine, protocol, output / folder_name(task.name), ks=args.k, console=console
+        )
+        for task, asked, protocol in zip(tasks, problems, protocols, strict=True)
+    ]
+    engine.engine.close()
+    console.print(results_table(results))
+    console.print(
+        f"Every sample is in {output}; to read them: open-r1 report {output}", soft_wrap=True, highlight=False
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of `open-r1 evaluate`."""
+    parser = argparse.ArgumentParser(
+        prog="open-r1 evaluate",
+        description=(__doc__ or "").format(tasks=", ".join(TASKS)),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--tasks", required=True, metavar="T,T", help="names of tasks or files, with commas between")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: MODEL/evaluation, or evaluation/MODEL")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with <task>.jsonl[.gz] or <task>.parquet")
+    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N problems of each task")
+    sampling = parser.add_argument_group("sampling (default: the task's, by --protocol)")
+    sampling.add_argument("--protocol", choices=PROTOCOLS, default="deepseek", help="default: %(default)s")
+    sampling.add_argument("--num-samples", type=int, metavar="N", help="answers a problem")
+    sampling.add_argument("--temperature", type=float, metavar="T")
+    sampling.add_argument("--top-p", type=float, metavar="P")
+    sampling.add_argument("--max-new-tokens", type=int, metavar="N", help="longest answer")
+    sampling.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    sampling.add_argument("--system-prompt", metavar="TEXT", help="default: none, as in DeepSeek's protocol")
+    sampling.add_argument("--k", type=ks, default=(), metavar="K,K", help="pass@k to report besides powers of two")
+    add_engine_options(parser)
+    return parser
+
+
+def quiet() -> None:
+    """Takes away the bars of loading, which would stand among ours."""
+    import datasets
+    from transformers.utils import logging
+
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()
+
+
+def default_output(model: str) -> Path:
+    """Beside a local model, else a folder of its name here."""
+    folder = Path(model).expanduser()
+    return folder / "evaluation" if folder.is_dir() else Path("evaluation") / model.rstrip("/").rpartition("/")[2]
+
+
+if __name__ == "__main__":
+    exit_with_sentence(main)

@@ -1,0 +1,56 @@
+"""Command-line options that evaluating and asking share."""
+
+import argparse
+import re
+
+from open_r1.engine.choose import DTYPES, ENGINES, EngineOptions
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which model writes, and through which engine."""
+    parser.add_argument("--model", required=True, metavar="M", help="hub id, local folder, or a server's model")
+    group = parser.add_argument_group("engine")
+    group.add_argument(
+        "--engine", choices=ENGINES, default="auto", help="default: openai with --base-url, else transformers"
+    )
+    group.add_argument("--revision", metavar="R", help="of the model on the hub")
+    group.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
+    group.add_argument(
+        "--dtype", choices=DTYPES, default="auto", help="default: float32 on a CPU, else the checkpoint's"
+    )
+    group.add_argument(
+        "--max-tokens-per-batch", type=positive, metavar="N", help="transformers: tokens decoded at once"
+    )
+    group.add_argument("--base-url", metavar="URL", help="OpenAI-compatible server; its key: OPENAI_API_KEY")
+    group.add_argument("--concurrency", type=positive, default=64, metavar="N", help="requests under way at a server")
+
+
+def engine_options(args: argparse.Namespace) -> EngineOptions:
+    """The engine that the parsed options ask for."""
+    return EngineOptions(
+        model=args.model,
+        engine=args.engine,
+        revision=args.revision,
+        trust_remote_code=args.trust_remote_code,
+        dtype=args.dtype,
+        max_tokens_per_batch=args.max_tokens_per_batch,
+        base_url=args.base_url,
+        concurrency=args.concurrency,
+    )
+
+
+def with_dashes(argv: list[str]) -> list[str]:
+    """`--num_samples` as `--num-samples`: both are common."""
+    return [re.sub(r"^--[a-z_]+", lambda m: m.group().replace("_", "-"), word) for word in argv]
+
+
+def positive(text: str) -> int:
+    """A number from 1 on, for argparse."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, at least 1")
+    return int(text)
+
+
+def ks(text: str) -> tuple[int, ...]:
+    """Numbers from 1 on with commas between, for argparse."""
+    return tuple(positive(part) for part in text.split(","))

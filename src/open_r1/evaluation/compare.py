@@ -1,0 +1,134 @@
+"""`open-r1 compare A B`: the difference between two evaluations of the same problems, and where they differ.
+
+    open-r1 compare runs/base/evaluation runs/grpo/evaluation
+
+Problems are paired, so that what makes them hard for both cancels out: the interval of the difference is much
+narrower than those of the two scores suggest.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from open_r1.errors import UserError
+from open_r1.evaluation.metrics import Estimate, paired_difference, pass_at_1
+from open_r1.evaluation.results import by_problem
+from open_r1.evaluation.store import finished_folders, read_samples
+from open_r1.launch.entry import exit_with_sentence
+
+COLUMNS = ["index", "id", "prompt", "sample", "correct"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A problem and its pass rates in A and in B."""
+
+    id: str
+    a: float
+    b: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Pass@1 of both on the same problems; `difference` is B - A with its paired interval."""
+
+    task: str
+    a: float
+    b: float
+    difference: Estimate
+    n_problems: int
+    changes: list[Change]
+    """Problems whose rates differ, those that B lost most first."""
+
+
+def compare_folders(task: str, a: Path, b: Path) -> Comparison:
+    """Compares two folders of one task. Raises `UserError` unless both asked the same problems."""
+    rates_a, rates_b = _rates(a), _rates(b)
+    if rates_a.keys() != rates_b.keys():
+        only = sorted(id for id, _ in rates_a.keys() ^ rates_b.keys())
+        raise UserError(
+            f"{a} and {b} did not ask the same problems: {len(only)} ids or prompts differ, the first {only[0]!r}; "
+            "evaluate both on the same data with the same --limit."
+        )
+    keys = list(rates_a)
+    first, second = [rates_a[key] for key in keys], [rates_b[key] for key in keys]
+    changes = [Change(key[0], rates_a[key], rates_b[key]) for key in keys if rates_a[key] != rates_b[key]]
+    return Comparison(
+        task=task,
+        a=sum(first) / len(keys),
+        b=sum(second) / len(keys),
+        difference=paired_difference(first, second),
+        n_problems=len(keys),
+        changes=sorted(changes, key=lambda change: change.b - change.a),
+    )
+
+
+def compare(a: Path, b: Path) -> list[Comparison]:
+    """Compares every task that both have. Raises `UserError` if there is none."""
+    folders_a, folders_b = _by_task(a), _by_task(b)
+    both = [task for task in folders_a if task in folders_b]
+    if not both:
+        raise UserError(f"{a} has {', '.join(folders_a)} and {b} has {', '.join(folders_b)}: no task in common.")
+    return [compare_folders(task, folders_a[task], folders_b[task]) for task in both]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Prints the comparison. Raises UserError for what the user can mend."""
+    parser = argparse.ArgumentParser(
+        prog="open-r1 compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("a", type=Path, metavar="A", help="folder of an evaluation")
+    parser.add_argument("b", type=Path, metavar="B", help="folder of another")
+    parser.add_argument("--all", action="store_true", help="list all problems that differ, not the first 20")
+    args = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    comparisons = compare(args.a, args.b)
+    console = Console()
+    console.print(f"A  {args.a}\nB  {args.b}", soft_wrap=True, highlight=False, markup=False)
+    console.print(comparison_table(comparisons))
+    for comparison in comparisons:
+        _print_changes(console, comparison, None if args.all else 20)
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> Table:
+    """A line a task, the difference in points of pass@1."""
+    table = Table(show_edge=False, pad_edge=False)
+    for name in ("task", "problems", "A", "B", "B - A (95% interval, paired)"):
+        table.add_column(name, justify="left" if name == "task" else "right")
+    for c in comparisons:
+        low, high = c.difference.ci95
+        difference = f"{c.difference.value * 100:+.1f} points ({low * 100:+.1f} to {high * 100:+.1f})"
+        table.add_row(c.task, f"{c.n_problems:,}", f"{c.a:.1%}", f"{c.b:.1%}", difference)
+    return table
+
+
+def _print_changes(console: Console, comparison: Comparison, most: int | None) -> None:
+    if not comparison.changes:
+        console.print(f"{comparison.task}: no problem differs.", highlight=False)
+        return
+    worse = [c for c in comparison.changes if c.b < c.a]
+    better = [c for c in reversed(comparison.changes) if c.b > c.a]
+    for title, changes in (("better in B", better), ("better in A", worse)):
+        console.print(f"\n{comparison.task}: {len(changes)} problems {title}", highlight=False)
+        for change in changes[:most]:
+            console.print(f"  {change.id}  {change.a:.0%} to {change.b:.0%}", highlight=False, markup=False)
+        if most is not None and len(changes) > most:
+            console.print(f"  and {len(changes) - most} more (--all)", highlight=False)
+
+
+def _rates(folder: Path) -> dict[tuple[str, str], float]:
+    problems = by_problem(read_samples(folder, COLUMNS))
+    rates = pass_at_1([[row["correct"] is True for row in samples] for samples in problems])
+    return {(samples[0]["id"], samples[0]["prompt"]): rate for samples, rate in zip(problems, rates, strict=True)}
+
+
+def _by_task(root: Path) -> dict[str, Path]:
+    return {folder.name: folder for folder in finished_folders(root)}
+
+
+if __name__ == "__main__":
+    exit_with_sentence(main)

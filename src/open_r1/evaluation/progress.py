@@ -1,0 +1,85 @@
+"""What sampling looks like while it runs: a live bar on a terminal, a line now and then elsewhere."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+LINE_EVERY = 30.0
+
+
+class SamplingProgress:
+    """Counts samples of a task: share right so far, tokens a second, time left. A context manager."""
+
+    def __init__(self, task: str, total: int, done: int, right: int, console: Console) -> None:
+        self.task, self.total, self.console = task, total, console
+        self.done = self.before = done
+        self.right = right
+        self.tokens = 0
+        self._began = self._printed = self._moved = time.monotonic()
+        self._live = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("[cyan]{task.fields[news]}"),
+            console=console,
+            refresh_per_second=4,
+            disable=not console.is_terminal,
+        )
+        self._bar = self._live.add_task(task, total=total, completed=done, news="")
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.update(self._bar, completed=self.done, news=self.news())
+        self._live.stop()
+        if not self.console.is_terminal:
+            self._print()
+
+    def add_tokens(self, count: int) -> None:
+        """The engine wrote `count` tokens."""
+        self.tokens += count
+        now = time.monotonic()
+        if now - self._moved > 0.25:
+            self._moved = now
+            self._update()
+
+    def add_samples(self, count: int, right: int) -> None:
+        """`count` samples finished, `right` of them right."""
+        self.done += count
+        self.right += right
+        self._update()
+
+    def news(self) -> str:
+        """`31.2% right, 812 tokens/s, 3:10 left`."""
+        seconds = time.monotonic() - self._began
+        parts = [f"{self.right / self.done:.1%} right"] if self.done else []
+        if self.tokens and seconds > 0:
+            parts.append(f"{self.tokens / seconds:,.0f} tokens/s")
+        fresh = self.done - self.before
+        if fresh and self.done < self.total:
+            parts.append(f"{_clock(seconds / fresh * (self.total - self.done))} left")
+        return ", ".join(parts)
+
+    def _update(self) -> None:
+        self._live.update(self._bar, completed=self.done, news=self.news())
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self._printed > LINE_EVERY:
+            self._printed = now
+            self._print()
+
+    def _print(self) -> None:
+        line = f"{self.task}  {self.done}/{self.total} samples, {self.news()}"
+        self.console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

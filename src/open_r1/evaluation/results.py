@@ -1,0 +1,115 @@
+"""From samples to figures, and figures to a table."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from open_r1.evaluation.metrics import (
+    Estimate,
+    consensus,
+    mean_with_interval,
+    pass_at_1,
+    pass_at_k,
+    percentile,
+    share,
+    vote_credit,
+)
+from open_r1.evaluation.reported import reported_for
+from open_r1.evaluation.store import Row
+from open_r1.rewards import grade_many
+
+
+def summarise(rows: Sequence[Row], ks: Sequence[int] = ()) -> dict[str, Any]:
+    """The figures of graded samples, equally many a problem; `ks` asks for pass@k besides the powers of two.
+
+    `pass@1`, `truncated`, `no_answer` and `ungradable` are shares of 1; ungradable samples count as wrong.
+    """
+    problems = by_problem(rows)
+    n = len(problems[0])
+    correct = [[row["correct"] is True for row in samples] for samples in problems]
+    rates = mean_with_interval(pass_at_1(correct))
+    tokens = [row["n_tokens"] for row in rows if row["n_tokens"] is not None]
+    powers = [2**i for i in range(1, 20) if 2**i <= n]
+    return {
+        "n_problems": len(problems),
+        "num_samples": n,
+        "pass@1": rates.value,
+        "ci95": list(rates.ci95),
+        "pass@k": {
+            str(k): _figure(mean_with_interval([pass_at_k(n, sum(samples), k) for samples in correct]))
+            for k in sorted({*powers, n, *ks} - {1})
+        },
+        "cons@k": {str(n): _figure(mean_with_interval([_vote(samples) for samples in problems]))} if n > 1 else {},
+        "mean_tokens": sum(tokens) / len(tokens) if tokens else None,
+        "p95_tokens": percentile(tokens, 95),
+        "truncated": share([row["finish_reason"] == "length" for row in rows]),
+        "no_answer": share([row["extracted"] is None and row["correct"] is not None for row in rows]),
+        "ungradable": share([row["correct"] is None for row in rows]),
+    }
+
+
+def by_problem(rows: Sequence[Row]) -> list[list[Row]]:
+    """Samples of each problem, in order."""
+    problems: dict[int, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (row["index"], row["sample"])):
+        problems.setdefault(row["index"], []).append(row)
+    return list(problems.values())
+
+
+def reported_figures(model: str, task: str) -> list[dict[str, Any]]:
+    """Published figures, shares of 1 like ours."""
+    return [
+        {"metric": f.metric, "value": round(f.percent / 100, 4), "by": f.by, "source": f.source}
+        for f in reported_for(model, task)
+    ]
+
+
+def results_table(results: Sequence[Mapping[str, Any]]) -> Table:
+    """A line a task: pass@1 with its interval, beside what was reported for that model."""
+    table = Table(title=None, header_style="bold", show_edge=False, pad_edge=False)
+    table.add_column("task")
+    table.add_column("problems × samples", justify="right")
+    table.add_column("pass@1 (95% interval)", justify="right")
+    table.add_column("reported", justify="right")
+    voted = any(result["cons@k"] for result in results)
+    if voted:
+        table.add_column("pass@k", justify="right")
+        table.add_column("cons@k", justify="right")
+    table.add_column("tokens (p95)", justify="right")
+    for name in ("cut off", "no answer", "ungradable"):
+        table.add_column(name, justify="right")
+    for result in results:
+        table.add_row(*_cells(result, voted))
+    return table
+
+
+def _cells(result: Mapping[str, Any], voted: bool) -> list[str]:
+    low, high = result["ci95"]
+    reported = [f"{f['by']} {f['value']:.1%}" for f in result["reported"] if f["metric"] == "pass@1"]
+    cells = [
+        result["task"],
+        f"{result['n_problems']:,} × {result['num_samples']}",
+        f"{result['pass@1']:.1%} ({low:.1%} to {high:.1%})",
+        "\n".join(reported) or "-",
+    ]
+    if voted:
+        k = str(result["num_samples"])
+        best, vote = result["pass@k"].get(k), result["cons@k"].get(k)
+        cells += [f"@{k} {best['value']:.1%}" if best else "-", f"@{k} {vote['value']:.1%}" if vote else "-"]
+    tokens = "-" if result["mean_tokens"] is None else f"{result['mean_tokens']:,.0f} ({result['p95_tokens']:,.0f})"
+    return [*cells, tokens, *(f"{result[name]:.1%}" for name in ("truncated", "no_answer", "ungradable"))]
+
+
+def _vote(samples: Sequence[Row]) -> float:
+    correct = [row["correct"] is True for row in samples]
+    return vote_credit(*consensus([row["extracted"] for row in samples], correct, same_answer))
+
+
+def same_answer(one: str, other: str) -> bool:
+    """Whether two final answers are equal, for the grader."""
+    return grade_many(completions=[f"\\boxed{{{one}}}"], golds=[other])[0].correct is True
+
+
+def _figure(estimate: Estimate) -> dict[str, Any]:
+    return {"value": estimate.value, "ci95": list(estimate.ci95)}

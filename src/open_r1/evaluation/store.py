@@ -1,0 +1,172 @@
+"""A benchmark's folder: samples are appended as they finish, so that a killed run continues where it stopped.
+
+`settings.json` says what the samples were made with; `samples.jsonl` grows while sampling; `samples.parquet` and
+`results.json` are written, each whole or not at all, when every sample is there.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from open_r1.errors import UserError
+
+SCHEMA = pa.schema(
+    {
+        "index": pa.int64(),
+        "id": pa.string(),
+        "problem": pa.string(),
+        "prompt": pa.string(),
+        "gold": pa.string(),
+        "sample": pa.int64(),
+        "completion": pa.string(),
+        "n_tokens": pa.int64(),
+        "finish_reason": pa.string(),
+        "extracted": pa.string(),
+        "correct": pa.bool_(),
+        "reason": pa.string(),
+        "seed": pa.int64(),
+    }.items()
+)
+"""A row a sample. `correct` is null where it could not be decided, `extracted` where no answer was found."""
+
+Row = dict[str, Any]
+
+
+class SampleStore:
+    """The samples in `folder`, made with `settings`. Raises `UserError` if those that are there were made otherwise."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.seconds = 0.0
+        self.rows: dict[tuple[int, int], Row] = {}
+        self._journal = folder / "samples.jsonl"
+        self._table = folder / "samples.parquet"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._check_settings(json.loads(json.dumps(settings)))
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self._load()
+
+    def append(self, rows: Iterable[Row], seconds: float) -> None:
+        """Keeps finished samples, which took `seconds` since the last call; on disk when this returns."""
+        rows = [{name: _text(row[name]) for name in SCHEMA.names} for row in rows]
+        text = "".join(json.dumps(row) + "\n" for row in [*rows, {"seconds": seconds}])
+        try:
+            with self._journal.open("a", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self._take(rows)
+        self.seconds += seconds
+
+    def finish(self, results: Mapping[str, Any]) -> None:
+        """Writes `samples.parquet` (problems in order) and `results.json`, and takes the journal away."""
+        rows = [self.rows[key] for key in sorted(self.rows)]
+        table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata({"seconds": f"{self.seconds:.3f}"}))
+        try:
+            write_whole(self._table, lambda path: pq.write_table(table, path, compression="zstd"))
+            write_json(self.folder / "results.json", results)
+            self._journal.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _check_settings(self, settings: dict[str, Any]) -> None:
+        path = self.folder / "settings.json"
+        if not path.exists():
+            write_json(path, settings)
+            return
+        before = _flat(json.loads(path.read_text(encoding="utf-8")))
+        now = _flat(settings)
+        changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        if changed:
+            differences = "; ".join(f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in changed)
+            raise UserError(
+                f"{self.folder} holds samples made with other settings ({differences}): continue with the same, give "
+                "another --output, or delete the folder."
+            )
+
+    def _load(self) -> None:
+        if self._table.exists():
+            table = pq.ParquetFile(self._table).read()
+            self._take(table.to_pylist())
+            self.seconds = float((table.schema.metadata or {}).get(b"seconds", 0))
+        if not self._journal.exists():
+            return
+        content = self._journal.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):  # a kill in the middle of a line
+            with self._journal.open("rb+") as file:
+                file.truncate(whole)
+        for number, line in enumerate(content[:whole].splitlines(), 1):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{self._journal}, line {number}: not JSON; delete the line to go on.") from error
+            if "seconds" in row:
+                self.seconds += row["seconds"]
+            else:
+                self._take([row])
+
+    def _take(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            self.rows.setdefault((row["index"], row["sample"]), row)
+
+    def _unwritable(self, error: OSError) -> UserError:
+        reason = error.strerror or str(error)
+        return UserError(
+            f"{self.folder} cannot be written ({reason}); {len(self.rows)} finished samples are kept: mend that, and "
+            "the same command continues."
+        )
+
+
+def read_samples(folder: Path, columns: Sequence[str] | None = None) -> list[Row]:
+    """The rows of a finished benchmark's `samples.parquet`."""
+    return pq.ParquetFile(folder / "samples.parquet").read(columns=columns).to_pylist()
+
+
+def finished_folders(root: Path) -> list[Path]:
+    """Folders of finished benchmarks: `root`, those in it, or in its `evaluation` folder. Raises `UserError`."""
+    candidates = [root, *sorted(p for p in root.glob("*") if p.is_dir()), *sorted((root / "evaluation").glob("*"))]
+    found = [path for path in candidates if (path / "results.json").is_file() and (path / "samples.parquet").is_file()]
+    if not found:
+        raise UserError(
+            f"{root} has no finished benchmark (results.json and samples.parquet): give the folder that `open-r1 "
+            "evaluate --output` wrote."
+        )
+    return found
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as JSON, whole or not at all."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_whole(path: Path, write: Any) -> None:
+    """Calls `write` with a temporary path and renames that to `path`."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _text(value: Any) -> Any:
+    """Halves of surrogate pairs, which models do write, have no UTF-8."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value

@@ -1,0 +1,219 @@
+"""The client of OpenAI-compatible servers, against a small server that misbehaves on demand."""
+
+import json
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from open_r1.engine.openai_engine import OpenAIEngine, prompt_bound
+from open_r1.engine.protocol import Request, Sampling
+from open_r1.errors import UserError
+
+
+class FakeServer(ThreadingHTTPServer):
+    """Answers with the last message of the prompt; `script` is what the next requests meet instead."""
+
+    daemon_threads = True
+
+    def __init__(self, script=(), slow=0.0):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.script, self.slow = list(script), slow
+        self.bodies, self.headers = [], []
+        self.under_way = self.most = 0
+        self.lock = threading.Lock()
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: FakeServer
+
+    def log_message(self, *args):
+        pass
+
+    def reply(self, status, body, headers=()):
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self):
+        self.reply(200, {"data": [{"id": "m", "max_model_len": 4096}]})
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.lock:
+            self.server.under_way += 1
+            self.server.most = max(self.server.most, self.server.under_way)
+            self.server.bodies.append(body)
+            self.server.headers.append(dict(self.headers))
+            fault = self.server.script.pop(0) if self.server.script else None
+        time.sleep(self.server.slow)
+        with self.server.lock:
+            self.server.under_way -= 1
+        if callable(fault):
+            return fault(self)
+        if body.get("stream"):
+            return self.stream()
+        if "messages" in body:
+            message = {"content": "re: " + body["messages"][-1]["content"]}
+            choice = {"message": message, "finish_reason": "stop"}
+        else:
+            choice = {"text": f"{len(body['prompt'])} tokens", "finish_reason": "length"}
+        return self.reply(200, {"choices": [choice], "usage": {"completion_tokens": 7}})
+
+    def stream(self):
+        self.send_response(200)
+        self.end_headers()
+        for delta in ({"reasoning_content": "hm"}, {"content": "4"}, {"content": "2"}):
+            self.wfile.write(b"data: " + json.dumps({"choices": [{"delta": delta}]}).encode() + b"\n\n")
+        self.wfile.write(b"data: [DONE]\n\n")
+
+
+def status(code, **headers):
+    return lambda handler: handler.reply(code, {"error": {"message": f"no {code}"}}, headers.items())
+
+
+def broken_json(handler):
+    handler.reply(200, b'{"choices": [')
+
+
+def hang_up(handler):
+    handler.close_connection = True
+    handler.connection.close()
+
+
+@contextmanager
+def serving(*script, slow=0.0, **options):
+    server = FakeServer(script, slow)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server, OpenAIEngine(server.url, "m", **{"pause": 0.01, **options})
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def ask(*questions, **sampling):
+    return [Request(i, [{"role": "user", "content": q}], Sampling(**sampling)) for i, q in enumerate(questions)]
+
+
+def test_questions_are_answered_and_the_sampling_is_sent():
+    with serving(api_key="sesame") as (server, engine):
+        assert engine.check() == 4096
+        found = engine.generate(ask("a", "b", n=2, temperature=0.6, top_p=0.95, max_tokens=9, seed=5))
+    assert [[c.text for c in group] for group in found] == [["re: a"] * 2, ["re: b"] * 2]
+    assert found[0][0].n_tokens == 7
+    sent = [b for b in server.bodies if b["messages"][-1]["content"] == "a"]
+    assert sorted(b["seed"] for b in sent) == [5, 6]
+    assert {(b["model"], b["temperature"], b["top_p"], b["max_tokens"]) for b in sent} == {("m", 0.6, 0.95, 9)}
+    assert "top_k" not in sent[0]
+    assert server.headers[0]["Authorization"] == "Bearer sesame"
+
+
+def test_token_ids_go_to_completions():
+    with serving() as (_, engine):
+        ((completion,),) = engine.generate([Request("x", [1, 2, 3], Sampling())])
+    assert (completion.text, completion.finish_reason) == ("3 tokens", "length")
+
+
+def test_a_server_that_is_busy_broken_or_gone_for_a_moment_is_asked_again():
+    faults = [status(429, **{"Retry-After": "0"}), status(500), broken_json, hang_up, status(503)]
+    with serving(*faults) as (server, engine):
+        found = engine.generate(ask("a"))
+    assert found[0][0].text == "re: a"
+    assert len(server.bodies) == 6
+
+
+def test_retry_after_is_respected():
+    with serving(status(429, **{"Retry-After": "1"})) as (_, engine):
+        started = time.monotonic()
+        engine.generate(ask("a"))
+    assert time.monotonic() - started >= 1
+
+
+def test_a_request_that_fails_every_time_is_an_error_and_the_others_go_on():
+    with serving(*[status(500)] * 3, tries=3, concurrency=1) as (_, engine):
+        found = dict(engine.stream(ask("a", "b")))
+    assert (found[0][0].finish_reason, found[1][0].text) == ("error", "re: b")
+    assert "500" in found[0][0].text
+
+
+@pytest.mark.parametrize(("code", "hint"), [(400, "no 400"), (401, "OPENAI_API_KEY"), (404, "--base-url")])
+def test_what_trying_again_cannot_mend_is_said_at_once(code, hint):
+    with serving(status(code)) as (server, engine), pytest.raises(UserError, match=hint):
+        engine.generate(ask("a"))
+    assert len(server.bodies) == 1
+
+
+def test_a_server_that_is_not_there():
+    with serving() as (_, engine):
+        pass
+    engine.tries = 2
+    for call in (engine.check, lambda: engine.generate(ask("a"))):
+        with pytest.raises(UserError, match="does not answer"):
+            call()
+
+
+def test_finished_samples_come_before_the_news_that_the_server_died():
+    with serving(tries=2, concurrency=1) as (server, engine):
+        stream = engine.stream(ask("a", "b"))
+        assert next(stream)[1][0].text == "re: a"
+        server.script.extend([hang_up, hang_up])
+        assert next(stream)[1][0].finish_reason == "error"
+
+
+def test_concurrency_is_bounded_and_used():
+    with serving(slow=0.03, concurrency=4) as (server, engine):
+        engine.generate(ask(*"abcdefghijkl"))
+    assert server.most == 4
+
+
+def test_requests_are_taken_only_as_there_is_room():
+    taken = []
+
+    def requests():
+        for request in ask(*"abcdefghij"):
+            taken.append(request.id)
+            yield request
+
+    with serving(concurrency=2) as (_, engine):
+        next(engine.stream(requests()))
+        assert len(taken) <= 4
+
+
+def test_reasoning_apart_is_put_back_before_the_answer():
+    message = {"content": "42", "reasoning_content": "hm"}
+    reply = {"choices": [{"message": message, "finish_reason": "stop"}]}
+    with serving(lambda handler: handler.reply(200, reply)) as (_, engine):
+        assert engine.generate(ask("a"))[0][0].text == "<think>\nhm\n</think>\n42"
+
+
+def test_logprobs_are_read_if_given():
+    choice = {"message": {"content": "x"}, "finish_reason": "stop", "logprobs": {"content": [{"logprob": -0.5}]}}
+    with serving(lambda handler: handler.reply(200, {"choices": [choice]}), logprobs=True) as (server, engine):
+        completion = engine.generate(ask("a"))[0][0]
+    assert (completion.logprobs, completion.n_tokens) == ([-0.5], 1)
+    assert server.bodies[0]["logprobs"] is True
+
+
+def test_text_streams_with_the_reasoning_apart():
+    with serving() as (_, engine):
+        parts = list(engine.stream_text([{"role": "user", "content": "6*7?"}], Sampling()))
+    assert parts == [("reasoning", "hm"), ("content", "4"), ("content", "2")]
+
+
+def test_an_unknown_model_is_named():
+    with serving() as (server, _), pytest.raises(UserError, match="serves m"):
+        OpenAIEngine(server.url, "other").check()
+
+
+def test_the_bound_on_tokens_holds_for_any_tokenizer():
+    assert prompt_bound([{"role": "user", "content": "数学" * 10}]) >= 60

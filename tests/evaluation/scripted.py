@@ -1,0 +1,45 @@
+"""An engine that writes what it is told to."""
+
+from dataclasses import dataclass, field
+
+from open_r1.engine.choose import OpenEngine
+from open_r1.engine.protocol import Completion
+
+
+@dataclass
+class Scripted:
+    """Answers `texts[index][sample]`; dies after `lives` requests if that is given."""
+
+    texts: dict
+    lives: int | None = None
+    asked: list = field(default_factory=list)
+    on_tokens = None
+
+    def stream(self, requests):
+        for request in requests:
+            if self.lives is not None and len(self.asked) >= self.lives:
+                raise RuntimeError("CUDA error: out of memory\nand more")
+            self.asked.append(request.id)
+            index, first = request.id
+            yield request.id, [completion(self.texts[index][first + i]) for i in range(request.sampling.n)]
+
+    def close(self):
+        pass
+
+
+def completion(text):
+    reason = "length" if text.endswith("...") else "error" if text == "failed" else "stop"
+    return Completion(text, list(range(len(text))), None, reason, 0)
+
+
+def opened(engine, context=None, budget=None):
+    """`engine` as `open_engine` gives it; prompts are their messages."""
+    return OpenEngine(
+        engine=engine,
+        name="scripted",
+        context=context,
+        stop_token_ids=(7,),
+        render=lambda messages: messages,
+        prompt_tokens=lambda messages: len(messages[-1]["content"]),
+        max_tokens_per_batch=budget,
+    )
