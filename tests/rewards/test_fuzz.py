@@ -12,7 +12,7 @@ from hypothesis import strategies as st  # noqa: E402
 
 from open_r1.rewards.grader import Grader, Verdict  # noqa: E402
 
-EXAMPLES = int(os.environ.get("OPEN_R1_FUZZ_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("OPEN_R1_FUZZ_EXAMPLES", "40"))
 SECONDS = 1.0
 
 numbers = st.one_of(
@@ -55,7 +55,13 @@ def test_a_verdict_always_comes_within_the_limit():
     seen: Counter = Counter()
     slowest = 0.0
 
-    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize=EXAMPLES <= 100,
+        suppress_health_check=list(HealthCheck),
+        database=None,
+    )
     @given(frames, answers, st.one_of(latex, st.just("5")))
     def one(frame, answer, gold):
         nonlocal slowest
