@@ -19,7 +19,7 @@ from open_r1.engine.choose import open_engine
 from open_r1.errors import UserError
 from open_r1.evaluation.arguments import add_engine_options, engine_options, ks, positive, with_dashes
 from open_r1.evaluation.protocol import PROTOCOLS, protocol_for
-from open_r1.evaluation.results import results_table
+from open_r1.evaluation.results import answer_notes, results_table
 from open_r1.evaluation.run import evaluate_task
 from open_r1.evaluation.tasks import TASKS, find_task, folder_name, load_problems
 from open_r1.launch.entry import exit_with_sentence
@@ -57,6 +57,8 @@ def main(argv: list[str] | None = None) -> None:
     ]
     engine.engine.close()
     console.print(results_table(results))
+    for note in answer_notes(results):
+        console.print(note, soft_wrap=True, highlight=False, markup=False)
     console.print(
         f"Every sample is in {output}; to read them: open-r1 report {output}", soft_wrap=True, highlight=False
     )

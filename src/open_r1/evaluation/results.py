@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from open_r1.evaluation.metrics import (
@@ -66,39 +67,43 @@ def reported_figures(model: str, task: str) -> list[dict[str, Any]]:
 
 
 def results_table(results: Sequence[Mapping[str, Any]]) -> Table:
-    """A line a task: pass@1 with its interval, beside what was reported for that model."""
-    table = Table(title=None, header_style="bold", show_edge=False, pad_edge=False)
-    table.add_column("task")
-    table.add_column("problems × samples", justify="right")
-    table.add_column("pass@1 (95% interval)", justify="right")
-    table.add_column("reported", justify="right")
-    voted = any(result["cons@k"] for result in results)
-    if voted:
-        table.add_column("pass@k", justify="right")
-        table.add_column("cons@k", justify="right")
-    table.add_column("tokens (p95)", justify="right")
-    for name in ("cut off", "no answer", "ungradable"):
-        table.add_column(name, justify="right")
-    for result in results:
-        table.add_row(*_cells(result, voted))
+    """A line a task: pass@1 with its interval, beside what was reported for that model; columns without a figure
+    in any line are left out."""
+    lines = [_cells(result) for result in results]
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name in lines[0]:
+        if any(line[name] for line in lines):
+            table.add_column(name, justify="left" if name == "task" else "right", no_wrap=True)
+    for line in lines:
+        table.add_row(*(line[str(column.header)] or "-" for column in table.columns))
     return table
 
 
-def _cells(result: Mapping[str, Any], voted: bool) -> list[str]:
+def answer_notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence a task on what its answers look like."""
+    notes = []
+    for result in results:
+        parts = [f"{result['truncated']:.1%} cut off", f"{result['no_answer']:.1%} without an answer"]
+        if result["ungradable"]:
+            parts.append(f"{result['ungradable']:.1%} could not be graded and count as wrong")
+        if result["mean_tokens"] is not None:
+            parts.insert(0, f"{result['mean_tokens']:,.0f} tokens on average, 95% within {result['p95_tokens']:,.0f}")
+        notes.append(f"{result['task']}: {'; '.join(parts)}.")
+    return notes
+
+
+def _cells(result: Mapping[str, Any]) -> dict[str, str]:
     low, high = result["ci95"]
-    reported = [f"{f['by']} {f['value']:.1%}" for f in result["reported"] if f["metric"] == "pass@1"]
-    cells = [
-        result["task"],
-        f"{result['n_problems']:,} × {result['num_samples']}",
-        f"{result['pass@1']:.1%} ({low:.1%} to {high:.1%})",
-        "\n".join(reported) or "-",
-    ]
-    if voted:
-        k = str(result["num_samples"])
-        best, vote = result["pass@k"].get(k), result["cons@k"].get(k)
-        cells += [f"@{k} {best['value']:.1%}" if best else "-", f"@{k} {vote['value']:.1%}" if vote else "-"]
-    tokens = "-" if result["mean_tokens"] is None else f"{result['mean_tokens']:,.0f} ({result['p95_tokens']:,.0f})"
-    return [*cells, tokens, *(f"{result[name]:.1%}" for name in ("truncated", "no_answer", "ungradable"))]
+    n = str(result["num_samples"])
+    pass_at, vote = result["pass@k"].get(n), result["cons@k"].get(n)
+    return {
+        "task": result["task"],
+        "samples": f"{result['n_problems']:,} × {n}",
+        "pass@1 [95%]": f"{result['pass@1']:.1%} [{low * 100:.1f}, {high * 100:.1f}]",
+        "reported": "\n".join(f"{f['by']} {f['value']:.1%}" for f in result["reported"] if f["metric"] == "pass@1"),
+        "pass@n": f"{pass_at['value']:.1%}" if pass_at else "",
+        "cons@n": f"{vote['value']:.1%}" if vote else "",
+    }
 
 
 def _vote(samples: Sequence[Row]) -> float:
