@@ -27,9 +27,6 @@ from rich.table import Table
 from open_r1.demo.files import read_json, write_json
 from open_r1.errors import UserError
 
-MAX_THREADS = 4
-"""More threads than this slow a model of this size down."""
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -175,11 +172,15 @@ def _sampling_display(console: Console) -> Callable[[str], Any]:
 
 
 def _quiet_libraries() -> None:
-    """Leaves the screen to the demo: no bars for loading and tokenizing, and not too many threads."""
+    """Leaves the screen to the demo (no bars for loading and tokenizing), and takes one core.
+
+    A second thread saves this small a model little time on idle cores, and costs it several times as much on
+    busy ones, where threads wait for each other after every small operation.
+    """
     import datasets
     import torch
     import transformers
 
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
-    torch.set_num_threads(min(torch.get_num_threads(), MAX_THREADS))
+    torch.set_num_threads(1)
