@@ -10,6 +10,7 @@ from typing import Any, Literal
 from transformers import TrainingArguments
 
 from open_r1.errors import UserError
+from open_r1.option_ranges import check_ranges
 
 
 @dataclass
@@ -42,6 +43,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not self.model_name_or_path:
             raise UserError("model_name_or_path is missing: give a hub id or a local folder.")
+        check_ranges(self)
 
 
 @dataclass
@@ -79,7 +81,7 @@ class TrainConfig(TrainingArguments):
     """What SFT and GRPO share beyond `TrainingArguments`."""
 
     logging_steps: float = 1
-    """Steps between two lines of the log; `run/metrics.jsonl` gets the same lines."""
+    """Steps between two lines on the console; `run/metrics.jsonl` and trackers get every step."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: less memory, about a third more time."""
     bf16: bool | None = None  # type: ignore[assignment]
@@ -100,8 +102,7 @@ class TrainConfig(TrainingArguments):
             self.bf16 = self.dtype == "bfloat16"
         if self.bf16 is None:
             self.bf16 = not self.use_cpu and not self.fp16 and _cuda_has_bf16()
-        if self.max_tokens_per_microbatch < 1:
-            raise UserError(f"max_tokens_per_microbatch is {self.max_tokens_per_microbatch}: it must be at least 1.")
+        check_ranges(self)
         self.remove_unused_columns = False
         self.use_cpu = self.use_cpu or not _has_accelerator()
         if getattr(self, "activation_checkpointing", False) is None:  # the new name, from transformers 5.23 on
@@ -193,6 +194,8 @@ class GRPOConfig(TrainConfig):
     """Cap on prompt plus completion tokens that the transformers engine decodes at once."""
 
     def __post_init__(self) -> None:
+        if self.load_best_model_at_end and self.metric_for_best_model is None:
+            self.metric_for_best_model, self.greater_is_better = "reward", True
         super().__post_init__()
         for name, neutral in (("top_p", 1.0), ("top_k", 0), ("min_p", None)):
             if getattr(self, name) not in (neutral, None):
@@ -200,12 +203,6 @@ class GRPOConfig(TrainConfig):
                     f"{name} is {getattr(self, name)}: GRPO needs {neutral}, because the trainer cannot compute "
                     "the probability of a token under a truncated distribution. Use temperature instead."
                 )
-        if self.temperature <= 0:
-            raise UserError(f"temperature is {self.temperature}: GRPO samples, so it must be above 0.")
-        if self.num_generations < 2:
-            raise UserError(
-                f"num_generations is {self.num_generations}: a group needs at least 2 completions to compare."
-            )
         if self.steps_per_generation is None:
             self.steps_per_generation = self.gradient_accumulation_steps
         if self.steps_per_generation % self.gradient_accumulation_steps:

@@ -39,7 +39,12 @@ _Loader.add_implicit_resolver(
 
 def read_yaml(path: Path) -> dict[str, Given]:
     """The options of a recipe, each with its line. Raises `UserError` for what is no mapping of options."""
-    loader = _Loader(path.read_text(encoding="utf-8"))
+    try:
+        loader = _Loader(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8."
+        ) from error
     given: dict[str, Given] = {}
     try:
         root = loader.get_single_node()

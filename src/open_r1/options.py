@@ -56,6 +56,8 @@ def resolved_options(*instances: Any) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for instance in instances:
         values = instance.to_dict() if hasattr(instance, "to_dict") else vars(instance)
+        if "eos_token" in values:  # `to_dict` hides whatever is called a token
+            values["eos_token"] = instance.eos_token
         flat |= {f.name: values[f.name] for f in fields(instance) if f.init and f.name in values}
     return {name: value for name, value in flat.items() if name not in ("hub_token", "local_rank")}
 

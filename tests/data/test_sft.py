@@ -25,9 +25,11 @@ def tokenize(rows, tokenizer, system_prompt=None, **options):
 
 
 def split(row, tokenizer):
-    """All text of a row, and what is learned of it, runs joined by |."""
+    """All text of a row, and what is learned of it, runs joined by |; the first token, which nothing predicts and
+    so is never learned, is counted to the second."""
+    assert row["loss_mask"][0] == 0
     runs, last = [], 0
-    for token, learn in zip(row["input_ids"], row["loss_mask"], strict=True):
+    for token, learn in zip(row["input_ids"], [row["loss_mask"][1], *row["loss_mask"][1:]], strict=True):
         if learn and not last:
             runs.append([])
         if learn:

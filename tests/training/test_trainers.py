@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 from runs import arguments, assert_same_weights, launch, make_folder, metrics, weights
+from safetensors.torch import save_file
 
 from open_r1 import grpo, sft
 from open_r1.errors import UserError
@@ -232,3 +233,106 @@ def test_the_saved_model_is_a_plain_hugging_face_folder(folder, tmp_path):
     assert tokenizer.pad_token == AutoTokenizer.from_pretrained(folder / "model").pad_token
     assert tokenizer.convert_tokens_to_ids("<|im_end|>") in torch.tensor(model.generation_config.eos_token_id)
     assert (tmp_path / "out/README.md").read_text().startswith("---")
+
+
+def test_the_loss_that_training_shows_is_the_one_that_evaluation_measures(folder, tmp_path):
+    """All rows in one batch, so both are the mean over the same tokens with the same weights."""
+    options = {"eval_strategy": "no", "eval_on_start": "true", "dataset_test_split": "train", "max_steps": 1}
+    lines = run(folder, "sft", tmp_path / "out", per_device_train_batch_size=24, **options)
+    assert lines[0]["eval_loss"] == pytest.approx(lines[1]["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("task", ["sft", "grpo"])
+def test_the_written_configuration_is_a_recipe_that_gives_the_same_run(folder, tmp_path, task):
+    options = {"save_strategy": "no", **({"eos_token": "<|im_end|>"} if task == "sft" else {})}
+    first = run(folder, task, tmp_path / "one", **options)
+    MAIN[task](["--config", str(tmp_path / "one/run/config.yaml"), "--output_dir", str(tmp_path / "two")])
+    assert metrics(tmp_path / "two") == first
+
+
+def test_the_log_of_a_resumed_run_does_not_depend_on_how_often_it_prints(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("KILL_AT", str(tmp_path / "countdown"))
+    options = {"reward_funcs": "odd_rewards:vowels", "logging_steps": 3, "save_steps": 2}
+    whole = run(folder, "grpo", tmp_path / "whole", **options)
+    assert [line["step"] for line in whole] == [1, 2, 3, 4]
+    for path in tmp_path.glob("whole/checkpoint-4"):
+        shutil.rmtree(path)
+    assert run(folder, "grpo", tmp_path / "whole", **options) == whole
+
+
+def test_a_mistyped_checkpoint_costs_nothing(folder, tmp_path):
+    lines = run(folder, "sft", tmp_path / "out")
+    with pytest.raises(UserError, match="checkpoint-3 is no whole checkpoint"):
+        run(folder, "sft", tmp_path / "out", resume_from_checkpoint=tmp_path / "out/checkpoint-3")
+    assert metrics(tmp_path / "out") == lines
+
+
+def test_a_folder_is_not_continued_with_another_model_or_without_its_optimizer(folder, tmp_path):
+    run(folder, "sft", tmp_path / "out")
+    with pytest.raises(UserError, match="use_peft False, and now it is True"):
+        run(folder, "sft", tmp_path / "out", max_steps=6, use_peft="true")
+    run(folder, "sft", tmp_path / "only", save_only_model="true")
+    with pytest.raises(UserError, match="save_only_model"):
+        run(folder, "sft", tmp_path / "only", save_only_model="true", max_steps=6)
+
+
+def test_the_best_model_is_kept_when_a_finished_run_is_started_again(folder, tmp_path):
+    options = {
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "save_steps": 1,
+        "dataset_test_split": "train[:6]",
+        "load_best_model_at_end": "true",
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": "true",
+    }
+    run(folder, "sft", tmp_path / "out", **options)
+    assert_same_weights(tmp_path / "out", tmp_path / "out/checkpoint-1")
+    run(folder, "sft", tmp_path / "out", **options)
+    assert_same_weights(tmp_path / "out", tmp_path / "out/checkpoint-1")
+
+
+def test_a_checkpoint_inside_a_round_is_refused_to_another_number_of_processes(folder, tmp_path):
+    options = {"num_iterations": 2, "max_steps": 3, "save_steps": 1, "save_total_limit": 1}
+    run(folder, "grpo", tmp_path / "out", **options)
+    path = tmp_path / "out/checkpoint-3/open_r1-rank0.pt"
+    state = torch.load(path, weights_only=True)
+    torch.save(state | {"world_size": 2}, path)
+    with pytest.raises(UserError, match=r"rollouts of 2 processes, and now there are 1.* multiple of 2"):
+        run(folder, "grpo", tmp_path / "out", **(options | {"max_steps": 5}))
+
+
+def test_dropout_does_not_part_the_trainer_from_the_sampler(folder, tmp_path):
+    pytest.importorskip("peft")
+    lines = run(folder, "grpo", tmp_path / "out", use_peft="true", lora_dropout=0.5, learning_rate=0.05)
+    assert all(line["sampling/logprob_difference"] < 1e-4 for line in lines)
+
+
+def test_weights_that_are_missing_are_not_trained_from_random_values(folder, tmp_path):
+    shutil.copytree(folder / "model", tmp_path / "model")
+    tensors = {k: v for k, v in weights(folder / "model").items() if "layers.1.mlp.up" not in k}
+    save_file(tensors, tmp_path / "model/model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"lack 1 tensors.*layers\.1\.mlp\.up_proj"):
+        run(folder, "sft", tmp_path / "out", model_name_or_path=tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size is 0"),
+        ({"max_steps": 0}, "max_steps is 0"),
+        ({"learning_rate": -0.1}, "learning_rate is -0.1"),
+        ({"max_completion_length": 0}, "max_completion_length is 0"),
+        ({"report_to": "tensorboardd"}, "report_to is tensorboardd"),
+        ({"resume_from_checkpoint": "/nowhere/checkpoint-3"}, "/nowhere/checkpoint-3 is no whole checkpoint"),
+    ],
+)
+def test_values_out_of_range_are_refused_in_a_sentence(folder, tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        run(folder, "grpo", tmp_path / "out", **options)
+
+
+def test_an_output_folder_that_cannot_be_is_refused_before_the_model_is_loaded(folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"output_dir is .*file"):
+        run(folder, "sft", tmp_path / "file")

@@ -189,6 +189,7 @@ def _tokenize(marked: Marked, tokenizer: PreTrainedTokenizerBase) -> tuple[list[
         after = (offsets[:, 1] > start) | (offsets[:, 0] >= start)
         before = (offsets[:, 0] < end) | (offsets[:, 1] <= end)
         learn |= after & before
+    learn[:1] = False  # nothing predicts the first token
     mask = learn.astype(int).tolist()
     if marked.special and tokenizer.eos_token_id is not None and ids[-1:] != [tokenizer.eos_token_id]:
         return [*ids, tokenizer.eos_token_id], [*mask, 1]

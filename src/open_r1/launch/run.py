@@ -2,14 +2,19 @@
 
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase, TrainerCallback
+import yaml
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerState
+from transformers.integrations import get_available_reporting_integrations
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import IntervalStrategy
 from transformers.utils.logging import disable_progress_bar
 
 from open_r1.configs import DataConfig, ModelConfig, TrainConfig
+from open_r1.errors import UserError
 from open_r1.options import default_hub_model_id, resolved_options
 from open_r1.report.card import write_model_card
 from open_r1.report.progress import ProgressCallback
@@ -33,8 +38,10 @@ class Run:
         self.args = args
         self.model = model
         self.config = resolved_options(script, args, model)
+        if args.process_index == 0:
+            _claim(Path(args.output_dir or "."))
         self.recorder = RunRecorder(args.output_dir or ".", self.config, is_main=args.process_index == 0)
-        self.callbacks: list[TrainerCallback] = [ProgressCallback(args.run_name or task)]
+        self.callbacks: list[TrainerCallback] = [ProgressCallback(args.run_name or task, every=args.logging_steps)]
         _set_trackers(args)
         if args.push_to_hub and args.hub_model_id is None:
             args.hub_model_id = default_hub_model_id(model.model_name_or_path or "", task, args.hub_token)
@@ -42,16 +49,20 @@ class Run:
     def train(self, trainer: PackedTrainer, tokenizer: PreTrainedTokenizerBase) -> None:
         """Trains from the last whole checkpoint (or `resume_from_checkpoint`), then writes the final model,
         tokenizer and card at the root of the output folder."""
-        checkpoint = self.args.resume_from_checkpoint or last_checkpoint(trainer.output_dir)
-        if checkpoint and trainer.is_world_process_zero():
-            print(f"Continuing from {checkpoint}.")
-        step = int(str(checkpoint).rsplit("-", 1)[-1]) if checkpoint else 0
+        check_vocabulary(trainer.model, tokenizer)
+        named = self.args.resume_from_checkpoint
+        checkpoint = last_checkpoint(trainer.output_dir) if named in (None, True, "true", "True") else named
+        step = checkpoint_step(checkpoint) if checkpoint else 0
+        if checkpoint:
+            check_continuation(trainer.output_dir, checkpoint, self.config)
+            if trainer.is_world_process_zero():
+                print(f"Continuing from {checkpoint}.")
         self.recorder.start(step)
         disable_progress_bar()  # of every file that a checkpoint writes
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         self._write_model(trainer, result.metrics)
         if self.args.push_to_hub:
-            trainer.push_to_hub(dataset_name=self.script.dataset_name)
+            trainer.push_to_hub()
 
     def _write_model(self, trainer: PackedTrainer, metrics: dict[str, Any]) -> None:
         model: Any = trainer.model
@@ -69,6 +80,55 @@ class Run:
             )
 
 
+def checkpoint_step(checkpoint: str | Path) -> int:
+    """Steps behind a checkpoint. Raises UserError if it is not one."""
+    path = Path(checkpoint) / TRAINER_STATE_NAME
+    try:
+        return TrainerState.load_from_json(str(path)).global_step
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{checkpoint} is no whole checkpoint ({error}): give a folder checkpoint-N as resume_from_checkpoint, or "
+            "delete the folder to continue from the one before."
+        ) from error
+
+
+def check_continuation(output_dir: Path, checkpoint: str | Path, config: dict[str, Any]) -> None:
+    """Raises UserError if the checkpoint lacks the optimizer, or belongs to a run of another model."""
+    if not (Path(checkpoint) / "scheduler.pt").exists():
+        raise UserError(
+            f"{checkpoint} holds the model only (save_only_model), so training cannot continue from it: give another "
+            f"output_dir, with model_name_or_path {checkpoint} if you want to start from these weights."
+        )
+    earlier_file = output_dir / "run" / "config.yaml"
+    earlier = yaml.safe_load(earlier_file.read_text(encoding="utf-8")) if earlier_file.exists() else {}
+    for name in ("model_name_or_path", "use_peft", "lora_r"):
+        if name in earlier and earlier[name] != config.get(name):
+            raise UserError(
+                f"output_dir {output_dir} holds a run with {name} {earlier[name]!r}, and now it is "
+                f"{config.get(name)!r}: give another output_dir, or delete that folder to start over."
+            )
+
+
+def check_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises UserError if the tokenizer has more tokens than the model has embeddings."""
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise UserError(
+            f"model_name_or_path: the tokenizer has {len(tokenizer)} tokens and the model {rows} embeddings, so they "
+            "do not belong together: use the tokenizer that came with the model."
+        )
+
+
+def _claim(output_dir: Path) -> None:
+    """Makes the output folder, so that a run does not find out at its end that it cannot write there."""
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        (output_dir / ".writable").touch()
+        (output_dir / ".writable").unlink()
+    except OSError as error:
+        raise UserError(f"output_dir is {output_dir}, which cannot be written to ({error.strerror}).") from error
+
+
 def _dataset_names(script: DataConfig) -> list[str]:
     if script.dataset_mixture:
         return [d["id"] for d in script.dataset_mixture["datasets"]]
@@ -81,6 +141,12 @@ def _last_metrics(trainer: PackedTrainer) -> dict[str, Any]:
 
 
 def _set_trackers(args: TrainConfig) -> None:
+    wanted = set(args.report_to or []) - {"none", "all"}
+    if absent := wanted - set(get_available_reporting_integrations()):
+        raise UserError(
+            f"report_to is {', '.join(sorted(absent))}, which is not installed or not known: pip install "
+            "'open-r1[tracking]' brings wandb and trackio."
+        )
     for variable, value in (("WANDB_ENTITY", args.wandb_entity), ("WANDB_PROJECT", args.wandb_project)):
         if value:
             os.environ[variable] = value

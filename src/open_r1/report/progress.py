@@ -1,6 +1,7 @@
 """What training looks like while it runs: a live bar on a terminal, one plain line a log elsewhere."""
 
 import atexit
+import math
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -27,11 +28,13 @@ _SHARES = {"completions/clipped_ratio", "frac_reward_zero_std"}
 class ProgressCallback(TrainerCallback):
     """Shows stage, step, loss or reward, completion length, tokens per second and time left.
 
-    `task` names what is being trained (`sft`, `grpo`, a stage of the demo). Only the main process prints.
+    `task` names what is being trained (`sft`, `grpo`, a stage of the demo). Where output is no terminal, a line is
+    printed `every` so many steps, or, below 1, after that share of them. Only the main process prints.
     """
 
-    def __init__(self, task: str, console: Console | None = None) -> None:
+    def __init__(self, task: str, console: Console | None = None, every: float = 1) -> None:
         self.task = task
+        self.every = every
         self.console = console or Console()
         self._live: Progress | None = None
         self._bar: TaskID | None = None
@@ -85,7 +88,7 @@ class ProgressCallback(TrainerCallback):
             self._print(f"step {state.global_step}/{state.max_steps}  " + "  ".join(shown))
         elif self._live:
             self._update(metrics="  ".join(headline(logs)))
-        else:
+        elif state.global_step % self._interval(state.max_steps) == 0:
             parts = [f"step {state.global_step}/{state.max_steps}", *summary(logs)]
             self._print("  ".join([*parts, self._time_left(state.max_steps)]).rstrip())
 
@@ -106,6 +109,9 @@ class ProgressCallback(TrainerCallback):
 
     def _print(self, line: str) -> None:
         self.console.print(f"{self.task}  {line}", soft_wrap=True, markup=False, highlight=False)
+
+    def _interval(self, max_steps: int) -> int:
+        return max(1, math.ceil(self.every * max_steps) if self.every < 1 else int(self.every))
 
     def _time_left(self, max_steps: int) -> str:
         (first, since), (last, now) = self._steps[0], self._steps[-1]

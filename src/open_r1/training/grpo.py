@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from open_r1.configs import GRPOConfig
 from open_r1.engine.protocol import Engine, Sampling
@@ -57,6 +58,12 @@ class GRPOTrainer(PackedTrainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(model, args, **kwargs)
+        if self.is_fsdp_enabled or is_deepspeed_zero3_enabled():
+            raise UserError(
+                "GRPO with the transformers engine needs the whole model in every process, which FSDP and ZeRO-3 "
+                "split: launch with recipes/accelerate_configs/ddp.yaml."
+            )
+        disable_dropout(model)
         self.grpo = args
         self.engine = engine
         self.reward_funcs = list(reward_funcs)
@@ -197,7 +204,8 @@ class GRPOTrainer(PackedTrainer):
 
     def _reference_logprobs(self, sequences: list[TokenSequence]) -> list[Tensor]:
         if self.reference is not None:
-            return self.sequence_logprobs(self.reference, sequences)
+            with self.accelerator.autocast():  # like the policy, whose forward `prepare` wraps
+                return self.sequence_logprobs(self.reference, sequences)
         model: Any = self.model
         with model.disable_adapter():
             return self.sequence_logprobs(self.model_wrapped, sequences)
@@ -249,10 +257,9 @@ class GRPOTrainer(PackedTrainer):
         if loss.kl is not None:
             self.note_total("kl", loss.kl[real].sum())
         if corrections is not None:
-            capped = corrections[real] >= self.grpo.vllm_importance_sampling_clip_max
-            self.note_total("sampling/capped_ratio", capped.sum())
-            gap = (old - fields["sampler_logprobs"])[real].abs()
-            self.note_total("sampling/logprob_difference", gap.sum())
+            gap = (old - fields["sampler_logprobs"])[real]
+            self.note_total("sampling/logprob_difference", gap.abs().sum())
+            self.note_total("sampling/capped_ratio", (gap.exp() > self.grpo.vllm_importance_sampling_clip_max).sum())
         return (loss.per_token * fields["weight"]).sum()
 
     token_means = (
@@ -313,8 +320,21 @@ class GRPOTrainer(PackedTrainer):
     def load_checkpoint_state(self, state: dict[str, Any]) -> None:
         """Takes back tokens seen and rollouts."""
         super().load_checkpoint_state(state)
+        if "batches" in state and state["world_size"] != self.world_size:
+            raise UserError(
+                f"this checkpoint stands inside a round of rollouts of {state['world_size']} processes, and now there "
+                f"are {self.world_size}: continue with {state['world_size']}, or from a checkpoint whose step is a "
+                f"multiple of {self.grpo.max_steps_per_rollout}."
+            )
         self.batches = [[TokenSequence(**s) for s in batch] for batch in state.get("batches", [])]
         self.batch_tokens = state.get("batch_tokens", [])
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Dropout would make the learned distribution another one than the sampled one (invariant 3)."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
 
 
 def carries_signal(rollouts: Rollouts, i: int, group_size: int) -> bool:

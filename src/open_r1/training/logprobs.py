@@ -58,7 +58,7 @@ def token_logprobs(model: PreTrainedModel, hidden: Tensor, targets: Tensor, temp
     if len(targets) <= chunk:
         return TokenLogprobs(*_chunk(model, hidden, targets, temperature))
     parts = [
-        checkpoint(_chunk, model, h, t, temperature, use_reentrant=False)
+        checkpoint(_chunk, model, h, t, temperature, use_reentrant=False, preserve_rng_state=False)
         for h, t in zip(hidden.split(chunk), targets.split(chunk), strict=True)
     ]
     return TokenLogprobs(torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]))

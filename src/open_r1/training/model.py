@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from open_r1.configs import ModelConfig, TrainConfig
@@ -49,12 +50,19 @@ def load_causal_lm(config: ModelConfig) -> PreTrainedModel:
     """The plain model with packed attention and the logprob forward."""
     model_config = load_config(config)
     with _explained(config):
-        model = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(config.model_name_or_path),
             config=model_config,
             dtype=torch.bfloat16 if config.pure_bf16 else torch.float32,
             attn_implementation=_attention(config),
+            output_loading_info=True,
             **_options(config),
+        )
+    model, loading = loaded
+    if missing := sorted(loading["missing_keys"]):
+        raise UserError(
+            f"model_name_or_path: the weights in {config.model_name_or_path} lack {len(missing)} tensors of the model, "
+            f"{missing[0]} first, which would be trained from random values: get the whole checkpoint."
         )
     add_logprob_forward(model)
     return model
@@ -74,7 +82,7 @@ def _attention(config: ModelConfig) -> str:
 def _explained(config: ModelConfig) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, HFValidationError) as error:
+    except (OSError, ValueError, RuntimeError, HFValidationError, SafetensorError) as error:
         name = config.model_name_or_path or ""
         kind = "folder" if Path(name).exists() else "hub id or folder"
         reason = str(error).strip().splitlines()[0]
@@ -97,10 +105,13 @@ def _with_adapters(model: PreTrainedModel, config: ModelConfig) -> PreTrainedMod
         target_modules=config.lora_target_modules or "all-linear",
         modules_to_save=config.lora_modules_to_save,
     )
-    return get_peft_model(model, lora)  # type: ignore[return-value]
+    try:
+        return get_peft_model(model, lora)  # type: ignore[return-value]
+    except ValueError as error:
+        raise UserError(f"lora_target_modules is {config.lora_target_modules}: {error}") from error
 
 
 def _sharded_at_load() -> bool:
-    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+    from transformers.integrations import is_deepspeed_zero3_enabled, is_fsdp_enabled
 
-    return is_deepspeed_zero3_enabled()
+    return is_deepspeed_zero3_enabled() or is_fsdp_enabled()

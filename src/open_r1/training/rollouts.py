@@ -149,9 +149,9 @@ def rollout_metrics(rollouts: Rollouts, names: Sequence[str], reduce_sum: Callab
 
     def mean_and_std(values: Tensor) -> tuple[float, float]:
         known = values[~values.isnan()].double()
-        count = max(reduce_sum(float(len(known))), 1)
-        mean = reduce_sum(known.sum().item()) / count
-        return mean, (reduce_sum((known - mean).square().sum().item()) / count) ** 0.5
+        count = reduce_sum(float(len(known)))
+        mean = reduce_sum(known.sum().item()) / max(count, 1)
+        return mean, (reduce_sum((known - mean).square().sum().item()) / max(count - 1, 1)) ** 0.5
 
     lengths = torch.tensor([float(len(c.token_ids or [])) for _, c in rollouts.flat()])
     truncated = torch.tensor([float(c.finish_reason == "length") for _, c in rollouts.flat()])

@@ -22,9 +22,10 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, Trai
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_callback import ProgressCallback as TqdmCallback
 from transformers.trainer_pt_utils import get_model_param_count
-from transformers.trainer_utils import TrainOutput, rotate_checkpoints
+from transformers.trainer_utils import IntervalStrategy, TrainOutput, rotate_checkpoints
 
 from open_r1.configs import TrainConfig
+from open_r1.errors import UserError
 from open_r1.report.recorder import RunRecorder
 from open_r1.training.batches import StepLoader, StepSampler
 from open_r1.training.logprobs import TokenLogprobs
@@ -86,7 +87,7 @@ class PackedTrainer(Trainer):
             self.args.per_device_train_batch_size * self.world_size,
             seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
             shuffle=True,
-            drop_last=False,
+            drop_last=self.args.dataloader_drop_last,
             rank=self.rank,
             world_size=self.world_size,
         )
@@ -125,11 +126,15 @@ class PackedTrainer(Trainer):
         total = torch.zeros((), device=self.args.device)
         for index, pack in enumerate(packs):
             last = index == len(packs) - 1
+            # DeepSpeed steps inside `backward`, so it must be told that this is not the last one.
+            self.accelerator.gradient_state._set_sync_gradients(last)
             with nullcontext() if last else self.accelerator.no_sync(model):
                 out = model(pack=pack, temperature=self.temperature)
                 loss = self.pack_loss(pack, out) * self.world_size
                 self.accelerator.backward(loss)
             total += loss.detach()
+        if total.is_cuda:
+            torch.cuda.synchronize()
         tokens = self.global_sum(self.step_tokens(sequences))
         self._tokens_trained = sum(pack.num_tokens for pack in packs)
         self._tokens_seen += int(tokens)
@@ -211,7 +216,7 @@ class PackedTrainer(Trainer):
 
     def checkpoint_state(self) -> dict[str, Any]:
         """What this rank must keep beside Trainer's own state to continue exactly."""
-        return {"tokens_seen": self._tokens_seen}
+        return {"tokens_seen": self._tokens_seen, "world_size": self.world_size}
 
     def load_checkpoint_state(self, state: dict[str, Any]) -> None:
         """Takes back what `checkpoint_state` returned."""
@@ -224,12 +229,12 @@ class PackedTrainer(Trainer):
         if self.args.should_save:
             shutil.rmtree(self.output_dir / STAGING, ignore_errors=True)
         if resume_from_checkpoint:
-            path = Path(str(resume_from_checkpoint)) / f"open_r1-rank{self.rank}.pt"
-            if path.exists():
-                self.load_checkpoint_state(torch.load(path, weights_only=True))
-            state = TrainerState.load_from_json(str(Path(str(resume_from_checkpoint)) / "trainer_state.json"))
+            folder = Path(str(resume_from_checkpoint))
+            state = TrainerState.load_from_json(str(folder / "trainer_state.json"))
             if state.global_step >= self.total_steps():
-                return self._finished(str(resume_from_checkpoint), state)
+                return self._finished(str(folder), state)
+            mine, first = (folder / f"open_r1-rank{rank}.pt" for rank in (self.rank, 0))
+            self.load_checkpoint_state(torch.load(mine if mine.exists() else first, weights_only=True))
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def total_steps(self) -> int:
@@ -240,7 +245,8 @@ class PackedTrainer(Trainer):
 
     def _finished(self, checkpoint: str, state: TrainerState) -> TrainOutput:
         """What `train` gives for a checkpoint that needs no more steps (Trainer itself would run one more)."""
-        self._load_from_checkpoint(checkpoint)
+        best = state.best_model_checkpoint if self.args.load_best_model_at_end else None
+        self._load_from_checkpoint(best or checkpoint)
         self.state = state
         return TrainOutput(state.global_step, math.nan, {})
 
@@ -252,9 +258,17 @@ class PackedTrainer(Trainer):
         name = f"checkpoint-{self.state.global_step}"
         staged, final = self.output_dir / STAGING / name, self.output_dir / name
         self._saving = True
-        super()._save_checkpoint(model, trial)
-        self._saving = False
-        torch.save(self.checkpoint_state(), staged / f"open_r1-rank{self.rank}.pt")
+        try:
+            super()._save_checkpoint(model, trial)
+            torch.save(self.checkpoint_state(), staged / f"open_r1-rank{self.rank}.pt")
+        except (OSError, RuntimeError) as error:
+            free = shutil.disk_usage(self.output_dir).free / 2**30
+            raise UserError(
+                f"output_dir {self.output_dir}: {name} could not be written ({error}); {free:.1f} GiB are free there. "
+                "Make room and run the same command: it continues from the last whole checkpoint."
+            ) from error
+        finally:
+            self._saving = False
         self.accelerator.wait_for_everyone()
         if self.state.best_model_checkpoint == str(staged):
             self.state.best_model_checkpoint = str(final)
@@ -270,6 +284,14 @@ class PackedTrainer(Trainer):
             )
             shutil.rmtree(self.output_dir / STAGING, ignore_errors=True)
         self.accelerator.wait_for_everyone()
+        if self.args.push_to_hub:
+            super()._push_from_checkpoint(str(final))
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Nothing yet: Trainer calls this while the checkpoint is staged; `_save_checkpoint` pushes the renamed one."""
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run writes its own card (`report/card.py`), which Trainer's would overwrite."""
 
 
 def last_checkpoint(output_dir: str | os.PathLike[str]) -> Path | None:
@@ -288,6 +310,8 @@ def _one_batch_per_step(args: TrainConfig) -> TrainConfig:
     merged.per_device_train_batch_size = args.per_device_train_batch_size * args.gradient_accumulation_steps
     merged.gradient_accumulation_steps = 1
     merged.use_cache = True
+    merged.logging_strategy = IntervalStrategy.STEPS  # every step, so that a resumed run logs the same
+    merged.logging_steps = 1
     _ = merged.device
     merged._n_gpu = min(merged.n_gpu, 1)
     return merged

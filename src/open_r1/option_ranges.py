@@ -1,0 +1,45 @@
+"""Numbers that options must lie between, so that a slip is a sentence and not a run that learns nothing."""
+
+import math
+from typing import Any
+
+from open_r1.errors import UserError
+
+AT_LEAST: dict[str, float] = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "max_tokens_per_microbatch": 1,
+    "learning_rate": 0,
+    "seed": 0,
+    "max_length": 2,
+    "num_generations": 2,
+    "num_iterations": 1,
+    "steps_per_generation": 1,
+    "max_completion_length": 1,
+    "max_tokens_per_decode": 1,
+    "epsilon": 0,
+    "epsilon_high": 0,
+    "beta": 0,
+    "lora_r": 1,
+}
+ABOVE: dict[str, float] = {
+    "num_train_epochs": 0,
+    "temperature": 0,
+    "delta": 0,
+    "vllm_importance_sampling_clip_max": 0,
+}
+
+
+def check_ranges(options: Any) -> None:
+    """Raises UserError for the first option of a dataclass that is not a number in its range (None is no number)."""
+    for bounds, word in ((AT_LEAST, "at least"), (ABOVE, "above")):
+        for name, bound in bounds.items():
+            value = getattr(options, name, None)
+            if value is None:
+                continue
+            fits = value >= bound if word == "at least" else value > bound
+            if not fits or not math.isfinite(value):
+                raise UserError(f"{name} is {value}: it must be {word} {bound}.")
+    if getattr(options, "max_steps", -1) == 0:
+        raise UserError("max_steps is 0: give the number of optimizer steps, or -1 to go by num_train_epochs.")
