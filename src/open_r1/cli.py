@@ -11,6 +11,7 @@ COMMANDS = {
     "grpo": ("open_r1.grpo", "train a model by reinforcement learning on checkable answers"),
     "evaluate": ("open_r1.evaluate", "benchmarks by DeepSeek's protocol, with intervals"),
     "compare": ("open_r1.evaluation.compare", "the difference between two evaluations, and where they differ"),
+    "report": ("open_r1.evaluation.read", "a page to read the answers of an evaluation"),
 }
 
 USAGE = f"""usage: open-r1 <command> [options]

@@ -1,0 +1,137 @@
+"""The page for reading a model's answers: one self-contained `report.html`, whatever the number of samples.
+
+Scores, verdicts and extracted answers are in the page as they are; the answers themselves are compressed, a piece a
+problem, and unpacked by the browser when somebody opens them.
+"""
+
+import base64
+import json
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from open_r1.report.environment import package_versions
+
+COLUMNS = (
+    "index",
+    "id",
+    "problem",
+    "gold",
+    "sample",
+    "completion",
+    "n_tokens",
+    "finish_reason",
+    "extracted",
+    "correct",
+)
+"""What is read of a row of `samples.parquet`."""
+
+SECOND_THOUGHTS = (
+    r"\b(?:wait|hold on|hmm+|on second thought|let me (?:just )?(?:re-?|double[- ]?)?"
+    r"(?:check|verify|think again|reconsider|consider again|examine|confirm|start over|try again|go back)"
+    r"|(?:re-?|double[- ])check(?:ing)?|re-?examine|reconsider|i made a mistake|that(?:'s| is) not right)\b"
+)
+"""Where a model re-examines itself; the same pattern marks the passages in the browser."""
+
+_SECOND_THOUGHTS = re.compile(SECOND_THOUGHTS, re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class TaskAnswers:
+    """A benchmark's `results.json` and the rows of its `samples.parquet`, with `COLUMNS`."""
+
+    results: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Where the page is, and how much of the answers it holds: of each problem the first `carried` samples."""
+
+    path: Path
+    megabytes: float
+    carried: int
+    num_samples: int
+
+
+def write_evaluation_page(path: Path, tasks: Sequence[TaskAnswers], max_megabytes: float = 200.0) -> Page:
+    """Writes the page. Where the answers would take more than `max_megabytes`, it carries those of the first samples
+    of each problem, and says so; verdicts are always there for all."""
+    problems = [_problems(task.rows) for task in tasks]
+    num_samples = max(len(samples) for task in problems for samples in task)
+    carried = num_samples
+    while True:
+        pieces = {f"{t}-{p}": _piece(s[:carried]) for t, task in enumerate(problems) for p, s in enumerate(task)}
+        if sum(map(len, pieces.values())) <= max_megabytes * 1e6 or carried == 1:
+            break
+        carried = (carried + 1) // 2
+    index = [
+        {"results": dict(task.results), "problems": [_entry(samples) for samples in task_problems]}
+        for task, task_problems in zip(tasks, problems, strict=True)
+    ]
+    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    source = resources.files("open_r1.report").joinpath("evaluation.html").read_text("utf-8")
+    html = template.from_string(source).render(
+        title=", ".join(dict.fromkeys(Path(task.results["model"]).name for task in tasks)),
+        results=[task.results for task in tasks],
+        data=_script_json({"tasks": index, "carried": carried, "pattern": SECOND_THOUGHTS}),
+        pieces=pieces,
+        carried=carried,
+        num_samples=num_samples,
+        versions=package_versions(),
+    )
+    path.write_text(html, encoding="utf-8")
+    return Page(path, path.stat().st_size / 1e6, carried, num_samples)
+
+
+def second_thoughts(text: str) -> int:
+    """Passages in which the writer re-examines what it wrote."""
+    return sum(1 for _ in _SECOND_THOUGHTS.finditer(text))
+
+
+def _problems(rows: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    problems: dict[int, list[Mapping[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: (row["index"], row["sample"])):
+        problems.setdefault(row["index"], []).append(row)
+    return list(problems.values())
+
+
+def _entry(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A problem and of each sample: verdict, tokens, cut off or not, extracted answer, second thoughts."""
+    verdicts = {True: "right", False: "wrong", None: "ungradable"}
+    return {
+        "id": samples[0]["id"],
+        "problem": samples[0]["problem"],
+        "gold": samples[0]["gold"],
+        "samples": [
+            [
+                verdicts[row["correct"]],
+                row["n_tokens"],
+                int(row["finish_reason"] == "length"),
+                row["extracted"],
+                second_thoughts(row["completion"]),
+            ]
+            for row in samples
+        ],
+    }
+
+
+def _piece(samples: Sequence[Mapping[str, Any]]) -> str:
+    """The completions as base64 of zlib of JSON."""
+    text = json.dumps([row["completion"] for row in samples], ensure_ascii=False)
+    return base64.b64encode(zlib.compress(text.encode(), 6)).decode()
+
+
+def _script_json(value: Any) -> Markup:
+    """JSON that cannot end the `<script>` it stands in, whatever a model wrote."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
