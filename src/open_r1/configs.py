@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 
 from open_r1.errors import UserError
 from open_r1.option_ranges import check_ranges
+from open_r1.rewards.options import RewardOptions
 
 
 @dataclass
@@ -69,7 +70,7 @@ class DataConfig:
 
 
 @dataclass
-class GRPOScriptArguments(DataConfig):
+class GRPOScriptArguments(RewardOptions, DataConfig):
     """Data and rewards of a GRPO run."""
 
     reward_funcs: list[str] = field(default_factory=lambda: ["accuracy", "format", "tag_count"])
@@ -188,6 +189,8 @@ class GRPOConfig(TrainConfig):
     """Truncate or drop weights above `vllm_importance_sampling_clip_max`, a token or a sequence at a time."""
     vllm_importance_sampling_clip_max: float = 3.0
     """Upper bound of that weight."""
+    stop_on_unhealthy: bool = False
+    """End the run, with the reason, when it is going nowhere (see `training/health.py`); else it only warns."""
     use_vllm: bool = False
     """Write completions with vLLM instead of transformers."""
     max_tokens_per_decode: int = 65536

@@ -25,3 +25,8 @@ def deadly(completions, **columns):
     if left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return vowels(completions)
+
+
+def broken(completions, **columns):
+    """A reward with a bug."""
+    return [1 / 0 for _ in completions]

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from open_r1.configs import GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig, TrainConfig
 from open_r1.errors import UserError
-from open_r1.rewards import BEST, gold_completion, score
+from open_r1.rewards import BEST, check_golds, gold_completion, score
+from open_r1.rewards.accuracy import golds_of
 from open_r1.training.grpo import check_batch
 from open_r1.training.logprobs import MAX_LOGITS
 from open_r1.training.model import load_config
@@ -41,6 +42,7 @@ def dry_run_grpo(
         {
             "prompts": f"{len(prompts):,} (longest {longest:,} tokens)",
             "rewards": ", ".join(script.reward_funcs) + " (gold answers get the maximum)",
+            **_ungradable(prompts, script.reward_funcs),
             "effective batch": f"{completions:,} completions = {per_step:,} prompts x {args.num_generations}",
             "steps": _steps(args, steps * args.max_steps_per_rollout),
             "tokens a step, at most": f"{completions * (longest + args.max_completion_length):,}",
@@ -82,7 +84,7 @@ def _check_gold_scores(names: Sequence[str], funcs: Sequence[Callable], rows: Se
         names=names,
         prompts=[row["prompt"] for row in rows],
         prompt_texts=[row["prompt_text"] for row in rows],
-        completions=[gold_completion(gold) for gold in golds],
+        completions=[gold_completion(g, prompt=row["prompt_text"]) for g, row in zip(golds, rows, strict=True)],
         columns=columns,
     )
     for name in names:
@@ -92,6 +94,17 @@ def _check_gold_scores(names: Sequence[str], funcs: Sequence[Callable], rows: Se
                     f"reward {name!r} gives {row[name]} to the gold answer of row {i} ({gold!r}); it should give "
                     f"{BEST[name]}. Check the columns `answer` and `solution` of the dataset."
                 )
+
+
+def _ungradable(prompts: Any, reward_funcs: Sequence[str]) -> dict[str, str]:
+    """The rows, counted from 1, whose gold answer no completion can be graded against."""
+    if "accuracy" not in reward_funcs:
+        return {}
+    solution, answer = (prompts[c] if c in prompts.column_names else None for c in ("solution", "answer"))
+    reasons = check_golds(golds_of(solution, answer, len(prompts)))
+    found = [f"row {i} ({reason})" for i, reason in enumerate(reasons, start=1) if reason]
+    shown = "; ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+    return {"ungradable golds": f"{len(found)}: {shown}" if found else "none"}
 
 
 def _steps(args: TrainConfig, per_epoch: int) -> str:

@@ -1,6 +1,7 @@
 """Options of rewards that take any."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from open_r1.errors import UserError
 
@@ -9,30 +10,50 @@ class OptionError(UserError, ValueError):
     """A reward was given an option that it cannot work with."""
 
 
-DEFAULTS: dict[str, Any] = {
-    "cosine_min_value_wrong": 0.0,
-    "cosine_max_value_wrong": -0.5,
-    "cosine_min_value_correct": 0.5,
-    "cosine_max_value_correct": 1.0,
-    "cosine_max_len": 1000,
-    "repetition_n_grams": 3,
-    "repetition_max_penalty": -1.0,
-    "repetition_language": "en",
-    "max_completion_len": 16384,
-    "soft_punish_cache": 4096,
-    "code_language": "python",
-    "code_provider": "local",
-    "ioi_provider": "local",
-    "code_eval_scoring_mode": "weighted_sum",
-    "code_eval_test_batch_size": 1,
-    "parallel_code_exec_per_proc": 2,
-    "code_time_limit": 5.0,
-    "code_memory_limit": 512,
-    "e2b_router_url": None,
-}
-"""Fields of the script arguments that rewards read, with their defaults."""
+@dataclass
+class RewardOptions:
+    """Options of rewards that take any; `GRPOScriptArguments` has them too."""
+
+    cosine_min_value_wrong: float = 0.0
+    """`cosine`: reward of the shortest wrong answer."""
+    cosine_max_value_wrong: float = -0.5
+    """`cosine`: reward of a wrong answer of `cosine_max_len`."""
+    cosine_min_value_correct: float = 0.5
+    """`cosine`: reward of a right answer of `cosine_max_len`."""
+    cosine_max_value_correct: float = 1.0
+    """`cosine`: reward of the shortest right answer."""
+    cosine_max_len: int = 1000
+    """`cosine`: characters at which it ends."""
+    repetition_n_grams: int = 3
+    """`repetition_penalty`: words in an n-gram."""
+    repetition_max_penalty: float = -1.0
+    """`repetition_penalty`: given to full repetition; at most 0."""
+    repetition_language: Literal["en", "zh"] = "en"
+    """`repetition_penalty`: how words are found; `zh` needs the `chinese` extra."""
+    max_completion_len: int = 16384
+    """`soft_overlong_punishment`: tokens at which it reaches -1."""
+    soft_punish_cache: int = 4096
+    """`soft_overlong_punishment`: tokens before that over which it falls."""
+    code_language: str = "python"
+    """`code_format`: language of the fence that it wants; a `language` column wins."""
+    code_provider: Literal["local", "piston", "e2b"] = "local"
+    """Code rewards: where programs run."""
+    ioi_provider: Literal["local", "piston"] = "local"
+    """`ioi_code`: where programs run."""
+    code_eval_scoring_mode: Literal["pass_fail", "partial", "weighted_sum"] = "weighted_sum"
+    """`cf_code`: how tests make a score."""
+    code_eval_test_batch_size: int = 1
+    """`cf_code`: test cases of one program run at once."""
+    parallel_code_exec_per_proc: int = 2
+    """Code rewards: programs run at once by a process."""
+    code_time_limit: float = 5.0
+    """Code rewards: processor seconds a test case."""
+    code_memory_limit: int = 512
+    """Code rewards: megabytes a test case."""
+    e2b_router_url: str | None = None
+    """Code rewards: host:port of an E2B router; without it the SDK and `E2B_API_KEY`."""
 
 
 def option(script_args: Any, name: str) -> Any:
     """Value of a field of the script arguments, or its default where they have none."""
-    return getattr(script_args, name, DEFAULTS[name])
+    return getattr(script_args, name, getattr(RewardOptions, name))

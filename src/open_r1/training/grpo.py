@@ -17,7 +17,9 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from open_r1.configs import GRPOConfig
 from open_r1.engine.protocol import Engine, Sampling
 from open_r1.errors import UserError
+from open_r1.rewards import RewardError
 from open_r1.training.batches import StepSampler
+from open_r1.training.health import Health
 from open_r1.training.logprobs import TokenLogprobs
 from open_r1.training.losses import BatchSize, PolicyLossConfig, importance_weights, policy_loss, token_weight
 from open_r1.training.packing import Pack, TokenSequence
@@ -30,6 +32,8 @@ from open_r1.training.rollouts import (
     sample_groups,
     sampling_seed,
     score_groups,
+    start_grading,
+    unscored_rows,
 )
 from open_r1.training.trainer import PackedTrainer
 
@@ -88,6 +92,8 @@ class GRPOTrainer(PackedTrainer):
             beta=args.beta,
             bias_correction_kl=args.use_bias_correction_kl,
         )
+        self.health = Health()
+        self._samples: list[str] = []
         self.batches: list[list[TokenSequence]] = []
         """This rank's sequences of each distinct optimizer step of the current round, without those of groups that
         carry no signal."""
@@ -139,11 +145,16 @@ class GRPOTrainer(PackedTrainer):
         began = time.perf_counter()
         self.engine.wake()
         self.engine.update_weights([], self.state.global_step)
-        completions = sample_groups(self.engine, prompts, self.sampling, seeds)
+        grading = start_grading if "accuracy" in self.reward_names else None
+        completions = sample_groups(self.engine, prompts, self.sampling, seeds, on_group=grading)
         self.engine.sleep()
         generated = time.perf_counter()
         step = self.state.global_step + 1
-        rewards = score_groups(prompts, completions, self.reward_funcs, self.reward_names, step)
+        try:
+            rewards = score_groups(prompts, completions, self.reward_funcs, self.reward_names, step)
+        except RewardError:
+            self._record(step, unscored_rows(prompts, completions))
+            raise
         self.note("time/generation", generated - began)
         self.note("time/scoring", time.perf_counter() - generated)
 
@@ -159,6 +170,7 @@ class GRPOTrainer(PackedTrainer):
         )
         for name, value in rollout_metrics(rollouts, self.reward_names, self.global_sum).items():
             self.note(name, value)
+        self._samples = [completion.text for _, completion in rollouts.flat()[:3]]
         self._record(step, rollout_rows(rollouts, self.reward_names))
         return self._batches(rollouts, [i // per_step for i in mine])
 
@@ -280,6 +292,16 @@ class GRPOTrainer(PackedTrainer):
             if learned and (name != "kl" or self.grpo.beta):
                 self.note(name, total / learned)
         return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As in `PackedTrainer`, and says in words when the run is going nowhere (`health.py`)."""
+        super().log(logs, start_time)
+        for problem in self.health.check(logs):
+            if self.grpo.stop_on_unhealthy:
+                raise UserError(f"stopped at step {self.state.global_step} (stop_on_unhealthy): {problem}")
+            if self.is_world_process_zero():
+                samples = "\n---\n".join(self._samples)
+                logger.warning("step %d: %s First completions:\n%s", self.state.global_step, problem, samples)
 
     # Evaluation and checkpoints
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from open_r1.engine.protocol import Completion, Engine, Request, Sampling
-from open_r1.rewards.score import score
+from open_r1.rewards import extract_answer, prefetch, score
+from open_r1.rewards.accuracy import golds_of
 from open_r1.training.advantages import combine_rewards, group_advantages
 from open_r1.training.packing import TokenSequence
 
@@ -43,14 +44,33 @@ def sampling_seed(run_seed: int, rollout: int, prompt: int) -> int:
 
 
 def sample_groups(
-    engine: Engine, prompts: Sequence[Mapping[str, Any]], sampling: Sampling, seeds: Sequence[int]
+    engine: Engine,
+    prompts: Sequence[Mapping[str, Any]],
+    sampling: Sampling,
+    seeds: Sequence[int],
+    on_group: Callable[[Mapping[str, Any], list[Completion]], None] | None = None,
 ) -> list[list[Completion]]:
-    """`sampling.n` completions for every prompt row (`prompt_ids`), each group from its own seed."""
+    """`sampling.n` completions for every prompt row (`prompt_ids`), each group from its own seed.
+
+    `on_group` is told of every group as soon as it is there, while others are still being written.
+    """
     requests = [
         Request(id=i, prompt=list(row["prompt_ids"]), sampling=_with_seed(sampling, seed))
         for i, (row, seed) in enumerate(zip(prompts, seeds, strict=True))
     ]
-    return engine.generate(requests) if requests else []
+    groups: dict[Any, list[Completion]] = {}
+    for i, group in engine.stream(requests):
+        groups[i] = group
+        if on_group is not None:
+            on_group(prompts[i], group)  # type: ignore[call-overload]
+    return [groups[i] for i in range(len(prompts))]
+
+
+def start_grading(row: Mapping[str, Any], group: Sequence[Completion]) -> None:
+    """Grades in the background, so that the accuracy reward later finds the verdicts ready."""
+    if "answer" in row or "solution" in row:
+        (gold,) = golds_of([row.get("solution")], [row.get("answer")], 1)
+        prefetch(completions=[c.text for c in group], golds=[gold] * len(group))
 
 
 def _with_seed(sampling: Sampling, seed: int) -> Sampling:
@@ -122,22 +142,28 @@ def rollout_sequence(row: Mapping[str, Any], completion: Completion) -> TokenSeq
 
 def rollout_rows(rollouts: Rollouts, names: Sequence[str]) -> list[dict[str, Any]]:
     """Rows for `RunRecorder.log_rollouts`."""
-    rows = []
-    for i, (row, completion) in enumerate(rollouts.flat()):
-        scores = {f"reward/{name}": _number(rollouts.rewards[i, r]) for r, name in enumerate(names)}
-        rows.append(
-            {
-                "prompt": row["prompt_text"],
-                "gold": row.get("answer") or row.get("solution"),
-                "completion": completion.text,
-                "n_tokens": len(completion.token_ids or []),
-                "finish_reason": completion.finish_reason,
-                "reward": _number(rollouts.total[i]),
-                "advantage": rollouts.advantages[i].item(),
-                **scores,
-            }
-        )
+    rows = unscored_rows(rollouts.prompts, rollouts.completions)
+    for i, row in enumerate(rows):
+        row |= {"reward": _number(rollouts.total[i]), "advantage": rollouts.advantages[i].item()}
+        row |= {f"reward/{name}": _number(rollouts.rewards[i, r]) for r, name in enumerate(names)}
     return rows
+
+
+def unscored_rows(
+    prompts: Sequence[Mapping[str, Any]], completions: Sequence[Sequence[Completion]]
+) -> list[dict[str, Any]]:
+    """What is known of completions before they are scored."""
+    return [
+        {
+            "prompt": row["prompt_text"],
+            "gold": row.get("answer") or row.get("solution"),
+            "completion": completion.text,
+            "n_tokens": len(completion.token_ids or []),
+            "finish_reason": completion.finish_reason,
+        }
+        for row, group in zip(prompts, completions, strict=True)
+        for completion in group
+    ]
 
 
 def _number(value: Tensor) -> float | None:
@@ -162,6 +188,8 @@ def rollout_metrics(rollouts: Rollouts, names: Sequence[str], reduce_sum: Callab
         metrics[f"rewards/{name}/mean"], metrics[f"rewards/{name}/std"] = mean_and_std(column)
         metrics[f"rewards/{name}/none"] = mean_and_std(column.isnan().double())[0]
     metrics["frac_reward_zero_std"] = mean_and_std((~rollouts.signal).double())[0]
+    distinct = [float(len({extract_answer(c.text) for c in group})) for group in rollouts.completions]
+    metrics["completions/distinct_answers"] = mean_and_std(torch.tensor(distinct))[0]
     metrics["completions/mean_length"] = mean_and_std(lengths)[0]
     metrics["completions/clipped_ratio"] = mean_and_std(truncated)[0]
     return metrics

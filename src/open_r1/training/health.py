@@ -1,0 +1,99 @@
+"""Whether a GRPO run is going anywhere, in words, from the figures that it logs."""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+Step = Mapping[str, float]
+
+
+class Health:
+    """Looks at the last `window` steps; `check` returns each problem once, and again after it had gone."""
+
+    def __init__(self, window: int = 10) -> None:
+        self.steps: deque[Step] = deque(maxlen=2 * window)
+        self.window = window
+        self.known: set[str] = set()
+
+    def check(self, logs: Step) -> list[str]:
+        """New problems after another step's logs (logs without a reward, of evaluations for one, are passed over)."""
+        if "reward" not in logs:
+            return []
+        self.steps.append(dict(logs))
+        found = {}
+        for symptom in SYMPTOMS:
+            problem = symptom(list(self.steps), self.window)
+            if problem:
+                found[symptom.__name__] = problem
+        new = [problem for name, problem in found.items() if name not in self.known]
+        self.known = set(found)
+        return new
+
+
+def no_reward(steps: Sequence[Step], window: int) -> str | None:
+    """The reward has been 0 for `window` steps."""
+    recent = steps[-window:]
+    if len(recent) < window or any(step["reward"] != 0 or step["reward_std"] != 0 for step in recent):
+        return None
+    return (
+        f"the reward has been 0 for {window} steps, so there is nothing to learn from. Use easier problems, more "
+        "num_generations, a larger max_completion_length, a system_prompt that shows the format, or fine-tune first."
+    )
+
+
+def no_signal(steps: Sequence[Step], window: int) -> str | None:
+    """Nearly no group has completions of different worth."""
+    recent = steps[-window:]
+    if len(recent) < window or any(step["frac_reward_zero_std"] < 0.95 or step["reward"] == 0 for step in recent):
+        return None
+    return (
+        f"in {window} steps nearly every group got equal rewards, so there is nothing to learn from. Leave out "
+        "problems that are always or never solved, or raise num_generations or temperature."
+    )
+
+
+def all_truncated(steps: Sequence[Step], window: int) -> str | None:
+    """Nearly every completion is cut off."""
+    recent = steps[-window:]
+    if len(recent) < window or any(step["completions/clipped_ratio"] < 0.9 for step in recent):
+        return None
+    return (
+        f"for {window} steps at least 90% of the completions were cut off at max_completion_length. Raise it, or check "
+        "that the model's chat template ends its turns with a stop token."
+    )
+
+
+def entropy_collapse(steps: Sequence[Step], window: int) -> str | None:
+    """The policy has become almost certain of every token."""
+    entropies = [step["entropy"] for step in steps if "entropy" in step]
+    if len(entropies) < window or max(entropies[-window:]) > 0.02:
+        return None
+    return (
+        f"for {window} steps the entropy was below 0.02 nats a token: the policy no longer explores. Lower "
+        "learning_rate, raise epsilon_high (clip-higher) or temperature, or add a KL penalty (beta)."
+    )
+
+
+def format_without_accuracy(steps: Sequence[Step], window: int) -> str | None:
+    """The format reward rises while accuracy falls, from one window to the next."""
+    if len(steps) < 2 * window or "rewards/format/mean" not in steps[-1] or "rewards/accuracy/mean" not in steps[-1]:
+        return None
+
+    def change(name: str) -> float:
+        earlier, later = steps[:window], steps[window:]
+        return sum(step[name] for step in later) / window - sum(step[name] for step in earlier) / window
+
+    if change("rewards/format/mean") < 0.05 or change("rewards/accuracy/mean") > -0.02:
+        return None
+    return (
+        f"over {2 * window} steps the format reward rose while accuracy fell: the form is learned in place of the "
+        "answer. Lower the weight of format in reward_weights."
+    )
+
+
+SYMPTOMS: tuple[Callable[[Sequence[Step], int], str | None], ...] = (
+    no_reward,
+    no_signal,
+    all_truncated,
+    entropy_collapse,
+    format_without_accuracy,
+)
