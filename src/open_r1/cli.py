@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": ("open_r1.evaluate", "benchmarks by DeepSeek's protocol, with intervals"),
     "compare": ("open_r1.evaluation.compare", "the difference between two evaluations, and where they differ"),
     "report": ("open_r1.evaluation.read", "a page to read the answers of an evaluation"),
+    "ask": ("open_r1.evaluation.ask", "one question, the answer as it is written, the reasoning apart"),
 }
 
 USAGE = f"""usage: open-r1 <command> [options]

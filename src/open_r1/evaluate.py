@@ -17,7 +17,7 @@ from rich.console import Console
 
 from open_r1.engine.choose import open_engine
 from open_r1.errors import UserError
-from open_r1.evaluation.arguments import add_engine_options, engine_options, ks, positive, with_dashes
+from open_r1.evaluation.arguments import add_engine_options, engine_options, ks, positive, quiet, with_dashes
 from open_r1.evaluation.protocol import PROTOCOLS, protocol_for
 from open_r1.evaluation.results import answer_notes, results_table
 from open_r1.evaluation.run import evaluate_task
@@ -87,15 +87,6 @@ def parser() -> argparse.ArgumentParser:
     sampling.add_argument("--k", type=ks, default=(), metavar="K,K", help="pass@k to report besides powers of two")
     add_engine_options(parser)
     return parser
-
-
-def quiet() -> None:
-    """Takes away the bars of loading, which would stand among ours."""
-    import datasets
-    from transformers.utils import logging
-
-    datasets.disable_progress_bars()
-    logging.disable_progress_bar()
 
 
 def default_output(model: str) -> Path:

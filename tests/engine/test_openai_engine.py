@@ -205,8 +205,10 @@ def test_logprobs_are_read_if_given():
 
 
 def test_text_streams_with_the_reasoning_apart():
-    with serving() as (_, engine):
-        parts = list(engine.stream_text([{"role": "user", "content": "6*7?"}], Sampling()))
+    with serving() as (server, engine):
+        messages = [{"role": "user", "content": "6*7?"}]
+        parts = list(engine.stream_text(messages, temperature=0.6, top_p=0.95, seed=0))
+    assert "max_tokens" not in server.bodies[0]
     assert parts == [("reasoning", "hm"), ("content", "4"), ("content", "2")]
 
 

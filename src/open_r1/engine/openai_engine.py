@@ -115,9 +115,23 @@ class OpenAIEngine:
         finished = dict(self.stream(requests))
         return [finished[r.id] for r in requests]
 
-    def stream_text(self, messages: list[Message], sampling: Sampling) -> Iterator[tuple[str, str]]:
-        """One completion as it is written: `("reasoning" | "content", text)`. Raises `UserError`."""
+    def stream_text(
+        self,
+        messages: list[Message],
+        *,
+        temperature: float,
+        top_p: float,
+        seed: int,
+        max_tokens: int | None = None,
+    ) -> Iterator[tuple[str, str]]:
+        """One completion as it is written: `("reasoning" | "content", text)`, as the server tells them apart.
+
+        Without `max_tokens` the server's own limit holds, usually what the context leaves. Raises `UserError`.
+        """
+        sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed, max_tokens=max_tokens or 0)
         path, body = self._body(Request("ask", messages, sampling), 0)
+        if max_tokens is None:
+            body.pop("max_tokens")
         try:
             for line in self._open(path, {**body, "stream": True}, self.timeout):
                 if not line.startswith(b"data:") or line[5:].strip() == b"[DONE]":

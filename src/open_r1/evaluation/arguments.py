@@ -54,3 +54,12 @@ def positive(text: str) -> int:
 def ks(text: str) -> tuple[int, ...]:
     """Numbers from 1 on with commas between, for argparse."""
     return tuple(positive(part) for part in text.split(","))
+
+
+def quiet() -> None:
+    """Takes away the bars of loading, which would stand among ours."""
+    import datasets
+    from transformers.utils import logging
+
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()

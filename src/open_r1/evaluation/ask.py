@@ -1,0 +1,170 @@
+"""`open-r1 ask`: one question, the answer as it is written, the reasoning shown apart.
+
+    open-r1 ask --model runs/grpo "How many primes are there below 50?"
+    open-r1 ask --model NAME --base-url http://localhost:8000/v1 "..."
+
+The answer may be as long as the model's context leaves room for, unless --max-new-tokens says otherwise.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from threading import Thread
+from typing import Any
+
+from rich.console import Console
+
+from open_r1.engine.choose import OpenEngine, open_engine
+from open_r1.engine.openai_engine import OpenAIEngine
+from open_r1.engine.protocol import Message
+from open_r1.engine.transformers_engine import TransformersEngine
+from open_r1.errors import UserError
+from open_r1.evaluation.arguments import add_engine_options, engine_options, positive, quiet, with_dashes
+from open_r1.launch.entry import exit_with_sentence
+
+TAGS = {"<think>": "reasoning", "</think>": "content"}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Asks, and prints what is written. Raises UserError for what the user can mend."""
+    parser = argparse.ArgumentParser(
+        prog="open-r1 ask",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("question")
+    parser.add_argument("--system-prompt", metavar="TEXT")
+    parser.add_argument("--temperature", type=float, default=0.6, metavar="T", help="default: %(default)s")
+    parser.add_argument("--top-p", type=float, default=0.95, metavar="P", help="default: %(default)s")
+    parser.add_argument("--max-new-tokens", type=positive, metavar="N", help="default: what the context leaves")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    add_engine_options(parser)
+    args = parser.parse_args(with_dashes(sys.argv[1:] if argv is None else argv))
+    if not args.question.strip():
+        raise UserError("question is empty: give it in quotes.")
+    messages: list[Message] = [{"role": "user", "content": args.question}]
+    if args.system_prompt:
+        messages.insert(0, {"role": "system", "content": args.system_prompt})
+    quiet()
+    engine = open_engine(engine_options(args))
+    parts = stream_answer(
+        engine,
+        messages,
+        temperature=args.temperature,
+        top_p=args.top_p,
+        seed=args.seed,
+        max_new_tokens=args.max_new_tokens,
+    )
+    show(parts, Console())
+
+
+def stream_answer(
+    engine: OpenEngine,
+    messages: list[Message],
+    *,
+    temperature: float = 0.6,
+    top_p: float = 0.95,
+    seed: int = 0,
+    max_new_tokens: int | None = None,
+) -> Iterator[tuple[str, str]]:
+    """One answer as it is written: `("reasoning" | "content", text)`. Raises `UserError`."""
+    inner = engine.engine
+    if isinstance(inner, OpenAIEngine):
+        written = inner.stream_text(
+            messages, temperature=temperature, top_p=top_p, seed=seed, max_tokens=max_new_tokens
+        )
+        return split_reasoning(written)
+    assert isinstance(inner, TransformersEngine)
+    prompt: Any = engine.render(messages)
+    room = (engine.context or 2**31) - engine.prompt_tokens(prompt)
+    if room < 1:
+        raise UserError(f"the question has {engine.prompt_tokens(prompt):,} tokens, more than the model's context.")
+    limit = min(room, max_new_tokens or (32768 if engine.context is None else room))
+    text = _generate(inner, prompt, engine.stop_token_ids, temperature, top_p, seed, limit)
+    opened = str(inner.tokenizer.decode(prompt[-8:])).rstrip().endswith("<think>")
+    return split_reasoning((("reasoning" if opened else "content", piece) for piece in text), opened)
+
+
+def split_reasoning(pieces: Iterable[tuple[str, str]], opened: bool = False) -> Iterator[tuple[str, str]]:
+    """Takes `<think>` and `</think>` out of text that comes in pieces, and says which side each piece is on.
+
+    Pieces that come as reasoning already stay so; `opened`: the prompt has opened the reasoning.
+    """
+    kind, held = "reasoning" if opened else "content", ""
+    for given, piece in pieces:
+        if given == "reasoning" and not opened:
+            yield "reasoning", piece
+            continue
+        held += piece
+        while found := min((t for t in TAGS if t in held), key=held.find, default=None):
+            before, _, held = held.partition(found)
+            if before:
+                yield kind, before
+            kind = TAGS[found]
+        keep = max((n for tag in TAGS for n in range(1, len(tag)) if held.endswith(tag[:n])), default=0)
+        ready, held = held[: len(held) - keep], held[len(held) - keep :]
+        if ready:
+            yield kind, ready
+    if held:
+        yield kind, held
+
+
+def show(parts: Iterable[tuple[str, str]], console: Console) -> None:
+    """Prints reasoning dimmed, under a heading, and then the answer."""
+    last = None
+    for kind, text in parts:
+        if kind != last:
+            if last is not None or kind == "reasoning":
+                heading = "Reasoning" if kind == "reasoning" else "\nAnswer"
+                console.print(heading, style="bold", highlight=False)
+            last, text = kind, text.lstrip("\n")
+        style = "dim" if kind == "reasoning" else None
+        console.print(text, end="", style=style, markup=False, highlight=False, soft_wrap=True)
+    console.print()
+
+
+def _generate(
+    engine: TransformersEngine,
+    prompt: Any,
+    stop_token_ids: tuple[int, ...],
+    temperature: float,
+    top_p: float,
+    seed: int,
+    limit: int,
+) -> Iterator[str]:
+    import torch
+    from transformers import GenerationConfig, TextIteratorStreamer
+
+    from open_r1.data.chat import pad_token_id
+
+    model: Any = engine.model
+    streamer = TextIteratorStreamer(engine.tokenizer, skip_prompt=True, skip_special_tokens=True)  # type: ignore[arg-type]
+    sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    config = GenerationConfig(
+        max_new_tokens=limit,
+        eos_token_id=list(stop_token_ids),
+        pad_token_id=pad_token_id(engine.tokenizer),
+        **(sampling if temperature > 0 else {"do_sample": False}),
+    )
+    failure: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            torch.manual_seed(seed)
+            ids = torch.tensor([prompt], device=model.device)
+            model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config, streamer=streamer)
+        except Exception as error:
+            failure.append(error)
+            streamer.end()
+
+    writer = Thread(target=write, daemon=True)
+    writer.start()
+    yield from streamer
+    writer.join()
+    if failure:
+        raise failure[0]
+
+
+if __name__ == "__main__":
+    exit_with_sentence(main)

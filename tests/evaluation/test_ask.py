@@ -1,0 +1,70 @@
+"""One question, streamed."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from open_r1.engine.choose import EngineOptions, open_engine
+from open_r1.engine.protocol import Request, Sampling
+from open_r1.errors import UserError
+from open_r1.evaluation import ask
+from open_r1.evaluation.ask import show, split_reasoning, stream_answer
+
+TEXT = "Well. <think>\n1 < 2, so <b> it is\n</think>\n\n42"
+
+
+def joined(parts):
+    found = {}
+    for kind, text in parts:
+        found[kind] = found.get(kind, "") + text
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_reasoning_is_told_apart_wherever_the_pieces_end(size):
+    pieces = [("content", TEXT[i : i + size]) for i in range(0, len(TEXT), size)]
+    assert joined(split_reasoning(pieces)) == {"content": "Well. \n\n42", "reasoning": "\n1 < 2, so <b> it is\n"}
+
+
+def test_reasoning_that_the_prompt_opened():
+    assert joined(split_reasoning([("content", "hm</thi"), ("content", "nk>4")], opened=True)) == {
+        "reasoning": "hm",
+        "content": "4",
+    }
+
+
+def test_what_the_server_tells_apart_stays_apart():
+    assert joined(split_reasoning([("reasoning", "hm"), ("content", "4")])) == {"reasoning": "hm", "content": "4"}
+
+
+def test_nothing_is_held_back_at_the_end():
+    assert joined(split_reasoning([("content", "1 <thin")])) == {"content": "1 <thin"}
+
+
+def test_show_heads_the_two_parts():
+    file = io.StringIO()
+    show([("reasoning", "hm [bold]"), ("content", "\n\n42")], Console(file=file, width=60))
+    assert file.getvalue() == "Reasoning\nhm [bold]\nAnswer\n42\n"
+
+
+def test_the_transformers_engine_streams_what_it_would_generate(tiny_model):
+    engine = open_engine(EngineOptions(str(tiny_model)))
+    messages = [{"role": "user", "content": "1 + 1?"}]
+    written = "".join(text for _, text in stream_answer(engine, messages, temperature=0.0, max_new_tokens=20))
+    sampling = Sampling(temperature=0.0, max_tokens=20, stop_token_ids=engine.stop_token_ids)
+    ((completion,),) = engine.engine.generate([Request(0, engine.render(messages), sampling)])
+    assert written == completion.text
+
+
+def test_the_limit_follows_the_context(tiny_model):
+    engine = open_engine(EngineOptions(str(tiny_model)))
+    messages = [{"role": "user", "content": "1 + 1?"}]
+    assert joined(stream_answer(engine, messages))
+    with pytest.raises(UserError, match="more than the model's context"):
+        stream_answer(engine, [{"role": "user", "content": "x" * 1000}])
+
+
+def test_an_empty_question_is_refused(tiny_model):
+    with pytest.raises(UserError, match="question is empty"):
+        ask.main(["--model", str(tiny_model), " "])
