@@ -26,22 +26,21 @@ OnTokens = Callable[[int], None]
 class Sizes:
     """How much of everything; `overrides` are options on top of a stage's recipes."""
 
-    held_out: int
     traced_problems: int
     few_traces: int
     overrides: dict[str, list[str]]
 
 
-FULL = Sizes(held_out=512, traced_problems=256, few_traces=64, overrides={})
+FULL = Sizes(traced_problems=256, few_traces=64, overrides={})
 FAST = Sizes(
-    held_out=256,
     traced_problems=64,
     few_traces=32,
     overrides={
-        "zero": ["--max_steps", "6", "--per_device_train_batch_size", "128"],
-        "multi_stage": ["--max_steps", "3", "--per_device_train_batch_size", "128"],
+        "zero": ["--max_steps", "8", "--per_device_train_batch_size", "128"],
+        "multi_stage": ["--max_steps", "6", "--per_device_train_batch_size", "128"],
     },
 )
+HELD_OUT_PROBLEMS = 512
 TRAINING_PROBLEMS = 1024
 SAMPLES_PER_PROBLEM = 4
 EXAMPLES_TO_PRETRAIN = 83_200
@@ -67,7 +66,7 @@ class Demo:
 
     def score(self, stage: str) -> Score:
         """Evaluates a stage's model on the held-out problems, the same for all."""
-        problems = task.held_out(self.sizes.held_out)
+        problems = task.held_out(HELD_OUT_PROBLEMS)
         with self.sampling(f"{stage}  answering {len(problems)} held-out problems") as on_tokens:
             return evaluate(self.output / stage, problems, self.seed, on_tokens)
 
@@ -82,7 +81,7 @@ class Demo:
 def write_problems(demo: Demo) -> None:
     """Writes the training problems, after making sure that none of them is a held-out problem in disguise."""
     problems = task.problems("train", TRAINING_PROBLEMS, demo.seed)
-    task.check_disjoint(problems, task.held_out(demo.sizes.held_out))
+    task.check_disjoint(problems, task.held_out(HELD_OUT_PROBLEMS))
     rows = ({"prompt": p.question, "answer": str(p.answer)} for p in problems)
     write_jsonl(demo.problems_file, rows)
 

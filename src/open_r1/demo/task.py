@@ -65,7 +65,7 @@ def problems(split: Split, count: int, seed: int) -> list[Problem]:
     return list(drawn)
 
 
-def held_out(count: int = 512) -> list[Problem]:
+def held_out(count: int) -> list[Problem]:
     """The problems that every stage is evaluated on."""
     return problems("held_out", count, HELD_OUT_SEED)
 
