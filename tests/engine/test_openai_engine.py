@@ -1,6 +1,8 @@
 """The client of OpenAI-compatible servers, against a small server that misbehaves on demand."""
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -187,6 +189,21 @@ def test_requests_are_taken_only_as_there_is_room():
     with serving(concurrency=2) as (_, engine):
         next(engine.stream(requests()))
         assert len(taken) <= 4
+
+
+def test_leaving_does_not_wait_for_the_server():
+    script = """
+import sys
+from open_r1.engine.openai_engine import OpenAIEngine
+from open_r1.engine.protocol import Request, Sampling
+ask = [Request(i, [{"role": "user", "content": "a"}], Sampling()) for i in range(2)]
+print(next(OpenAIEngine(sys.argv[1], "m", concurrency=2).stream(ask))[1][0].text)
+"""
+    released = threading.Event()
+    with serving(lambda handler: released.wait(60)) as (server, _):
+        done = subprocess.run([sys.executable, "-c", script, server.url], capture_output=True, text=True, timeout=50)
+        released.set()
+    assert done.stdout == "re: a\n"
 
 
 def test_reasoning_apart_is_put_back_before_the_answer():

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,12 +90,11 @@ class OpenAIEngine:
         waiting = ((request, index) for request in requests for index in range(request.sampling.n))
         running: dict[Future[Completion], tuple[Request, int]] = {}
         parts: dict[Hashable, dict[int, Completion]] = {}
-        pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="openai")
         self._stopping.clear()
         try:
             while True:
                 while len(running) < self.concurrency and (item := next(waiting, None)) is not None:
-                    running[pool.submit(self._complete, *item)] = item
+                    running[self._start(*item)] = item
                 if not running:
                     return
                 done = wait(running, return_when=FIRST_COMPLETED).done
@@ -108,7 +107,6 @@ class OpenAIEngine:
                         del parts[request.id]
         finally:
             self._stopping.set()
-            pool.shutdown(wait=False, cancel_futures=True)
 
     def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
         """`stream`, collected in the order of `requests` (whose ids must be distinct)."""
@@ -160,6 +158,19 @@ class OpenAIEngine:
     def close(self) -> None:
         """Stops retrying."""
         self._stopping.set()
+
+    def _start(self, request: Request, index: int) -> Future[Completion]:
+        """A thread that does not keep the process alive: Ctrl-C need not wait for the server."""
+        future: Future[Completion] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(self._complete(request, index))
+            except BaseException as error:
+                future.set_exception(error)
+
+        threading.Thread(target=work, name="openai", daemon=True).start()
+        return future
 
     def _complete(self, request: Request, index: int) -> Completion:
         path, body = self._body(request, index)

@@ -107,8 +107,11 @@ def _cells(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _vote(samples: Sequence[Row]) -> float:
-    correct = [row["correct"] is True for row in samples]
-    return vote_credit(*consensus([row["extracted"] for row in samples], correct, same_answer))
+    answers, correct = [row["extracted"] for row in samples], [row["correct"] is True for row in samples]
+    right, voters = sum(correct), sum(answer is not None for answer in answers)
+    if right == 0 or 2 * right > voters:  # decided without comparing the wrong answers with one another
+        return float(right > 0)
+    return vote_credit(*consensus(answers, correct, same_answer))
 
 
 def same_answer(one: str, other: str) -> bool:

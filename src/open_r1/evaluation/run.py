@@ -164,20 +164,17 @@ def _sample(
 ) -> None:
     failures: list[str] = []
     since = time.monotonic()
-    try:
-        for ask, completions in _completions(asks, engine, protocol, store):
-            missing = [
-                row for row in _rows(ask, completions, failures) if (row["index"], row["sample"]) not in store.rows
-            ]
-            now = time.monotonic()
-            store.append(missing, now - since)
-            since = now
-            progress.add_samples(len(missing), sum(row["correct"] is True for row in missing))
-    except UserError as error:
-        raise UserError(f"{str(error).rstrip('.')}. {_kept(store)}") from error
-    except RuntimeError as error:  # what torch raises, out of memory among it
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"the engine stopped: {reason.rstrip('.')}. {_kept(store)}") from error
+    for ask, completions in _completions(asks, engine, protocol, store):
+        failures.extend(c.text for c in completions if c.finish_reason == "error")
+        missing = [
+            row
+            for row in graded(ask.problem, completions, ask.first, ask.seed)
+            if row["finish_reason"] != "error" and (row["index"], row["sample"]) not in store.rows
+        ]
+        now = time.monotonic()
+        store.append(missing, now - since)
+        since = now
+        progress.add_samples(len(missing), sum(row["correct"] is True for row in missing))
     if failures:
         raise UserError(f"{len(failures)} samples failed, the first thus: {failures[0]}. {_kept(store)}")
 
@@ -185,15 +182,22 @@ def _sample(
 def _completions(
     asks: Sequence[Ask], engine: OpenEngine, protocol: Protocol, store: SampleStore
 ) -> Iterator[tuple[Ask, list[Completion]]]:
-    for block in blocks(asks, engine.max_tokens_per_batch):
-        wanting = [ask for ask in block if any(key not in store.rows for key in ask.keys)]
-        if not wanting:
-            continue
-        # Numbers depend on what shares a batch: what is decoded together stays together.
-        chosen = block if engine.max_tokens_per_batch is not None else wanting
-        by_id = {(ask.problem.index, ask.first): ask for ask in chosen}
-        for key, completions in engine.engine.stream(_request(ask, engine, protocol) for ask in chosen):
-            yield by_id[key], completions  # type: ignore[index]
+    """Requests with samples that `store` lacks, as they finish. An engine that dies raises `UserError`."""
+    try:
+        for block in blocks(asks, engine.max_tokens_per_batch):
+            wanting = [ask for ask in block if any(key not in store.rows for key in ask.keys)]
+            if not wanting:
+                continue
+            # Numbers depend on what shares a batch: what is decoded together stays together.
+            chosen = block if engine.max_tokens_per_batch is not None else wanting
+            by_id: dict[Any, Ask] = {(ask.problem.index, ask.first): ask for ask in chosen}
+            for key, completions in engine.engine.stream(_request(ask, engine, protocol) for ask in chosen):
+                yield by_id[key], completions
+    except UserError as error:
+        raise UserError(f"{str(error).rstrip('.')}. {_kept(store)}") from error
+    except RuntimeError as error:  # what torch raises, out of memory among it
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"the engine stopped: {reason.rstrip('.')}. {_kept(store)}") from error
 
 
 def _request(ask: Ask, engine: OpenEngine, protocol: Protocol) -> Request:
@@ -206,12 +210,6 @@ def _request(ask: Ask, engine: OpenEngine, protocol: Protocol) -> Request:
         seed=ask.seed,
     )
     return Request((ask.problem.index, ask.first), ask.prompt, sampling)
-
-
-def _rows(ask: Ask, completions: Sequence[Completion], failures: list[str]) -> list[Row]:
-    failures.extend(c.text for c in completions if c.finish_reason == "error")
-    rows = graded(ask.problem, completions, ask.first, ask.seed)
-    return [row for row in rows if row["finish_reason"] != "error"]
 
 
 def _samples_a_request(engine: OpenEngine, protocol: Protocol, tokens: int) -> int:
