@@ -57,7 +57,7 @@ SFT_DEMO = COMMON | {
     "warmup_ratio": 0.05,
     "num_train_epochs": 15,
 }
-VLLM = {"use_vllm": False, "vllm_device": "auto", "vllm_gpu_memory_utilization": 0.7, "vllm_max_model_len": 4608}
+VLLM = {"use_vllm": True, "vllm_device": "auto", "vllm_gpu_memory_utilization": 0.7, "vllm_max_model_len": 4608}
 GRPO_DEMO = (
     COMMON
     | VLLM

@@ -191,8 +191,6 @@ class GRPOConfig(TrainConfig):
     """Upper bound of that weight."""
     stop_on_unhealthy: bool = False
     """End the run, with the reason, when it is going nowhere (see `training/health.py`); else it only warns."""
-    use_vllm: bool = False
-    """Write completions with vLLM instead of transformers."""
     max_tokens_per_decode: int = 65536
     """Cap on prompt plus completion tokens that the transformers engine decodes at once."""
 
@@ -213,8 +211,6 @@ class GRPOConfig(TrainConfig):
                 f"steps_per_generation is {self.steps_per_generation}: it must be a multiple of "
                 f"gradient_accumulation_steps ({self.gradient_accumulation_steps})."
             )
-        if self.use_vllm:
-            raise UserError("use_vllm is true, but the vLLM engine is not in this version: set use_vllm: false.")
 
     @property
     def max_steps_per_rollout(self) -> int:

@@ -32,7 +32,7 @@ RENAMED = {
 }
 """Old key to today's key. (Where transformers already has the newer name, that one is used as it is.)"""
 
-_VLLM = "vLLM is not used (use_vllm: false)"
+_VLLM = "this version has no vLLM engine; completions are written by transformers"
 _CHUNKED = "logprobs are always computed in chunks"
 _PACKED = "no batch is padded"
 _COMPLETIONS = "every completion is kept in run/rollouts/"
@@ -130,6 +130,7 @@ IGNORED: dict[str, str] = {
         ),
         _VLLM,
     ),
+    "use_vllm": _VLLM,
 }
 """Keys without effect, and why none is needed."""
 

@@ -12,7 +12,7 @@ from open_r1.configs import GRPOConfig, GRPOScriptArguments, ModelConfig, SFTCon
 from open_r1.errors import UserError
 from open_r1.rewards import BEST, check_golds, gold_completion, score
 from open_r1.rewards.accuracy import golds_of
-from open_r1.training.grpo import check_batch
+from open_r1.training.grpo_batches import check_batch
 from open_r1.training.logprobs import MAX_LOGITS
 from open_r1.training.model import load_config
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
@@ -19,16 +18,15 @@ from open_r1.engine.protocol import Engine, Sampling
 from open_r1.errors import UserError
 from open_r1.rewards import RewardError
 from open_r1.training.batches import StepSampler
+from open_r1.training.grpo_batches import check_batch, step_batches
 from open_r1.training.health import Health
 from open_r1.training.logprobs import TokenLogprobs
-from open_r1.training.losses import BatchSize, PolicyLossConfig, importance_weights, policy_loss, token_weight
+from open_r1.training.losses import PolicyLossConfig, importance_weights, policy_loss
 from open_r1.training.packing import Pack, TokenSequence
 from open_r1.training.rollouts import (
-    Rollouts,
     make_rollouts,
     rollout_metrics,
     rollout_rows,
-    rollout_sequence,
     sample_groups,
     sampling_seed,
     score_groups,
@@ -172,37 +170,12 @@ class GRPOTrainer(PackedTrainer):
             self.note(name, value)
         self._samples = [completion.text for _, completion in rollouts.flat()[:3]]
         self._record(step, rollout_rows(rollouts, self.reward_names))
-        return self._batches(rollouts, [i // per_step for i in mine])
-
-    def _batches(self, rollouts: Rollouts, step_of_prompt: Sequence[int]) -> list[list[TokenSequence]]:
-        """Sequences with their fields, an optimizer step at a time; groups without signal are left out of the
-        forward pass (when there is no KL term), but not out of the denominators."""
-        groups = self.grpo.num_generations
-        by_step: list[list[TokenSequence]] = [[] for _ in range(self.steps_per_round)]
-        self.batch_tokens = [0] * self.steps_per_round
-        for step, row, group in zip(step_of_prompt, rollouts.prompts, rollouts.completions, strict=True):
-            self.batch_tokens[step] += sum(len(row["prompt_ids"]) + len(c.token_ids or []) for c in group)
-        for step, batch in enumerate(by_step):
-            indices = [
-                i
-                for p, s in enumerate(step_of_prompt)
-                if s == step
-                for i in range(p * groups, (p + 1) * groups)
-                if not rollouts.masked[i]
-            ]
-            flat = rollouts.flat()
-            lengths = {i: len(flat[i][1].token_ids or []) for i in indices}
-            size = BatchSize(int(self.global_sum(len(indices))), int(self.global_sum(sum(lengths.values()))))
-            for i in indices:
-                if self.grpo.beta == 0 and not carries_signal(rollouts, i, groups):
-                    continue
-                sequence = rollout_sequence(*flat[i])
-                weight = token_weight(self.grpo.loss_type, lengths[i], size, self.grpo.max_completion_length)
-                sequence.fields["weight"] = torch.full((lengths[i],), weight)
-                sequence.fields["advantage"] = torch.full((lengths[i],), rollouts.advantages[i].item())
-                batch.append(sequence)
-        self._add_logprobs([s for batch in by_step for s in batch])
-        return by_step
+        step_of_prompt = [i // per_step for i in mine]
+        batches, self.batch_tokens = step_batches(
+            rollouts, step_of_prompt, self.steps_per_round, self.grpo, self.global_sum
+        )
+        self._add_logprobs([s for batch in batches for s in batch])
+        return batches
 
     def _add_logprobs(self, sequences: list[TokenSequence]) -> None:
         """Stored forwards: of the policy when rollouts feed more than one step, of the reference when `beta`."""
@@ -357,28 +330,3 @@ def disable_dropout(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-
-
-def carries_signal(rollouts: Rollouts, i: int, group_size: int) -> bool:
-    """Whether the rewards of completion i's group differ; if not, its advantages and so its gradient are zero."""
-    return bool(rollouts.signal[i // group_size])
-
-
-def check_batch(args: GRPOConfig, num_prompts: int, num_rewards: int, world_size: int) -> None:
-    """Raises UserError for a batch that does not divide into groups, too few prompts, or misfitting weights."""
-    per_device, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
-    completions = per_device * accumulation * world_size
-    if completions % args.num_generations:
-        raise UserError(
-            f"num_generations is {args.num_generations}, which does not divide the {completions} completions of a "
-            f"step (per_device_train_batch_size {per_device} x gradient_accumulation_steps {accumulation} x "
-            f"{world_size} processes): change one of them so that it does."
-        )
-    needed = completions // args.num_generations * args.max_steps_per_rollout // args.num_iterations
-    if num_prompts < needed:
-        raise UserError(
-            f"the training set has {num_prompts} prompts, but one round of rollouts takes {needed}: use more data or "
-            "lower per_device_train_batch_size, gradient_accumulation_steps or steps_per_generation."
-        )
-    if args.reward_weights is not None and len(args.reward_weights) != num_rewards:
-        raise UserError(f"reward_weights has {len(args.reward_weights)} values for {num_rewards} reward_funcs.")

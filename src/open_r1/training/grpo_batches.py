@@ -1,0 +1,70 @@
+"""From one round of rollouts to what each optimizer step learns from."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from open_r1.configs import GRPOConfig
+from open_r1.errors import UserError
+from open_r1.training.losses import BatchSize, token_weight
+from open_r1.training.packing import TokenSequence
+from open_r1.training.rollouts import Rollouts, rollout_sequence
+
+
+def step_batches(
+    rollouts: Rollouts,
+    step_of_prompt: Sequence[int],
+    num_steps: int,
+    args: GRPOConfig,
+    global_sum: Callable[[float], float],
+) -> tuple[list[list[TokenSequence]], list[int]]:
+    """This rank's sequences of each of `num_steps` optimizer steps, and all the tokens that the step stands for.
+
+    A sequence has the fields `weight` and `advantage`. Groups without signal are left out of the forward pass (when
+    there is no KL term), but not out of the denominators, which `global_sum` adds up over ranks; masked completions
+    are left out of both.
+    """
+    groups = args.num_generations
+    flat = rollouts.flat()
+    lengths = [len(completion.token_ids or []) for _, completion in flat]
+    batches: list[list[TokenSequence]] = []
+    tokens: list[int] = []
+    for step in range(num_steps):
+        prompts = [p for p, s in enumerate(step_of_prompt) if s == step]
+        sampled = [i for p in prompts for i in range(p * groups, (p + 1) * groups)]
+        tokens.append(sum(len(flat[i][0]["prompt_ids"]) + lengths[i] for i in sampled))
+        counted = [i for i in sampled if not rollouts.masked[i]]
+        size = BatchSize(int(global_sum(len(counted))), int(global_sum(sum(lengths[i] for i in counted))))
+        learned = [i for i in counted if args.beta != 0 or carries_signal(rollouts, i, groups)]
+        batch = [rollout_sequence(*flat[i]) for i in learned]
+        for i, sequence in zip(learned, batch, strict=True):
+            weight = token_weight(args.loss_type, lengths[i], size, args.max_completion_length)
+            sequence.fields["weight"] = torch.full((lengths[i],), weight)
+            sequence.fields["advantage"] = torch.full((lengths[i],), rollouts.advantages[i].item())
+        batches.append(batch)
+    return batches, tokens
+
+
+def carries_signal(rollouts: Rollouts, i: int, group_size: int) -> bool:
+    """Whether the rewards of completion i's group differ; if not, its advantages and so its gradient are zero."""
+    return bool(rollouts.signal[i // group_size])
+
+
+def check_batch(args: GRPOConfig, num_prompts: int, num_rewards: int, world_size: int) -> None:
+    """Raises UserError for a batch that does not divide into groups, too few prompts, or misfitting weights."""
+    per_device, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    completions = per_device * accumulation * world_size
+    if completions % args.num_generations:
+        raise UserError(
+            f"num_generations is {args.num_generations}, which does not divide the {completions} completions of a "
+            f"step (per_device_train_batch_size {per_device} x gradient_accumulation_steps {accumulation} x "
+            f"{world_size} processes): change one of them so that it does."
+        )
+    needed = completions // args.num_generations * args.max_steps_per_rollout // args.num_iterations
+    if num_prompts < needed:
+        raise UserError(
+            f"the training set has {num_prompts} prompts, but one round of rollouts takes {needed}: use more data or "
+            "lower per_device_train_batch_size, gradient_accumulation_steps or steps_per_generation."
+        )
+    if args.reward_weights is not None and len(args.reward_weights) != num_rewards:
+        raise UserError(f"reward_weights has {len(args.reward_weights)} values for {num_rewards} reward_funcs.")
