@@ -4,10 +4,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 MODEL ?= SmolLM2-135M-Instruct
 CONFIG ?= demo
+TASK ?= math_500
 ARGS ?=
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z -]+:.*##' Makefile | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
 install: .venv/.installed ## The environment in .venv, with the development tools
 
@@ -23,10 +24,16 @@ test: install ## The tests
 test-slow: install ## The tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
+test-gpu: install ## The tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu $(ARGS)
+
 lint: install ## Style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+evaluate: install ## Benchmarks: make evaluate MODEL=<folder or hub id> TASK=math_500 ARGS='--limit 50'
+	$(BIN)/open-r1 evaluate --model $(MODEL) --tasks $(TASK) $(ARGS)
 
 sft grpo: install ## Train: make sft MODEL=SmolLM2-135M-Instruct CONFIG=demo ARGS='--dataset_name traces.jsonl'
 	$(BIN)/open-r1 $@ --config recipes/$(MODEL)/$@/config_$(CONFIG).yaml $(ARGS)
@@ -36,4 +43,4 @@ lock: ## The lock files anew, from pyproject.toml
 	uv export --frozen --no-hashes --no-emit-project --no-annotate --no-header --all-extras -q -o requirements.lock
 	sed -i '1i # Versions that every install here uses: `uv export` of uv.lock (make lock).' requirements.lock
 
-.PHONY: help install demo test test-slow lint sft grpo lock
+.PHONY: help install demo test test-slow test-gpu lint evaluate sft grpo lock
