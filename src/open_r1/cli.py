@@ -44,8 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     from open_r1.launch.entry import exit_with_sentence
 
-    entry = importlib.import_module(COMMANDS[command][0])
-    return exit_with_sentence(lambda: entry.main(rest))
+    return exit_with_sentence(lambda: importlib.import_module(COMMANDS[command][0]).main(rest))
 
 
 if __name__ == "__main__":

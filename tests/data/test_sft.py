@@ -107,6 +107,14 @@ def test_a_template_that_swallows_reasoning_is_refused(tmp_path):
         tokenize([{"messages": [USER, TRACE]}], tokenizer)
 
 
+def test_swallowed_reasoning_is_found_though_the_question_says_the_same(tmp_path):
+    tokenizer = prepare_tokenizer(str(make_tokenizer(tmp_path, chat_template=DEEPSEEK_LIKE)))
+    same = {"role": "assistant", "content": "<think>\n3 + 4\n</think>\n7"}
+    with pytest.raises(UserError, match="leaves out the reasoning"):
+        tokenize([{"messages": [USER, same]}], tokenizer)
+    assert len(tokenize([{"messages": [USER, same]}], prepare_tokenizer(str(make_tokenizer(tmp_path / "chatml"))))) == 1
+
+
 def test_a_template_that_changes_earlier_turns_is_refused(tmp_path):
     changing = "{% for m in messages %}{{ m['role'] if loop.last else 'old' }}: {{ m['content'] }}\n{% endfor %}"
     folder = make_tokenizer(tmp_path, chat_template=changing)

@@ -196,6 +196,17 @@ def test_lora_trains_adapters_only(folder, tmp_path, task):
         assert lines[-1]["kl"] > 0
 
 
+def test_a_folder_of_adapters_is_trained_further_on_its_merged_model(folder, tmp_path):
+    pytest.importorskip("peft")
+    lora = {"use_peft": "true", "lora_r": 4, "learning_rate": 0.05, "save_strategy": "no"}
+    run(folder, "sft", tmp_path / "adapters", **lora)
+    further = {"model_name_or_path": tmp_path / "adapters", "max_steps": 1, "learning_rate": 0, "save_strategy": "no"}
+    lines = run(folder, "grpo", tmp_path / "grpo", **further)
+    assert lines[0]["reward"] > 0
+    changed = weights(tmp_path / "grpo")["model.layers.0.self_attn.q_proj.weight"]
+    assert (changed != weights(folder / "model")["model.layers.0.self_attn.q_proj.weight"]).any()
+
+
 def test_bfloat16_keeps_float32_master_weights(folder, tmp_path):
     """A step of 1e-6 would vanish in bfloat16 weights."""
     run(folder, "sft", tmp_path / "out", dtype="bfloat16", learning_rate=1e-6, lr_scheduler_type="constant")

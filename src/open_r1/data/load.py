@@ -34,7 +34,7 @@ def load_split(
     if path.is_dir() and any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
         dataset = _load_saved(path, split)
     elif path.exists() or _looks_local(path_or_id):
-        dataset = _load_files(path, config, split)
+        dataset = _load_files(path, split)
     else:
         try:
             dataset = load_dataset(path_or_id, config, split=split)
@@ -75,14 +75,15 @@ def source_name(dataset: Dataset) -> str:
     return ", ".join(names) or "the dataset"
 
 
-def require_columns(dataset: Dataset, *names: str) -> None:
-    """Raises `UserError` with the columns that there are if one of `names` is not among them."""
+def require_columns(dataset: Dataset, *names: str, remedy: str = "") -> None:
+    """Raises `UserError` with the columns that there are, and `remedy`, if one of `names` is not among them."""
     for name in names:
         if name not in dataset.column_names:
-            near = difflib.get_close_matches(name, dataset.column_names, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
             columns = ", ".join(dataset.column_names)
-            raise UserError(f"{source_name(dataset)}: there is no column {name!r}; there are: {columns}.{hint}")
+            near = difflib.get_close_matches(name, dataset.column_names, n=1, cutoff=0.8)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            option = f" {remedy}" if remedy else ""
+            raise UserError(f"{source_name(dataset)}: there is no column {name!r}; there are: {columns}.{hint}{option}")
 
 
 def _load_saved(path: Path, split: str) -> Dataset:
@@ -96,14 +97,14 @@ def _load_saved(path: Path, split: str) -> Dataset:
     return chosen[0] if len(chosen) == 1 else concatenate_datasets(chosen)
 
 
-def _load_files(path: Path, config: str | None, split: str) -> Dataset:
+def _load_files(path: Path, split: str) -> Dataset:
     if not path.exists():
         raise UserError(f"{path}: there is no such file or folder.")
     if path.is_file() and path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty.")
     try:
         if path.is_dir():
-            return load_dataset(str(path), config, split=split)
+            return load_dataset(str(path), split=split)
         if _suffix(path) not in BUILDERS:
             raise UserError(f"{path}: expected a .jsonl[.gz], .json, .parquet or .csv file.")
         return load_dataset(BUILDERS[_suffix(path)], data_files=str(path), split=split)
@@ -160,7 +161,7 @@ def _load_part(index: int, part: Any, seed: int) -> Dataset:
     dataset = load_split(
         part["id"], config=part.get("config"), split=part.get("split", "train"), columns=part.get("columns")
     )
-    return dataset if weight == 1 else dataset.shuffle(seed=seed).select(range(int(len(dataset) * weight)))
+    return dataset if weight == 1 else dataset.shuffle(seed=seed).select(range(max(1, round(len(dataset) * weight))))
 
 
 def _check_keys(where: str, given: dict[str, Any], known: set[str]) -> None:

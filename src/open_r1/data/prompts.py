@@ -25,7 +25,7 @@ def prompt_rows(
     and column for a missing column, an empty problem, a conversation that already ends with an answer, and a row
     whose gold (`answer` and `solution`, as far as there are such columns) is empty.
     """
-    require_columns(dataset, prompt_column)
+    require_columns(dataset, prompt_column, remedy="Name the one with the problem: --dataset_prompt_column NAME.")
     source = source_name(dataset)
     gold_columns = [name for name in GOLD_COLUMNS if name in dataset.column_names]
 

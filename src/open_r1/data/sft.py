@@ -119,7 +119,7 @@ def _marked(
     full = with_system_prompt(messages, system_prompt)
     prompt_length += len(full) - len(messages)
     text = render(tokenizer, full, where=where)
-    _require_reasoning(full[-1], text, where)
+    _require_reasoning(full, text, where)
     learn_all = args.completion_only_loss is False or prompt_length == len(full)
     if args.assistant_only_loss:
         first = 0 if learn_all else prompt_length
@@ -154,9 +154,12 @@ def _conversation(row: dict[str, Any], layout: str, where: str) -> tuple[list[di
     return [*prompt, {"role": "assistant", "content": _text(row, solution, where)}], 1
 
 
-def _require_reasoning(last: dict[str, Any], text: str, where: str) -> None:
+def _require_reasoning(messages: list[dict[str, Any]], text: str, where: str) -> None:
+    last = messages[-1]
     reasoning, closed, _ = last["content"].partition("</think>")
-    if last["role"] == "assistant" and closed and reasoning.removeprefix("<think>").strip() not in text:
+    reasoning = reasoning.removeprefix("<think>").strip()
+    earlier = sum(message["content"].count(reasoning) for message in messages[:-1]) if reasoning else 0
+    if last["role"] == "assistant" and closed and text.count(reasoning) <= earlier:
         raise UserError(
             f"{where}: the chat template leaves out the reasoning before </think>, so it would not be learned: "
             "pass a chat_template that keeps it."

@@ -108,7 +108,13 @@ def claim_folder(output: Path, settings: Settings) -> None:
     """
     claim = output / "demo.json"
     if claim.exists():
-        for name, earlier in read_json(claim).items():
+        try:
+            claimed = Settings(**read_json(claim))
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"{claim} is damaged ({error}): delete {output} or give a new folder with --output."
+            ) from error
+        for name, earlier in asdict(claimed).items():
             if (now := getattr(settings, name)) != earlier:
                 raise UserError(
                     f"output is {output}, which holds a demo with {name} {_said(earlier)}, and now {name} is "

@@ -1,5 +1,6 @@
 """How entry scripts end: users see a sentence, never a stack trace, for what they can mend themselves."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -14,6 +15,8 @@ def exit_with_sentence(main: Callable[[], None]) -> NoReturn:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has left: `... | head`
     except KeyboardInterrupt:
         print("\nInterrupted. The same command continues from the last checkpoint.", file=sys.stderr)
         sys.exit(130)

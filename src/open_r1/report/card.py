@@ -40,7 +40,7 @@ def write_model_card(
     header = ModelCardData(
         base_model=base_model if _is_hub_id(base_model) else None,
         datasets=[name for name in datasets if _is_hub_id(name)] or None,
-        library_name="transformers",
+        library_name="peft" if config.get("use_peft") else "transformers",
         pipeline_tag="text-generation",
         tags=["open-r1", task],
     )
@@ -49,7 +49,8 @@ def write_model_card(
         f"# {output_dir.resolve().name}",
         f"{_code(_short(base_model))} after {METHODS.get(task, task)}"
         + (f", on {', '.join(_code(_short(name)) for name in datasets)}" if datasets else "")
-        + ". Trained with Open R1.",
+        + ". Trained with Open R1."
+        + (" These are LoRA adapters, to be loaded on top of that model." if config.get("use_peft") else ""),
         "## How it was trained",
         f"```bash\n{shlex.join(['python', *command_line()])}\n```",
     ]

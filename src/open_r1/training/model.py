@@ -1,5 +1,6 @@
 """Loading the model that is trained."""
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,17 +42,17 @@ def context_length(config: ModelConfig) -> int | None:
 def load_config(config: ModelConfig) -> PretrainedConfig:
     """The model's configuration. Raises UserError if there is none, or its attention is not supported."""
     with _explained(config):
-        model_config = AutoConfig.from_pretrained(str(config.model_name_or_path), **_options(config))
+        model_config = AutoConfig.from_pretrained(_weights_name(config), **_options(config))
     check_attention_supported(model_config)
     return model_config
 
 
 def load_causal_lm(config: ModelConfig) -> PreTrainedModel:
-    """The plain model with packed attention and the logprob forward."""
+    """The plain model with packed attention and the logprob forward; adapters in a LoRA folder are merged."""
     model_config = load_config(config)
     with _explained(config):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            str(config.model_name_or_path),
+            _weights_name(config),
             config=model_config,
             dtype=torch.bfloat16 if config.pure_bf16 else torch.float32,
             attn_implementation=_attention(config),
@@ -64,8 +65,29 @@ def load_causal_lm(config: ModelConfig) -> PreTrainedModel:
             f"model_name_or_path: the weights in {config.model_name_or_path} lack {len(missing)} tensors of the model, "
             f"{missing[0]} first, which would be trained from random values: get the whole checkpoint."
         )
+    if _weights_name(config) != config.model_name_or_path:
+        model = (
+            _peft().PeftModel.from_pretrained(model, config.model_name_or_path).merge_and_unload().requires_grad_(True)
+        )
     add_logprob_forward(model)
     return model
+
+
+def _weights_name(config: ModelConfig) -> str:
+    """Where the weights are: for a folder that holds LoRA adapters only, the model that they were trained on."""
+    name = str(config.model_name_or_path)
+    adapters = Path(name) / "adapter_config.json"
+    if adapters.is_file() and not (Path(name) / "config.json").exists():
+        return json.loads(adapters.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    return name
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise UserError("LoRA adapters need peft, which is not installed: pip install 'open-r1[peft]'.") from error
+    return peft
 
 
 def _options(config: ModelConfig) -> dict[str, Any]:
@@ -93,11 +115,8 @@ def _explained(config: ModelConfig) -> Iterator[None]:
 
 
 def _with_adapters(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise UserError("use_peft is true, but peft is not installed: pip install 'open-r1[peft]'.") from error
-    lora = LoraConfig(
+    peft = _peft()
+    lora = peft.LoraConfig(
         task_type="CAUSAL_LM",
         r=config.lora_r,
         lora_alpha=config.lora_alpha,
@@ -106,7 +125,7 @@ def _with_adapters(model: PreTrainedModel, config: ModelConfig) -> PreTrainedMod
         modules_to_save=config.lora_modules_to_save,
     )
     try:
-        return get_peft_model(model, lora)  # type: ignore[return-value]
+        return peft.get_peft_model(model, lora)
     except ValueError as error:
         raise UserError(f"lora_target_modules is {config.lora_target_modules}: {error}") from error
 
