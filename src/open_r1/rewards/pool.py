@@ -6,6 +6,7 @@ outside by killing; no signals or alarms are used in the calling process, so any
 """
 
 import atexit
+import contextlib
 import json
 import os
 import queue
@@ -95,7 +96,8 @@ class Worker:
         """Ends the process at once."""
         self.process.kill()
         self.process.wait()
-        self.requests.close()
+        with contextlib.suppress(BrokenPipeError):  # what a dead worker has not read is flushed on closing
+            self.requests.close()
         self.replies.close()
 
 
