@@ -59,6 +59,9 @@ def test_think_opened_by_the_template_is_seen_through_prompt_texts():
     assert row == [{"format_reward": 0.0}]
 
 
+MESSAGES = [{"role": "user", "content": "p"}]
+
+
 def test_functions_get_messages_columns_and_ids():
     seen = {}
 
@@ -67,10 +70,10 @@ def test_functions_get_messages_columns_and_ids():
         return [1, None]
 
     rows = score(
-        [spy], prompts=["p", "q"], completions=["a", "b"], completion_ids=[[1], [2]], columns={"level": ["3", "4"]}
+        [spy], prompts=["p", MESSAGES], completions=["a", "b"], completion_ids=[[1], [2]], columns={"level": ["3", "4"]}
     )
     assert rows == [{"spy": 1.0}, {"spy": None}]
-    assert seen["completions"][1] == [{"role": "assistant", "content": "b"}]
+    assert seen["completions"] == ["a", [{"role": "assistant", "content": "b"}]]
     assert seen["ids"] == [[1], [2]] and seen["level"] == ["3", "4"]
 
 
@@ -92,7 +95,7 @@ def test_a_reward_that_raises_names_itself_step_and_row():
         return [1 / (len(c[0]["content"]) - 2) for c in completions]
 
     with pytest.raises(RewardError, match=r"'picky' failed at step 7 on row 1: ZeroDivisionError") as error:
-        score([picky], prompts=["p"] * 3, completions=["a", "bb", "ccc"], step=7)
+        score([picky], prompts=[MESSAGES] * 3, completions=["a", "bb", "ccc"], step=7)
     assert (error.value.reward, error.value.row, error.value.step) == ("picky", 1, 7)
 
 

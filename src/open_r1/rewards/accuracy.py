@@ -5,7 +5,7 @@ from typing import Any
 
 from open_r1.errors import UserError
 from open_r1.rewards.grader import Verdict, grade_many
-from open_r1.rewards.text import text_of
+from open_r1.rewards.text import judged_texts
 
 logger = logging.getLogger(__name__)
 
@@ -17,15 +17,25 @@ def golds_of(solution: list | None, answer: list | None, rows: int) -> list[str]
     solutions = solution if solution is not None else [None] * rows
     answers = answer if answer is not None else [None] * rows
     return [
-        str(a) if a is not None and str(a).strip() else str(s if s is not None else "")
+        str(s) if _is_empty(a) and not _is_empty(s) else "" if _is_empty(a) else str(a)
         for a, s in zip(answers, solutions, strict=True)
     ]
 
 
-def grade_rows(completions: list, solution: list | None, answer: list | None) -> list[Verdict]:
-    """Verdict a row; ungradable rows are counted in one warning."""
+def _is_empty(value: Any) -> bool:
+    return value is None or value != value or not str(value).strip()  # NaN, as pandas fills gaps, equals nothing
+
+
+def grade_rows(
+    completions: list,
+    solution: list | None,
+    answer: list | None,
+    prompts: list | None = None,
+    prefills: list[str] | None = None,
+) -> list[Verdict]:
+    """Verdict a row, of what prompt and completion say together; ungradable rows are counted in one warning."""
     golds = golds_of(solution, answer, len(completions))
-    verdicts = grade_many(completions=[text_of(completion) for completion in completions], golds=golds)
+    verdicts = grade_many(completions=judged_texts(completions, prompts, prefills), golds=golds)
     ungradable = [verdict.reason for verdict in verdicts if verdict.correct is None]
     if ungradable:
         logger.warning(
@@ -41,5 +51,5 @@ def accuracy_reward(
     completions: list, solution: list | None = None, answer: list | None = None, **kwargs: Any
 ) -> list[float | None]:
     """1.0 if the final answer equals the gold, 0.0 if not, None if that cannot be decided."""
-    verdicts = grade_rows(completions, solution, answer)
+    verdicts = grade_rows(completions, solution, answer, kwargs.get("prompts"), kwargs.get("prefills"))
     return [None if verdict.correct is None else float(verdict.correct) for verdict in verdicts]

@@ -43,6 +43,10 @@ def boxed_contents(text: str) -> list[tuple[int, int, str]]:
     return found
 
 
+_HEDGE = re.compile(r"\b(?:either|or|maybe|perhaps|possibly|could|might|between)\b", re.IGNORECASE)
+MAX_NESTED_BOXES = 5
+
+
 def last_boxed(text: str) -> str | None:
     """Content of the last box. Boxes joined by a comma or `and` are one answer: `1,2` for two boxes."""
     found = boxed_contents(text)
@@ -58,18 +62,27 @@ def last_boxed(text: str) -> str | None:
     contents = [content.strip() for _, _, content in run]
     if len(contents) > 1 and len(set(contents)) > 1:
         return ",".join(contents)
-    inner = last_boxed(contents[-1]) if "boxed" in contents[-1] else None
-    return inner or contents[-1]
+    content = contents[-1]
+    for _ in range(MAX_NESTED_BOXES):
+        inner = boxed_contents(content) if "boxed" in content else []
+        if not inner or not inner[-1][2].strip():
+            break
+        content = inner[-1][2].strip()
+    return content
 
 
 def extract_answer(completion: str) -> str | None:
     """The final answer of a completion, or None if it gives none.
 
-    Looked for behind the last `</think>` (everywhere if there is none), in this order: the last `<answer>` block,
+    Reasoning that was begun and not ended gives none. Looked for behind the last `</think>` (everywhere if there is
+    neither mark), in this order: the last `<answer>` block,
     the last `\\boxed{}`, the last "the answer is ...", the last formula or number. A bare enumeration counts as
     one answer: listing candidates does not hit.
     """
-    part = completion.rpartition("</think>")[2][-WINDOW:]
+    said = completion.rpartition("</think>")[2]
+    if "<think>" in said:
+        return None
+    part = said[-WINDOW:]
     blocks = _ANSWER_BLOCK.findall(part)
     if blocks:
         return _from_block(blocks[-1].strip())
@@ -106,7 +119,12 @@ def _from_anchor(text: str) -> str | None:
     sentence = re.sub(r"[*_]+$|^[*_]+", "", re.split(r"\.\s+(?=[A-Z])", sentence)[0].strip().rstrip(".")).strip()
     if not sentence:
         return None
-    return (_first_value(sentence) or sentence) if is_prose(sentence) else _unwrapped(sentence)
+    if not is_prose(sentence):
+        return _unwrapped(sentence)
+    values = list(dict.fromkeys(value[2] for value in _values(sentence)))
+    if len(values) > 1 and _HEDGE.search(sentence):
+        return ",".join(values)
+    return values[0] if values else sentence
 
 
 def _unwrapped(text: str) -> str:
@@ -117,11 +135,6 @@ def _unwrapped(text: str) -> str:
 def is_prose(text: str) -> bool:
     """Does `text` hold several plain words, outside LaTeX commands?"""
     return len(_WORD.findall(_TEXT_COMMAND.sub(" ", text))) > 1 or bool(_MATH.search(text) and _WORD.search(text))
-
-
-def _first_value(text: str) -> str | None:
-    values = _values(text)
-    return values[0][2] if values else None
 
 
 def _last_value(text: str) -> str | None:

@@ -45,6 +45,7 @@ _SCIENTIFIC = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:[eE]|(?:\\times|\\cdot|\
 _BASED = re.compile(r"([0-9A-F]+)_\{?(\d{1,2})\}?")
 _ASSIGNED = re.compile(r"(?:[A-Za-z](?:_\{?\w+\}?)?(?:\([A-Za-z]\))?|\\[a-z]+)(?:=|\\in(?![a-z]))")
 _CHOICE = re.compile(r"\(?([A-Z])\)?(?:[).:].*)?", re.DOTALL)
+_LABEL = re.compile(r"(?<![A-Za-z])\(?([A-Z])(?=\s*[).:,])")
 _TEXT_ONLY = re.compile(r"[^\W\d_]{2,}(?:[ ',.-]+[^\W\d_]+)*(?: \d{1,2})?")
 
 
@@ -194,6 +195,8 @@ def _settle_words(answer: str, gold: str) -> bool | None:
     choice = _CHOICE.fullmatch(gold_text)
     if choice and len(gold_text) <= 3:
         chosen = _CHOICE.fullmatch(answer_text)
+        if chosen and set(_LABEL.findall(answer_text[chosen.end(1) :])) - {choice[1]}:
+            return False  # several choices are named
         return chosen[1] == choice[1] if chosen else None
     if _TEXT_ONLY.fullmatch(gold_text) and _TEXT_ONLY.fullmatch(answer_text):
         return _fold(answer_text) == _fold(gold_text)

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -22,6 +23,9 @@ _LIMITS = {
     "nesting": "is nested too deeply",
     "crash": "ended its worker process",
 }
+
+
+_graders: "weakref.WeakSet[Grader]" = weakref.WeakSet()
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Grader:
         self.max_answer, self.cache_size = max_answer, cache_size
         self._cache: OrderedDict[tuple[str, str | None], Future[Reply]] = OrderedDict()
         self._lock = threading.Lock()
+        _graders.add(self)
 
     def grade_many(self, *, completions: list[str], golds: list[str]) -> list[Verdict]:
         """A verdict for each completion against its gold."""
@@ -136,7 +141,18 @@ class Grader:
             future = self._cache[key] = self.pool.submit(request)
             if len(self._cache) > self.cache_size:
                 self._cache.popitem(last=False)
-            return future
+        future.add_done_callback(lambda done: self._evict_failure(key, done))
+        return future
+
+    def _evict_failure(self, key: tuple[str, str | None], future: "Future[Reply]") -> None:
+        """A worker that could not start or died says nothing of the answer: the next question asks again."""
+        if future.cancelled() or future.exception() or future.result().limit == "crash":
+            with self._lock:
+                self._cache.pop(key, None)
+
+    def forget(self) -> None:
+        """Drops verdicts under way, which a forked child would wait for in vain."""
+        self._cache, self._lock = OrderedDict(), threading.Lock()
 
 
 def _settle(answer: str, gold: str) -> bool | None:
@@ -214,6 +230,8 @@ def check_golds(golds: Sequence[str]) -> list[str | None]:
 def _forget() -> None:
     global _default, _default_lock
     _default, _default_lock = None, threading.Lock()
+    for grader in list(_graders):
+        grader.forget()
 
 
 os.register_at_fork(after_in_child=_forget)

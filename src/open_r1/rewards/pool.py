@@ -149,7 +149,6 @@ class Pool:
                     if str(failure) == "crash" and attempt == 1 and not self._closed:
                         continue
                     future.set_result(Reply(limit=str(failure)))
-                    worker = None if self._closed else self._start()
                 except Exception as error:
                     future.set_exception(error)
                 break

@@ -45,8 +45,9 @@ def score(
 
     `prompts` are what the dataset holds (text or messages), `prompt_texts` the same after the chat template: from
     them comes what the template has already written of the answer (`<think>`). Completions given as text are
-    handed on as one assistant message. `columns` are the dataset's other columns, a list each, one value a
-    completion; `extras` are passed on as they are (`trainer_state`). Functions get the keyword arguments that they
+    handed on as one assistant message where the prompt is messages. `columns` are the dataset's other columns, a
+    list each, one value a completion; `extras` are passed on as they are (`trainer_state`). Functions get the
+    keyword arguments that they
     accept; coroutines are awaited; NaN counts as None.
 
     Raises `RewardError` naming reward, step and row.
@@ -56,7 +57,7 @@ def score(
     arguments: dict[str, list] = {
         **(columns or {}),
         "prompts": list(prompts),
-        "completions": [[{"role": "assistant", "content": c}] if isinstance(c, str) else list(c) for c in completions],
+        "completions": [_in_the_form_of(p, c) for p, c in zip(prompts, completions, strict=True)],
         "completion_ids": list(completion_ids) if completion_ids is not None else [None] * rows,
         "prefills": [prefill_of(p) for p in (prompt_texts if prompt_texts is not None else prompts)],
     }
@@ -70,6 +71,13 @@ def score(
         for row, value in zip(scores, values, strict=True):
             row[name] = value
     return scores
+
+
+def _in_the_form_of(prompt: Any, completion: Any) -> Any:
+    """Text stays text behind a text prompt, and becomes an assistant's message behind messages (as in TRL)."""
+    if not isinstance(completion, str):
+        return list(completion)
+    return completion if isinstance(prompt, str) else [{"role": "assistant", "content": completion}]
 
 
 def _run(function: Callable, name: str, arguments: dict[str, list], step: int | None) -> Any:

@@ -20,7 +20,10 @@ class Program:
 def extract_code(completion: str, language: str = "python") -> str:
     """The last fenced block of `language` behind the reasoning, "" if there is none."""
     fence = _FENCES.get(language, re.escape(language))
-    blocks = re.findall(rf"```(?:{fence})[ \t]*\n(.*?)```", completion.rpartition("</think>")[2], re.DOTALL)
+    said = completion.rpartition("</think>")[2]
+    if "<think>" in said:
+        return ""  # reasoning that never ended
+    blocks = re.findall(rf"```(?:{fence})[ \t]*\n(.*?)```", said, re.DOTALL)
     return blocks[-1] if blocks else ""
 
 

@@ -209,8 +209,8 @@ def _descendants(pid: int) -> list[int]:
         current = queue.pop()
         found.append(current)
         with suppress(OSError):
-            children = Path(f"/proc/{current}/task/{current}/children").read_text()
-            queue += map(int, children.split())
+            for thread in Path(f"/proc/{current}/task").iterdir():
+                queue += map(int, (thread / "children").read_text().split())
     return found
 
 
