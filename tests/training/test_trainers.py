@@ -126,13 +126,9 @@ def test_a_run_killed_at_any_moment_continues_exactly_grpo(folder, tmp_path, opt
     assert launch("grpo", argv, check=False).returncode == -9
     before = metrics(tmp_path / "killed")
     assert 0 < len(before) < len(whole)
-    assert metrics_after_resume(folder, tmp_path / "killed", options) == whole
+    assert run(folder, "grpo", tmp_path / "killed", **options) == whole
     assert_same_weights(tmp_path / "whole", tmp_path / "killed")
     assert read_rollouts(tmp_path / "killed/run").equals(read_rollouts(tmp_path / "whole/run"))
-
-
-def metrics_after_resume(folder, out, options):
-    return run(folder, "grpo", out, **options)
 
 
 def test_an_sft_run_killed_inside_an_epoch_or_a_checkpoint_continues_exactly(folder, tmp_path, monkeypatch):

@@ -44,7 +44,7 @@ class SFTTrainer(PackedTrainer):
     def step_sequences(self, rows: list[list[Mapping[str, Any]]]) -> list[TokenSequence]:
         """Every document of this rank's rows, each learned token weighted by one over their number."""
         documents = [document for row in rows for document in row]
-        learned = sum(sum(d["loss_mask"][1:]) for d in documents)  # nothing predicts a first token
+        learned = sum(sum(d["loss_mask"]) for d in documents)
         weight = 1 / max(self.global_sum(learned), 1)
         return [_sequence(d, weight) for d in documents]
 
@@ -74,7 +74,6 @@ class SFTTrainer(PackedTrainer):
 
 def _sequence(document: Mapping[str, Any], weight: float) -> TokenSequence:
     learn = torch.tensor(document["loss_mask"], dtype=torch.bool)
-    learn[0] = False
     return TokenSequence(
         input_ids=torch.tensor(document["input_ids"]),
         learn=learn,
