@@ -3,6 +3,7 @@ import torch
 from tiny_models import KINDS, documents, gradients, make, plain_logprobs
 
 from open_r1.errors import UserError
+from open_r1.training import head as head_module
 from open_r1.training import logprobs as logprobs_module
 from open_r1.training.attention import check_attention_supported
 from open_r1.training.logprobs import check_packed_forward
@@ -57,7 +58,7 @@ def test_chunked_logprobs_and_activation_checkpointing_change_nothing(monkeypatc
     whole = gradients(model)
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    monkeypatch.setattr(logprobs_module, "MAX_LOGITS", 97 * 7)
+    monkeypatch.setattr(head_module, "MAX_LOGITS", 97 * 7)
     packed_loss(model, sequences, 1000)
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, whole[name], rtol=1e-4, atol=1e-5)

@@ -1,7 +1,6 @@
-"""Token logprobs and entropies of a causal language model, computed inside its forward, a chunk at a time.
+"""Token logprobs and entropies of a causal language model, computed inside its forward.
 
-A full `(tokens, vocabulary)` matrix of logits is never kept: hidden states go through the head in chunks, and
-the backward pass computes each chunk again.
+A full `(tokens, vocabulary)` matrix of logits is never kept; see `head.py`.
 """
 
 import functools
@@ -13,10 +12,9 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from open_r1.errors import UserError
+from open_r1.training import head as head_module
+from open_r1.training.head import LogitRule, head_logprobs, statistics
 from open_r1.training.packing import Pack, TokenSequence, build_pack
-
-MAX_LOGITS = 2**26
-"""Logits in one chunk (256 MiB in float32): tokens times vocabulary."""
 
 
 class TokenLogprobs(NamedTuple):
@@ -27,6 +25,16 @@ class TokenLogprobs(NamedTuple):
     entropies: Tensor
 
 
+class LogprobHead(nn.Linear):
+    """A linear head that also answers `head(hidden, targets=..., rule=...)` with logprobs and entropies."""
+
+    def forward(self, input: Tensor, targets: Tensor | None = None, rule: LogitRule | None = None) -> Any:  # type: ignore[override]
+        """Logits, or `(logprobs (M,), entropies (M,))` of the targets."""
+        if targets is None or rule is None:
+            return super().forward(input)
+        return head_logprobs(input, self.weight, self.bias, targets, rule)
+
+
 def add_logprob_forward(model: PreTrainedModel) -> None:
     """Teaches `model` to answer `model(pack=pack, temperature=t)` with `TokenLogprobs`.
 
@@ -34,6 +42,8 @@ def add_logprob_forward(model: PreTrainedModel) -> None:
     Every other call goes to the forward that was there before.
     """
     plain_forward = model.forward
+    if type(head := model.get_output_embeddings()) is nn.Linear:
+        head.__class__ = LogprobHead
 
     @functools.wraps(plain_forward)
     def forward(*args: Any, pack: Pack | None = None, temperature: float = 1.0, **kwargs: Any) -> Any:
@@ -47,46 +57,43 @@ def add_logprob_forward(model: PreTrainedModel) -> None:
             layout=pack.layout,
             use_cache=False,
         ).last_hidden_state[0]
-        return token_logprobs(model, hidden[pack.predictors], pack.targets, temperature)
+        return token_logprobs(model, hidden.index_select(0, pack.predictors), pack.targets, temperature)
 
     model.forward = forward  # type: ignore[method-assign]
 
 
 def token_logprobs(model: PreTrainedModel, hidden: Tensor, targets: Tensor, temperature: float = 1.0) -> TokenLogprobs:
-    """Logprobs of `targets (M,)` given `hidden (M, H)`, in chunks of at most `MAX_LOGITS` logits."""
-    chunk = max(1, MAX_LOGITS // model.config.get_text_config().vocab_size)
-    if len(targets) <= chunk:
-        return TokenLogprobs(*_chunk(model, hidden, targets, temperature))
+    """Logprobs of `targets (M,)` given `hidden (M, H)`.
+
+    The head is called as a module, once, because ZeRO-3 gathers and frees its weight around that call. A head that is
+    more than a matrix (LoRA on `lm_head`) is called a chunk at a time and called again in the backward pass.
+    """
+    head = model.get_output_embeddings()
+    rule = logit_rule(model.config.get_text_config(), temperature)
+    if isinstance(head, LogprobHead):
+        return TokenLogprobs(*head(hidden, targets=targets, rule=rule))
+    chunk = max(1, head_module.MAX_LOGITS // model.config.get_text_config().vocab_size)
     parts = [
-        checkpoint(_chunk, model, h, t, temperature, use_reentrant=False, preserve_rng_state=False)
+        checkpoint(_through_module, head, h, t, rule, use_reentrant=False, preserve_rng_state=True)
         for h, t in zip(hidden.split(chunk), targets.split(chunk), strict=True)
     ]
     return TokenLogprobs(torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]))
 
 
-def _chunk(model: PreTrainedModel, hidden: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    head = model.get_output_embeddings()
-    logits = finish_logits(model, head(hidden).float()) / temperature
-    normalizer = logits.logsumexp(-1)
-    logprobs = logits.gather(-1, targets[:, None]).squeeze(-1) - normalizer
-    with torch.no_grad():
-        # H = log Z - sum_v p_v x_v, with p = exp(x - log Z)
-        detached = logits.detach()
-        probabilities = (detached - normalizer.detach()[:, None]).exp_()
-        entropies = normalizer.detach() - (probabilities.mul_(detached)).sum(-1)
-    return logprobs, entropies
+def _through_module(head: nn.Module, hidden: Tensor, targets: Tensor, rule: LogitRule) -> tuple[Tensor, Tensor]:
+    logprobs, _, entropies = statistics(head(hidden), targets, rule)
+    return logprobs, entropies.detach()
 
 
-def finish_logits(model: PreTrainedModel, logits: Tensor) -> Tensor:
-    """What some architectures do to logits after the head: scaling (Cohere, Granite), softcapping (Gemma)."""
-    config = model.config.get_text_config()
-    if (scale := getattr(config, "logit_scale", None)) is not None:
-        logits = logits * scale
-    if (divisor := getattr(config, "logits_scaling", None)) is not None:
-        logits = logits / divisor
-    if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
-        logits = torch.tanh(logits / cap) * cap
-    return logits
+def logit_rule(config: Any, temperature: float) -> LogitRule:
+    """What an architecture does to logits after the head: scaling (Cohere, Granite), softcapping (Gemma)."""
+    scale = getattr(config, "logit_scale", None)
+    divisor = getattr(config, "logits_scaling", None)
+    return LogitRule(
+        scale=(1.0 if scale is None else scale) / (1.0 if divisor is None else divisor),
+        cap=getattr(config, "final_logit_softcapping", None),
+        temperature=temperature,
+    )
 
 
 def _decoder(model: PreTrainedModel) -> nn.Module:

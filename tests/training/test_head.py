@@ -1,0 +1,122 @@
+"""The fused head against the plain computation, value and gradients."""
+
+import copy
+
+import pytest
+import torch
+from tiny_models import documents, gradients, make, plain_logprobs
+
+from open_r1.training import head as head_module
+from open_r1.training.head import LogitRule, head_logprobs
+from open_r1.training.packing import build_pack
+
+RULES = [LogitRule(), LogitRule(scale=0.3, temperature=0.6), LogitRule(cap=2.0, temperature=1.7)]
+
+
+def inputs(bias, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(23, 8, generator=generator, requires_grad=True)
+    weight = torch.randn(31, 8, generator=generator, requires_grad=True)
+    offset = torch.randn(31, generator=generator, requires_grad=True) if bias else None
+    return hidden, weight, offset, torch.randint(31, (23,), generator=generator)
+
+
+def plain(hidden, weight, bias, targets, rule):
+    x = torch.nn.functional.linear(hidden, weight, bias) * rule.scale
+    if rule.cap is not None:
+        x = torch.tanh(x / rule.cap) * rule.cap
+    distribution = torch.distributions.Categorical(logits=x.float() / rule.temperature)
+    return distribution.log_prob(targets), distribution.entropy()
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("chunk", [1, 5, 1000])
+def test_logprobs_entropies_and_gradients_equal_the_plain_computation(monkeypatch, rule, bias, chunk):
+    monkeypatch.setattr(head_module, "MAX_LOGITS", 31 * chunk)
+    *tensors, targets = inputs(bias)
+    expected, entropies = plain(*tensors, targets, rule)
+    ours, our_entropies = head_logprobs(*tensors, targets, rule)
+    torch.testing.assert_close(ours, expected)
+    torch.testing.assert_close(our_entropies, entropies)
+    assert not our_entropies.requires_grad
+    weights = torch.linspace(-1, 2, len(targets))
+    wanted = [t for t in tensors if t is not None]
+    for one, other in zip(
+        torch.autograd.grad((ours.exp() * weights).sum(), wanted),
+        torch.autograd.grad((expected.exp() * weights).sum(), wanted),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_autocast_computes_the_product_in_bfloat16_as_a_linear_layer_does(monkeypatch):
+    monkeypatch.setattr(head_module, "MAX_LOGITS", 31 * 7)
+    hidden, weight, _, targets = inputs(bias=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, _ = head_logprobs(hidden, weight, None, targets, LogitRule())
+        expected, _ = plain(hidden, weight, None, targets, LogitRule())
+    torch.testing.assert_close(ours, expected)
+    ours_grad, expected_grad = (torch.autograd.grad(x.sum(), (hidden, weight)) for x in (ours, expected))
+    for one, other in zip(ours_grad, expected_grad, strict=True):
+        assert one.dtype == torch.float32
+        assert (one - other).norm() < 0.01 * other.norm()
+
+
+def test_a_frozen_head_costs_no_weight_gradient():
+    hidden, weight, _, targets = inputs(bias=False)
+    logprobs, _ = head_logprobs(hidden, weight.detach(), None, targets, LogitRule())
+    logprobs.sum().backward()
+    assert hidden.grad is not None
+    assert weight.grad is None
+
+
+@pytest.mark.parametrize("options", [{"target_modules": ["q_proj", "lm_head"]}, {"modules_to_save": ["lm_head"]}])
+def test_adapters_on_the_head_learn(monkeypatch, options):
+    peft = pytest.importorskip("peft")
+    model = make("llama")
+    lora = peft.LoraConfig(**{"target_modules": ["q_proj"], **options})
+    adapted = peft.get_peft_model(model, lora).train()
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name or "modules_to_save" in name:
+                parameter.add_(0.1 * torch.randn(parameter.shape))
+    monkeypatch.setattr(head_module, "MAX_LOGITS", 97 * 7)
+    sequences = documents([20, 33, 8])
+    expected = torch.cat(plain_logprobs(adapted, sequences))
+    expected.sum().backward()
+    expected_gradients = gradients(adapted)
+    assert any("lm_head" in name for name in expected_gradients)
+    ours = adapted(pack=build_pack(sequences)).logprobs
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+    ours.sum().backward()
+    for name, gradient in gradients(adapted).items():
+        torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_copy_of_the_head_answers_with_its_own_weights():
+    model = make("qwen2")
+    twin = copy.deepcopy(model.get_output_embeddings())
+    with torch.no_grad():
+        twin.weight.zero_()
+    hidden = torch.randn(3, 32)
+    assert (twin(hidden) == 0).all()
+    logprobs, entropies = twin(hidden, targets=torch.tensor([1, 2, 3]), rule=LogitRule())
+    torch.testing.assert_close(logprobs, -entropies)
+    assert (model.get_output_embeddings()(hidden) != 0).any()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("rule", RULES)
+def test_the_compiled_head_equals_the_plain_one_on_cuda(monkeypatch, rule):
+    monkeypatch.setattr(head_module, "MAX_LOGITS_COMPILED", 31 * 7)
+    hidden, weight, _, targets = (x if x is None else x.detach().cuda() for x in inputs(bias=False))
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    ours, entropies = head_logprobs(hidden, weight, None, targets, rule)
+    expected, expected_entropies = plain(hidden, weight, None, targets, rule)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(entropies, expected_entropies, rtol=1e-4, atol=1e-4)
+    pairs = (torch.autograd.grad(x.sum(), (hidden, weight)) for x in (ours, expected))
+    for one, other in zip(*pairs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
