@@ -100,6 +100,15 @@ def test_groups_without_signal_can_be_left_out(folder, tmp_path, monkeypatch):
     assert_same_weights(tmp_path / "skipped", tmp_path / "whole", atol=1e-5)
 
 
+def test_prompts_that_are_shared_change_nothing(folder, tmp_path, monkeypatch):
+    options = {"save_strategy": "no", "num_iterations": 2, "importance_sampling_level": "sequence", "beta": 0.1}
+    shared = run(folder, "grpo", tmp_path / "shared", **options)
+    monkeypatch.setattr(PackedTrainer, "share_prompts", False)
+    alone = run(folder, "grpo", tmp_path / "alone", **options)
+    close(shared, alone, ["loss", "grad_norm", "reward", "entropy", "kl"], rel=2e-3)
+    assert_same_weights(tmp_path / "shared", tmp_path / "alone", atol=2e-4)
+
+
 def test_truncated_completions_that_are_masked_teach_nothing(folder, tmp_path):
     """Two tokens are too few for this random model to stop, so every completion is masked and nothing moves."""
     options = {"save_strategy": "no", "max_completion_length": 2, "max_steps": 2}

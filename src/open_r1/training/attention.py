@@ -10,7 +10,7 @@ precision, else by `scaled_dot_product_attention` over documents batched by simi
 import functools
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,57 +27,110 @@ MAX_PADDING = 1.25
 
 
 class DocumentLayout:
-    """Where N documents begin and end in a pack of T tokens.
+    """Where the N documents of a pack of T tokens begin and end, and what each attends to.
 
-    `lengths` (N ints), `max_length`, `cu_seqlens (N + 1,)` int32 cumulative lengths as `varlen_attn` wants them.
+    A document may continue another one, its parent, which many can share: its tokens then attend to all of the
+    parent's tokens and to their own up to themselves. `lengths` are the documents' own tokens; `cu_seqlens_q
+    (N + 1,)`, `cu_seqlens_k (N + 1,)` int32 and `max_q`, `max_k` are what `varlen_attn` wants; `key_index (K,)` says
+    which tokens are the keys, document by document, parents first (None: each document has its own tokens only).
     """
 
-    def __init__(self, lengths: Sequence[int], device: torch.device | str) -> None:
+    def __init__(
+        self, lengths: Sequence[int], device: torch.device | str, parents: Sequence[int | None] | None = None
+    ) -> None:
         self.lengths = list(lengths)
-        self.max_length = max(lengths)
         self.device = device
-        self.cu_seqlens = torch.tensor([0, *lengths]).cumsum(0).to(device=device, dtype=torch.int32)
-        self._groups: tuple[list[Tensor], Tensor] | None = None
+        self.starts = torch.tensor([0, *self.lengths]).cumsum(0)
+        self.parents = list(parents) if parents is not None else [None] * len(self.lengths)
+        self.prefixes = [0 if p is None else self.lengths[p] for p in self.parents]
+        key_lengths = [own + prefix for own, prefix in zip(self.lengths, self.prefixes, strict=True)]
+        self.max_q, self.max_k = max(self.lengths), max(key_lengths)
+        self.cu_seqlens_q = self.starts.to(device=device, dtype=torch.int32)
+        self.cu_seqlens_k, self.key_index = self.cu_seqlens_q, None
+        if any(self.prefixes):
+            self.cu_seqlens_k = torch.tensor([0, *key_lengths]).cumsum(0).to(device=device, dtype=torch.int32)
+            self.key_index = torch.cat([self.keys_of(i) for i in range(len(self.lengths))]).to(device)
+        self._groups: tuple[list[Rectangle], Tensor] | None = None
 
-    def padded_groups(self) -> tuple[list[Tensor], Tensor]:
+    def tokens_of(self, i: int) -> Tensor:
+        """Where the tokens of document i are in the pack."""
+        return torch.arange(int(self.starts[i]), int(self.starts[i + 1]))
+
+    def keys_of(self, i: int) -> Tensor:
+        """Where the tokens that document i attends to are in the pack."""
+        parent = self.parents[i]
+        own = self.tokens_of(i)
+        return own if parent is None else torch.cat([self.tokens_of(parent), own])
+
+    def padded_groups(self) -> tuple[list["Rectangle"], Tensor]:
         """Documents as rows of a few rectangles, each with at most a quarter of padding.
 
-        Returns `(groups, inverse)`: each group is an index `(n, L)` into the T tokens (padding repeats a
-        document's last token, which under a causal mask nothing real can see), and `inverse (T,)` finds every
-        token in the rectangles laid end to end.
+        Returns the rectangles, and `inverse (T,)`, which finds every token in them, laid end to end.
         """
         if self._groups is None:
-            self._groups = _padded_groups(self.lengths, self.device)
+            self._groups = _padded_groups(self)
         return self._groups
 
 
-def _padded_groups(lengths: list[int], device: torch.device | str) -> tuple[list[Tensor], Tensor]:
-    starts = torch.tensor([0, *lengths[:-1]]).cumsum(0).tolist()
+class Rectangle(NamedTuple):
+    """n documents of at most L tokens that continue equally many: `queries (n, L)` and `keys (n, prefix + L)` index
+    the tokens of a pack. Padding repeats a document's last token, which nothing real can see."""
+
+    queries: Tensor
+    keys: Tensor
+    prefix: int
+
+
+def _padded_groups(layout: DocumentLayout) -> tuple[list[Rectangle], Tensor]:
+    lengths, prefixes = layout.lengths, layout.prefixes
     inverse = torch.empty(sum(lengths), dtype=torch.long)
-    groups: list[Tensor] = []
+    groups: list[Rectangle] = []
     members: list[int] = []
     offset = 0
 
     def close() -> None:
         nonlocal offset
-        width = lengths[members[0]]
+        width, prefix = lengths[members[0]], prefixes[members[0]]
         columns = torch.arange(width)
         ends = torch.tensor([lengths[m] for m in members])[:, None]
-        index = torch.tensor([starts[m] for m in members])[:, None] + torch.minimum(columns, ends - 1)
+        index = layout.starts[members][:, None] + torch.minimum(columns, ends - 1)
         real = columns < ends
         inverse[index[real]] = offset + real.flatten().nonzero().squeeze(1)
-        groups.append(index.to(device))
+        keys = index
+        if prefix:
+            parents = torch.stack([layout.tokens_of(p) for m in members if (p := layout.parents[m]) is not None])
+            keys = torch.cat([parents, index], dim=1)
+        groups.append(Rectangle(index.to(layout.device), keys.to(layout.device), prefix))
         offset += index.numel()
 
     real_tokens = 0
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if members and lengths[members[0]] * (len(members) + 1) > MAX_PADDING * (real_tokens + lengths[i]):
+    for i in sorted(range(len(lengths)), key=lambda i: (prefixes[i], -lengths[i])):
+        fits = members and prefixes[i] == prefixes[members[0]]
+        if members and not (
+            fits and lengths[members[0]] * (len(members) + 1) <= MAX_PADDING * (real_tokens + lengths[i])
+        ):
             close()
             members, real_tokens = [], 0
         members.append(i)
         real_tokens += lengths[i]
     close()
-    return groups, inverse.to(device)
+    return groups, inverse.to(layout.device)
+
+
+class _GatherKeys(torch.autograd.Function):
+    """`x[index]` of `x (T, H, D)`, whose gradient sums what shared tokens get from all who share them in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.tokens = len(x)
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (index,) = ctx.saved_tensors
+        total = torch.zeros(ctx.tokens, *grad.shape[1:], dtype=torch.float32, device=grad.device)
+        return total.index_add_(0, index, grad.float()).to(grad.dtype), None
 
 
 def packed_attention(
@@ -124,8 +177,10 @@ def _varlen(
     options: dict[str, Any] = {"scale": scaling, "window_size": (-1 if window is None else window - 1, 0)}
     if q.shape[1] != k.shape[1] and "enable_gqa" in inspect.signature(varlen_attn).parameters:  # torch 2.12 on
         options["enable_gqa"] = True
-    cu, longest = layout.cu_seqlens, layout.max_length
-    out = varlen_attn(q, k, v, cu, cu, longest, longest, **options)
+    if layout.key_index is not None:
+        k, v = (_GatherKeys.apply(x, layout.key_index) for x in (k, v))
+    # With more keys than queries, the last query is that of the last key.
+    out = varlen_attn(q, k, v, layout.cu_seqlens_q, layout.cu_seqlens_k, layout.max_q, layout.max_k, **options)
     assert isinstance(out, Tensor)
     return out
 
@@ -133,22 +188,23 @@ def _varlen(
 def _sdpa_by_document(
     q: Tensor, k: Tensor, v: Tensor, layout: DocumentLayout, scaling: float | None, window: int | None
 ) -> Tensor:
-    groups, inverse = layout.padded_groups()
+    rectangles, inverse = layout.padded_groups()
     repeats = q.shape[1] // k.shape[1]
     outputs = []
-    for index in groups:
-        n, width = index.shape
-        # (T, H, D) -> (n, H, width, D)
+    for queries, keys, prefix in rectangles:
+        # (T, H, D) -> (n, H, L, D)
         qg, kg, vg = (
-            x.index_select(0, index.flatten()).view(n, width, *x.shape[1:]).transpose(1, 2) for x in (q, k, v)
+            x.index_select(0, index.flatten()).view(*index.shape, *x.shape[1:]).transpose(1, 2)
+            for x, index in ((q, queries), (k, keys), (v, keys))
         )
         kg, vg = kg.repeat_interleave(repeats, dim=1), vg.repeat_interleave(repeats, dim=1)
         mask = None
-        if window is not None and window < width:
-            age = torch.arange(width, device=q.device)[:, None] - torch.arange(width, device=q.device)
-            mask = (age >= 0) & (age < window)
+        if prefix or (window is not None and window < queries.shape[1]):
+            positions = torch.arange(keys.shape[1], device=q.device)
+            age = positions[prefix:, None] - positions
+            mask = (age >= 0) if window is None else (age >= 0) & (age < window)
         out = F.scaled_dot_product_attention(qg, kg, vg, attn_mask=mask, is_causal=mask is None, scale=scaling)
-        outputs.append(out.transpose(1, 2).reshape(n * width, q.shape[1], v.shape[-1]))
+        outputs.append(out.transpose(1, 2).reshape(-1, q.shape[1], v.shape[-1]))
     return torch.cat(outputs).index_select(0, inverse)
 
 

@@ -214,7 +214,7 @@ class GRPOTrainer(PackedTrainer):
     def pack_loss(self, pack: Pack, out: TokenLogprobs) -> Tensor:
         """Sum of weighted token losses; see `losses.py`."""
         fields = pack.fields
-        where: dict[str, Any] = {"sequence": pack.document, "num_sequences": pack.num_documents}
+        where: dict[str, Any] = {"sequence": pack.sequence, "num_sequences": pack.num_sequences}
         old = fields.get("old_logprobs", out.logprobs.detach())
         corrections = None
         if self.grpo.vllm_importance_sampling_correction and "sampler_logprobs" in fields:

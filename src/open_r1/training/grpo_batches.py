@@ -36,7 +36,7 @@ def step_batches(
         counted = [i for i in sampled if not rollouts.masked[i]]
         size = BatchSize(int(global_sum(len(counted))), int(global_sum(sum(lengths[i] for i in counted))))
         learned = [i for i in counted if args.beta != 0 or carries_signal(rollouts, i, groups)]
-        batch = [rollout_sequence(*flat[i]) for i in learned]
+        batch = [rollout_sequence(*flat[i], group=i // groups) for i in learned]
         for i, sequence in zip(learned, batch, strict=True):
             weight = token_weight(args.loss_type, lengths[i], size, args.max_completion_length)
             sequence.fields["weight"] = torch.full((lengths[i],), weight)

@@ -1,8 +1,10 @@
 """Packing: sequences of any length laid end to end, so that no compute is spent on padding."""
 
 import bisect
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,11 +18,14 @@ class TokenSequence:
 
     `input_ids (L,)` are its tokens, `learn (L,)` marks the tokens whose logprobs are wanted (never the first,
     which nothing predicts), and each of `fields` holds one float per marked token, in order: `(learn.sum(),)`.
+    Sequences of the same `group` begin with the same `shared` tokens, a prompt, of which none is learned.
     """
 
     input_ids: Tensor
     learn: Tensor
     fields: dict[str, Tensor] = field(default_factory=dict)
+    group: int | None = None
+    shared: int = 0
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -28,11 +33,12 @@ class TokenSequence:
 
 @dataclass
 class Pack:
-    """One micro-batch: N documents of T tokens in all, M of which are to be predicted.
+    """One micro-batch: T tokens, of which M predict a token to be learned, of `num_sequences` sequences.
 
-    `input_ids (1, T)`, `position_ids (1, T)` (from 0 in each document), `layout` (where documents begin and end),
-    `predictors (M,)` (positions whose hidden state predicts), `targets (M,)` (the tokens they predict),
-    `document (M,)` (which document each target belongs to), `fields` (`(M,)` each).
+    `input_ids (1, T)`, `position_ids (1, T)` (from 0 in each sequence), `layout` (which tokens see which),
+    `predictors (M,)` (positions whose hidden state predicts), `targets (M,)` (the tokens they predict), `sequence
+    (M,)` (which sequence each target belongs to), `fields` (`(M,)` each). A prompt that several sequences share is
+    there once, so T may be less than the sum of their lengths.
     """
 
     input_ids: Tensor
@@ -40,16 +46,45 @@ class Pack:
     layout: DocumentLayout
     predictors: Tensor
     targets: Tensor
-    document: Tensor
+    sequence: Tensor
+    num_sequences: int
     fields: dict[str, Tensor]
-
-    @property
-    def num_documents(self) -> int:
-        return len(self.layout.lengths)
 
     @property
     def num_tokens(self) -> int:
         return self.input_ids.shape[1]
+
+
+def plan_packs(sequences: Sequence[TokenSequence], budget: int, share: bool = True) -> list[list[int]]:
+    """Indices of `sequences` for each pack of at most `budget` tokens, deterministic.
+
+    With `share`, sequences of a group go into the same pack, where their prompt counts once; a group that does not
+    fit into one is split, and each part has the prompt. A sequence longer than `budget` gets a pack to itself.
+    """
+    items = [part for members in _groups(sequences, share) for part in _parts(sequences, members, budget)]
+    bins = best_fit([_packed_length(sequences, item) for item in items], budget)
+    return [[i for item in members for i in items[item]] for members in bins]
+
+
+def _groups(sequences: Sequence[TokenSequence], share: bool) -> list[list[int]]:
+    groups: dict[Any, list[int]] = {}
+    for i, s in enumerate(sequences):
+        alone = s.group is None or not share
+        groups.setdefault(("alone", i) if alone else ("group", s.group), []).append(i)
+    return list(groups.values())
+
+
+def _packed_length(sequences: Sequence[TokenSequence], members: Sequence[int]) -> int:
+    shared = sequences[members[0]].shared if len(members) > 1 else 0
+    return sum(len(sequences[i]) for i in members) - shared * (len(members) - 1)
+
+
+def _parts(sequences: Sequence[TokenSequence], members: list[int], budget: int) -> list[list[int]]:
+    if _packed_length(sequences, members) <= budget:
+        return [members]
+    shared = sequences[members[0]].shared
+    bins = best_fit([len(sequences[i]) - shared for i in members], max(budget - shared, 1))
+    return [[members[i] for i in part] for part in bins]
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
@@ -85,24 +120,53 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return bins
 
 
-def build_pack(sequences: Sequence[TokenSequence], device: torch.device | str = "cpu") -> Pack:
-    """Lays `sequences` end to end. Raises ValueError if a first token is marked to be learned."""
-    lengths = [len(s) for s in sequences]
-    learn = torch.cat([s.learn.bool() for s in sequences])
-    starts = torch.tensor([0, *lengths[:-1]]).cumsum(0)
-    if learn[starts].any():
-        raise ValueError("the first token of a document has no prediction, so it cannot be learned")
-    input_ids = torch.cat([s.input_ids for s in sequences])
-    target_positions = learn.nonzero().squeeze(1)
-    document = torch.repeat_interleave(torch.arange(len(sequences)), torch.tensor(lengths))
+def build_pack(sequences: Sequence[TokenSequence], device: torch.device | str = "cpu", share: bool = True) -> Pack:
+    """Lays `sequences` end to end, with `share` a group's prompt once, before the first that continues it.
+
+    Targets, and with them `fields`, are in the order of `sequences`. Raises ValueError if the first token of a
+    sequence, or a shared one, is marked to be learned.
+    """
+    documents: list[Tensor] = []
+    parents: list[int | None] = []
+    positions, predictors, targets = [], [], []
+    prompts: dict[int | None, tuple[int, int]] = {}  # group: its prompt's document and last position in the pack
+    sharers: Counter[int | None] = Counter(s.group for s in sequences if share and s.group is not None and s.shared)
+    end = 0
+
+    def lay(tokens: Tensor, first_position: int, parent: int | None) -> None:
+        nonlocal end
+        documents.append(tokens)
+        parents.append(parent)
+        positions.append(torch.arange(first_position, first_position + len(tokens)))
+        end += len(tokens)
+
+    for s in sequences:
+        learned = s.learn.nonzero().squeeze(1)
+        targets.append(s.input_ids[learned])
+        kept = s.shared if sharers.get(s.group, 0) > 1 else 0
+        if len(learned) and learned[0] < max(kept, 1):
+            raise ValueError("the first token of a document has no prediction, and a shared prompt cannot be learned")
+        if not kept:
+            predictors.append(end + learned - 1)
+            lay(s.input_ids, 0, None)
+            continue
+        if s.group not in prompts:
+            prompts[s.group] = len(documents), end + kept - 1
+            lay(s.input_ids[:kept], 0, None)
+        parent, last_of_prompt = prompts[s.group]
+        predictors.append(torch.where(learned == kept, last_of_prompt, end + learned - kept - 1))
+        if len(s) > kept:
+            lay(s.input_ids[kept:], kept, parent)
+    counts = torch.tensor([len(t) for t in targets])
     names = sequences[0].fields.keys()
     return Pack(
-        input_ids=input_ids[None].to(device),
-        position_ids=torch.cat([torch.arange(n) for n in lengths])[None].to(device),
-        layout=DocumentLayout(lengths, device),
-        predictors=(target_positions - 1).to(device),
-        targets=input_ids[target_positions].to(device),
-        document=document[target_positions].to(device),
+        input_ids=torch.cat(documents)[None].to(device),
+        position_ids=torch.cat(positions)[None].to(device),
+        layout=DocumentLayout([len(d) for d in documents], device, parents),
+        predictors=torch.cat(predictors).to(device),
+        targets=torch.cat(targets).to(device),
+        sequence=torch.repeat_interleave(torch.arange(len(sequences)), counts).to(device),
+        num_sequences=len(sequences),
         fields={name: torch.cat([s.fields[name] for s in sequences]).to(device) for name in names},
     )
 

@@ -126,8 +126,8 @@ def make_rollouts(
     return Rollouts(prompts, completions, rewards, total, advantages, signal, masked)
 
 
-def rollout_sequence(row: Mapping[str, Any], completion: Completion) -> TokenSequence:
-    """Prompt and completion as one document, of which the completion is learned."""
+def rollout_sequence(row: Mapping[str, Any], completion: Completion, group: int | None = None) -> TokenSequence:
+    """Prompt and completion as one document, of which the completion is learned; `group` shares the prompt."""
     prompt = torch.tensor(row["prompt_ids"])
     written = torch.tensor(completion.token_ids, dtype=torch.long)
     fields = {}
@@ -137,6 +137,8 @@ def rollout_sequence(row: Mapping[str, Any], completion: Completion) -> TokenSeq
         input_ids=torch.cat([prompt, written]),
         learn=torch.cat([torch.zeros(len(prompt), dtype=torch.bool), torch.ones(len(written), dtype=torch.bool)]),
         fields=fields,
+        group=group,
+        shared=len(prompt),
     )
 
 

@@ -29,7 +29,7 @@ from open_r1.errors import UserError
 from open_r1.report.recorder import RunRecorder
 from open_r1.training.batches import StepLoader, StepSampler
 from open_r1.training.logprobs import TokenLogprobs
-from open_r1.training.packing import Pack, TokenSequence, best_fit, build_pack, empty_pack
+from open_r1.training.packing import Pack, TokenSequence, build_pack, empty_pack, plan_packs
 
 STAGING = ".staging"
 
@@ -113,6 +113,8 @@ class PackedTrainer(Trainer):
     fields: tuple[str, ...] = ()
     """Names of the per-token fields that `pack_loss` reads."""
     temperature: float = 1.0
+    share_prompts: bool = True
+    """Whether a group's prompt goes through the model once for all its completions; changes no result."""
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward over all of this rank's packs; returns this rank's share of the loss, times W.
@@ -144,22 +146,25 @@ class PackedTrainer(Trainer):
 
     def make_packs(self, sequences: Sequence[TokenSequence]) -> list[Pack]:
         """Packs on this rank's device, as many as the rank that has most, and at least one."""
-        bins = best_fit([len(s) for s in sequences], self.user_args.max_tokens_per_microbatch)
-        packs = [build_pack([sequences[i] for i in members], self.args.device) for members in bins]
+        plan = plan_packs(sequences, self.user_args.max_tokens_per_microbatch, self.share_prompts)
+        packs = [self._pack(sequences, members) for members in plan]
         missing = max(1, int(self.global_max(len(packs)))) - len(packs)
         return packs + [empty_pack(self.fields, self.args.device) for _ in range(missing)]
+
+    def _pack(self, sequences: Sequence[TokenSequence], members: Sequence[int]) -> Pack:
+        return build_pack([sequences[i] for i in members], self.args.device, self.share_prompts)
 
     @torch.no_grad()
     def sequence_logprobs(self, model: nn.Module, sequences: Sequence[TokenSequence]) -> list[Tensor]:
         """Logprobs of the learned tokens of each sequence, on the CPU, without gradients."""
         was_training = model.training
         model.eval()
-        bins = best_fit([len(s) for s in sequences], self.user_args.max_tokens_per_microbatch)
+        plan = plan_packs(sequences, self.user_args.max_tokens_per_microbatch, self.share_prompts)
         results: list[Tensor] = [torch.empty(0)] * len(sequences)
-        for _ in range(int(self.global_max(len(bins))) - len(bins)):
+        for _ in range(int(self.global_max(len(plan))) - len(plan)):
             model(pack=empty_pack((), self.args.device), temperature=self.temperature)
-        for members in bins:
-            pack = build_pack([sequences[i] for i in members], self.args.device)
+        for members in plan:
+            pack = self._pack(sequences, members)
             logprobs = model(pack=pack, temperature=self.temperature).logprobs.float().cpu()
             counts = [int(sequences[i].learn.sum()) for i in members]
             for i, part in zip(members, logprobs.split(counts), strict=True):

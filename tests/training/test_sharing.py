@@ -1,0 +1,107 @@
+"""A prompt that goes through the model once for all its completions: the same loss and gradients (invariant 1)."""
+
+import pytest
+import torch
+from tiny_models import KINDS, VOCAB, gradients, make, plain_logprobs
+
+from open_r1.training.packing import TokenSequence, build_pack, plan_packs
+
+SHAPES = [(9, [4, 17, 1, 30]), (3, [12, 12]), (20, [7]), (5, [2, 0, 8]), (1, [3, 6])]
+"""Prompt length, and the lengths of its completions: one is alone, one is empty."""
+
+
+def grouped(shapes=SHAPES, vocab=VOCAB, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(n):
+        return torch.randint(3, vocab, (n,), generator=generator)
+
+    sequences = []
+    for group, (prompt_length, lengths) in enumerate(shapes):
+        prompt = draw(prompt_length)
+        for n in lengths:
+            learn = torch.arange(prompt_length + n) >= prompt_length
+            fields = {"weight": torch.randn(n, generator=generator)}
+            sequences.append(TokenSequence(torch.cat([prompt, draw(n)]), learn, fields, group, prompt_length))
+    return sequences
+
+
+def shared_loss(model, sequences, budget, device="cpu", share=True):
+    total = 0.0
+    for members in plan_packs(sequences, budget, share):
+        pack = build_pack([sequences[i] for i in members], device, share)
+        loss = (model(pack=pack, temperature=0.7).logprobs * pack.fields["weight"]).sum()
+        loss.backward()
+        total += loss.item()
+    return total, gradients(model)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("budget", [1, 45, 10_000])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_loss_and_every_gradient_equal_the_padded_computation(kind, budget, checkpointing):
+    model = make(kind)
+    sequences = grouped()
+    plain = plain_logprobs(model, sequences, temperature=0.7)
+    expected = sum((x * s.fields["weight"]).sum() for x, s in zip(plain, sequences, strict=True))
+    expected.backward()
+    expected_gradients = gradients(model)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    loss, ours = shared_loss(model, sequences, budget)
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    assert ours.keys() == expected_gradients.keys()
+    for name, gradient in expected_gradients.items():
+        torch.testing.assert_close(ours[name], gradient, rtol=1e-3, atol=2e-5 * gradient.abs().max().item())
+
+
+def test_a_shared_prompt_is_there_once_and_completions_never_see_each_other():
+    model = make("llama").eval()
+    one = grouped([(6, [5, 8])])
+    other = [one[0], TokenSequence(torch.cat([one[1].input_ids[:6], torch.full((8,), 7)]), one[1].learn, {}, 0, 6)]
+    packs = [build_pack([TokenSequence(s.input_ids, s.learn, {}, 0, 6) for s in both]) for both in (one, other)]
+    assert packs[0].num_tokens == 6 + 5 + 8
+    assert packs[0].sequence.tolist() == [0] * 5 + [1] * 8
+    with torch.no_grad():
+        first, second = (model(pack=pack).logprobs for pack in packs)
+    torch.testing.assert_close(first[:5], second[:5], rtol=0, atol=1e-6)
+    assert not torch.allclose(first[5:], second[5:])
+
+
+def test_packs_hold_whole_groups_within_the_budget_and_split_only_what_is_larger():
+    sequences = grouped([(10, [20] * 4), (10, [30] * 10), (50, [100])])
+    plan = plan_packs(sequences, 120)
+    assert sorted(i for members in plan for i in members) == list(range(len(sequences)))
+    sizes = [build_pack([sequences[i] for i in members]).num_tokens for members in plan]
+    assert all(size <= 120 for size in sizes[1:])
+    assert sizes[0] == 150
+    assert sorted(len(members) for members in plan if members[0] in range(4, 14)) == [1, 3, 3, 3]
+    assert [0, 1, 2, 3] in plan
+    whole = plan_packs(sequences, 120, share=False)
+    assert sum(len(members) for members in whole) == len(sequences)
+    assert all(sum(len(sequences[i]) for i in members) <= 120 for members in whole[1:])
+
+
+def test_a_shared_token_cannot_be_learned():
+    ids = torch.tensor([3, 4, 5])
+    learn = torch.tensor([False, True, True])
+    with pytest.raises(ValueError, match="shared prompt"):
+        build_pack([TokenSequence(ids, learn, {}, 0, 2)] * 2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "mistral_window", "gemma3_window"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_sharing_in_bfloat16_is_as_close_to_float32_as_not_sharing(kind, checkpointing):
+    model = make(kind).cuda()
+    sequences = grouped([(40, [100, 60, 128, 7]), (129, [64, 1, 200]), (3, [50])])
+    _, exact = shared_loss(model, sequences, 10_000, "cuda", share=False)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    with torch.autocast("cuda", torch.bfloat16):
+        _, alone = shared_loss(model, sequences, 10_000, "cuda", share=False)
+        _, shared = shared_loss(model, sequences, 10_000, "cuda", share=True)
+    for name, gradient in exact.items():
+        scale = gradient.norm()
+        error, usual = ((g[name] - gradient).norm() / scale for g in (shared, alone))
+        assert error <= max(1.5 * usual, 0.02), name
