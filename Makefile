@@ -32,6 +32,9 @@ lint: install ## Style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+benchmark: install ## The training phase of a GRPO step on this machine: make benchmark ARGS='--shape 1.5b' on a GPU
+	$(BIN)/python benchmarks/training.py $(ARGS)
+
 evaluate: install ## Benchmarks: make evaluate MODEL=<folder or hub id> TASK=math_500 ARGS='--limit 50'
 	$(BIN)/open-r1 evaluate --model $(MODEL) --tasks $(TASK) $(ARGS)
 
@@ -43,4 +46,4 @@ lock: ## The lock files anew, from pyproject.toml
 	uv export --frozen --no-hashes --no-emit-project --no-annotate --no-header --all-extras -q -o requirements.lock
 	sed -i '1i # Versions that every install here uses: `uv export` of uv.lock (make lock).' requirements.lock
 
-.PHONY: help install demo test test-slow test-gpu lint evaluate sft grpo lock
+.PHONY: help install demo test test-slow test-gpu lint benchmark evaluate sft grpo lock

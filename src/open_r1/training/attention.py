@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, PretrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
@@ -24,6 +25,8 @@ from open_r1.errors import UserError
 ATTENTION = "open_r1"
 SDPA_ATTENTION = "open_r1_sdpa"
 MAX_PADDING = 1.25
+TAKES_GQA = "enable_gqa" in inspect.signature(varlen_attn).parameters
+"""From torch 2.12 on, `varlen_attn` wants to be told that there are fewer keys than queries; before, it saw."""
 
 
 class DocumentLayout:
@@ -172,10 +175,8 @@ def use_varlen(x: Tensor) -> bool:
 def _varlen(
     q: Tensor, k: Tensor, v: Tensor, layout: DocumentLayout, scaling: float | None, window: int | None
 ) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
     options: dict[str, Any] = {"scale": scaling, "window_size": (-1 if window is None else window - 1, 0)}
-    if q.shape[1] != k.shape[1] and "enable_gqa" in inspect.signature(varlen_attn).parameters:  # torch 2.12 on
+    if TAKES_GQA and q.shape[1] != k.shape[1]:
         options["enable_gqa"] = True
     if layout.key_index is not None:
         k, v = (_GatherKeys.apply(x, layout.key_index) for x in (k, v))
@@ -185,6 +186,7 @@ def _varlen(
     return out
 
 
+@torch.compiler.disable
 def _sdpa_by_document(
     q: Tensor, k: Tensor, v: Tensor, layout: DocumentLayout, scaling: float | None, window: int | None
 ) -> Tensor:

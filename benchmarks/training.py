@@ -1,0 +1,346 @@
+"""Measures the training phase of a GRPO step, here and in TRL: from scored completions to the optimizer step.
+
+    python benchmarks/training.py --shape 1.5b                        # one GPU, the cases that docs/performance.md has
+    python benchmarks/training.py --shape 1.5b --long                 # completions of up to 16k tokens
+    python benchmarks/training.py --shape tiny --completions 32       # CPU, under a minute
+    python benchmarks/training.py --shape 1.5b --cases ours --checkpointing off --profile profile.txt
+
+The model has random weights of the shape, completions are random tokens of log-normal length, and every trainer gets
+the same ones. A case is a trainer and its settings; results are printed, and appended to --results, as they come.
+TRL (1.16.0) is measured if it is installed. Out of memory is a result too.
+"""
+
+import argparse
+import os
+import random
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from measure import (
+    SHAPES,
+    Result,
+    StepTimer,
+    build_model,
+    build_tokenizer,
+    draw_lengths,
+    measured,
+    report,
+)
+from transformers.trainer_callback import PrinterCallback
+
+from open_r1.configs import GRPOConfig
+from open_r1.engine.protocol import Completion, Request
+from open_r1.training import grpo_batches
+from open_r1.training.attention import ATTENTION
+from open_r1.training.compiling import compile_layers
+from open_r1.training.grpo import GRPOTrainer
+from open_r1.training.grpo_batches import carries_signal
+from open_r1.training.logprobs import add_logprob_forward
+
+os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass
+class Batch:
+    """`prompts` and, for each, a group of `completions` with their `rewards`; all token ids."""
+
+    prompts: list[list[int]]
+    completions: list[list[list[int]]]
+    rewards: list[list[float]]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all prompts with their completions, a prompt counted with each of its completions."""
+        pairs = zip(self.prompts, self.completions, strict=True)
+        return sum(len(p) + len(c) for p, group in pairs for c in group)
+
+
+def draw_batch(args: argparse.Namespace) -> Batch:
+    """The same completions for every case. Groups without signal are the first `no_signal` share."""
+    rng = random.Random(args.seed)
+    vocabulary = SHAPES[args.shape][5]
+    lengths = draw_lengths(args.completions, args.median, args.mean, args.cap, args.seed)
+    groups = args.completions // args.group
+
+    def tokens(n: int) -> list[int]:
+        return [rng.randrange(2, vocabulary) for _ in range(n)]
+
+    prompts = [tokens(rng.randint(*args.prompts)) for _ in range(groups)]
+    completions = [[tokens(n) for n in lengths[g * args.group : (g + 1) * args.group]] for g in range(groups)]
+    silent = round(args.no_signal * groups)
+    rewards = [[0.0 if g < silent else float(i % 2) for i in range(args.group)] for g in range(groups)]
+    return Batch(prompts, completions, rewards)
+
+
+class ReplayEngine:
+    """Answers each prompt with the completions that were drawn for it."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+    def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Any, list[Completion]]]:
+        """Completions of a prompt, whose text is its reward."""
+        for request in requests:
+            index = self.batch.prompts.index(request.prompt)  # type: ignore[arg-type]
+            pairs = zip(self.batch.completions[index], self.batch.rewards[index], strict=True)
+            yield request.id, [Completion(str(reward), ids, None, "stop", 0) for ids, reward in pairs]
+
+    def update_weights(self, named_tensors: Any, version: int) -> None:
+        """Weights change nothing here."""
+
+    def sleep(self) -> None:
+        """Holds no memory."""
+
+    def wake(self) -> None:
+        """Holds no memory."""
+
+
+def training_options(args: argparse.Namespace, checkpointing: bool, folder: str) -> dict[str, Any]:
+    """Options that both trainers get."""
+    return {
+        "output_dir": folder,
+        "max_steps": 10_000,
+        "learning_rate": 1e-6,
+        "num_generations": args.group,
+        "max_completion_length": args.cap,
+        "gradient_checkpointing": checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if checkpointing else None,
+        "bf16": DEVICE == "cuda",
+        "use_cpu": DEVICE == "cpu",
+        "optim": "adamw_torch_fused",
+        "report_to": "none",
+        "save_strategy": "no",
+        "seed": 0,
+    }
+
+
+def dtype_of(args: argparse.Namespace) -> torch.dtype:
+    """Dtype of the weights."""
+    return torch.bfloat16 if args.weights == "bfloat16" and DEVICE == "cuda" else torch.float32
+
+
+def run_ours(
+    args: argparse.Namespace,
+    batch: Batch,
+    timer: StepTimer,
+    result: Result,
+    *,
+    checkpointing: bool,
+    compiled: bool,
+    share: bool,
+    skip: bool,
+    budget: int,
+) -> None:
+    """Open R1's trainer."""
+    model = build_model(args.shape, ATTENTION, dtype_of(args), DEVICE)
+    result.parameters = model.num_parameters()
+    add_logprob_forward(model)
+    if args.lora:
+        from peft import LoraConfig, get_peft_model
+
+        model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=16, target_modules="all-linear"))
+    if compiled:
+        compile_layers(model)
+    rows = [{"prompt": [{"role": "user", "content": ""}], "prompt_ids": p, "prompt_text": ""} for p in batch.prompts]
+    with tempfile.TemporaryDirectory() as folder:
+        config = GRPOConfig(
+            **training_options(args, checkpointing, folder),
+            per_device_train_batch_size=args.completions,
+            max_tokens_per_microbatch=budget,
+            shuffle_dataset=False,
+        )
+        grpo_batches.carries_signal = carries_signal if skip else (lambda rollouts, i, group_size: True)
+        trainer = Ours(
+            model,
+            config,
+            engine=ReplayEngine(batch),  # type: ignore[arg-type]
+            reward_funcs=[replayed_reward],
+            reward_names=["replayed"],
+            stop_token_ids=[0],
+            tokenizer=build_tokenizer(),
+            train_dataset=rows,
+            callbacks=[timer],
+        )
+        trainer.timer = timer
+        trainer.share_prompts = share
+        trainer.train()
+        result.computed = trainer._tokens_trained
+
+
+def replayed_reward(completions: Sequence[Any], **columns: Any) -> list[float]:
+    """The reward that stands in the text."""
+    return [float(c[0]["content"] if isinstance(c, list) else c) for c in completions]
+
+
+class Ours(GRPOTrainer):
+    """Starts the clock when a step's rollouts are there."""
+
+    timer: StepTimer
+
+    def step_sequences(self, rows: Any) -> Any:
+        """As it is, then starts the clock."""
+        sequences = super().step_sequences(rows)
+        self.timer.start()
+        return sequences
+
+
+def run_trl(
+    args: argparse.Namespace, batch: Batch, timer: StepTimer, result: Result, *, checkpointing: bool, micro_batch: int
+) -> None:
+    """TRL's stock trainer; completions come through its `rollout_func`."""
+    from datasets import Dataset
+    from trl import GRPOConfig as TRLConfig
+    from trl import GRPOTrainer as TRLTrainer
+
+    class Theirs(TRLTrainer):
+        def _generate_and_score_completions(self, inputs: Any) -> Any:
+            scored = super()._generate_and_score_completions(inputs)
+            timer.start()
+            return scored
+
+    def rollout(prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
+        seen: dict[str, int] = {}
+        ids, completions, rewards = [], [], []
+        for prompt in prompts:
+            which = seen[prompt] = seen.get(prompt, -1) + 1
+            ids.append(batch.prompts[int(prompt)])
+            completions.append(batch.completions[int(prompt)][which])
+            rewards.append(batch.rewards[int(prompt)][which])
+        return {"prompt_ids": ids, "completion_ids": completions, "logprobs": None, "replayed": rewards}
+
+    def reward(completions: Sequence[Any], replayed: Sequence[float], **columns: Any) -> list[float]:
+        return list(replayed)
+
+    model = build_model(args.shape, "sdpa", dtype_of(args), DEVICE)
+    result.parameters = model.num_parameters()
+    peft_config = None
+    if args.lora:
+        from peft import LoraConfig
+
+        peft_config = LoraConfig(task_type="CAUSAL_LM", r=16, target_modules="all-linear")
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Theirs(
+            model,
+            reward_funcs=[reward],
+            args=TRLConfig(
+                **training_options(args, checkpointing, folder),
+                per_device_train_batch_size=micro_batch,
+                gradient_accumulation_steps=args.completions // micro_batch,
+                disable_tqdm=True,
+                logging_steps=10_000,
+            ),
+            train_dataset=Dataset.from_dict({"prompt": [str(i) for i in range(len(batch.prompts))]}),
+            processing_class=build_tokenizer(),
+            rollout_func=rollout,
+            peft_config=peft_config,
+            callbacks=[timer],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    result.computed = batch.tokens
+
+
+def cases(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], Any]]:
+    """Name, settings and function of each case that the options ask for."""
+    for checkpointing in args.checkpointing:
+        label = f"checkpointing {'on' if checkpointing else 'off'}"
+        if "ours" in args.cases:
+            for compiled in args.compile:
+                for budget in args.budget:
+                    for share in args.sharing:
+                        for skip in args.skipping:
+                            settings = {
+                                "checkpointing": checkpointing,
+                                "compiled": compiled,
+                                "share": share,
+                                "skip": skip,
+                                "budget": budget,
+                            }
+                            flags = [
+                                n for n, on in (("compiled", compiled), ("sharing", share), ("skipping", skip)) if on
+                            ]
+                            yield f"ours, {label}, {budget} tokens, {' '.join(flags)}", settings, run_ours
+        if "trl" in args.cases:
+            for micro_batch in sorted({min(size, args.completions) for size in args.micro_batch}):
+                settings = {"checkpointing": checkpointing, "micro_batch": micro_batch}
+                yield f"TRL, {label}, {micro_batch} sequences", settings, run_trl
+
+
+def switches(text: str) -> list[bool]:
+    """`on`, `off` or `both`."""
+    return {"on": [True], "off": [False], "both": [True, False]}[text]
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=list(SHAPES), default="1.5b" if DEVICE == "cuda" else "tiny")
+    parser.add_argument("--cases", nargs="+", choices=["ours", "trl"], default=["ours", "trl"])
+    parser.add_argument("--weights", choices=["bfloat16", "float32"], default="bfloat16")
+    parser.add_argument("--lora", action="store_true", help="rank 16 on every linear layer")
+    parser.add_argument("--checkpointing", type=switches, default="both", help="on, off or both")
+    parser.add_argument("--compile", type=switches, default="off", help="on, off or both: compiled decoder layers")
+    parser.add_argument("--sharing", type=switches, default="on", help="on, off or both: prompts computed once a group")
+    parser.add_argument(
+        "--skipping", type=switches, default="on", help="on, off or both: groups without signal left out"
+    )
+    parser.add_argument("--no_signal", type=float, default=0.0, help="share of groups whose rewards are equal")
+    parser.add_argument("--budget", type=int, nargs="+", default=[16384], help="max_tokens_per_microbatch")
+    parser.add_argument("--micro_batch", type=int, nargs="+", default=[8], help="TRL's per_device_train_batch_size")
+    parser.add_argument("--completions", type=int, default=64, help="a step")
+    parser.add_argument("--group", type=int, default=8, help="completions a prompt")
+    parser.add_argument("--prompts", type=int, nargs=2, default=(80, 200), help="shortest and longest prompt, tokens")
+    parser.add_argument("--median", type=float, default=400, help="median completion, tokens")
+    parser.add_argument("--mean", type=float, default=555, help="mean completion before the cap, tokens")
+    parser.add_argument("--cap", type=int, default=2048, help="longest completion, tokens")
+    parser.add_argument("--long", action="store_true", help="median 4,000, mean 5,500, cap 16,384")
+    parser.add_argument("--steps", type=int, default=5, help="measured steps a case")
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--time_budget", type=float, default=570, help="seconds; later cases are left out")
+    parser.add_argument("--profile", type=Path, help="file for a profile of one more step (of the last case)")
+    parser.add_argument("--results", type=Path, help="file that result lines are appended to")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    if args.long:
+        args.median, args.mean, args.cap = 4000, 5500, 16384
+    return args
+
+
+def main(argv: list[str] | None = None) -> list[Result]:
+    """Measures every case; returns the results."""
+    args = parse(argv)
+    deadline = time.monotonic() + args.time_budget
+    if "trl" in args.cases and find_spec("trl") is None:
+        print("TRL is not installed, so it is not measured: pip install trl==1.16.0")
+        args.cases = ["ours"]
+    batch = draw_batch(args)
+    longest = max(len(c) for group in batch.completions for c in group)
+    print(
+        f"{args.completions} completions, {batch.tokens:,} tokens with their prompts, longest {longest:,}", flush=True
+    )
+    results = []
+    for name, settings, run in cases(args):
+        if time.monotonic() > deadline:
+            print(f"{name}: left out, the time budget is spent")
+            continue
+        timer = StepTimer(args.steps, args.warmup, deadline, args.profile)
+        result = Result(name, settings | {k: str(v) for k, v in vars(args).items()}, tokens=batch.tokens)
+
+        def case(result: Result, run: Any = run, settings: Any = settings, timer: StepTimer = timer) -> None:
+            run(args, batch, timer, result, **settings)
+            result.seconds = timer.seconds
+
+        results.append(measured(result, case))
+        report(result, args.results)
+    return results
+
+
+if __name__ == "__main__":
+    main()
