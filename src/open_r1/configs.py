@@ -181,6 +181,31 @@ class GRPOConfig(TrainConfig):
     """Weight of each reward. Default: 1 each."""
     mask_truncated_completions: bool = False
     """Leave completions that hit `max_completion_length` out of the loss (not out of their group's baseline)."""
+    use_vllm: bool = False
+    """Write completions with vLLM instead of the policy's own forward."""
+    vllm_mode: Literal["colocate", "server"] = "colocate"
+    """`colocate`: engines on the training GPUs, started with the run; `server`: `vllm serve` processes elsewhere."""
+    vllm_gpu_memory_utilization: float = 0.3
+    """colocate: share of the GPU's memory for vLLM's weights and cache."""
+    vllm_engines_per_gpu: int = 1
+    """colocate: engines that take turns on each GPU; 2 to 4 fill it where the model is small."""
+    vllm_enable_sleep_mode: bool = False
+    """colocate: give vLLM's memory back while training; each step then waits for it to be taken again."""
+    vllm_enforce_eager: bool = False
+    """colocate: no compilation and no CUDA graphs: starts sooner, decodes slower."""
+    vllm_max_model_length: int | None = None
+    """Longest prompt with its completion; longer prompts are left out. Default: what the data needs."""
+    vllm_server_base_url: str | None = None
+    """server: where the servers are, such as `http://node1:8000`; several with commas between. Default: made of
+    `vllm_server_host` and `vllm_server_port`."""
+    vllm_server_host: str = "127.0.0.1"
+    """server: its host, if there is no `vllm_server_base_url`."""
+    vllm_server_port: int = 8000
+    """server: its port."""
+    vllm_server_timeout: float = 240.0
+    """server: seconds to wait for it to come up."""
+    vllm_group_port: int = 51216
+    """server: port on the training host where weights are handed over (NCCL)."""
     vllm_importance_sampling_correction: bool = True
     """Weight tokens by π_old/π_sampler, to correct for an engine that computes slightly other logprobs."""
     vllm_importance_sampling_mode: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = (

@@ -19,9 +19,9 @@ from open_r1.configs import GRPOConfig, GRPOScriptArguments, ModelConfig
 from open_r1.data.chat import prepare_tokenizer, stop_token_ids
 from open_r1.data.load import load_train_and_eval
 from open_r1.data.prompts import drop_long_prompts, prompt_rows
-from open_r1.engine.transformers_engine import TransformersEngine
 from open_r1.launch.dry_run import dry_run_grpo
 from open_r1.launch.entry import exit_with_sentence
+from open_r1.launch.policy_engine import open_policy_engine
 from open_r1.launch.run import Run, needs_eval
 from open_r1.options import parse_options
 from open_r1.rewards import get_reward_funcs
@@ -43,7 +43,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     reward_funcs = get_reward_funcs(script)
     train, evaluation = load_train_and_eval(script, need_eval=needs_eval(args))
-    context = context_length(model_config)
+    limits = [limit for limit in (context_length(model_config), args.vllm_max_model_length) if limit is not None]
+    context = min(limits, default=None)
 
     def as_prompts(rows: Dataset) -> Dataset:
         rows = prompt_rows(rows, tokenizer, script.dataset_prompt_column, script.system_prompt)
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     trainer = GRPOTrainer(
         model,
         args,
-        engine=TransformersEngine(model, tokenizer, max_tokens_per_batch=args.max_tokens_per_decode),
+        engine=open_policy_engine(args, model_config, model, tokenizer, [train, evaluation]),
         reward_funcs=reward_funcs,
         reward_names=script.reward_funcs,
         stop_token_ids=stop_token_ids(tokenizer, model.generation_config),

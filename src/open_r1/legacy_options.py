@@ -29,10 +29,11 @@ RENAMED = {
     "activation_checkpointing_kwargs": "gradient_checkpointing_kwargs",
     "chat_template_path": "chat_template",
     "vllm_importance_sampling_cap": "vllm_importance_sampling_clip_max",
+    "vllm_max_model_len": "vllm_max_model_length",
 }
 """Old key to today's key. (Where transformers already has the newer name, that one is used as it is.)"""
 
-_VLLM = "this version has no vLLM engine; completions are written by transformers"
+_VLLM = "vLLM is set up to suit the training here"
 _CHUNKED = "logprobs are always computed in chunks"
 _PACKED = "no batch is padded"
 _COMPLETIONS = "every completion is kept in run/rollouts/"
@@ -110,27 +111,13 @@ IGNORED: dict[str, str] = {
     "soft_punish_cache": _REWARD,
     **dict.fromkeys(
         (
-            "vllm_mode",
             "vllm_model_impl",
             "vllm_device",
             "vllm_dtype",
-            "vllm_gpu_memory_utilization",
-            "vllm_max_model_len",
-            "vllm_max_model_length",
-            "vllm_tensor_parallel_size",
             "vllm_enable_prefix_caching",
-            "vllm_enable_sleep_mode",
-            "vllm_guided_decoding_regex",
-            "vllm_structured_outputs_regex",
-            "vllm_server_base_url",
-            "vllm_server_host",
-            "vllm_server_port",
-            "vllm_server_timeout",
-            "vllm_group_port",
         ),
         _VLLM,
     ),
-    "use_vllm": _VLLM,
 }
 """Keys without effect, and why none is needed."""
 
@@ -149,6 +136,12 @@ UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "use_adaptive_entropy": ((False,), "no entropy bonus is added; entropy is logged"),
     "multi_objective_aggregation": (("sum_then_normalize",), "rewards are summed, then normalised"),
     "off_policy_mask_threshold": ((None,), "use vllm_importance_sampling_mode: sequence_mask"),
+    "vllm_tensor_parallel_size": (
+        (1,),
+        "a colocated engine has one GPU; serve larger models with vllm_mode: server",
+    ),
+    "vllm_guided_decoding_regex": ((None,), "completions are not constrained"),
+    "vllm_structured_outputs_regex": ((None,), "completions are not constrained"),
     "vllm_importance_sampling_clip_min": ((None,), "only the upper bound, ..._clip_max, is supported"),
     "repetition_penalty": ((1, 1.0), "the trainer could not reproduce the sampled distribution"),
     "generation_kwargs": ((None, {}), "write the sampling options themselves, such as temperature"),

@@ -22,12 +22,15 @@ AT_LEAST: dict[str, float] = {
     "epsilon_high": 0,
     "beta": 0,
     "lora_r": 1,
+    "vllm_engines_per_gpu": 1,
+    "vllm_max_model_length": 2,
 }
 ABOVE: dict[str, float] = {
     "num_train_epochs": 0,
     "temperature": 0,
     "delta": 0,
     "vllm_importance_sampling_clip_max": 0,
+    "vllm_gpu_memory_utilization": 0,
 }
 
 

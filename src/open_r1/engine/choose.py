@@ -1,7 +1,9 @@
 """Opens the engine that a command asks for, with what is needed to talk to it."""
 
+import contextlib
 import hashlib
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,10 @@ from typing import Any
 from open_r1.engine.protocol import Engine, Message
 from open_r1.errors import UserError
 
-ENGINES = ("auto", "transformers", "openai")
+ENGINES = ("auto", "transformers", "vllm", "openai")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+CPU_MEMORY = 0.4
+"""Share of the memory that vLLM takes on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -20,13 +24,23 @@ class EngineOptions:
     model: str
     """Hub id or local folder; with an OpenAI-compatible server, the name under which it serves the model."""
     engine: str = "auto"
-    """`auto` takes the server if `base_url` is given, else transformers."""
+    """`auto` takes the server if `base_url` is given, else vLLM on GPUs where it is installed, else transformers."""
     revision: str | None = None
     trust_remote_code: bool = False
     dtype: str = "auto"
     """`auto`: float32 on a CPU, that of the checkpoint elsewhere."""
     max_tokens_per_batch: int | None = None
     """transformers: prompt and completion tokens decoded at once (default 8,192 on a CPU, 65,536 elsewhere)."""
+    tensor_parallel: int = 1
+    """vllm: GPUs that share one engine."""
+    data_parallel: int | None = None
+    """vllm: engines, each on `tensor_parallel` GPUs of its own. Default: as many as the GPUs allow."""
+    engines_per_gpu: int = 1
+    """vllm: engines that take turns on each GPU."""
+    gpu_memory_utilization: float = 0.9
+    """vllm: share of each GPU's memory."""
+    max_num_seqs: int = 512
+    """vllm: completions that one engine decodes at once."""
     base_url: str | None = None
     """OpenAI-compatible server, such as http://localhost:8000/v1; its key is read from OPENAI_API_KEY."""
     concurrency: int = 64
@@ -51,6 +65,11 @@ class OpenEngine:
     identity: dict[str, Any] = field(default_factory=dict)
     """What decides the answers besides the requests: weights, data type."""
 
+    def reserve(self, tokens: int) -> None:
+        """Says how long the longest request is, prompt and completion together, before the first one is made."""
+        if self.name == "vllm":
+            self.engine.need(tokens)  # type: ignore[attr-defined]
+
     def watch(self, on_tokens: Callable[[int], None] | None) -> None:
         """Has the engine tell `on_tokens` of new tokens as they are written."""
         self.engine.on_tokens = on_tokens  # type: ignore[attr-defined]
@@ -62,10 +81,12 @@ def open_engine(options: EngineOptions) -> OpenEngine:
         raise UserError(f"engine is {options.engine!r}: expected one of {', '.join(ENGINES)}.")
     if options.engine == "openai" and options.base_url is None:
         raise UserError("engine is openai: give --base-url, such as http://localhost:8000/v1.")
-    if options.engine == "transformers" and options.base_url is not None:
-        raise UserError("base_url is given, but engine is transformers: leave one of them out.")
+    if options.engine in ("transformers", "vllm") and options.base_url is not None:
+        raise UserError(f"base_url is given, but engine is {options.engine}: leave one of them out.")
     if options.base_url is not None:
         return _open_server(options, options.base_url)
+    if options.engine == "vllm" or (options.engine == "auto" and _vllm_on_gpus()):
+        return _open_vllm(options)
     return _open_transformers(options)
 
 
@@ -116,6 +137,80 @@ def _open_transformers(options: EngineOptions) -> OpenEngine:
     )
 
 
+def _vllm_on_gpus() -> bool:
+    import torch
+
+    from open_r1.engine.vllm_engine import version_of_vllm
+
+    return torch.cuda.is_available() and version_of_vllm() is not None
+
+
+def _open_vllm(options: EngineOptions) -> OpenEngine:
+    from transformers import AutoConfig, GenerationConfig
+
+    from open_r1.data.chat import encode, prepare_tokenizer, render, stop_token_ids
+    from open_r1.engine.vllm_engine import VLLMEngine, VLLMOptions, version_of_vllm, visible_devices
+
+    tokenizer = prepare_tokenizer(options.model, options.revision, options.trust_remote_code)
+    hub = {"revision": options.revision, "trust_remote_code": options.trust_remote_code}
+    with _explained(options.model):
+        config = AutoConfig.from_pretrained(options.model, **hub)
+    try:
+        generation = GenerationConfig.from_pretrained(options.model, revision=options.revision or "main")
+    except OSError:  # not every model has the file
+        generation = GenerationConfig.from_model_config(config)
+    devices = visible_devices()
+    if options.data_parallel is not None:
+        wanted = options.data_parallel * options.tensor_parallel
+        if wanted > max(1, len(devices)):
+            raise UserError(
+                f"data_parallel {options.data_parallel} x tensor_parallel {options.tensor_parallel} needs {wanted} "
+                f"GPUs, and {len(devices)} are visible."
+            )
+        devices = devices[:wanted]
+    engine = VLLMEngine(
+        VLLMOptions(
+            model=options.model,
+            revision=options.revision,
+            trust_remote_code=options.trust_remote_code,
+            dtype=options.dtype,
+            devices=tuple(devices),
+            tensor_parallel=options.tensor_parallel,
+            engines_per_device=options.engines_per_gpu,
+            gpu_memory_utilization=options.gpu_memory_utilization if devices else CPU_MEMORY,
+            max_num_seqs=options.max_num_seqs,
+            seed=secrets.randbits(31),
+        ),
+        tokenizer,
+        max_model_len=1,
+    )
+    return OpenEngine(
+        engine=engine,
+        name="vllm",
+        context=context_length(config),
+        stop_token_ids=stop_token_ids(tokenizer, generation),
+        render=lambda messages: encode(tokenizer, render(tokenizer, messages, add_generation_prompt=True)),
+        prompt_tokens=len,
+        max_tokens_per_batch=None,
+        identity={
+            "weights": weights_digest(options.model),
+            "revision": options.revision,
+            "dtype": options.dtype,
+            "device": "cuda" if devices else "cpu",
+            "vllm": version_of_vllm(),
+        },
+    )
+
+
+@contextlib.contextmanager
+def _explained(model: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"model {model}: it cannot be loaded: {reason}") from error
+
+
 def _load_model(options: EngineOptions) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
@@ -129,16 +224,13 @@ def _load_model(options: EngineOptions) -> Any:
     elif device == "cpu":
         dtype = torch.float32
     folder = Path(options.model).expanduser()
-    try:
+    with _explained(options.model):
         model: Any = AutoModelForCausalLM.from_pretrained(
             str(folder) if folder.is_dir() else options.model,
             revision=options.revision,
             trust_remote_code=options.trust_remote_code,
             dtype=dtype,
         )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"model {options.model}: it cannot be loaded: {reason}") from error
     return model.to(device).eval()
 
 

@@ -11,7 +11,10 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="M", help="hub id, local folder, or a server's model")
     group = parser.add_argument_group("engine")
     group.add_argument(
-        "--engine", choices=ENGINES, default="auto", help="default: openai with --base-url, else transformers"
+        "--engine",
+        choices=ENGINES,
+        default="auto",
+        help="default: openai with --base-url, else vllm if on GPUs, else transformers",
     )
     group.add_argument("--revision", metavar="R", help="of the model on the hub")
     group.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
@@ -20,6 +23,16 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--max-tokens-per-batch", type=positive, metavar="N", help="transformers: tokens decoded at once"
+    )
+    group.add_argument(
+        "--tensor-parallel-size", type=positive, default=1, metavar="N", help="vllm: GPUs that share one engine"
+    )
+    group.add_argument("--data-parallel-size", type=positive, metavar="N", help="vllm: engines; default: by the GPUs")
+    group.add_argument(
+        "--engines-per-gpu", type=positive, default=1, metavar="N", help="vllm: 2 to 4 fill a GPU with a small model"
+    )
+    group.add_argument(
+        "--gpu-memory-utilization", type=float, default=0.9, metavar="S", help="vllm: share of each GPU's memory"
     )
     group.add_argument("--base-url", metavar="URL", help="OpenAI-compatible server; its key: OPENAI_API_KEY")
     group.add_argument("--concurrency", type=positive, default=64, metavar="N", help="requests under way at a server")
@@ -34,6 +47,10 @@ def engine_options(args: argparse.Namespace) -> EngineOptions:
         trust_remote_code=args.trust_remote_code,
         dtype=args.dtype,
         max_tokens_per_batch=args.max_tokens_per_batch,
+        tensor_parallel=args.tensor_parallel_size,
+        data_parallel=args.data_parallel_size,
+        engines_per_gpu=args.engines_per_gpu,
+        gpu_memory_utilization=args.gpu_memory_utilization,
         base_url=args.base_url,
         concurrency=args.concurrency,
     )

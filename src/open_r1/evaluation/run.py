@@ -60,6 +60,7 @@ def evaluate_task(
     note = _cut_short(asks, engine, protocol)
     if note:
         console.print(f"{task.name}: {note}", soft_wrap=True, highlight=False, markup=False)
+    engine.reserve(max(ask.prompt_tokens + ask.max_tokens for ask in asks))
     settings = {
         "task": task.name,
         "model": None if engine.identity.get("weights") else model,

@@ -23,6 +23,7 @@ from open_r1.training.health import Health
 from open_r1.training.logprobs import TokenLogprobs
 from open_r1.training.losses import PolicyLossConfig, importance_weights, policy_loss
 from open_r1.training.packing import Pack, TokenSequence
+from open_r1.training.policy_weights import named_weights
 from open_r1.training.rollouts import (
     make_rollouts,
     rollout_metrics,
@@ -141,8 +142,8 @@ class GRPOTrainer(PackedTrainer):
         seeds = [sampling_seed(self.args.seed, round_number, i) for i in mine]
 
         began = time.perf_counter()
-        self.engine.wake()
-        self.engine.update_weights([], self.state.global_step)
+        self._wake_engine()
+        updated = time.perf_counter()
         grading = start_grading if "accuracy" in self.reward_names else None
         completions = sample_groups(self.engine, prompts, self.sampling, seeds, on_group=grading)
         self.engine.sleep()
@@ -153,7 +154,8 @@ class GRPOTrainer(PackedTrainer):
         except RewardError:
             self._record(step, unscored_rows(prompts, completions))
             raise
-        self.note("time/generation", generated - began)
+        self.note("time/weight_update", updated - began)
+        self.note("time/generation", generated - updated)
         self.note("time/scoring", time.perf_counter() - generated)
 
         rollouts = make_rollouts(
@@ -176,6 +178,11 @@ class GRPOTrainer(PackedTrainer):
         )
         self._add_logprobs([s for batch in batches for s in batch])
         return batches
+
+    def _wake_engine(self) -> None:
+        model = self.accelerator.unwrap_model(self.model)
+        self.engine.update_weights(named_weights(model), self.state.global_step)
+        self.engine.wake()
 
     def _add_logprobs(self, sequences: list[TokenSequence]) -> None:
         """Stored forwards: of the policy when rollouts feed more than one step, of the reference when `beta`."""
@@ -286,7 +293,9 @@ class GRPOTrainer(PackedTrainer):
         n = self.grpo.num_generations_eval or self.grpo.num_generations
         sampling = Sampling(**{**self.sampling.__dict__, "n": n})
         seeds = [sampling_seed(self.args.seed, 2**32 - 1, i) for i in mine]
+        self._wake_engine()
         completions = sample_groups(self.engine, prompts, sampling, seeds)
+        self.engine.sleep()
         rewards = score_groups(prompts, completions, self.reward_funcs, self.reward_names, self.state.global_step)
         rollouts = make_rollouts(
             prompts,

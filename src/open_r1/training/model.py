@@ -42,7 +42,7 @@ def context_length(config: ModelConfig) -> int | None:
 def load_config(config: ModelConfig) -> PretrainedConfig:
     """The model's configuration. Raises UserError if there is none, or its attention is not supported."""
     with _explained(config):
-        model_config = AutoConfig.from_pretrained(_weights_name(config), **_options(config))
+        model_config = AutoConfig.from_pretrained(weights_name(config), **_options(config))
     check_attention_supported(model_config)
     return model_config
 
@@ -52,7 +52,7 @@ def load_causal_lm(config: ModelConfig) -> PreTrainedModel:
     model_config = load_config(config)
     with _explained(config):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            _weights_name(config),
+            weights_name(config),
             config=model_config,
             dtype=torch.bfloat16 if config.pure_bf16 else torch.float32,
             attn_implementation=_attention(config),
@@ -65,7 +65,7 @@ def load_causal_lm(config: ModelConfig) -> PreTrainedModel:
             f"model_name_or_path: the weights in {config.model_name_or_path} lack {len(missing)} tensors of the model, "
             f"{missing[0]} first, which would be trained from random values: get the whole checkpoint."
         )
-    if _weights_name(config) != config.model_name_or_path:
+    if weights_name(config) != config.model_name_or_path:
         model = (
             _peft().PeftModel.from_pretrained(model, config.model_name_or_path).merge_and_unload().requires_grad_(True)
         )
@@ -73,7 +73,7 @@ def load_causal_lm(config: ModelConfig) -> PreTrainedModel:
     return model
 
 
-def _weights_name(config: ModelConfig) -> str:
+def weights_name(config: ModelConfig) -> str:
     """Where the weights are: for a folder that holds LoRA adapters only, the model that they were trained on."""
     name = str(config.model_name_or_path)
     adapters = Path(name) / "adapter_config.json"

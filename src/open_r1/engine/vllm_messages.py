@@ -1,0 +1,43 @@
+"""What the engine and its worker processes say to each other."""
+
+from array import array
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """What a worker's engine is made of."""
+
+    model: str
+    max_model_len: int
+    max_num_seqs: int
+    gpu_memory_utilization: float
+    seed: int
+    revision: str | None = None
+    trust_remote_code: bool = False
+    dtype: str = "auto"
+    tensor_parallel: int = 1
+    enforce_eager: bool = False
+    sleep_mode: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """`n` completions of a prompt. Keys of completions are `first_key, first_key + 1, ...`."""
+
+    first_key: int
+    prompt_ids: list[int]
+    n: int
+    sampling: dict[str, Any]
+    """Arguments of vLLM's `SamplingParams`."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A completion: `token_ids` as int32, `logprobs` as float32."""
+
+    key: int
+    token_ids: array
+    logprobs: array
+    finish_reason: str

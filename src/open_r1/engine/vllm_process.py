@@ -1,0 +1,136 @@
+"""The parent's end of a vLLM worker process: starting it, talking to it, saying why it died."""
+
+import atexit
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from open_r1.engine.vllm_messages import WorkerOptions
+from open_r1.errors import UserError
+
+START_SECONDS = 1800.0
+REPLY_SECONDS = 600.0
+TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""Variables that would make vLLM join the trainer's process group."""
+
+
+class WorkerProcess:
+    """A worker on the GPUs `devices` (as CUDA_VISIBLE_DEVICES names them; none: the CPU)."""
+
+    def __init__(self, devices: Sequence[str], log: Path | None = None) -> None:
+        self.devices = list(devices)
+        self.log = log or Path(tempfile.mkstemp(prefix="open_r1-vllm-", suffix=".log")[1])
+        ours, theirs = socket.socketpair()
+        environment = {name: value for name, value in os.environ.items() if name not in TORCHRUN}
+        environment |= {
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
+            "VLLM_NO_USAGE_STATS": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, [_source(), os.environ.get("PYTHONPATH")])),
+        }
+        if devices:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "open_r1.engine.vllm_worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for the parent, which then closes the worker
+                env=environment,
+            )
+        theirs.close()
+        self.connection = Connection(ours.detach())
+        _processes.add(self)
+
+    def start(self, options: WorkerOptions) -> str:
+        """Builds the engine; returns its data type."""
+        self.send(options)
+        return self.receive("ready", START_SECONDS)
+
+    def send(self, message: Any) -> None:
+        """Raises `UserError` if the worker is gone."""
+        try:
+            self.connection.send(message)
+        except OSError:
+            raise self.died() from None
+
+    def receive(self, name: str, seconds: float = REPLY_SECONDS) -> Any:
+        """The value of the next message called `name`; what was on its way before it is dropped."""
+        deadline = time.monotonic() + seconds
+        while True:
+            if not self.connection.poll(max(0.0, deadline - time.monotonic())):
+                raise UserError(f"vLLM on {self.place} did not answer within {seconds:.0f} s; its log is {self.log}.")
+            message = self.read()
+            if message[0] == name:
+                return message[1]
+
+    def read(self) -> tuple:
+        """The next message. Raises `UserError` if the worker failed or is gone."""
+        try:
+            message = self.connection.recv()
+        except (EOFError, OSError):
+            raise self.died() from None
+        if message[0] == "failed":
+            raise UserError(f"vLLM on {self.place}: {_explained(message[1])} Its log is {self.log}.")
+        return message
+
+    def ask(self, *message: Any) -> Any:
+        """Sends a command and waits until it is done."""
+        self.send(message)
+        return self.receive("done")
+
+    @property
+    def place(self) -> str:
+        """Where it runs, in words."""
+        return f"GPU {','.join(self.devices)}" if self.devices else "the CPU"
+
+    def died(self) -> UserError:
+        """The error that says how the process ended."""
+        try:
+            code: int | None = self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            code = None
+        how = f"was killed (signal {-code})" if code is not None and code < 0 else f"ended with exit code {code}"
+        return UserError(f"vLLM on {self.place} {how}. Its log is {self.log}.")
+
+    def close(self) -> None:
+        """Ends the process."""
+        try:
+            self.connection.send(("close",))
+            self.process.wait(timeout=5)
+        except (OSError, subprocess.TimeoutExpired):
+            self.process.kill()
+            self.process.wait()
+        self.connection.close()
+
+
+def _explained(reason: str) -> str:
+    first = reason.strip().splitlines()[0].rstrip(".")
+    if "memory" in reason.lower():
+        return f"{first}. Give it another share of the GPU (vllm_gpu_memory_utilization), or shorter completions."
+    return f"{first}."
+
+
+def _source() -> str:
+    return str(Path(__file__).parents[2])
+
+
+_processes: weakref.WeakSet[WorkerProcess] = weakref.WeakSet()
+
+
+def _kill_all() -> None:
+    for worker in list(_processes):
+        worker.process.kill()
+
+
+atexit.register(_kill_all)

@@ -1,0 +1,173 @@
+"""One vLLM engine in a process of its own: token ids in, token ids and logprobs out.
+
+`python -m open_r1.engine.vllm_worker FD` speaks pickled messages over the socket FD; `vllm_engine.py` is the other
+end. vLLM's scheduler and model runner are stepped here without its front end: nothing is detokenized, there is no
+object per token, and nothing leaves the process before a completion is finished.
+"""
+
+import gc
+import os
+import sys
+import traceback
+from array import array
+from multiprocessing.connection import Connection
+from typing import Any
+
+from open_r1.engine.vllm_messages import Finished, Job, WorkerOptions
+from open_r1.engine.vllm_weights import Bucket, Channel
+
+GRAPH_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+"""Batch sizes with a CUDA graph. A batch is padded to the next of them; vLLM's own list is three times as long, and
+ends at 512, beyond which every kernel is launched by hand."""
+
+
+class Worker:
+    """Steps a vLLM engine and answers its parent."""
+
+    def __init__(self, connection: Connection, options: WorkerOptions) -> None:
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        cuda_graphs = {"cudagraph_capture_sizes": [n for n in GRAPH_SIZES if n <= max(8, options.max_num_seqs)]}
+        arguments: dict[str, Any] = {
+            "model": options.model,
+            "revision": options.revision,
+            "trust_remote_code": options.trust_remote_code,
+            "dtype": options.dtype,
+            "tensor_parallel_size": options.tensor_parallel,
+            "max_model_len": options.max_model_len,
+            "max_num_seqs": options.max_num_seqs,
+            "gpu_memory_utilization": options.gpu_memory_utilization,
+            "enforce_eager": options.enforce_eager,
+            "enable_sleep_mode": options.sleep_mode,
+            "seed": options.seed,
+            "logprobs_mode": "processed_logprobs",
+            "skip_tokenizer_init": True,
+            "generation_config": "vllm",
+            "disable_log_stats": True,
+            "worker_extension_cls": "open_r1.engine.vllm_weights.WeightReceiver",
+        }
+        if not options.enforce_eager and _on_cuda():
+            arguments["compilation_config"] = cuda_graphs
+        self.connection = connection
+        self.engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
+        self.tasks = self.engine.get_supported_tasks()
+        self.running: dict[str, tuple[array, array]] = {}
+        self.new_tokens = 0
+        gc.collect()
+        gc.freeze()
+
+    def serve(self) -> None:
+        """Answers until told to close, or until the parent is gone."""
+        while True:
+            while not self.running or self.connection.poll():
+                name, *arguments = self.connection.recv()
+                if name == "close":
+                    return
+                getattr(self, name)(*arguments)
+            self.step()
+
+    def step(self) -> None:
+        """One decoding step of everything that runs."""
+        finished = []
+        for output in self.engine.engine_core.get_output().outputs:
+            token_ids, logprobs = self.running[output.request_id]
+            token_ids.extend(output.new_token_ids)
+            self.new_tokens += len(output.new_token_ids)
+            if output.new_logprobs is not None:
+                logprobs.extend(output.new_logprobs.logprobs[:, 0].tolist())
+            if output.finish_reason is not None:
+                del self.running[output.request_id]
+                key = int(output.request_id)
+                finished.append(Finished(key, token_ids, logprobs, str(output.finish_reason)))
+        if finished or self.new_tokens > 4096:
+            self.connection.send(("finished", finished, self.new_tokens))
+            self.new_tokens = 0
+
+    def add(self, jobs: list[Job]) -> None:
+        """Takes requests; what vLLM refuses is told as finished with the reason `error`."""
+        from vllm import SamplingParams
+
+        for job in jobs:
+            for index in range(job.n):
+                seed = job.sampling["seed"]
+                params = SamplingParams(**{**job.sampling, "seed": None if seed is None else seed + index})
+                request = self.engine.input_processor.process_inputs(
+                    str(job.first_key + index),
+                    {"type": "token", "prompt_token_ids": job.prompt_ids},
+                    params,
+                    supported_tasks=self.tasks,
+                )
+                self.running[request.request_id] = (array("i"), array("f"))
+                self.engine.engine_core.add_request(request)
+
+    def abort(self) -> None:
+        """Forgets everything that runs."""
+        self.engine.engine_core.abort_requests(list(self.running))
+        self.running.clear()
+        self._done()
+
+    def begin_weights(self, channel: Channel) -> None:
+        """New weights follow through `channel`."""
+        self.engine.collective_rpc("begin_weights", args=(channel,))
+        self._done()
+
+    def load_bucket(self, bucket: Bucket) -> None:
+        """Loads the weights that are in the channel now."""
+        self.engine.collective_rpc("load_bucket", args=(bucket,))
+        self._done()
+
+    def end_weights(self) -> None:
+        """The new weights are complete: what was cached with the old ones is forgotten."""
+        self.engine.collective_rpc("end_weights")
+        self.engine.reset_prefix_cache()
+        self._done()
+
+    def checksum(self) -> None:
+        """Sum of squares of the weights, as they are now."""
+        self._done(self.engine.collective_rpc("checksum")[0])
+
+    def sleep(self) -> None:
+        """Frees the cache and the weights, which the next update brings again."""
+        self.engine.reset_prefix_cache()
+        self.engine.sleep(level=2)
+        self._done()
+
+    def wake(self, tag: str) -> None:
+        """Takes memory for the `weights` or the `kv_cache` again."""
+        self.engine.wake_up([tag])
+        self._done()
+
+    def _done(self, value: Any = None) -> None:
+        self.connection.send(("done", value))
+
+
+def _on_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def main() -> None:
+    """Builds the engine when told to, then serves."""
+    connection = Connection(int(sys.argv[1]))
+    try:
+        import vllm
+
+        connection.send(("imported", vllm.__version__))
+        worker = Worker(connection, connection.recv())
+        core = worker.engine.vllm_config
+        connection.send(("ready", str(core.model_config.dtype).removeprefix("torch.")))
+        worker.serve()
+    except (EOFError, BrokenPipeError):
+        pass
+    except BaseException as error:
+        traceback.print_exc()
+        connection.send(("failed", f"{type(error).__name__}: {error}"))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # vLLM's threads and the interpreter's teardown have nothing left to do
+
+
+if __name__ == "__main__":
+    main()

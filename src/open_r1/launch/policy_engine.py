@@ -1,0 +1,55 @@
+"""The engine that writes a GRPO run's completions, as its options say."""
+
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from open_r1.configs import GRPOConfig, ModelConfig
+from open_r1.engine.protocol import Engine
+from open_r1.engine.transformers_engine import TransformersEngine
+from open_r1.training.model import weights_name
+
+MOST_SEQUENCES = 1024
+"""Completions that one vLLM engine decodes at once at most."""
+
+
+def open_policy_engine(
+    args: GRPOConfig,
+    model_config: ModelConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    datasets: list[Dataset | None],
+) -> Engine:
+    """vLLM with `use_vllm`, else the policy itself. `datasets` tell the longest prompt."""
+    if not args.use_vllm:
+        return TransformersEngine(model, tokenizer, max_tokens_per_batch=args.max_tokens_per_decode)
+    longest = max(len(ids) for dataset in datasets if dataset is not None for ids in dataset["prompt_ids"])
+    return _colocated(args, model_config, tokenizer, longest + args.max_completion_length)
+
+
+def _colocated(
+    args: GRPOConfig, model_config: ModelConfig, tokenizer: PreTrainedTokenizerBase, max_model_len: int
+) -> Engine:
+    from open_r1.engine.vllm_engine import VLLMEngine, VLLMOptions, visible_devices
+
+    device: Any = args.device
+    rollouts = args.per_device_train_batch_size * (args.steps_per_generation or 1)
+    options = VLLMOptions(
+        model=weights_name(model_config),
+        revision=model_config.model_revision,
+        trust_remote_code=model_config.trust_remote_code,
+        dtype="bfloat16" if args.bf16 else "auto",
+        devices=(visible_devices()[device.index or 0],) if device.type == "cuda" else (),
+        engines_per_device=args.vllm_engines_per_gpu,
+        gpu_memory_utilization=args.vllm_gpu_memory_utilization,
+        max_num_seqs=max(8, min(MOST_SEQUENCES, -(-rollouts // args.vllm_engines_per_gpu))),
+        enforce_eager=args.vllm_enforce_eager,
+        sleep_mode=args.vllm_enable_sleep_mode,
+        seed=args.seed + 1000 * args.process_index,
+        log_dir=Path(args.output_dir or ".") / "run" / "vllm" / str(args.process_index),
+    )
+    engine = VLLMEngine(options, tokenizer, max_model_len=max_model_len)
+    engine.start()
+    return engine
