@@ -136,8 +136,41 @@ def test_code_reward_details():
     assert code_reward([answer("print('3  \\n')")], verification_info=[columns]) == [1.0]
     with pytest.raises(UserError, match="verification_info"):
         code_reward([answer(ADD)])
-    with pytest.raises(UserError, match="language 'rust'"):
-        code_reward([answer("x", "rust")], verification_info=[{"language": "rust", "test_cases": CASES}])
+
+
+@pytest.mark.parametrize("info", ["", "  ", None, {}, "{}", {"language": "python", "test_cases": []}])
+def test_a_row_without_tests_gets_no_reward(info):
+    assert code_reward([answer(ADD)], verification_info=[info]) == [None]
+
+
+@pytest.mark.parametrize(
+    ("info", "message"),
+    [
+        ("{'language': 'python'}", "row 1: verification_info is .*not JSON.*it must be"),
+        ("[1, 2]", "row 1: verification_info is .*it must be"),
+        ({"test_cases": "1 2"}, "row 1: test_cases are '1 2'"),
+        ({"test_cases": ["1 2"]}, "row 1: a test case is '1 2': it must have 'input' and 'output'"),
+        ({"test_cases": [{"input": "1"}]}, "row 1: a test case is"),
+        ({"test_cases": {"input": ["1", "2"], "output": ["3"]}}, "row 1: test_cases have 2 inputs for 1 outputs"),
+    ],
+)
+def test_a_malformed_row_is_named(info, message):
+    with pytest.raises(UserError, match=message):
+        code_reward([answer(ADD)] * 2, verification_info=[INFO, info])
+
+
+def test_an_input_of_none_is_empty():
+    cases = [{"input": None, "output": "0"}]
+    program = "import sys\nprint(len(sys.stdin.read()))"
+    assert code_reward([answer(program)], verification_info=[{"test_cases": cases}]) == [1.0]
+
+
+def test_a_language_that_the_provider_does_not_run_gets_no_reward_and_a_reason(caplog):
+    columns = [{"language": "rust", "test_cases": CASES}, {"language": "Python3", "test_cases": CASES}]
+    assert code_reward([answer("x", "rust"), answer(ADD)], verification_info=columns) == [None, 1.0]
+    assert code_reward([answer("x", "text")], verification_info=columns[:1]) == [None]
+    assert "row 0 wants language 'rust'" in caplog.text
+    assert cf_code_reward([answer("x", "rust")], official_tests=[CASES], language=["rust"]) == [None]
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,10 @@ def test_lenient_allows_other_white_space_and_strict_does_not(text):
         "<think>\na\n</think>\n<answer>\n42",
         "<think>\na\n<answer>\n42\n</answer>",
         "<think>\na\n</answer>\n<answer>\n42\n</think>",
+        GOOD.replace("first\nsecond", "\u200b\u200d\ufeff\u2060"),
+        GOOD.replace("first\nsecond", "\u3164\u2800\u115f\u1160\uffa0\xad"),
+        GOOD.replace("first\nsecond", "\u0301\ufe0f"),
+        GOOD.replace("42", "\u200b"),
     ],
 )
 def test_malformed_and_hacks(text):
@@ -61,3 +65,15 @@ def test_tag_count_gives_a_quarter_for_each_tag_that_occurs_once():
     assert one(tag_count_reward, "<think>\na\n</think>\n42") == 0.5
     assert one(tag_count_reward, "<think>\na\n<think>\nb") == 0.0
     assert one(tag_count_reward, "a\n</think>\n<answer>\n1\n</answer>", prompts=["<think>\n"]) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ("\n<answer>\n1\n</answer><think>\na\n</think>\n", 0.5),
+        ("\n</answer>\n\n<answer>\n\n</think>\n<think>\n", 0.25),
+        ("<think>\na\n</think>\n1\n</answer>\n<answer>\n", 0.75),
+    ],
+)
+def test_tag_count_counts_tags_in_their_place_only(text, score):
+    assert one(tag_count_reward, text) == score

@@ -108,6 +108,58 @@ def test_what_a_reward_returns_is_checked(returned, message):
         score([lambda completions: returned], prompts=["p"] * 2, completions=["a", "b"])
 
 
+def positional(completions, /):
+    return [0.0] * len(completions)
+
+
+def with_level(completions, level):
+    return [0.0] * len(completions)
+
+
+def breaks_off(completions):
+    yield 1.0
+    raise ValueError("no more")
+
+
+def short_on_b(completions):
+    return [1.0 for c in completions if c != "b"]
+
+
+@pytest.mark.parametrize(
+    ("function", "message", "row"),
+    [
+        (max, "reward 'max' at step 3: it does not say what it takes", None),
+        (len, "reward 'len' at step 3: it takes 'obj' by position only", None),
+        (positional, "reward 'positional' at step 3: it takes 'completions' by position only", None),
+        (with_level, "reward 'with_level' at step 3: it needs 'level', which is no column of the dataset", None),
+        (breaks_off, "reward 'breaks_off' failed at step 3 on row 0: ValueError: no more", 0),
+        (short_on_b, "reward 'short_on_b' failed at step 3 on row 1: ValueError: it returned 0 values", 1),
+    ],
+)
+def test_functions_that_cannot_be_called_are_named_with_step_and_row(function, message, row):
+    with pytest.raises(RewardError, match=message) as error:
+        score([function], prompts=["p"] * 2, completions=["a", "b"], step=3)
+    assert (error.value.row, error.value.step) == (row, 3)
+
+
+def test_a_completion_that_is_no_text_is_named_by_its_row():
+    with pytest.raises(UserError, match="row 1: the completion is None: it must be text or a list of messages"):
+        score(funcs("format"), prompts=["p"] * 2, completions=["a", None])
+    for function in get_reward_funcs(SimpleNamespace(reward_funcs=["accuracy", "format", "length", "reasoning_steps"])):
+        with pytest.raises(UserError, match="row 0: the completion is None"):
+            function([None], solution=["5"])
+    with pytest.raises(UserError, match="column 'solution' has 2 values for 1 completions"):
+        funcs("accuracy")[0](["5"], solution=["5", "6"])
+
+
+def test_a_malformed_row_of_a_registered_reward_is_named_with_the_step():
+    with pytest.raises(RewardError, match="reward 'code_reward' at step 2: row 1: verification_info") as error:
+        score(
+            funcs("code"), prompts=["p"] * 2, completions=["a", "b"], columns={"verification_info": ["", "no"]}, step=2
+        )
+    assert error.value.row == 1
+
+
 def test_missing_gold_column_is_one_sentence():
     with pytest.raises(UserError, match="neither a column 'answer' nor a column 'solution'"):
         score(funcs("accuracy"), prompts=["p"], completions=["a"])

@@ -16,6 +16,9 @@ def golds_of(solution: list | None, answer: list | None, rows: int) -> list[str]
         raise UserError("accuracy: the dataset has neither a column 'answer' nor a column 'solution'.")
     solutions = solution if solution is not None else [None] * rows
     answers = answer if answer is not None else [None] * rows
+    for column, values in (("solution", solutions), ("answer", answers)):
+        if len(values) != rows:
+            raise UserError(f"accuracy: column {column!r} has {len(values)} values for {rows} completions.")
     return [
         str(s) if _is_empty(a) and not _is_empty(s) else "" if _is_empty(a) else str(a)
         for a, s in zip(answers, solutions, strict=True)

@@ -1,19 +1,21 @@
 """Is the completion one think block, then one answer block, and nothing else?"""
 
 import re
+import unicodedata
 from typing import Any
 
 from open_r1.rewards.text import judged_texts
 
 _TAG = re.compile(r"</?(?:think|answer)>")
 _ORDER = ["<think>", "</think>", "<answer>", "</answer>"]
+_BLANK_SYMBOLS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and symbols by category, and yet nothing is seen
 
 
 def parse_format(text: str, *, strict: bool = True) -> tuple[str, str] | None:
     """Splits `text` into (reasoning, answer), or returns None if it is not well formed.
 
-    Well formed: each of the four tags exactly once and in order, neither block empty, no text before, between
-    or after the blocks. Strict also wants the newlines of the R1 template around the tags:
+    Well formed: each of the four tags exactly once and in order, something to be seen in both blocks, no text before,
+    between or after them. Strict also wants the newlines of the R1 template around the tags:
     `<think>\\n...\\n</think>\\n<answer>\\n...\\n</answer>`.
     """
     text = text.rstrip()
@@ -26,13 +28,18 @@ def parse_format(text: str, *, strict: bool = True) -> tuple[str, str] | None:
             [0, *(tag.end() for tag in tags)], [*(tag.start() for tag in tags), len(text)], strict=True
         )
     )
-    if before.strip() or between.strip() or after or not reasoning.strip() or not answer.strip():
+    if before.strip() or between.strip() or after or not (_visible(reasoning) and _visible(answer)):
         return None
     if strict:
         blocks_padded = all(block[0] == "\n" == block[-1] for block in (reasoning, answer))
         if before or between != "\n" or not blocks_padded:
             return None
     return reasoning.strip(), answer.strip()
+
+
+def _visible(text: str) -> bool:
+    """Is there anything but white space, control characters, marks without a letter and characters without a glyph?"""
+    return any(unicodedata.category(character)[0] in "LNPS" and character not in _BLANK_SYMBOLS for character in text)
 
 
 def format_reward(completions: list, prompts: list | None = None, **kwargs: Any) -> list[float]:

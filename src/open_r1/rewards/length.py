@@ -8,7 +8,7 @@ from typing import Any
 from open_r1.rewards.accuracy import golds_of, grade_rows
 from open_r1.rewards.grader import check_gold
 from open_r1.rewards.options import OptionError
-from open_r1.rewards.text import text_of
+from open_r1.rewards.text import texts_of
 
 
 def len_reward(
@@ -26,7 +26,7 @@ def len_reward(
     """
     verdicts = grade_rows(completions, solution, answer)
     golds = golds_of(solution, answer, len(completions))
-    lengths = [len(text_of(completion)) for completion in completions]
+    lengths = [len(text) for text in texts_of(completions)]
     groups: dict[str, list[int]] = defaultdict(list)
     for row in range(len(completions)):
         groups[repr(prompts[row]) if prompts is not None else ""].append(row)
@@ -62,8 +62,8 @@ def get_cosine_scaled_reward(
         """Right or wrong, scaled by length."""
         rewards: list[float | None] = []
         verdicts = grade_rows(completions, solution, answer)
-        for completion, verdict in zip(completions, verdicts, strict=True):
-            progress = min(1.0, len(text_of(completion)) / max_len)
+        for text, verdict in zip(texts_of(completions), verdicts, strict=True):
+            progress = min(1.0, len(text) / max_len)
             ends = (max_value_correct, min_value_correct) if verdict.correct else (min_value_wrong, max_value_wrong)
             value = ends[1] + 0.5 * (ends[0] - ends[1]) * (1.0 + math.cos(progress * math.pi))
             rewards.append(None if verdict.correct is None else value)

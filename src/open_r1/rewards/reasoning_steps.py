@@ -3,11 +3,11 @@
 import re
 from typing import Any
 
-from open_r1.rewards.text import text_of
+from open_r1.rewards.text import texts_of
 
 _STEP = re.compile(r"Step \d+:|^\d+\.|^[-*]|\b(?:First|Second|Next|Finally),", re.MULTILINE)
 
 
 def reasoning_steps_reward(completions: list, **kwargs: Any) -> list[float]:
     """A third for each marked step (`Step 1:`, a list item, `First,` ... `Finally,`), 1.0 from three on."""
-    return [min(1.0, len(_STEP.findall(text_of(completion))) / 3) for completion in completions]
+    return [min(1.0, len(_STEP.findall(text)) / 3) for text in texts_of(completions)]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from open_r1.rewards.options import OptionError
-from open_r1.rewards.text import text_of
+from open_r1.rewards.text import texts_of
 
 
 def get_repetition_penalty_reward(
@@ -26,8 +26,8 @@ def get_repetition_penalty_reward(
     def repetition_penalty_reward(completions: list, **kwargs: Any) -> list[float]:
         """Share of repeated n-grams, times the penalty."""
         rewards = []
-        for completion in completions:
-            words = split(text_of(completion).lower())
+        for text in texts_of(completions):
+            words = split(text.lower())
             ngrams = list(zip(*(words[start:] for start in range(ngram_size)), strict=False))
             repeated = 1 - len(set(ngrams)) / len(ngrams) if ngrams else 0.0
             rewards.append(repeated * max_penalty or 0.0)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from open_r1.errors import UserError
-from open_r1.rewards.text import prefill_of
+from open_r1.rewards.text import check_completion, prefill_of
 
 
 class RewardError(UserError):
@@ -47,8 +47,7 @@ def score(
     them comes what the template has already written of the answer (`<think>`). Completions given as text are
     handed on as one assistant message where the prompt is messages. `columns` are the dataset's other columns, a
     list each, one value a completion; `extras` are passed on as they are (`trainer_state`). Functions get the
-    keyword arguments that they
-    accept; coroutines are awaited; NaN counts as None.
+    keyword arguments that they accept; coroutines are awaited; NaN counts as None.
 
     Raises `RewardError` naming reward, step and row.
     """
@@ -57,7 +56,7 @@ def score(
     arguments: dict[str, list] = {
         **(columns or {}),
         "prompts": list(prompts),
-        "completions": [_in_the_form_of(p, c) for p, c in zip(prompts, completions, strict=True)],
+        "completions": [_completion(r, p, c) for r, (p, c) in enumerate(zip(prompts, completions, strict=True))],
         "completion_ids": list(completion_ids) if completion_ids is not None else [None] * rows,
         "prefills": [prefill_of(p) for p in (prompt_texts if prompt_texts is not None else prompts)],
     }
@@ -66,28 +65,30 @@ def score(
             raise UserError(f"rewards: column {column!r} has {len(values)} values for {rows} completions.")
     scores: list[dict[str, float | None]] = [{} for _ in range(rows)]
     for name, function in zip(names, funcs, strict=True):
-        bound = partial(function, **_accepted(function, extras or {}))
-        values = _checked(_run(bound, name, arguments, step), name, rows, step)
+        values = _checked(_run(function, name, arguments, extras or {}, step), name, step)
         for row, value in zip(scores, values, strict=True):
             row[name] = value
     return scores
 
 
-def _in_the_form_of(prompt: Any, completion: Any) -> Any:
+def _completion(row: int, prompt: Any, completion: Any) -> Any:
     """Text stays text behind a text prompt, and becomes an assistant's message behind messages (as in TRL)."""
+    check_completion(row, completion)
     if not isinstance(completion, str):
         return list(completion)
     return completion if isinstance(prompt, str) else [{"role": "assistant", "content": completion}]
 
 
-def _run(function: Callable, name: str, arguments: dict[str, list], step: int | None) -> Any:
+def _run(function: Callable, name: str, arguments: dict[str, list], extras: dict[str, Any], step: int | None) -> list:
+    where = "" if step is None else f" at step {step}"
     try:
-        return _call(function, arguments)
+        _check_signature(function, {*arguments, *extras})
+        bound = partial(function, **_accepted(function, extras))
+        return _call(bound, arguments)
     except UserError as error:
-        raise RewardError(f"reward {name!r}: {error}", name, None, step) from error
+        raise RewardError(f"reward {name!r}{where}: {error}", name, getattr(error, "row", None), step) from error
     except Exception as error:
-        row, error = _first_failing_row(function, arguments, error)
-        where = "" if step is None else f" at step {step}"
+        row, error = _first_failing_row(bound, arguments, error)
         on = "on the batch as a whole" if row is None else f"on row {row}"
         message = f"reward {name!r} failed{where} {on}: {type(error).__name__}: {error}"
         raise RewardError(message, name, row, step) from error
@@ -104,9 +105,31 @@ def _first_failing_row(
     return None, error
 
 
-def _call(function: Callable, arguments: dict[str, list]) -> Any:
+def _call(function: Callable, arguments: dict[str, list]) -> list:
     result = function(**_accepted(function, arguments))
-    return _wait(result) if inspect.isawaitable(result) else result
+    values = _wait(result) if inspect.isawaitable(result) else result
+    rows = len(arguments["completions"])
+    if isinstance(values, (str, dict)) or not hasattr(values, "__iter__"):
+        raise TypeError(f"it returned {type(values).__name__}, not a list of {rows} numbers or None")
+    values = list(values)
+    if len(values) != rows:
+        raise ValueError(f"it returned {len(values)} values for {rows} completions: one each is needed")
+    return values
+
+
+def _check_signature(function: Callable, given: set[str]) -> None:
+    """Raises `UserError` for a function that cannot be called with the keywords `given`."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        raise UserError("it does not say what it takes: wrap it in a function of completions and **kwargs.") from None
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    for required in (p for p in parameters if p.default is p.empty and p.kind not in variable):
+        if required.kind is required.POSITIONAL_ONLY:
+            raise UserError(f"it takes {required.name!r} by position only: arguments are given by name.")
+        if required.name not in given:
+            names = ", ".join(sorted(given))
+            raise UserError(f"it needs {required.name!r}, which is no column of the dataset; there are {names}.")
 
 
 def _accepted(function: Callable, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -138,23 +161,8 @@ def _wait(awaitable: Awaitable) -> Any:
     return outcome["value"]
 
 
-def _checked(values: Any, name: str, rows: int, step: int | None) -> list[float | None]:
+def _checked(values: list, name: str, step: int | None) -> list[float | None]:
     where = "" if step is None else f" at step {step}"
-    if isinstance(values, (str, dict)) or not hasattr(values, "__iter__"):
-        raise RewardError(
-            f"reward {name!r} returned {type(values).__name__}{where}: it must be a list of {rows} numbers or None.",
-            name,
-            None,
-            step,
-        )
-    values = list(values)
-    if len(values) != rows:
-        raise RewardError(
-            f"reward {name!r} returned {len(values)} values for {rows} completions{where}: one each is needed.",
-            name,
-            None,
-            step,
-        )
     checked: list[float | None] = []
     for row, value in enumerate(values):
         try:

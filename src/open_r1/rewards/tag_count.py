@@ -1,4 +1,5 @@
-"""A quarter for each tag of the R1 template that occurs exactly once: a slope towards the format reward."""
+"""A quarter for each tag of the R1 template that occurs exactly once, in its place: a slope towards the format
+reward."""
 
 from typing import Any
 
@@ -8,6 +9,18 @@ _TAGS = ("<think>\n", "\n</think>\n", "\n<answer>\n", "\n</answer>")
 
 
 def tag_count_reward(completions: list, prompts: list | None = None, **kwargs: Any) -> list[float]:
-    """0 to 1 in steps of 0.25. A `<think>` that the prompt opened counts as part of the completion."""
+    """0 to 1 in steps of 0.25: the most tags that occur exactly once and follow each other in the template's order.
+
+    A `<think>` that the prompt opened counts as part of the completion.
+    """
     texts = judged_texts(completions, prompts, kwargs.get("prefills"))
-    return [sum(0.25 for tag in _TAGS if text.count(tag) == 1) for text in texts]
+    return [0.25 * _in_order([text.find(tag) for tag in _TAGS if text.count(tag) == 1]) for text in texts]
+
+
+def _in_order(positions: list[int]) -> int:
+    """Length of the longest increasing subsequence."""
+    longest: list[int] = []
+    for index, position in enumerate(positions):
+        before = [longest[j] for j in range(index) if positions[j] < position]
+        longest.append(1 + max(before, default=0))
+    return max(longest, default=0)

@@ -2,7 +2,17 @@
 
 from typing import Any
 
+from open_r1.errors import UserError
+
 THINK_OPEN = "<think>"
+
+
+class RowError(UserError):
+    """Something is wrong with one row of a batch; `row` counts from 0."""
+
+    def __init__(self, row: int, message: str) -> None:
+        super().__init__(f"row {row}: {message}")
+        self.row = row
 
 
 def text_of(completion: Any) -> str:
@@ -10,6 +20,20 @@ def text_of(completion: Any) -> str:
     if isinstance(completion, str):
         return completion
     return "\n".join(str(message.get("content") or "") for message in completion)
+
+
+def texts_of(completions: list) -> list[str]:
+    """`text_of` each. Raises `RowError` for one that is neither text nor messages."""
+    for row, completion in enumerate(completions):
+        check_completion(row, completion)
+    return [text_of(completion) for completion in completions]
+
+
+def check_completion(row: int, completion: Any) -> None:
+    """Raises `RowError` unless `completion` is text or a list of messages."""
+    messages = isinstance(completion, (list, tuple)) and all(isinstance(message, dict) for message in completion)
+    if not isinstance(completion, str) and not messages:
+        raise RowError(row, f"the completion is {completion!r:.80}: it must be text or a list of messages.")
 
 
 def prefill_of(prompt: Any) -> str:
@@ -28,4 +52,4 @@ def judged_texts(completions: list, prompts: list | None = None, prefills: list[
     """Prefill plus completion, a string a row: what the model's turn looks like as a whole."""
     if prefills is None:
         prefills = [prefill_of(prompt) for prompt in prompts] if prompts is not None else [""] * len(completions)
-    return [prefill + text_of(completion) for prefill, completion in zip(prefills, completions, strict=True)]
+    return [prefill + text for prefill, text in zip(prefills, texts_of(completions), strict=True)]

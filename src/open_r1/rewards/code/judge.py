@@ -9,6 +9,7 @@ from open_r1.errors import UserError
 from open_r1.rewards.code.programs import Program, program
 from open_r1.rewards.code.providers import CompileError, Provider
 from open_r1.rewards.code.sandbox import Limits
+from open_r1.rewards.text import RowError
 
 MAX_TIMEOUTS = 3
 ScoringMode = Literal["pass_fail", "partial", "weighted_sum"]
@@ -32,20 +33,25 @@ class Result:
     compiled: bool = True
 
 
-def tests_of(cases: Any) -> list[Case]:
-    """Test cases of a dataset: a list of `{"input", "output"}`, or a dictionary of two lists."""
+def tests_of(cases: Any, row: int) -> list[Case]:
+    """Test cases of a dataset's row: a list of `{"input", "output"}`, or a dictionary of two lists. An input of None
+    is empty. Raises `RowError` for anything else."""
     if not cases:
         return []
     if isinstance(cases, dict):
-        cases = [
-            {"input": i, "output": o} for i, o in zip(cases.get("input", []), cases.get("output", []), strict=True)
-        ]
-    try:
-        return [Case(str(case["input"]), str(case["output"])) for case in cases]
-    except (KeyError, TypeError):
-        raise UserError(
-            f"code rewards: a test case is {str(cases[0])[:80]!r}: it must have 'input' and 'output'."
-        ) from None
+        inputs, outputs = cases.get("input") or [], cases.get("output") or []
+        if len(inputs) != len(outputs):
+            raise RowError(row, f"test_cases have {len(inputs)} inputs for {len(outputs)} outputs.")
+        cases = [{"input": i, "output": o} for i, o in zip(inputs, outputs, strict=True)]
+    if not isinstance(cases, list):
+        raise RowError(row, f"test_cases are {cases!r:.80}: they must be a list of {{'input', 'output'}}.")
+    return [_case(case, row) for case in cases]
+
+
+def _case(case: Any, row: int) -> Case:
+    if not isinstance(case, dict) or "input" not in case or case.get("output") is None:
+        raise RowError(row, f"a test case is {case!r:.80}: it must have 'input' and 'output'.")
+    return Case("" if case["input"] is None else str(case["input"]), str(case["output"]))
 
 
 def same_output(output: str, expected: str) -> bool:

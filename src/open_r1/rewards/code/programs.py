@@ -3,7 +3,8 @@
 import re
 from dataclasses import dataclass
 
-_FENCES = {"python": r"python3?|py", "cpp": r"cpp|c\+\+|cc|cpp17", "c++": r"cpp|c\+\+|cc|cpp17"}
+_FENCES = {"python": r"python3?|py", "cpp": r"cpp|c\+\+|cc|cpp17"}
+_SAME = {"py": "python", "python3": "python", "c++": "cpp", "cc": "cpp", "cpp17": "cpp", "c++17": "cpp"}
 
 COMPILE = {"cpp": ["g++", "-O2", "-std=c++17", "-I{code}", "-o", "{code}/program"]}
 MAIN = {"python": "main.py", "cpp": "main.cpp"}
@@ -17,8 +18,15 @@ class Program:
     files: dict[str, str]
 
 
+def language_name(language: str) -> str:
+    """One name for each language: `python` for `Python3`, `cpp` for `C++`."""
+    language = language.strip().lower()
+    return _SAME.get(language, language)
+
+
 def extract_code(completion: str, language: str = "python") -> str:
     """The last fenced block of `language` behind the reasoning, "" if there is none."""
+    language = language_name(language)
     fence = _FENCES.get(language, re.escape(language))
     said = completion.rpartition("</think>")[2]
     if "<think>" in said:
@@ -29,7 +37,7 @@ def extract_code(completion: str, language: str = "python") -> str:
 
 def program(source: str, language: str) -> Program:
     """A program of one file."""
-    language = "cpp" if language == "c++" else language
+    language = language_name(language)
     return Program(language, {MAIN.get(language, "main.txt"): source})
 
 

@@ -29,6 +29,9 @@ class CompileError(Exception):
 class Provider(Protocol):
     """Runs programs."""
 
+    languages: frozenset[str] | None
+    """Those that it runs; None: it says so itself."""
+
     def open(self, program: Program, limits: Limits) -> AbstractContextManager[Run]:
         """A function from stdin to outcome, valid inside the context. Raises `CompileError`."""
         ...
@@ -37,13 +40,10 @@ class Provider(Protocol):
 class LocalProvider:
     """The sandbox of this machine."""
 
+    languages: frozenset[str] | None = frozenset(MAIN)
+
     @contextmanager
     def open(self, program: Program, limits: Limits) -> Iterator[Run]:
-        if program.language not in MAIN:
-            raise UserError(
-                f"code rewards: language {program.language!r} is not one of {', '.join(MAIN)} that run locally; "
-                "set code_provider: piston for others."
-            )
         with tempfile.TemporaryDirectory(prefix="program-") as name:
             folder = Path(name)
             folder.chmod(0o755)
@@ -73,6 +73,8 @@ def _compile(folder: Path) -> None:
 
 class PistonProvider:
     """Piston servers (github.com/engineer-man/piston), used in turn; `PISTON_ENDPOINTS` lists them, with commas."""
+
+    languages: frozenset[str] | None = None
 
     def __init__(self, endpoints: list[str] | None = None) -> None:
         endpoints = endpoints or [e for e in os.environ.get("PISTON_ENDPOINTS", "").split(",") if e]
@@ -147,6 +149,8 @@ print(json.dumps(reply))
 
 class E2BProvider:
     """E2B cloud sandboxes: through a router (`e2b_router_url`, host:port), or its SDK and `E2B_API_KEY`."""
+
+    languages: frozenset[str] | None = frozenset(MAIN)
 
     def __init__(self, router_url: str | None = None) -> None:
         self.router_url = router_url

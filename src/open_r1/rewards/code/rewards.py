@@ -1,6 +1,7 @@
 """Rewards for programs, with open-r1's names and dataset columns."""
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -8,11 +9,13 @@ from typing import Any
 from open_r1.errors import UserError
 from open_r1.rewards.code.ioi import score_subtask
 from open_r1.rewards.code.judge import ScoringMode, judge, python_checker, scored, tests_of
-from open_r1.rewards.code.programs import extract_code, program, with_includes
-from open_r1.rewards.code.providers import get_provider
+from open_r1.rewards.code.programs import extract_code, language_name, program, with_includes
+from open_r1.rewards.code.providers import Provider, get_provider
 from open_r1.rewards.code.sandbox import Limits
 from open_r1.rewards.format import parse_format
-from open_r1.rewards.text import judged_texts, text_of
+from open_r1.rewards.text import RowError, judged_texts, texts_of
+
+logger = logging.getLogger(__name__)
 
 NO_PROGRAM = -1.0
 NO_COMPILE = -0.1
@@ -30,23 +33,25 @@ def code_reward(
     stop_at_failure: bool = False,
     **kwargs: Any,
 ) -> list[float | None]:
-    """Share of test cases that the completion's program passes; None for rows without test cases.
+    """Share of test cases that the completion's program passes; None for rows without test cases, or in a language
+    that `provider` does not run.
 
     `verification_info` holds `{"language": "python", "test_cases": [{"input", "output"}, ...]}` a row, or its JSON.
+    Raises `RowError` for a row that holds something else.
     """
     if verification_info is None:
         raise UserError("code: the dataset has no column 'verification_info' (a language and its test_cases).")
     runner = get_provider(provider, e2b_router_url)
     limits = Limits(seconds=time_limit, memory_mb=memory_limit)
+    texts = texts_of(completions)
 
     def one(row: int) -> float | None:
-        info = verification_info[row]
-        info = json.loads(info) if isinstance(info, str) else info or {}
-        tests = tests_of(info.get("test_cases"))
-        language = info.get("language") or "python"
-        source = extract_code(text_of(completions[row]), language)
-        if not tests:
+        info = _info(row, verification_info[row])
+        tests = tests_of(info.get("test_cases"), row)
+        language = language_name(info.get("language") or "python")
+        if not tests or not _runs(runner, language, row):
             return None
+        source = extract_code(texts[row], language)
         if not source:
             return 0.0
         result = judge(runner, program(source, language), tests, limits, stop_at_failure=stop_at_failure)
@@ -75,21 +80,23 @@ def cf_code_reward(
     """Codeforces problems, with the columns of open-r1/codeforces (`verifiable-prompts`): `official_tests`,
     `generated_tests`, `time_limit` (s), `memory_limit` (MB), `language`, `generated_checker`, `input_mode`.
 
-    Scored by `scoring_mode`; -1.0 without a program, -0.1 if it does not compile, None without test cases.
+    Scored by `scoring_mode`; -1.0 without a program, -0.1 if it does not compile, None without test cases or in a
+    language that `provider` does not run.
     """
     if columns.get("official_tests") is None:
         raise UserError("cf_code: the dataset has no column 'official_tests'.")
     runner = get_provider(provider, e2b_router_url)
+    texts = texts_of(completions)
 
     def one(row: int) -> float | None:
         problem = _row(columns, row)
         if problem.get("input_mode") == "file":
-            raise UserError("cf_code: a problem has input_mode 'file'; only 'stdio' runs here: filter those rows out.")
-        tests = tests_of(problem["official_tests"]) + tests_of(problem.get("generated_tests"))
-        if not tests:
+            raise RowError(row, "input_mode is 'file'; only 'stdio' runs here: filter such rows out.")
+        tests = tests_of(problem["official_tests"], row) + tests_of(problem.get("generated_tests"), row)
+        language = language_name(problem.get("language") or default_language)
+        if not tests or not _runs(runner, language, row):
             return None
-        language = problem.get("language") or default_language
-        source = extract_code(text_of(completions[row]), language)
+        source = extract_code(texts[row], language)
         if not source:
             return NO_PROGRAM
         limits = Limits(float(problem.get("time_limit") or 5.0), int(problem.get("memory_limit") or 512))
@@ -120,10 +127,11 @@ def ioi_code_reward(
     `time_limit`, `memory_limit`, `score_precision`): the lowest score of its tests, 0.0 to 1.0; None without tests."""
     if columns.get("id") is None:
         raise UserError("ioi_code: the dataset has no column 'id'.")
+    texts = texts_of(completions)
 
     def one(row: int) -> float | None:
         problem = _row(columns, row)
-        source = with_includes(extract_code(text_of(completions[row]), "cpp"), str(problem["id"]))
+        source = with_includes(extract_code(texts[row], "cpp"), str(problem["id"]))
         return score_subtask(problem, source, provider=provider, batch_size=test_batch_size)
 
     return _in_parallel(one, range(len(completions)), num_parallel)
@@ -145,6 +153,34 @@ def get_code_format_reward(language: str = "python") -> Callable[..., list[float
         ]
 
     return code_format_reward
+
+
+def _info(row: int, value: Any) -> dict[str, Any]:
+    shape = 'it must be {"language": "python", "test_cases": [{"input": ..., "output": ...}]} or its JSON.'
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise RowError(row, f"verification_info is {value[:80]!r}, not JSON ({error}): {shape}") from None
+    elif isinstance(value, str):
+        value = None
+    if value is not None and not isinstance(value, dict):
+        raise RowError(row, f"verification_info is {value!r:.80}: {shape}")
+    return value or {}
+
+
+def _runs(runner: Provider, language: str, row: int) -> bool:
+    """Said aloud if not: that row gets no reward, rather than a wrong one."""
+    known = runner.languages is None or language in runner.languages
+    if not known:
+        logger.warning(
+            "code rewards: row %d wants language %r and gets no reward: this provider runs %s; "
+            "set code_provider: piston for others.",
+            row,
+            language,
+            ", ".join(sorted(runner.languages or ())),
+        )
+    return known
 
 
 def _row(columns: dict[str, Any], row: int) -> dict[str, Any]:
