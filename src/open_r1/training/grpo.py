@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
@@ -21,7 +22,7 @@ from open_r1.training.batches import StepSampler
 from open_r1.training.grpo_batches import check_batch, step_batches
 from open_r1.training.health import Health
 from open_r1.training.logprobs import TokenLogprobs
-from open_r1.training.losses import PolicyLossConfig, importance_weights, policy_loss
+from open_r1.training.losses import PolicyLoss, PolicyLossConfig, importance_weights, policy_loss
 from open_r1.training.packing import Pack, TokenSequence
 from open_r1.training.policy_weights import named_weights
 from open_r1.training.rollouts import (
@@ -47,6 +48,15 @@ class GRPOTrainer(PackedTrainer):
     """
 
     fields = ("weight", "advantage")
+    token_means = (
+        "entropy",
+        "kl",
+        "clip_ratio/low",
+        "clip_ratio/high",
+        "sampling/capped_ratio",
+        "sampling/logprob_difference",
+    )
+    sums = ("learned", *token_means)
 
     def __init__(
         self,
@@ -241,37 +251,36 @@ class GRPOTrainer(PackedTrainer):
             ref_logprobs=fields.get("ref_logprobs"),
             **where,
         )
-        real = fields["weight"] > 0
-        self.note_total("learned", real.sum())
-        self.note_total("entropy", out.entropies[real].sum())
-        self.note_total("clip_ratio/low", loss.clipped_low[real].sum())
-        self.note_total("clip_ratio/high", loss.clipped_high[real].sum())
-        if loss.kl is not None:
-            self.note_total("kl", loss.kl[real].sum())
-        if corrections is not None:
-            gap = (old - fields["sampler_logprobs"])[real]
-            self.note_total("sampling/logprob_difference", gap.abs().sum())
-            self.note_total("sampling/capped_ratio", (gap.exp() > self.grpo.vllm_importance_sampling_clip_max).sum())
+        self._add_figures(pack, out, loss, old, corrections)
         return (loss.per_token * fields["weight"]).sum()
 
-    token_means = (
-        "entropy",
-        "kl",
-        "clip_ratio/low",
-        "clip_ratio/high",
-        "sampling/capped_ratio",
-        "sampling/logprob_difference",
-    )
+    @torch.no_grad()
+    def _add_figures(
+        self, pack: Pack, out: TokenLogprobs, loss: PolicyLoss, old: Tensor, corrections: Tensor | None
+    ) -> None:
+        """Sums over the learned tokens of a pack, all on the device."""
+        learned = (pack.fields["weight"] > 0).float()
+        figures: dict[str, Tensor | None] = {
+            "entropy": out.entropies,
+            "clip_ratio/low": loss.clipped_low,
+            "clip_ratio/high": loss.clipped_high,
+            "kl": loss.kl,
+        }
+        if corrections is not None:
+            gap = old - pack.fields["sampler_logprobs"]
+            figures["sampling/logprob_difference"] = gap.abs()
+            figures["sampling/capped_ratio"] = gap.exp() > self.grpo.vllm_importance_sampling_clip_max
+        self.add("learned", learned.sum())
+        for name, value in figures.items():
+            if value is not None:
+                self.add(name, (value * learned).sum())
 
-    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+    def note_sums(self, sums: dict[str, float]) -> None:
         """As in `PackedTrainer`; figures per learned token are noted where there was a token to learn from."""
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        learned = self.global_sum(float(self._totals.pop("learned")))
+        super().note_sums(sums)
         for name in self.token_means:
-            total = self.global_sum(float(self._totals.pop(name, 0.0)))
-            if learned and (name != "kl" or self.grpo.beta):
-                self.note(name, total / learned)
-        return loss
+            if sums["learned"] and (name != "kl" or self.grpo.beta):
+                self.note(name, sums[name] / sums["learned"])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As in `PackedTrainer`, and says in words when the run is going nowhere (`health.py`)."""

@@ -40,6 +40,7 @@ class SFTTrainer(PackedTrainer):
     """Loss of a step: mean of -log p over all learned tokens of the step, on all ranks."""
 
     fields = ("weight",)
+    sums = ("entropy",)
 
     def step_sequences(self, rows: list[list[Mapping[str, Any]]]) -> list[TokenSequence]:
         """Every document of this rank's rows, each learned token weighted by one over their number."""
@@ -50,14 +51,13 @@ class SFTTrainer(PackedTrainer):
 
     def pack_loss(self, pack: Pack, out: TokenLogprobs) -> Tensor:
         """Sum of weighted -log p."""
-        self.note_total("entropy", (out.entropies * pack.fields["weight"]).sum())
+        self.add("entropy", (out.entropies * pack.fields["weight"]).sum())
         return -(out.logprobs * pack.fields["weight"]).sum()
 
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+    def note_sums(self, sums: dict[str, float]) -> None:
         """As in `PackedTrainer`, and notes the mean entropy of the predictions."""
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        self.note("entropy", self.global_sum(float(self._totals.pop("entropy"))))
-        return loss
+        super().note_sums(sums)
+        self.note("entropy", sums["entropy"])
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict:
         """Mean -log p over the learned tokens of the evaluation rows: `eval_loss`."""

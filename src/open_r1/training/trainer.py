@@ -54,9 +54,10 @@ class PackedTrainer(Trainer):
         self.user_args = args
         self.output_dir = Path(args.output_dir or ".")
         self._saving = False
-        self._totals: dict[str, Any] = defaultdict(float)
+        self._sums: dict[str, float | Tensor] = {}
         self._step_metrics: dict[str, list[float]] = defaultdict(list)
         self._tokens_seen = 0
+        self._tokens_logged = 0.0
         self._tokens_trained = 0
         super().__init__(
             model=model,
@@ -112,6 +113,8 @@ class PackedTrainer(Trainer):
 
     fields: tuple[str, ...] = ()
     """Names of the per-token fields that `pack_loss` reads."""
+    sums: tuple[str, ...] = ()
+    """Names that `pack_loss` gives to `add`; a rank whose packs have nothing to add counts as 0."""
     temperature: float = 1.0
     share_prompts: bool = True
     """Whether a group's prompt goes through the model once for all its completions; changes no result."""
@@ -135,14 +138,19 @@ class PackedTrainer(Trainer):
                 loss = self.pack_loss(pack, out) * self.world_size
                 self.accelerator.backward(loss)
             total += loss.detach()
-        if total.is_cuda:
-            torch.cuda.synchronize()
-        tokens = self.global_sum(self.step_tokens(sequences))
         self._tokens_trained = sum(pack.num_tokens for pack in packs)
-        self._tokens_seen += int(tokens)
+        self.add("tokens", self.step_tokens(sequences))
+        self.add("tokens_computed", self._tokens_trained)
+        sums = self._step_sums()
         self.note("time/training", time.perf_counter() - began)
-        self.note_total("tokens", tokens)
+        self.note_sums(sums)
         return total
+
+    def note_sums(self, sums: dict[str, float]) -> None:
+        """Notes the figures of the step from `sums`, over all packs and ranks, of what was given to `add`."""
+        self._tokens_seen += int(sums["tokens"])
+        self._tokens_logged += sums["tokens"]
+        self.note("tokens_computed", sums["tokens_computed"])
 
     def make_packs(self, sequences: Sequence[TokenSequence]) -> list[Pack]:
         """Packs on this rank's device, as many as the rank that has most, and at least one."""
@@ -194,9 +202,19 @@ class PackedTrainer(Trainer):
         """A figure of this step, the same on all ranks or of this rank; the log shows its mean over steps."""
         self._step_metrics[name].append(value)
 
-    def note_total(self, name: str, value: float | Tensor) -> None:
-        """Adds to a sum that is read at the end of the step or of the log interval."""
-        self._totals[name] += value
+    def add(self, name: str, value: float | Tensor) -> None:
+        """Adds to a sum over the packs and ranks of the step. Tensors stay on the device until the step ends."""
+        self._sums[name] = self._sums.get(name, 0.0) + value
+
+    def _step_sums(self) -> dict[str, float]:
+        """All sums of the step, over ranks, in one reduction and one transfer, which wait for the device."""
+        names = ("tokens", "tokens_computed", *self.sums)
+        device = self.args.device
+        values = torch.stack([torch.as_tensor(self._sums.get(n, 0.0), device=device).double() for n in names])
+        if self.world_size > 1:
+            values = self.accelerator.reduce(values, "sum")
+        self._sums.clear()
+        return dict(zip(names, values.tolist(), strict=True))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the figures noted since the last log to Trainer's own, and writes the run's metrics line."""
@@ -205,9 +223,9 @@ class PackedTrainer(Trainer):
             logs |= {name: sum(values) / len(values) for name, values in self._step_metrics.items()}
             seconds = sum(sum(v) for n, v in self._step_metrics.items() if n.startswith("time/"))
             logs["num_tokens"] = self._tokens_seen
-            logs["tokens_per_second"] = self._totals["tokens"] / max(seconds, 1e-9)
+            logs["tokens_per_second"] = self._tokens_logged / max(seconds, 1e-9)
             self._step_metrics.clear()
-            self._totals.clear()
+            self._tokens_logged = 0.0
         super().log(logs, start_time)
         if self.recorder is not None and (training or any(name.startswith("eval_") for name in logs)):
             epoch = {} if self.state.epoch is None else {"epoch": self.state.epoch}
