@@ -67,14 +67,14 @@ def draw_lengths(count: int, median: float, mean: float, cap: int, seed: int = 0
 
 @dataclass
 class Result:
-    """One measured case. Seconds are a step's; `tokens` are those of prompts and completions (or documents), counted
-    once each, `computed` those that went through the model."""
+    """One measured case: for each measured step its seconds, its real `tokens` (every document, or prompt with
+    completion, in full) and those of them that were `computed`."""
 
     case: str
     settings: dict[str, Any]
     parameters: int = 0
-    tokens: int = 0
-    computed: int = 0
+    tokens: list[int] = field(default_factory=list)
+    computed: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     peak_gib: float | None = None
     error: str | None = None
@@ -83,8 +83,8 @@ class Result:
         """Median tokens/s and its range over the steps, and TFLOP/s by 6 N a computed token."""
         if not self.seconds:
             return {}
-        rates = sorted(self.tokens / s for s in self.seconds)
-        flops = 6 * self.parameters * self.computed / statistics.median(self.seconds)
+        rates = sorted(n / s for n, s in zip(self.tokens, self.seconds, strict=True))
+        flops = 6 * self.parameters * sum(self.computed) / sum(self.seconds)
         return {
             "tokens_per_second": round(statistics.median(rates)),
             "range": [round(rates[0]), round(rates[-1])],
@@ -94,23 +94,35 @@ class Result:
 
 
 class StepTimer(TrainerCallback):
-    """Times steps of a `transformers.Trainer` from `start()` to the end of the optimizer step, after `warmup` steps,
-    and ends the run after `steps` of them or at `deadline` (`time.monotonic`)."""
+    """Times steps of a `transformers.Trainer` from `start()`, or else from their beginning, to the end of the
+    optimizer step, after `warmup` steps; ends the run after `steps` of them or at `deadline` (`time.monotonic`).
 
-    def __init__(self, steps: int, warmup: int, deadline: float, profile_to: Path | None = None) -> None:
+    `tokens` and `computed` are set by whoever knows them before a step ends.
+    """
+
+    def __init__(
+        self, result: Result, steps: int, warmup: int, deadline: float, profile_to: Path | None = None
+    ) -> None:
+        self.result = result
         self.steps, self.warmup, self.deadline, self.profile_to = steps, warmup, deadline, profile_to
-        self.seconds: list[float] = []
+        self.tokens = 0
+        self.computed = 0
         self.seen = 0
         self.began = 0.0
         self.profiler: Any = None
 
     def start(self) -> None:
         """Called when the data of a step are there, before its first forward pass."""
-        if self.profile_to is not None and self.seen == self.warmup + self.steps:
+        if self.profile_to is not None and self.profiler is None and self.seen == self.warmup + self.steps:
             self.profiler = torch.profiler.profile()
             self.profiler.__enter__()
         synchronize()
         self.began = time.perf_counter()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Starts the clock, and the count of tokens."""
+        self.tokens = self.computed = 0
+        self.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stops the clock."""
@@ -121,9 +133,13 @@ class StepTimer(TrainerCallback):
             self.profiler.__exit__(None, None, None)
             self._write_profile()
         elif self.seen > self.warmup:
-            self.seconds.append(seconds)
+            self.result.seconds.append(seconds)
+            self.result.tokens.append(self.tokens)
+            self.result.computed.append(self.computed)
         wanted = self.warmup + self.steps + (self.profile_to is not None)
-        control.should_training_stop = self.seen >= wanted or (time.monotonic() > self.deadline and bool(self.seconds))
+        control.should_training_stop = self.seen >= wanted or (
+            time.monotonic() > self.deadline and bool(self.result.seconds)
+        )
 
     def _write_profile(self) -> None:
         assert self.profile_to is not None

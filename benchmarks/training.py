@@ -171,7 +171,6 @@ def run_ours(
         trainer.timer = timer
         trainer.share_prompts = share
         trainer.train()
-        result.computed = trainer._tokens_trained
 
 
 def replayed_reward(completions: Sequence[Any], **columns: Any) -> list[float]:
@@ -183,6 +182,11 @@ class Ours(GRPOTrainer):
     """Starts the clock when a step's rollouts are there."""
 
     timer: StepTimer
+
+    def note_sums(self, sums: dict[str, float]) -> None:
+        """As it is, and tells the timer."""
+        super().note_sums(sums)
+        self.timer.tokens, self.timer.computed = int(sums["tokens"]), int(sums["tokens_computed"])
 
     def step_sequences(self, rows: Any) -> Any:
         """As it is, then starts the clock."""
@@ -202,6 +206,7 @@ def run_trl(
     class Theirs(TRLTrainer):
         def _generate_and_score_completions(self, inputs: Any) -> Any:
             scored = super()._generate_and_score_completions(inputs)
+            timer.tokens = timer.computed = batch.tokens
             timer.start()
             return scored
 
@@ -244,7 +249,6 @@ def run_trl(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    result.computed = batch.tokens
 
 
 def cases(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], Any]]:
@@ -330,12 +334,11 @@ def main(argv: list[str] | None = None) -> list[Result]:
         if time.monotonic() > deadline:
             print(f"{name}: left out, the time budget is spent")
             continue
-        timer = StepTimer(args.steps, args.warmup, deadline, args.profile)
-        result = Result(name, settings | {k: str(v) for k, v in vars(args).items()}, tokens=batch.tokens)
+        result = Result(name, {k: str(v) for k, v in vars(args).items()} | settings)
+        timer = StepTimer(result, args.steps, args.warmup, deadline, args.profile)
 
         def case(result: Result, run: Any = run, settings: Any = settings, timer: StepTimer = timer) -> None:
             run(args, batch, timer, result, **settings)
-            result.seconds = timer.seconds
 
         results.append(measured(result, case))
         report(result, args.results)
