@@ -6,7 +6,8 @@
 Documents are the rows of --data (their `messages`, else `text`), tokenized, or random tokens of log-normal length;
 every trainer gets the same ones, packed best-fit into rows of --max_length tokens, --rows of them a step. The model
 has random weights. TRL (1.16.0) is measured if it is installed; with sdpa a mask keeps its packed documents apart,
-with a flash attention package (--trl_attention) their positions do. Results are printed, and appended to --results, as they come.
+with a flash attention package (--trl_attention) their positions do. Results are printed, and appended to --results,
+as they come.
 """
 
 import argparse
