@@ -91,6 +91,9 @@ class TrainConfig(TrainingArguments):
     """`bfloat16` computes in bfloat16 and keeps float32 master weights, the same as `bf16: true`."""
     max_tokens_per_microbatch: int = 16384
     """Tokens in one forward and backward pass. Bounds memory; never changes the result."""
+    hang_timeout: float = 3600
+    """Seconds without any progress (no group of completions, no micro-batch) after which the run ends, with the name
+    of the phase that hangs and the stacks of all threads; 0 waits forever."""
     chat_template: str | None = None
     """Jinja template, or a file that holds one. Default: the tokenizer's own, else ChatML."""
     wandb_entity: str | None = None

@@ -18,6 +18,7 @@ AT_LEAST: dict[str, float] = {
     "steps_per_generation": 1,
     "max_completion_length": 1,
     "max_tokens_per_decode": 1,
+    "hang_timeout": 0,
     "epsilon": 0,
     "epsilon_high": 0,
     "beta": 0,

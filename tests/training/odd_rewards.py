@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 
@@ -30,3 +31,9 @@ def deadly(completions, **columns):
 def broken(completions, **columns):
     """A reward with a bug."""
     return [1 / 0 for _ in completions]
+
+
+def sleeping(completions, **columns):
+    """A reward that never comes back."""
+    while True:
+        time.sleep(60)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from open_r1.configs import GRPOConfig
-from open_r1.engine.protocol import Engine, Sampling
+from open_r1.engine.protocol import Completion, Engine, Sampling
 from open_r1.errors import UserError
 from open_r1.rewards import RewardError
 from open_r1.training.batches import StepSampler
@@ -152,13 +152,21 @@ class GRPOTrainer(PackedTrainer):
         seeds = [sampling_seed(self.args.seed, round_number, i) for i in mine]
 
         began = time.perf_counter()
+        self.watchdog.beat("weight update")
         self._wake_engine()
         updated = time.perf_counter()
-        grading = start_grading if "accuracy" in self.reward_names else None
-        completions = sample_groups(self.engine, prompts, self.sampling, seeds, on_group=grading)
+        self.watchdog.beat("generation")
+
+        def on_group(row: Mapping[str, Any], group: list[Completion]) -> None:
+            self.watchdog.beat("generation")
+            if "accuracy" in self.reward_names:
+                start_grading(row, group)
+
+        completions = sample_groups(self.engine, prompts, self.sampling, seeds, on_group)
         self.engine.sleep()
         generated = time.perf_counter()
         step = self.state.global_step + 1
+        self.watchdog.beat("scoring")
         try:
             rewards = score_groups(prompts, completions, self.reward_funcs, self.reward_names, step)
         except RewardError:
@@ -302,8 +310,10 @@ class GRPOTrainer(PackedTrainer):
         n = self.grpo.num_generations_eval or self.grpo.num_generations
         sampling = Sampling(**{**self.sampling.__dict__, "n": n})
         seeds = [sampling_seed(self.args.seed, 2**32 - 1, i) for i in mine]
+        self.watchdog.beat("evaluation")
         self._wake_engine()
-        completions = sample_groups(self.engine, prompts, sampling, seeds)
+        on_group = lambda row, group: self.watchdog.beat("evaluation")  # noqa: E731
+        completions = sample_groups(self.engine, prompts, sampling, seeds, on_group)
         self.engine.sleep()
         rewards = score_groups(prompts, completions, self.reward_funcs, self.reward_names, self.state.global_step)
         rollouts = make_rollouts(

@@ -63,7 +63,7 @@ class SFTTrainer(PackedTrainer):
         """Mean -log p over the learned tokens of the evaluation rows: `eval_loss`."""
         rows: Any = eval_dataset if eval_dataset is not None else self.eval_dataset
         mine = [row for i in range(self.rank, len(rows), self.world_size) for row in rows[i]]
-        logprobs = self.sequence_logprobs(self.model_wrapped, [_sequence(d, 1.0) for d in mine])
+        logprobs = self.sequence_logprobs(self.model_wrapped, [_sequence(d, 1.0) for d in mine], "evaluation")
         total = self.global_sum(sum(x.sum().item() for x in logprobs))
         count = self.global_sum(sum(len(x) for x in logprobs))
         metrics = {f"{metric_key_prefix}_loss": -total / max(count, 1)}

@@ -30,6 +30,7 @@ from open_r1.report.recorder import RunRecorder
 from open_r1.training.batches import StepLoader, StepSampler
 from open_r1.training.logprobs import TokenLogprobs
 from open_r1.training.packing import Pack, TokenSequence, build_pack, empty_pack, plan_packs
+from open_r1.training.watchdog import Watchdog
 
 STAGING = ".staging"
 
@@ -51,6 +52,7 @@ class PackedTrainer(Trainer):
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         self.recorder = recorder
+        self.watchdog = Watchdog(args.hang_timeout)
         self.user_args = args
         self.output_dir = Path(args.output_dir or ".")
         self._saving = False
@@ -126,6 +128,7 @@ class PackedTrainer(Trainer):
         """
         sequences = self.step_sequences(inputs)
         began = time.perf_counter()
+        self.watchdog.beat("training")
         model.train()
         packs = self.make_packs(sequences)
         total = torch.zeros((), device=self.args.device)
@@ -138,6 +141,7 @@ class PackedTrainer(Trainer):
                 loss = self.pack_loss(pack, out) * self.world_size
                 self.accelerator.backward(loss)
             total += loss.detach()
+            self.watchdog.beat("training")
         self._tokens_trained = sum(pack.num_tokens for pack in packs)
         self.add("tokens", self.step_tokens(sequences))
         self.add("tokens_computed", self._tokens_trained)
@@ -163,8 +167,12 @@ class PackedTrainer(Trainer):
         return build_pack([sequences[i] for i in members], self.args.device, self.share_prompts)
 
     @torch.no_grad()
-    def sequence_logprobs(self, model: nn.Module, sequences: Sequence[TokenSequence]) -> list[Tensor]:
-        """Logprobs of the learned tokens of each sequence, on the CPU, without gradients."""
+    def sequence_logprobs(
+        self, model: nn.Module, sequences: Sequence[TokenSequence], phase: str = "training"
+    ) -> list[Tensor]:
+        """Logprobs of the learned tokens of each sequence, on the CPU, without gradients. `phase` is for the
+        watchdog."""
+        self.watchdog.beat(phase)
         was_training = model.training
         model.eval()
         plan = plan_packs(sequences, self.user_args.max_tokens_per_microbatch, self.share_prompts)
@@ -177,6 +185,7 @@ class PackedTrainer(Trainer):
             counts = [int(sequences[i].learn.sum()) for i in members]
             for i, part in zip(members, logprobs.split(counts), strict=True):
                 results[i] = part
+            self.watchdog.beat(phase)
         model.train(was_training)
         return results
 
@@ -258,7 +267,10 @@ class PackedTrainer(Trainer):
                 return self._finished(str(folder), state)
             mine, first = (folder / f"open_r1-rank{rank}.pt" for rank in (self.rank, 0))
             self.load_checkpoint_state(torch.load(mine if mine.exists() else first, weights_only=True))
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        finally:
+            self.watchdog.stop()
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
@@ -278,6 +290,7 @@ class PackedTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Writes into a staging folder and renames it, so that a checkpoint is whole or not there."""
+        self.watchdog.beat("checkpoint")
         name = f"checkpoint-{self.state.global_step}"
         staged, final = self.output_dir / STAGING / name, self.output_dir / name
         self._saving = True
