@@ -242,6 +242,8 @@ class VLLMEngine:
         return Job(first_key, prompt, request.sampling.n, arguments)
 
     def _texts(self, finished: list[Finished]) -> list[str]:
+        if not finished:
+            return []  # batch_decode makes one empty text of nothing
         kept = [item.token_ids[:-1] if item.finish_reason == "stop" else item.token_ids for item in finished]
         return self.tokenizer.batch_decode([ids.tolist() for ids in kept], skip_special_tokens=True)
 
