@@ -182,6 +182,14 @@ class GRPOConfig(TrainConfig):
     """Divide advantages by the standard deviation of the group, of the whole batch, or not at all."""
     reward_weights: list[float] | None = None
     """Weight of each reward. Default: 1 each."""
+    filter_groups: bool = False
+    """Dynamic sampling (DAPO): replace groups whose rewards are all equal by groups of other prompts."""
+    max_num_gen_batches: int = 10
+    """filter_groups: how often a round generates at most, the first time included."""
+    max_staleness: int = 0
+    """Rounds of rollouts that are written while earlier ones train, so how many rounds old a rollout may be; needs an
+    engine on GPUs of its own (`vllm_mode: server`). 0: strictly on-policy. What is stale is corrected by
+    `vllm_importance_sampling_correction`."""
     mask_truncated_completions: bool = False
     """Leave completions that hit `max_completion_length` out of the loss (not out of their group's baseline)."""
     use_vllm: bool = False
@@ -232,6 +240,15 @@ class GRPOConfig(TrainConfig):
                     f"{name} is {getattr(self, name)}: GRPO needs {neutral}, because the trainer cannot compute "
                     "the probability of a token under a truncated distribution. Use temperature instead."
                 )
+        if self.max_staleness and self.filter_groups:
+            raise UserError(
+                "filter_groups is true, which needs max_staleness 0: rounds written ahead are not refilled."
+            )
+        if self.max_staleness and not self.vllm_importance_sampling_correction:
+            raise UserError(
+                f"max_staleness is {self.max_staleness} and vllm_importance_sampling_correction false: rollouts of "
+                "older weights need the correction."
+            )
         if self.steps_per_generation is None:
             self.steps_per_generation = self.gradient_accumulation_steps
         if self.steps_per_generation % self.gradient_accumulation_steps:

@@ -19,6 +19,8 @@ AT_LEAST: dict[str, float] = {
     "max_completion_length": 1,
     "max_tokens_per_decode": 1,
     "hang_timeout": 0,
+    "max_staleness": 0,
+    "max_num_gen_batches": 1,
     "epsilon": 0,
     "epsilon_high": 0,
     "beta": 0,

@@ -37,3 +37,17 @@ def sleeping(completions, **columns):
     """A reward that never comes back."""
     while True:
         time.sleep(60)
+
+
+def all_equal(completions, **columns):
+    """No completion is better than another."""
+    return [1.0 for _ in completions]
+
+
+CALLS = []
+
+
+def broken_at_step_3(completions, **columns):
+    """As `vowels`, but with a bug that shows the third time."""
+    CALLS.append(1)
+    return vowels(completions) if len(CALLS) < 3 else [1 / 0]

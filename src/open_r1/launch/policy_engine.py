@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from open_r1.configs import GRPOConfig, ModelConfig
 from open_r1.engine.protocol import Engine
 from open_r1.engine.transformers_engine import TransformersEngine
+from open_r1.errors import UserError
 from open_r1.training.model import weights_name
 
 MOST_SEQUENCES = 1024
@@ -23,6 +24,11 @@ def open_policy_engine(
     datasets: list[Dataset | None],
 ) -> Engine:
     """vLLM with `use_vllm`, else the policy itself. `datasets` tell the longest prompt."""
+    if args.max_staleness and not (args.use_vllm and args.vllm_mode == "server"):
+        raise UserError(
+            f"max_staleness is {args.max_staleness}, which needs an engine that writes while the policy trains: give "
+            "use_vllm true and vllm_mode server, or max_staleness 0."
+        )
     if not args.use_vllm:
         return TransformersEngine(model, tokenizer, max_tokens_per_batch=args.max_tokens_per_decode)
     longest = max(len(ids) for dataset in datasets if dataset is not None for ids in dataset["prompt_ids"])

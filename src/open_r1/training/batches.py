@@ -45,16 +45,22 @@ class StepSampler(Sampler[list[int]]):
         whole, rest = divmod(self.num_rows, self.batch_size)
         return (whole + (rest > 0 and not self.drop_last)) * self.repeat
 
+    def rows_of_batch(self, batch: int) -> list[int]:
+        """This rank's rows of a batch of the epoch."""
+        return self._order()[batch * self.batch_size : (batch + 1) * self.batch_size][self.rank :: self.world_size]
+
     def __iter__(self) -> Iterator[list[int]]:
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-            order = torch.randperm(self.num_rows, generator=generator).tolist()
-        else:
-            order = list(range(self.num_rows))
+        order = self._order()
         for batch in range(len(self) // self.repeat):
             rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             for _ in range(self.repeat):
                 yield rows[self.rank :: self.world_size]
+
+    def _order(self) -> list[int]:
+        if not self.shuffle:
+            return list(range(self.num_rows))
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return torch.randperm(self.num_rows, generator=generator).tolist()
 
 
 class StepLoader(DataLoader):

@@ -1,12 +1,6 @@
-"""Group relative policy optimization: sample groups, score them, learn from the differences.
-
-One round of rollouts feeds `max_steps_per_rollout` optimizer steps: `steps_per_generation` cut into distinct
-batches, all of them passed over `num_iterations` times.
-"""
+"""Group relative policy optimization: sample groups, score them (`rollout_trainer.py`), learn from the differences."""
 
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,36 +9,19 @@ from transformers import PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from open_r1.configs import GRPOConfig
-from open_r1.engine.protocol import Completion, Engine, Sampling
 from open_r1.errors import UserError
-from open_r1.rewards import RewardError
-from open_r1.training.batches import StepSampler
-from open_r1.training.grpo_batches import check_batch, step_batches
 from open_r1.training.health import Health
 from open_r1.training.logprobs import TokenLogprobs
 from open_r1.training.losses import PolicyLoss, PolicyLossConfig, importance_weights, policy_loss
 from open_r1.training.packing import Pack, TokenSequence
-from open_r1.training.policy_weights import named_weights
-from open_r1.training.rollouts import (
-    make_rollouts,
-    rollout_metrics,
-    rollout_rows,
-    sample_groups,
-    sampling_seed,
-    score_groups,
-    start_grading,
-    unscored_rows,
-)
-from open_r1.training.trainer import PackedTrainer
+from open_r1.training.rollout_trainer import RolloutTrainer
 
 logger = logging.getLogger(__name__)
 
 
-class GRPOTrainer(PackedTrainer):
-    """`train_dataset` rows have `prompt`, `prompt_ids`, `prompt_text` and whatever columns the rewards read.
-
-    `reference` is the frozen initial model when `beta` is not 0 (None with LoRA: adapters are switched off
-    instead). `stop_token_ids` end a completion.
+class GRPOTrainer(RolloutTrainer):
+    """Learns from what `RolloutTrainer` collects, whose arguments it takes. `reference` is the frozen initial model
+    when `beta` is not 0 (None with LoRA: adapters are switched off instead).
     """
 
     fields = ("weight", "advantage")
@@ -63,10 +40,6 @@ class GRPOTrainer(PackedTrainer):
         model: PreTrainedModel,
         args: GRPOConfig,
         *,
-        engine: Engine,
-        reward_funcs: Sequence[Callable],
-        reward_names: Sequence[str],
-        stop_token_ids: Sequence[int],
         reference: PreTrainedModel | None = None,
         **kwargs: Any,
     ) -> None:
@@ -77,22 +50,10 @@ class GRPOTrainer(PackedTrainer):
                 "split: launch with recipes/accelerate_configs/ddp.yaml."
             )
         disable_dropout(model)
-        self.grpo = args
-        self.engine = engine
-        self.reward_funcs = list(reward_funcs)
-        self.reward_names = list(reward_names)
-        self.reward_weights = args.reward_weights or [1.0] * len(reward_names)
-        self.temperature = args.temperature
         self.reference = reference
         if reference is not None:
             self._move_model_to_device(reference, self.args.device)
             reference.eval()
-        self.sampling = Sampling(
-            n=args.num_generations,
-            temperature=args.temperature,
-            max_tokens=args.max_completion_length,
-            stop_token_ids=tuple(stop_token_ids),
-        )
         self.loss_config = PolicyLossConfig(
             epsilon=args.epsilon,
             epsilon_high=args.epsilon if args.epsilon_high is None else args.epsilon_high,
@@ -102,105 +63,13 @@ class GRPOTrainer(PackedTrainer):
             bias_correction_kl=args.use_bias_correction_kl,
         )
         self.health = Health()
-        self._samples: list[str] = []
-        self.batches: list[list[TokenSequence]] = []
-        """This rank's sequences of each distinct optimizer step of the current round, without those of groups that
-        carry no signal."""
-        self.batch_tokens: list[int] = []
-        """Prompt and completion tokens of each of these steps, groups without signal included."""
-        check_batch(args, len(self.train_dataset), len(reward_names), self.world_size)  # type: ignore[arg-type]
-
-    @property
-    def prompts_per_step(self) -> int:
-        """Prompts (groups) per optimizer step, over all ranks."""
-        return self.args.per_device_train_batch_size * self.world_size // self.grpo.num_generations
-
-    @property
-    def steps_per_round(self) -> int:
-        """Distinct optimizer steps that one round of rollouts is cut into."""
-        return self.grpo.max_steps_per_rollout // self.grpo.num_iterations
-
-    def step_sampler(self) -> StepSampler:
-        """Prompts of a whole round, all of them on every rank, given again at each of its steps."""
-        return StepSampler(
-            len(self.train_dataset),  # type: ignore[arg-type]
-            self.prompts_per_step * self.steps_per_round,
-            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
-            shuffle=self.grpo.shuffle_dataset,
-            drop_last=True,
-            repeat=self.grpo.max_steps_per_rollout,
-        )
 
     # Rollouts
 
-    def step_sequences(self, rows: list[Mapping[str, Any]]) -> list[TokenSequence]:
-        """Begins a new round if the last one is used up; returns this rank's share of this step's batch."""
-        position = self.state.global_step % self.grpo.max_steps_per_rollout
-        if position == 0:
-            self.batches = self._collect(rows)
-        return self.batches[position % self.steps_per_round]
-
-    def step_tokens(self, sequences: list[TokenSequence]) -> int:
-        """All tokens that were sampled for the step."""
-        return self.batch_tokens[self.state.global_step % self.grpo.max_steps_per_rollout % self.steps_per_round]
-
-    def _collect(self, rows: list[Mapping[str, Any]]) -> list[list[TokenSequence]]:
-        round_number = self.state.global_step // self.grpo.max_steps_per_rollout
-        per_step = self.prompts_per_step
-        mine = [i for i in range(len(rows)) if i % per_step % self.world_size == self.rank]
-        prompts = [rows[i] for i in mine]
-        seeds = [sampling_seed(self.args.seed, round_number, i) for i in mine]
-
-        began = time.perf_counter()
-        self.watchdog.beat("weight update")
-        self._wake_engine()
-        updated = time.perf_counter()
-        self.watchdog.beat("generation")
-
-        def on_group(row: Mapping[str, Any], group: list[Completion]) -> None:
-            self.watchdog.beat("generation")
-            if "accuracy" in self.reward_names:
-                start_grading(row, group)
-
-        completions = sample_groups(self.engine, prompts, self.sampling, seeds, on_group)
-        self.engine.sleep()
-        generated = time.perf_counter()
-        step = self.state.global_step + 1
-        self.watchdog.beat("scoring")
-        try:
-            rewards = score_groups(prompts, completions, self.reward_funcs, self.reward_names, step)
-        except RewardError:
-            self._record(step, unscored_rows(prompts, completions))
-            raise
-        self.note("time/weight_update", updated - began)
-        self.note("time/generation", generated - updated)
-        self.note("time/scoring", time.perf_counter() - generated)
-
-        rollouts = make_rollouts(
-            prompts,
-            completions,
-            rewards,
-            weights=self.reward_weights,
-            num_generations=self.grpo.num_generations,
-            scale_rewards=self.grpo.scale_rewards,
-            mask_truncated=self.grpo.mask_truncated_completions,
-            batch_std=self._global_std,
-        )
-        for name, value in rollout_metrics(rollouts, self.reward_names, self.global_sum).items():
-            self.note(name, value)
-        self._samples = [completion.text for _, completion in rollouts.flat()[:3]]
-        self._record(step, rollout_rows(rollouts, self.reward_names))
-        step_of_prompt = [i // per_step for i in mine]
-        batches, self.batch_tokens = step_batches(
-            rollouts, step_of_prompt, self.steps_per_round, self.grpo, self.global_sum
-        )
+    def _collect(self, number: int) -> list[list[TokenSequence]]:
+        batches = super()._collect(number)
         self._add_logprobs([s for batch in batches for s in batch])
         return batches
-
-    def _wake_engine(self) -> None:
-        model = self.accelerator.unwrap_model(self.model)
-        self.engine.update_weights(named_weights(model), self.state.global_step)
-        self.engine.wake()
 
     def _add_logprobs(self, sequences: list[TokenSequence]) -> None:
         """Stored forwards: of the policy when rollouts feed more than one step, of the reference when `beta`."""
@@ -219,20 +88,6 @@ class GRPOTrainer(PackedTrainer):
         model: Any = self.model
         with model.disable_adapter():
             return self.sequence_logprobs(self.model_wrapped, sequences)
-
-    def _record(self, step: int, rows: list[dict[str, Any]]) -> None:
-        if self.world_size > 1:
-            from accelerate.utils import gather_object
-
-            rows = gather_object(rows)
-        if self.recorder is not None:
-            self.recorder.log_rollouts(step, rows)
-
-    def _global_std(self, total: Tensor) -> float:
-        known = total[~total.isnan()].double()
-        count = self.global_sum(float(len(known)))
-        mean = self.global_sum(known.sum().item()) / max(count, 1)
-        return (self.global_sum((known - mean).square().sum().item()) / max(count - 1, 1)) ** 0.5
 
     # Loss
 
@@ -299,58 +154,6 @@ class GRPOTrainer(PackedTrainer):
             if self.is_world_process_zero():
                 samples = "\n---\n".join(self._samples)
                 logger.warning("step %d: %s First completions:\n%s", self.state.global_step, problem, samples)
-
-    # Evaluation and checkpoints
-
-    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict:
-        """Mean rewards and lengths of `num_generations_eval` samples for every evaluation prompt."""
-        rows: Any = eval_dataset if eval_dataset is not None else self.eval_dataset
-        mine = range(self.rank, len(rows), self.world_size)
-        prompts = [rows[i] for i in mine]
-        n = self.grpo.num_generations_eval or self.grpo.num_generations
-        sampling = Sampling(**{**self.sampling.__dict__, "n": n})
-        seeds = [sampling_seed(self.args.seed, 2**32 - 1, i) for i in mine]
-        self.watchdog.beat("evaluation")
-        self._wake_engine()
-        on_group = lambda row, group: self.watchdog.beat("evaluation")  # noqa: E731
-        completions = sample_groups(self.engine, prompts, sampling, seeds, on_group)
-        self.engine.sleep()
-        rewards = score_groups(prompts, completions, self.reward_funcs, self.reward_names, self.state.global_step)
-        rollouts = make_rollouts(
-            prompts,
-            completions,
-            rewards,
-            weights=self.reward_weights,
-            num_generations=n,
-            scale_rewards="none",
-            mask_truncated=False,
-            batch_std=self._global_std,
-        )
-        figures = rollout_metrics(rollouts, self.reward_names, self.global_sum)
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
-    def checkpoint_state(self) -> dict[str, Any]:
-        """With rollouts that still feed coming steps."""
-        state = super().checkpoint_state()
-        if self.state.global_step % self.grpo.max_steps_per_rollout:
-            state["batches"] = [[s.__dict__ for s in batch] for batch in self.batches]
-            state["batch_tokens"] = self.batch_tokens
-        return state
-
-    def load_checkpoint_state(self, state: dict[str, Any]) -> None:
-        """Takes back tokens seen and rollouts."""
-        super().load_checkpoint_state(state)
-        if "batches" in state and state["world_size"] != self.world_size:
-            raise UserError(
-                f"this checkpoint stands inside a round of rollouts of {state['world_size']} processes, and now there "
-                f"are {self.world_size}: continue with {state['world_size']}, or from a checkpoint whose step is a "
-                f"multiple of {self.grpo.max_steps_per_rollout}."
-            )
-        self.batches = [[TokenSequence(**s) for s in batch] for batch in state.get("batches", [])]
-        self.batch_tokens = state.get("batch_tokens", [])
 
 
 def disable_dropout(model: nn.Module) -> None:

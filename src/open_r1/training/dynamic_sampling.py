@@ -1,0 +1,36 @@
+"""Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2): groups whose rewards are all equal are replaced by groups
+of other prompts, so that a step has more to learn from."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from open_r1.training.rounds import Round
+
+
+def spare_rows(num_rows: int, used: Sequence[int], seed: int, number: int) -> list[int]:
+    """All rows but `used`, in an order that depends on the run's seed and the round's number alone."""
+    order = np.random.default_rng([seed, number]).permutation(num_rows).tolist()
+    taken = set(used)
+    return [row for row in order if row not in taken]
+
+
+def replace_groups(written: Round, places: Sequence[int], fresh: Round) -> Round:
+    """Puts the groups of `fresh` at `places` of `written`, in place; returns the groups that were there."""
+    if not places:
+        return Round([], [], written.rewards[:0])
+    group = len(written.completions[0])
+    removed = Round(
+        [written.prompts[p] for p in places],
+        [written.completions[p] for p in places],
+        written.rewards.view(-1, group, written.rewards.shape[-1])[list(places)].flatten(0, 1),
+    )
+    rewards = written.rewards.view(-1, group, written.rewards.shape[-1]).clone()
+    rewards[torch.tensor(places)] = fresh.rewards.view(len(places), group, -1)
+    written.rewards = rewards.flatten(0, 1)
+    for place, prompt, completions in zip(places, fresh.prompts, fresh.completions, strict=True):
+        written.prompts[place], written.completions[place] = prompt, completions
+    for name, seconds in fresh.seconds.items():
+        written.seconds[name] = written.seconds.get(name, 0.0) + seconds
+    return removed

@@ -1,0 +1,227 @@
+"""Rounds written ahead by an engine of their own, and groups without signal replaced."""
+
+import shutil
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from runs import arguments, assert_same_weights, launch, make_folder, metrics
+from transformers import AutoTokenizer
+
+from open_r1 import grpo
+from open_r1.engine.protocol import Completion
+from open_r1.errors import UserError
+from open_r1.report.recorder import read_rollouts
+from open_r1.training.dynamic_sampling import replace_groups, spare_rows
+from open_r1.training.rounds import Round
+
+AHEAD = {"max_steps": 7, "save_steps": 3, "save_total_limit": 9, "reward_funcs": "odd_rewards:vowels"}
+
+
+class FakeServer:
+    """Writes tokens that depend on the request's seed and on the weights that it was given last."""
+
+    def __init__(self, folder, delay=0.0):
+        self.tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+        self.delay = delay
+        self.version, self.weights, self.streams = 0, 0, 0
+        self.updates, self.threads, self.rounds = [], [], []
+
+    def stream(self, requests):
+        self.streams += 1
+        self.threads.append(threading.current_thread().name)
+        self.rounds.append([])
+        for request in requests:
+            time.sleep(self.delay)
+            self.rounds[-1].append(request.prompt)
+            group = []
+            for i in range(request.sampling.n):
+                rng = np.random.default_rng([request.sampling.seed, i, self.weights])
+                ids = rng.integers(10, 300, rng.integers(2, 9)).tolist()
+                text = self.tokenizer.decode(ids)
+                group.append(Completion(text, ids, [-5.5] * len(ids), "stop", self.version))
+            yield request.id, group
+        self.streams -= 1
+
+    def update_weights(self, named_tensors, version):
+        assert self.streams == 0, "weights changed under a generation"
+        total = sum(tensor.double().abs().sum().item() for _, tensor in named_tensors)
+        self.version, self.weights = version, int(total * 1e6)
+        self.updates.append(version)
+
+    def sleep(self):
+        raise AssertionError("a server does not sleep")
+
+    def wake(self):
+        pass
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_folder(tmp_path_factory.mktemp("toy"))
+
+
+def run(folder, out, monkeypatch, engine=None, **options):
+    engine = engine or FakeServer(folder)
+    monkeypatch.setattr("open_r1.grpo.open_policy_engine", lambda *args: engine)
+    grpo.main(arguments(folder, "grpo", out, **AHEAD | options))
+    return metrics(out), engine
+
+
+@pytest.mark.parametrize(
+    ("staleness", "ages", "updates"),
+    [(1, [0, 1, 1, 1, 1, 1, 1], [0, 1, 2, 3, 4, 5]), (2, [0, 1, 2, 1, 2, 1, 2], [0, 2, 4])],
+)
+def test_rounds_ahead_have_known_ages_and_the_prompts_of_their_steps(
+    folder, tmp_path, monkeypatch, staleness, ages, updates
+):
+    lines, engine = run(folder, tmp_path / "ahead", monkeypatch, max_staleness=staleness)
+    assert [line["sampling/staleness"] for line in lines] == ages
+    assert [line["sampling/stale_ratio"] for line in lines] == [float(age > 0) for age in ages]
+    assert engine.updates == updates
+    assert engine.threads == ["MainThread"] + ["rollouts"] * 6
+    assert all(line["grad_norm"] > 0 for line in lines)
+    monkeypatch.setattr(FakeServer, "sleep", lambda self: None)
+    _, strict = run(folder, tmp_path / "strict", monkeypatch)
+    assert engine.rounds == strict.rounds
+    assert strict.updates == list(range(7))
+
+
+def test_writing_ahead_overlaps_training(folder, tmp_path, monkeypatch):
+    """Each round takes the engine longer than the trainer has work for, and is written while the last one trains."""
+    busy = []
+
+    class Watching(FakeServer):
+        def stream(self, requests):
+            yield from super().stream(requests)
+
+    engine = Watching(folder, delay=0.2)
+    step = grpo.GRPOTrainer.pack_loss
+
+    def pack_loss(self, pack, out):
+        busy.append(engine.streams)
+        return step(self, pack, out)
+
+    monkeypatch.setattr(grpo.GRPOTrainer, "pack_loss", pack_loss)
+    run(folder, tmp_path / "out", monkeypatch, engine, max_staleness=1, save_strategy="no")
+    assert busy == [1] * 6 + [0]
+
+
+@pytest.mark.parametrize("staleness", [1, 2])
+def test_a_run_with_rounds_ahead_continues_exactly(folder, tmp_path, monkeypatch, staleness):
+    options = {"max_staleness": staleness, "num_iterations": 1}
+    whole, _ = run(folder, tmp_path / "out", monkeypatch, **options)
+    shutil.copytree(tmp_path / "out", tmp_path / "again")
+    for step in (6, 7):
+        shutil.rmtree(tmp_path / f"again/checkpoint-{step}", ignore_errors=True)
+    again, engine = run(folder, tmp_path / "again", monkeypatch, **options)
+    assert again == whole
+    assert engine.updates == ([3, 4, 5] if staleness == 1 else [4])
+    assert_same_weights(tmp_path / "out", tmp_path / "again")
+    assert read_rollouts(tmp_path / "out/run").equals(read_rollouts(tmp_path / "again/run"))
+
+
+def test_what_the_engine_raises_in_its_thread_ends_the_run(folder, tmp_path, monkeypatch):
+    class Dying(FakeServer):
+        def stream(self, requests):
+            if len(self.threads) == 2:
+                raise UserError("the server is gone")
+            yield from super().stream(requests)
+
+    with pytest.raises(UserError, match="the server is gone"):
+        run(folder, tmp_path / "out", monkeypatch, Dying(folder), max_staleness=1)
+    assert len(metrics(tmp_path / "out")) == 2
+
+
+def test_a_reward_that_fails_on_a_round_ahead_leaves_its_rollouts(folder, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="broken"):
+        run(folder, tmp_path / "out", monkeypatch, max_staleness=1, reward_funcs="odd_rewards:broken_at_step_3")
+    assert len(read_rollouts(tmp_path / "out/run", 3)) == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_staleness": 1}, r"max_staleness is 1.*vllm_mode server"),
+        ({"max_staleness": -1}, "max_staleness is -1"),
+        ({"max_staleness": 1, "filter_groups": "true"}, "filter_groups is true.*max_staleness 0"),
+        ({"max_staleness": 1, "vllm_importance_sampling_correction": "false"}, "need the correction"),
+        ({"filter_groups": "true", "max_num_gen_batches": 0}, "max_num_gen_batches is 0"),
+    ],
+)
+def test_combinations_that_cannot_work_are_refused(folder, tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        grpo.main(arguments(folder, "grpo", tmp_path / "out", **options))
+
+
+# Dynamic sampling
+
+FILTER = {"filter_groups": "true", "reward_funcs": "odd_rewards:some_equal", "max_steps": 4, "save_steps": 2}
+
+
+def test_groups_without_signal_are_replaced_by_other_prompts(folder, tmp_path):
+    grpo.main(arguments(folder, "grpo", tmp_path / "out", **FILTER))
+    lines = metrics(tmp_path / "out")
+    replaced = [int(line["dynamic_sampling/replaced_groups"]) for line in lines]
+    assert sum(replaced) > 0
+    for line, count in zip(lines, replaced, strict=True):
+        assert (count > 0) == (line["frac_reward_zero_std"] > 0)
+        rows = read_rollouts(tmp_path / "out/run", line["step"]).to_pylist()
+        kept, discarded = rows[:8], rows[8:]
+        assert len(discarded) == 4 * count
+        assert all(row["advantage"] == 0 and row["reward"] == 0.5 for row in discarded)
+        assert len({row["prompt"] for row in rows}) == 2 + count
+        assert any(row["advantage"] != 0 for row in kept[:4])
+        assert any(row["advantage"] != 0 for row in kept[4:])
+
+
+def test_two_processes_replace_the_same_groups(folder, tmp_path):
+    launch("grpo", arguments(folder, "grpo", tmp_path / "two", **FILTER), processes=2)
+    grpo.main(arguments(folder, "grpo", tmp_path / "one", **FILTER, per_device_train_batch_size=16))
+    one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    for a, b in zip(one, two, strict=True):
+        for name in ("loss", "grad_norm", "reward", "dynamic_sampling/replaced_groups"):
+            assert a[name] == pytest.approx(b[name], rel=2e-3, abs=1e-6)
+    assert_same_weights(tmp_path / "one", tmp_path / "two", atol=2e-4)
+
+
+def test_a_run_with_replaced_groups_continues_exactly(folder, tmp_path):
+    grpo.main(arguments(folder, "grpo", tmp_path / "out", **FILTER))
+    whole = metrics(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out/checkpoint-4")
+    grpo.main(arguments(folder, "grpo", tmp_path / "out", **FILTER))
+    assert metrics(tmp_path / "out") == whole
+
+
+def test_refilling_stops_at_its_cap_and_when_no_prompt_is_left(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(FakeServer, "sleep", lambda self: None)
+    options = {"filter_groups": "true", "reward_funcs": "odd_rewards:all_equal", "max_steps": 1}
+    lines, engine = run(folder, tmp_path / "cap", monkeypatch, **options, max_num_gen_batches=3)
+    assert [len(prompts) for prompts in engine.rounds] == [2, 2, 2]
+    assert lines[0]["dynamic_sampling/replaced_groups"] == 4
+    _, engine = run(folder, tmp_path / "left", monkeypatch, **options, max_num_gen_batches=99)
+    assert [len(prompts) for prompts in engine.rounds] == [2] * 12  # all 24 prompts
+
+
+def test_spare_rows_are_all_others_in_an_order_of_the_round():
+    spare = spare_rows(20, [3, 5], seed=1, number=4)
+    assert sorted(spare) == [i for i in range(20) if i not in (3, 5)]
+    assert spare == spare_rows(20, [3, 5], seed=1, number=4)
+    assert spare != spare_rows(20, [3, 5], seed=1, number=5)
+
+
+def test_replaced_groups_take_the_place_of_the_old():
+    def written(prompts, value):
+        completion = Completion(str(value), [value], None, "stop", 0)
+        rewards = torch.full((2 * len(prompts), 1), float(value))
+        return Round([{"prompt": p} for p in prompts], [[completion] * 2 for _ in prompts], rewards)
+
+    old = written(["a", "b", "c"], 1)
+    removed = replace_groups(old, [0, 2], written(["d", "e"], 2))
+    assert [p["prompt"] for p in old.prompts] == ["d", "b", "e"]
+    assert old.rewards.flatten().tolist() == [2, 2, 1, 1, 2, 2]
+    assert [group[0].text for group in old.completions] == ["2", "1", "2"]
+    assert [p["prompt"] for p in removed.prompts] == ["a", "c"]
+    assert removed.rewards.flatten().tolist() == [1] * 4
