@@ -1,0 +1,234 @@
+"""Measures whole GRPO steps with vLLM on the training GPU, here and in TRL: the same model, prompts, lengths, rewards.
+
+    python benchmarks/grpo.py --model SmolLM2-135M-Instruct --data gsm8k_train.jsonl.gz --engines 1 4
+    python benchmarks/grpo.py --shape 1.5b --data gsm8k_train.jsonl.gz --engines 1 2
+
+Rows of --data have the columns problem and answer. Seconds a step are split into generation, scoring, training and
+weight update; the first --warmup steps are left out. `--shape` takes random weights (which never end a completion) and
+the tokenizer of --tokenizer. TRL (1.16.0) gets a micro-batch of --micro-batch completions and Open R1's own rewards.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from measure import SHAPES, build_model, environment
+from transformers import TrainerCallback
+
+PHASES = ("weight_update", "generation", "scoring", "training")
+SYSTEM = "Reason between <think> and </think>, then give the final answer between <answer> and </answer>."
+
+
+class Clock(TrainerCallback):
+    """Wall-clock seconds of each step, and the seconds of its phases."""
+
+    def __init__(self, steps: int, deadline: float) -> None:
+        self.steps, self.deadline = steps, deadline
+        self.ends: list[float] = []
+        self.phases: list[dict[str, float]] = []
+        self.now: dict[str, float] = defaultdict(float)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Step 1 begins."""
+        self.ends = [time.perf_counter()]
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A step ends; the last one ends the run."""
+        self.ends.append(time.perf_counter())
+        self.phases.append(dict(self.now))
+        self.now.clear()
+        control.should_training_stop = len(self.phases) >= self.steps or time.monotonic() > self.deadline
+
+    def timed(self, phase: str, function: Callable) -> Callable:
+        """`function`, with its seconds added to a phase."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.now[phase] += time.perf_counter() - began
+
+        return call
+
+    def result(self, warmup: int) -> dict[str, Any]:
+        """Medians over the steps after `warmup`."""
+        seconds = [b - a for a, b in zip(self.ends, self.ends[1:], strict=False)]
+        kept = seconds[warmup:]
+        split = {name: statistics.median(p.get(name, 0.0) for p in self.phases[warmup:]) for name in PHASES}
+        return {
+            "steps": len(kept),
+            "seconds": round(statistics.median(kept), 3),
+            "range": [round(min(kept), 3), round(max(kept), 3)],
+            **{name: round(value, 3) for name, value in split.items()},
+            "tokens": round(statistics.mean(p.get("tokens", 0.0) for p in self.phases[warmup:])),
+        }
+
+
+def run_ours(args: argparse.Namespace, clock: Clock, engines: int) -> None:
+    """`open-r1 grpo` with colocated vLLM."""
+    import open_r1.grpo
+    from open_r1.training.grpo import GRPOTrainer
+
+    class Timed(GRPOTrainer):
+        def __init__(self, *positional: Any, callbacks: Any, **named: Any) -> None:
+            super().__init__(*positional, callbacks=[*callbacks, clock], **named)
+
+        def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+            step = {name: self._step_metrics.get(f"time/{name}") for name in PHASES}
+            length = self._step_metrics.get("completions/mean_length")
+            if clock.phases and length:
+                clock.phases[-1] |= {name: values[-1] for name, values in step.items() if values}
+                clock.phases[-1]["tokens"] = length[-1] * args.prompts * args.group
+            super().log(logs, start_time)
+
+    open_r1.grpo.GRPOTrainer = Timed  # type: ignore[misc]
+    with tempfile.TemporaryDirectory() as folder:
+        options: dict[str, Any] = {
+            "model_name_or_path": args.model,
+            "dataset_name": args.data,
+            "dataset_prompt_column": "problem",
+            "system_prompt": SYSTEM,
+            "reward_funcs": "[accuracy, format]",
+            "output_dir": folder,
+            "use_vllm": True,
+            "vllm_engines_per_gpu": engines,
+            "vllm_gpu_memory_utilization": args.memory,
+            "vllm_enforce_eager": args.eager,
+            "per_device_train_batch_size": args.prompts * args.group,
+            "num_generations": args.group,
+            "max_completion_length": args.tokens,
+            "max_tokens_per_microbatch": args.budget,
+            "gradient_checkpointing": False,
+            "learning_rate": 1e-6,
+            "max_steps": args.steps + args.warmup,
+            "save_strategy": "no",
+            "report_to": "none",
+        }
+        open_r1.grpo.main([f"--{name}={value}" for name, value in options.items()] + args.extra)
+
+
+def run_trl(args: argparse.Namespace, clock: Clock, engines: int) -> None:
+    """TRL's trainer with colocated vLLM."""
+    from datasets import load_dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    from open_r1.rewards import accuracy_reward, format_reward
+
+    rows = load_dataset("json", data_files=args.data, split="train")
+
+    def as_prompt(row: dict[str, Any]) -> dict[str, Any]:
+        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": row["problem"]}]
+        return {"prompt": messages, "solution": row["answer"]}
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = GRPOTrainer(
+            args.model,
+            reward_funcs=[accuracy_reward, format_reward],
+            args=GRPOConfig(
+                output_dir=folder,
+                use_vllm=True,
+                vllm_mode="colocate",
+                vllm_gpu_memory_utilization=args.memory,
+                vllm_max_model_length=args.tokens + 1024,
+                per_device_train_batch_size=args.micro_batch,
+                gradient_accumulation_steps=args.prompts * args.group // args.micro_batch,
+                num_generations=args.group,
+                max_completion_length=args.tokens,
+                gradient_checkpointing=False,
+                bf16=not args.eager,
+                learning_rate=1e-6,
+                max_steps=args.steps + args.warmup,
+                save_strategy="no",
+                report_to="none",
+                logging_steps=1,
+                disable_tqdm=True,
+            ),
+            train_dataset=rows.map(as_prompt, remove_columns=rows.column_names),
+            callbacks=[clock],
+        )
+        vllm = trainer.vllm_generation
+        vllm.sync_weights = clock.timed("weight_update", vllm.sync_weights)
+        vllm.generate = clock.timed("generation", vllm.generate)
+        trainer._calculate_rewards = clock.timed("scoring", trainer._calculate_rewards)
+        generate = trainer._generate
+
+        def counted(prompts: Any) -> Any:
+            output = generate(prompts)
+            clock.now["tokens"] += sum(len(ids) for ids in output[1])
+            return output
+
+        trainer._generate = counted
+        trainer.train()
+    for phases, (a, b) in zip(clock.phases, zip(clock.ends, clock.ends[1:], strict=False), strict=False):
+        phases["training"] = b - a - sum(phases.get(name, 0.0) for name in PHASES[:3])
+
+
+def measure(args: argparse.Namespace, case: str, engines: int) -> None:
+    """Runs one case and prints and appends its line."""
+    clock = Clock(args.steps + args.warmup, time.monotonic() + args.time_budget)
+    {"ours": run_ours, "trl": run_trl}[case](args, clock, engines)
+    name = case if case == "trl" else f"ours, {engines} engine(s)"
+    line = {"case": name, "model": args.shape or Path(args.model).name, **clock.result(args.warmup)}
+    split = ", ".join(f"{phase} {line[phase]}" for phase in PHASES)
+    low, high = line["range"]
+    print(f"{name:<20} {line['seconds']} s a step ({low} to {high}), {line['tokens']:,} tokens: {split}", flush=True)
+    if args.results is not None:
+        args.results.parent.mkdir(parents=True, exist_ok=True)
+        with args.results.open("a") as file:
+            settings = {k: v for k, v in vars(args).items() if k in ("prompts", "group", "tokens", "micro_batch")}
+            file.write(json.dumps(line | settings | environment()) + "\n")
+
+
+def main() -> None:
+    """Measures every case in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="a model folder")
+    parser.add_argument("--shape", choices=list(SHAPES), help="random weights of that shape instead")
+    parser.add_argument("--tokenizer", help="with --shape: the folder of a tokenizer with a chat template")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--cases", nargs="+", choices=["ours", "trl"], default=["ours", "trl"])
+    parser.add_argument("--engines", type=int, nargs="+", default=[1], help="ours: engines on the GPU")
+    parser.add_argument("--prompts", type=int, default=64)
+    parser.add_argument("--group", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=512, help="longest completion")
+    parser.add_argument("--budget", type=int, default=65536, help="ours: tokens a micro-batch")
+    parser.add_argument("--micro-batch", type=int, default=64, help="TRL: completions a micro-batch")
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--memory", type=float, default=0.3, help="share of the GPU's memory for vLLM")
+    parser.add_argument("--eager", action="store_true", help="no CUDA graphs (CPU)")
+    parser.add_argument("--time-budget", type=float, default=1e6, help="seconds for the steps of each case")
+    parser.add_argument("--results", type=Path, help="file that result lines are appended to")
+    parser.add_argument("--extra", nargs=argparse.REMAINDER, default=[], help="more options of open-r1 grpo, last")
+    parser.add_argument("--inner", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.inner is not None:
+        case, engines = args.inner.split(",")
+        return measure(args, case, int(engines))
+    with tempfile.TemporaryDirectory() as folder:
+        if args.shape is not None:
+            import torch
+            from transformers import AutoTokenizer
+
+            build_model(args.shape, "sdpa", torch.bfloat16, "cpu").save_pretrained(folder)
+            AutoTokenizer.from_pretrained(args.tokenizer).save_pretrained(folder)
+        for case in args.cases:
+            for engines in args.engines if case == "ours" else [1]:
+                inner = ["--inner", f"{case},{engines}", "--model", args.model or folder]
+                command = [sys.executable, __file__, *inner, *sys.argv[1:]]
+                subprocess.run(command, check=False, env=dict(os.environ))
+    return None
+
+
+if __name__ == "__main__":
+    main()
