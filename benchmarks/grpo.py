@@ -122,7 +122,8 @@ def run_trl(args: argparse.Namespace, clock: Clock, engines: int) -> None:
     from datasets import load_dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    from open_r1.rewards import accuracy_reward, format_reward
+    from open_r1.rewards.accuracy import accuracy_reward
+    from open_r1.rewards.format import format_reward
 
     rows = load_dataset("json", data_files=args.data, split="train")
 
