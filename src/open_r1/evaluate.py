@@ -15,9 +15,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from open_r1.engine.arguments import add_engine_options, engine_options, positive, quiet, with_dashes
 from open_r1.engine.choose import open_engine
 from open_r1.errors import UserError
-from open_r1.evaluation.arguments import add_engine_options, engine_options, ks, positive, quiet, with_dashes
 from open_r1.evaluation.protocol import PROTOCOLS, protocol_for
 from open_r1.evaluation.results import answer_notes, results_table
 from open_r1.evaluation.run import evaluate_task
@@ -93,6 +93,11 @@ def default_output(model: str) -> Path:
     """Beside a local model, else a folder of its name here."""
     folder = Path(model).expanduser()
     return folder / "evaluation" if folder.is_dir() else Path("evaluation") / model.rstrip("/").rpartition("/")[2]
+
+
+def ks(text: str) -> tuple[int, ...]:
+    """Numbers from 1 on with commas between, for argparse."""
+    return tuple(positive(part) for part in text.split(","))
 
 
 if __name__ == "__main__":

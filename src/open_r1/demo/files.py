@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from open_r1 import files
+
 RECIPES = Path(__file__).parent / "recipes"
 """The same files as `recipes/demo` of the repository, to which this is a link."""
 
@@ -30,11 +32,9 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file, whole or not at all."""
+    """Writes a JSON file into a folder that need not be there yet."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    files.write_json(path, value)
 
 
 def read_json(path: Path) -> Any:

@@ -14,12 +14,12 @@ from typing import Any
 
 from rich.console import Console
 
+from open_r1.engine.arguments import add_engine_options, engine_options, positive, quiet, with_dashes
 from open_r1.engine.choose import OpenEngine, open_engine
 from open_r1.engine.openai_engine import OpenAIEngine
 from open_r1.engine.protocol import Message
 from open_r1.engine.transformers_engine import TransformersEngine
 from open_r1.errors import UserError
-from open_r1.evaluation.arguments import add_engine_options, engine_options, positive, quiet, with_dashes
 from open_r1.launch.entry import exit_with_sentence
 
 TAGS = {"<think>": "reasoning", "</think>": "content"}

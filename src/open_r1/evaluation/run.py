@@ -16,11 +16,11 @@ from rich.console import Console
 from open_r1.engine.choose import OpenEngine
 from open_r1.engine.protocol import Completion, Request, Sampling
 from open_r1.errors import UserError
-from open_r1.evaluation.progress import SamplingProgress
 from open_r1.evaluation.protocol import Protocol
 from open_r1.evaluation.results import reported_figures, summarise
 from open_r1.evaluation.store import Row, SampleStore
 from open_r1.evaluation.tasks import CHOICE_SEED, Problem, Task, digest
+from open_r1.report.sampling_progress import SamplingProgress
 from open_r1.rewards import grade_many
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from open_r1.errors import UserError
+from open_r1.files import keep_settings, write_json, write_whole
 
 SCHEMA = pa.schema(
     {
@@ -48,7 +49,7 @@ class SampleStore:
         self._table = folder / "samples.parquet"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._check_settings(json.loads(json.dumps(settings)))
+            keep_settings(folder / "settings.json", settings, folder)
         except OSError as error:
             raise self._unwritable(error) from error
         self._load()
@@ -77,21 +78,6 @@ class SampleStore:
             self._journal.unlink(missing_ok=True)
         except OSError as error:
             raise self._unwritable(error) from error
-
-    def _check_settings(self, settings: dict[str, Any]) -> None:
-        path = self.folder / "settings.json"
-        if not path.exists():
-            write_json(path, settings)
-            return
-        before = _flat(json.loads(path.read_text(encoding="utf-8")))
-        now = _flat(settings)
-        changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-        if changed:
-            differences = "; ".join(f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in changed)
-            raise UserError(
-                f"{self.folder} holds samples made with other settings ({differences}): continue with the same, give "
-                "another --output, or delete the folder."
-            )
 
     def _load(self) -> None:
         if self._table.exists():
@@ -142,29 +128,6 @@ def finished_folders(root: Path) -> list[Path]:
             "evaluate --output` wrote."
         )
     return found
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as JSON, whole or not at all."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_whole(path: Path, write: Any) -> None:
-    """Calls `write` with a temporary path and renames that to `path`."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
 
 
 def _text(value: Any) -> Any:

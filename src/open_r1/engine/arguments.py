@@ -1,4 +1,4 @@
-"""Command-line options that evaluating and asking share."""
+"""Command-line options of every command that has a model write: evaluate, ask, generate."""
 
 import argparse
 import re
@@ -66,11 +66,6 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, at least 1")
     return int(text)
-
-
-def ks(text: str) -> tuple[int, ...]:
-    """Numbers from 1 on with commas between, for argparse."""
-    return tuple(positive(part) for part in text.split(","))
 
 
 def quiet() -> None:

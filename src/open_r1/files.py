@@ -1,0 +1,51 @@
+"""Files that are there whole or not at all, and folders that remember what they were made with."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from open_r1.errors import UserError
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Calls `write` with a temporary path and renames that to `path`."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as JSON, whole or not at all."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def keep_settings(path: Path, settings: Mapping[str, Any], holder: Path) -> None:
+    """Writes `settings` to `path`, or compares them with those that are there.
+
+    `holder` is the folder that the user named. Raises `UserError` with each setting that differs.
+    """
+    settings = json.loads(json.dumps(settings))
+    if not path.exists():
+        write_json(path, settings)
+        return
+    before = _flat(json.loads(path.read_text(encoding="utf-8")))
+    now = _flat(settings)
+    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if changed:
+        differences = "; ".join(f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in changed)
+        raise UserError(
+            f"{holder} holds samples made with other settings ({differences}): continue with the same, give "
+            "another --output, or delete the folder."
+        )
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
