@@ -91,6 +91,8 @@ class TrainConfig(TrainingArguments):
     """`bfloat16` computes in bfloat16 and keeps float32 master weights, the same as `bf16: true`."""
     max_tokens_per_microbatch: int = 16384
     """Tokens in one forward and backward pass. Bounds memory; never changes the result."""
+    torch_compile: bool = False
+    """Compile the decoder layers (`torch.compile`, one layer at a time): faster steps after a slower first one."""
     hang_timeout: float = 3600
     """Seconds without any progress (no group of completions, no micro-batch) after which the run ends, with the name
     of the phase that hangs and the stacks of all threads; 0 waits forever."""
@@ -112,7 +114,9 @@ class TrainConfig(TrainingArguments):
         if getattr(self, "activation_checkpointing", False) is None:  # the new name, from transformers 5.23 on
             self.activation_checkpointing = self.gradient_checkpointing
             self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs
+        compiles, self.torch_compile = self.torch_compile, False  # accelerate would compile the whole forward pass
         super().__post_init__()
+        self.torch_compile = compiles
 
 
 @dataclass

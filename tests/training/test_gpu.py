@@ -83,3 +83,13 @@ def test_runs_on_cuda_learn(tmp_path, checkpointing):
     lines = metrics(tmp_path / "grpo")
     assert lines[0]["kl"] == pytest.approx(0, abs=1e-3)
     assert all(line["sampling/logprob_difference"] < 0.05 for line in lines[::2])
+
+
+def test_compiled_layers_train_like_plain_ones_on_cuda(tmp_path):
+    folder = make_folder(tmp_path)
+    losses = []
+    for compiled in ("false", "true"):
+        options = {"use_cpu": "false", "packing": "true", "max_length": 128, "torch_compile": compiled}
+        sft.main(arguments(folder, "sft", tmp_path / compiled, **options))
+        losses.append([line["loss"] for line in metrics(tmp_path / compiled)])
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)

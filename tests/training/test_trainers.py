@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from open_r1 import grpo, sft
 from open_r1.errors import UserError
 from open_r1.report.recorder import read_rollouts
+from open_r1.training import compiling
 from open_r1.training.trainer import PackedTrainer
 
 MAIN = {"sft": sft.main, "grpo": grpo.main}
@@ -353,3 +354,18 @@ def test_an_output_folder_that_cannot_be_is_refused_before_the_model_is_loaded(f
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"output_dir is .*file"):
         run(folder, "sft", tmp_path / "file")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", ["false", "true"])
+def test_compiled_layers_change_nothing(folder, tmp_path, checkpointing):
+    options = {"packing": "true", "max_length": 128, "gradient_checkpointing": checkpointing}
+    plain = run(folder, "sft", tmp_path / "plain", **options)
+    compiled = run(folder, "sft", tmp_path / "compiled", torch_compile="true", **options)
+    close(plain, compiled, ["loss", "grad_norm"], rel=1e-4)
+
+
+def test_compiling_without_a_compiler_is_refused_in_a_sentence(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(compiling, "can_compile", lambda: False)
+    with pytest.raises(UserError, match="torch_compile is true, which needs a C compiler"):
+        run(folder, "sft", tmp_path / "out", torch_compile="true")

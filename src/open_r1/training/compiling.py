@@ -6,17 +6,29 @@ import importlib.util
 import os
 import shutil
 
+import torch
 from transformers import PreTrainedModel
+
+from open_r1.errors import UserError
 
 
 @functools.cache
 def can_compile() -> bool:
-    """Whether Triton is there, and the C compiler that it builds its launchers with."""
+    """Whether there is a C compiler, and on CUDA Triton, which builds its launchers with it."""
     compilers = [os.environ.get("CC"), "gcc", "cc", "clang"]
-    return importlib.util.find_spec("triton") is not None and any(shutil.which(c) for c in compilers if c)
+    has_triton = importlib.util.find_spec("triton") is not None
+    return (has_triton or not torch.cuda.is_available()) and any(shutil.which(c) for c in compilers if c)
 
 
 def compile_layers(model: PreTrainedModel) -> None:
-    """Compiles every decoder layer in place. All layers of a kind share their code, which takes any pack length."""
+    """Compiles every decoder layer in place. All layers of a kind share their code, which takes any pack length.
+
+    Raises UserError where nothing can be compiled.
+    """
+    if not can_compile():
+        raise UserError(
+            "torch_compile is true, which needs a C compiler (and Triton on CUDA), and none was found: install gcc, or "
+            "leave torch_compile out."
+        )
     for layer in model.get_decoder().layers:  # type: ignore[operator, union-attr]
         layer.compile(dynamic=True)

@@ -15,13 +15,15 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from open_r1.configs import ModelConfig, TrainConfig
 from open_r1.errors import UserError
 from open_r1.training.attention import ATTENTION, SDPA_ATTENTION, check_attention_supported
+from open_r1.training.compiling import compile_layers
 from open_r1.training.logprobs import add_logprob_forward, check_packed_forward
 
 logger = logging.getLogger(__name__)
 
 
 def load_policy(config: ModelConfig, args: TrainConfig) -> PreTrainedModel:
-    """The model to train: float32 master weights (bfloat16 with `pure_bf16`), packed attention, LoRA if asked for.
+    """The model to train: float32 master weights (bfloat16 with `pure_bf16`), packed attention, LoRA and compiled
+    layers if asked for.
 
     Raises UserError if there is no such model, or if packed training would not be exact for its architecture.
     """
@@ -29,6 +31,8 @@ def load_policy(config: ModelConfig, args: TrainConfig) -> PreTrainedModel:
     if not _sharded_at_load():
         check_packed_forward(model)
     model.config.use_cache = True
+    if args.torch_compile:
+        compile_layers(model)
     if config.use_peft:
         return _with_adapters(model, config)
     return model

@@ -346,6 +346,7 @@ def _one_batch_per_step(args: TrainConfig) -> TrainConfig:
     merged.per_device_train_batch_size = args.per_device_train_batch_size * args.gradient_accumulation_steps
     merged.gradient_accumulation_steps = 1
     merged.use_cache = True
+    merged.torch_compile = False  # done by `load_policy`, where it is asked for
     merged.logging_strategy = IntervalStrategy.STEPS  # every step, so that a resumed run logs the same
     merged.logging_steps = 1
     _ = merged.device
