@@ -1,106 +1,23 @@
 """The client of OpenAI-compatible servers, against a small server that misbehaves on demand."""
 
-import json
 import subprocess
 import sys
 import threading
 import time
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from fake_openai import broken_json, fake_server, hang_up, status
 
 from open_r1.engine.openai_engine import OpenAIEngine, prompt_bound
 from open_r1.engine.protocol import Request, Sampling
 from open_r1.errors import UserError
 
 
-class FakeServer(ThreadingHTTPServer):
-    """Answers with the last message of the prompt; `script` is what the next requests meet instead."""
-
-    daemon_threads = True
-
-    def __init__(self, script=(), slow=0.0):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.script, self.slow = list(script), slow
-        self.bodies, self.headers = [], []
-        self.under_way = self.most = 0
-        self.lock = threading.Lock()
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: FakeServer
-
-    def log_message(self, *args):
-        pass
-
-    def reply(self, status, body, headers=()):
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in headers:
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def do_GET(self):
-        self.reply(200, {"data": [{"id": "m", "max_model_len": 4096}]})
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            self.server.under_way += 1
-            self.server.most = max(self.server.most, self.server.under_way)
-            self.server.bodies.append(body)
-            self.server.headers.append(dict(self.headers))
-            fault = self.server.script.pop(0) if self.server.script else None
-        time.sleep(self.server.slow)
-        with self.server.lock:
-            self.server.under_way -= 1
-        if callable(fault):
-            return fault(self)
-        if body.get("stream"):
-            return self.stream()
-        if "messages" in body:
-            message = {"content": "re: " + body["messages"][-1]["content"]}
-            choice = {"message": message, "finish_reason": "stop"}
-        else:
-            choice = {"text": f"{len(body['prompt'])} tokens", "finish_reason": "length"}
-        return self.reply(200, {"choices": [choice], "usage": {"completion_tokens": 7}})
-
-    def stream(self):
-        self.send_response(200)
-        self.end_headers()
-        for delta in ({"reasoning_content": "hm"}, {"content": "4"}, {"content": "2"}):
-            self.wfile.write(b"data: " + json.dumps({"choices": [{"delta": delta}]}).encode() + b"\n\n")
-        self.wfile.write(b"data: [DONE]\n\n")
-
-
-def status(code, **headers):
-    return lambda handler: handler.reply(code, {"error": {"message": f"no {code}"}}, headers.items())
-
-
-def broken_json(handler):
-    handler.reply(200, b'{"choices": [')
-
-
-def hang_up(handler):
-    handler.close_connection = True
-    handler.connection.close()
-
-
 @contextmanager
 def serving(*script, slow=0.0, **options):
-    server = FakeServer(script, slow)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with fake_server(*script, slow=slow) as server:
         yield server, OpenAIEngine(server.url, "m", **{"pause": 0.01, **options})
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def ask(*questions, **sampling):
@@ -148,7 +65,7 @@ def test_a_request_that_fails_every_time_is_an_error_and_the_others_go_on():
     assert "500" in found[0][0].text
 
 
-@pytest.mark.parametrize(("code", "hint"), [(400, "no 400"), (401, "OPENAI_API_KEY"), (404, "--base-url")])
+@pytest.mark.parametrize(("code", "hint"), [(400, "no 400"), (401, "OPENAI_API_KEY"), (404, "ends in /v1")])
 def test_what_trying_again_cannot_mend_is_said_at_once(code, hint):
     with serving(status(code)) as (server, engine), pytest.raises(UserError, match=hint):
         engine.generate(ask("a"))
@@ -170,6 +87,56 @@ def test_finished_samples_come_before_the_news_that_the_server_died():
         assert next(stream)[1][0].text == "re: a"
         server.script.extend([hang_up, hang_up])
         assert next(stream)[1][0].finish_reason == "error"
+
+
+def test_requests_are_spread_over_servers():
+    with fake_server(slow=0.02) as one, fake_server(slow=0.02) as two:
+        engine = OpenAIEngine(f"{one.url},{two.url}", "m", concurrency=4)
+        assert engine.check() == 4096
+        engine.generate(ask(*"abcdefghijklmnop"))
+    assert (one.most, two.most) == (2, 2)
+    assert len(one.bodies) + len(two.bodies) == 16
+
+
+def test_what_a_dying_server_leaves_goes_to_the_others():
+    def die(handler):
+        handler.server.die()
+        hang_up(handler)
+
+    with fake_server(slow=0.02) as one, fake_server(None, None, None, die, slow=0.02) as two:
+        engine = OpenAIEngine(f"{one.url},{two.url}", "m", concurrency=6)
+        found = engine.generate(ask(*(str(i) for i in range(40))))
+    assert [group[0].text for group in found] == [f"re: {i}" for i in range(40)]
+    assert len(two.bodies) < 12
+
+
+def test_a_server_that_comes_back_gets_requests_again(monkeypatch):
+    with fake_server() as one, fake_server() as two:
+        engine = OpenAIEngine(f"{one.url},{two.url}", "m", concurrency=1)
+        resting = engine.servers.all[1]
+        resting.failed(at_once=True)
+        engine.generate(ask(*"abcd"))
+        assert (len(one.bodies), len(two.bodies)) == (4, 0)
+        resting._wakes = 0.0
+        engine.generate(ask(*"ab"))
+        assert not resting.resting
+
+
+def test_a_server_that_is_absent_at_the_start_is_done_without(caplog):
+    with fake_server() as gone:
+        pass
+    with fake_server() as here:
+        engine = OpenAIEngine(f"{gone.url},{here.url}", "m", pause=0.01)
+        assert engine.check() == 4096
+        assert f"{gone.url} does not answer" in caplog.text
+        engine.generate(ask(*"abc"))
+    assert len(here.bodies) == 3
+
+
+def test_connections_are_kept_open():
+    with serving(concurrency=2) as (server, engine):
+        engine.generate(ask(*(str(i) for i in range(20))))
+    assert server.connections <= 2
 
 
 def test_concurrency_is_bounded_and_used():

@@ -42,9 +42,14 @@ class EngineOptions:
     max_num_seqs: int = 512
     """vllm: completions that one engine decodes at once."""
     base_url: str | None = None
-    """OpenAI-compatible server, such as http://localhost:8000/v1; its key is read from OPENAI_API_KEY."""
+    """OpenAI-compatible server, such as http://localhost:8000/v1, or several with commas between; the key is read from
+    OPENAI_API_KEY."""
     concurrency: int = 64
-    """Requests under way at a server."""
+    """Requests under way at all servers together."""
+    tries: int = 6
+    """Times that a request is sent to a server before it is given up."""
+    timeout: float = 3600.0
+    """Seconds that an answer may take."""
 
 
 @dataclass
@@ -64,6 +69,17 @@ class OpenEngine:
     """Tokens of requests that are decoded together; None: the engine does its own batching."""
     identity: dict[str, Any] = field(default_factory=dict)
     """What decides the answers besides the requests: weights, data type."""
+    count_tokens: Callable[[Any], int] | None = None
+    """Exact count where `prompt_tokens` is a bound; may ask the server."""
+
+    def room(self, prompt: Any, wanted: int) -> int:
+        """Tokens for a completion: `wanted`, or what `prompt` leaves of the context (0 or less: it does not fit)."""
+        if self.context is None:
+            return wanted
+        length = self.prompt_tokens(prompt)
+        if self.count_tokens is not None and self.context - length < wanted:
+            length = self.count_tokens(prompt)
+        return min(wanted, self.context - length)
 
     def reserve(self, tokens: int) -> None:
         """Says how long the longest request is, prompt and completion together, before the first one is made."""
@@ -237,7 +253,9 @@ def _load_model(options: EngineOptions) -> Any:
 def _open_server(options: EngineOptions, base_url: str) -> OpenEngine:
     from open_r1.engine.openai_engine import OpenAIEngine, prompt_bound
 
-    engine = OpenAIEngine(base_url, options.model, concurrency=options.concurrency)
+    engine = OpenAIEngine(
+        base_url, options.model, concurrency=options.concurrency, tries=options.tries, timeout=options.timeout
+    )
     return OpenEngine(
         engine=engine,
         name="openai",
@@ -246,4 +264,5 @@ def _open_server(options: EngineOptions, base_url: str) -> OpenEngine:
         render=lambda messages: messages,
         prompt_tokens=prompt_bound,
         max_tokens_per_batch=None,
+        count_tokens=engine.count_tokens,
     )

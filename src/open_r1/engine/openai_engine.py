@@ -1,29 +1,31 @@
-"""Completions from any OpenAI-compatible server: vLLM, SGLang, llama.cpp, Ollama, hosted ones.
+"""Completions from OpenAI-compatible servers: vLLM, SGLang, llama.cpp, Ollama, hosted ones.
 
 Every sample is a request of its own, so that a failure costs one sample, and servers without `n` work too; servers
 with prefix caching prefill a shared prompt once. Threads do the waiting: a request is minutes of somebody else's work.
 """
 
-import http.client
 import json
-import os
+import logging
+import queue
 import random
 import threading
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
+from open_r1.engine.openai_servers import Refusal, Server, Servers
 from open_r1.engine.protocol import Completion, Message, Request, Sampling
 from open_r1.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}
 LONGEST_PAUSE = 60.0
+BROKEN = (HTTPError, OSError, ValueError, KeyError, TypeError, IndexError)
+"""What a connection that fails, or a reply that is not whole, raises."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,12 @@ class ServedCompletion(Completion):
 class OpenAIEngine:
     """Talks to `<base_url>/chat/completions` (messages) and `<base_url>/completions` (token ids; vLLM takes them).
 
-    At most `concurrency` requests are under way. What can pass by itself (a full or restarting server, a broken
-    connection, half a reply) is tried `tries` times with growing pauses, at least as long as `Retry-After` says.
-    A request that still fails becomes a completion with `finish_reason` "error" and the reason as its text; a
-    server that cannot be reached at all, or refuses what it is asked, raises `UserError`. `logprobs` asks for
-    those of the sampled tokens.
+    `base_url` may name several servers of the same model, with commas between: each request goes to the least busy,
+    and what a server leaves undone goes to another. At most `concurrency` requests are under way in all. What can
+    pass by itself (a full or restarting server, a broken connection, half a reply) is tried `tries` times with
+    growing pauses, at least as long as `Retry-After` says. A request that still fails becomes a completion with
+    `finish_reason` "error" and the reason as its text; servers that cannot be reached at all, or refuse what they
+    are asked, raise `UserError`. `logprobs` asks for those of the sampled tokens.
     """
 
     def __init__(
@@ -56,55 +59,66 @@ class OpenAIEngine:
         logprobs: bool = False,
         on_tokens: Callable[[int], None] | None = None,
     ) -> None:
-        if not base_url.startswith(("http://", "https://")):
-            raise UserError(f"base_url is {base_url!r}: expected a URL such as http://localhost:8000/v1.")
         if concurrency < 1:
             raise UserError(f"concurrency is {concurrency}: expected at least 1.")
-        self.base_url, self.model = base_url.rstrip("/"), model
+        self.servers, self.model = Servers(base_url, api_key, concurrency), model
         self.concurrency, self.tries, self.pause, self.timeout = concurrency, tries, pause, timeout
         self.logprobs, self.on_tokens = logprobs, on_tokens
-        self._api_key = api_key or os.environ.get("OPENAI_API_KEY")
         self._stopping = threading.Event()
-        here = urllib.parse.urlsplit(base_url).hostname in ("localhost", "127.0.0.1", "::1")
-        self._opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if here else []))
 
     def check(self) -> int | None:
-        """Asks for the list of models: the context length of ours, if the server tells. Raises `UserError`."""
+        """Asks every server for its models: the context length of ours, if they tell. Raises `UserError`.
+
+        Of several servers, those that do not answer yet are named in a warning and asked again later.
+        """
+        contexts, absent = [], []
+        for server in self.servers.all:
+            try:
+                contexts.append(self._context(server))
+            except (HTTPError, OSError) as error:
+                absent.append(error)
+                server.failed(at_once=True)
+                logger.warning(
+                    "%s does not answer: %s; the others go on without it.", server.base_url, _sentence(error)
+                )
+        if not contexts:
+            raise self._unreachable(absent[0]) from absent[0]
+        return min((context for context in contexts if context is not None), default=None)
+
+    def count_tokens(self, messages: list[Message]) -> int:
+        """Tokens of a prompt as the server counts them (vLLM's `/tokenize`); elsewhere an upper bound."""
         try:
-            listed = json.loads(self._open("/models", None, timeout=30).read())["data"]
-            context = {entry["id"]: entry.get("max_model_len") for entry in listed}
-        except urllib.error.HTTPError as error:
-            if error.code in (401, 403):
-                raise self._refused(error) from error
-            return None  # not every server lists its models
-        except (OSError, http.client.HTTPException) as error:
-            raise self._unreachable(error) from error
-        except (ValueError, KeyError, TypeError):
-            return None
-        if context and self.model not in context:
-            raise UserError(f"model is {self.model!r}, but {self.base_url} serves {', '.join(sorted(context))}.")
-        return context.get(self.model)
+            body = {"model": self.model, "messages": messages}
+            return int(self.servers.all[0].read_json("tokenize", body, timeout=30.0)["count"])
+        except (Refusal, *BROKEN):
+            return prompt_bound(messages)
 
     def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
         """Yields `(request.id, completions)` as requests finish; reads ahead only as far as `concurrency`."""
         waiting = ((request, index) for request in requests for index in range(request.sampling.n))
-        running: dict[Future[Completion], tuple[Request, int]] = {}
+        finished: queue.SimpleQueue[tuple[Request, int, Completion | BaseException]] = queue.SimpleQueue()
         parts: dict[Hashable, dict[int, Completion]] = {}
+        under_way = 0
         self._stopping.clear()
         try:
             while True:
-                while len(running) < self.concurrency and (item := next(waiting, None)) is not None:
-                    running[self._start(*item)] = item
-                if not running:
+                while under_way < self.concurrency and (item := next(waiting, None)) is not None:
+                    self._start(*item, finished)
+                    under_way += 1
+                if not under_way:
                     return
-                done = wait(running, return_when=FIRST_COMPLETED).done
-                for future in sorted(done, key=lambda future: future.exception() is not None):  # failures last
-                    request, index = running.pop(future)
+                done = [finished.get()]
+                while not finished.empty():
+                    done.append(finished.get())
+                under_way -= len(done)
+                for request, index, result in sorted(done, key=lambda item: isinstance(item[2], BaseException)):
+                    if isinstance(result, BaseException):
+                        raise result
                     part = parts.setdefault(request.id, {})
-                    part[index] = future.result()
+                    part[index] = result
                     if len(part) == request.sampling.n:
-                        yield request.id, [parts[request.id][i] for i in range(request.sampling.n)]
                         del parts[request.id]
+                        yield request.id, [part[i] for i in range(request.sampling.n)]
         finally:
             self._stopping.set()
 
@@ -130,8 +144,9 @@ class OpenAIEngine:
         path, body = self._body(Request("ask", messages, sampling), 0)
         if max_tokens is None:
             body.pop("max_tokens")
+        server = self.servers.take()
         try:
-            for line in self._open(path, {**body, "stream": True}, self.timeout):
+            for line in server.open(path, {**body, "stream": True}, self.timeout):
                 if not line.startswith(b"data:") or line[5:].strip() == b"[DONE]":
                     continue
                 for choice in json.loads(line[5:])["choices"]:
@@ -140,10 +155,12 @@ class OpenAIEngine:
                         yield "reasoning", reasoning
                     if content := delta.get("content"):
                         yield "content", content
-        except urllib.error.HTTPError as error:
-            raise self._refused(error) from error
-        except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+        except Refusal as refusal:
+            raise _refused(server, refusal) from refusal
+        except BROKEN as error:
             raise self._unreachable(error) from error
+        finally:
+            self.servers.give_back(server, answered=True)
 
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Not possible: the server's weights are its own."""
@@ -159,46 +176,65 @@ class OpenAIEngine:
         """Stops retrying."""
         self._stopping.set()
 
-    def _start(self, request: Request, index: int) -> Future[Completion]:
+    def _context(self, server: Server) -> int | None:
+        try:
+            listed = server.read_json("/models", None, timeout=30.0)["data"]
+            context = {entry["id"]: entry.get("max_model_len") for entry in listed}
+        except Refusal as refusal:
+            if refusal.status in (401, 403):
+                raise _refused(server, refusal) from refusal
+            return None  # not every server lists its models
+        except (ValueError, KeyError, TypeError):
+            return None
+        if context and self.model not in context:
+            raise UserError(f"model is {self.model!r}, but {server.base_url} serves {', '.join(sorted(context))}.")
+        return context.get(self.model)
+
+    def _start(self, request: Request, index: int, finished: queue.SimpleQueue) -> None:
         """A thread that does not keep the process alive: Ctrl-C need not wait for the server."""
-        future: Future[Completion] = Future()
 
         def work() -> None:
             try:
-                future.set_result(self._complete(request, index))
+                finished.put((request, index, self._complete(request, index)))
             except BaseException as error:
-                future.set_exception(error)
+                finished.put((request, index, error))
 
         threading.Thread(target=work, name="openai", daemon=True).start()
-        return future
 
     def _complete(self, request: Request, index: int) -> Completion:
         path, body = self._body(request, index)
         reason: Exception | None = None
+        server: Server | None = None
         for attempt in range(self.tries):
-            if attempt and self._stopping.wait(self._pause_before(attempt, reason)):
+            # What one server broke off, another begins at once.
+            moved = isinstance(reason, HTTPError) and server is not None and self.servers.others(server)
+            if attempt and not moved and self._stopping.wait(self._pause_before(attempt, reason)):
                 break
+            server = self.servers.take(avoid=server)
+            answered = True
             try:
-                reply = json.loads(self._open(path, body, self.timeout).read())
-                completion = _completion(reply)
-            except urllib.error.HTTPError as error:
-                if error.code not in RETRIED:
-                    raise self._refused(error) from error
+                completion = _completion(server.read_json(path, body, self.timeout))
+            except Refusal as refusal:
+                if refusal.status not in RETRIED:
+                    raise _refused(server, refusal) from refusal
+                reason = refusal
+            except BROKEN as error:
                 reason = error
-            except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, IndexError) as error:
-                reason = error
+                answered = not isinstance(error, HTTPError | OSError)
             else:
                 if self.on_tokens is not None and completion.n_tokens:
                     self.on_tokens(completion.n_tokens)
                 return completion
-        if isinstance(reason, urllib.error.URLError) and not isinstance(reason, urllib.error.HTTPError):
+            finally:
+                self.servers.give_back(server, answered)
+        if isinstance(reason, NewConnectionError | ConnectTimeoutError):
             raise self._unreachable(reason, self.tries)
         return ServedCompletion(f"{self.tries} tries failed: {_sentence(reason)}", None, None, "error", 0)
 
     def _pause_before(self, attempt: int, reason: Exception | None) -> float:
-        asked = reason.headers.get("Retry-After", "") if isinstance(reason, urllib.error.HTTPError) else ""
+        asked = reason.pause if isinstance(reason, Refusal) else 0.0
         grown = self.pause * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
-        return min(LONGEST_PAUSE, max(grown, float(asked) if asked.isdigit() else 0.0))
+        return min(LONGEST_PAUSE, max(grown, asked))
 
     def _body(self, request: Request, index: int) -> tuple[str, dict[str, Any]]:
         sampling = request.sampling
@@ -219,25 +255,9 @@ class OpenAIEngine:
             return "/completions", {**body, "prompt": prompt, **({"logprobs": 0} if self.logprobs else {})}
         return "/chat/completions", {**body, "messages": prompt, **({"logprobs": True} if self.logprobs else {})}
 
-    def _open(self, path: str, body: dict[str, Any] | None, timeout: float) -> Any:
-        headers = {"Content-Type": "application/json", "User-Agent": "open-r1"}
-        if self._api_key:
-            headers["Authorization"] = f"Bearer {self._api_key}"
-        data = None if body is None else json.dumps(body).encode()
-        return self._opener.open(urllib.request.Request(self.base_url + path, data, headers), timeout=timeout)
-
     def _unreachable(self, error: Exception, tries: int = 1) -> UserError:
         times = f" ({tries} tries)" if tries > 1 else ""
-        return UserError(f"{self.base_url} does not answer{times}: {_sentence(error)}; is the server running there?")
-
-    def _refused(self, error: urllib.error.HTTPError) -> UserError:
-        said = _said(error)
-        remedy = {
-            401: " Set OPENAI_API_KEY.",
-            403: " Set OPENAI_API_KEY.",
-            404: " Check --base-url (it usually ends in /v1) and --model.",
-        }.get(error.code, "")
-        return UserError(f"{self.base_url} refuses the request ({error.code}): {said}{remedy}")
+        return UserError(f"{self.servers} does not answer{times}: {_sentence(error)}; is the server running there?")
 
 
 def prompt_bound(messages: Sequence[Any]) -> int:
@@ -273,22 +293,16 @@ def _logprobs(given: dict[str, Any] | None) -> list[float] | None:
     return given.get("token_logprobs")
 
 
-def _said(error: urllib.error.HTTPError) -> str:
-    """The server's own words, whatever form they take."""
-    text = error.read().decode(errors="replace").strip()
-    try:
-        body = json.loads(text)
-        inner = body.get("error", body)
-        text = str(inner.get("message") or inner.get("detail") or text) if isinstance(inner, dict) else str(inner)
-    except (ValueError, AttributeError):
-        pass
-    text = " ".join(text.split())[:300]
-    return (text or str(error.reason)).rstrip(".") + "."
+def _refused(server: Server, refusal: Refusal) -> UserError:
+    remedy = {
+        401: " Set OPENAI_API_KEY.",
+        403: " Set OPENAI_API_KEY.",
+        404: " Check the server's URL (it usually ends in /v1) and --model.",
+    }.get(refusal.status, "")
+    return UserError(f"{server.base_url} refuses the request ({refusal.status}): {refusal.said}{remedy}")
 
 
 def _sentence(error: Exception | None) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        return f"{error.code} {error.reason}"
-    if isinstance(error, urllib.error.URLError):
-        return str(error.reason)
-    return f"{type(error).__name__} {error}".strip()
+    if isinstance(error, NewConnectionError):
+        return str(error.__cause__ or error)
+    return str(error) if isinstance(error, Refusal) else f"{type(error).__name__} {error}".strip()
