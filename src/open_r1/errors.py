@@ -1,4 +1,4 @@
-"""The one error that is shown to users as a sentence instead of a stack trace."""
+"""What is shown to users as a sentence instead of a stack trace."""
 
 
 class UserError(Exception):
@@ -6,3 +6,12 @@ class UserError(Exception):
 
     Entry points print it as `error: <message>` and exit with status 2.
     """
+
+
+class Interrupted(Exception):
+    """A run that was asked to stop has stopped, and the same command continues it.
+
+    Entry points print the message and exit with status 75 (sysexits' EX_TEMPFAIL: try again).
+    """
+
+    EXIT_CODE = 75

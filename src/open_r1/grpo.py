@@ -71,6 +71,7 @@ def main(argv: list[str] | None = None) -> None:
         eval_dataset=evaluation,
         recorder=run.recorder,
         callbacks=run.callbacks,
+        stop_signals=run.stop_signals,
     )
     run.train(trainer, tokenizer)
     return None

@@ -51,3 +51,12 @@ def broken_at_step_3(completions, **columns):
     """As `vowels`, but with a bug that shows the third time."""
     CALLS.append(1)
     return vowels(completions) if len(CALLS) < 3 else [1 / 0]
+
+
+def stopped_at_step_3(completions, **columns):
+    """As `vowels`, but the last rank is sent the signal named by STOP the third time."""
+    CALLS.append(1)
+    last = int(os.environ.get("RANK", "0")) == int(os.environ.get("WORLD_SIZE", "1")) - 1
+    if len(CALLS) == 3 and last and "STOP" in os.environ:
+        os.kill(os.getpid(), signal.Signals[os.environ["STOP"]])
+    return vowels(completions)

@@ -7,6 +7,7 @@ object per token, and nothing leaves the process before a completion is finished
 
 import gc
 import os
+import signal
 import sys
 import traceback
 from array import array
@@ -150,6 +151,8 @@ def _on_cuda() -> bool:
 
 def main() -> None:
     """Builds the engine when told to, then serves."""
+    for number in (signal.SIGUSR1, signal.SIGTERM):  # meant for the parent, whose step is finished first
+        signal.signal(number, signal.SIG_IGN)
     connection = Connection(int(sys.argv[1]))
     try:
         import vllm

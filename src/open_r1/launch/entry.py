@@ -5,16 +5,19 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from open_r1.errors import UserError
+from open_r1.errors import Interrupted, UserError
 
 
 def exit_with_sentence(main: Callable[[], None]) -> NoReturn:
-    """Runs `main` and exits: 0 when it returns, 2 after a UserError, 130 after Ctrl-C."""
+    """Runs `main` and exits: 0 when it returns, 2 after a UserError, 75 after Interrupted, 130 after Ctrl-C."""
     try:
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(Interrupted.EXIT_CODE)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has left: `... | head`
     except KeyboardInterrupt:

@@ -14,11 +14,12 @@ from transformers.trainer_utils import IntervalStrategy
 from transformers.utils.logging import disable_progress_bar
 
 from open_r1.configs import DataConfig, ModelConfig, TrainConfig
-from open_r1.errors import UserError
+from open_r1.errors import Interrupted, UserError
 from open_r1.options import default_hub_model_id, resolved_options
 from open_r1.report.card import write_model_card
 from open_r1.report.progress import ProgressCallback
 from open_r1.report.recorder import RunRecorder
+from open_r1.training.interruption import StopSignals
 from open_r1.training.trainer import PackedTrainer, last_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Run:
         self.args = args
         self.model = model
         self.config = resolved_options(script, args, model)
+        self.stop_signals = StopSignals()
         if args.process_index == 0:
             _claim(Path(args.output_dir or "."))
         self.recorder = RunRecorder(args.output_dir or ".", self.config, is_main=args.process_index == 0)
@@ -48,7 +50,16 @@ class Run:
 
     def train(self, trainer: PackedTrainer, tokenizer: PreTrainedTokenizerBase) -> None:
         """Trains from the last whole checkpoint (or `resume_from_checkpoint`), then writes the final model,
-        tokenizer and card at the root of the output folder."""
+        tokenizer and card at the root of the output folder. Raises Interrupted if a signal stopped it before."""
+        try:
+            self._train(trainer, tokenizer)
+        except Interrupted:
+            self.stop_signals.ignore()  # launchers send SIGTERM when the first rank has left
+            raise
+        else:
+            self.stop_signals.restore()
+
+    def _train(self, trainer: PackedTrainer, tokenizer: PreTrainedTokenizerBase) -> None:
         check_vocabulary(trainer.model, tokenizer)
         named = self.args.resume_from_checkpoint
         checkpoint = last_checkpoint(trainer.output_dir) if named in (None, True, "true", "True") else named

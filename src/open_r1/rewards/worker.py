@@ -6,12 +6,15 @@ It limits its own memory, and its processor time for each request, so that it en
 import json
 import os
 import resource
+import signal
 import sys
 from typing import Any
 
 
 def main() -> None:
     """`python -m open_r1.rewards.worker SECONDS MEMORY_MB`."""
+    for number in (signal.SIGUSR1, signal.SIGTERM):  # meant for the parent, whose step is finished first
+        signal.signal(number, signal.SIG_IGN)
     seconds, memory_mb = float(sys.argv[1]), int(sys.argv[2])
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -25,9 +25,10 @@ from transformers.trainer_pt_utils import get_model_param_count
 from transformers.trainer_utils import IntervalStrategy, TrainOutput, rotate_checkpoints
 
 from open_r1.configs import TrainConfig
-from open_r1.errors import UserError
+from open_r1.errors import Interrupted, UserError
 from open_r1.report.recorder import RunRecorder
 from open_r1.training.batches import StepLoader, StepSampler
+from open_r1.training.interruption import StopSignals
 from open_r1.training.logprobs import TokenLogprobs
 from open_r1.training.packing import Pack, TokenSequence, build_pack, empty_pack, plan_packs
 from open_r1.training.watchdog import Watchdog
@@ -50,8 +51,11 @@ class PackedTrainer(Trainer):
         eval_dataset: Any = None,
         recorder: RunRecorder | None = None,
         callbacks: Sequence[TrainerCallback] = (),
+        stop_signals: StopSignals | None = None,
     ) -> None:
         self.recorder = recorder
+        self.stop_signals = stop_signals
+        self._stop = False
         self.watchdog = Watchdog(args.hang_timeout)
         self.user_args = args
         self.output_dir = Path(args.output_dir or ".")
@@ -145,9 +149,13 @@ class PackedTrainer(Trainer):
         self._tokens_trained = sum(pack.num_tokens for pack in packs)
         self.add("tokens", self.step_tokens(sequences))
         self.add("tokens_computed", self._tokens_trained)
+        self.add("stop", float(self.stop_signals is not None and self.stop_signals.received is not None))
         sums = self._step_sums()
         self.note("time/training", time.perf_counter() - began)
         self.note_sums(sums)
+        if sums["stop"]:  # on any rank, so that all stop behind the same step
+            self._stop = self.control.should_save = True
+            self.args.save_only_model = False
         return total
 
     def note_sums(self, sums: dict[str, float]) -> None:
@@ -217,7 +225,7 @@ class PackedTrainer(Trainer):
 
     def _step_sums(self) -> dict[str, float]:
         """All sums of the step, over ranks, in one reduction and one transfer, which wait for the device."""
-        names = ("tokens", "tokens_computed", *self.sums)
+        names = ("tokens", "tokens_computed", "stop", *self.sums)
         device = self.args.device
         values = torch.stack([torch.as_tensor(self._sums.get(n, 0.0), device=device).double() for n in names])
         if self.world_size > 1:
@@ -285,6 +293,16 @@ class PackedTrainer(Trainer):
         self.state = state
         return TrainOutput(state.global_step, math.nan, {})
 
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """As Trainer's. Raises Interrupted after a stop signal, unless this was the last step."""
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        step = self.state.global_step
+        if self._stop and step < self.total_steps():
+            raise Interrupted(
+                f"Stopped after step {step}, which is saved in {self.output_dir}/checkpoint-{step}. The same command "
+                "continues from there."
+            )
+
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.output_dir / STAGING) if self._saving else super()._get_output_dir(trial)
 
@@ -349,6 +367,7 @@ def _one_batch_per_step(args: TrainConfig) -> TrainConfig:
     merged.torch_compile = False  # done by `load_policy`, where it is asked for
     merged.logging_strategy = IntervalStrategy.STEPS  # every step, so that a resumed run logs the same
     merged.logging_steps = 1
-    _ = merged.device
+    if merged.device.type == "cpu":
+        merged.__dict__["_setup_devices"] = torch.device("cpu")  # "cpu:1" of rank 1 is nothing that torch.load knows
     merged._n_gpu = min(merged.n_gpu, 1)
     return merged

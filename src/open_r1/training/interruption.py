@@ -1,0 +1,47 @@
+"""Stopping in time: SIGUSR1 or SIGTERM ends a run behind its current step, with a checkpoint, to be continued.
+
+Schedulers announce the end this way (Slurm: `--signal=USR1@300` before the time limit, SIGTERM at preemption).
+Trainer's own `enable_jit_checkpoint` knows SIGTERM alone, lets each rank decide by itself, and ends with exit status 0.
+"""
+
+import os
+import signal
+import threading
+from types import FrameType
+
+STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+
+
+class StopSignals:
+    """Notes these signals, from when it is made until `restore`, instead of dying of them.
+
+    Only the main thread can take signals; elsewhere nothing is noted.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._owner = os.getpid()
+        main = threading.current_thread() is threading.main_thread()
+        self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS if main}
+
+    def restore(self) -> None:
+        """Signals do again what they did before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        self._before = {}
+
+    def ignore(self) -> None:
+        """Signals do nothing any more."""
+        for number in self._before:
+            signal.signal(number, signal.SIG_IGN)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._owner:  # a forked helper: its parent ends it, with SIGTERM
+            if number == signal.SIGTERM:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
+        if self.received is None:
+            name = signal.Signals(number).name
+            os.write(2, f"\n{name}: this run stops after the current step, with a checkpoint.\n".encode())
+        self.received = signal.Signals(number)
