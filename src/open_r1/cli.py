@@ -9,6 +9,7 @@ COMMANDS = {
     "demo": ("open_r1.demo.run", "the whole plan on a laptop: base, distil, R1-Zero, multi-stage, and a report"),
     "sft": ("open_r1.sft", "fine-tune a model on reasoning traces"),
     "grpo": ("open_r1.grpo", "train a model by reinforcement learning on checkable answers"),
+    "generate": ("open_r1.generate", "completions for every problem of a dataset, graded, in shards"),
     "evaluate": ("open_r1.evaluate", "benchmarks by DeepSeek's protocol, with intervals"),
     "compare": ("open_r1.evaluation.compare", "the difference between two evaluations, and where they differ"),
     "report": ("open_r1.evaluation.read", "a page to read the answers of an evaluation"),

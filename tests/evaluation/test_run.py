@@ -8,10 +8,11 @@ import pytest
 from evaluation.scripted import Scripted, opened
 
 from open_r1.engine.choose import EngineOptions, open_engine
+from open_r1.engine.protocol import request_seed
 from open_r1.errors import UserError
 from open_r1.evaluation import store
 from open_r1.evaluation.protocol import protocol_for
-from open_r1.evaluation.run import blocks, evaluate_task, plan, request_seed
+from open_r1.evaluation.run import blocks, evaluate_task, plan
 from open_r1.evaluation.store import SampleStore, read_samples
 from open_r1.evaluation.tasks import Problem, find_task, load_problems
 

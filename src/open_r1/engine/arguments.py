@@ -6,15 +6,16 @@ import re
 from open_r1.engine.choose import DTYPES, ENGINES, EngineOptions
 
 
-def add_engine_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say which model writes, and through which engine."""
-    parser.add_argument("--model", required=True, metavar="M", help="hub id, local folder, or a server's model")
+def add_engine_options(parser: argparse.ArgumentParser, *, servers: bool = True, required: bool = True) -> None:
+    """The options that say which model writes, and through which engine; without `servers`, those of an
+    OpenAI-compatible server are left to the caller (`base_url`, `concurrency`)."""
+    parser.add_argument("--model", required=required, metavar="M", help="hub id, local folder, or a server's model")
     group = parser.add_argument_group("engine")
     group.add_argument(
         "--engine",
         choices=ENGINES,
         default="auto",
-        help="default: openai with --base-url, else vllm if on GPUs, else transformers",
+        help="default: openai if a server is given, else vllm if on GPUs, else transformers",
     )
     group.add_argument("--revision", metavar="R", help="of the model on the hub")
     group.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
@@ -34,6 +35,8 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--gpu-memory-utilization", type=float, default=0.9, metavar="S", help="vllm: share of each GPU's memory"
     )
+    if not servers:
+        return
     group.add_argument("--base-url", metavar="URL", help="OpenAI-compatible server; its key: OPENAI_API_KEY")
     group.add_argument("--concurrency", type=positive, default=64, metavar="N", help="requests under way at a server")
 

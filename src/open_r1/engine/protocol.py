@@ -1,5 +1,6 @@
 """What it takes to write completions: the contract between those who ask and those who generate."""
 
+import hashlib
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypedDict
@@ -51,6 +52,18 @@ class Completion:
     logprobs: list[float] | None
     finish_reason: Literal["stop", "length", "error"]
     weights_version: int
+
+
+def token_count(completion: Completion) -> int | None:
+    """Tokens of a completion, as its ids or the server's own count say; None if neither is there."""
+    if completion.token_ids is not None:
+        return len(completion.token_ids)
+    return getattr(completion, "n_tokens", None)
+
+
+def request_seed(seed: int, index: int, first: int) -> int:
+    """A 31-bit seed that depends on the run's seed, the problem and the number of the first sample alone."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{index}/{first}".encode()).digest()[:4], "big") >> 1
 
 
 class Engine(Protocol):

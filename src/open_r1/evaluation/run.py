@@ -4,7 +4,6 @@ Requests are cut so that each is decoded in a batch whose make-up the settings a
 unfinished batch as a whole again and keeps the samples that were missing, so that it ends like an uninterrupted one.
 """
 
-import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from open_r1.engine.choose import OpenEngine
-from open_r1.engine.protocol import Completion, Request, Sampling
+from open_r1.engine.protocol import Completion, Request, Sampling, request_seed, token_count
 from open_r1.errors import UserError
 from open_r1.evaluation.protocol import Protocol
 from open_r1.evaluation.results import reported_figures, summarise
@@ -132,11 +131,6 @@ def blocks(asks: Sequence[Ask], budget: int | None) -> Iterator[list[Ask]]:
         yield block
 
 
-def request_seed(seed: int, index: int, first: int) -> int:
-    """A 31-bit seed that depends on the run's seed, the problem and the number of the first sample alone."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{index}/{first}".encode()).digest()[:4], "big") >> 1
-
-
 def graded(problem: Problem, completions: Sequence[Completion], first: int = 0, seed: int = 0) -> list[Row]:
     """Samples of a problem as rows of `samples.parquet`, with the grader's verdicts."""
     verdicts = grade_many(completions=[c.text for c in completions], golds=[problem.gold] * len(completions))
@@ -149,7 +143,7 @@ def graded(problem: Problem, completions: Sequence[Completion], first: int = 0, 
             "gold": problem.gold,
             "sample": first + i,
             "completion": completion.text,
-            "n_tokens": _token_count(completion),
+            "n_tokens": token_count(completion),
             "finish_reason": completion.finish_reason,
             "extracted": verdict.extracted,
             "correct": verdict.correct,
@@ -228,12 +222,6 @@ def _cut_short(asks: Sequence[Ask], engine: OpenEngine, protocol: Protocol) -> s
         f"max_new_tokens {protocol.max_new_tokens:,} does not fit the model's context of {engine.context:,} tokens: "
         f"an answer may have {shortest:,} tokens, or what its prompt leaves."
     )
-
-
-def _token_count(completion: Completion) -> int | None:
-    if completion.token_ids is not None:
-        return len(completion.token_ids)
-    return getattr(completion, "n_tokens", None)
 
 
 def _kept(store: SampleStore) -> str:

@@ -38,8 +38,8 @@ def write_model_card(
     output_dir = Path(output_dir)
     datasets = [dataset] if isinstance(dataset, str) else list(dataset or [])
     header = ModelCardData(
-        base_model=base_model if _is_hub_id(base_model) else None,
-        datasets=[name for name in datasets if _is_hub_id(name)] or None,
+        base_model=base_model if is_hub_id(base_model) else None,
+        datasets=[name for name in datasets if is_hub_id(name)] or None,
         library_name="peft" if config.get("use_peft") else "transformers",
         pipeline_tag="text-generation",
         tags=["open-r1", task],
@@ -47,8 +47,8 @@ def write_model_card(
     parts = [
         f"---\n{header.to_yaml()}\n---",
         f"# {output_dir.resolve().name}",
-        f"{_code(_short(base_model))} after {METHODS.get(task, task)}"
-        + (f", on {', '.join(_code(_short(name)) for name in datasets)}" if datasets else "")
+        f"{code(short(base_model))} after {METHODS.get(task, task)}"
+        + (f", on {', '.join(code(short(name)) for name in datasets)}" if datasets else "")
         + ". Trained with Open R1."
         + (" These are LoRA adapters, to be loaded on top of that model." if config.get("use_peft") else ""),
         "## How it was trained",
@@ -56,16 +56,16 @@ def write_model_card(
     ]
     changed = changed_options(task, config)
     if changed:
-        parts += ["Options that differ from the defaults:", _table("option", changed)]
+        parts += ["Options that differ from the defaults:", table("option", changed)]
     figures = {
         key: value
         for key, value in metrics.items()
         if isinstance(value, int | float) and not _PASSING_FIGURES.fullmatch(key)
     }
     if figures:
-        parts += ["## Figures at the end of training", _table("metric", figures)]
+        parts += ["## Figures at the end of training", table("metric", figures)]
     versions = {**package_versions(), "commit": git_commit() or "no checkout"}
-    parts += ["## Versions", _table("package", versions)]
+    parts += ["## Versions", table("package", versions)]
     parts.append(
         "`run/` beside this file holds every option, the metrics of every step"
         + (" and every completion with its rewards." if task == "grpo" else ".")
@@ -92,23 +92,26 @@ def changed_options(task: str, config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _is_hub_id(name: str) -> bool:
+def is_hub_id(name: str) -> bool:
+    """Could `name` be an id on the hub, rather than a path here?"""
     return bool(re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)) and name not in (".", "..") and not Path(name).exists()
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     """A hub id as it is; of a local path the last part, because the rest says nothing to others."""
-    return name if _is_hub_id(name) else Path(name).resolve().name
+    return name if is_hub_id(name) else Path(name).resolve().name
 
 
-def _code(value: Any) -> str:
+def code(value: Any) -> str:
+    """`value` as code in a line of Markdown, also inside a table."""
     text = " ".join(str(value).split()).replace("|", "\\|")
     return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
-def _table(kind: str, rows: Mapping[str, Any]) -> str:
+def table(kind: str, rows: Mapping[str, Any]) -> str:
+    """A Markdown table of names and values."""
     lines = [f"| {kind} | value |", "|---|---|"]
     for key, value in rows.items():
         shown = f"{value:.6g}" if isinstance(value, float) else value
-        lines.append(f"| {_code(key)} | {_code(shown)} |")
+        lines.append(f"| {code(key)} | {code(shown)} |")
     return "\n".join(lines)

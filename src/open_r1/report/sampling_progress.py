@@ -11,12 +11,17 @@ LINE_EVERY = 30.0
 
 
 class SamplingProgress:
-    """Counts samples of a task: share right so far, tokens a second, time left. A context manager."""
+    """Counts samples of a task: share right so far, tokens a second, time left. A context manager.
 
-    def __init__(self, task: str, total: int, done: int, right: int, console: Console) -> None:
+    `done` samples were there before, `right` of those `graded` (default: all of them) were right.
+    """
+
+    def __init__(
+        self, task: str, total: int, done: int, right: int, console: Console, graded: int | None = None
+    ) -> None:
         self.task, self.total, self.console = task, total, console
         self.done = self.before = done
-        self.right = right
+        self.right, self.graded = right, done if graded is None else graded
         self.tokens = 0
         self._began = self._printed = self._moved = time.monotonic()
         self._live = Progress(
@@ -52,14 +57,23 @@ class SamplingProgress:
 
     def add_samples(self, count: int, right: int) -> None:
         """`count` samples finished, `right` of them right."""
+        self.add_graded(count, right)
+        self.add_finished(count)
+
+    def add_finished(self, count: int) -> None:
+        """`count` samples finished; whether they are right comes later."""
         self.done += count
-        self.right += right
         self._update()
+
+    def add_graded(self, count: int, right: int) -> None:
+        """Of `count` samples it is known now that `right` of them are right."""
+        self.graded += count
+        self.right += right
 
     def news(self) -> str:
         """`31.2% right, 812 tokens/s, 3:10 left`."""
         seconds = time.monotonic() - self._began
-        parts = [f"{self.right / self.done:.1%} right"] if self.done else []
+        parts = [f"{self.right / self.graded:.1%} right"] if self.graded else []
         if self.tokens and seconds > 0:
             parts.append(f"{self.tokens / seconds:,.0f} tokens/s")
         fresh = self.done - self.before

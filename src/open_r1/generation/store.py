@@ -1,0 +1,148 @@
+"""The folder of a run: completions are journaled as they finish and become parquet shards, each whole or not at all.
+
+data/train-00000.parquet ...   finished rows: the source's columns, and what was generated
+run/settings.json              what decides the rows; a folder with other settings is refused
+run/journal.jsonl              finished completions that are in no shard yet
+run/summary.json               figures, once every row is there
+"""
+
+import fcntl
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from open_r1.errors import UserError
+from open_r1.files import keep_settings, write_whole
+
+COMPLETION = pa.schema(
+    {
+        "index": pa.int64(),
+        "sample": pa.int32(),
+        "completion": pa.string(),
+        "n_tokens": pa.int64(),
+        "finish_reason": pa.string(),
+        "seed": pa.int64(),
+    }.items()
+)
+"""What the journal holds of a row."""
+VERDICT = pa.schema({"extracted": pa.string(), "correct": pa.bool_(), "reason": pa.string()}.items())
+PROMPT = pa.field("prompt", pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}.items())))
+GENERATED = [PROMPT.name, *COMPLETION.names, *VERDICT.names]
+
+Row = dict[str, Any]
+
+
+class ShardStore:
+    """Rows by `(index, sample)` in `folder`, `samples` for each of `problems`. Raises `UserError` if the folder belongs
+    to another run, was made with other settings, cannot be written, or is being written by another process."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], problems: int, samples: int) -> None:
+        self.folder, self.data, self.run = folder, folder / "data", folder / "run"
+        self.done = np.zeros((problems, samples), dtype=bool)
+        self.pending: list[Row] = []
+        self.seconds = 0.0
+        """Spent on the rows in `pending`."""
+        self._journal_path = self.run / "journal.jsonl"
+        try:
+            self._claim()
+            self._lock = self._locked()
+            keep_settings(self.run / "settings.json", settings, folder)
+            self._load()
+            self._journal: IO[str] = self._journal_path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise self.unwritable(error) from error
+
+    @property
+    def shards(self) -> list[Path]:
+        """The finished shards, in order."""
+        return shard_files(self.folder)
+
+    def append(self, rows: Sequence[Row], seconds: float) -> None:
+        """Keeps finished completions, which took `seconds` since the last call; a kill afterwards cannot lose them."""
+        rows = [{name: _text(row[name]) for name in COMPLETION.names} for row in rows]
+        try:
+            self._journal.writelines(json.dumps(row | {"seconds": seconds / len(rows)}) + "\n" for row in rows)
+            self._journal.flush()
+        except OSError as error:
+            raise self.unwritable(error) from error
+        self.seconds += seconds
+        self._take(rows)
+
+    def write_shard(self, table: pa.Table) -> None:
+        """Makes `table`, the rows in `pending`, a shard of its own."""
+        path = self.data / f"train-{len(self.shards):05d}.parquet"
+        table = table.replace_schema_metadata({"seconds": f"{self.seconds:.3f}"})
+        try:
+            write_whole(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+            self._journal.close()
+            self._journal = self._journal_path.open("w", encoding="utf-8")
+        except OSError as error:
+            raise self.unwritable(error) from error
+        self.pending, self.seconds = [], 0.0
+
+    def close(self) -> None:
+        """Lets another process write."""
+        self._journal.close()
+        if not self._journal_path.stat().st_size:
+            self._journal_path.unlink()
+        self._lock.close()
+
+    def unwritable(self, error: OSError) -> UserError:
+        """What to tell the user when the folder cannot be written."""
+        return UserError(
+            f"{self.folder} cannot be written ({error.strerror or error}); {int(self.done.sum())} finished rows are "
+            "kept: mend that, and the same command continues."
+        )
+
+    def _claim(self) -> None:
+        if self.folder.is_dir() and any(self.folder.iterdir()) and not (self.run / "settings.json").exists():
+            found = ", ".join(sorted(path.name for path in self.folder.iterdir())[:3])
+            if found != "run":  # a start that was cut short
+                raise UserError(f"output is {self.folder}, which holds something else ({found}): give a new folder.")
+        self.data.mkdir(parents=True, exist_ok=True)
+        self.run.mkdir(exist_ok=True)
+
+    def _locked(self) -> IO[str]:
+        lock = (self.run / ".lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"output is {self.folder}, where another process is writing: wait for it.") from None
+        return lock
+
+    def _load(self) -> None:
+        for path in self.shards:
+            keys = pq.read_table(path, columns=["index", "sample"])
+            self.done[keys["index"].to_numpy(), keys["sample"].to_numpy()] = True
+        if not self._journal_path.exists():
+            return
+        content = self._journal_path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):  # a kill in the middle of a line
+            with self._journal_path.open("rb+") as file:
+                file.truncate(whole)
+        for line in content[:whole].splitlines():
+            row = json.loads(line)
+            if not self.done[row["index"], row["sample"]]:  # a kill between a shard and its journal
+                self.seconds += row.pop("seconds")
+                self._take([row])
+
+    def _take(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            self.done[row["index"], row["sample"]] = True
+            self.pending.append(row)
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """The parquet files of a dataset folder, in order."""
+    return sorted((folder / "data").glob("train-*.parquet"))
+
+
+def _text(value: Any) -> Any:
+    """Halves of surrogate pairs, which models do write, have no UTF-8."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value

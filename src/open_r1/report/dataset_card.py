@@ -1,0 +1,54 @@
+"""The card that lies beside every dataset: what it is, and how it was made."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from open_r1.files import write_whole
+from open_r1.report.card import code, is_hub_id, short, table
+from open_r1.report.environment import command_line, git_commit, package_versions
+
+
+def write_dataset_card(
+    folder: Path,
+    *,
+    what: str,
+    sources: Sequence[str],
+    settings: Mapping[str, Any],
+    figures: Mapping[str, Any] | None,
+    columns: Mapping[str, str],
+) -> None:
+    """Writes `folder/README.md`.
+
+    `what` is a sentence; `figures` is None while rows are still missing; `columns` says what the new columns mean.
+    The header names no data files: `datasets` finds `data/<split>-*.parquet` by itself, and if they were named it
+    would take folders of one name for the same dataset, and go on showing the old rows of one that has grown.
+    """
+    from huggingface_hub import DatasetCardData
+
+    header = DatasetCardData(
+        tags=["open-r1", "reasoning"],
+        source_datasets=[name for name in sources if is_hub_id(name)] or None,
+    )
+    parts = [
+        f"---\n{header.to_yaml()}\n---",
+        f"# {folder.resolve().name}",
+        what + f" From {', '.join(code(short(name)) for name in sources)}. Made with Open R1.",
+        "```bash\n" + shlex.join(["python", *command_line()]) + "\n```",
+    ]
+    if figures is None:
+        parts.append("**Not finished yet**: the same command continues.")
+    else:
+        parts += ["## Figures", table("figure", figures)]
+    parts += ["## How it was made", table("setting", settings)]
+    if columns:
+        parts += ["## Columns", "\n".join(["| column | meaning |", "|---|---|", *_meanings(columns)])]
+    versions = {**package_versions(), "commit": git_commit() or "no checkout"}
+    parts += ["## Versions", table("package", versions)]
+    text = "\n\n".join(parts) + "\n"
+    write_whole(folder / "README.md", lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _meanings(columns: Mapping[str, str]) -> list[str]:
+    return [f"| {code(name)} | {meaning} |" for name, meaning in columns.items()]
