@@ -15,6 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from open_r1.configs import DataConfig, ModelConfig, TrainConfig
 from open_r1.errors import Interrupted, UserError
+from open_r1.launch.expected import check_expectation, describe_training
 from open_r1.options import default_hub_model_id, resolved_options
 from open_r1.report.card import write_model_card
 from open_r1.report.progress import ProgressCallback
@@ -61,6 +62,9 @@ class Run:
 
     def _train(self, trainer: PackedTrainer, tokenizer: PreTrainedTokenizerBase) -> None:
         check_vocabulary(trainer.model, tokenizer)
+        check_expectation(trainer.accelerator)
+        if trainer.is_world_process_zero():
+            print(describe_training(trainer.accelerator))
         named = self.args.resume_from_checkpoint
         checkpoint = last_checkpoint(trainer.output_dir) if named in (None, True, "true", "True") else named
         step = checkpoint_step(checkpoint) if checkpoint else 0

@@ -1,0 +1,37 @@
+"""`python -m open_r1.launch.accelerated ...`: `accelerate launch ...` that ends as the first process that failed did.
+
+Accelerate itself ends with status 1 and a stack trace of its own, whatever happened in the processes.
+"""
+
+import logging
+import subprocess
+import sys
+
+
+def main(argv: list[str]) -> int:
+    """Exit status: 0, or that of the process that failed first (128 plus the signal's number if it was killed)."""
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what failed is said here
+    try:
+        launch_command(launch_command_parser().parse_args(argv))
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        return _told(f"training process {rank}", failure.exitcode)
+    except subprocess.CalledProcessError as error:  # a single process has no agent
+        return _told("the training process", error.returncode)
+    except SignalException as error:
+        return 128 + int(error.sigval)
+    return 0
+
+
+def _told(who: str, code: int) -> int:
+    status = code if code >= 0 else 128 - code
+    print(f"{who} ended with exit code {status}.", file=sys.stderr, flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

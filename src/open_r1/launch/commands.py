@@ -1,0 +1,67 @@
+"""The command lines and environments of a layout, node by node."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from open_r1.launch.expected import VARIABLE, expectation
+from open_r1.launch.layout import Layout, Server
+from open_r1.launch.nodes import Place
+from open_r1.launch.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line with what its environment adds."""
+
+    words: tuple[str, ...]
+    environment: dict[str, str]
+
+    def __str__(self) -> str:
+        return shlex.join([*(f"{name}={value}" for name, value in self.environment.items()), *self.words])
+
+
+def training_command(
+    recipe: Recipe, layout: Layout, config: Path, place: Place, node: int, gpus: Sequence[str], servers: Sequence[str]
+) -> Command:
+    """`accelerate launch` on training node `node`; `gpus` are the names of the node's GPUs, `servers` are addresses
+    of the generators."""
+    words = [sys.executable, "-m", "open_r1.launch.accelerated", "--config_file", str(config)]
+    words += ["--num_machines", str(len(layout.train)), "--num_processes", str(layout.processes)]
+    words += ["--machine_rank", str(node), "--main_process_ip", place.head]
+    words += ["--main_process_port", str(layout.ports.main)]
+    if layout.on_cpu:
+        words += ["--mixed_precision", "no"]
+    words += [str(Path(__file__).parents[1] / f"{recipe.task}.py"), "--config", str(recipe.path), *recipe.overrides]
+    if servers:
+        words += ["--vllm_server_base_url", ",".join(servers)]
+    environment = {VARIABLE: expectation(layout.processes, config)}
+    if not layout.on_cpu:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[i] for i in layout.train[node])
+    return Command(tuple(words), environment)
+
+
+def server_command(
+    recipe: Recipe, layout: Layout, server: Server, host: str, gpus: Sequence[str], template: str | None = None
+) -> Command:
+    """A generator that listens on `host`; `template` is a command line of the user's own, with {model}, {host},
+    {port} and {tp} in it."""
+    model, args = str(recipe.model.model_name_or_path), recipe.args
+    size = max(1, len(server.gpus))
+    if template is not None:
+        filled = [word.format(model=model, host=host, port=server.port, tp=size) for word in shlex.split(template)]
+    else:
+        filled = vllm_words(model, host, server.port, size, args.vllm_max_model_length)
+    environment = {"VLLM_NO_USAGE_STATS": "1"}
+    if server.gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[i] for i in server.gpus)
+    return Command(tuple(filled), environment)
+
+
+def vllm_words(model: str, host: str, port: int, tensor_parallel: int, max_model_len: int | None) -> list[str]:
+    """`vllm serve` of this environment."""
+    words = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model, "--host", host, "--port", str(port)]
+    words += ["--tensor-parallel-size", str(tensor_parallel)]
+    return words + (["--max-model-len", str(max_model_len)] if max_model_len is not None else [])

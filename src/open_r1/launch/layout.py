@@ -1,0 +1,223 @@
+"""Which GPUs of which nodes train and which generate, worked out from numbers alone.
+
+A node is known here by its rank. Training is on the first nodes, generators are on the last GPUs of the last nodes:
+on one node of eight, seven train and one generates; on several nodes, the last one generates.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from open_r1.errors import UserError
+
+Generation = Literal["none", "policy", "colocate", "server", "external"]
+"""Who writes completions: nobody (SFT), the policy's own forward, vLLM on the training GPUs, vLLM servers on GPUs of
+their own, or servers that somebody else has started."""
+
+WEIGHTS_SHARE = 0.4
+"""Share of a generator's memory that its weights may take; the rest is for the cache of keys and values."""
+STATE_BYTES = {"ddp": (16, 0), "zero2": (4, 12), "zero3": (0, 16), "fsdp": (0, 16)}
+"""Bytes a parameter of weights, gradients and Adam's moments in float32: what every process holds, and what is split
+over processes."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The machines of a run."""
+
+    nodes: int
+    gpus_per_node: int
+    """0: the CPU."""
+    processes_per_node: int | None = None
+    """Training processes on a node. Default: one for each GPU that trains; on a CPU, one."""
+    gpu_memory: int = 80 * 2**30
+    """Bytes of one GPU."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a recipe wants."""
+
+    task: Literal["sft", "grpo"]
+    generation: Generation
+    parameters: int | None = None
+    """None: not known before the model is downloaded."""
+    attention_heads: int | None = None
+    per_device_batch: int = 1
+    accumulation: int = 1
+    num_generations: int | None = None
+    tensor_parallel: int | None = None
+    """GPUs of one generator. Default: as few as hold the weights."""
+    data_parallel: int | None = None
+    """Generators. Default: one on a single node; on several, as many as fill the last one."""
+    accelerator: str = "ddp"
+    adapters: bool = False
+    """LoRA: only adapters have gradients and optimizer states."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """First port of each kind; servers of a node count up from theirs."""
+
+    main: int = 29500
+    control: int = 29400
+    server: int = 8000
+
+
+@dataclass(frozen=True)
+class Server:
+    """One generator: a server process on `gpus` of a node."""
+
+    node: int
+    gpus: tuple[int, ...]
+    port: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Who does what."""
+
+    cluster: Cluster
+    job: Job
+    ports: Ports
+    train: tuple[tuple[int, ...], ...]
+    """For each training node, from node 0 on, the GPUs that train (on a CPU: one number a process)."""
+    servers: tuple[Server, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+    """What is worth knowing, a sentence each."""
+
+    @property
+    def processes(self) -> int:
+        """Training processes on all nodes."""
+        return sum(map(len, self.train))
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.cluster.gpus_per_node == 0
+
+    @property
+    def batch(self) -> int:
+        """Sequences of one optimizer step."""
+        return self.job.per_device_batch * self.job.accumulation * self.processes
+
+    def idle(self) -> list[tuple[int, int]]:
+        """(node, GPU) of every GPU that has nothing to do."""
+        busy = {(node, gpu) for node, gpus in enumerate(self.train) for gpu in gpus}
+        busy |= {(server.node, gpu) for server in self.servers for gpu in server.gpus}
+        every = ((n, g) for n in range(self.cluster.nodes) for g in range(self.cluster.gpus_per_node))
+        return [place for place in every if place not in busy]
+
+
+def plan_layout(cluster: Cluster, job: Job, ports: Ports | None = None) -> Layout:
+    """The layout of `job` on `cluster`. Raises UserError for what does not fit."""
+    ports = ports or Ports()
+    notes: list[str] = []
+    servers = _servers(cluster, job, ports, notes) if job.generation == "server" else ()
+    train = _train(cluster, servers)
+    layout = Layout(cluster, job, ports, train, servers)
+    _check_groups(layout)
+    if idle := layout.idle():
+        notes.append(f"{_places(idle)} has nothing to do: change --tp, --dp or --processes to use it.")
+    notes += _memory_notes(layout)
+    return replace(layout, notes=tuple(notes))
+
+
+def tensor_parallel(parameters: int, heads: int | None, gpus: int, gpu_memory: int) -> int:
+    """Fewest GPUs, a power of two that divides the attention heads, that hold bfloat16 weights in `WEIGHTS_SHARE`."""
+    size = 1
+    while 2 * parameters / size > WEIGHTS_SHARE * gpu_memory:
+        size *= 2
+        if size > gpus or (heads is not None and heads % size):
+            raise UserError(
+                f"a generator of {parameters / 1e9:.1f}B parameters needs {2 * parameters / 2**30:.0f} GiB for its "
+                f"weights alone, more than the {gpus} GPUs of a node hold beside its cache: give --tp to say how many "
+                "GPUs share it, or take GPUs with more memory."
+            )
+    return size
+
+
+def state_bytes(job: Job, processes: int) -> int | None:
+    """Bytes of weights, gradients and optimizer states on each process; None where they cannot be told."""
+    if job.parameters is None or job.accelerator not in STATE_BYTES:
+        return None
+    whole, split = STATE_BYTES[job.accelerator]
+    if job.adapters:
+        whole, split = (4, 0) if whole else (0, 4)
+    return job.parameters * whole + job.parameters * split // processes
+
+
+def _servers(cluster: Cluster, job: Job, ports: Ports, notes: list[str]) -> tuple[Server, ...]:
+    width, nodes = cluster.gpus_per_node, cluster.nodes
+    if width == 0:
+        return tuple(Server(nodes - 1, (), ports.server + i) for i in range(job.data_parallel or 1))
+    if job.tensor_parallel is not None:
+        size = job.tensor_parallel
+        if size > width:
+            raise UserError(f"--tp is {size}, and a node has {width} GPUs: a generator must fit on one node.")
+        if job.attention_heads is not None and job.attention_heads % size:
+            raise UserError(f"--tp is {size}, which does not divide the model's {job.attention_heads} attention heads.")
+    elif job.parameters is None:
+        size = 1
+        notes.append("The size of the model is not known here, so each generator has one GPU: give --tp if it is big.")
+    else:
+        size = tensor_parallel(job.parameters, job.attention_heads, width, cluster.gpu_memory)
+    per_node = width // size
+    count = job.data_parallel or (1 if nodes == 1 else per_node)
+    generating = -(-count // per_node)
+    all_taken = count * size >= width if nodes == 1 else generating >= nodes
+    if all_taken:
+        raise UserError(
+            f"{count} generators on {size} GPUs each leave none of the {nodes * width} GPUs to train"
+            f"{'' if nodes == 1 else ' (a node generates or trains)'}: lower --dp or --tp, ask for more nodes, or set "
+            "vllm_mode to colocate, where every GPU does both."
+        )
+    places = [(node, i) for node in range(nodes - 1, nodes - 1 - generating, -1) for i in range(per_node)]
+    return tuple(
+        Server(node, tuple(range(width - (i + 1) * size, width - i * size)), ports.server + i)
+        for node, i in places[:count]
+    )
+
+
+def _train(cluster: Cluster, servers: tuple[Server, ...]) -> tuple[tuple[int, ...], ...]:
+    wanted, width = cluster.processes_per_node, cluster.gpus_per_node
+    if width == 0:
+        return tuple(tuple(range(wanted or 1)) for _ in range(cluster.nodes))
+    generating = {server.node for server in servers}
+    nodes = 1 if cluster.nodes == 1 else cluster.nodes - len(generating)
+    free = width - (sum(len(server.gpus) for server in servers) if cluster.nodes == 1 else 0)
+    if wanted is not None and wanted > free:
+        beside = f", {width - free} of which generate" if free < width else ""
+        raise UserError(
+            f"--processes is {wanted}, more than the {free} GPUs that can train on a node of {width}{beside}: give at "
+            f"most {free}."
+        )
+    return tuple(tuple(range(wanted or free)) for _ in range(nodes))
+
+
+def _check_groups(layout: Layout) -> None:
+    job = layout.job
+    if job.num_generations is not None and layout.batch % job.num_generations:
+        raise UserError(
+            f"num_generations is {job.num_generations}, which does not divide the {layout.batch} completions of a step "
+            f"(per_device_train_batch_size {job.per_device_batch} x gradient_accumulation_steps {job.accumulation} x "
+            f"{layout.processes} processes): change one of them so that it does."
+        )
+
+
+def _memory_notes(layout: Layout) -> list[str]:
+    memory = layout.cluster.gpu_memory
+    needed = state_bytes(layout.job, layout.processes)
+    sharded = state_bytes(replace(layout.job, accelerator="zero3"), layout.processes)
+    if needed is None or sharded is None or needed < memory or layout.on_cpu:
+        return []
+    remedy = "--accelerator zero3 or fsdp splits them" if sharded < memory else "take more GPUs, or LoRA (use_peft)"
+    return [
+        f"Weights, gradients and optimizer states take {needed / 2**30:.0f} GiB on each GPU, which has "
+        f"{memory / 2**30:.0f} GiB: {remedy}."
+    ]
+
+
+def _places(places: list[tuple[int, int]]) -> str:
+    nodes: dict[int, list[str]] = {}
+    for node, gpu in places:
+        nodes.setdefault(node, []).append(str(gpu))
+    return " and ".join(f"GPU {','.join(gpus)} of node {node}" for node, gpus in nodes.items())

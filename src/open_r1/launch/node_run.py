@@ -1,0 +1,205 @@
+"""What one node does in a launch: starts its parts, watches them and the other nodes, and ends them all together."""
+
+import signal
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from open_r1.launch.commands import Command
+from open_r1.launch.control import Control
+from open_r1.launch.parts import Failure, Part
+
+POLL_SECONDS = 0.2
+STOPPED_STATUS = 75
+"""Of a run that a signal has stopped, with a checkpoint, to be continued."""
+CTRL_C_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class ServerPlan:
+    """A generator to start here."""
+
+    name: str
+    command: Command
+    url: str
+    log: Path
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """What this node runs."""
+
+    name: str
+    """The node in words."""
+    servers: tuple[ServerPlan, ...]
+    training: Callable[[], Command] | None
+    """Made when all generators are up; None on a node that only generates."""
+    training_nodes: range
+    server_nodes: range
+    server_timeout: float
+    """Seconds until generators must answer."""
+    stop_grace: float
+    """Seconds that training has to save a checkpoint after SIGTERM."""
+
+
+class NodeRun:
+    """One launch on one node. `run` returns its exit status."""
+
+    def __init__(self, plan: NodePlan, control: Control) -> None:
+        self.plan, self.control = plan, control
+        self.parts: list[Part] = []
+        self.training: Part | None = None
+        self._signals: list[signal.Signals] = []
+        self._deadline: float | None = None
+
+    def run(self) -> int:
+        """Exit status: 0, that of the part that failed first on any node, or 128 plus a signal's number."""
+        with self._taking_signals():
+            try:
+                failure = self._start_servers() or self._start_training() or self._watch()
+            finally:
+                stopped = self._stop_all()
+        if failure is None and stopped:
+            return stopped
+        if failure is not None:
+            self._tell(failure)
+            return failure.status
+        return 0
+
+    # Its three phases; each returns what failed, if something did
+
+    def _start_servers(self) -> Failure | None:
+        plan = self.plan
+        for server in plan.servers:
+            print(f"{server.name}: starting; its log is {server.log}.", flush=True)
+            server.log.parent.mkdir(parents=True, exist_ok=True)
+            self.parts.append(Part(server.name, server.command.words, server.command.environment, server.log))
+        began = last_word = time.monotonic()
+        waiting = list(plan.servers)
+        while waiting:
+            if (failure := self._failed()) or self._signals:
+                return failure
+            waiting = [server for server in waiting if not answers(server.url)]
+            elapsed = time.monotonic() - began
+            if waiting and elapsed > plan.server_timeout:
+                part = next(p for p in self.parts if p.name == waiting[0].name)
+                reason = f"did not answer at {waiting[0].url} within {plan.server_timeout:.0f} s (vllm_server_timeout)"
+                return self.control.fail(part.failure(plan.name, reason))
+            if waiting and time.monotonic() - last_word > 15:
+                last_word = time.monotonic()
+                print(f"Waiting for {', '.join(s.name for s in waiting)}: {elapsed:.0f} s.", flush=True)
+            time.sleep(POLL_SECONDS)
+        if plan.servers:
+            print(f"{_these(plan.servers)} after {time.monotonic() - began:.0f} s.", flush=True)
+        self.control.mark("serving")
+        while self.control.missing("serving", plan.server_nodes):
+            if (failure := self._failed()) or self._signals:
+                return failure
+            time.sleep(POLL_SECONDS)
+        return None
+
+    def _start_training(self) -> Failure | None:
+        if self.plan.training is not None and not self._signals:
+            command = self.plan.training()
+            self.training = Part("training", command.words, command.environment)
+            self.parts.append(self.training)
+        return None
+
+    def _watch(self) -> Failure | None:
+        finished = False
+        while not self._out_of_time():
+            if failure := self._failed():
+                return failure
+            if self.training is not None and self.training.poll() == 0 and not finished:
+                finished = True
+                self.control.mark("finished")
+            if not self.control.missing("finished", self.plan.training_nodes):
+                return None
+            time.sleep(POLL_SECONDS)
+        return None
+
+    def _failed(self) -> Failure | None:
+        """A part of this node that has ended though it should run, or whatever failed elsewhere."""
+        for part in self.parts:
+            code = part.poll()
+            if code is not None and not (part is self.training and code == 0):
+                return self.control.fail(part.failure(self.plan.name))
+        return self.control.failure()
+
+    # Signals
+
+    @contextmanager
+    def _taking_signals(self) -> Iterator[None]:
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+        before = {number: signal.signal(number, self._on_signal) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number)
+        training = self.training is not None and self.training.poll() is None
+        if name == signal.SIGUSR1 and not training:
+            return
+        repeated = name == signal.SIGINT and name in self._signals
+        self._signals.append(name)
+        if not training or repeated:
+            self._deadline = time.monotonic()
+            return
+        assert self.training is not None
+        self.training.signal_workers(name)
+        if name != signal.SIGUSR1 and self._deadline is None:
+            grace = CTRL_C_SECONDS if name == signal.SIGINT else self.plan.stop_grace
+            self._deadline = time.monotonic() + grace
+
+    def _out_of_time(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    # The end
+
+    def _stop_all(self) -> int:
+        """Ends every part; returns the status that a signal gives, 0 if none was taken."""
+        for part in self.parts:
+            part.let_go()
+        for part in self.parts:
+            part.stop()
+        final = [s for s in self._signals if s != signal.SIGUSR1]
+        if final and self.control.missing("finished", self.plan.training_nodes):
+            status = 128 + final[0]
+            self.control.fail(Failure(self.plan.name, self.plan.name, status, f"was ended by {final[0].name}"))
+            self.control.close()
+            return status
+        self.control.close()
+        return 0
+
+    def _tell(self, failure: Failure) -> None:
+        where = "" if failure.node in (failure.part, "this node") else f" on {failure.node}"
+        if failure.exit_code in (STOPPED_STATUS, 130):
+            print(f"Stopped: {failure.part}{where} {failure.reason}. The same command continues.", file=sys.stderr)
+            return
+        print(f"\nerror: {failure.part}{where} {failure.reason}; everything else was ended.", file=sys.stderr)
+        if failure.last_lines and not (failure.shown and failure.node == self.plan.name):
+            print("Its last lines:", file=sys.stderr)
+            print("\n".join(f"  {line}" for line in failure.last_lines), file=sys.stderr, flush=True)
+
+
+def answers(url: str) -> bool:
+    """Whether a server is up and well."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{url}/health", timeout=2.0) as reply:
+            return reply.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _these(servers: Sequence[ServerPlan]) -> str:
+    return f"{servers[0].name} is up" if len(servers) == 1 else f"{len(servers)} generators are up"

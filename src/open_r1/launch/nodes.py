@@ -1,0 +1,148 @@
+"""Which node of how many this is, from Slurm's variables or from options, and which ports are free here."""
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from open_r1.errors import UserError
+from open_r1.launch.layout import Ports
+
+BATCH_STEP = "4294967291"
+"""SLURM_STEP_ID of a batch script, which runs on the first node only."""
+PORTS_PER_JOB = 16
+
+
+@dataclass(frozen=True)
+class Place:
+    """This node among those of the run."""
+
+    nodes: int
+    rank: int
+    addresses: tuple[str, ...]
+    """Of each node, where the others reach it; only the first one is known without Slurm."""
+    job: int | None = None
+    """Slurm's number of the job."""
+
+    @property
+    def head(self) -> str:
+        return self.addresses[0]
+
+
+def find_place(nodes: int | None, rank: int | None, head: str | None, environment: Mapping[str, str]) -> Place:
+    """From options, else from Slurm, else this machine alone. Raises UserError if they do not fit together."""
+    steps = int(environment.get("SLURM_STEP_NUM_NODES", "1"))
+    allocated = int(environment.get("SLURM_JOB_NUM_NODES", "1"))
+    in_step = environment.get("SLURM_STEP_ID", BATCH_STEP) != BATCH_STEP and "SLURM_NODEID" in environment
+    job = int(environment["SLURM_JOB_ID"]) if environment.get("SLURM_JOB_ID", "").isdigit() else None
+    if rank is not None or head is not None:
+        return _from_options(nodes, rank, head)
+    if nodes is None and not in_step and allocated > 1:
+        raise UserError(
+            f"this job has {allocated} nodes, but this command runs on the first one only: write `srun --ntasks-per-"
+            f"node=1 open-r1 launch ...`, or --nodes 1."
+        )
+    if not in_step or nodes == 1:
+        if (nodes or 1) > 1:
+            raise UserError(
+                f"--nodes is {nodes}: run the same command on each of them with --node-rank 0 to {(nodes or 1) - 1} "
+                "and --head <address of node 0>, or under Slurm with srun."
+            )
+        return Place(1, 0, ("127.0.0.1",), job)
+    if nodes is not None and nodes != steps:
+        raise UserError(f"--nodes is {nodes}, but srun started {steps}: leave --nodes out, or give both the same.")
+    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) != steps:
+        raise UserError(
+            f"srun started {environment['SLURM_STEP_NUM_TASKS']} tasks on {steps} nodes: open-r1 launch runs once on "
+            "each, so give srun --ntasks-per-node=1."
+        )
+    node_list = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
+    addresses = ("127.0.0.1",) if steps == 1 else tuple(map(_address, _host_names(node_list)))
+    return Place(steps, int(environment["SLURM_NODEID"]), addresses, job)
+
+
+def choose_ports(place: Place, main: int | None, server: int | None, servers: int) -> Ports:
+    """Ports that are not given: free ones on a single node; on several, where all must choose alike without talking,
+    by the number of the Slurm job."""
+    if place.nodes == 1:
+        main = free_port(29500) if main is None else main
+        return Ports(main=main, control=0, server=free_port(8000, servers) if server is None else server)
+    first = 29500 if place.job is None else 15000 + place.job % 1000 * PORTS_PER_JOB
+    main = main if main is not None else first
+    return Ports(main=main, control=main + 1, server=server if server is not None else main + 3)
+
+
+def free_port(first: int, count: int = 1) -> int:
+    """The first port, from `first` on, that begins `count` free ones."""
+    for port in range(first, first + 1000):
+        if all(port_is_free(port + i) for i in range(count)):
+            return port
+    raise UserError(f"no {count} free ports between {first} and {first + 1000} on this machine.")
+
+
+def port_is_free(port: int, host: str = "") -> bool:
+    """Whether a server could listen there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def check_port(port: int, what: str, option: str) -> None:
+    """Raises UserError if a server cannot listen there."""
+    if not port_is_free(port):
+        raise UserError(f"port {port} ({what}) is in use on {socket.gethostname()}: free it, or give {option}.")
+
+
+def _from_options(nodes: int | None, rank: int | None, head: str | None) -> Place:
+    if nodes is None or rank is None or head is None:
+        raise UserError(
+            "--nodes, --node-rank and --head belong together: give all three, the same --head on each node."
+        )
+    if not 0 <= rank < nodes:
+        raise UserError(f"--node-rank is {rank}: expected 0 to {nodes - 1}, as --nodes is {nodes}.")
+    with suppress(OSError):
+        socket.getaddrinfo(head, None)
+        return Place(nodes, rank, (head,) + ("",) * (nodes - 1))
+    raise UserError(f"--head is {head}, which is no name or address that this machine knows.")
+
+
+def _host_names(node_list: str) -> list[str]:
+    if not any(c in node_list for c in "[,"):
+        return [node_list]
+    if shutil.which("scontrol") is None:
+        raise UserError(f"scontrol is not on PATH, so Slurm's node list {node_list} cannot be read.")
+    done = subprocess.run(["scontrol", "show", "hostnames", node_list], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def _address(host: str) -> str:
+    """The host's name where it can be resolved, else the address that Slurm has for it."""
+    with suppress(OSError):
+        socket.getaddrinfo(host, None)
+        return host
+    done = subprocess.run(["scontrol", "getaddrs", host], capture_output=True, text=True)
+    words = done.stdout.split()
+    return words[-1].rpartition(":")[0] if done.returncode == 0 and words else host
+
+
+def own_address(head: str) -> str:
+    """The address of this machine on the way to `head`."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # connecting UDP sends nothing
+        probe.connect((socket.gethostbyname(head), 9))
+        return probe.getsockname()[0]
+
+
+def gpu_memory() -> int | None:
+    """Bytes of the smallest GPU here; None without one. Asks the driver, so that no CUDA context is made."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    done = subprocess.run(query, capture_output=True, text=True)
+    sizes = [int(word) for word in done.stdout.split() if word.isdigit()]
+    return min(sizes) * 2**20 if done.returncode == 0 and sizes else None

@@ -1,0 +1,164 @@
+"""What a launch needs to know of a recipe: its task, its options, the size of its model."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig
+from open_r1.errors import UserError
+from open_r1.launch.layout import Generation, Job
+from open_r1.options import parse_options
+
+CHECKOUT = Path(__file__).parents[3]
+BILLIONS = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s*([bBmM])(?![a-zA-Z])")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe and the options after it, read and checked."""
+
+    path: Path
+    task: Literal["sft", "grpo"]
+    overrides: tuple[str, ...]
+    """Words after the recipe that are the entry script's."""
+    script: DataConfig
+    args: Any
+    """`SFTConfig` or `GRPOConfig`."""
+    model: ModelConfig
+
+
+def read_recipe(name: str, overrides: list[str]) -> Recipe:
+    """Raises UserError if there is no such recipe (naming those of its model), or for an option that is wrong."""
+    path = find_recipe(name)
+    task = task_of(path, overrides)
+    classes: tuple[type, ...] = (
+        (GRPOScriptArguments, GRPOConfig, ModelConfig) if task == "grpo" else (DataConfig, SFTConfig, ModelConfig)
+    )
+    argv = ["--config", str(path), *overrides]
+    script, args, model = parse_options(argv, *classes, prog=f"open-r1 {task}", description="")
+    return Recipe(path, task, tuple(overrides), script, args, model)
+
+
+def find_recipe(name: str) -> Path:
+    """The file, from here or from the checkout. Raises UserError that lists the recipes of that model."""
+    for path in (Path(name), CHECKOUT / name):
+        if path.is_file():
+            return path
+    folder = recipes_folder()
+    words = Path(name).parts
+    models = sorted({path.relative_to(folder).parts[0] for path in _recipes(folder)})
+    model = next((word for word in words if word in models), None)
+    if model is None:
+        raise UserError(f"recipe {name}: there is no such file, and none for that model; models: {', '.join(models)}.")
+    found = [str(Path(folder.name) / path.relative_to(folder)) for path in _recipes(folder / model)]
+    raise UserError(f"recipe {name}: there is no such file; for {model} there are: {', '.join(found)}.")
+
+
+def task_of(path: Path, overrides: list[str]) -> Literal["sft", "grpo"]:
+    """By the folder (`recipes/<model>/<task>/`), else by the options that only GRPO has."""
+    folder = path.absolute().parent.name
+    if folder == "grpo":
+        return "grpo"
+    if folder == "sft":
+        return "sft"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return "sft"  # reading it says what is wrong with it
+    names = set(content) if isinstance(content, dict) else set()
+    names |= {word[2:].split("=")[0].replace("-", "_") for word in overrides if word.startswith("--")}
+    only_grpo = {"reward_funcs", "num_generations", "max_completion_length", "use_vllm", "beta"}
+    return "grpo" if names & only_grpo else "sft"
+
+
+def find_accelerator(name: str) -> Path:
+    """The file of `ddp`, `zero3` ..., or of a path. Raises UserError that lists them."""
+    if Path(name).is_file():
+        return Path(name)
+    folder = recipes_folder() / "accelerate_configs"
+    path = folder / f"{Path(name).stem}.yaml"
+    if path.is_file() and Path(name).name in (path.name, path.stem):
+        return path
+    there = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+    raise UserError(f"--accelerator is {name}: there are {there}, or give a file of accelerate's.")
+
+
+def recipes_folder() -> Path:
+    """`recipes` here, else that of the checkout."""
+    return next((f for f in (Path("recipes"), CHECKOUT / "recipes") if f.is_dir()), Path("recipes"))
+
+
+def job_of(recipe: Recipe, accelerator: str, tp: int | None, dp: int | None) -> Job:
+    """The recipe as numbers; the model's size comes from its configuration, or from its name."""
+    args = recipe.args
+    parameters, heads = model_size(recipe.model)
+    grpo = recipe.task == "grpo"
+    return Job(
+        task=recipe.task,
+        generation=generation_of(recipe),
+        parameters=parameters,
+        attention_heads=heads,
+        per_device_batch=args.per_device_train_batch_size,
+        accumulation=args.gradient_accumulation_steps,
+        num_generations=args.num_generations if grpo else None,
+        tensor_parallel=tp,
+        data_parallel=dp,
+        accelerator=accelerator,
+        adapters=recipe.model.use_peft,
+    )
+
+
+def generation_of(recipe: Recipe) -> Generation:
+    """Who writes the completions."""
+    if recipe.task == "sft":
+        return "none"
+    args = recipe.args
+    if not args.use_vllm:
+        return "policy"
+    if args.vllm_mode == "colocate":
+        return "colocate"
+    return "external" if args.vllm_server_base_url else "server"
+
+
+def model_size(model: ModelConfig) -> tuple[int | None, int | None]:
+    """Parameters and attention heads, from the configuration alone; by the name (`7B`) if that cannot be read."""
+    from transformers import AutoConfig
+
+    from open_r1.training.model import weights_name
+
+    try:
+        config = AutoConfig.from_pretrained(
+            weights_name(model), revision=model.model_revision, trust_remote_code=model.trust_remote_code
+        )
+    except (OSError, ValueError):
+        return size_in_name(str(model.model_name_or_path)), None
+    text = config.get_text_config()
+    return _parameters(config, model.trust_remote_code), getattr(text, "num_attention_heads", None)
+
+
+def size_in_name(name: str) -> int | None:
+    """Parameters that a model's name tells: 7.6B, 135M; None if it does not."""
+    found = BILLIONS.findall(Path(name).name)
+    if not found:
+        return None
+    number, unit = found[-1]
+    return int(float(number) * (10**9 if unit in "bB" else 10**6))
+
+
+def _parameters(config: Any, trust_remote_code: bool) -> int | None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    except ValueError:  # no causal language model: training says so
+        return None
+    return sum(p.numel() for p in skeleton.parameters())
+
+
+def _recipes(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*.yaml") if "accelerate_configs" not in p.parts)

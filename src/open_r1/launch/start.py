@@ -1,0 +1,150 @@
+"""From the options of a launch to a layout, its checks, and its run on this node."""
+
+import argparse
+import importlib.util
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from open_r1.engine.vllm_engine import visible_devices
+from open_r1.errors import UserError
+from open_r1.launch.commands import Command, server_command, training_command
+from open_r1.launch.control import Alone, Together
+from open_r1.launch.expected import sharding_of
+from open_r1.launch.layout import Cluster, Layout, Server, plan_layout
+from open_r1.launch.node_run import NodePlan, NodeRun, ServerPlan
+from open_r1.launch.nodes import Place, check_port, choose_ports, find_place, gpu_memory, own_address
+from open_r1.launch.recipe import Recipe, find_accelerator, job_of, read_recipe
+from open_r1.launch.show import show_layout
+
+
+def launch(options: argparse.Namespace, recipe_name: str, overrides: list[str], environment: Mapping[str, str]) -> int:
+    """The exit status. Raises UserError for what can be mended, before anything is started."""
+    config = find_accelerator(options.accelerator)
+    recipe = read_recipe(recipe_name, overrides)
+    place = _place(options, environment)
+    layout = make_layout(options, recipe, config, place)
+    if place.rank == 0:
+        show_layout(recipe, layout, config)
+    run = Launch(recipe, layout, config, place, options.server_command)
+    if options.dry_run:
+        for node in range(place.nodes):
+            print(f"\nnode {node}:\n" + "\n".join(f"  {command}" for command in run.dry_commands(node)))
+        return 0
+    run.check_here()
+    return run.start(options.start_timeout, options.grace)
+
+
+def make_layout(options: argparse.Namespace, recipe: Recipe, config: Path, place: Place) -> Layout:
+    """Layout with ports that are free here."""
+    memory = int(options.gpu_memory * 2**30) if options.gpu_memory else gpu_memory()
+    gpus = options.gpus_per_node if options.gpus_per_node is not None else len(visible_devices())
+    cluster = Cluster(place.nodes, gpus, options.processes, memory or 80 * 2**30)
+    job = job_of(recipe, config.stem, options.tp, options.dp)
+    servers = plan_layout(cluster, job).servers
+    wanted = getattr(recipe.args, "vllm_server_port", None)
+    chosen = wanted if any("vllm_server_port" in word.replace("-", "_") for word in recipe.overrides) else None
+    ports = choose_ports(place, options.main_port, chosen, max(1, len(servers)))
+    return plan_layout(cluster, job, ports)
+
+
+class Launch:
+    """A layout on its nodes, seen from one of them."""
+
+    def __init__(
+        self, recipe: Recipe, layout: Layout, config: Path, place: Place, server_template: str | None = None
+    ) -> None:
+        self.recipe, self.layout, self.config, self.place = recipe, layout, config, place
+        self.server_template = server_template
+        self.servers = [server for server in layout.servers if server.node == place.rank]
+        self.trains = place.rank < len(layout.train)
+
+    def check_here(self) -> None:
+        """Raises UserError for what this node lacks: GPUs, ports, packages."""
+        layout, ports = self.layout, self.layout.ports
+        here = len(visible_devices())
+        if here < layout.cluster.gpus_per_node:
+            raise UserError(
+                f"--gpus-per-node is {layout.cluster.gpus_per_node}, and {socket.gethostname()} has {here} GPUs: give "
+                f"--gpus-per-node {here}{' (the CPU) and --processes' if here == 0 else ''}."
+            )
+        if self.place.rank == 0:
+            check_port(ports.main, "where processes meet", "--main-port")
+            if self.place.nodes > 1:
+                check_port(ports.control, "where nodes meet", "--main-port")
+        for server in self.servers:
+            check_port(
+                server.port,
+                "a generator",
+                "--vllm_server_port, or --vllm_server_base_url to use the server that is there",
+            )
+        if sharding_of(self.config) == "DeepSpeed" and self.trains:
+            _need("deepspeed", f"--accelerator {self.config.stem}", "pip install 'open-r1[deepspeed]'")
+        if self.servers and self.server_template is None:
+            _need("vllm", "vllm_mode: server", "pip install 'open-r1[vllm]', or give --server-command")
+
+    def start(self, start_timeout: float, grace: float) -> int:
+        """Runs this node's part of it until the end; the exit status."""
+        layout, place = self.layout, self.place
+        control: Alone | Together = Alone()
+        own, name = place.head, "this node"
+        if place.nodes > 1:
+            plan = f"{layout} {self.recipe.overrides} {self.recipe.path.read_text(encoding='utf-8')}"
+            control = Together(place.nodes, place.rank, place.head, layout.ports.control, plan, start_timeout)
+            own, name = own_address(place.head), control.host(place.rank)
+            control.tell("address", own)
+
+        def training() -> Command:
+            hosts = {
+                s.node: place.head if isinstance(control, Alone) else control.ask("address", s.node)
+                for s in layout.servers
+            }
+            urls = [f"http://{hosts[s.node]}:{s.port}" for s in layout.servers]
+            return self._training(place.rank, visible_devices(), urls)
+
+        node = NodePlan(
+            name=name,
+            servers=tuple(self._server_plan(server, own) for server in self.servers),
+            training=training if self.trains else None,
+            training_nodes=range(len(layout.train)),
+            server_nodes=range(min((s.node for s in layout.servers), default=place.nodes), place.nodes),
+            server_timeout=getattr(self.recipe.args, "vllm_server_timeout", 0.0),
+            stop_grace=grace,
+        )
+        return NodeRun(node, control).run()
+
+    def dry_commands(self, node: int) -> list[Command]:
+        """What would run on a node."""
+        here = visible_devices()
+        wanted = self.layout.cluster.gpus_per_node
+        gpus = here if len(here) >= wanted else [str(i) for i in range(wanted)]
+        hosts = self.place.addresses
+        servers = [
+            server_command(self.recipe, self.layout, s, hosts[node], gpus, self.server_template)
+            for s in self.layout.servers
+            if s.node == node
+        ]
+        urls = [f"http://{hosts[s.node]}:{s.port}" for s in self.layout.servers]
+        return servers + ([self._training(node, gpus, urls)] if node < len(self.layout.train) else [])
+
+    def _training(self, node: int, gpus: Sequence[str], urls: Sequence[str]) -> Command:
+        return training_command(self.recipe, self.layout, self.config, self.place, node, gpus, urls)
+
+    def _server_plan(self, server: Server, host: str) -> ServerPlan:
+        name = f"generator {server.port}"
+        log = Path(self.recipe.args.output_dir) / "run" / "launch" / f"node-{server.node}-generator-{server.port}.log"
+        command = server_command(self.recipe, self.layout, server, host, visible_devices(), self.server_template)
+        return ServerPlan(name, command, f"http://{host}:{server.port}", log)
+
+
+def _place(options: argparse.Namespace, environment: Mapping[str, str]) -> Place:
+    """For a dry run, nodes that are not there are fine."""
+    if options.dry_run and options.nodes is not None and options.node_rank is None:
+        names = ("127.0.0.1",) if options.nodes == 1 else tuple(f"node{i}" for i in range(options.nodes))
+        return Place(options.nodes, 0, names)
+    return find_place(options.nodes, options.node_rank, options.head, environment)
+
+
+def _need(package: str, why: str, remedy: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"{why} needs {package}, which is not installed: {remedy}.")
