@@ -9,7 +9,7 @@ import pytest
 from runs import arguments, assert_same_weights, launch, make_folder, metrics, weights
 
 from open_r1 import grpo
-from open_r1.errors import Interrupted
+from open_r1.errors import Interrupted, UserError
 from open_r1.report.recorder import read_rollouts
 from open_r1.rewards.pool import Pool
 from open_r1.training.interruption import STOP_SIGNALS, StopSignals
@@ -33,7 +33,7 @@ def options(**more):
 
 
 def run(folder, out, **more):
-    odd_rewards.CALLS.clear()
+    odd_rewards.CALLS.clear()  # several runs in a test
     grpo.main(arguments(folder, "grpo", out, **options(**more)))
 
 
@@ -74,6 +74,7 @@ def test_a_signal_in_the_last_step_lets_the_run_finish(folder, tmp_path, monkeyp
 
 def test_a_forked_helper_dies_of_sigterm_and_not_of_sigusr1():
     signals = StopSignals()
+    signals.listen()
     try:
         child = os.fork()
         if child == 0:
@@ -100,3 +101,10 @@ def test_graders_outlive_the_signals_of_their_parent():
     assert pool.submit(request).result() == before
     assert {worker} == pool._workers
     pool.close()
+
+
+def test_a_run_that_fails_leaves_signals_as_they_were(folder, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(UserError, match="broken"):
+        run(folder, tmp_path / "out", reward_funcs="odd_rewards:broken")
+    assert signal.getsignal(signal.SIGTERM) is before

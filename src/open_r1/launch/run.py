@@ -52,12 +52,13 @@ class Run:
     def train(self, trainer: PackedTrainer, tokenizer: PreTrainedTokenizerBase) -> None:
         """Trains from the last whole checkpoint (or `resume_from_checkpoint`), then writes the final model,
         tokenizer and card at the root of the output folder. Raises Interrupted if a signal stopped it before."""
+        self.stop_signals.listen()
         try:
             self._train(trainer, tokenizer)
         except Interrupted:
             self.stop_signals.ignore()  # launchers send SIGTERM when the first rank has left
             raise
-        else:
+        finally:
             self.stop_signals.restore()
 
     def _train(self, trainer: PackedTrainer, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -8,12 +8,13 @@ import os
 import signal
 import threading
 from types import FrameType
+from typing import Any
 
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 
 
 class StopSignals:
-    """Notes these signals, from when it is made until `restore`, instead of dying of them.
+    """Notes these signals, from `listen` until `restore`, instead of dying of them.
 
     Only the main thread can take signals; elsewhere nothing is noted.
     """
@@ -21,8 +22,12 @@ class StopSignals:
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self._owner = os.getpid()
-        main = threading.current_thread() is threading.main_thread()
-        self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS if main}
+        self._before: dict[signal.Signals, Any] = {}
+
+    def listen(self) -> None:
+        """Signals are noted from now on."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
 
     def restore(self) -> None:
         """Signals do again what they did before."""
@@ -31,9 +36,10 @@ class StopSignals:
         self._before = {}
 
     def ignore(self) -> None:
-        """Signals do nothing any more."""
+        """Signals do nothing any more, also after `restore`."""
         for number in self._before:
             signal.signal(number, signal.SIG_IGN)
+        self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._owner:  # a forked helper: its parent ends it, with SIGTERM
