@@ -11,6 +11,7 @@ COMMANDS = {
     "grpo": ("open_r1.grpo", "train a model by reinforcement learning on checkable answers"),
     "generate": ("open_r1.generate", "completions for every problem of a dataset, graded, in shards"),
     "launch": ("open_r1.launch.command", "train on one node or many, generators included"),
+    "doctor": ("open_r1.launch.doctor.page", "what this machine has, and whether a recipe can run on it"),
     "evaluate": ("open_r1.evaluate", "benchmarks by DeepSeek's protocol, with intervals"),
     "compare": ("open_r1.evaluation.compare", "the difference between two evaluations, and where they differ"),
     "report": ("open_r1.evaluation.read", "a page to read the answers of an evaluation"),

@@ -30,7 +30,7 @@ def dry_run_grpo(
     """Scores the gold answers of the first prompts with every reward; raises UserError if one misses its maximum."""
     check_batch(args, len(prompts), len(script.reward_funcs), args.world_size)
     rows = [prompts[i] for i in range(min(ROWS_CHECKED, len(prompts)))]
-    _check_gold_scores(script.reward_funcs, reward_funcs, rows)
+    check_gold_scores(script.reward_funcs, reward_funcs, rows)
     completions = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     per_step = completions // args.num_generations
     longest = max(len(ids) for ids in prompts["prompt_ids"])
@@ -42,7 +42,7 @@ def dry_run_grpo(
         {
             "prompts": f"{len(prompts):,} (longest {longest:,} tokens)",
             "rewards": ", ".join(script.reward_funcs) + " (gold answers get the maximum)",
-            **_ungradable(prompts, script.reward_funcs),
+            **ungradable_golds(prompts, script.reward_funcs),
             "effective batch": f"{completions:,} completions = {per_step:,} prompts x {args.num_generations}",
             "steps": _steps(args, steps * args.max_steps_per_rollout),
             "tokens a step, at most": f"{completions * (longest + args.max_completion_length):,}",
@@ -74,7 +74,8 @@ def dry_run_sft(
     )
 
 
-def _check_gold_scores(names: Sequence[str], funcs: Sequence[Callable], rows: Sequence[dict[str, Any]]) -> None:
+def check_gold_scores(names: Sequence[str], funcs: Sequence[Callable], rows: Sequence[dict[str, Any]]) -> None:
+    """Raises UserError if a reward does not give its maximum to the gold answer of a row."""
     golds: list[Any] = [row.get("answer") or row.get("solution") for row in rows]
     if any(gold is None for gold in golds):
         return
@@ -96,7 +97,7 @@ def _check_gold_scores(names: Sequence[str], funcs: Sequence[Callable], rows: Se
                 )
 
 
-def _ungradable(prompts: Any, reward_funcs: Sequence[str]) -> dict[str, str]:
+def ungradable_golds(prompts: Any, reward_funcs: Sequence[str]) -> dict[str, str]:
     """The rows, counted from 1, whose gold answer no completion can be graded against."""
     if "accuracy" not in reward_funcs:
         return {}

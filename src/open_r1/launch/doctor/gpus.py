@@ -1,0 +1,141 @@
+"""torch and CUDA, GPUs and their links, and what will attend, generate and communicate on them."""
+
+import re
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Any
+
+from open_r1.launch.doctor.finding import Finding, gib
+
+BUSY_SHARE = 0.1
+
+
+def check_gpus() -> Iterator[Finding]:
+    """What torch and the driver say."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        yield Finding("torch", "problem", f"cannot be imported ({error})", "Install it anew: make install.")
+        return
+    yield from _torch(torch)
+    yield from _gpus(torch)
+    yield _attention(torch)
+    yield _vllm(torch)
+    yield _nccl(torch)
+
+
+def _torch(torch: Any) -> Iterator[Finding]:
+    built, driver = torch.version.cuda, driver_cuda()
+    text = f"{torch.__version__}, built for {'CUDA ' + built if built else 'ROCm' if torch.version.hip else 'the CPU'}"
+    if driver:
+        text += f"; the driver offers CUDA {driver}"
+    if driver and not built and not torch.version.hip:
+        yield Finding("torch", "problem", text, "There are GPUs that this torch cannot use: install the CUDA build.")
+    elif driver and built and newer_major(built, driver):
+        remedy = f"The driver is older than torch: update it, or install a torch for CUDA {driver}."
+        yield Finding("torch", "problem", text, remedy)
+    elif driver and not torch.cuda.is_available():
+        yield Finding("torch", "problem", text, "torch finds no GPU: look at CUDA_VISIBLE_DEVICES and `nvidia-smi`.")
+    else:
+        yield Finding("torch", "ok", text)
+
+
+def newer_major(built: str, driver: str) -> bool:
+    """Whether CUDA `built` is a major version that `driver` does not reach (minor versions are compatible)."""
+    return int(built.split(".")[0]) > int(driver.split(".")[0])
+
+
+def driver_cuda() -> str | None:
+    """Newest CUDA that the driver runs; None without GPUs."""
+    found = re.search(r"CUDA Version:\s*([\d.]+)", _nvidia_smi())
+    return found.group(1) if found else None
+
+
+def _gpus(torch: Any) -> Iterator[Finding]:
+    if not torch.cuda.is_available():
+        yield Finding(
+            "gpus", "note", "none", "Everything runs on the CPU too, slowly: take the small recipes (make demo)."
+        )
+        return
+    count = torch.cuda.device_count()
+    properties = [torch.cuda.get_device_properties(i) for i in range(count)]
+    for (name, size), number in Counter((p.name, p.total_memory) for p in properties).items():
+        yield Finding("gpus", "ok", f"{number} x {name}, {gib(size)} each")
+    used = [int(word) for word in _nvidia_smi("--query-gpu=memory.used", "--format=csv,noheader,nounits").split()]
+    busy = [
+        str(i)
+        for i, (mib, p) in enumerate(zip(used, properties, strict=False))
+        if mib * 2**20 > BUSY_SHARE * p.total_memory
+    ]
+    if busy:
+        yield Finding(
+            "gpus",
+            "note",
+            f"GPU {','.join(busy)} is in use by other programs",
+            "Choose others by CUDA_VISIBLE_DEVICES; `nvidia-smi` shows whose they are.",
+        )
+    if count > 1:
+        yield Finding("links", "ok", describe_links(_nvidia_smi("topo", "-m")))
+
+
+def describe_links(topology: str) -> str:
+    """The links between GPUs in the output of `nvidia-smi topo -m`: "NV18 (28 pairs)"."""
+    rows = [line.split() for line in re.sub(r"\x1b\[[\d;]*m", "", topology).splitlines()]
+    gpus = [row for row in rows if row and re.fullmatch(r"GPU\d+", row[0]) and len(row) > 2 and "X" in row]
+    links = Counter(gpus[i][1 + j] for i in range(len(gpus)) for j in range(i + 1, len(gpus)))
+    if not links:
+        return "not known"
+    return ", ".join(f"{link} ({number} pair{'s' * (number > 1)})" for link, number in links.most_common())
+
+
+def _attention(torch: Any) -> Finding:
+    if not torch.cuda.is_available():
+        return Finding("attention", "ok", "sdpa, a document at a time (varlen needs CUDA)")
+    from torch.nn.attention.varlen import varlen_attn
+
+    x = torch.randn(8, 2, 64, device="cuda", dtype=torch.bfloat16)
+    ends = torch.tensor([0, 3, 8], device="cuda", dtype=torch.int32)
+    try:
+        varlen_attn(x, x, x, ends, ends, 5, 5)
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        remedy = "Recipes need attn_implementation: sdpa here, which is slower."
+        return Finding("attention", "note", f"varlen does not run on this GPU ({reason})", remedy)
+    return Finding("attention", "ok", "varlen: PyTorch's own variable-length kernel, nothing to compile")
+
+
+def _vllm(torch: Any) -> Finding:
+    try:
+        found = metadata.distribution("vllm")
+    except metadata.PackageNotFoundError:
+        return Finding("vllm", "note", "not installed", "Only use_vllm needs it: pip install 'open-r1[vllm]'.")
+    wanted = next((r for r in found.requires or [] if re.match(r"torch\s*[=<>]", r)), "")
+    version = re.search(r"==\s*([\w.+]+)", wanted)
+    text = f"{found.version}, made for {wanted.split(';')[0].strip() or 'any torch'}"
+    if version and version.group(1).split("+")[0] != torch.__version__.split("+")[0]:
+        remedy = f"torch is {torch.__version__}: install vllm and torch together, in an environment of their own."
+        return Finding("vllm", "note", text, remedy)
+    return Finding("vllm", "ok", text)
+
+
+def _nccl(torch: Any) -> Finding:
+    if not torch.cuda.is_available():
+        return Finding("nccl", "ok", "not needed; processes on the CPU meet by gloo")
+    if not torch.distributed.is_nccl_available():
+        return Finding(
+            "nccl", "note", "missing from this torch", "Several GPUs need it: install the CUDA build of torch."
+        )
+    return Finding("nccl", "ok", ".".join(map(str, torch.cuda.nccl.version())))
+
+
+def _nvidia_smi(*words: str) -> str:
+    if shutil.which("nvidia-smi") is None:
+        return ""
+    try:
+        return subprocess.run(["nvidia-smi", *words], capture_output=True, text=True, timeout=20).stdout
+    except subprocess.TimeoutExpired:
+        return ""

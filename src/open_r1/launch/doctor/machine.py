@@ -1,0 +1,123 @@
+"""Python, processors, memory, disks, and the tools around them."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from open_r1.launch.doctor.finding import Finding, gib
+from open_r1.report.environment import package_versions
+
+SHARED_MEMORY = Path("/dev/shm")
+LITTLE_SHARED_MEMORY = 2**30
+LITTLE_DISK = 20 * 2**30
+
+
+def check_machine(folders: dict[str, Path]) -> Iterator[Finding]:
+    """Everything but GPUs and hub. `folders` are what a run writes to, by what they are for."""
+    yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
+    yield _packages()
+    yield _memory()
+    yield from shared_memory(SHARED_MEMORY)
+    for name, folder in folders.items():
+        yield disk(name, folder)
+    yield _git_lfs()
+    yield _slurm()
+    yield _sandbox()
+
+
+def _packages() -> Finding:
+    versions = package_versions()
+    absent = [name for name, version in versions.items() if version == "not installed"]
+    text = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "open_r1")
+    if absent:
+        return Finding(
+            "packages", "problem", text, f"{' and '.join(absent)} missing: pip install -e . in the checkout."
+        )
+    return Finding("packages", "ok", text)
+
+
+def _memory() -> Finding:
+    memory = psutil.virtual_memory()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    text = f"{cores} CPU cores, {gib(memory.available)} of {gib(memory.total)} memory free"
+    if memory.available < 2 * 2**30:
+        return Finding("memory", "note", text, "Little memory is free: end other programs first.")
+    return Finding("memory", "ok", text)
+
+
+def shared_memory(path: Path) -> Iterator[Finding]:
+    """Nothing on systems without it."""
+    if not path.is_dir():
+        return
+    free = shutil.disk_usage(path).free
+    text = f"{gib(free)} free in {path}"
+    if free < LITTLE_SHARED_MEMORY:
+        remedy = "vLLM and NCCL need more: start the container with --shm-size=16g or --ipc=host."
+        yield Finding("shared memory", "note", text, remedy)
+    else:
+        yield Finding("shared memory", "ok", text)
+
+
+def disk(name: str, folder: Path) -> Finding:
+    """Whether a folder, or the nearest one that exists above it, can be written to and has room."""
+    there = next(p for p in (folder, *folder.absolute().parents) if p.is_dir())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        return Finding(name, "problem", f"{folder}: cannot be written to ({reason})", "Give another folder.")
+    free = shutil.disk_usage(there).free
+    text = f"{folder}: {gib(free)} free"
+    if free < LITTLE_DISK:
+        return Finding(name, "note", text, "A checkpoint of a 1B model takes 16 GB: make room, or use another disk.")
+    return Finding(name, "ok", text)
+
+
+def _git_lfs() -> Finding:
+    if shutil.which("git-lfs") is None:
+        return Finding(
+            "git-lfs", "note", "not installed", "Only repositories that you clone by hand need it: apt install git-lfs."
+        )
+    return Finding("git-lfs", "ok", _first_line("git-lfs", "version"))
+
+
+def _slurm() -> Finding:
+    if shutil.which("sbatch") is None:
+        return Finding("slurm", "ok", "not on this machine; only slurm/*.slurm need it")
+    version = _first_line("sbatch", "--version")
+    if job := os.environ.get("SLURM_JOB_ID"):
+        return Finding("slurm", "ok", f"{version}, in job {job} on {os.environ.get('SLURM_JOB_NUM_NODES', '1')} nodes")
+    if subprocess.run(["sinfo", "--noheader"], capture_output=True, timeout=10).returncode != 0:
+        return Finding(
+            "slurm", "note", f"{version}, but no controller answers", "Only slurm/*.slurm need it: ask who runs it."
+        )
+    return Finding("slurm", "ok", version)
+
+
+def _sandbox() -> Finding:
+    from open_r1.rewards.code.sandbox import best_isolation
+
+    if best_isolation().bubblewrap:
+        return Finding("sandbox", "ok", "bubblewrap isolates the programs of code rewards")
+    return Finding(
+        "sandbox",
+        "note",
+        "no bubblewrap: programs of code rewards run under limits only",
+        "apt install bubblewrap, and allow user namespaces.",
+    )
+
+
+def _first_line(*words: str) -> str:
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return f"{words[0]} does not answer"
+    return (done.stdout or done.stderr).strip().split("\n")[0]

@@ -1,0 +1,93 @@
+"""`open-r1 doctor`: one page about this machine, and about a recipe on it."""
+
+import argparse
+import json
+import logging
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from open_r1.launch.doctor.finding import Finding, can_start
+
+DESCRIPTION = """What this machine has for training, and for a given --config whether its model, tokenizer, data and
+rewards are in order. Words after it are options of the recipe. The exit status is 1 if no run can start here; no GPU,
+no network and no login are findings, not failures."""
+EXAMPLES = """examples:
+  open-r1 doctor
+  open-r1 doctor --config recipes/SmolLM2-135M-Instruct/grpo/config_demo.yaml --dataset_name problems.jsonl
+"""
+MARKS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "problem": ("✗", "bold red")}
+
+
+def main(argv: list[str]) -> None:
+    """Prints the page and exits: 0 if a run can start here, 1 if not."""
+    parser = argparse.ArgumentParser(
+        prog="open-r1 doctor",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", help="a recipe to check as well")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    options, overrides = parser.parse_known_args(argv)
+    if overrides and options.config is None:
+        parser.error(f"{overrides[0]} belongs to a recipe: give --config too")
+    findings = examine(options.config, overrides)
+    if options.json:
+        print(json.dumps({"can_start": can_start(findings), "findings": [asdict(f) for f in findings]}, indent=2))
+    else:
+        show(findings)
+    sys.exit(0 if can_start(findings) else 1)
+
+
+def examine(config: str | None, overrides: list[str]) -> list[Finding]:
+    """All findings."""
+    from open_r1.launch.doctor.gpus import check_gpus
+    from open_r1.launch.doctor.hub import check_hub
+    from open_r1.launch.doctor.machine import check_machine
+
+    findings = [*check_machine(_folders()), *check_gpus(), *check_hub()]
+    if config is not None and can_start(findings):
+        from datasets.utils import disable_progress_bars
+
+        from open_r1.launch.doctor.recipe import check_recipe
+
+        disable_progress_bars()
+        logging.getLogger("transformers").setLevel(logging.ERROR)
+        findings += check_recipe(config, overrides)
+    return findings
+
+
+def show(findings: list[Finding], console: Console | None = None) -> None:
+    """A line for each finding, its remedy below it, and a verdict."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for finding in findings:
+        mark, style = MARKS[finding.state]
+        text = Text(finding.text)
+        if finding.remedy:
+            text.append(f"\n→ {finding.remedy}", style=style)
+        table.add_row(Text(mark, style=style), Text(finding.area, style="bold"), text)
+    console = console or Console()
+    console.print(table)
+    problems = sum(finding.state == "problem" for finding in findings)
+    notes = sum(finding.state == "note" for finding in findings)
+    verdict = f"\n{problems} to mend before a run can start here." if problems else "\nA run can start here."
+    console.print(
+        verdict + (f" Worth a look: {notes}." if notes else ""), style="bold red" if problems else "bold green"
+    )
+
+
+def _folders() -> dict[str, Path]:
+    from datasets import config as datasets_config
+    from huggingface_hub import constants
+
+    return {
+        "models": Path(constants.HF_HUB_CACHE),
+        "datasets": Path(datasets_config.HF_DATASETS_CACHE),
+        "runs": Path("runs"),
+    }

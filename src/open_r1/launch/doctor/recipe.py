@@ -1,0 +1,182 @@
+"""A recipe before it is run: model, tokenizer, template, data, rewards, batch, room for checkpoints."""
+
+import importlib.util
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from transformers.integrations import get_available_reporting_integrations
+
+from open_r1.data.chat import pad_token_id, prepare_tokenizer, render, stop_token_ids
+from open_r1.data.load import load_train_and_eval
+from open_r1.data.prompts import drop_long_prompts, prompt_rows
+from open_r1.data.sft import tokenize_sft
+from open_r1.engine.vllm_engine import visible_devices
+from open_r1.errors import UserError
+from open_r1.launch.doctor.finding import Finding, gib
+from open_r1.launch.dry_run import ROWS_CHECKED, check_gold_scores, ungradable_golds
+from open_r1.launch.layout import Cluster, plan_layout
+from open_r1.launch.recipe import Recipe, job_of, read_recipe
+from open_r1.rewards import get_reward_funcs
+from open_r1.training.model import context_length, load_config
+
+T = TypeVar("T")
+
+
+class Checkup:
+    """Steps that each give a value or a problem; what depends on a step that failed is left out."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+
+    def step(self, area: str, what: Callable[[], T], say: Callable[[T], str]) -> T | None:
+        """The value, with a finding of `area`; None after a UserError, which is the finding then."""
+        try:
+            value = what()
+        except UserError as error:
+            self.findings.append(Finding(area, "problem", str(error)))
+            return None
+        self.findings.append(Finding(area, "ok", say(value)))
+        return value
+
+
+def check_recipe(name: str, overrides: list[str]) -> list[Finding]:
+    """Findings about a recipe, in the order in which a run would meet them."""
+    checkup = Checkup()
+    recipe = checkup.step("recipe", lambda: read_recipe(name, overrides), lambda r: f"{r.path} ({r.task})")
+    if recipe is None:
+        return checkup.findings
+    checkup.findings += _packages(recipe)
+    checkup.step("model", lambda: load_config(recipe.model), lambda c: _model(recipe, c))
+    tokenizer = checkup.step("tokenizer", lambda: _tokenizer(recipe), _describe_tokenizer)
+    if tokenizer is not None:
+        checkup.step("chat template", lambda: _template(tokenizer), lambda text: text)
+        checkup.findings += _end_token(tokenizer)
+    need_eval = recipe.args.eval_strategy != "no" or recipe.args.eval_on_start
+    rows = checkup.step(
+        "data",
+        lambda: load_train_and_eval(recipe.script, need_eval=need_eval)[0],
+        lambda d: f"{len(d):,} rows: {', '.join(d.column_names)}",
+    )
+    if tokenizer is not None and rows is not None:
+        checkup.step("examples", lambda: _examples(recipe, tokenizer, rows), lambda text: text)
+    if recipe.task == "grpo":
+        functions = checkup.step(
+            "rewards",
+            lambda: get_reward_funcs(recipe.script),
+            lambda _: ", ".join(recipe.script.reward_funcs),  # type: ignore[attr-defined]
+        )
+        if functions is not None and tokenizer is not None and rows is not None:
+            checkup.step("golds", lambda: _golds(recipe, tokenizer, rows, functions), lambda text: text)
+    checkup.step("layout", lambda: _layout(recipe), lambda text: text)
+    checkup.findings += _checkpoints(recipe)
+    return checkup.findings
+
+
+def _packages(recipe: Recipe) -> Iterator[Finding]:
+    needs = {"peft": recipe.model.use_peft, "vllm": getattr(recipe.args, "use_vllm", False)}
+    for package, needed in needs.items():
+        if needed and importlib.util.find_spec(package) is None:
+            option = "use_peft" if package == "peft" else "use_vllm"
+            yield Finding(
+                "recipe",
+                "problem",
+                f"{option} needs {package}",
+                f"pip install 'open-r1[{package}]', or {option} false.",
+            )
+    absent = set(recipe.args.report_to or []) - {"none", "all"} - set(get_available_reporting_integrations())
+    if absent:
+        text = f"report_to names {', '.join(sorted(absent))}, which is not installed"
+        yield Finding("recipe", "problem", text, "pip install 'open-r1[tracking]', or report_to none.")
+
+
+def _model(recipe: Recipe, config: Any) -> str:
+    parameters = job_of(recipe, "ddp", None, None).parameters
+    size = f", {parameters / 1e6:,.1f}M parameters" if parameters else ""
+    context = context_length(recipe.model)
+    return (
+        f"{recipe.model.model_name_or_path}: {config.model_type}{size}, context of {context or 'any number of'} tokens"
+    )
+
+
+def _tokenizer(recipe: Recipe) -> Any:
+    model, args = recipe.model, recipe.args
+    eos = getattr(args, "eos_token", None)
+    name = str(model.model_name_or_path)
+    return prepare_tokenizer(name, model.model_revision, model.trust_remote_code, args.chat_template, eos)
+
+
+def _describe_tokenizer(tokenizer: Any) -> str:
+    own = tokenizer.pad_token
+    pad = (
+        repr(own)
+        if own is not None
+        else f"none of its own ({_token(tokenizer, pad_token_id(tokenizer))} fills, masked)"
+    )
+    return f"{len(tokenizer):,} tokens; ends with {tokenizer.eos_token!r}; pad token {pad}"
+
+
+def _template(tokenizer: Any) -> str:
+    text = render(tokenizer, [{"role": "user", "content": "1 + 1"}], add_generation_prompt=True)
+    stops = ", ".join(_token(tokenizer, i) for i in stop_token_ids(tokenizer, None))
+    return f"assistant turns begin after {text[-24:]!r} and end at {stops}"
+
+
+def _end_token(tokenizer: Any) -> Iterator[Finding]:
+    """An end token that opens turns is a slip in tokenizer_config.json."""
+    end = tokenizer.eos_token
+    text = render(tokenizer, [{"role": "user", "content": "1 + 1"}], add_generation_prompt=True)
+    if end is not None and end in text and re.match(r"\w", text.rpartition(end)[2]):
+        remedy = "Set eos_token in its tokenizer_config.json, or start from the original files of the model."
+        yield Finding("tokenizer", "note", f"its end token {end!r} is the one that opens turns", remedy)
+
+
+def _token(tokenizer: Any, token_id: int) -> str:
+    return repr(tokenizer.convert_ids_to_tokens(token_id))
+
+
+def _examples(recipe: Recipe, tokenizer: Any, rows: Any) -> str:
+    some = rows.select(range(min(1000, len(rows))))
+    if recipe.task == "sft":
+        tokenized = tokenize_sft(some, tokenizer, recipe.args, recipe.script.system_prompt)
+        lengths = [len(ids) for ids in tokenized["input_ids"]]
+        return f"the first {len(some):,} give {len(lengths):,} documents, the longest of {max(lengths):,} tokens"
+    prompts = prompt_rows(some, tokenizer, recipe.script.dataset_prompt_column, recipe.script.system_prompt)
+    limits = [n for n in (context_length(recipe.model), recipe.args.vllm_max_model_length) if n is not None]
+    kept = drop_long_prompts(prompts, min(limits, default=None), recipe.args.max_completion_length)
+    longest = max(len(ids) for ids in kept["prompt_ids"])
+    return f"the first {len(some):,} give {len(kept):,} prompts, the longest of {longest:,} tokens"
+
+
+def _golds(recipe: Recipe, tokenizer: Any, rows: Any, functions: Any) -> str:
+    some = rows.select(range(min(ROWS_CHECKED, len(rows))))
+    prompts = prompt_rows(some, tokenizer, recipe.script.dataset_prompt_column, recipe.script.system_prompt)
+    names = recipe.script.reward_funcs  # type: ignore[attr-defined]
+    check_gold_scores(names, functions, [prompts[i] for i in range(len(prompts))])
+    ungradable = ungradable_golds(rows, names).get("ungradable golds", "none")
+    return f"the first {len(some)} get every reward's maximum; ungradable in all {len(rows):,} rows: {ungradable}"
+
+
+def _layout(recipe: Recipe) -> str:
+    layout = plan_layout(Cluster(1, len(visible_devices())), job_of(recipe, "ddp", None, None))
+    plural = "es" if layout.processes > 1 else ""
+    batch = f"{layout.processes} training process{plural}, {layout.batch:,} sequences a step"
+    generators = f", {len(layout.servers)} generator on other GPUs" if layout.servers else ""
+    return batch + generators
+
+
+def _checkpoints(recipe: Recipe) -> Iterator[Finding]:
+    job = job_of(recipe, "ddp", None, None)
+    if job.parameters is None or job.adapters:
+        return
+    folder = Path(recipe.args.output_dir).absolute()
+    there = next(p for p in (folder, *folder.parents) if p.is_dir())
+    size, free = 12 * job.parameters, shutil.disk_usage(there).free
+    kept = recipe.args.save_total_limit
+    text = f"about {gib(size)} each (weights and Adam's moments), {kept or 'all'} kept; {gib(free)} are free"
+    if free < size * ((kept or 1) + 1):
+        yield Finding("checkpoints", "problem", text, f"Make room in {there}, or give another output_dir.")
+    else:
+        yield Finding("checkpoints", "ok", text)
