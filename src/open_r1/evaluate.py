@@ -20,7 +20,7 @@ from open_r1.engine.choose import open_engine
 from open_r1.errors import UserError
 from open_r1.evaluation.protocol import PROTOCOLS, protocol_for
 from open_r1.evaluation.results import answer_notes, results_table
-from open_r1.evaluation.run import evaluate_task
+from open_r1.evaluation.run import prepare, run_benchmark
 from open_r1.evaluation.tasks import TASKS, find_task, folder_name, load_problems
 from open_r1.launch.entry import exit_with_sentence
 
@@ -49,12 +49,12 @@ def main(argv: list[str] | None = None) -> None:
     engine = open_engine(engine_options(args))
     output = args.output or default_output(args.model)
     console = Console()
-    results = [
-        evaluate_task(
-            task, asked, args.model, engine, protocol, output / folder_name(task.name), ks=args.k, console=console
-        )
+    benchmarks = [
+        prepare(task, asked, args.model, engine, protocol, output / folder_name(task.name), ks=args.k, console=console)
         for task, asked, protocol in zip(tasks, problems, protocols, strict=True)
     ]
+    engine.reserve(max(benchmark.longest for benchmark in benchmarks))
+    results = [run_benchmark(benchmark, console) for benchmark in benchmarks]
     engine.engine.close()
     console.print(results_table(results))
     for note in answer_notes(results):

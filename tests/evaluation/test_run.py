@@ -11,8 +11,9 @@ from open_r1.engine.choose import EngineOptions, open_engine
 from open_r1.engine.protocol import request_seed
 from open_r1.errors import UserError
 from open_r1.evaluation import store
+from open_r1.evaluation.plan import blocks, plan
 from open_r1.evaluation.protocol import protocol_for
-from open_r1.evaluation.run import blocks, evaluate_task, plan
+from open_r1.evaluation.run import evaluate_task
 from open_r1.evaluation.store import SampleStore, read_samples
 from open_r1.evaluation.tasks import Problem, find_task, load_problems
 
@@ -85,8 +86,8 @@ def test_a_line_that_a_kill_left_half_written_is_sampled_again(sums, tmp_path):
     with pytest.raises(UserError):
         run(sums, opened(Scripted(TEXTS, 5)), tmp_path / "out")
     journal = tmp_path / "out" / "samples.jsonl"
-    lines = journal.read_text().splitlines(keepends=True)
-    journal.write_text("".join(lines[:4]) + lines[4][:20])
+    samples = [line for line in journal.read_text().splitlines(keepends=True) if "completion" in line]
+    journal.write_text("".join(samples[:2]) + samples[2][:20])
     second = Scripted(TEXTS)
     run(sums, opened(second), tmp_path / "out")
     assert len(second.asked) == 22

@@ -33,7 +33,10 @@ def add_engine_options(parser: argparse.ArgumentParser, *, servers: bool = True,
         "--engines-per-gpu", type=positive, default=1, metavar="N", help="vllm: 2 to 4 fill a GPU with a small model"
     )
     group.add_argument(
-        "--gpu-memory-utilization", type=float, default=0.9, metavar="S", help="vllm: share of each GPU's memory"
+        "--gpu-memory-utilization",
+        type=share,
+        metavar="S",
+        help="vllm: share of each GPU's memory (default 0.9), or of a CPU's (0.4)",
     )
     if not servers:
         return
@@ -69,6 +72,17 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, at least 1")
     return int(text)
+
+
+def share(text: str) -> float:
+    """A number above 0 and up to 1, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0 and up to 1")
+    return value
 
 
 def quiet() -> None:

@@ -13,8 +13,8 @@ from open_r1.errors import UserError
 
 ENGINES = ("auto", "transformers", "vllm", "openai")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-CPU_MEMORY = 0.4
-"""Share of the memory that vLLM takes on a CPU."""
+GPU_MEMORY, CPU_MEMORY = 0.9, 0.4
+"""Share of the memory that vLLM takes, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class EngineOptions:
     """vllm: engines, each on `tensor_parallel` GPUs of its own. Default: as many as the GPUs allow."""
     engines_per_gpu: int = 1
     """vllm: engines that take turns on each GPU."""
-    gpu_memory_utilization: float = 0.9
-    """vllm: share of each GPU's memory."""
+    gpu_memory_utilization: float | None = None
+    """vllm: share of each GPU's memory (default 0.9), or of the machine's without a GPU (default 0.4)."""
     max_num_seqs: int = 512
     """vllm: completions that one engine decodes at once."""
     base_url: str | None = None
@@ -193,7 +193,7 @@ def _open_vllm(options: EngineOptions) -> OpenEngine:
             devices=tuple(devices),
             tensor_parallel=options.tensor_parallel,
             engines_per_device=options.engines_per_gpu,
-            gpu_memory_utilization=options.gpu_memory_utilization if devices else CPU_MEMORY,
+            gpu_memory_utilization=options.gpu_memory_utilization or (GPU_MEMORY if devices else CPU_MEMORY),
             max_num_seqs=options.max_num_seqs,
             seed=secrets.randbits(31),
         ),

@@ -4,6 +4,7 @@ The engines' processes do the decoding (`vllm_worker.py`); this one hands out re
 it can decode at once, and turns finished token ids into text. New weights go through memory that both sides share.
 """
 
+import contextlib
 import logging
 import os
 import time
@@ -258,7 +259,7 @@ class VLLMEngine:
     def _abort(self) -> None:
         """Ends what still runs after an interruption, so that the next request finds the engines idle."""
         for worker in self.workers:
-            if worker.process.poll() is None:
+            with contextlib.suppress(UserError):  # a worker that died; whoever needs it is told
                 worker.ask("abort")
 
     def _load_bucket(self, bucket: Bucket) -> None:

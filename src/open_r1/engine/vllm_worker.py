@@ -21,6 +21,9 @@ GRAPH_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768,
 """Batch sizes with a CUDA graph. A batch is padded to the next of them; vLLM's own list is three times as long, and
 ends at 512, beyond which every kernel is launched by hand."""
 
+CPU_BATCH = 4096
+"""Tokens of prompts that go through the model together on a CPU."""
+
 
 class Worker:
     """Steps a vLLM engine and answers its parent."""
@@ -48,7 +51,12 @@ class Worker:
             "disable_log_stats": True,
             "worker_extension_cls": "open_r1.engine.vllm_weights.WeightReceiver",
         }
-        if not options.enforce_eager and _on_cuda():
+        if not _on_cuda():  # a prompt in chunks would wind back its request's generator, which torch's on a CPU cannot
+            arguments |= {
+                "enable_chunked_prefill": False,
+                "max_num_batched_tokens": max(CPU_BATCH, options.max_model_len),
+            }
+        elif not options.enforce_eager:
             arguments["compilation_config"] = cuda_graphs
         self.connection = connection
         self.engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
