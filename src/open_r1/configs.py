@@ -96,12 +96,32 @@ class TrainConfig(TrainingArguments):
     hang_timeout: float = 3600
     """Seconds without any progress (no group of completions, no micro-batch) after which the run ends, with the name
     of the phase that hangs and the stacks of all threads; 0 waits forever."""
+    benchmarks: list[str] | None = None
+    """Benchmarks to run on the trained model (`math_500`, `aime24`, a file ...; see docs/evaluation.md), with the
+    system prompt of the training. Results are in `<output_dir>/evaluation/`, and in the metrics."""
+    benchmarks_every_n_steps: int | None = None
+    """Also run them after every so many steps, into `<output_dir>/evaluation/step-NNNNNN/`."""
+    benchmarks_data_dir: str | None = None
+    """Folder with the benchmarks' problems, as `<name>.jsonl[.gz]` or `.parquet`. Default: the hub."""
+    benchmarks_limit: int | None = None
+    """Only the first so many problems of each."""
+    benchmarks_protocol: Literal["deepseek", "greedy"] = "deepseek"
+    """`deepseek` samples at temperature 0.6 and top-p 0.95; `greedy` takes the likeliest token, once."""
+    benchmarks_num_samples: int | None = None
+    """Answers to each problem. Default: the benchmark's own number (64 for AIME, 4 for MATH-500), or 1 if greedy."""
+    benchmarks_max_new_tokens: int | None = None
+    """Longest answer in tokens. Default: `max_completion_length` for GRPO, `max_length` for SFT."""
     chat_template: str | None = None
     """Jinja template, or a file that holds one. Default: the tokenizer's own, else ChatML."""
     wandb_entity: str | None = None
     """Entity for Weights & Biases (with `report_to: wandb`)."""
     wandb_project: str | None = None
     """Project for Weights & Biases (with `report_to: wandb`)."""
+
+    @property
+    def longest_completion(self) -> int:
+        """Tokens of the longest answer that the model is trained to give."""
+        raise NotImplementedError
 
     def __post_init__(self) -> None:
         if self.dtype is not None:
@@ -139,6 +159,11 @@ class SFTConfig(TrainConfig):
     """Processes for tokenizing."""
     eos_token: str | None = None
     """Token that ends a turn, if not the tokenizer's own (Qwen2.5 base models: `<|im_end|>`)."""
+
+    @property
+    def longest_completion(self) -> int:
+        """Tokens of the longest answer that the model is trained to give."""
+        return self.max_length
 
 
 @dataclass
@@ -260,6 +285,11 @@ class GRPOConfig(TrainConfig):
                 f"steps_per_generation is {self.steps_per_generation}: it must be a multiple of "
                 f"gradient_accumulation_steps ({self.gradient_accumulation_steps})."
             )
+
+    @property
+    def longest_completion(self) -> int:
+        """Tokens of the longest answer that the model is trained to give."""
+        return self.max_completion_length
 
     @property
     def max_steps_per_rollout(self) -> int:

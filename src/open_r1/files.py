@@ -8,6 +8,10 @@ from typing import Any
 from open_r1.errors import UserError
 
 
+class OtherSettings(UserError):
+    """A folder holds what was made with other settings."""
+
+
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Calls `write` with a temporary path and renames that to `path`."""
     temporary = path.with_name(path.name + ".tmp")
@@ -27,7 +31,7 @@ def write_json(path: Path, value: Any) -> None:
 def keep_settings(path: Path, settings: Mapping[str, Any], holder: Path) -> None:
     """Writes `settings` to `path`, or compares them with those that are there.
 
-    `holder` is the folder that the user named. Raises `UserError` with each setting that differs.
+    `holder` is the folder that the user named. Raises `OtherSettings` with each setting that differs.
     """
     settings = json.loads(json.dumps(settings))
     if not path.exists():
@@ -38,7 +42,7 @@ def keep_settings(path: Path, settings: Mapping[str, Any], holder: Path) -> None
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if changed:
         differences = "; ".join(f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in changed)
-        raise UserError(
+        raise OtherSettings(
             f"{holder} holds samples made with other settings ({differences}): continue with the same, give "
             "another --output, or delete the folder."
         )

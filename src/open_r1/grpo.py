@@ -19,6 +19,7 @@ from open_r1.configs import GRPOConfig, GRPOScriptArguments, ModelConfig
 from open_r1.data.chat import prepare_tokenizer, stop_token_ids
 from open_r1.data.load import load_train_and_eval
 from open_r1.data.prompts import drop_long_prompts, prompt_rows
+from open_r1.launch.benchmarks import Benchmarks
 from open_r1.launch.dry_run import dry_run_grpo
 from open_r1.launch.entry import exit_with_sentence
 from open_r1.launch.policy_engine import open_policy_engine
@@ -52,19 +53,21 @@ def main(argv: list[str] | None = None) -> None:
 
     with args.main_process_first(desc="prompts"):
         train, evaluation = as_prompts(train), evaluation and as_prompts(evaluation)
+    benchmarks = Benchmarks(script, args, model_config, tokenizer)
     if script.dry_run:
         return dry_run_grpo(script, args, model_config, tokenizer, train, reward_funcs)
 
     run = Run("grpo", script, args, model_config)
     model = load_policy(model_config, args)
     needs_reference = args.beta != 0 and not model_config.use_peft
+    stops = stop_token_ids(tokenizer, model.generation_config)
     trainer = GRPOTrainer(
         model,
         args,
-        engine=open_policy_engine(args, model_config, model, tokenizer, [train, evaluation]),
+        engine=open_policy_engine(args, model_config, model, tokenizer, [train, evaluation, benchmarks.prompts()]),
         reward_funcs=reward_funcs,
         reward_names=script.reward_funcs,
-        stop_token_ids=stop_token_ids(tokenizer, model.generation_config),
+        stop_token_ids=stops,
         reference=load_causal_lm(model_config) if needs_reference else None,
         tokenizer=tokenizer,
         train_dataset=train,
@@ -73,7 +76,8 @@ def main(argv: list[str] | None = None) -> None:
         callbacks=run.callbacks,
         stop_signals=run.stop_signals,
     )
-    run.train(trainer, tokenizer)
+    benchmarks.attach(trainer, stops)
+    run.train(trainer, tokenizer, benchmarks)
     return None
 
 

@@ -69,7 +69,6 @@ IGNORED: dict[str, str] = {
     "transformers_continuous_batching_config": "the transformers engine batches by itself",
     "activation_offloading": "lower max_tokens_per_microbatch if memory is short",
     "callbacks": "to push while training write push_to_hub: true",
-    "benchmarks": "evaluation during training comes from eval_strategy",
     "push_to_hub_revision": _HUB,
     "overwrite_hub_revision": _HUB,
     "wandb_run_group": "write run_name",
@@ -171,6 +170,9 @@ _OVERRULED = {
 }
 """Options of transformers that our trainers do not read, so that the tables above hold although they exist."""
 
+_NO_BENCHMARKS = {"lcb", "lcb_v4"}
+"""Benchmarks of huggingface/open-r1 that are none here: LiveCodeBench."""
+
 UNDERSTOOD = {*RENAMED, *IGNORED, *UNSUPPORTED, "warmup_ratio", "generation_batch_size"}
 
 
@@ -236,6 +238,9 @@ def _translate_value(name: str, given: Given, notes: dict[str, str]) -> Given:
         if len(value) != 1:
             raise UserError(f"{given.where}: {len(value)} configurations of a dataset: list them in dataset_mixture.")
         return replace(given, value=value[0])
+    if name == "benchmarks" and isinstance(value, list) and _NO_BENCHMARKS & set(value):
+        notes["benchmarks: lcb"] = "LiveCodeBench is not among the benchmarks here"
+        return replace(given, value=[item for item in value if item not in _NO_BENCHMARKS] or None, text=None)
     if name == "dtype" and value == "auto":
         return replace(given, value=None, text=None)
     if name == "attn_implementation" and isinstance(value, str):

@@ -16,6 +16,7 @@ from open_r1.configs import DataConfig, ModelConfig, SFTConfig
 from open_r1.data.chat import prepare_tokenizer, stop_token_ids
 from open_r1.data.load import load_train_and_eval
 from open_r1.data.sft import tokenize_sft
+from open_r1.launch.benchmarks import Benchmarks
 from open_r1.launch.dry_run import dry_run_sft
 from open_r1.launch.entry import exit_with_sentence
 from open_r1.launch.run import Run, needs_eval
@@ -43,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
             rows and packed_rows(tokenize_sft(rows, tokenizer, args, script.system_prompt), args)
             for rows in (train, evaluation)
         )
+    benchmarks = Benchmarks(script, args, model_config, tokenizer)
     if script.dry_run:
         return dry_run_sft(script, args, model_config, tokenizer, train)
 
@@ -60,7 +62,8 @@ def main(argv: list[str] | None = None) -> None:
         callbacks=run.callbacks,
         stop_signals=run.stop_signals,
     )
-    run.train(trainer, tokenizer)
+    benchmarks.attach(trainer, stops)
+    run.train(trainer, tokenizer, benchmarks)
     return None
 
 

@@ -41,6 +41,8 @@ class EngineOptions:
     """vllm: share of each GPU's memory (default 0.9), or of the machine's without a GPU (default 0.4)."""
     max_num_seqs: int = 512
     """vllm: completions that one engine decodes at once."""
+    enforce_eager: bool = False
+    """vllm: no compilation and no CUDA graphs."""
     base_url: str | None = None
     """OpenAI-compatible server, such as http://localhost:8000/v1, or several with commas between; the key is read from
     OPENAI_API_KEY."""
@@ -111,6 +113,11 @@ def context_length(config: Any) -> int | None:
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
+def decode_budget(device_type: str) -> int:
+    """Tokens that the transformers engine decodes at once, unless told otherwise."""
+    return 8192 if device_type == "cpu" else 65536
+
+
 def weights_digest(model: str) -> str | None:
     """Short SHA-256 of a local folder's weight files: their names and sizes and the ends of each, so that it is
     quick for any size; None for a hub id."""
@@ -134,7 +141,7 @@ def _open_transformers(options: EngineOptions) -> OpenEngine:
 
     tokenizer = prepare_tokenizer(options.model, options.revision, options.trust_remote_code)
     model = _load_model(options)
-    budget = options.max_tokens_per_batch or (8192 if model.device.type == "cpu" else 65536)
+    budget = options.max_tokens_per_batch or decode_budget(model.device.type)
     return OpenEngine(
         engine=TransformersEngine(model, tokenizer, max_tokens_per_batch=budget),
         name="transformers",
@@ -195,6 +202,7 @@ def _open_vllm(options: EngineOptions) -> OpenEngine:
             engines_per_device=options.engines_per_gpu,
             gpu_memory_utilization=options.gpu_memory_utilization or (GPU_MEMORY if devices else CPU_MEMORY),
             max_num_seqs=options.max_num_seqs,
+            enforce_eager=options.enforce_eager,
             seed=secrets.randbits(31),
         ),
         tokenizer,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from open_r1.engine.choose import OpenEngine
-from open_r1.engine.protocol import request_seed
+from open_r1.engine.protocol import Message, request_seed
 from open_r1.errors import UserError
 from open_r1.evaluation.protocol import Protocol
 from open_r1.evaluation.tasks import Problem
@@ -36,8 +36,7 @@ def plan(problems: Sequence[Problem], engine: OpenEngine, protocol: Protocol) ->
     """The requests, in the order in which they are made. Raises `UserError` for a prompt that does not fit."""
     asks = []
     for problem in problems:
-        system = [{"role": "system", "content": protocol.system_prompt}] if protocol.system_prompt else []
-        prompt = engine.render([*system, {"role": "user", "content": problem.prompt}])  # type: ignore[list-item]
+        prompt = engine.render(messages_of(problem, protocol))
         length = engine.prompt_tokens(prompt)
         room = protocol.max_new_tokens if engine.context is None else engine.context - length
         if room < 1:
@@ -51,6 +50,12 @@ def plan(problems: Sequence[Problem], engine: OpenEngine, protocol: Protocol) ->
             seed = request_seed(protocol.seed, problem.index, first)
             asks.append(Ask(problem, first, min(count, protocol.num_samples - first), prompt, length, limit, seed))
     return sorted(asks, key=lambda ask: (-ask.max_tokens, -ask.prompt_tokens, ask.problem.index, ask.first))
+
+
+def messages_of(problem: Problem, protocol: Protocol) -> list[Message]:
+    """The conversation that asks `problem`."""
+    system: list[Message] = [{"role": "system", "content": protocol.system_prompt}] if protocol.system_prompt else []
+    return [*system, {"role": "user", "content": problem.prompt}]
 
 
 def blocks(asks: Sequence[Ask], budget: int | None) -> Iterator[list[Ask]]:

@@ -15,6 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from open_r1.configs import DataConfig, ModelConfig, TrainConfig
 from open_r1.errors import Interrupted, UserError
+from open_r1.launch.benchmarks import Benchmarks
 from open_r1.launch.expected import check_expectation, describe_training
 from open_r1.options import default_hub_model_id, resolved_options
 from open_r1.report.card import write_model_card
@@ -49,19 +50,20 @@ class Run:
         if args.push_to_hub and args.hub_model_id is None:
             args.hub_model_id = default_hub_model_id(model.model_name_or_path or "", task, args.hub_token)
 
-    def train(self, trainer: PackedTrainer, tokenizer: PreTrainedTokenizerBase) -> None:
+    def train(self, trainer: PackedTrainer, tokenizer: PreTrainedTokenizerBase, benchmarks: Benchmarks) -> None:
         """Trains from the last whole checkpoint (or `resume_from_checkpoint`), then writes the final model,
-        tokenizer and card at the root of the output folder. Raises Interrupted if a signal stopped it before."""
+        tokenizer and card at the root of the output folder, with what `benchmarks` find. Raises Interrupted if a
+        signal stopped it before."""
         self.stop_signals.listen()
         try:
-            self._train(trainer, tokenizer)
+            self._train(trainer, tokenizer, benchmarks)
         except Interrupted:
             self.stop_signals.ignore()  # launchers send SIGTERM when the first rank has left
             raise
         finally:
             self.stop_signals.restore()
 
-    def _train(self, trainer: PackedTrainer, tokenizer: PreTrainedTokenizerBase) -> None:
+    def _train(self, trainer: PackedTrainer, tokenizer: PreTrainedTokenizerBase, benchmarks: Benchmarks) -> None:
         check_vocabulary(trainer.model, tokenizer)
         check_expectation(trainer.accelerator)
         if trainer.is_world_process_zero():
@@ -76,15 +78,16 @@ class Run:
         self.recorder.start(step)
         disable_progress_bar()  # of every file that a checkpoint writes
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        self._write_model(trainer, result.metrics)
+        self._write_model(trainer, benchmarks, result.metrics)
         if self.args.push_to_hub:
             trainer.push_to_hub()
 
-    def _write_model(self, trainer: PackedTrainer, metrics: dict[str, Any]) -> None:
+    def _write_model(self, trainer: PackedTrainer, benchmarks: Benchmarks, metrics: dict[str, Any]) -> None:
         model: Any = trainer.model
         if self.args.bf16 and not trainer.is_fsdp_enabled and not trainer.is_deepspeed_enabled:
             model.to(torch.bfloat16)
         trainer.save_model(str(trainer.output_dir))
+        figures = benchmarks.final()
         if trainer.is_world_process_zero():
             write_model_card(
                 trainer.output_dir,
@@ -92,7 +95,7 @@ class Run:
                 task=self.task,
                 dataset=_dataset_names(self.script),
                 config=self.config,
-                metrics=_last_metrics(trainer) | metrics,
+                metrics=_last_metrics(trainer) | metrics | figures,
             )
 
 

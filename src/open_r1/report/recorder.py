@@ -37,7 +37,7 @@ REWARD_PREFIX = "reward/"
 BYSTANDERS = re.compile(
     r"(output_dir|run_name|project|report_to|disable_tqdm|resume_from_checkpoint|dry_run|trackio_.*|wandb_.*"
     r"|push_to_hub.*|hub_.*|log_.*|logging_.*|save_.*|max_tokens_per_microbatch|max_tokens_per_decode"
-    r"|dataset_num_proc|dataloader_.*|eval_on_start|.*_eval_.*|eval_strategy|eval_steps|config)"
+    r"|dataset_num_proc|dataloader_.*|eval_on_start|benchmarks.*|.*_eval_.*|eval_strategy|eval_steps|config)"
 )
 
 

@@ -8,7 +8,8 @@ they are learned from.
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -259,13 +260,9 @@ class RolloutTrainer(PackedTrainer):
         mine = range(self.rank, len(rows), self.world_size)
         n = self.grpo.num_generations_eval or self.grpo.num_generations
         seeds = [sampling_seed(self.args.seed, EVALUATION_ROUND, i) for i in mine]
-        self.ahead.settle()
-        self.accelerator.wait_for_everyone()
-        self._send_weights()
         writer = replace(self.writer, sampling=replace(self.writer.sampling, n=n))
-        written = writer.write([rows[i] for i in mine], seeds, self.state.global_step)
-        if not self.grpo.max_staleness:
-            self.engine.sleep()
+        with self.lent_engine():
+            written = writer.write([rows[i] for i in mine], seeds, self.state.global_step)
         if written.error is not None:
             raise written.error
         figures = rollout_metrics(self._rollouts(written, "none", n), self.reward_names, self.global_sum)
@@ -274,6 +271,16 @@ class RolloutTrainer(PackedTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self.watchdog.beat("training")
         return metrics
+
+    @contextmanager
+    def lent_engine(self) -> Iterator[Engine]:
+        """The engine, with the weights as they are now, to write something other than rollouts."""
+        self.ahead.settle()
+        self.accelerator.wait_for_everyone()
+        self._send_weights()
+        yield self.engine
+        if not self.grpo.max_staleness:
+            self.engine.sleep()
 
     def checkpoint_state(self) -> dict[str, Any]:
         """With rollouts that still feed coming steps."""

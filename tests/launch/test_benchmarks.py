@@ -1,0 +1,190 @@
+"""`benchmarks:` of the trainers: what they write, that they change nothing, and what a kill leaves."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+from runs import arguments, assert_same_weights, launch, make_folder, metrics
+
+from open_r1 import grpo, sft
+from open_r1.errors import Interrupted, UserError
+from open_r1.evaluation.store import read_samples
+from open_r1.launch import benchmarks
+
+MAIN = {"sft": sft.main, "grpo": grpo.main}
+EVERY = {"benchmarks_every_n_steps": 2, "benchmarks_num_samples": 2, "benchmarks_max_new_tokens": 6}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = make_folder(tmp_path_factory.mktemp("toy"))
+    rows = [{"problem": f"{i} + {i}?", "answer": str(2 * i)} for i in range(5)]
+    (folder / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def run(folder, task, out, **options):
+    MAIN[task](arguments(folder, task, out, benchmarks=folder / "sums.jsonl", **options))
+    return out / "evaluation"
+
+
+def lines_of(out):
+    return [line for line in metrics(out) if "eval_sums_pass@1" in line]
+
+
+@pytest.mark.parametrize("task", ["sft", "grpo"])
+def test_they_run_while_training_and_on_the_final_model_and_change_nothing(folder, tmp_path, task):
+    evaluation = run(folder, task, tmp_path / "with", **EVERY)
+    assert sorted(path.name for path in evaluation.iterdir()) == ["step-000002", "sums"]
+    for path in (evaluation / "step-000002" / "sums", evaluation / "sums"):
+        rows = read_samples(path)
+        assert [(row["index"], row["sample"]) for row in rows] == [(i, j) for i in range(5) for j in range(2)]
+        assert max(row["n_tokens"] for row in rows) <= 6
+    assert [line["step"] for line in lines_of(tmp_path / "with")] == [2, 4]
+    results = json.loads((evaluation / "sums" / "results.json").read_text())
+    assert lines_of(tmp_path / "with")[1]["eval_sums_mean_tokens"] == results["mean_tokens"]
+    MAIN[task](arguments(folder, task, tmp_path / "without"))
+    training = [line for line in metrics(tmp_path / "with") if "eval_sums_pass@1" not in line]
+    assert training == metrics(tmp_path / "without")
+    assert_same_weights(tmp_path / "with", tmp_path / "without")
+
+
+def test_the_final_samples_are_those_of_the_saved_model(folder, tmp_path):
+    from open_r1 import evaluate
+
+    options = {"benchmarks_num_samples": 1, "benchmarks_protocol": "greedy", "benchmarks_max_new_tokens": 8}
+    evaluation = run(folder, "sft", tmp_path / "out", **options)
+    argv = [
+        "--model",
+        str(tmp_path / "out"),
+        "--tasks",
+        str(folder / "sums.jsonl"),
+        "--output",
+        str(tmp_path / "alone"),
+    ]
+    evaluate.main([*argv, "--protocol", "greedy", "--max-new-tokens", "8", "--seed", "7"])
+    rows, alone = read_samples(evaluation / "sums"), read_samples(tmp_path / "alone" / "sums")
+    assert [row["completion"] for row in rows] == [row["completion"] for row in alone]
+
+
+def test_a_run_that_goes_on_from_an_earlier_checkpoint_forgets_what_came_after(folder, tmp_path):
+    options = {**EVERY, "benchmarks_every_n_steps": 1, "save_steps": 1, "save_total_limit": 9}
+    evaluation = run(folder, "sft", tmp_path / "out", **options)
+    lines, names = metrics(tmp_path / "out"), ("step-000002", "step-000003")
+    before = {name: read_samples(evaluation / name / "sums") for name in names}
+    for step in (3, 4):
+        shutil.rmtree(tmp_path / "out" / f"checkpoint-{step}")
+    (evaluation / "step-000003" / "sums" / "samples.parquet").write_bytes(b"of another run")
+    run(folder, "sft", tmp_path / "out", **options)
+    assert {name: read_samples(evaluation / name / "sums") for name in names} == before
+    assert metrics(tmp_path / "out") == lines
+
+
+@pytest.mark.parametrize("kill_at", [1, 2])
+def test_a_kill_in_a_benchmark_is_continued_there(folder, tmp_path, monkeypatch, kill_at):
+    options = {**EVERY, "max_tokens_per_decode": 60}
+    whole = run(folder, "grpo", tmp_path / "whole", **options)
+    sample, calls = benchmarks.run_benchmark, []
+
+    def dying(benchmark, console):
+        calls.append(benchmark)
+        if len(calls) == kill_at:
+            stream, served = benchmark.engine.engine.stream, []
+
+            def until_it_dies(requests):
+                for finished in stream(requests):
+                    if served:
+                        raise RuntimeError("killed")
+                    served.append(finished)
+                    yield finished
+
+            monkeypatch.setattr(benchmark.engine.engine, "stream", until_it_dies)
+        return sample(benchmark, console)
+
+    monkeypatch.setattr(benchmarks, "run_benchmark", dying)
+    with pytest.raises(UserError, match=r"killed\. [1-9] finished samples are kept"):
+        run(folder, "grpo", tmp_path / "out", **options)
+    monkeypatch.setattr(benchmarks, "run_benchmark", sample)
+    evaluation = run(folder, "grpo", tmp_path / "out", **options)
+    for name in ("step-000002/sums", "sums"):
+        assert read_samples(evaluation / name) == read_samples(whole / name)
+    assert metrics(tmp_path / "out") == metrics(tmp_path / "whole")
+    assert_same_weights(tmp_path / "out", tmp_path / "whole")
+
+
+def test_a_finished_run_is_not_evaluated_again_and_a_longer_one_keeps_the_earlier_samples(folder, tmp_path):
+    evaluation = run(folder, "sft", tmp_path / "out", **EVERY)
+    first = read_samples(evaluation / "sums")
+    run(folder, "sft", tmp_path / "out", **EVERY)
+    assert len(lines_of(tmp_path / "out")) == 2
+    run(folder, "sft", tmp_path / "out", **EVERY, max_steps=6)
+    assert read_samples(evaluation / "earlier-1" / "sums") == first
+    assert (evaluation / "sums" / "results.json").exists()
+
+
+def test_two_processes_share_the_problems(folder, tmp_path):
+    argv = arguments(folder, "grpo", tmp_path / "two", benchmarks=folder / "sums.jsonl", **EVERY, max_steps=2)
+    launch("grpo", argv, processes=2)
+    rows = read_samples(tmp_path / "two" / "evaluation" / "sums")
+    assert [(row["index"], row["sample"]) for row in rows] == [(i, j) for i in range(5) for j in range(2)]
+    assert not list((tmp_path / "two" / "evaluation" / "sums").glob("share-*"))
+    assert len(lines_of(tmp_path / "two")) == 1
+
+
+class Signals:
+    received = None
+
+    def listen(self):
+        self.received = None
+
+    def restore(self):
+        pass
+
+    ignore = restore
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"), [(2, "Stopped after step 3"), (None, "Stopped in the benchmarks of the trained model")]
+)
+def test_a_signal_does_not_wait_for_a_benchmark(folder, tmp_path, monkeypatch, every, expected):
+    options = {**EVERY, "benchmarks_every_n_steps": every} if every else {"benchmarks_num_samples": 1}
+    signals, sample = Signals(), benchmarks.run_benchmark
+    monkeypatch.setattr("open_r1.launch.run.StopSignals", lambda: signals)
+
+    def signalled(*args):
+        signals.received = "SIGTERM"
+        return sample(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(benchmarks, "run_benchmark", signalled)
+        with pytest.raises(Interrupted, match=expected):
+            run(folder, "sft", tmp_path / "out", **options)
+    assert not lines_of(tmp_path / "out")
+    evaluation = run(folder, "sft", tmp_path / "out", **options)
+    assert len(lines_of(tmp_path / "out")) == 1
+    assert (evaluation / "sums" / "results.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"benchmarks": "aime23"}, "there is no task 'aime23'"),
+        ({"benchmarks": "aime24", "benchmarks_data_dir": "nowhere"}, "data_dir is 'nowhere'"),
+        ({"benchmarks_every_n_steps": 0}, "benchmarks_every_n_steps is 0"),
+        ({"benchmarks_every_n_steps": 2}, "benchmarks is empty"),
+    ],
+)
+def test_bad_options_stop_before_training(folder, tmp_path, options, expected):
+    with pytest.raises(UserError, match=expected):
+        sft.main(arguments(folder, "sft", tmp_path / "out", **options))
+    assert not (tmp_path / "out" / "run").exists()
+
+
+def test_the_system_prompt_is_that_of_the_training(folder, tmp_path):
+    evaluation = run(folder, "sft", tmp_path / "out", **EVERY, system_prompt="Think first.")
+    assert (
+        json.loads((evaluation / "sums" / "settings.json").read_text())["protocol"]["system_prompt"] == "Think first."
+    )
+    config = yaml.safe_load((tmp_path / "out" / "run" / "config.yaml").read_text())
+    assert config["benchmarks"] == [str(folder / "sums.jsonl")]
