@@ -1,0 +1,58 @@
+#!/bin/sh
+# SmolLM2-135M-Instruct through the whole recipe on GSM8K and one GPU: SFT on worked solutions, GRPO on the same
+# problems, R1-Zero (GRPO without SFT) beside it, and an evaluation on the test set of each model. Every stage goes on
+# where it stopped when this is run again.
+#
+#   examples/gsm8k/run.sh                                          # model and data from the hub
+#   MODEL=folder TRAIN=gsm8k_train.jsonl.gz DATA_DIR=folder OUT=runs/gsm8k examples/gsm8k/run.sh
+#
+# TRAIN has the columns problem, solution and answer; DATA_DIR holds gsm8k_test.jsonl[.gz]. STAGES picks stages.
+set -eu
+cd "$(dirname "$0")/../.."
+MODEL="${MODEL:-HuggingFaceTB/SmolLM2-135M-Instruct}"
+OUT="${OUT:-runs/gsm8k}"
+STAGES="${STAGES:-base sft grpo zero}"
+recipes=recipes/SmolLM2-135M-Instruct
+system_prompt="$(python3 -c "import yaml; print(yaml.safe_load(open('$recipes/grpo/config_gsm8k.yaml'))['system_prompt'])")"
+mkdir -p "$OUT"
+
+if [ -n "${TRAIN:-}" ]; then
+    problems="--dataset_name $TRAIN --dataset_config null --dataset_prompt_column problem"
+    traces_from="$TRAIN --problem problem --solution solution"
+else
+    problems=""
+    traces_from="openai/gsm8k --config main"
+fi
+
+evaluate() { # model, name
+    for protocol in greedy deepseek; do
+        samples=$([ $protocol = greedy ] && echo 1 || echo 8)
+        open-r1 evaluate --model "$1" --tasks gsm8k ${DATA_DIR:+--data-dir "$DATA_DIR"} --protocol $protocol \
+            --num-samples "$samples" --max-new-tokens 512 --system-prompt "$system_prompt" \
+            --output "$OUT/evaluation/$2-$protocol" ${EVALUATE_ARGS:-}
+    done
+}
+
+for stage in $STAGES; do
+    case $stage in
+    base) evaluate "$MODEL" base ;;
+    sft)
+        # shellcheck disable=SC2086
+        [ -f "$OUT/traces.jsonl" ] || python3 examples/gsm8k/traces.py $traces_from --output "$OUT/traces.jsonl"
+        open-r1 sft --config $recipes/sft/config_gsm8k.yaml --model_name_or_path "$MODEL" \
+            --dataset_name "$OUT/traces.jsonl" --output_dir "$OUT/sft" ${SFT_ARGS:-}
+        evaluate "$OUT/sft" sft
+        ;;
+    grpo | zero)
+        from=$([ "$stage" = grpo ] && echo "$OUT/sft" || echo "$MODEL")
+        # shellcheck disable=SC2086
+        open-r1 grpo --config $recipes/grpo/config_gsm8k.yaml --model_name_or_path "$from" $problems \
+            --output_dir "$OUT/$stage" ${GRPO_ARGS:-}
+        evaluate "$OUT/$stage" "$stage"
+        ;;
+    *)
+        echo "STAGES is $STAGES: $stage is none of base, sft, grpo, zero" >&2
+        exit 2
+        ;;
+    esac
+done
