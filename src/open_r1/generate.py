@@ -36,6 +36,8 @@ from open_r1.report.hub import create_dataset_repo, push_dataset
 def main(argv: list[str] | None = None) -> None:
     """Generates as `argv` says (default: the command line). Raises UserError for what the user can mend."""
     args = parser().parse_args(with_dashes(sys.argv[1:] if argv is None else argv))
+    if args.hf_output_dataset:
+        create_dataset_repo(args.hf_output_dataset, args.private)
     generate(args)
     if args.hf_output_dataset:
         print(f"{push_dataset(args.output, args.hf_output_dataset)}")
@@ -46,18 +48,8 @@ def generate(args: argparse.Namespace) -> None:
     quiet()
     console = Console()
     sampling, options = sampling_of(args), engine_of(args)
-    rows = load_split(args.hf_dataset, config=args.hf_dataset_config, split=args.hf_dataset_split)
-    problems = Problems(
-        rows,
-        args.prompt_column,
-        template=args.prompt_template,
-        system_prompt=args.system_prompt,
-        answer_column=args.answer_column,
-    )
+    problems = read_problems(args)
     digest, longest = problems.digest()
-    if args.hf_output_dataset:
-        create_dataset_repo(args.hf_output_dataset, args.private)
-
     engine = open_engine(options)
     settings = {
         "model": None if engine.identity.get("weights") else args.model,
@@ -92,6 +84,17 @@ def generate(args: argparse.Namespace) -> None:
     engine.engine.close()
     console.print(summary_table(finish(folder, len(run.too_long))))
     console.print(f"The rows are in {folder}.", soft_wrap=True, highlight=False)
+
+
+def read_problems(args: argparse.Namespace) -> Problems:
+    """The dataset as prompts."""
+    return Problems(
+        load_split(args.hf_dataset, config=args.hf_dataset_config, split=args.hf_dataset_split),
+        args.prompt_column,
+        template=args.prompt_template,
+        system_prompt=args.system_prompt,
+        answer_column=args.answer_column,
+    )
 
 
 def parser() -> argparse.ArgumentParser:

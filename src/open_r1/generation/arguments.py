@@ -13,10 +13,10 @@ from open_r1.errors import UserError
 from open_r1.generation.problems import PLAIN
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
+def add_data_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Where the problems are, and how they become prompts."""
     group = parser.add_argument_group("problems")
-    group.add_argument("--hf-dataset", required=True, metavar="D", help="hub id, local folder or file")
+    group.add_argument("--hf-dataset", required=required, metavar="D", help="hub id, local folder or file")
     group.add_argument("--hf-dataset-config", metavar="C", help="configuration of the hub dataset")
     group.add_argument("--hf-dataset-split", default="train", metavar="S", help="slices such as train[:100] work")
     group.add_argument("--prompt-column", default="prompt", metavar="NAME", help="default: %(default)s")

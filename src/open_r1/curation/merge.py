@@ -1,0 +1,91 @@
+"""`open-r1 data merge`: one dataset from the parts that a job array generated.
+
+    open-r1 generate ... --shard 0/8 --output data/parts      (and 1/8 to 7/8, as jobs of their own)
+    open-r1 data merge data/parts --output data/traces
+
+Every part must be finished and made with the same settings. Files are linked where the file system can, else copied.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from open_r1.curation.rows import add_output_options, check_output
+from open_r1.engine.arguments import with_dashes
+from open_r1.errors import UserError
+from open_r1.files import write_json
+from open_r1.generation.store import shard_files
+from open_r1.generation.summary import finish, summarise, summary_table
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Merges. Raises UserError for what the user can mend."""
+    parser = argparse.ArgumentParser(
+        prog="open-r1 data merge", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="what `open-r1 generate --shard I/N` wrote")
+    add_output_options(parser)
+    args = parser.parse_args(with_dashes(sys.argv[1:] if argv is None else argv))
+    parts = finished_parts(args.folder)
+    console = Console()
+    if args.dry_run:
+        rows = sum(summarise(part)["rows"] for part in parts)
+        console.print(f"{len(parts)} parts, {rows:,} rows. Nothing was written (--dry-run).", highlight=False)
+        return
+    check_output(args.output)
+    building = args.output.with_name(args.output.name + ".tmp")
+    shutil.rmtree(building, ignore_errors=True)
+    (building / "data").mkdir(parents=True)
+    (building / "run").mkdir()
+    for number, path in enumerate(path for part in parts for path in shard_files(part)):
+        _link(path, building / "data" / f"train-{number:05d}.parquet")
+    shutil.copy(parts[0] / "run" / "environment.json", building / "run")
+    write_json(building / "run" / "settings.json", _settings(parts[0]) | {"shard": "0/1"})
+    if args.output.is_dir():  # empty
+        args.output.rmdir()
+    building.rename(args.output)
+    console.print(summary_table(finish(args.output)))
+    console.print(f"The rows of {len(parts)} parts are in {args.output}.", soft_wrap=True, highlight=False)
+
+
+def finished_parts(folder: Path) -> list[Path]:
+    """The parts in order. Raises `UserError` if one is missing, not finished, or made with other settings."""
+    parts = sorted(folder.glob("shard-*-of-*"))
+    if not parts:
+        raise UserError(f"{folder} has no shard-I-of-N folders: give the --output of `open-r1 generate --shard I/N`.")
+    count = int(parts[0].name.rpartition("-")[2])
+    expected = [folder / f"shard-{i:05d}-of-{count:05d}" for i in range(count)]
+    for part in expected:
+        if not part.is_dir():
+            raise UserError(f"{part.name} is missing: run `open-r1 generate` with its --shard.")
+        if not (part / "run" / "summary.json").exists():
+            raise UserError(f"{part.name} is not finished: run the same `open-r1 generate` again.")
+    if extra := set(parts) - set(expected):
+        raise UserError(f"{folder} also holds {min(extra).name}, of another division: move it away.")
+    first = _settings(parts[0])
+    for part in parts[1:]:
+        settings = _settings(part)
+        if changed := [name for name in first if settings.get(name) != first[name]]:
+            raise UserError(
+                f"{part.name} was made with another {changed[0]} ({settings.get(changed[0])!r}, not "
+                f"{first[changed[0]]!r}): generate it again."
+            )
+    return expected
+
+
+def _settings(part: Path) -> dict:
+    settings = json.loads((part / "run" / "settings.json").read_text(encoding="utf-8"))
+    settings.pop("shard", None)
+    return settings
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy(source, target)

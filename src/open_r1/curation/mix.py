@@ -1,0 +1,76 @@
+"""`open-r1 data mix`: one dataset from several, by the `dataset_mixture` that recipes declare.
+
+    open-r1 data mix recipes/my/sft/config_mix.yaml --output data/mix
+
+The file is a recipe with `dataset_mixture`, or holds what stands under it:
+
+    datasets:
+      - {id: data/verified, columns: [messages], weight: 0.5}
+      - {id: open-r1/OpenR1-Math-220k, config: default, split: train, columns: [messages]}
+    seed: 42
+    test_split_size: 0.01
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from datasets import Dataset
+
+from open_r1.configs import DataConfig
+from open_r1.curation.rows import READ, DatasetWriter, Report, add_output_options, check_output, finish, take
+from open_r1.data.load import load_train_and_eval
+from open_r1.engine.arguments import with_dashes
+from open_r1.errors import UserError
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Mixes. Raises UserError for what the user can mend."""
+    parser = argparse.ArgumentParser(
+        prog="open-r1 data mix", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dataset", metavar="FILE.yaml", help="the declaration")
+    add_output_options(parser)
+    args = parser.parse_args(with_dashes(sys.argv[1:] if argv is None else argv))
+    if not args.dry_run:
+        check_output(args.output)
+    mixture = read_mixture(Path(args.dataset))
+    train, test = load_train_and_eval(
+        DataConfig(dataset_mixture=mixture), need_eval=mixture.get("test_split_size") is not None
+    )
+    report = Report("mix", read=len(train) + len(test or []), kept=len(train) + len(test or []))
+    report.figures = {f"part {i + 1}": _described(part) for i, part in enumerate(mixture["datasets"])}
+    report.figures |= {"train": len(train)} | ({"test": len(test)} if test else {})
+    writer = DatasetWriter(None if args.dry_run else args.output)
+    if not args.dry_run:
+        for split, rows in (("train", train), ("test", test)):
+            write_all(writer, rows, split)
+    finish(args, writer, report, what="A mixture of datasets.")
+
+
+def read_mixture(path: Path) -> dict[str, Any]:
+    """The mapping under `dataset_mixture` in a YAML file, or all of it. Raises `UserError`."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): give a YAML file with dataset_mixture.") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from error
+    mixture = content.get("dataset_mixture", content) if isinstance(content, dict) else None
+    if not isinstance(mixture, dict) or "datasets" not in mixture:
+        raise UserError(
+            f"{path}: expected dataset_mixture, or a list `datasets` of id, config, split, columns, weight."
+        )
+    return mixture
+
+
+def write_all(writer: DatasetWriter, rows: Dataset | None, split: str) -> None:
+    """Every row of a split."""
+    for start in range(0, len(rows or []), READ):
+        writer.add(take(rows, range(start, min(start + READ, len(rows)))), split)  # type: ignore[arg-type]
+
+
+def _described(part: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in part.items())

@@ -1,0 +1,114 @@
+"""Finds problems that are in a set of known ones: the same, mostly the same, or the same in other words.
+
+Three tests, on tokens in which spelling makes no difference:
+
+- a problem shorter than an n-gram is found only where the whole is the same;
+- otherwise, the n-grams that two problems share, as a share of the shorter one's (Brown et al. 2020, appendix C, call
+  one shared 13-gram an overlap; competition problems share phrases of that length, so a share is asked for here);
+- near copies: candidates by MinHash (Broder 1997) over word pairs, whose exact Jaccard similarity reaches a bound and
+  which have the same numbers, so that names may differ, but a variant with other numbers is another problem.
+"""
+
+import zlib
+from collections import Counter
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from datasketch import MinHash, MinHashLSH
+
+from open_r1.curation.normal import numbers_of, tokens_of
+
+PERMUTATIONS = 128
+RECALL = 0.9
+"""Weight of missed pairs when datasketch chooses its bands: candidates are checked, so false ones cost only time."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """`key` is the known problem; `kind` is `same`, `n-grams` or `near copy`, `score` the share that is common."""
+
+    key: Hashable
+    kind: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A problem as it is compared."""
+
+    tokens: tuple[str, ...]
+    ngrams: frozenset[int]
+    pairs: frozenset[int]
+
+    @property
+    def minhash(self) -> MinHash:
+        """The signature of its word pairs."""
+        signature = MinHash(num_perm=PERMUTATIONS, hashfunc=lambda number: number)
+        signature.update_batch(self.pairs)
+        return signature
+
+
+def shape_of(text: str, n: int) -> Shape:
+    """`text` in n-grams and word pairs, each a 32-bit number."""
+    tokens = tokens_of(text)
+    return Shape(tuple(tokens), frozenset(_grams(tokens, n)), frozenset(_grams(tokens, 2)))
+
+
+class KnownProblems:
+    """Problems to look others up in. `share` of the n-grams of the shorter problem make a match, and so does a Jaccard
+    similarity of `near` (0: no search for near copies)."""
+
+    def __init__(self, n: int = 8, share: float = 0.7, near: float = 0.5) -> None:
+        self.n, self.share, self.near = n, share, near
+        self._same: dict[tuple[str, ...], Hashable] = {}
+        self._shapes: dict[Hashable, Shape] = {}
+        self._by_ngram: dict[int, list[Hashable]] = {}
+        weights = (1 - RECALL, RECALL)
+        self._near = MinHashLSH(threshold=near, num_perm=PERMUTATIONS, weights=weights) if near else None
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def add(self, key: Hashable, shape: Shape) -> None:
+        """Another known problem. `key` must be new."""
+        self._shapes[key] = shape
+        self._same.setdefault(shape.tokens, key)
+        for ngram in shape.ngrams:
+            self._by_ngram.setdefault(ngram, []).append(key)
+        if self._near is not None and shape.pairs:
+            self._near.insert(key, shape.minhash, check_duplication=False)
+
+    def find(self, shape: Shape) -> Match | None:
+        """The known problem that `shape` is most like, if it is like any."""
+        if not shape.tokens:
+            return None
+        if shape.tokens in self._same:
+            return Match(self._same[shape.tokens], "same", 1.0)
+        found = [*self._by_ngrams(shape), *self._near_copies(shape)]
+        return max(found, key=lambda match: match.score, default=None)
+
+    def _by_ngrams(self, shape: Shape) -> Iterator[Match]:
+        common: Counter[Hashable] = Counter()
+        for ngram in shape.ngrams:
+            common.update(self._by_ngram.get(ngram, ()))
+        for key, count in common.items():
+            share = count / min(len(shape.ngrams), len(self._shapes[key].ngrams))
+            if share >= self.share:
+                yield Match(key, "n-grams", round(share, 3))
+
+    def _near_copies(self, shape: Shape) -> Iterator[Match]:
+        if self._near is None or not shape.pairs:
+            return
+        candidates: Any = self._near.query(shape.minhash)
+        numbers = numbers_of(list(shape.tokens))
+        for key in candidates:
+            other = self._shapes[key]
+            similarity = len(shape.pairs & other.pairs) / len(shape.pairs | other.pairs)
+            if similarity >= self.near and numbers == numbers_of(list(other.tokens)):
+                yield Match(key, "near copy", round(similarity, 3))
+
+
+def _grams(tokens: list[str], n: int) -> Iterator[int]:
+    for start in range(len(tokens) - n + 1):
+        yield zlib.crc32(" ".join(tokens[start : start + n]).encode())

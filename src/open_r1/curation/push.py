@@ -1,0 +1,53 @@
+"""`open-r1 data push`: a dataset folder to the hub.
+
+    open-r1 data push data/verified me/my-traces --private
+    open-r1 data push data/verified me/my-traces --dry-run
+
+Uploads the shards, the card and the settings; not the journal of a run that is not finished.
+"""
+
+import argparse
+import fnmatch
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from open_r1.engine.arguments import with_dashes
+from open_r1.errors import UserError
+from open_r1.report.hub import NOT_PUSHED, create_dataset_repo, push_dataset
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Uploads. Raises UserError for what the user can mend."""
+    parser = argparse.ArgumentParser(
+        prog="open-r1 data push", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("repo", metavar="ID", help="such as me/my-traces")
+    parser.add_argument("--private", action="store_true", help="not public, if it is new")
+    parser.add_argument("--dry-run", action="store_true", help="list what would be uploaded")
+    args = parser.parse_args(with_dashes(sys.argv[1:] if argv is None else argv))
+    files = uploaded(args.folder)
+    console = Console()
+    for path in files:
+        console.print(f"{path.stat().st_size / 1e6:>9.2f} MB  {path.relative_to(args.folder)}", highlight=False)
+    if args.dry_run:
+        console.print("Nothing was uploaded (--dry-run).")
+        return
+    create_dataset_repo(args.repo, args.private)
+    console.print(push_dataset(args.folder, args.repo), soft_wrap=True, highlight=False)
+
+
+def uploaded(folder: Path) -> list[Path]:
+    """The files of a dataset folder. Raises `UserError` if it is none, or not finished."""
+    if not list(folder.glob("data/*.parquet")):
+        raise UserError(f"{folder} has no data/*.parquet: give a folder that `open-r1 generate` or `data` wrote.")
+    if (folder / "run" / "journal.jsonl").exists():
+        raise UserError(f"{folder} is not finished: run the same `open-r1 generate` again first.")
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [
+        path
+        for path in files
+        if not any(fnmatch.fnmatch(str(path.relative_to(folder)), pattern) for pattern in NOT_PUSHED)
+    ]

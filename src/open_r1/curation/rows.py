@@ -1,0 +1,204 @@
+"""What the tools for datasets have in common: which rows they read, and where what they keep goes."""
+
+import argparse
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from open_r1.data.load import load_split, require_columns, source_name
+from open_r1.errors import UserError
+from open_r1.files import write_json
+from open_r1.report.dataset_card import write_dataset_card
+
+READ = 512
+"""Rows read at once."""
+SHARD_BYTES = 256 << 20
+PROBLEM_COLUMNS = ("problem", "question", "instruction", "prompt", "messages", "conversations")
+EXAMPLES = 5
+
+
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """Which rows to read."""
+    parser.add_argument("dataset", metavar="DATASET", help="hub id, local folder or file")
+    parser.add_argument("--config", metavar="C", help="configuration of the hub dataset")
+    parser.add_argument("--split", default="train", metavar="S", help="slices such as train[:100] work")
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Where the rows go."""
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write")
+    parser.add_argument("--dry-run", action="store_true", help="report what would be kept and dropped; write nothing")
+
+
+def load(args: argparse.Namespace) -> Dataset:
+    """The rows of the parsed options. Raises `UserError`, also for an output that cannot be written."""
+    if not args.dry_run:
+        check_output(args.output)
+    return load_split(args.dataset, config=args.config, split=args.split)
+
+
+def check_output(folder: Path | None) -> None:
+    """Raises `UserError` unless `folder` is given and new."""
+    if folder is None:
+        raise UserError("output is missing: give --output DIR, or --dry-run to write nothing.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"output is {folder}, which is there already: give a new folder, or delete it.")
+
+
+def problem_column(dataset: Dataset, named: str | None) -> str:
+    """The column with the problem: `named`, else the first of `PROBLEM_COLUMNS` that there is. Raises `UserError`."""
+    if named is not None:
+        require_columns(dataset, named)
+        return named
+    for name in PROBLEM_COLUMNS:
+        if name in dataset.column_names:
+            return name
+    columns = ", ".join(dataset.column_names)
+    raise UserError(f"{source_name(dataset)}: which column holds the problem? Give --column; there are: {columns}.")
+
+
+def as_text(value: Any) -> str:
+    """A problem as text: of a conversation, what the user said first."""
+    if isinstance(value, list):
+        said = [m for m in value if isinstance(m, dict) and m.get("role", m.get("from")) in ("user", "human")]
+        return str(said[0].get("content", said[0].get("value")) or "") if said else ""
+    return "" if value is None else str(value)
+
+
+def take(dataset: Dataset, indices: Sequence[int]) -> pa.Table:
+    """All columns of the rows `indices`, in that order."""
+    return dataset.with_format("arrow")[list(indices)].replace_schema_metadata(None)
+
+
+@dataclass
+class Report:
+    """How many rows came in, what was dropped and why, and the first rows of each kind."""
+
+    command: str
+    read: int = 0
+    kept: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def drop(self, reason: str, example: str) -> None:
+        """A row is left out; `example` says which."""
+        self.dropped[reason] += 1
+        shown = self.examples.setdefault(reason, [])
+        if len(shown) < EXAMPLES:
+            shown.append(example)
+
+    def show(self, console: Console, unit: str = "rows") -> None:
+        """Prints the report."""
+        table = Table(box=box.SIMPLE, show_header=False)
+        table.add_column()
+        table.add_column(justify="right")
+        table.add_column(justify="right")
+        table.add_column(style="dim", overflow="fold")
+        table.add_row(f"{unit} read", f"{self.read:,}", "", "")
+        for reason, count in self.dropped.most_common():
+            table.add_row(reason, f"{count:,}", f"{count / max(1, self.read):.1%}", ", ".join(self.examples[reason]))
+        table.add_row("[bold]kept", f"[bold]{self.kept:,}", f"{self.kept / max(1, self.read):.1%}", "")
+        for name, value in self.figures.items():
+            table.add_row(name, f"{value:,}" if isinstance(value, int | float) else str(value), "", "")
+        console.print(table)
+
+    def as_json(self) -> dict[str, Any]:
+        """For `run/report.json`."""
+        return {
+            "command": self.command,
+            "read": self.read,
+            "kept": self.kept,
+            "dropped": dict(self.dropped.most_common()),
+            "examples": self.examples,
+            **self.figures,
+        }
+
+
+class DatasetWriter:
+    """A dataset folder, written beside itself and renamed when it is complete; without `folder` nothing is written."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._building = folder.with_name(folder.name + ".tmp") if folder else None
+        self._writers: dict[str, pq.ParquetWriter] = {}
+        self._shards: Counter[str] = Counter()
+        self._bytes: Counter[str] = Counter()
+        if self._building is not None:
+            shutil.rmtree(self._building, ignore_errors=True)
+            (self._building / "data").mkdir(parents=True)
+            (self._building / "run").mkdir()
+
+    def add(self, table: pa.Table, split: str = "train") -> None:
+        """Appends rows to a split."""
+        if self._building is None or not len(table):
+            return
+        if split not in self._writers:
+            path = self._building / "data" / f"{split}-{self._shards[split]:05d}.parquet"
+            self._writers[split] = pq.ParquetWriter(path, table.schema, compression="zstd")
+            self._shards[split] += 1
+        self._writers[split].write_table(table)
+        self._bytes[split] += table.nbytes
+        if self._bytes[split] > SHARD_BYTES:
+            self._writers.pop(split).close()
+            self._bytes[split] = 0
+
+    def write_lines(self, name: str, lines: Iterable[str]) -> None:
+        """A file in `run/`, beside the rows."""
+        if self._building is not None:
+            (self._building / "run" / name).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+    def finish(
+        self,
+        report: Report,
+        *,
+        what: str,
+        sources: Sequence[str],
+        settings: Mapping[str, Any],
+        columns: Mapping[str, str] | None = None,
+    ) -> None:
+        """Writes report and card, and puts the folder in its place."""
+        for writer in self._writers.values():
+            writer.close()
+        if self._building is None or self.folder is None:
+            return
+        write_json(self._building / "run" / "report.json", report.as_json())
+        if self.folder.is_dir():  # empty
+            self.folder.rmdir()
+        self._building.rename(self.folder)
+        figures = {"rows read": report.read, **report.dropped, "rows kept": report.kept, **report.figures}
+        settings = {name: value for name, value in settings.items() if value is not None}
+        write_dataset_card(
+            self.folder, what=what, sources=sources, settings=settings, figures=figures, columns=columns or {}
+        )
+
+
+def finish(
+    args: argparse.Namespace,
+    writer: DatasetWriter,
+    report: Report,
+    *,
+    what: str,
+    columns: Mapping[str, str] | None = None,
+) -> None:
+    """Ends a command: its report on the terminal, and in the folder beside the rows."""
+    settings = {
+        name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+        for name, value in vars(args).items()
+        if name not in ("dataset", "output", "dry_run", "config") and not callable(value)
+    }
+    writer.finish(report, what=what, sources=[args.dataset], settings=settings, columns=columns)
+    console = Console()
+    report.show(console)
+    where = "Nothing was written (--dry-run)." if args.dry_run else f"The rows are in {args.output}."
+    console.print(where, soft_wrap=True, highlight=False)

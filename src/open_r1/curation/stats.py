@@ -1,0 +1,104 @@
+"""`open-r1 data stats`: how long the rows are, by a model's tokenizer, with a histogram.
+
+    open-r1 data stats data/verified --tokenizer Qwen/Qwen2.5-1.5B-Instruct
+    open-r1 data stats data/verified --tokenizer M --column messages --output runs/stats
+
+Conversations are counted as the chat template renders them, which is what `max_length` has to hold.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from transformers import PreTrainedTokenizerBase
+
+from open_r1.curation.rows import READ, add_source_options, check_output
+from open_r1.data.chat import check_messages, encode, prepare_tokenizer, render
+from open_r1.data.load import load_split, require_columns, source_name
+from open_r1.engine.arguments import quiet, with_dashes
+from open_r1.errors import UserError
+from open_r1.files import write_json
+from open_r1.report.curves import as_file
+from open_r1.report.histogram import histogram
+
+COUNTED = ("problem", "prompt", "solution", "completion", "messages", "text")
+PERCENTILES = (5, 50, 95, 99)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Counts. Raises UserError for what the user can mend."""
+    parser = argparse.ArgumentParser(
+        prog="open-r1 data stats", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_source_options(parser)
+    parser.add_argument("--tokenizer", required=True, metavar="M", help="hub id or local folder")
+    parser.add_argument("--column", action="append", metavar="NAME", help="again for more; default: those with text")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write stats.json and <column>.svg there")
+    parser.add_argument("--dry-run", action="store_true", help="write nothing")
+    args = parser.parse_args(with_dashes(sys.argv[1:] if argv is None else argv))
+    quiet()
+    output = None if args.dry_run else args.output
+    if output is not None:
+        check_output(output)
+    dataset = load_split(args.dataset, config=args.config, split=args.split)
+    columns = args.column or [name for name in COUNTED if name in dataset.column_names]
+    if not columns:
+        there = ", ".join(dataset.column_names)
+        raise UserError(f"{source_name(dataset)}: which column is to be counted? Give --column; there are: {there}.")
+    require_columns(dataset, *columns)
+    tokenizer = prepare_tokenizer(args.tokenizer)
+    lengths = {name: token_lengths(dataset, name, tokenizer) for name in columns}
+    figures = {name: described(values) for name, values in lengths.items()}
+    Console().print(_table(figures))
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(output / "stats.json", {"rows": len(dataset), "tokenizer": args.tokenizer, "tokens": figures})
+        for name, values in lengths.items():
+            marks = {key: figures[name][key] for key in ("p50", "p95")}
+            picture = histogram(values, title=f"Tokens of {name}, {len(values):,} rows", x_label="tokens", marks=marks)
+            (output / f"{name}.svg").write_text(as_file(picture), encoding="utf-8")
+        print(f"stats.json and {len(lengths)} histograms are in {output}.")
+
+
+def token_lengths(dataset: Dataset, column: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens of each row's cell: text as it is, conversations as the chat template renders them."""
+    rows, lengths = dataset.select_columns([column]), []
+    for start in range(0, len(rows), READ):
+        batch = rows[start : start + READ][column]
+        texts = [_as_text(value, tokenizer, f"row {start + i + 1}") for i, value in enumerate(batch)]
+        plain: Callable[..., Any] = tokenizer
+        if all(isinstance(value, str) for value in batch):
+            lengths += [len(ids) for ids in plain(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+        else:
+            lengths += [len(encode(tokenizer, text)) for text in texts]
+    return lengths
+
+
+def described(lengths: list[int]) -> dict[str, float]:
+    """Mean, extremes, percentiles and sum."""
+    found: dict[str, float] = {"mean": round(float(np.mean(lengths)), 1), "min": min(lengths)}
+    found |= {f"p{p}": round(float(np.percentile(lengths, p)), 1) for p in PERCENTILES}
+    return found | {"max": max(lengths), "total": sum(lengths)}
+
+
+def _as_text(value: Any, tokenizer: PreTrainedTokenizerBase, where: str) -> str:
+    if isinstance(value, list):
+        return render(tokenizer, check_messages(value, where), where=where)
+    return "" if value is None else str(value)
+
+
+def _table(figures: dict[str, dict[str, float]]) -> Table:
+    table = Table(box=box.SIMPLE)
+    table.add_column("tokens")
+    for name in next(iter(figures.values())):
+        table.add_column(name, justify="right")
+    for column, values in figures.items():
+        table.add_row(column, *(f"{value:,.0f}" for value in values.values()))
+    return table

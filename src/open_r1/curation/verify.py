@@ -1,0 +1,219 @@
+"""`open-r1 data verify`: completions whose answer is right, as conversations to fine-tune on.
+
+    open-r1 data verify data/traces --output data/verified
+    open-r1 data verify open-r1/OpenR1-Math-220k --choose shortest --per-problem 2 --dry-run
+
+Reads what `open-r1 generate` wrote, or any dataset with completions and right answers. Every answer is graded anew.
+Completions that were cut off, repeat themselves, change their script or have no reasoning are dropped first.
+"""
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset
+
+from open_r1.curation.quality import foreign_letters, is_loop
+from open_r1.curation.reasoning import with_think_marks
+from open_r1.curation.rows import (
+    READ,
+    DatasetWriter,
+    Report,
+    add_output_options,
+    add_source_options,
+    as_text,
+    finish,
+    load,
+    problem_column,
+    take,
+)
+from open_r1.data.chat import check_messages
+from open_r1.data.load import require_columns, source_name
+from open_r1.engine.arguments import positive, with_dashes
+from open_r1.errors import UserError
+from open_r1.rewards import grade_many
+from open_r1.rewards.accuracy import golds_of
+
+COMPLETION_COLUMNS = ("completion", "generation", "generations", "messages", "conversations")
+MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}.items()))
+CHOICES = ("first", "shortest", "all")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Completion `part` of row `row`; `length` in tokens or characters, to find the shortest."""
+
+    row: int
+    part: int
+    length: int
+
+
+class Verifier:
+    """Finds the completions of `dataset` that are worth learning, and makes conversations of them."""
+
+    def __init__(self, dataset: Dataset, args: argparse.Namespace) -> None:
+        self.dataset, self.args = dataset, args
+        self.problem = problem_column(dataset, args.column)
+        self.completion = args.completion_column or next(
+            (name for name in COMPLETION_COLUMNS if name in dataset.column_names), COMPLETION_COLUMNS[0]
+        )
+        require_columns(
+            dataset, self.completion, remedy="Name the one with what was written: --completion-column NAME."
+        )
+        self.golds = [args.answer_column] if args.answer_column else ["answer", "solution"]
+        self.golds = [name for name in self.golds if name in dataset.column_names]
+        if not self.golds:
+            columns = ", ".join(dataset.column_names)
+            raise UserError(
+                f"{source_name(dataset)}: no column with right answers; there are: {columns}. Give --answer-column."
+            )
+        extra = [name for name in ("prompt", "finish_reason", "n_tokens") if name in dataset.column_names]
+        self.columns = list(dict.fromkeys([self.problem, self.completion, *self.golds, *extra]))
+
+    def choose(self, report: Report) -> list[Candidate]:
+        """What to keep, in the order of the rows; says in `report` what is not."""
+        by_problem: dict[bytes, list[Candidate]] = {}
+        for start, batch in self._batches():
+            candidates = self._sound(start, batch, report)
+            golds = self._golds(batch)
+            verdicts = grade_many(
+                completions=[text for _, _, text in candidates], golds=[golds[c.row - start] for c, _, _ in candidates]
+            )
+            for (candidate, key, text), verdict in zip(candidates, verdicts, strict=True):
+                if verdict.correct is None:
+                    reason = f"ungradable: {verdict.reason}" if "gold" in verdict.reason else "ungradable"
+                elif not verdict.correct:
+                    reason = "no answer" if verdict.extracted is None else "wrong"
+                elif with_think_marks(text, verdict.extracted or "") is None:
+                    reason = "no reasoning"
+                else:
+                    by_problem.setdefault(key, []).append(candidate)
+                    continue
+                self._drop(report, reason, candidate)
+        report.figures["problems with a kept answer"] = len(by_problem)
+        return sorted(self._pick(by_problem, report), key=lambda c: (c.row, c.part))
+
+    def tables(self, chosen: list[Candidate]) -> Iterator[pa.Table]:
+        """The rows of `chosen` with `messages` in place of prompt and completion."""
+        for start in range(0, len(chosen), READ):
+            part = chosen[start : start + READ]
+            indices = [candidate.row for candidate in part]
+            batch = self.dataset.select_columns(self.columns)[indices]
+            texts = [_texts(batch[self.completion][i])[c.part] for i, c in enumerate(part)]
+            verdicts = grade_many(completions=texts, golds=self._golds(batch))
+            messages = [
+                [
+                    *self._prompt(batch, i),
+                    {"role": "assistant", "content": with_think_marks(texts[i], verdicts[i].extracted or "")},
+                ]
+                for i in range(len(part))
+            ]
+            source = take(self.dataset, indices)
+            dropped = {self.completion, "prompt", "messages", "conversations", "finish_reason", "correct", "reason"}
+            kept = {name: source[name] for name in source.column_names if name not in dropped}
+            if self.problem in dropped:
+                kept["problem"] = pa.array([as_text(value) for value in batch[self.problem]], pa.string())
+            yield pa.table({**kept, "messages": pa.array(messages, MESSAGES)})
+
+    def _batches(self) -> Iterator[tuple[int, dict[str, list]]]:
+        rows = self.dataset.select_columns(self.columns)
+        for start in range(0, len(rows), READ):
+            yield start, rows[start : start + READ]
+
+    def _sound(self, start: int, batch: dict[str, list], report: Report) -> list[tuple[Candidate, bytes, str]]:
+        """Candidates with nothing wrong but perhaps the answer, with their problem's key and their text."""
+        found = []
+        for i, value in enumerate(batch[self.completion]):
+            problem = as_text(batch[self.problem][i])
+            key = hashlib.sha1(" ".join(problem.split()).encode(errors="replace")).digest()
+            for part, text in enumerate(_texts(value)):
+                report.read += 1
+                tokens = batch["n_tokens"][i] if "n_tokens" in batch and not isinstance(value, list) else None
+                candidate = Candidate(start + i, part, len(text) if tokens is None else tokens)
+                if not text.strip():
+                    self._drop(report, "empty", candidate)
+                elif "finish_reason" in batch and batch["finish_reason"][i] == "length":
+                    self._drop(report, "cut off", candidate)
+                elif is_loop(text):
+                    self._drop(report, "repeats itself", candidate)
+                elif foreign_letters(text, problem) > self.args.max_foreign_letters:
+                    self._drop(report, "changes its script", candidate)
+                else:
+                    found.append((candidate, key, text))
+        return found
+
+    def _pick(self, by_problem: dict[bytes, list[Candidate]], report: Report) -> Iterator[Candidate]:
+        most = self.args.per_problem or (None if self.args.choose == "all" else 1)
+        for candidates in by_problem.values():
+            by_length = self.args.choose == "shortest"
+            ordered = sorted(candidates, key=lambda c: (c.length, c.row, c.part) if by_length else (c.row, c.part))
+            yield from ordered[:most]
+            for candidate in ordered[most:] if most is not None else []:
+                self._drop(report, "right, but not chosen", candidate)
+
+    def _golds(self, batch: dict[str, list]) -> list[str]:
+        count = len(batch[self.problem])
+        if self.args.answer_column:
+            return golds_of(None, batch[self.args.answer_column], count)
+        return golds_of(batch.get("solution"), batch.get("answer"), count)
+
+    def _prompt(self, batch: dict[str, list], i: int) -> list[dict[str, Any]]:
+        """The messages in front of the answer."""
+        prompt = batch[self.completion][i] if self.completion in ("messages", "conversations") else batch.get("prompt")
+        if self.completion not in ("messages", "conversations"):
+            prompt = prompt[i] if prompt is not None else None
+        if isinstance(prompt, list):
+            turns = [{"role": m["role"], "content": m["content"]} for m in check_messages(prompt, "the prompt")]
+            return turns[:-1] if turns[-1]["role"] == "assistant" else turns
+        return [{"role": "user", "content": as_text(batch[self.problem][i])}]
+
+    def _drop(self, report: Report, reason: str, candidate: Candidate) -> None:
+        report.drop(reason, f"row {candidate.row + 1}" + (f" ({candidate.part + 1})" if candidate.part else ""))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Verifies, and reports what was dropped and why. Raises UserError for what the user can mend."""
+    parser = argparse.ArgumentParser(
+        prog="open-r1 data verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_source_options(parser)
+    parser.add_argument("--choose", choices=CHOICES, default="first", help="default: %(default)s")
+    parser.add_argument(
+        "--per-problem", type=positive, metavar="K", help="at most K a problem; default: 1, all for all"
+    )
+    parser.add_argument("--column", metavar="NAME", help="of the problem; default: problem, question, prompt ...")
+    parser.add_argument("--completion-column", metavar="NAME", help="default: completion, generation(s), messages")
+    parser.add_argument("--answer-column", metavar="NAME", help="default: answer, else solution")
+    parser.add_argument(
+        "--max-foreign-letters", type=int, default=8, metavar="N", help="of scripts that the problem does not use"
+    )
+    add_output_options(parser)
+    args = parser.parse_args(with_dashes(sys.argv[1:] if argv is None else argv))
+    verifier = Verifier(load(args), args)
+    report = Report("verify")
+    chosen = verifier.choose(report)
+    report.kept = len(chosen)
+    writer = DatasetWriter(None if args.dry_run else args.output)
+    for table in verifier.tables(chosen) if not args.dry_run else ():
+        writer.add(table)
+    finish(
+        args,
+        writer,
+        report,
+        what="Reasoning traces whose final answer is right.",
+        columns={"messages": "the conversation to fine-tune on; reasoning stands between think marks"},
+    )
+
+
+def _texts(value: Any) -> list[str]:
+    """The completions in a cell: text, several texts, or the last message of a conversation."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        last = value[-1]
+        return [str(last.get("content") or last.get("value") or "")]
+    return [str(text or "") for text in value] if isinstance(value, list) else [""]
