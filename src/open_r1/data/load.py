@@ -12,10 +12,13 @@ from datasets import (
     load_dataset,
     load_from_disk,
 )
+from datasets import config as datasets_config
 
 from open_r1.configs import DataConfig
 from open_r1.data.broken_files import explain
 from open_r1.errors import UserError
+
+datasets_config.HF_UPDATE_DOWNLOAD_COUNTS = False  # a server would hear of every local file that is opened
 
 BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 MIXTURE_KEYS = {"datasets", "seed", "test_split_size"}

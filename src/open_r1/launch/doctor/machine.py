@@ -93,6 +93,8 @@ def _slurm() -> Finding:
     if shutil.which("sbatch") is None:
         return Finding("slurm", "ok", "not on this machine; only slurm/*.slurm need it")
     version = _first_line("sbatch", "--version")
+    if "error" in version:
+        version = "installed, not configured"
     if job := os.environ.get("SLURM_JOB_ID"):
         return Finding("slurm", "ok", f"{version}, in job {job} on {os.environ.get('SLURM_JOB_NUM_NODES', '1')} nodes")
     if subprocess.run(["sinfo", "--noheader"], capture_output=True, timeout=10).returncode != 0:
