@@ -4,9 +4,11 @@ Names, meanings and defaults are those of `transformers.TrainingArguments` and o
 stands in `docs/options.md`. The text under each field is its `--help`.
 """
 
+import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from accelerate.utils import patch_environment
 from transformers import TrainingArguments
 
 from open_r1.errors import UserError
@@ -127,7 +129,8 @@ class TrainConfig(TrainingArguments):
         if self.dtype is not None:
             self.bf16 = self.dtype == "bfloat16"
         if self.bf16 is None:
-            self.bf16 = not self.use_cpu and not self.fp16 and _cuda_has_bf16()
+            launcher = os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16"
+            self.bf16 = not self.fp16 and (launcher or (not self.use_cpu and _cuda_has_bf16()))
         check_ranges(self)
         self.remove_unused_columns = False
         self.use_cpu = self.use_cpu or not _has_accelerator()
@@ -135,7 +138,9 @@ class TrainConfig(TrainingArguments):
             self.activation_checkpointing = self.gradient_checkpointing
             self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs
         compiles, self.torch_compile = self.torch_compile, False  # accelerate would compile the whole forward pass
-        super().__post_init__()
+        precision = "bf16" if self.bf16 else "fp16" if self.fp16 else "no"
+        with patch_environment(ACCELERATE_MIXED_PRECISION=precision):  # these options decide, not the launcher's
+            super().__post_init__()
         self.torch_compile = compiles
 
 

@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 from toys import make_model, make_tokenizer
 
+from open_r1.launch.backend_environment import backend_environment
+
 ROOT = Path(__file__).parents[2]
 VOLATILE = ("time/", "tokens_per_second", "runtime", "per_second")
 
@@ -58,6 +60,11 @@ def arguments(folder, task, out, **options):
     for name, value in settings.items():
         words += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
     return words
+
+
+def backend_env(name):
+    """What makes torchrun start the backend of `recipes/accelerate_configs/<name>.yaml`, in float32."""
+    return backend_environment(ROOT / f"recipes/accelerate_configs/{name}.yaml", processes=2)
 
 
 def launch(task, argv, processes=1, check=True, env=None):

@@ -195,6 +195,19 @@ class TransformersEngine:
         ]
 
 
+class ReplicaEngine(TransformersEngine):
+    """Decodes with a copy of the policy, which gets the policy's weights at every update: for policies of which each
+    process holds only a part."""
+
+    @torch.no_grad()
+    def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Copies every tensor into the model's parameter of that name."""
+        parameters = dict(self.model.named_parameters())
+        for name, tensor in named_tensors:
+            parameters[name].copy_(tensor)
+        self.version = version
+
+
 def left_pad(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """`(ids, mask)`, each `(P, longest)`: prompts flush right, mask 1 on real tokens."""
     width = max(len(p) for p in prompts)

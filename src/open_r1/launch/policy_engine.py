@@ -8,9 +8,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from open_r1.configs import GRPOConfig, ModelConfig
 from open_r1.engine.protocol import Engine
-from open_r1.engine.transformers_engine import TransformersEngine
+from open_r1.engine.transformers_engine import ReplicaEngine, TransformersEngine
 from open_r1.errors import UserError
-from open_r1.training.model import weights_name
+from open_r1.training.backends import splits_weights
+from open_r1.training.model import empty_replica, weights_name
 
 MOST_SEQUENCES = 1024
 """Completions that one vLLM engine decodes at once at most."""
@@ -23,12 +24,16 @@ def open_policy_engine(
     tokenizer: PreTrainedTokenizerBase,
     datasets: list[Dataset | None],
 ) -> Engine:
-    """vLLM with `use_vllm`, else the policy itself. `datasets` tell the longest prompt."""
+    """vLLM with `use_vllm`, else the policy itself, or a copy of it where processes hold parts of its weights.
+    `datasets` tell the longest prompt."""
     if args.max_staleness and not (args.use_vllm and args.vllm_mode == "server"):
         raise UserError(
             f"max_staleness is {args.max_staleness}, which needs an engine that writes while the policy trains: give "
             "use_vllm true and vllm_mode server, or max_staleness 0."
         )
+    if not args.use_vllm and splits_weights(args):
+        replica = empty_replica(model_config, args)
+        return ReplicaEngine(replica, tokenizer, max_tokens_per_batch=args.max_tokens_per_decode)
     if not args.use_vllm:
         return TransformersEngine(model, tokenizer, max_tokens_per_batch=args.max_tokens_per_decode)
     longest = max(len(ids) for dataset in datasets if dataset is not None for ids in dataset["prompt_ids"])

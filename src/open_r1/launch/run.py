@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerState
 from transformers.integrations import get_available_reporting_integrations
@@ -21,8 +20,9 @@ from open_r1.options import default_hub_model_id, resolved_options
 from open_r1.report.card import write_model_card
 from open_r1.report.progress import ProgressCallback
 from open_r1.report.recorder import RunRecorder
+from open_r1.training.checkpoints import last_checkpoint
 from open_r1.training.interruption import StopSignals
-from open_r1.training.trainer import PackedTrainer, last_checkpoint
+from open_r1.training.trainer import PackedTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -83,9 +83,6 @@ class Run:
             trainer.push_to_hub()
 
     def _write_model(self, trainer: PackedTrainer, benchmarks: Benchmarks, metrics: dict[str, Any]) -> None:
-        model: Any = trainer.model
-        if self.args.bf16 and not trainer.is_fsdp_enabled and not trainer.is_deepspeed_enabled:
-            model.to(torch.bfloat16)
         trainer.save_model(str(trainer.output_dir))
         figures = benchmarks.final()
         if trainer.is_world_process_zero():

@@ -1,15 +1,16 @@
 """Group relative policy optimization: sample groups, score them (`rollout_trainer.py`), learn from the differences."""
 
 import logging
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.integrations import is_deepspeed_zero3_enabled
 
 from open_r1.configs import GRPOConfig
 from open_r1.errors import UserError
+from open_r1.training.backends import prepare_frozen
 from open_r1.training.health import Health
 from open_r1.training.logprobs import TokenLogprobs
 from open_r1.training.losses import PolicyLoss, PolicyLossConfig, importance_weights, policy_loss
@@ -44,16 +45,8 @@ class GRPOTrainer(RolloutTrainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(model, args, **kwargs)
-        if self.is_fsdp_enabled or is_deepspeed_zero3_enabled():
-            raise UserError(
-                "GRPO with the transformers engine needs the whole model in every process, which FSDP and ZeRO-3 "
-                "split: launch with recipes/accelerate_configs/ddp.yaml."
-            )
         disable_dropout(model)
-        self.reference = reference
-        if reference is not None:
-            self._move_model_to_device(reference, self.args.device)
-            reference.eval()
+        self.reference = reference and prepare_frozen(reference, self.accelerator, self.backend)
         self.loss_config = PolicyLossConfig(
             epsilon=args.epsilon,
             epsilon_high=args.epsilon if args.epsilon_high is None else args.epsilon_high,
@@ -83,7 +76,8 @@ class GRPOTrainer(RolloutTrainer):
 
     def _reference_logprobs(self, sequences: list[TokenSequence]) -> list[Tensor]:
         if self.reference is not None:
-            with self.accelerator.autocast():  # like the policy, whose forward `prepare` wraps
+            # Like the policy, whose forward `prepare` wraps, unless DeepSpeed or FSDP2 compute in their own dtype.
+            with nullcontext() if self.is_wrapped else self.accelerator.autocast():
                 return self.sequence_logprobs(self.reference, sequences)
         model: Any = self.model
         with model.disable_adapter():

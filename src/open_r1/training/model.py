@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from open_r1.configs import ModelConfig, TrainConfig
 from open_r1.errors import UserError
 from open_r1.training.attention import ATTENTION, SDPA_ATTENTION, check_attention_supported
+from open_r1.training.backends import whole_models
 from open_r1.training.compiling import compile_layers
 from open_r1.training.logprobs import add_logprob_forward, check_packed_forward
 
@@ -75,6 +76,19 @@ def load_causal_lm(config: ModelConfig) -> PreTrainedModel:
         )
     add_logprob_forward(model)
     return model
+
+
+def empty_replica(config: ModelConfig, args: TrainConfig) -> PreTrainedModel:
+    """The plain model on this process's device, whole on every backend, in the dtype that is computed in; its weights
+    are random until somebody writes them."""
+    half = args.bf16 or config.pure_bf16
+    with whole_models(), torch.device(args.device):
+        return AutoModelForCausalLM.from_config(
+            load_config(config),
+            dtype=torch.bfloat16 if half else torch.float32,
+            attn_implementation="sdpa",
+            trust_remote_code=config.trust_remote_code,
+        )
 
 
 def weights_name(config: ModelConfig) -> str:

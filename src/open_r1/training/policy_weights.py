@@ -1,39 +1,129 @@
-"""The policy's weights as an engine wants them: Hugging Face names, adapters merged."""
+"""The policy's weights, whole, wherever its parts are: as an engine wants them (Hugging Face names, adapters merged),
+and as a folder wants them.
 
-from collections.abc import Iterator
+FSDP2 and ZeRO-3 leave each process a part of every weight. Going through weights here is then collective: all ranks
+do it, in step, to the end. Of what is gathered no more than a bucket is kept at a time.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 WRAPPED = "base_model.model."
+BUCKET = 2**28
+"""Elements that ZeRO-3 gathers at once."""
+
+Named = tuple[str, Tensor]
 
 
-def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every weight of a plain or LoRA model under the name that its checkpoint has. Merged weights are new tensors,
-    W + B A scaled (LoRA, arXiv 2106.09685, equation 3); the model itself is not touched."""
-    if not hasattr(model, "peft_config"):
-        yield from model.named_parameters()
-        return
-    merged = dict(_merged_weights(model))
-    for name, parameter in model.named_parameters():
-        if "lora_" in name or ".original_module." in name:
-            continue
-        plain = name.removeprefix(WRAPPED).replace(".modules_to_save.default", "")
-        if plain.endswith(".base_layer.weight"):
-            yield plain.replace(".base_layer.weight", ".weight"), merged[name]
+class _Group:
+    """Parameters that are needed together: those of a LoRA layer (`lora`), else one."""
+
+    def __init__(self, parameters: list[Named], lora: Any = None, prefix: str = "") -> None:
+        self.parameters, self.lora, self.prefix = parameters, lora, prefix
+
+    @property
+    def size(self) -> int:
+        return sum(getattr(p, "ds_numel", p.numel()) for _, p in self.parameters)
+
+
+def named_weights(model: nn.Module) -> Iterator[Named]:
+    """Every weight of a plain or LoRA model under the name that its checkpoint has; each is good until the next is
+    asked for. Merged weights are new tensors, W + B A scaled (LoRA, arXiv 2106.09685, equation 3); the model itself is
+    not touched."""
+    for group in _gathered_groups(model):
+        if group.lora is not None:
+            yield f"{_plain_name(group.prefix)}.weight", _whole(_merged(group.lora))
+        for name, parameter in group.parameters:
+            merged = group.lora is not None and name == f"{group.prefix}.base_layer.weight"
+            if not (merged or "lora_" in name or ".original_module." in name):
+                yield _plain_name(name), _whole(parameter)
+
+
+def whole_state_dict(model: nn.Module, dtype: torch.dtype | None, keep: bool) -> dict[str, Tensor]:
+    """What `save_pretrained` writes (of a LoRA model what was trained), on the CPU, floats as `dtype`; collective, but
+    empty where not `keep`."""
+    only_trained = hasattr(model, "peft_config")
+    state: dict[str, Tensor] = {}
+    for group in _gathered_groups(model):
+        for name, parameter in group.parameters:
+            if only_trained and not parameter.requires_grad:
+                continue
+            tensor = _whole(parameter)
+            if keep:
+                state[_clean(name)] = tensor.detach().to("cpu", dtype, copy=True)
+    if keep and not only_trained:
+        buffers = model.state_dict().keys() & dict(model.named_buffers()).keys()
+        state |= {_clean(name): model.get_buffer(name).cpu() for name in sorted(buffers)}
+    return state
+
+
+def _gathered_groups(model: nn.Module) -> Iterator[_Group]:
+    for bucket in _buckets(list(_groups(model))):
+        with _gathered([p for group in bucket for _, p in group.parameters]):
+            yield from bucket
+
+
+def _groups(model: nn.Module) -> Iterator[_Group]:
+    """Every parameter once, tied ones under their first name."""
+    lora_layer: Any = ()
+    if hasattr(model, "peft_config"):
+        from peft.tuners.lora import LoraLayer as lora_layer
+    taken: set[int] = set()
+    for prefix, module in model.named_modules():
+        is_lora = isinstance(module, lora_layer)
+        fresh = [(n, p) for n, p in module.named_parameters(prefix, recurse=is_lora) if id(p) not in taken]
+        taken.update(id(p) for _, p in fresh)
+        if is_lora:
+            yield _Group(fresh, module, prefix)
         else:
-            yield plain.replace(".base_layer.", "."), parameter
+            yield from (_Group([named]) for named in fresh)
+
+
+def _buckets(groups: Sequence[_Group]) -> Iterator[list[_Group]]:
+    bucket: list[_Group] = []
+    for group in groups:
+        if bucket and sum(g.size for g in bucket) + group.size > BUCKET:
+            yield bucket
+            bucket = []
+        bucket.append(group)
+    yield bucket
+
+
+@contextmanager
+def _gathered(parameters: Sequence[Tensor]) -> Iterator[None]:
+    """ZeRO-3's parts of these parameters put together, for as long as it lasts."""
+    parts = [p for p in parameters if hasattr(p, "ds_id")]
+    if not parts:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(parts):
+        yield
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 @torch.no_grad()
-def _merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    from peft.tuners.lora import LoraLayer
+def _merged(layer: Any) -> Tensor:
+    weight = layer.get_base_layer().weight
+    for adapter in layer.active_adapters:
+        weight = weight + layer.get_delta_weight(adapter)
+    return weight
 
-    for name, module in model.named_modules():
-        if isinstance(module, LoraLayer):
-            layer: Any = module
-            weight = layer.get_base_layer().weight
-            for adapter in layer.active_adapters:
-                weight = weight + layer.get_delta_weight(adapter)
-            yield f"{name}.base_layer.weight", weight
+
+def _plain_name(name: str) -> str:
+    name = _clean(name).removeprefix(WRAPPED).replace(".modules_to_save.default", "")
+    return name.replace(".base_layer.", ".")
+
+
+def _clean(name: str) -> str:
+    """Without what wrappers put into names."""
+    return name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", "")

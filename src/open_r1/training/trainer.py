@@ -7,8 +7,6 @@ are Trainer's own.
 
 import copy
 import math
-import os
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -18,27 +16,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerState
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_callback import ProgressCallback as TqdmCallback
 from transformers.trainer_pt_utils import get_model_param_count
-from transformers.trainer_utils import IntervalStrategy, TrainOutput, rotate_checkpoints
+from transformers.trainer_utils import IntervalStrategy
 
 from open_r1.configs import TrainConfig
-from open_r1.errors import Interrupted, UserError
+from open_r1.errors import Interrupted
 from open_r1.report.recorder import RunRecorder
 from open_r1.training.batches import StepLoader, StepSampler
+from open_r1.training.checkpoints import CheckpointedTrainer
 from open_r1.training.interruption import StopSignals
 from open_r1.training.logprobs import TokenLogprobs
 from open_r1.training.packing import Pack, TokenSequence, build_pack, empty_pack, plan_packs
 from open_r1.training.watchdog import Watchdog
 
-STAGING = ".staging"
-
 PackLoss = Callable[[Pack, TokenLogprobs], Tensor]
 
 
-class PackedTrainer(Trainer):
+class PackedTrainer(CheckpointedTrainer):
     """Base of `SFTTrainer` and `GRPOTrainer`; both say what a batch is and what its loss is."""
 
     def __init__(
@@ -59,7 +56,6 @@ class PackedTrainer(Trainer):
         self.watchdog = Watchdog(args.hang_timeout)
         self.user_args = args
         self.output_dir = Path(args.output_dir or ".")
-        self._saving = False
         self._sums: dict[str, float | Tensor] = {}
         self._step_metrics: dict[str, list[float]] = defaultdict(list)
         self._tokens_seen = 0
@@ -76,14 +72,6 @@ class PackedTrainer(Trainer):
         )
         self.remove_callback(TqdmCallback)
         self.remove_callback(PrinterCallback)
-
-    @property
-    def world_size(self) -> int:
-        return self.accelerator.num_processes
-
-    @property
-    def rank(self) -> int:
-        return self.accelerator.process_index
 
     # Data
 
@@ -138,9 +126,10 @@ class PackedTrainer(Trainer):
         total = torch.zeros((), device=self.args.device)
         for index, pack in enumerate(packs):
             last = index == len(packs) - 1
-            # DeepSpeed steps inside `backward`, so it must be told that this is not the last one.
+            # DeepSpeed steps inside `backward`, so it must be told that this is not the last one. FSDP2 sums up its
+            # parts of the gradients pack by pack, like ZeRO-2 and 3: whole ones would fill the memory that it saves.
             self.accelerator.gradient_state._set_sync_gradients(last)
-            with nullcontext() if last else self.accelerator.no_sync(model):
+            with nullcontext() if last or self.backend == "fsdp2" else self.accelerator.no_sync(model):
                 out = model(pack=pack, temperature=self.temperature)
                 loss = self.pack_loss(pack, out) * self.world_size
                 self.accelerator.backward(loss)
@@ -255,43 +244,18 @@ class PackedTrainer(Trainer):
     # Checkpoints
 
     def checkpoint_state(self) -> dict[str, Any]:
-        """What this rank must keep beside Trainer's own state to continue exactly."""
-        return {"tokens_seen": self._tokens_seen, "world_size": self.world_size}
+        """With the tokens seen."""
+        return super().checkpoint_state() | {"tokens_seen": self._tokens_seen}
 
     def load_checkpoint_state(self, state: dict[str, Any]) -> None:
-        """Takes back what `checkpoint_state` returned."""
+        """Takes back the tokens seen."""
         self._tokens_seen = state["tokens_seen"]
-
-    def train(  # type: ignore[override]
-        self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
-    ) -> Any:
-        """Trainer's `train`; a checkpoint's state of ours is loaded first, leftovers of a kill are removed."""
-        if self.args.should_save:
-            shutil.rmtree(self.output_dir / STAGING, ignore_errors=True)
-        if resume_from_checkpoint:
-            folder = Path(str(resume_from_checkpoint))
-            state = TrainerState.load_from_json(str(folder / "trainer_state.json"))
-            if state.global_step >= self.total_steps():
-                return self._finished(str(folder), state)
-            mine, first = (folder / f"open_r1-rank{rank}.pt" for rank in (self.rank, 0))
-            self.load_checkpoint_state(torch.load(mine if mine.exists() else first, weights_only=True))
-        try:
-            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        finally:
-            self.watchdog.stop()
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
         if self.args.max_steps > 0:
             return self.args.max_steps
         return math.ceil(self.args.num_train_epochs * len(self.step_sampler()))
-
-    def _finished(self, checkpoint: str, state: TrainerState) -> TrainOutput:
-        """What `train` gives for a checkpoint that needs no more steps (Trainer itself would run one more)."""
-        best = state.best_model_checkpoint if self.args.load_best_model_at_end else None
-        self._load_from_checkpoint(best or checkpoint)
-        self.state = state
-        return TrainOutput(state.global_step, math.nan, {})
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """As Trainer's. Raises Interrupted after a stop signal, unless this was the last step."""
@@ -302,60 +266,6 @@ class PackedTrainer(Trainer):
                 f"Stopped after step {step}, which is saved in {self.output_dir}/checkpoint-{step}. The same command "
                 "continues from there."
             )
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self.output_dir / STAGING) if self._saving else super()._get_output_dir(trial)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Writes into a staging folder and renames it, so that a checkpoint is whole or not there."""
-        self.watchdog.beat("checkpoint")
-        name = f"checkpoint-{self.state.global_step}"
-        staged, final = self.output_dir / STAGING / name, self.output_dir / name
-        self._saving = True
-        try:
-            super()._save_checkpoint(model, trial)
-            torch.save(self.checkpoint_state(), staged / f"open_r1-rank{self.rank}.pt")
-        except (OSError, RuntimeError) as error:
-            free = shutil.disk_usage(self.output_dir).free / 2**30
-            raise UserError(
-                f"output_dir {self.output_dir}: {name} could not be written ({error}); {free:.1f} GiB are free there. "
-                "Make room and run the same command: it continues from the last whole checkpoint."
-            ) from error
-        finally:
-            self._saving = False
-        self.accelerator.wait_for_everyone()
-        if self.state.best_model_checkpoint == str(staged):
-            self.state.best_model_checkpoint = str(final)
-        if self.args.should_save:
-            self.state.save_to_json(str(staged / "trainer_state.json"))
-            shutil.rmtree(final, ignore_errors=True)
-            staged.rename(final)
-            rotate_checkpoints(
-                output_dir=str(self.output_dir),
-                save_total_limit=self.args.save_total_limit,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-                use_mtime=False,
-            )
-            shutil.rmtree(self.output_dir / STAGING, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        if self.args.push_to_hub:
-            super()._push_from_checkpoint(str(final))
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Nothing yet: Trainer calls this while the checkpoint is staged; `_save_checkpoint` pushes the renamed one."""
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run writes its own card (`report/card.py`), which Trainer's would overwrite."""
-
-
-def last_checkpoint(output_dir: str | os.PathLike[str]) -> Path | None:
-    """The newest whole checkpoint in `output_dir`, or None."""
-    found = {
-        int(path.name.removeprefix("checkpoint-")): path
-        for path in Path(output_dir).glob("checkpoint-*")
-        if path.name.removeprefix("checkpoint-").isdigit() and (path / "trainer_state.json").is_file()
-    }
-    return found[max(found)] if found else None
 
 
 def _one_batch_per_step(args: TrainConfig) -> TrainConfig:

@@ -1,0 +1,133 @@
+"""What trains over several processes: DDP, DeepSpeed's ZeRO-1 to 3, or PyTorch's FSDP2, as accelerate was told.
+
+accelerate falls back without a word: FSDP on a CPU becomes DDP, several CPU processes become one. Here FSDP2 on a CPU
+is real (over gloo), and a run whose backend is not the one that was asked for is refused.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedType
+from torch import nn
+from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.utils import strtobool
+
+from open_r1.errors import UserError
+
+Backend = Literal["single", "ddp", "zero1", "zero2", "zero3", "fsdp2"]
+DESCRIPTIONS: dict[Backend, str] = {
+    "single": "one process",
+    "ddp": "DDP",
+    "zero1": "DeepSpeed ZeRO-1",
+    "zero2": "DeepSpeed ZeRO-2",
+    "zero3": "DeepSpeed ZeRO-3",
+    "fsdp2": "FSDP2",
+}
+
+
+def active_backend(accelerator: Accelerator) -> Backend:
+    """What `accelerator` really does. Raises UserError for what cannot train here."""
+    state = accelerator.state
+    if state.distributed_type == DistributedType.DEEPSPEED:
+        stage = state.deepspeed_plugin.zero_stage
+        if stage not in (1, 2, 3):
+            raise UserError(f"DeepSpeed's zero_stage is {stage}: expected 1, 2 or 3 (or DDP instead of stage 0).")
+        return ("zero1", "zero2", "zero3")[stage - 1]
+    if state.distributed_type == DistributedType.FSDP:
+        if state.fsdp_plugin.fsdp_version != 2:
+            raise UserError("fsdp_version is 1: set it to 2, as recipes/accelerate_configs/fsdp.yaml does.")
+        return "fsdp2"
+    return "ddp" if accelerator.num_processes > 1 else "single"
+
+
+def family(backend: Backend) -> str:
+    """Backends of a family read each other's checkpoints."""
+    return "plain" if backend in ("single", "ddp") else backend
+
+
+def check_backend(accelerator: Accelerator) -> Backend:
+    """The active backend. Raises UserError if it is not what the environment (torchrun, accelerate) asked for."""
+    backend = active_backend(accelerator)
+    found = f"{DESCRIPTIONS[backend]} on {accelerator.device.type}"
+    wanted = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != wanted:
+        raise UserError(
+            f"WORLD_SIZE asks for {wanted} processes, but accelerate made each of them a run of its own ({found}): "
+            "launch with torchrun --nproc_per_node, or on one process."
+        )
+    for name, wants in (("FSDP", _asks_fsdp()), ("DeepSpeed", _asks_deepspeed())):
+        if wants and not backend.startswith("fsdp" if name == "FSDP" else "zero"):
+            raise UserError(
+                f"{name} was asked for, but this is {found}: start at least two processes, with accelerate launch on "
+                "GPUs or torchrun --nproc_per_node 2 on a CPU (accelerate launch --cpu starts one), or leave it out."
+            )
+    return backend
+
+
+def splits_weights(args: Any) -> bool:
+    """Whether a run with these `TrainingArguments` keeps only a part of the weights in each process."""
+    return is_deepspeed_zero3_enabled() or _asks_fsdp() or bool(args.fsdp)
+
+
+@contextmanager
+def fsdp_on_any_device() -> Iterator[None]:
+    """Has an `Accelerator` that is made inside use FSDP on a CPU too, where accelerate would do DDP instead."""
+    state = PartialState()
+    before = state.distributed_type
+    if before == DistributedType.MULTI_CPU and _asks_fsdp():
+        state.distributed_type = DistributedType.MULTI_GPU  # which it turns into FSDP; the device stays the CPU
+    try:
+        yield
+    finally:
+        state.distributed_type = before
+
+
+def reduce_in_float32(accelerator: Accelerator) -> None:
+    """FSDP2 in half precision: sums gradients in float32, and leaves what the model returns (logprobs) alone."""
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
+    if dtype is not None:
+        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
+            param_dtype=dtype, reduce_dtype=torch.float32, output_dtype=None, cast_forward_inputs=False
+        )
+
+
+def prepare_frozen(model: nn.Module, accelerator: Accelerator, backend: Backend) -> nn.Module:
+    """A model that is only asked, never trained, split like the policy where that is split."""
+    model.requires_grad_(False).eval()
+    if backend == "fsdp2":
+        from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+
+        return fsdp2_prepare_model(accelerator, model)
+    if backend == "zero3":
+        import deepspeed
+
+        config = {k: v for k, v in accelerator.state.deepspeed_plugin.deepspeed_config.items() if k != "optimizer"}
+        return deepspeed.initialize(model=model, config=config)[0].eval()
+    return model.to(accelerator.device)
+
+
+@contextmanager
+def whole_models() -> Iterator[None]:
+    """Models that are made inside are whole in every process, also where DeepSpeed would split them."""
+    from transformers.integrations import deepspeed
+
+    config = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = config
+
+
+def _asks_fsdp() -> bool:
+    return bool(strtobool(os.environ.get("ACCELERATE_USE_FSDP", "false")))
+
+
+def _asks_deepspeed() -> bool:
+    return bool(strtobool(os.environ.get("ACCELERATE_USE_DEEPSPEED", "false")))
