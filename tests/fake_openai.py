@@ -88,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
             choice = {"message": message, "finish_reason": "stop"}
         else:
             choice = {"text": f"{len(body['prompt'])} tokens", "finish_reason": "length"}
-        return self.reply(200, {"choices": [choice], "usage": {"completion_tokens": 7}})
+        return self.reply(200, {"choices": [choice] * body.get("n", 1), "usage": {"completion_tokens": 7}})
 
     def stream(self):
         self.send_response(200)
