@@ -2,8 +2,8 @@
 
     pip install 'open-r1[distilabel]'          (or `make test-distilabel`, which makes an environment of its own)
     vllm serve deepseek-ai/DeepSeek-R1-Distill-Qwen-7B --max-model-len 10240
-    python examples/distilabel_pipeline.py --dataset AI-MO/NuminaMath-TIR --model deepseek-ai/DeepSeek-R1-Distill-Qwen-7B \\
-        --output data/numina-distilabel
+    python examples/distilabel_pipeline.py --dataset AI-MO/NuminaMath-TIR --output data/numina-distilabel \\
+        --model deepseek-ai/DeepSeek-R1-Distill-Qwen-7B
     open-r1 data verify data/numina-distilabel --completion-column generation --output data/verified
 
 `open-r1 generate` does the same and survives kills; this is for those who build on distilabel's steps.
