@@ -15,14 +15,7 @@ from open_r1.launch.commands import Command
 from open_r1.launch.control import Together
 from open_r1.launch.node_run import NodePlan, NodeRun, ServerPlan
 
-SERVER = """
-import http.server, sys, time
-time.sleep(float(sys.argv[2]))
-class Health(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200); self.end_headers()
-http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Health).serve_forever()
-"""
+SERVER = str(Path(__file__).parent / "fake_server.py")
 
 
 class ForkedNode:
@@ -72,7 +65,7 @@ def run_node(port: int, nodes: int, rank: int, env: dict[str, str]) -> int:
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             place = s.getsockname()[1]
-        words = (sys.executable, "-c", SERVER, str(place), env[f"SERVER_{rank}"])
+        words = (sys.executable, SERVER, str(place), f"late={env[f'SERVER_{rank}']}")
         log = Path(tempfile.mkstemp()[1])
         servers = (ServerPlan("generator", Command(words, {}), f"http://127.0.0.1:{place}", log),)
     if f"TRAINING_{rank}" in env:

@@ -15,19 +15,7 @@ from open_r1.launch.commands import Command
 from open_r1.launch.control import Alone
 from open_r1.launch.node_run import NodePlan, NodeRun, ServerPlan
 
-SERVER = """
-import http.server, sys, time
-port, late, dies = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
-time.sleep(late)
-class Health(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200); self.end_headers()
-    def log_message(self, *a): pass
-import threading, os
-if dies: threading.Timer(dies, lambda: (print("out of memory", flush=True), os._exit(9))).start()
-print("listening", flush=True)
-http.server.HTTPServer(("127.0.0.1", port), Health).serve_forever()
-"""
+SERVER = str(Path(__file__).parent / "fake_server.py")
 
 
 def free_port() -> int:
@@ -38,7 +26,7 @@ def free_port() -> int:
 
 def server(folder: Path, late: float = 0.0, dies: float = 0.0, name: str = "generator") -> ServerPlan:
     port = free_port()
-    words = (sys.executable, "-c", SERVER, str(port), str(late), str(dies))
+    words = (sys.executable, SERVER, str(port), f"late={late}", *([f"dies={dies}"] if dies else []))
     return ServerPlan(name, Command(words, {}), f"http://127.0.0.1:{port}", folder / f"{name}.log")
 
 

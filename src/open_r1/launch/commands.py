@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from open_r1.configs import GRPOConfig, ModelConfig
 from open_r1.launch.expected import VARIABLE, expectation
-from open_r1.launch.layout import Layout, Server
+from open_r1.launch.layout import Layout
 from open_r1.launch.nodes import Place
 from open_r1.launch.recipe import Recipe
 
@@ -44,20 +45,19 @@ def training_command(
 
 
 def server_command(
-    recipe: Recipe, layout: Layout, server: Server, host: str, gpus: Sequence[str], template: str | None = None
+    model: ModelConfig, args: GRPOConfig, host: str, port: int, gpus: Sequence[str], template: str | None = None
 ) -> Command:
-    """A generator that listens on `host`; `template` is a command line of the user's own, with {model}, {host},
-    {port} and {tp} in it."""
-    model, args = str(recipe.model.model_name_or_path), recipe.args
-    size = max(1, len(server.gpus))
+    """A generator that listens on `host` and shares `gpus` (their names; none: the CPU); `template` is a command line
+    of the user's own, with {model}, {host}, {port} and {tp} in it."""
+    name, size = str(model.model_name_or_path), max(1, len(gpus))
     if template is not None:
-        filled = [word.format(model=model, host=host, port=server.port, tp=size) for word in shlex.split(template)]
+        words = [word.format(model=name, host=host, port=port, tp=size) for word in shlex.split(template)]
     else:
-        filled = vllm_words(model, host, server.port, size, args.vllm_max_model_length)
+        words = vllm_words(name, host, port, size, args.vllm_max_model_length)
     environment = {"VLLM_NO_USAGE_STATS": "1"}
-    if server.gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[i] for i in server.gpus)
-    return Command(tuple(filled), environment)
+    if gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    return Command(tuple(words), environment)
 
 
 def vllm_words(model: str, host: str, port: int, tensor_parallel: int, max_model_len: int | None) -> list[str]:

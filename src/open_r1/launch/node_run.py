@@ -89,7 +89,7 @@ class NodeRun:
             elapsed = time.monotonic() - began
             if waiting and elapsed > plan.server_timeout:
                 part = next(p for p in self.parts if p.name == waiting[0].name)
-                reason = f"did not answer at {waiting[0].url} within {plan.server_timeout:.0f} s (vllm_server_timeout)"
+                reason = f"did not answer at {waiting[0].url} within {plan.server_timeout:g} s (vllm_server_timeout)"
                 return self.control.fail(part.failure(plan.name, reason))
             if waiting and time.monotonic() - last_word > 15:
                 last_word = time.monotonic()

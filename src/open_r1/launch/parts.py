@@ -15,6 +15,8 @@ from typing import BinaryIO
 
 import psutil
 
+from open_r1.engine.vllm_process import TORCHRUN
+
 KEPT_LINES = 40
 GRACE_SECONDS = 10.0
 """Between SIGTERM and SIGKILL when a part is ended because another has died."""
@@ -65,7 +67,7 @@ class Part:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", **(environment or {})},
+            env={**_environment(), "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", **(environment or {})},
         )
         os.close(read_end)
         assert self.process.stdout is not None
@@ -132,6 +134,11 @@ class Part:
             self.lines.append(rest.decode(errors="replace"))
         if self.log:
             target.close()
+
+
+def _environment() -> dict[str, str]:
+    """This process' own, without what would have a server join the process group of a trainer that starts it."""
+    return {name: value for name, value in os.environ.items() if name not in TORCHRUN}
 
 
 def describe_exit(code: int | None) -> str:

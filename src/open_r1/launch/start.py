@@ -119,21 +119,21 @@ class Launch:
         wanted = self.layout.cluster.gpus_per_node
         gpus = here if len(here) >= wanted else [str(i) for i in range(wanted)]
         hosts = self.place.addresses
-        servers = [
-            server_command(self.recipe, self.layout, s, hosts[node], gpus, self.server_template)
-            for s in self.layout.servers
-            if s.node == node
-        ]
+        servers = [self._server(s, hosts[node], gpus) for s in self.layout.servers if s.node == node]
         urls = [f"http://{hosts[s.node]}:{s.port}" for s in self.layout.servers]
         return servers + ([self._training(node, gpus, urls)] if node < len(self.layout.train) else [])
 
     def _training(self, node: int, gpus: Sequence[str], urls: Sequence[str]) -> Command:
         return training_command(self.recipe, self.layout, self.config, self.place, node, gpus, urls)
 
+    def _server(self, server: Server, host: str, gpus: Sequence[str]) -> Command:
+        names = [gpus[i] for i in server.gpus]
+        return server_command(self.recipe.model, self.recipe.args, host, server.port, names, self.server_template)
+
     def _server_plan(self, server: Server, host: str) -> ServerPlan:
         name = f"generator {server.port}"
         log = Path(self.recipe.args.output_dir) / "run" / "launch" / f"node-{server.node}-generator-{server.port}.log"
-        command = server_command(self.recipe, self.layout, server, host, visible_devices(), self.server_template)
+        command = self._server(server, host, visible_devices())
         return ServerPlan(name, command, f"http://{host}:{server.port}", log)
 
 

@@ -1,0 +1,112 @@
+"""`vllm_mode: server` without `open-r1 launch`: generators on the GPUs that `accelerate launch` leaves over.
+
+    accelerate launch --config_file recipes/accelerate_configs/zero2.yaml --num_processes=7 src/open_r1/grpo.py ...
+
+on a node of eight starts vLLM on the eighth GPU, and stops it when the first training process ends, however it ends.
+"""
+
+import atexit
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch.distributed as dist
+
+from open_r1.configs import GRPOConfig, ModelConfig
+from open_r1.engine.vllm_engine import visible_devices
+from open_r1.errors import UserError
+from open_r1.launch.commands import server_command
+from open_r1.launch.layout import tensor_parallel
+from open_r1.launch.node_run import answers
+from open_r1.launch.nodes import gpu_memory, port_is_free
+from open_r1.launch.parts import Part
+from open_r1.launch.recipe import model_size
+
+LOOPBACK = ("127.0.0.1", "localhost", "0.0.0.0", "::1")
+
+
+def server_urls(args: GRPOConfig, model: ModelConfig, template: str | None = None) -> str:
+    """Addresses of the generators, with commas between: those that the options name or that answer already, else of
+    generators that this starts. Collective: the first process does it, and tells the others.
+
+    Raises UserError, in all processes, if no GPU is left over, or if a generator does not come up.
+    """
+    named = args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
+    if args.vllm_server_base_url or args.vllm_server_host not in LOOPBACK:
+        return named
+    outcome: list[tuple[str, str | None]] = [("", None)]
+    if args.process_index == 0:
+        try:
+            urls = [named] if answers(named) else start_generators(args, model, template)
+            outcome = [(",".join(urls), None)]
+        except UserError as error:
+            outcome = [("", str(error))]
+    if dist.is_initialized():
+        dist.broadcast_object_list(outcome, src=0)
+    found, problem = outcome[0]
+    if problem is not None:
+        raise UserError(problem)
+    return found
+
+
+def start_generators(args: GRPOConfig, model: ModelConfig, template: str | None = None) -> list[str]:
+    """Starts generators on all GPUs that no training process of this node has (on a CPU: one), waits until they
+    answer, and returns their addresses. They end with this process."""
+    training = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    gpus = leftover_gpus(visible_devices(), training)
+    parameters, heads = model_size(model)
+    size = tensor_parallel(parameters, heads, len(gpus), gpu_memory() or 80 * 2**30) if gpus and parameters else 1
+    groups = [gpus[i : i + size] for i in range(0, len(gpus) - size + 1, size)] or [()]
+    parts = []
+    for i, group in enumerate(groups):
+        port = args.vllm_server_port + i
+        if not port_is_free(port):
+            raise UserError(f"port {port} (a generator) is in use, and no vLLM answers there: give vllm_server_port.")
+        command = server_command(model, args, "127.0.0.1", port, group, template)
+        log = Path(args.output_dir or ".") / "run" / "vllm" / f"server-{port}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        where = f"GPU {','.join(group)}" if group else "the CPU"
+        print(f"Starting vLLM on {where}, which no training process has; its log is {log}.", flush=True)
+        part = Part(f"vLLM on {where}", command.words, command.environment, log)
+        atexit.register(part.stop)
+        parts.append(part)
+    urls = [f"http://127.0.0.1:{args.vllm_server_port + i}" for i in range(len(groups))]
+    try:
+        _wait(parts, urls, args.vllm_server_timeout)
+    except UserError:
+        for part in parts:
+            part.stop()
+        raise
+    return urls
+
+
+def leftover_gpus(visible: Sequence[str], training: int) -> tuple[str, ...]:
+    """GPUs behind those of the training processes; none where there are no GPUs. Raises UserError if all train."""
+    if visible and len(visible) <= training:
+        raise UserError(
+            f"vllm_mode is server and all {len(visible)} GPUs train, so none is left for vLLM: start fewer processes "
+            f"(accelerate launch --num_processes={len(visible) - 1}), name a server (vllm_server_base_url), or set "
+            "vllm_mode to colocate."
+        )
+    return tuple(visible[training:])
+
+
+def _wait(parts: Sequence[Part], urls: Sequence[str], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    waiting = dict(zip(urls, parts, strict=True))
+    while waiting:
+        for url, part in list(waiting.items()):
+            if part.poll() is not None:
+                last = part.failure("").last_lines[-1:]
+                raise UserError(
+                    f"{part.name} {part.failure('').reason}; its log is {part.log}. Its last line: {''.join(last)}"
+                )
+            if answers(url):
+                del waiting[url]
+            elif time.monotonic() > deadline:
+                raise UserError(
+                    f"{part.name} did not answer at {url} within {seconds:g} s (vllm_server_timeout); its log is "
+                    f"{part.log}."
+                )
+        time.sleep(0.2)
