@@ -73,17 +73,11 @@ def splits_weights(args: Any) -> bool:
     return is_deepspeed_zero3_enabled() or _asks_fsdp() or bool(args.fsdp)
 
 
-@contextmanager
-def fsdp_on_any_device() -> Iterator[None]:
-    """Has an `Accelerator` that is made inside use FSDP on a CPU too, where accelerate would do DDP instead."""
+def allow_fsdp_on_cpu() -> None:
+    """Has the `Accelerator` that is made next use FSDP on a CPU too, where accelerate would do DDP instead."""
     state = PartialState()
-    before = state.distributed_type
-    if before == DistributedType.MULTI_CPU and _asks_fsdp():
+    if state.distributed_type == DistributedType.MULTI_CPU and _asks_fsdp():
         state.distributed_type = DistributedType.MULTI_GPU  # which it turns into FSDP; the device stays the CPU
-    try:
-        yield
-    finally:
-        state.distributed_type = before
 
 
 def reduce_in_float32(accelerator: Accelerator) -> None:

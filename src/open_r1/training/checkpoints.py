@@ -50,8 +50,8 @@ class CheckpointedTrainer(Trainer):
             False,
         )  # which `save_model` can on any backend
         try:
-            with backends.fsdp_on_any_device():
-                super().create_accelerator_and_postprocess()
+            backends.allow_fsdp_on_cpu()
+            super().create_accelerator_and_postprocess()
         except ValueError as error:
             raise UserError(f"accelerate cannot start with these options: {error}") from error
         finally:
