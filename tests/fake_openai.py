@@ -16,9 +16,9 @@ class FakeServer(ThreadingHTTPServer):
 
     request_queue_size = 1024
 
-    def __init__(self, script=(), slow=0.0, answer=None, context=4096):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.script, self.slow, self.context = list(script), slow, context
+    def __init__(self, script=(), slow=0.0, answer=None, context=4096, port=0, model="m"):
+        super().__init__(("127.0.0.1", port), Handler)
+        self.script, self.slow, self.context, self.model = list(script), slow, context, model
         self.answer = answer or (lambda question: f"re: {question}")
         self.open, self.connections = set(), 0
         self.bodies, self.headers = [], []
@@ -64,7 +64,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def do_GET(self):
-        self.reply(200, {"data": [{"id": "m", "max_model_len": self.server.context}]})
+        self.reply(200, {"data": [{"id": self.server.model, "max_model_len": self.server.context}]})
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -4,6 +4,8 @@ Accelerate itself ends with status 1 and a stack trace of its own, whatever happ
 """
 
 import logging
+import os
+import signal
 import subprocess
 import sys
 
@@ -15,6 +17,10 @@ def main(argv: list[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what failed is said here
+    # Schedulers send SIGTERM to every process. The training processes save a checkpoint then, and end by themselves;
+    # torch's agent would kill them after 30 seconds.
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    os.environ["PET_SIGNALS_TO_HANDLE"] = "SIGINT,SIGHUP,SIGQUIT"
     try:
         launch_command(launch_command_parser().parse_args(argv))
     except ChildFailedError as error:

@@ -59,7 +59,7 @@ def find_place(nodes: int | None, rank: int | None, head: str | None, environmen
             "each, so give srun --ntasks-per-node=1."
         )
     node_list = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
-    addresses = ("127.0.0.1",) if steps == 1 else tuple(map(_address, _host_names(node_list)))
+    addresses = ("127.0.0.1",) if steps == 1 else tuple(map(address_of, host_names(node_list)))
     return Place(steps, int(environment["SLURM_NODEID"]), addresses, job)
 
 
@@ -112,7 +112,8 @@ def _from_options(nodes: int | None, rank: int | None, head: str | None) -> Plac
     raise UserError(f"--head is {head}, which is no name or address that this machine knows.")
 
 
-def _host_names(node_list: str) -> list[str]:
+def host_names(node_list: str) -> list[str]:
+    """The names in a list as Slurm writes it, such as gpu[1-3]."""
     if not any(c in node_list for c in "[,"):
         return [node_list]
     if shutil.which("scontrol") is None:
@@ -121,14 +122,13 @@ def _host_names(node_list: str) -> list[str]:
     return done.stdout.split()
 
 
-def _address(host: str) -> str:
+def address_of(host: str) -> str:
     """The host's name where it can be resolved, else the address that Slurm has for it."""
     with suppress(OSError):
         socket.getaddrinfo(host, None)
         return host
-    done = subprocess.run(["scontrol", "getaddrs", host], capture_output=True, text=True)
-    words = done.stdout.split()
-    return words[-1].rpartition(":")[0] if done.returncode == 0 and words else host
+    node = subprocess.run(["scontrol", "--oneliner", "show", "node", host], capture_output=True, text=True).stdout
+    return next((w.removeprefix("NodeAddr=") for w in node.split() if w.startswith("NodeAddr=")), host)
 
 
 def own_address(head: str) -> str:

@@ -1,0 +1,48 @@
+"""Benchmarks a model on the GPUs of one node, through `open-r1 evaluate`."""
+
+from collections.abc import Mapping, Sequence
+
+from open_r1.launch.slurm.job import current_job, finish, run_step, step
+from open_r1.launch.slurm.words import Parser, named, split_args
+
+USAGE = "--model M --task T[,T] [--revision R] [--tp N] [--dp N] [--args ...]"
+DESCRIPTION = """Benchmarks a model, as `open-r1 evaluate` does, whose options follow --args.
+
+    sbatch slurm/evaluate.slurm --model deepseek-ai/DeepSeek-R1-Distill-Qwen-32B --task math_500 --tp 2
+    sbatch slurm/evaluate.slurm runs/grpo gsm8k --args --num-samples 4 --max-new-tokens 2048
+
+Samples are kept as they finish: a job that is stopped and put into the queue again goes on where it was.
+"""
+
+
+def main(words: Sequence[str], environment: Mapping[str, str]) -> int:
+    """The exit status of the job."""
+    command = evaluation_words(words)
+    job = current_job(environment)
+    return finish(run_step(step(command, 1)), job)
+
+
+def evaluation_words(words: Sequence[str]) -> list[str]:
+    """`open-r1 evaluate ...`. Raises UserError for an option that is not there."""
+    before, extra = split_args(words)
+    parser = Parser("slurm/evaluate.slurm", USAGE, DESCRIPTION)
+    parser.option("model", "hub id or folder", required=True)
+    parser.option("task", "benchmarks, with commas between", required=True)
+    parser.option("revision", "of the model on the hub")
+    parser.option("tp", "GPUs that share one engine", int)
+    parser.option("dp", "engines (default: as many as the GPUs allow)", int)
+    options = parser.read(_positional(before))
+    command = ["open-r1", "evaluate", "--model", options.model, "--tasks", options.task]
+    for name, value in (
+        ("revision", options.revision),
+        ("tensor-parallel-size", options.tp),
+        ("data-parallel-size", options.dp),
+    ):
+        if value is not None:
+            command += [f"--{name}", str(value)]
+    return command + extra
+
+
+def _positional(words: Sequence[str]) -> list[str]:
+    """`MODEL TASK [options]` as options."""
+    return [*named(words[:2], ("model", "task")), *words[2:]] if words and not words[0].startswith("-") else list(words)

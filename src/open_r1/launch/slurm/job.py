@@ -1,0 +1,85 @@
+"""The Slurm job that we are in: its nodes, its steps, and how it is continued."""
+
+import shlex
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from open_r1.errors import Interrupted, UserError
+
+CONTINUED = (Interrupted.EXIT_CODE, 128 + signal.SIGUSR1)
+"""Statuses of a step that was told to stop: with a checkpoint, or, where every row is kept as it comes, at once."""
+STRAGGLE_SECONDS = 60
+"""How long a step's other tasks may go on when the first has ended."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A running job, seen from its batch script."""
+
+    number: str
+    name: str
+    nodes: int
+    gpus_per_node: int
+    restarts: int = 0
+
+    def log(self, what: str) -> Path:
+        """A log file beside the job's own."""
+        return Path("logs") / f"{self.name}-{self.number}-{what}.out"
+
+
+def current_job(environment: Mapping[str, str]) -> Job:
+    """From Slurm's variables. Raises UserError outside of a job, or in one that lacks the site's GPUs."""
+    if "SLURM_JOB_ID" not in environment:
+        raise UserError("this is no Slurm job: submit the script with sbatch.")
+    gpus = environment.get("SLURM_GPUS_ON_NODE", "")
+    asked = [name for name in ("SBATCH_GPUS_PER_NODE", "SBATCH_GRES", "SBATCH_GPUS") if environment.get(name)]
+    if asked and not gpus:
+        raise UserError(
+            f"slurm/site.env gives {asked[0]}={environment[asked[0]]}, but this job was given no GPU: `source "
+            "slurm/site.env` in the shell before sbatch, or give sbatch --gpus-per-node."
+        )
+    return Job(
+        number=environment["SLURM_JOB_ID"],
+        name=environment.get("SLURM_JOB_NAME", "open_r1"),
+        nodes=int(environment.get("SLURM_JOB_NUM_NODES", "1")),
+        gpus_per_node=int(gpus) if gpus.isdigit() else 0,
+        restarts=int(environment.get("SLURM_RESTART_COUNT", "0")),
+    )
+
+
+def step(command: Sequence[str], nodes: int, *, overlap: bool = False) -> list[str]:
+    """`srun` of a command, once on each of the first `nodes` nodes, with all of their cores and GPUs.
+
+    `overlap`: another step runs there at the same time. No task ends the others when it fails: they would be killed
+    before their own exit statuses are known.
+    """
+    words = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--cpu-bind=none"]
+    words += ["--kill-on-bad-exit=0", f"--wait={STRAGGLE_SECONDS}"]
+    return [*words, *(["--overlap"] if overlap else []), *command]
+
+
+def run_step(words: Sequence[str]) -> int:
+    """Runs a step to its end; the largest exit status of its tasks."""
+    print(f"+ {shlex.join(words)}", flush=True)
+    code = subprocess.run(words, stdin=subprocess.DEVNULL).returncode
+    return code if code >= 0 else 128 - code
+
+
+def finish(status: int, job: Job) -> int:
+    """The exit status of the job. One that was told to stop is put into the queue again, where it continues."""
+    if status not in CONTINUED:
+        print("Done." if status == 0 else f"error: the job failed with exit status {status}.", flush=True)
+        return status
+    done = subprocess.run(["scontrol", "requeue", job.number], capture_output=True, text=True)
+    if done.returncode:
+        print(
+            f"Stopped, and Slurm does not put job {job.number} into the queue again ({done.stderr.strip()}): submit "
+            "the same command, and it continues.",
+            flush=True,
+        )
+        return status
+    print(f"Stopped. Job {job.number} is in the queue again and will continue.", flush=True)
+    return 0

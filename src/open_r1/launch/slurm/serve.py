@@ -1,0 +1,30 @@
+"""Serves a model with vLLM over all nodes of the job, until the job is cancelled or its time is up."""
+
+from collections.abc import Mapping, Sequence
+
+from open_r1.launch.slurm.job import current_job
+from open_r1.launch.slurm.server import ServerStep, add_server_options, head_of, server_plan
+from open_r1.launch.slurm.words import Parser, split_args
+
+USAGE = "--model M [--tp N] [--pp N] [--dp N] [--port N] [--ray] [--args options of vllm serve]"
+DESCRIPTION = """An OpenAI-compatible vLLM server over all nodes of the job; the log says its address.
+
+    sbatch --nodes=2 slurm/serve.slurm --model deepseek-ai/DeepSeek-R1 --args --max-model-len 32768
+"""
+
+
+def main(words: Sequence[str], environment: Mapping[str, str]) -> int:
+    """The exit status of the job."""
+    before, extra = split_args(words)
+    parser = Parser("slurm/serve.slurm", USAGE, DESCRIPTION)
+    add_server_options(parser)
+    plan = server_plan(parser.read(before), tuple(extra))
+    job = current_job(environment)
+    server = ServerStep(plan, job, head_of(environment))
+    with server.part as part:
+        server.wait_until_answering()
+        print(f"Serving {plan.model} at {server.url}/v1 until the job ends: scancel {job.number}", flush=True)
+        while part.wait(60.0) is None:
+            pass
+        server.check_alive()
+    return 0

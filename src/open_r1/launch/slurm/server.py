@@ -1,0 +1,168 @@
+"""A vLLM server over nodes of the job: its options, its step, and whether it answers as it should."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from open_r1.engine.openai_engine import OpenAIEngine
+from open_r1.engine.protocol import Message, Request, Sampling
+from open_r1.errors import Interrupted, UserError
+from open_r1.launch.node_run import answers
+from open_r1.launch.nodes import address_of, host_names
+from open_r1.launch.parts import Part
+from open_r1.launch.slurm.job import CONTINUED, Job, step
+from open_r1.launch.slurm.words import Parser, shell_words
+
+FIRST_PORT = 31_000
+"""Ports of a server are counted up from here by the number of its job: above those of `open-r1 launch`, below those
+that systems give out by themselves."""
+SAID_EVERY_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class ServerPlan:
+    """What to serve, and how."""
+
+    model: str
+    tp: int | None
+    """GPUs that share the model on each node; default: all, divided by `dp`."""
+    pp: int | None
+    """Parts that layers are split into; default: one a node."""
+    dp: int
+    port: int | None
+    timeout: float
+    """Seconds until it must answer."""
+    ray: bool
+    command: str | None
+    """Instead of vLLM: a command with {model}, {host}, {port} and {tp}, for a single node."""
+    words: tuple[str, ...]
+    """Further options of `vllm serve`."""
+
+
+def add_server_options(parser: Parser) -> None:
+    """The options of `ServerPlan`."""
+    parser.option("model", "hub id or folder", required=True)
+    parser.option("tp", "GPUs of each node that share the model (default: all)", int)
+    parser.option("pp", "parts that its layers are split into (default: one a node)", int)
+    parser.option("dp", "copies of it on one node (default: 1)", int)
+    parser.option("port", "default: by the job's number", int)
+    parser.option("server-timeout", "seconds until the server must answer (default: 3600)", float)
+    parser.option("server-command", "instead of vLLM: a command with {model}, {host}, {port} and {tp} in it")
+    parser.option("server-args", "further options of `vllm serve`, in one string")
+    parser.add_argument("--ray", action="store_true", help="several nodes through Ray instead of vLLM's own launcher")
+
+
+def server_plan(options: argparse.Namespace, extra: tuple[str, ...] = ()) -> ServerPlan:
+    """From parsed options. Raises UserError if they do not fit together."""
+    if options.server_command and (options.ray or options.server_args):
+        raise UserError("--server-command replaces vLLM: --ray and --server-args mean nothing with it.")
+    return ServerPlan(
+        model=options.model,
+        tp=options.tp,
+        pp=options.pp,
+        dp=options.dp or 1,
+        port=options.port,
+        timeout=options.server_timeout or 3600.0,
+        ray=options.ray,
+        command=options.server_command,
+        words=(*shell_words(options.server_args or ""), *extra),
+    )
+
+
+def server_command(plan: ServerPlan, job: Job, node: int, head: str) -> list[str]:
+    """The command of one node; `head` is the address of the first one."""
+    port, tp = server_port(plan, job), plan.tp or max(1, job.gpus_per_node // plan.dp)
+    if plan.command is not None:
+        fields = {"model": plan.model, "host": "0.0.0.0", "port": port, "tp": tp}
+        return [word.format(**fields) for word in shell_words(plan.command)]
+    environment = Path(os.environ.get("OPEN_R1_VLLM_ENVIRONMENT") or sys.prefix).absolute()
+    words = [str(environment / "bin/python"), "-m", "vllm.entrypoints.cli.main", "serve", plan.model]
+    words += ["--host", "0.0.0.0", "--port", str(port), "--tensor-parallel-size", str(tp)]
+    words += ["--pipeline-parallel-size", str(plan.pp or job.nodes)]
+    words += ["--data-parallel-size", str(plan.dp)] if plan.dp > 1 else []
+    if job.nodes == 1:
+        return [*words, *plan.words]
+    if plan.ray:
+        ray = [str(environment / "bin/ray"), "symmetric-run", "--address", f"{head}:{port + 1}"]
+        ray += ["--min-nodes", str(job.nodes), *(["--num-gpus", str(job.gpus_per_node)] if job.gpus_per_node else [])]
+        return [*ray, "--", *words, "--distributed-executor-backend", "ray", *plan.words]
+    words += ["--nnodes", str(job.nodes), "--node-rank", str(node)]
+    words += ["--master-addr", head, "--master-port", str(port + 1)]
+    return [*words, *(["--headless"] if node else []), *plan.words]
+
+
+def server_port(plan: ServerPlan, job: Job) -> int:
+    """Where the server listens: the same for all nodes, without asking."""
+    return plan.port or FIRST_PORT + int(job.number) % 400 * 4
+
+
+def head_of(environment: Mapping[str, str]) -> str:
+    """The address of the job's first node."""
+    return address_of(host_names(environment["SLURM_JOB_NODELIST"])[0])
+
+
+class ServerStep:
+    """The server's step, from its start to its end."""
+
+    def __init__(self, plan: ServerPlan, job: Job, head: str) -> None:
+        self.plan, self.job = plan, job
+        self.url = f"http://{head}:{server_port(plan, job)}"
+        self.log = job.log("server")
+        command = [sys.executable, "-m", "open_r1.launch.slurm", "serve_node", json.dumps(asdict(plan))]
+        self.part = Part("the server", step(command, 1 if plan.command else job.nodes, overlap=True), log=self.log)
+
+    def wait_until_answering(self) -> None:
+        """Raises UserError if it ends before it answers, does not answer in time, or completes no prompt."""
+        began = said = time.monotonic()
+        print(f"Starting a server of {self.plan.model} at {self.url}; its log is {self.log}.", flush=True)
+        while not answers(self.url):
+            elapsed = time.monotonic() - began
+            self.check_alive()
+            if elapsed > self.plan.timeout:
+                raise UserError(
+                    f"the server did not answer within {elapsed:.0f} s (--server-timeout); the end of {self.log}:\n"
+                    + self.last_lines()
+                )
+            if time.monotonic() - said > SAID_EVERY_SECONDS:
+                said = time.monotonic()
+                print(f"Waiting for the server: {elapsed:.0f} s.", flush=True)
+            time.sleep(1.0)
+        print(f"The server is up after {time.monotonic() - began:.0f} s.", flush=True)
+        self._check_completion()
+
+    def _check_completion(self) -> None:
+        engine = OpenAIEngine(f"{self.url}/v1", self.plan.model, tries=2, timeout=600.0)
+        engine.check()
+        sampling = Sampling(temperature=0.0, max_tokens=32)
+        prompt: list[Message] = [{"role": "user", "content": "What is 1+1?"}]
+        ((completion,),) = engine.generate([Request("sanity", prompt, sampling)])
+        if completion.finish_reason == "error":
+            raise UserError(f"the server is up but does not complete a prompt: {completion.text}")
+        print(f"Sanity check: {completion.text!r}", flush=True)
+
+    def check_alive(self) -> None:
+        """Raises UserError if the server has ended, Interrupted if it was told to."""
+        code = self.part.poll()
+        if code in CONTINUED:
+            raise Interrupted("The server was told to stop.")
+        if code is not None:
+            reason = self.part.failure("this job").reason
+            raise UserError(f"the server {reason}; the end of {self.log}:\n{self.last_lines()}")
+
+    def last_lines(self, count: int = 20) -> str:
+        """The end of its log."""
+        return "\n".join(f"  {line}" for line in list(self.part.lines)[-count:])
+
+
+def run_beside(server: ServerStep, client: list[str]) -> int:
+    """The exit status of a client that needs the server. Raises UserError if the server ends first."""
+    with Part("the client", client) as part:
+        while (code := part.wait(1.0)) is None:
+            if server.part.poll() is not None and part.wait(30.0) is None:  # the client may end of the same cause
+                server.check_alive()
+    return code

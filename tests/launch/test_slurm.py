@@ -1,0 +1,140 @@
+"""What the job scripts make of their words; on a real Slurm they are run in `tests/slurm`."""
+
+import pytest
+
+from open_r1.errors import UserError
+from open_r1.launch.slurm.evaluate import evaluation_words
+from open_r1.launch.slurm.generate import client_options
+from open_r1.launch.slurm.job import Job, current_job
+from open_r1.launch.slurm.server import ServerPlan, server_command
+from open_r1.launch.slurm.train import training_words
+
+RECIPE = "recipes/SmolLM2-135M-Instruct/grpo/config_demo.yaml"
+LAUNCH = ["open-r1", "launch", "--accelerator", "zero2"]
+NAMED = ["--model", "SmolLM2-135M-Instruct", "--task", "grpo", "--config", "demo", "--accelerator", "zero2"]
+POSITIONAL = ["SmolLM2-135M-Instruct", "grpo", "demo", "zero2"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [*POSITIONAL, "--learning_rate 2e-6 --run_name 'two words'"],
+        [*NAMED, "--args", "--learning_rate", "2e-6", "--run_name", "two words"],
+        [*NAMED, "--args", "--learning_rate 2e-6 --run_name 'two words'"],
+        [*NAMED, "--args=--learning_rate 2e-6 --run_name 'two words'"],
+    ],
+)
+def test_options_reach_training_as_they_were_meant_in_every_form(words):
+    assert training_words(words) == [*LAUNCH, RECIPE, "--learning_rate", "2e-6", "--run_name", "two words"]
+
+
+def test_the_readme_of_open_r1_works_as_it_stands():
+    words = [
+        "--model",
+        "Qwen2.5-1.5B-Instruct",
+        "--task",
+        "grpo",
+        "--config",
+        "demo",
+        "--accelerator",
+        "zero2",
+        "--dp",
+        "4",
+        "--tp",
+        "1",
+    ]
+    recipe = "recipes/Qwen2.5-1.5B-Instruct/grpo/config_demo.yaml"
+    assert training_words(words) == [*LAUNCH, "--dp", "4", "--tp", "1", recipe]
+    assert training_words(["Qwen2.5-1.5B-Instruct", "grpo", "demo", "zero2"]) == [*LAUNCH, recipe]
+    assert training_words(["Qwen2.5-1.5B-Instruct", "grpo", "demo", "zero2", ""]) == [*LAUNCH, recipe]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            [*POSITIONAL[:2], "dmo"],
+            "for SmolLM2-135M-Instruct there are: recipes/SmolLM2-135M-Instruct/grpo/config_demo",
+        ),
+        ([*POSITIONAL[:3], "zero9"], "there are ddp, fsdp, zero2, zero3"),
+        ([*NAMED, "--learning_rate", "1e-6"], "unknown option '--learning_rate' .* go behind --args"),
+        ([*NAMED, "--args", "--lerning_rate", "1"], "Did you mean 'learning_rate'"),
+        ([*NAMED, "--dp", "many"], "argument --dp: invalid int value"),
+        (NAMED[:4], "required: --config"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(words, said):
+    with pytest.raises(UserError, match=said):
+        training_words(words)
+
+
+def test_evaluation_by_name_and_by_position():
+    command = ["open-r1", "evaluate", "--model", "org/m", "--tasks", "math_500"]
+    assert evaluation_words(["org/m", "math_500"]) == command
+    words = [
+        "--model",
+        "org/m",
+        "--task",
+        "math_500",
+        "--revision",
+        "v1",
+        "--tp",
+        "2",
+        "--dp",
+        "4",
+        "--args",
+        "--num-samples",
+        "4",
+    ]
+    options = ["--revision", "v1", "--tensor-parallel-size", "2", "--data-parallel-size", "4", "--num-samples", "4"]
+    assert evaluation_words(words) == command + options
+
+
+def test_rows_go_where_the_names_say_and_an_array_shares_them_out():
+    words = ["--hf-dataset", "AI-MO/NuminaMath-TIR", "--prompt-template", "two words"]
+    options = ["--model", "org/m", *words, "--output", "data/NuminaMath-TIR-m"]
+    assert client_options("org/m", words, {}) == options
+    array = {"SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_MIN": "5", "SLURM_ARRAY_TASK_ID": "6"}
+    assert client_options("org/m", words, array) == [*options, "--shard", "1/4"]
+    assert client_options("org/m", ["--output=x"], {}) == ["--model", "org/m", "--output=x"]
+
+
+def plan(**options):
+    base = {"tp": None, "pp": None, "dp": 1, "port": 8000, "timeout": 1.0, "ray": False, "command": None, "words": ()}
+    return ServerPlan(model="org/m", **base | options)
+
+
+def pairs(command):
+    return dict(zip(command, [*command[1:], ""], strict=True))
+
+
+def test_a_model_is_split_over_the_gpus_of_a_node_and_its_layers_over_the_nodes():
+    job = Job("7", "name", nodes=2, gpus_per_node=8)
+    head, other = (server_command(plan(words=("--max-model-len", "9")), job, node, "n1") for node in (0, 1))
+    for name, value in {
+        "--tensor-parallel-size": "8",
+        "--pipeline-parallel-size": "2",
+        "--nnodes": "2",
+        "--master-addr": "n1",
+        "--max-model-len": "9",
+    }.items():
+        assert pairs(head)[name] == pairs(other)[name] == value
+    assert (pairs(head)["--node-rank"], pairs(other)["--node-rank"]) == ("0", "1")
+    assert "--headless" in other and "--headless" not in head
+    assert pairs(head)["--master-port"] != pairs(head)["--port"]
+
+
+def test_ray_starts_on_all_nodes_alike_and_one_node_needs_neither():
+    job = Job("7", "name", nodes=2, gpus_per_node=8)
+    commands = [server_command(plan(ray=True), job, node, "n1") for node in (0, 1)]
+    assert commands[0] == commands[1]
+    assert commands[0][1:6] == ["symmetric-run", "--address", "n1:8001", "--min-nodes", "2"]
+    assert pairs(commands[0])["--distributed-executor-backend"] == "ray"
+    alone = server_command(plan(dp=4), Job("7", "name", nodes=1, gpus_per_node=8), 0, "n1")
+    assert "--nnodes" not in alone
+    assert (pairs(alone)["--tensor-parallel-size"], pairs(alone)["--data-parallel-size"]) == ("2", "4")
+
+
+def test_outside_of_a_job_it_says_so():
+    with pytest.raises(UserError, match="submit the script with sbatch"):
+        current_job({})

@@ -1,0 +1,161 @@
+"""slurm/evaluate.slurm, generate.slurm and serve.slurm on a real Slurm of two nodes."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from datasets import load_dataset
+
+from open_r1.demo import task
+from open_r1.demo.base import SHIPPED
+from open_r1.demo.files import write_jsonl
+
+pytestmark = pytest.mark.slurm
+
+STAND_IN = f"{sys.executable} {Path(__file__).with_name('stand_in_server.py')} {{port}} {{model}}"
+VLLM = Path(__file__).parents[2] / ".venv-vllm"
+
+
+@pytest.fixture
+def problems(project):
+    """48 problems of the demo as `problems.jsonl`."""
+    rows = [{"problem": p.question, "answer": str(p.answer)} for p in task.held_out(48)]
+    write_jsonl(project / "problems.jsonl", rows)
+    return project
+
+
+def generate(cluster, project, *words, server=STAND_IN, array=()):
+    options = ["--hf-dataset", "problems.jsonl", "--model", "m", "--prompt-column", "problem"]
+    options += ["--server-command", server, "--input-batch-size", "1", "--rows-per-shard", "4"]
+    return cluster.submit(*array, "slurm/generate.slurm", *options, *words, cwd=project)
+
+
+def rows(folder):
+    return load_dataset(str(folder), split="train")
+
+
+@pytest.mark.parametrize("by_position", [False, True])
+def test_an_evaluation_runs_on_the_cpu(cluster, problems, by_position):
+    names = [str(SHIPPED), "problems.jsonl"] if by_position else ["--model", str(SHIPPED), "--task", "problems.jsonl"]
+    options = ["--num-samples", "1", "--max-new-tokens", "60", "--limit", "8", "--output", "evaluated here"]
+    job = cluster.submit("slurm/evaluate.slurm", *names, "--args", *options, cwd=problems)
+    assert cluster.wait(job, 240) == "COMPLETED", cluster.log(job)
+    (results,) = (problems / "evaluated here").rglob("results.json")
+    assert json.loads(results.read_text())["n_problems"] == 8
+    assert "pass@1" in cluster.log(job)
+
+
+def test_an_evaluation_that_fails_fails_the_job(cluster, problems):
+    job = cluster.submit("slurm/evaluate.slurm", "--model", str(SHIPPED), "--task", "math_5000", cwd=problems)
+    assert cluster.wait(job, 120) == "FAILED"
+    assert "math_5000" in cluster.log(job)
+    assert "error: the job failed with exit status 2" in cluster.log(job)
+
+
+def test_generation_starts_a_server_checks_it_and_leaves_nothing_behind(cluster, problems):
+    job = generate(cluster, problems, "--num-generations", "2")
+    assert cluster.wait(job, 240) == "COMPLETED", cluster.log(job)
+    log = cluster.log(job)
+    assert "The server is up after" in log
+    assert "Sanity check: '<think>" in log
+    found = rows(problems / "data/problems.jsonl-m")
+    assert len(found) == 96
+    assert "stand_in_server" not in " ".join(running())
+
+
+def test_generation_that_is_stopped_continues_with_the_same_rows(cluster, problems):
+    job = generate(cluster, problems, "--output", "rows")
+    shards = problems / "rows"
+    wait_until(lambda: len(list(shards.rglob("*.parquet"))) >= 2, 240, lambda: cluster.log(job))
+    cluster.run("scancel", "--signal=USR1", job)
+    assert cluster.wait(job, 300) == "COMPLETED", cluster.log(job)
+    assert int(cluster.job(job)["Restarts"]) == 1
+    found = rows(shards)
+    assert len(found) == 48
+    assert len(set(found["problem"])) == 48
+
+
+def test_an_array_of_jobs_shares_the_problems_out(cluster, problems):
+    job = generate(cluster, problems, "--output", "rows", array=["--array=3-4"])
+    for part in (f"{job}_3", f"{job}_4"):
+        assert cluster.wait(part, 240) == "COMPLETED", cluster.log(part)
+    assert len(list((problems / "rows").glob("shard-*-of-00002"))) == 2
+    assert len(rows(problems / "rows")) == 48
+
+
+def test_a_server_that_dies_fails_the_job_with_its_last_lines(cluster, problems):
+    job = generate(cluster, problems, "--retries", "0", server=f"{STAND_IN} 9")
+    assert cluster.wait(job, 240) == "FAILED"
+    assert "the stand-in server has had enough" in (problems / f"logs/open_r1-generate-{job}-server.out").read_text()
+    assert "error: " in cluster.log(job)
+
+
+@pytest.mark.parametrize(
+    ("server", "options", "said"),
+    [
+        ("sh -c 'echo no GPU left >&2; exit 5'", [], "no GPU left"),
+        ("sleep 600", ["--server-timeout", "3"], "the server did not answer within"),
+    ],
+)
+def test_a_server_that_does_not_come_up_fails_the_job_in_time(cluster, problems, server, options, said):
+    job = generate(cluster, problems, *options, server=server)
+    assert cluster.wait(job, 120) == "FAILED"
+    assert said in cluster.log(job)
+    assert not (problems / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--prompt-column", "question"], "there is no column 'question'; there are: problem, answer"),
+        (["--temperatur", "1"], "unrecognized arguments: --temperatur"),
+        (["--temperature", "-1"], "temperature is -1.0"),
+    ],
+)
+def test_what_the_client_would_refuse_is_said_before_a_server_starts(cluster, problems, words, said):
+    job = generate(cluster, problems, *words)
+    assert cluster.wait(job, 120) == "FAILED"
+    log = cluster.log(job)
+    assert said in log
+    assert "Starting a server" not in log
+
+
+def test_a_server_serves_until_its_job_is_cancelled(cluster, problems):
+    job = cluster.submit("slurm/serve.slurm", "--model", "m", "--server-command", STAND_IN, cwd=problems)
+    wait_until(lambda: "Serving m at http://127.0.0.1:" in cluster.log(job), 120, lambda: cluster.log(job))
+    cluster.run("scancel", job)
+    assert cluster.wait(job, 60) == "CANCELLED"
+    assert "stand_in_server" not in " ".join(running())
+
+
+@pytest.mark.skipif(not (VLLM / "bin/vllm").exists(), reason="needs .venv-vllm (make test-vllm)")
+def test_generation_with_vllm_on_the_cpu(cluster, problems):
+    with (problems / "slurm/site.env").open("a") as site:
+        site.write(f"export OPEN_R1_VLLM_ENVIRONMENT={VLLM}\n")
+    server = ["--server-args", "--gpu-memory-utilization 0.2 --max-model-len 512 --enforce-eager"]
+    words = ["--hf-dataset", "problems.jsonl", "--prompt-column", "problem", "--max-new-tokens", "60"]
+    job = cluster.submit("slurm/generate.slurm", "--model", str(SHIPPED), *server, *words, cwd=problems)
+    assert cluster.wait(job, 500) == "COMPLETED", cluster.log(job)
+    assert len(rows(problems / f"data/problems.jsonl-{SHIPPED.name}")) == 48
+
+
+def running():
+    """Command lines of all processes here."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                found.append((entry / "cmdline").read_text().replace("\0", " "))
+            except OSError:
+                continue
+    return found
+
+
+def wait_until(condition, seconds, explain):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, explain()
+        time.sleep(0.2)
