@@ -38,6 +38,9 @@ def add_engine_options(parser: argparse.ArgumentParser, *, servers: bool = True,
         metavar="S",
         help="vllm: share of each GPU's memory (default 0.9), or of a CPU's (0.4)",
     )
+    group.add_argument(
+        "--max-num-seqs", type=positive, default=512, metavar="N", help="vllm: answers that an engine writes at once"
+    )
     group.add_argument("--enforce-eager", action="store_true", help="vllm: starts sooner, decodes slower")
     if not servers:
         return
@@ -58,6 +61,7 @@ def engine_options(args: argparse.Namespace) -> EngineOptions:
         data_parallel=args.data_parallel_size,
         engines_per_gpu=args.engines_per_gpu,
         gpu_memory_utilization=args.gpu_memory_utilization,
+        max_num_seqs=args.max_num_seqs,
         enforce_eager=args.enforce_eager,
         base_url=args.base_url,
         concurrency=args.concurrency,
