@@ -14,7 +14,7 @@ from fake_openai import broken_json, fake_server, hang_up, status
 from generation.conftest import add_up, write_sums
 from toys import make_model, make_tokenizer
 
-from open_r1 import generate
+from open_r1 import generate, grpo, sft
 from open_r1.errors import UserError
 from open_r1.generation.store import shard_files
 
@@ -213,6 +213,27 @@ def test_a_refused_request_says_what_is_kept(run):
         pytest.raises(UserError, match=r"refuses the request \(400\).*2 finished rows are kept"),
     ):
         run(server.url, "--input-batch-size", "1")
+
+
+def test_a_full_disk_is_a_sentence_and_what_was_finished_stays(run, server, monkeypatch):
+    def full(table, path, **options):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("open_r1.generation.store.pq.write_table", full)
+        with pytest.raises(UserError, match=r"No space left on device.*30 finished rows are kept"):
+            run(server.url)
+    folder = run(server.url)
+    assert len(server.bodies) == 30
+    assert keys(folder) == every_key(30, 1)
+
+
+def test_rows_train_as_they_are(run, server, tmp_path):
+    folder = run(server.url)
+    model = make_model(make_tokenizer(tmp_path / "tiny"))
+    common = ["--model_name_or_path", str(model), "--dataset_name", str(folder), "--output_dir", str(tmp_path / "run")]
+    sft.main([*common, "--max_length", "128", "--completion_only_loss", "true", "--dry_run"])
+    grpo.main([*common, "--max_completion_length", "64", "--dry_run"])
 
 
 def test_each_part_of_an_array_has_a_folder_of_its_own(run, server):

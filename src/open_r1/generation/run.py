@@ -50,6 +50,15 @@ class Generation:
 
     def run(self, longest: int, console: Console) -> None:
         """Generates until every row is there; `longest` bytes has the longest prompt. Raises `UserError`."""
+        try:
+            self._run(longest, console)
+        finally:
+            self._grader.shutdown(cancel_futures=True)
+            self.store.close()
+        if self.failures:
+            raise UserError(f"{len(self.failures)} requests failed, the first thus: {self.failures[0]}. {self._kept()}")
+
+    def _run(self, longest: int, console: Console) -> None:
         self._check_lengths(longest)
         done = int(self.store.done[self.indices].sum())
         total = (len(self.indices) - len(self.too_long)) * self.sampling.n
@@ -62,10 +71,6 @@ class Generation:
                 self.engine.watch(progress.add_tokens)
                 self._generate(progress)
             self._write()
-        self._grader.shutdown()
-        self.store.close()
-        if self.failures:
-            raise UserError(f"{len(self.failures)} requests failed, the first thus: {self.failures[0]}. {self._kept()}")
 
     def _generate(self, progress: SamplingProgress) -> None:
         asked: dict[tuple[int, int], Problem] = {}
