@@ -96,9 +96,10 @@ def _as_text(value: Any, tokenizer: PreTrainedTokenizerBase, where: str) -> str:
 
 def _table(figures: dict[str, dict[str, float]]) -> Table:
     table = Table(box=box.SIMPLE)
-    table.add_column("tokens")
-    for name in next(iter(figures.values())):
+    table.add_column("tokens", no_wrap=True, min_width=10)
+    shown = [name for name in next(iter(figures.values())) if name != "total"]
+    for name in shown:
         table.add_column(name, justify="right")
     for column, values in figures.items():
-        table.add_row(column, *(f"{value:,.0f}" for value in values.values()))
+        table.add_row(column, *(f"{values[name]:,.0f}" for name in shown))
     return table

@@ -9,7 +9,7 @@ import numpy as np
 from open_r1.report.curves import PALETTE, figure, ticks
 
 WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 60, 14, 54, 42
+LEFT, RIGHT, TOP, BOTTOM = 60, 30, 54, 42
 BINS = 48
 _INK, _MUTED, _GRID = "var(--ink, #6b7280)", "var(--muted, #7a8290)", "var(--grid, #9ca3af55)"
 
@@ -48,7 +48,7 @@ def histogram(values: Sequence[float], *, title: str, x_label: str, marks: Mappi
             f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 6}" y2="{HEIGHT - BOTTOM}" stroke="{PALETTE[1]}" '
             f'stroke-dasharray="3 3"/>'
         )
-        parts.append(_label(x + 4, TOP + 6 + 14 * (i % 2), f"{name} {figure(value)}", "start"))
+        parts.append(_label(x + 4, TOP + 6 + 14 * (i % 2), f"{name} {figure(round(value))}", "start"))
     return (
         f'<svg class="chart" role="img" viewBox="0 0 {WIDTH} {HEIGHT}" xmlns="http://www.w3.org/2000/svg" '
         f'font-family="system-ui, sans-serif" font-size="12"><title>{escape(title)}</title>'
