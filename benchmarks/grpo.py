@@ -2,10 +2,13 @@
 
     python benchmarks/grpo.py --model SmolLM2-135M-Instruct --data gsm8k_train.jsonl.gz --engines 1 4
     python benchmarks/grpo.py --shape 1.5b --data gsm8k_train.jsonl.gz --engines 1 2
+    python benchmarks/grpo.py --model SmolLM2-135M-Instruct --data gsm8k_train.jsonl.gz --mode server --staleness 0 1
 
 Rows of --data have the columns problem and answer. Seconds a step are split into generation, scoring, training and
 weight update; the first --warmup steps are left out. `--shape` takes random weights (which never end a completion) and
-the tokenizer of --tokenizer. TRL (1.16.0) gets a micro-batch of --micro-batch completions and Open R1's own rewards.
+the tokenizer of --tokenizer. `--mode server` trains on the first GPU and has a vLLM server write on the others (on a
+CPU: both share it), once for every --staleness. TRL (1.16.0) gets a micro-batch of --micro-batch completions and Open
+R1's own rewards.
 """
 
 import argparse
@@ -74,8 +77,8 @@ class Clock(TrainerCallback):
         }
 
 
-def run_ours(args: argparse.Namespace, clock: Clock, engines: int) -> None:
-    """`open-r1 grpo` with colocated vLLM."""
+def run_ours(args: argparse.Namespace, clock: Clock, engines: int, staleness: int = 0) -> None:
+    """`open-r1 grpo` with vLLM."""
     import open_r1.grpo
     from open_r1.training.grpo import GRPOTrainer
 
@@ -114,6 +117,8 @@ def run_ours(args: argparse.Namespace, clock: Clock, engines: int) -> None:
             "save_strategy": "no",
             "report_to": "none",
         }
+        if args.mode == "server":
+            options |= {"vllm_mode": "server", "vllm_server_base_url": args.server, "max_staleness": staleness}
         open_r1.grpo.main([f"--{name}={value}" for name, value in options.items()] + args.extra)
 
 
@@ -174,11 +179,15 @@ def run_trl(args: argparse.Namespace, clock: Clock, engines: int) -> None:
         phases["training"] = b - a - sum(phases.get(name, 0.0) for name in PHASES[:3])
 
 
-def measure(args: argparse.Namespace, case: str, engines: int) -> None:
+def measure(args: argparse.Namespace, case: str, engines: int, staleness: int) -> None:
     """Runs one case and prints and appends its line."""
     clock = Clock(args.steps + args.warmup, time.monotonic() + args.time_budget)
-    {"ours": run_ours, "trl": run_trl}[case](args, clock, engines)
-    name = case if case == "trl" else f"ours, {engines} engine(s)"
+    if case == "trl":
+        run_trl(args, clock, engines)
+    else:
+        run_ours(args, clock, engines, staleness)
+    served = f"ours, server, staleness {staleness}" if args.mode == "server" else f"ours, {engines} engine(s)"
+    name = case if case == "trl" else served
     line = {"case": name, "model": args.shape or Path(args.model).name, **clock.result(args.warmup)}
     split = ", ".join(f"{phase} {line[phase]}" for phase in PHASES)
     low, high = line["range"]
@@ -211,11 +220,16 @@ def main() -> None:
     parser.add_argument("--time-budget", type=float, default=1e6, help="seconds for the steps of each case")
     parser.add_argument("--results", type=Path, help="file that result lines are appended to")
     parser.add_argument("--extra", nargs=argparse.REMAINDER, default=[], help="more options of open-r1 grpo, last")
+    parser.add_argument("--mode", choices=["colocate", "server"], default="colocate", help="where vLLM is")
+    parser.add_argument("--staleness", type=int, nargs="+", default=[0, 1], help="server: rounds written ahead")
+    parser.add_argument("--port", type=int, default=8000, help="server: its port")
+    parser.add_argument("--server-log", type=Path, help="server: file for its log")
+    parser.add_argument("--server", help=argparse.SUPPRESS)
     parser.add_argument("--inner", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.inner is not None:
-        case, engines = args.inner.split(",")
-        return measure(args, case, int(engines))
+        case, engines, staleness = args.inner.split(",")
+        return measure(args, case, int(engines), int(staleness))
     with tempfile.TemporaryDirectory() as folder:
         if args.shape is not None:
             import torch
@@ -223,12 +237,53 @@ def main() -> None:
 
             build_model(args.shape, "sdpa", torch.bfloat16, "cpu").save_pretrained(folder)
             AutoTokenizer.from_pretrained(args.tokenizer).save_pretrained(folder)
-        for case in args.cases:
-            for engines in args.engines if case == "ours" else [1]:
-                inner = ["--inner", f"{case},{engines}", "--model", args.model or folder]
-                command = [sys.executable, __file__, *inner, *sys.argv[1:]]
-                subprocess.run(command, check=False, env=dict(os.environ))
+        inner = ["--model", args.model or folder]
+        if args.mode == "server":
+            with_server(args, inner, Path(folder))
+        else:
+            for case in args.cases:
+                for engines in args.engines if case == "ours" else [1]:
+                    run_inner(f"{case},{engines},0", inner, dict(os.environ))
     return None
+
+
+def run_inner(case: str, options: list[str], environment: dict[str, str]) -> None:
+    """One case in a process of its own."""
+    subprocess.run([sys.executable, __file__, "--inner", case, *options, *sys.argv[1:]], check=False, env=environment)
+
+
+def with_server(args: argparse.Namespace, options: list[str], folder: Path) -> None:
+    """Our cases, one for each staleness, with a vLLM server that is started here and ends with the last."""
+    import torch
+
+    from open_r1.engine.vllm_server_process import ServerOptions, ServerProcess
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
+    if len(gpus) == 1:
+        raise SystemExit("--mode server needs a second GPU (or none at all)")
+    began = time.monotonic()
+    server = ServerProcess(
+        ServerOptions(
+            model=options[1],
+            port=args.port,
+            devices=tuple(gpus[1:]),
+            tensor_parallel=max(1, len(gpus) - 1),
+            dtype="bfloat16" if gpus else "float32",
+            max_model_len=args.tokens + 1024,
+            gpu_memory_utilization=args.memory,
+            enforce_eager=args.eager,
+        ),
+        args.server_log or folder / "server.log",
+    )
+    try:
+        server.wait()
+        print(f"server ready after {time.monotonic() - began:.0f} s", flush=True)
+        environment = dict(os.environ) | ({"CUDA_VISIBLE_DEVICES": gpus[0]} if gpus else {})
+        for staleness in args.staleness:
+            run_inner(f"ours,1,{staleness}", [*options, "--server", server.url], environment)
+    finally:
+        server.close()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ COMMANDS = {
     "generate": ("open_r1.generate", "completions for every problem of a dataset, graded, in shards"),
     "data": ("open_r1.curation.command", "verify, pass-rate, decontaminate, dedup, mix, stats, merge, push"),
     "launch": ("open_r1.launch.command", "train on one node or many, generators included"),
+    "vllm-serve": ("open_r1.launch.serve", "a vLLM server that a run writes with and sends weights to"),
     "doctor": ("open_r1.launch.doctor.page", "what this machine has, and whether a recipe can run on it"),
     "evaluate": ("open_r1.evaluate", "benchmarks by DeepSeek's protocol, with intervals"),
     "compare": ("open_r1.evaluation.compare", "the difference between two evaluations, and where they differ"),
@@ -22,7 +23,7 @@ COMMANDS = {
 USAGE = f"""usage: open-r1 <command> [options]
 
 commands:
-{chr(10).join(f"  {name:<9} {text}" for name, (_, text) in COMMANDS.items())}
+{chr(10).join(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items())}
 
 options:
   -h, --help     this text; `open-r1 <command> --help` lists a command's options

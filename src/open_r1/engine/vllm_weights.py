@@ -62,31 +62,46 @@ class WeightSender:
         self, named_tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtype, deliver: Callable[[Bucket], None]
     ) -> None:
         """Writes the tensors as `dtype` into the buffer and calls `deliver` whenever it is full, and at the end."""
-        bucket: Bucket = []
-        used = 0
-        for name, tensor in named_tensors:
-            size = tensor.numel() * dtype.itemsize
-            if size > len(self.buffer):
-                raise ValueError(f"{name} needs {size:,} bytes, the buffer has {len(self.buffer):,}")
-            if used + size > len(self.buffer):
-                self._deliver(bucket, deliver)
-                bucket, used = [], 0
-            self.buffer[used : used + size].view(dtype).copy_(tensor.detach().reshape(-1))
-            bucket.append(Entry(name, str(dtype).removeprefix("torch."), tuple(tensor.shape), used))
-            used = -(-(used + size) // ALIGNMENT) * ALIGNMENT
-        self._deliver(bucket, deliver)
+        pack(self.buffer, named_tensors, dtype, lambda bucket, used: self._deliver(bucket, deliver))
 
     def _deliver(self, bucket: Bucket, deliver: Callable[[Bucket], None]) -> None:
         if self.buffer.is_cuda:
             torch.cuda.synchronize(self.buffer.device)
-        if bucket:
-            deliver(bucket)
+        deliver(bucket)
 
     def close(self) -> None:
         """Gives the memory back."""
         del self.buffer
         if self._path is not None:
             self._path.unlink()
+
+
+def pack(
+    buffer: Tensor,
+    named_tensors: Iterable[tuple[str, Tensor]],
+    dtype: torch.dtype,
+    deliver: Callable[[Bucket, int], None],
+    larger: Callable[[int], Tensor] | None = None,
+) -> None:
+    """Writes the tensors as `dtype` into `buffer` (bytes); calls `deliver` with what is in it, and how many bytes that
+    are, whenever it is full, and at the end. `larger` makes a buffer for a tensor that this one has no room for."""
+    bucket: Bucket = []
+    used = end = 0
+    for name, tensor in named_tensors:
+        size = tensor.numel() * dtype.itemsize
+        if used + size > len(buffer) and bucket:
+            deliver(bucket, end)
+            bucket, used = [], 0
+        if size > len(buffer):
+            if larger is None:
+                raise ValueError(f"{name} needs {size:,} bytes, the buffer has {len(buffer):,}")
+            buffer = larger(size)
+        end = used + size
+        buffer[used:end].view(dtype).copy_(tensor.detach().reshape(-1))
+        bucket.append(Entry(name, str(dtype).removeprefix("torch."), tuple(tensor.shape), used))
+        used = -(-end // ALIGNMENT) * ALIGNMENT
+    if bucket:
+        deliver(bucket, end)
 
 
 def bucket_size(named_tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtype) -> int:
@@ -105,6 +120,9 @@ class WeightReceiver:
     def begin_weights(self, channel: Channel) -> None:
         """Opens the buffer; layers that vLLM rearranges after loading are made loadable again."""
         self._buffer = _open(channel, self.device)
+        self._prepare_loading()
+
+    def _prepare_loading(self) -> None:
         self._rearranged = not (self.device.type == "cuda" and _is_plain(self.model_runner.get_model()))
         if self._rearranged:
             from vllm.model_executor.model_loader.reload import initialize_layerwise_reload

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from open_r1.configs import GRPOConfig, ModelConfig
+from open_r1.engine.vllm_server_process import ServerOptions, server_environment, server_words
 from open_r1.launch.expected import VARIABLE, expectation
 from open_r1.launch.layout import Layout
 from open_r1.launch.nodes import Place
@@ -53,15 +54,19 @@ def server_command(
     if template is not None:
         words = [word.format(model=name, host=host, port=port, tp=size) for word in shlex.split(template)]
     else:
-        words = vllm_words(name, host, port, size, args.vllm_max_model_length)
-    environment = {"VLLM_NO_USAGE_STATS": "1"}
-    if gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        options = ServerOptions(
+            name,
+            port=port,
+            host=host,
+            tensor_parallel=size,
+            dtype="bfloat16" if args.bf16 else "auto" if gpus else "float32",
+            max_model_len=args.vllm_max_model_length,
+            gpu_memory_utilization=0.9 if gpus else 0.4,
+            revision=model.model_revision,
+            trust_remote_code=model.trust_remote_code,
+            enforce_eager=args.vllm_enforce_eager,
+        )
+        words = server_words(options, on_gpu=bool(gpus))
+    environment = server_environment(gpus or None)
+    environment.pop("PYTHONPATH")  # every part of a launch gets it
     return Command(tuple(words), environment)
-
-
-def vllm_words(model: str, host: str, port: int, tensor_parallel: int, max_model_len: int | None) -> list[str]:
-    """`vllm serve` of this environment."""
-    words = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model, "--host", host, "--port", str(port)]
-    words += ["--tensor-parallel-size", str(tensor_parallel)]
-    return words + (["--max-model-len", str(max_model_len)] if max_model_len is not None else [])

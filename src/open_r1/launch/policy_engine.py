@@ -10,8 +10,9 @@ from open_r1.configs import GRPOConfig, ModelConfig
 from open_r1.engine.protocol import Engine
 from open_r1.engine.transformers_engine import ReplicaEngine, TransformersEngine
 from open_r1.errors import UserError
+from open_r1.launch.leftover import server_urls
 from open_r1.training.backends import splits_weights
-from open_r1.training.model import empty_replica, weights_name
+from open_r1.training.model import empty_replica, load_config, weights_name
 
 MOST_SEQUENCES = 1024
 """Completions that one vLLM engine decodes at once at most."""
@@ -37,7 +38,24 @@ def open_policy_engine(
     if not args.use_vllm:
         return TransformersEngine(model, tokenizer, max_tokens_per_batch=args.max_tokens_per_decode)
     longest = max(len(ids) for dataset in datasets if dataset is not None for ids in dataset["prompt_ids"])
-    return _colocated(args, model_config, tokenizer, longest + args.max_completion_length)
+    open_engine = _served if args.vllm_mode == "server" else _colocated
+    return open_engine(args, model_config, tokenizer, longest + args.max_completion_length)
+
+
+def _served(
+    args: GRPOConfig, model_config: ModelConfig, tokenizer: PreTrainedTokenizerBase, max_model_len: int
+) -> Engine:
+    from open_r1.engine.vllm_server_engine import VLLMServerEngine
+
+    config = load_config(model_config).get_text_config()
+    return VLLMServerEngine(
+        server_urls(args, model_config),
+        tokenizer,
+        max_model_len=max_model_len,
+        shape=(config.hidden_size, config.num_hidden_layers, config.vocab_size),
+        timeout=args.vllm_server_timeout,
+        group_port=args.vllm_group_port,
+    )
 
 
 def _colocated(

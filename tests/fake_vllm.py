@@ -1,0 +1,134 @@
+"""A stand-in for `vllm serve` in dev mode: it writes made-up tokens, and takes weights as the real one does."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import torch
+
+from open_r1.engine.vllm_group import GroupWeightReceiver
+
+SHAPE = [8, 2, 128]
+
+
+class Receiver(GroupWeightReceiver):
+    """The worker extension, on a model that only keeps what it is given."""
+
+    def __init__(self, **described):
+        self.rank, self.device, self._rearranged = 0, torch.device("cpu"), False
+        self.weights = {}
+        self.described = described
+        self.model_runner = SimpleNamespace(get_model=lambda: self)
+
+    def describe_weights(self):
+        return {
+            "version": self.weights_version,
+            "dtype": "float32",
+            "device": "cpu",
+            "logprobs_mode": "processed_logprobs",
+            "max_model_len": 64,
+            "shape": SHAPE,
+        } | self.described
+
+    def load_weights(self, weights):
+        self.weights.update((name, tensor.clone()) for name, tensor in weights)
+
+    def parameters(self):
+        return self.weights.values()
+
+    def _prepare_loading(self):
+        pass
+
+
+class FakeVLLM:
+    """`faults` are functions of the handler, used up one a request; `slow` seconds pass before each completion."""
+
+    def __init__(self, *faults, extension=True, slow=0.0, port=0, **described):
+        self.receiver = Receiver(**described) if extension else None
+        self.faults, self.bodies, self.resets, self.slow = list(faults), [], 0, slow
+        self.gone = threading.Event()
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *args):
+                pass
+
+            def reply(self, value, status=200):
+                content = json.dumps(value).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def do_GET(self):
+                if fake.gone.is_set():
+                    self.close_connection = True
+                    return
+                self.reply({"data": [{"id": "m", "max_model_len": 64}]})
+
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if fake.gone.is_set():
+                    self.close_connection = True
+                elif self.path == "/collective_rpc":
+                    self.call(body)
+                elif self.path == "/reset_prefix_cache":
+                    fake.resets += 1
+                    self.reply({})
+                else:
+                    self.complete(body)
+
+            def call(self, body):
+                if fake.receiver is None:
+                    return self.reply({"detail": "Not Found"}, 404)
+                result = getattr(fake.receiver, body["method"])(*body["args"])
+                return self.reply({"results": [result]})
+
+            def complete(self, body):
+                fake.bodies.append(body)
+                if fake.faults:
+                    return fake.faults.pop(0)(self)
+                if fake.gone.wait(fake.slow):
+                    self.close_connection = True
+                    return None
+                ids = [len(body["prompt"]), 2]
+                choice = {"token_ids": ids, "logprobs": {"token_logprobs": [-0.5, -0.25]}, "finish_reason": "stop"}
+                return self.reply({"choices": [{**choice, "index": i} for i in range(body["n"])]})
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.server.daemon_threads = True
+        self.port = self.server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def die(self):
+        """Breaks off what is under way and answers nothing more."""
+        self.gone.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def busy(handler):
+    """Fault: too many requests."""
+    handler.reply({"error": {"message": "busy"}}, 503)
+
+
+def refused(handler):
+    """Fault: a request that the server does not take."""
+    handler.reply({"error": {"message": "no such thing"}}, 400)
+
+
+def garbage(handler):
+    """Fault: something else than JSON."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "5")
+    handler.end_headers()
+    handler.wfile.write(b"<htm>")
+
+
+def without_logprobs(handler):
+    """Fault: completions whose logprobs are missing."""
+    handler.reply({"choices": [{"index": 0, "token_ids": [5], "logprobs": None, "finish_reason": "stop"}]})
