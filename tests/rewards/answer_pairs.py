@@ -1,7 +1,19 @@
 r"""Labelled pairs: category, gold, what stands in the box, is it right. Written by hand, from the forms that
 occur in GSM8K, MATH, AIME and in completions of models on them."""
 
+import json
+from pathlib import Path
+
 PAIRS: list[tuple[str, str, str, bool]] = []
+ADVERSARIAL: list[tuple[str, str, str, bool]] = [
+    tuple(json.loads(line)) for line in Path(__file__).with_name("adversarial_pairs.jsonl").read_text().splitlines()
+]
+"""In the same form, written to find wrong verdicts; those that were found were mended."""
+COMPLETIONS: list[tuple[str, str, bool]] = [
+    tuple(json.loads(line))
+    for line in Path(__file__).with_name("adversarial_completions.jsonl").read_text().splitlines()
+]
+"""Whole completions, golds, and whether that is right: where the answer stands, hedges, other languages."""
 
 
 def _add(category: str, *rows: tuple[str, str, bool]) -> None:

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from answer_pairs import PAIRS
+from answer_pairs import ADVERSARIAL, COMPLETIONS, PAIRS
 
-from open_r1.rewards import check_gold, check_golds, grade
+from open_r1.rewards import check_gold, check_golds, grade, grade_many
 from open_r1.rewards.accuracy import accuracy_reward
 from open_r1.rewards.answers import extract_answer, extract_gold
 from open_r1.rewards.grader import Grader
@@ -28,11 +28,18 @@ def grader():
 
 def test_every_labelled_pair_is_decided_as_labelled():
     grader = Grader(workers=2, seconds=20)
+    pairs = PAIRS + ADVERSARIAL
     verdicts = grader.grade_many(
-        completions=[box(answer) for _, _, answer, _ in PAIRS], golds=[gold for _, gold, _, _ in PAIRS]
+        completions=[box(answer) for _, _, answer, _ in pairs], golds=[gold for _, gold, _, _ in pairs]
     )
     grader.close()
-    wrong = [(pair, verdict) for pair, verdict in zip(PAIRS, verdicts, strict=True) if verdict.correct is not pair[3]]
+    wrong = [(pair, verdict) for pair, verdict in zip(pairs, verdicts, strict=True) if verdict.correct is not pair[3]]
+    assert not wrong
+
+
+def test_every_labelled_completion_is_decided_as_labelled():
+    verdicts = grade_many(completions=[c for c, _, _ in COMPLETIONS], golds=[gold for _, gold, _ in COMPLETIONS])
+    wrong = [(row, v) for row, v in zip(COMPLETIONS, verdicts, strict=True) if v.correct is not row[2]]
     assert not wrong
 
 

@@ -7,9 +7,11 @@ from latex2sympy2_extended import NormalizationConfig, latex2sympy
 from latex2sympy2_extended.math_normalization import normalize_latex
 from math_verify import verify
 from math_verify.grader import should_treat_as_complex
+from sympy.core.relational import Relational
+from sympy.logic.boolalg import BooleanAtom
 
-from open_r1.rewards import fastpath, structure
-from open_r1.rewards.units import same_unit, split_unit
+from open_r1.rewards import fastpath, numeric, structure
+from open_r1.rewards.notation import canonical
 
 # Units are split off before: math-verify's own list would read `3t` as 3.
 _NORMALIZATION = NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="none")
@@ -17,17 +19,14 @@ _NORMALIZATION = NormalizationConfig(basic_latex=True, malformed_operators=True,
 
 def equal(answer: str, gold: str) -> bool | None:
     """Are the two mathematically the same? None if `gold` cannot be read."""
-    answer, answer_unit = split_unit(fastpath.clean(answer))
-    gold, gold_unit = split_unit(fastpath.clean(gold))
-    if not same_unit(answer_unit, gold_unit):
-        return False
-    return structure.compare(answer, gold, same_expression)
+    pair = structure.same_units(answer, gold)
+    return False if pair is None else structure.compare(*pair, same_expression)
 
 
 def readable(gold: str) -> bool:
     """Can `gold` be read as mathematics, or as a list of what can?"""
-    gold, _ = split_unit(fastpath.clean(gold))
-    items = structure.parts(gold)[2]
+    gold, _ = fastpath.measured(gold)
+    items = structure.signed(*structure.parts(gold))[2]
     return all(fastpath.is_plain(item) or parsed(item) is not None for item in items)
 
 
@@ -40,6 +39,12 @@ def same_expression(answer: str, gold: str) -> bool | None:
         answer_expression = parsed(answer)
         if answer_expression is None:
             return False
+        if isinstance(gold_expression, (Relational, BooleanAtom)) and (
+            _says_nothing(gold_expression) or _says_nothing(answer_expression)
+        ):
+            return False  # the same text was found to be equal before
+        if numeric.same_constant(canonical(answer), canonical(gold)):
+            return True
         return bool(
             verify(
                 gold_expression,
@@ -53,6 +58,13 @@ def same_expression(answer: str, gold: str) -> bool | None:
         raise
     except Exception:
         return False
+
+
+def _says_nothing(expression: Any) -> bool:
+    """`x=x`, `1=1`, `1<2`: a relation that says nothing, or says it of no variable."""
+    if isinstance(expression, BooleanAtom):
+        return True
+    return isinstance(expression, Relational) and (not expression.free_symbols or expression.lhs == expression.rhs)
 
 
 @lru_cache(maxsize=8192)

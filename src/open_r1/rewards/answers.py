@@ -12,8 +12,9 @@ _BARE_BOXED = re.compile(r"\\f?boxed\s+(-?[0-9A-Za-z.,]+)")
 _JOINT = re.compile(r"[\s$.,;]*(?:\\text\{\s*)?(?:,|;|and|or|&)?(?:\s*\})?[\s$]*")
 _ANSWER_BLOCK = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL)
 _ANCHOR = re.compile(
-    r"####[ \t]*|\b(?:final |correct )?(?:answer|result)s?\b[*_]*(?:[^.\n:=]{0,60}?\bis\b(?:[ \t]*:)?|[ \t]*[:=])"
-    r"[*_\s]*",
+    r"####[ \t]*|(?:\b(?:final |correct )?(?:answer|result)|\bcorrect (?:option|choice))s?\b[*_]*"
+    r"(?:[^.\n:=]{0,60}?\bis\b(?:[ \t]*:)?|[ \t]*[:=])[*_\s]*"
+    r"|(?:答案|结果)[*_]*(?:应该|应)?(?:是|为|等于|[:：=])[*_\s:：]*|(?:故|应|所以)选[*_\s:：]*",
     re.IGNORECASE,
 )
 _MATH = re.compile(
@@ -21,8 +22,12 @@ _MATH = re.compile(
     r"|\\\((?P<c>(?:(?!\\\().)+?)\\\)|\\\[(?P<d>(?:(?!\\\[).)+?)\\\]",
     re.DOTALL,
 )
-_NUMBER = re.compile(r"(?<![\w.])[-−+]?[$€£]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+)?\s?\\?%?")
-_BETWEEN_ITEMS = re.compile(r"[\s,;/&|]*(?:or|and)?[\s,;/&|]*", re.IGNORECASE)
+_NUMBER = re.compile(r"(?<![A-Za-z0-9_.])[-−+]?[$€£¥]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+)?\s?\\?%?")
+_BETWEEN_ITEMS = re.compile(r"[\s,;/&|，、；]*(?:or|and|或|和)?[\s,;/&|，、；]*", re.IGNORECASE)
+_CHINESE = re.compile(r"[\u4e00-\u9fff]")
+_NEXT_SENTENCE = re.compile(r"\.\s+(?=[A-Z])(?!(?:Or|Maybe|Perhaps|Possibly|Alternatively)\b)|。|；")
+_REMARK = re.compile(r"\s*(?<!\\)\((?=[^()]*[A-Za-z]{3})[^()]*\)[\s.]*$")
+_POINTER = re.compile(r"\b(?:above|see|boxed?|stated|given|shown|earlier|before)\b", re.IGNORECASE)
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+")
 
@@ -43,7 +48,7 @@ def boxed_contents(text: str) -> list[tuple[int, int, str]]:
     return found
 
 
-_HEDGE = re.compile(r"\b(?:either|or|maybe|perhaps|possibly|could|might|between)\b", re.IGNORECASE)
+_HEDGE = re.compile(r"\b(?:either|or|maybe|perhaps|possibly|could|might|between)\b|或|可能", re.IGNORECASE)
 MAX_NESTED_BOXES = 5
 
 
@@ -84,9 +89,16 @@ def extract_answer(completion: str) -> str | None:
         return None
     part = said[-WINDOW:]
     blocks = _ANSWER_BLOCK.findall(part)
-    if blocks:
+    if blocks and not _points_elsewhere(blocks[-1]):
         return _from_block(blocks[-1].strip())
     return last_boxed(part) or _from_anchor(part) or _last_value(part)
+
+
+def _points_elsewhere(block: str) -> bool:
+    """Is an answer block empty, or words such as `see the box above`?"""
+    if not block.strip():
+        return True
+    return bool(is_prose(block) and _POINTER.search(block) and not _values(block) and last_boxed(block) is None)
 
 
 def extract_gold(gold: str) -> str:
@@ -116,15 +128,26 @@ def _from_anchor(text: str) -> str | None:
     if not anchors:
         return None
     sentence = text[anchors[-1].end() :].split("\n", 1)[0].strip()
-    sentence = re.sub(r"[*_]+$|^[*_]+", "", re.split(r"\.\s+(?=[A-Z])", sentence)[0].strip().rstrip(".")).strip()
+    sentence = re.sub(r"[*_]+$|^[*_]+", "", _NEXT_SENTENCE.split(sentence)[0].strip().rstrip(".")).strip()
+    if not _HEDGE.search(sentence):
+        sentence = _REMARK.sub("", sentence)
     if not sentence:
         return None
-    if not is_prose(sentence):
+    if not is_prose(sentence) and not _CHINESE.search(sentence):
         return _unwrapped(sentence)
-    values = list(dict.fromkeys(value[2] for value in _values(sentence)))
+    found = _values(sentence)
+    values = list(dict.fromkeys(value[2] for value in found))
     if len(values) > 1 and _HEDGE.search(sentence):
         return ",".join(values)
-    return values[0] if values else sentence
+    return ",".join(_enumerated(sentence, found)) if values else sentence
+
+
+def _enumerated(text: str, values: list[tuple[int, int, str]]) -> list[str]:
+    """The first of `values`, and those that are enumerated together with it."""
+    count = 1
+    while count < len(values) and _BETWEEN_ITEMS.fullmatch(text[values[count - 1][1] : values[count][0]]):
+        count += 1
+    return [value[2] for value in values[:count]]
 
 
 def _unwrapped(text: str) -> str:

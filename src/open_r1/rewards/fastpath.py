@@ -1,49 +1,37 @@
 """Settles the plain cases without algebra: numbers, letters of choice, words, and equal strings."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 
-from open_r1.rewards import numeric
-from open_r1.rewards.units import same_unit, split_unit
+from open_r1.rewards import notation, numeric, phrases
+from open_r1.rewards.notation import canonical, clean, plain_text
+from open_r1.rewards.units import Unit, parse_unit, ratio, split_unit, turns
 
 MAX_DIGITS = 60
-_DROP = re.compile(
-    r"(?<!\\)\\(?:(?:left|right|displaystyle|textstyle|limits|bigl|bigr|Bigl|Bigr|big|Big|q?quad)(?![A-Za-z])"
-    r"|phantom\s*(?:\{[^{}]*\}|.)|[,;:> ()\[\]])|~"
-)
-_INVISIBLE = dict.fromkeys([0, 0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF])
-_UNICODE = str.maketrans(
-    {"−": "-", "–": "-", "％": "%", "，": ",", "（": "(", "）": ")", "：": ":", "\xa0": " ", "\u202f": " "}
-    | {"×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge "}
-    | {"∪": r"\cup ", "∅": r"\emptyset ", "∈": r"\in ", "±": r"\pm "}
-    | _INVISIBLE
-)
-_DEGREES = re.compile(
-    r"(?:\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|°)\s*(?:\\(?:text|mathrm)\{\s*)?[CF]?(?:\s*\})?$"
-)
-_CIRC = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|°")
-_GROUPED = re.compile(r"(?<=\d)(?:,?\\!\s*|\{,\}|,\s*\\,|\\,)(?=\d{3})")
-_SPACED_GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?!\s?\d)")
-_WRAPPED = re.compile(
-    r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mbox|hbox|operatorname|bold|boldsymbol)\s*"
-    r"\{([^{}]*)\}"
-)
-_FRAC = re.compile(r"\\[dtc]?frac(?![A-Za-z])")
-_FRAC_TOKENS = re.compile(r"\\frac\s*(\{[^{}]*\}|\\[A-Za-z]+|\w)\s*(\{[^{}]*\}|\\[A-Za-z]+|\w)")
-_APPROXIMATELY = re.compile(r"^\\(?:approx|sim|simeq)(?![A-Za-z])\s*")
 _LIST = re.compile(r"(?:[(\[]|\\\{)[^<>=]*,[^<>=]*(?:[)\]]|\\\})")
 _PARENTHESES = re.compile(r"\(([^()\[\],]*)\)")
-_SQRT_TOKEN = re.compile(r"\\sqrt\s*(\w)")
-_SCRIPT = re.compile(r"([\^_])\{(\w)\}")
 _INTEGER = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
 _DECIMAL = re.compile(rf"([+-]?)({_INTEGER})?(\.\d*)?(%?)")
-_RATIO = re.compile(r"([+-]?)(?:(\d+)\+?)?(?:\\frac\{([+-]?\d+)\}\{([+-]?\d+)\}|(?<!\d)(\d+)/(\d+))(%?)")
+_RATIO = re.compile(r"([+-]?)(?:(\d+)[ +]?)?(?:\\frac\{([+-]?\d+)\}\{([+-]?\d+)\}|(?<!\d)(\d+)/(\d+))(%?)")
+_REPEATING = re.compile(r"([+-]?)(\d*)\.(\d*)\\(?:overline|bar|dot)\{?(\d+)\}?")
 _SCIENTIFIC = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:[eE]|(?:\\times|\\cdot|\*)10\^)\{?([+-]?\d{1,2})\}?")
 _BASED = re.compile(r"([0-9A-F]+)_\{?(\d{1,2})\}?")
 _ASSIGNED = re.compile(r"(?:[A-Za-z](?:_\{?\w+\}?)?(?:\([A-Za-z]\))?|\\[a-z]+)(?:=|\\in(?![a-z]))")
+_MONEY = {
+    "$": "usd",
+    "\\$": "usd",
+    "€": "eur",
+    "\\euro": "eur",
+    "£": "gbp",
+    "\\pounds": "gbp",
+    "¥": "yen",
+    "₹": "rupee",
+}
+_MARKS = re.compile(r"[$€£¥₹°]|\\circ|\\euro|\\pounds")
+_NAME_AND_VALUE = re.compile(r"([A-Za-z])=([^A-Za-z=<>]+)")
 _CHOICE = re.compile(r"\(?([A-Z])\)?(?:[).:].*)?", re.DOTALL)
 _LABEL = re.compile(r"(?<![A-Za-z])\(?([A-Z])(?=\s*[).:,])")
 _TEXT_ONLY = re.compile(r"[^\W\d_]{2,}(?:[ ',.-]+[^\W\d_]+)*(?: \d{1,2})?")
@@ -57,33 +45,6 @@ class Value:
     decimals: int | None
     significant: int
     percent: bool
-
-
-def clean(answer: str) -> str:
-    """`answer` without layout: dollars, spacing commands, marks of degree, variants of fractions, the final stop."""
-    answer = _GROUPED.sub("", answer.translate(_UNICODE).replace("\\!", r"\! ").replace(r"\! ", "\\!"))
-    answer = answer.replace("\\!", "").replace("\\$", "").replace("$", "").replace("\\%", "%")
-    answer = _DROP.sub(" ", answer.replace("{,}", ","))
-    answer = _CIRC.sub("", _DEGREES.sub("", _braced(_FRAC.sub(r"\\frac", answer))))
-    answer = re.sub(r"\\\\\s*\[[^\]]*\]", r"\\\\", answer).replace("\\varnothing", "\\emptyset")
-    return _APPROXIMATELY.sub("", re.sub(r"\s+", " ", answer).strip(" *")).rstrip(".,; ")
-
-
-def _braced(answer: str) -> str:
-    return _FRAC_TOKENS.sub(lambda m: "\\frac" + "".join(a if a[0] == "{" else f"{{{a}}}" for a in m.groups()), answer)
-
-
-def plain_text(answer: str) -> str:
-    """`clean`, with text commands unwrapped."""
-    return _WRAPPED.sub(r"\1", clean(answer)).strip().rstrip(".").strip()
-
-
-@lru_cache(maxsize=65_536)
-def canonical(answer: str) -> str:
-    """`plain_text` without white space (but that between digits), with braces around arguments of a fraction."""
-    answer = _SCRIPT.sub(r"\1\2", _SQRT_TOKEN.sub(r"\\sqrt{\1}", plain_text(answer)))
-    answer = _SPACED_GROUPS.sub(lambda m: m.group().replace(" ", ""), answer)
-    return re.sub(r"\s+(?!\d)|(?<!\d)\s+", "", answer)
 
 
 def number(text: str) -> Value | None:
@@ -100,12 +61,17 @@ def number(text: str) -> Value | None:
     scientific = _SCIENTIFIC.fullmatch(text)
     if scientific:
         return Value(Fraction(Decimal(scientific[1])) * Fraction(10) ** int(scientific[2]), None, 0, False)
-    ratio = _RATIO.fullmatch(text)
-    if not ratio:
+    if repeating := _REPEATING.fullmatch(text):
+        sign, integer, once, again = repeating.groups()
+        value = Fraction(int(integer + once + again or 0) - int(integer + once or 0), 10 ** len(once))
+        value /= 10 ** len(again) - 1
+        return Value(-value if sign == "-" else value, None, 0, False)
+    quotient = _RATIO.fullmatch(text)
+    if not quotient:
         return None
-    sign, whole, top, bottom, flat_top, flat_bottom, percent = ratio.groups()
+    sign, whole, top, bottom, flat_top, flat_bottom, percent = quotient.groups()
     top, bottom = top or flat_top, bottom or flat_bottom
-    if int(bottom) == 0 or (whole and (flat_top or "-" in top + bottom)):
+    if int(bottom) == 0 or (whole and "-" in top + bottom):
         return None
     value = Fraction(int(top), int(bottom)) + int(whole or 0)
     return Value(-value if sign == "-" else value, None, 0, bool(percent))
@@ -125,7 +91,18 @@ def _close(answer: Value, target: Fraction) -> bool:
         return True
     if not answer.decimals or answer.significant < 6:
         return False
-    return abs(answer.number - target) < Fraction(1, 10**answer.decimals)
+    last_place = Fraction(1, 10**answer.decimals)
+    cut = target / answer.number - 1 >= 0 and abs(target - answer.number) < last_place
+    return cut or abs(answer.number - target) <= last_place / 2
+
+
+def rounds(answer: str, gold: str) -> bool:
+    """Is canonical `answer` a decimal of six digits or more, and canonical `gold` a constant that it rounds or cuts?"""
+    decimal = number(answer)
+    constant = numeric.evaluate(gold) if decimal and decimal.decimals and numeric.is_constant(gold) else None
+    if decimal is None or constant is None or decimal.significant > 14 or number(gold) or constant.imag:
+        return False
+    return _close(decimal, Fraction(constant.real))
 
 
 def without_name(answer: str) -> str:
@@ -138,18 +115,35 @@ def settle(answer: str, gold: str) -> bool | None:
     """True or False where that is plain to see; None: needs algebra."""
     flat_answer, flat_gold = canonical(answer), canonical(gold)
     if flat_answer and flat_answer == flat_gold:
-        return True
+        return _same_marks(answer, gold)
+    if _named_differently(flat_answer, flat_gold):
+        return False
     if "=" not in flat_gold:
         flat_answer = without_name(flat_answer)
         if flat_answer == flat_gold:
-            return True
+            return _same_marks(answer, gold)
     if flat_gold.isdigit() and flat_answer.isdigit():
         return flat_answer.lstrip("0") == flat_gold.lstrip("0")
     based = _BASED.fullmatch(flat_gold) or _BASED.fullmatch(flat_answer)
     settled = _settle_base(flat_answer, flat_gold) if based else _settle_words(answer, gold)
+    if settled is None and rounds(flat_answer, flat_gold):
+        return True
     if settled is None and _surely_differ(flat_answer, flat_gold):
         return False
     return settled
+
+
+def _same_marks(answer: str, gold: str) -> bool:
+    """Do signs that `clean` takes away (money, degrees) go together?"""
+    if not _MARKS.search(answer) or not _MARKS.search(gold):
+        return True
+    return ratio(measured(answer)[1], measured(gold)[1]) == 1
+
+
+def _named_differently(answer: str, gold: str) -> bool:
+    """`y=3` for `x=3`."""
+    one, other = _NAME_AND_VALUE.fullmatch(answer), _NAME_AND_VALUE.fullmatch(gold)
+    return bool(one and other and one[1].lower() != other[1].lower())
 
 
 def _surely_differ(answer: str, gold: str) -> bool:
@@ -190,10 +184,17 @@ def _settle_words(answer: str, gold: str) -> bool | None:
         answer_number, answer_unit = _quantity(answer)
         if answer_number is None:
             return None
-        return same_number(answer_number, gold_number) and same_unit(answer_unit, gold_unit)
+        times = ratio(answer_unit, gold_unit)
+        if times is None:
+            return None if turns(answer_unit, gold_unit) else False
+        return same_number(answer_number, replace(gold_number, number=gold_number.number * times))
     gold_text, answer_text = plain_text(gold), plain_text(answer)
-    choice = _CHOICE.fullmatch(gold_text)
-    if choice and len(gold_text) <= 3:
+    for verdict in (phrases.same_meaning(answer_text, gold_text), phrases.same_colons(answer_text, gold_text)):
+        if verdict is not None:
+            return verdict
+    choice = _CHOICE.fullmatch(phrases.option(gold_text))
+    if choice and len(phrases.option(gold_text)) <= 3:
+        answer_text = phrases.option(answer_text)
         chosen = _CHOICE.fullmatch(answer_text)
         if chosen and set(_LABEL.findall(answer_text[chosen.end(1) :])) - {choice[1]}:
             return False  # several choices are named
@@ -204,8 +205,24 @@ def _settle_words(answer: str, gold: str) -> bool | None:
 
 
 @lru_cache(maxsize=65_536)
-def _quantity(answer: str) -> tuple[Value | None, str | None]:
+def measured(answer: str) -> tuple[str, Unit | None]:
+    """`(quantity, unit)` of an answer as it was written; money and degrees are units too."""
+    written = notation.from_unicode(answer)
     quantity, unit = split_unit(clean(answer))
+    if unit is None:
+        if temperature := notation.TEMPERATURE.search(written):
+            unit = parse_unit({"C": "celsius", "F": "fahrenheit"}[temperature[1]])
+        elif notation.DEGREES.search(written):
+            unit = parse_unit("degree")
+        elif money := notation.MONEY.search(written):
+            sign = re.sub(r"\\text|[\s{}]", "", money.group())
+            unit = parse_unit(_MONEY.get(sign, sign.strip("\\")))
+    return quantity, unit
+
+
+@lru_cache(maxsize=65_536)
+def _quantity(answer: str) -> tuple[Value | None, Unit | None]:
+    quantity, unit = measured(answer)
     flat = without_name(canonical(quantity))
     inside = _PARENTHESES.fullmatch(flat)
     return number(inside[1] if inside else flat), unit
@@ -221,4 +238,4 @@ def is_plain(answer: str) -> bool:
 
 
 def _fold(text: str) -> str:
-    return re.sub(r"[\W_]+", "", text).casefold()
+    return re.sub(r"\band\b|[\W_]+", "", text.casefold())

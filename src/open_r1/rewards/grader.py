@@ -12,7 +12,6 @@ from typing import Any
 
 from open_r1.rewards import answers, fastpath, structure
 from open_r1.rewards.pool import Pool, Reply
-from open_r1.rewards.units import same_unit, split_unit
 
 MAX_ANSWER = 2_000
 MAX_DEPTH = 40
@@ -160,11 +159,8 @@ def _settle(answer: str, gold: str) -> bool | None:
     settled = fastpath.settle(answer, gold)
     if settled is not None or len(answer) > MAX_STRUCTURE or len(gold) > MAX_STRUCTURE:
         return settled
-    answer, answer_unit = split_unit(fastpath.clean(answer))
-    gold, gold_unit = split_unit(fastpath.clean(gold))
-    if not same_unit(answer_unit, gold_unit):
-        return False
-    return structure.compare(answer, gold, lambda one, other: None)
+    pair = structure.same_units(answer, gold)
+    return False if pair is None else structure.compare(*pair, lambda one, other: None)
 
 
 _extract_gold = lru_cache(maxsize=65_536)(answers.extract_gold)

@@ -28,6 +28,21 @@ def differ(answer: str, gold: str) -> bool:
     return abs(one - other) > TOLERANCE * max(abs(one), abs(other))
 
 
+def is_constant(text: str) -> bool:
+    """Is canonical `text` free of variables?"""
+    return not re.search(
+        r"[A-Za-z]", re.sub(r"\\(?:frac|sqrt|cdot|times|pi)(?![A-Za-z])|(?<![A-Za-z])[ei](?![A-Za-z])", "", text)
+    )
+
+
+def same_constant(answer: str, gold: str) -> bool:
+    """Do two canonical strings without variables have the same value, to twelve digits?"""
+    one, other = evaluate(answer), evaluate(gold)
+    if one is None or other is None or not (is_constant(answer) and is_constant(gold)):
+        return False
+    return abs(one - other) <= 1e-12 * max(abs(one), abs(other))
+
+
 @lru_cache(maxsize=65_536)
 def evaluate(text: str) -> complex | None:
     """Value of a canonical string, None if it is not simple."""

@@ -6,16 +6,24 @@ answers.
 
 import re
 from collections.abc import Callable, Iterable
+from itertools import product
 
-from open_r1.rewards import fastpath
+from open_r1.rewards import fastpath, intervals
+from open_r1.rewards.units import ratio, turns
 
 MAX_ITEMS = 64
+MAX_SIGNS = 3
+_OPPOSITE = {"+": "-", "-": "+"}
 _THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
 _AND = re.compile(r"\s*(?:,|;)?\s*(?:\\text\s*\{\s*,?\s*(?:and|or)\s*,?\s*\}|\b(?:and|or)\b)\s*|\s*;\s*")
 _BRACKETS = {"(": ")", "[": "]"}
 _MEMBER = re.compile(r"^\s*[A-Za-z](?:_\w)?\s*\\in(?![a-z])\s*")
 _NAME = re.compile(r"^\s*(?:[A-Za-z](?:_\w)?|[A-Za-z]\([A-Za-z]\)|\([A-Za-z](?:,\s*[A-Za-z])+\))\s*=\s*(?=[\[(]|\\\{)")
 _RELATION = re.compile(r"[<>]|\\(?:le|ge|leq|geq|lt|gt|neq?|leqslant|geqslant)(?![A-Za-z])")
+
+_REAL_SET = re.compile(_RELATION.pattern + r"|\\cup|\\setminus|\\mathbb\{R\}")
+_SIGNS = re.compile(r"\\pm(?![A-Za-z])|\\mp(?![A-Za-z])")
+_NAMED = re.compile(r"\s*([A-Za-z](?:_\w)?)\s*=([^=]+)")
 
 Leaf = Callable[[str, str], bool | None]
 
@@ -25,12 +33,28 @@ def compare(answer: str, gold: str, leaf: Leaf) -> bool | None:
     settled = fastpath.settle(answer, gold)
     if settled is not None:
         return settled
+    if _REAL_SET.search(gold) or _REAL_SET.search(answer):
+        one, other = intervals.read(answer), intervals.read(gold)
+        if (one or other) and "{" in (parts(answer)[0], parts(gold)[0]):
+            return False  # some numbers, and all between some
+        if one and other:
+            same = intervals.same(one, other, lambda left, right: compare(left, right, leaf))
+            if same is not None or len(one.pieces) == len(other.pieces):
+                return same
     if "\\cup" in gold and "\\cup" in answer:
         return _same_set(union_parts(answer), union_parts(gold), leaf)
-    gold_open, gold_close, golds = parts(gold)
-    open_, close, answers = parts(answer)
-    if "\\pm" in gold + answer or "\\mp" in gold + answer or max(len(golds), len(answers)) == 1:
+    gold_open, gold_close, golds = signed(*parts(gold))
+    open_, close, answers = signed(*parts(answer))
+    if _SIGNS.search("".join(golds + answers)) or max(len(golds), len(answers)) == 1:
         return leaf(answer, gold)
+    if len(golds) != len(answers) and (_SIGNS.search(gold) or _SIGNS.search(answer)):
+        return False
+    for many, open_one, other_open in ((golds, gold_open, open_), (answers, open_, gold_open)):
+        values = named_values(many) if not open_one and other_open == "(" else None
+        if values and many is golds:
+            golds, gold_open, gold_close = values, "(", ")"
+        elif values:
+            answers, open_, close = values, "(", ")"
     if len(golds) > 1 and len(answers) > 1:
         if gold_open not in _BRACKETS:
             return open_ in ("", "{") and _same_set(answers, golds, leaf)
@@ -44,6 +68,48 @@ def compare(answer: str, gold: str, leaf: Leaf) -> bool | None:
     if fastpath.is_plain(answer) or fastpath.is_plain(gold):
         return False
     return leaf(answer, gold)
+
+
+def same_units(answer: str, gold: str) -> tuple[str, str] | None:
+    """Cleaned quantities of both in the answer's unit; None if the units do not go together."""
+    (answer, answer_unit), (gold, gold_unit) = fastpath.measured(answer), fastpath.measured(gold)
+    times = ratio(answer_unit, gold_unit)
+    if times is None:
+        turn = turns(answer_unit, gold_unit)
+        return (answer, f"{turn}\\cdot({gold})") if turn else None
+    if times != 1:
+        gold = f"\\frac{{{times.numerator}}}{{{times.denominator}}}\\cdot({gold})"
+    return answer, gold
+
+
+def signed(opening: str, closing: str, items: list[str]) -> tuple[str, str, list[str]]:
+    """`parts` with `1 \\pm 2` as `1 + 2` and `1 - 2`; several `\\pm` go each its way, `\\mp` goes against `\\pm`."""
+    if opening in _BRACKETS or not any(map(_SIGNS.search, items)):
+        return opening, closing, items
+    return opening, closing, [form for item in items for form in _both_ways(item)]
+
+
+def _both_ways(item: str) -> list[str]:
+    found = _SIGNS.findall(item)
+    if not found or len(found) > MAX_SIGNS:
+        return [item]
+    pieces = _SIGNS.split(_NAMED.sub(r"\2", item))
+    together = "\\mp" in found
+    ways = product("+-", repeat=1 if together else len(found))
+    forms = []
+    for way in ways:
+        chosen = way * len(found) if together else way
+        signs = [_OPPOSITE[sign] if name == "\\mp" else sign for sign, name in zip(chosen, found, strict=True)]
+        form = pieces[0] + "".join(sign + piece for sign, piece in zip(signs, pieces[1:], strict=True))
+        forms.append(re.sub(r"^\s*\+", "", form))
+    return forms
+
+
+def named_values(items: list[str]) -> list[str] | None:
+    """Values of `x=1`, `y=2` in the order of their names, as a point has them; None if not each has its own name."""
+    named = [_NAMED.fullmatch(item) for item in items]
+    pairs = sorted((match[1], match[2].strip()) for match in named if match)
+    return [value for _, value in pairs] if len({name for name, _ in pairs}) == len(items) > 1 else None
 
 
 def without_thousands(text: str) -> str:

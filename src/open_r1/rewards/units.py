@@ -1,94 +1,222 @@
-"""Units behind a number: `10\\text{ cm}^2`, `18 dollars`, `5 km`."""
+"""Units behind a number: `10\\text{ cm}^2`, `18 dollars`, `5 km/h`. Known ones are converted, `1 m` is `100 cm`."""
 
 import re
+from collections import Counter
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
 
-_ALIASES = {
-    "mm": "mm millimeter millimetre",
-    "cm": "cm centimeter centimetre",
-    "dm": "dm decimeter decimetre",
-    "m": "m meter metre",
-    "km": "km kilometer kilometre",
-    "in": "in inch inche",
-    "ft": "ft foot feet",
-    "yd": "yd yard",
-    "mi": "mi mile",
-    "mg": "mg milligram",
-    "g": "g gm gram",
-    "kg": "kg kilogram",
-    "oz": "oz ounce",
-    "lb": "lb pound",
-    "ms": "ms millisecond",
-    "s": "s sec second",
-    "min": "min minute",
-    "h": "h hr hour",
-    "day": "day",
-    "week": "week",
-    "month": "month",
-    "year": "yr year",
-    "ml": "ml milliliter millilitre",
-    "l": "l liter litre",
-    "gal": "gal gallon",
-    "mph": "mph",
-    "km/h": "km/h kmh kmph kph",
-    "m/s": "m/s",
-    "usd": "dollar usd buck",
-    "cent": "cent",
-    "deg": "degree deg",
-    "rad": "radian rad",
-    "": "unit",
+_WORDS = {
+    "length": "metre=1 meter=1 inch=127/5000 inche=127/5000 foot=381/1250 feet=381/1250 yard=1143/1250 "
+    "mile=201168/125 mi=201168/125 ft=381/1250 yd=1143/1250 in=127/5000",
+    "mass": "gram=1/1000 gm=1/1000 pound=45359237/100000000 lb=45359237/100000000 ounce=45359237/1600000000 "
+    "oz=45359237/1600000000 ton=1000 tonne=1000",
+    "time": "second=1 sec=1 minute=60 min=60 hour=3600 hr=3600 day=86400 week=604800",
+    "month": "month=1 year=12 yr=12 decade=120 century=1200",
+    "volume": "litre=1/1000 liter=1/1000 gallon=473176473/125000000000 gal=473176473/125000000000",
+    "usd": "dollar=1 usd=1 buck=1 cent=1/100",
+    "eur": "euro=1 eur=1",
+    "gbp": "gbp=1",
+    "angle": "degree=1 deg=1",
+    "radian": "radian=1 rad=1",
+    "celsius": "celsius=1",
+    "fahrenheit": "fahrenheit=1",
+    "bit": "bit=1 byte=8",
+    "energy": "joule=1 calorie=523/125 cal=523/125",
+    "power": "watt=1",
+    "force": "newton=1",
+    "voltage": "volt=1",
+    "frequency": "hertz=1",
+    "pressure": "pascal=1",
+    "amount": "mole=1 mol=1",
+    "electron": "electronvolt=1",
 }
-UNITS = {alias: unit for unit, aliases in _ALIASES.items() for alias in aliases.split()}
-_POWERS = {"square": "2", "squared": "2", "sq": "2", "cubic": "3", "cubed": "3", "cu": "3"}
-_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_NOT_UNITS = {"pi", "sqrt", "sin", "cos", "tan", "log", "ln", "exp", "and", "or", "to", "over", "times", "plus", "mod"}
-_NOT_UNITS |= {"minus", "by", "dozen", "half", "halves", "thirds", "choose", "divided", "if", "when", "is", "not", "of"}
-_NOT_UNITS |= {"th", "st", "nd", "rd"}
+_SYMBOLS = {
+    "m": "metre",
+    "g": "gram",
+    "s": "second",
+    "h": "hour",
+    "L": "litre",
+    "l": "litre",
+    "J": "joule",
+    "W": "watt",
+}
+_SYMBOLS |= {"N": "newton", "V": "volt", "Hz": "hertz", "Pa": "pascal", "eV": "electronvolt", "mol": "mole"}
+_PREFIXES = {"n": -9, "µ": -6, "μ": -6, "m": -3, "c": -2, "d": -1, "k": 3, "M": 6, "G": 9, "T": 12}
+_LONG_PREFIXES = {"nano": -9, "micro": -6, "milli": -3, "centi": -2, "deci": -1, "kilo": 3, "mega": 6, "giga": 9}
+_SCALED = {"metre", "meter", "gram", "second", "litre", "liter", "joule", "watt", "newton", "volt", "hertz"}
+_SCALED |= {"pascal", "electronvolt", "mole", "calorie", "byte", "bit"}
+_ABBREVIATIONS = {"mph": "mile/hour", "kph": "km/hour", "kmph": "km/hour", "kmh": "km/hour", "cc": "cm^3"}
+_TABLE = {
+    name: (dimension, Fraction(factor))
+    for dimension, entries in _WORDS.items()
+    for name, factor in (entry.split("=") for entry in entries.split())
+}
 
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_POWERS = {"square": 2, "squared": 2, "sq": 2, "cubic": 3, "cubed": 3, "cu": 3}
+# A quantity that is followed by one of these is another quantity, or none.
+_MEANINGFUL = frozenset(
+    re.findall(
+        r"\w+",
+        """pi sqrt sin cos tan log ln exp and or to over times plus mod minus by half halves thirds fourths quarters
+        fifths choose divided if when unless is isn are was not no nor of th st nd rd factorial less more fewer greater
+        than maybe perhaps possibly either but else other something wrong right correct incorrect false true sure
+        unknown squared cubed square cubic root power twice double triple negative zero one two three four five six
+        seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty
+        forty fifty sixty seventy eighty ninety hundred thousand million billion trillion infinity undefined none""",
+    )
+)
+_MEANINGFUL_IN_TEXT = _MEANINGFUL - {"of", "to", "by", "correct", "right", "other", "two", "three", "one"}
+_NOUN = re.compile(r"(?=.*[aeiouy])[a-z]{3,}")
+_NEUTRAL = {"unit", "total", "way", "item", "thing", "piece", "time"}
+MAX_WORDS = 5
+
+_SUFFIX = r"(?:\s*\^\s*\{?\s*(-?[1-4])\s*\}?)?\s*$"
 _LATEX_UNIT = re.compile(
-    r"\\(?:text|mathrm|mbox|textrm|textnormal|textit|textbf|rm)\s*\{\s*([^{}\\\d]*)\}\s*(?:\^\s*\{?\s*([23])\s*\}?)?\s*$"
+    r"\\(?:text|mathrm|mbox|textrm|textnormal|textit|textbf|rm)\s*\{\s*((?:[^{}\\\d]|\^\{?-?\d\}?)*)\}" + _SUFFIX
 )
 _PLAIN_UNIT = re.compile(
-    r"(?<=[\d)}%])(?:\s+|(?=(?:mm|cm|km|kg|ft|mph|ml|lbs?|min|hrs?|in|m)(?:\b|\^)))"
-    r"([A-Za-z]{2,}(?:[ /-]+[A-Za-z]+)*|m|(?<=\s)[gshL])\s*(?:\^\s*\{?\s*([23])\s*\}?|[23])?\s*$"
+    r"(?<=[\d)}%])(?:\s+|(?=(?:mm|cm|km|kg|ft|mph|ml|mL|lbs?|min|hrs?|in|m)(?:\b|\^)))"
+    r"((?:[A-Za-z]{2,}|m|(?<=\s)[gshLJ])(?:(?:\^\{?[1-4]\}?)?(?:\s*/\s*|[ *-]+)[A-Za-z]+)*)" + _SUFFIX
 )
 
 
-def split_unit(answer: str) -> tuple[str, str | None]:
-    """`(quantity, unit)`. The unit is None if there is none, in a normal form (`cm^2`) if it is known, and the bare
-    words otherwise. Words of scale become part of the quantity: `2 million` is `2*10^6`."""
+@dataclass(frozen=True)
+class Unit:
+    """A unit: `dimension` holds base quantities with their powers, `factor` of base units. For what is not known,
+    `dimension` is empty and `words` says what was counted."""
+
+    dimension: tuple[tuple[str, int], ...]
+    factor: Fraction
+    words: frozenset[str] = frozenset()
+
+
+def split_unit(answer: str) -> tuple[str, Unit | None]:
+    """`(quantity, unit)`; the unit is None if there is none. Words of scale become part of the quantity: `2 million`
+    is `2*10^6`. Words that say something else (`5 squared`, `5 or six`) are no unit."""
     for pattern in (_LATEX_UNIT, _PLAIN_UNIT):
         match = pattern.search(answer)
         quantity = answer[: match.start()].rstrip(" ~,") if match else ""
         if match and quantity and re.search(r"[\d)}A-Za-z%]$", quantity):
-            words = [w.lower().rstrip(".") for w in re.split(r"[\s-]+", match[1].strip()) if w.strip(".")]
-            if not words or (pattern is _PLAIN_UNIT and words[0] in _NOT_UNITS):
+            text = match[1].strip() + (f"^{match[2]}" if match[2] else "")
+            words = text.split()
+            if not words:
                 return answer, None
-            scale = 0
-            while words and words[0] in _SCALES:
-                scale += _SCALES[words.pop(0)]
-            if scale:
-                quantity = f"{quantity}\\cdot10^{{{scale}}}"
-            if words and words[0] in ("percent", "pct", "percentage"):
+            while words and (word := words[0].lower()) in (*_SCALES, "dozen"):
+                quantity += f"\\cdot10^{{{_SCALES[word]}}}" if word in _SCALES else "\\cdot12"
+                words.pop(0)
+            if words and words[0].lower() in ("percent", "pct", "percentage"):
                 return quantity + "%", None
-            return quantity, _normal_form(words, match[2])
+            if not words:
+                return quantity, None
+            unit = parse_unit(" ".join(words), plain=pattern is _PLAIN_UNIT)
+            return (answer, None) if unit is None else (quantity, unit)
     return answer, None
 
 
-def same_unit(one: str | None, other: str | None) -> bool:
-    """False only if both are known units and differ; a missing or unknown unit is let pass."""
-    if one is None or other is None or one == other:
+@lru_cache(maxsize=8192)
+def parse_unit(text: str, *, plain: bool = False) -> Unit | None:
+    """The unit that `text` names; None if its words say more than what is counted."""
+    known = _known(text)
+    if known is not None:
+        return known
+    words = [word.lower() for word in re.findall(r"[^\W\d_]+", text)]
+    forbidden = _MEANINGFUL if plain else _MEANINGFUL_IN_TEXT
+    if "of" in words[1:]:  # `15% of the total`, not `5 of x`
+        forbidden = forbidden - {"of"}
+    nouns = words[1:] if words[:1] in (["square"], ["cubic"]) else words
+    if not any(map(_NOUN.fullmatch, nouns)) or len(nouns) > MAX_WORDS or forbidden.intersection(nouns):
+        return None  # also `5 xy`, which is a product
+    return Unit((), Fraction(1), frozenset(_singular(word) for word in words))
+
+
+def _known(text: str) -> Unit | None:
+    dimension: Counter[str] = Counter()
+    factor, sign, power, last = Fraction(1), 1, 1, None
+    for token in re.findall(r"[A-Za-zµμ]+|\^\{?-?\d\}?|/|\S", text.replace("²", "^2").replace("³", "^3")):
+        word = token.lower().rstrip(".")
+        if word in ("/", "per"):
+            sign = -1
+        elif word in _POWERS and not (word.endswith("d") and last):
+            power = _POWERS[word]
+        elif last and (token[0] == "^" or word in _POWERS):
+            extra = (_POWERS.get(word) or int(token.strip("^{}"))) - 1
+            for name, exponent in last[0].items():
+                dimension[name] += exponent * extra
+            factor *= last[1] ** extra
+        elif (unit := _word(token)) is not None:
+            last = (Counter({name: exponent * sign * power for name, exponent in unit.dimension}), unit.factor**sign)
+            dimension.update(last[0])
+            factor *= unit.factor ** (sign * power)
+            power = 1
+        elif word not in ("", ".", "-", "*", "degree", "degrees"):
+            return None
+    powers = tuple(sorted((name, exponent) for name, exponent in dimension.items() if exponent))
+    if ("celsius", 1) in powers or ("fahrenheit", 1) in powers:
+        powers = tuple(item for item in powers if item[0] != "angle")
+    return Unit(powers, factor) if powers else None
+
+
+def _word(token: str) -> Unit | None:
+    """Unit of one word or symbol."""
+    if token.lower() in _ABBREVIATIONS:
+        return _known(_ABBREVIATIONS[token.lower()])
+    for name in (token, token.lower(), _singular(token.lower())):
+        scale = 0
+        if name not in _TABLE:
+            long = next((p for p in _LONG_PREFIXES if name.startswith(p) and name[len(p) :] in _SCALED), None)
+            if long:
+                name, scale = name[len(long) :], _LONG_PREFIXES[long]
+            elif name in _SYMBOLS:
+                name = _SYMBOLS[name]
+            elif name[:1] in _PREFIXES and name[1:] in _SYMBOLS and name[1:] != "h":
+                name, scale = _SYMBOLS[name[1:]], _PREFIXES[name[:1]]
+        if name in _TABLE:
+            dimension, factor = _TABLE[name]
+            powers = (("length", 3),) if dimension == "volume" else ((dimension, 1),)
+            return Unit(powers, factor * Fraction(10) ** scale)
+    return None
+
+
+def _singular(word: str) -> str:
+    return word[:-1] if len(word) > 2 and word.endswith("s") and not word.endswith("ss") else word
+
+
+def ratio(answer: Unit | None, gold: Unit | None) -> Fraction | None:
+    """By what a quantity in `gold` must be multiplied to be one in `answer`; None if they measure different things.
+
+    A missing unit is let pass, and so are degrees that do not say of what.
+    """
+    if answer is None or gold is None or answer == gold:
+        return Fraction(1)
+    if answer.dimension == gold.dimension and answer.dimension:
+        return gold.factor / answer.factor
+    dimensions = {answer.dimension, gold.dimension}
+    degrees = {(("angle", 1),), (("celsius", 1),), (("fahrenheit", 1),)}
+    if (("angle", 1),) in dimensions and dimensions <= degrees:
+        return Fraction(1)
+    if answer.dimension and gold.dimension:
+        return None
+    return Fraction(1) if _share_a_word(answer, gold) else None
+
+
+def turns(answer: Unit | None, gold: Unit | None) -> str | None:
+    """LaTeX of the factor from degrees in `gold` to radians in `answer`, or back; None for other units."""
+    if answer is None or gold is None:
+        return None
+    pair = answer.dimension, gold.dimension
+    if pair == ((("radian", 1),), (("angle", 1),)):
+        return r"\frac{\pi}{180}"
+    return r"\frac{180}{\pi}" if pair == ((("angle", 1),), (("radian", 1),)) else None
+
+
+def _share_a_word(one: Unit, other: Unit) -> bool:
+    """Apples are no oranges, but red apples are apples; `10 centimetres long` are 10 centimetres."""
+    if not one.dimension and not other.dimension:
+        return bool(one.words & other.words or (one.words | other.words) & _NEUTRAL)
+    known, words = (one, other.words) if one.dimension else (other, one.words)
+    if words & _NEUTRAL:
         return True
-    return not (_known(one) and _known(other))
-
-
-def _known(unit: str) -> bool:
-    return unit.partition("^")[0] in _ALIASES and unit != ""
-
-
-def _normal_form(words: list[str], power: str | None) -> str:
-    for word in words:
-        power = power or _POWERS.get(word)
-    nouns = [word for word in words if word not in _POWERS]
-    joined = " ".join(nouns)
-    name = UNITS.get(joined, UNITS.get(joined.removesuffix("s"), joined))
-    return f"{name}^{power}" if power and name else name
+    named = [unit for unit in map(_word, words) if unit is not None]
+    return any(unit.factor == known.factor and unit.dimension == known.dimension for unit in named)
