@@ -102,7 +102,9 @@ def prepare_frozen(model: nn.Module, accelerator: Accelerator, backend: Backend)
         import deepspeed
 
         config = {k: v for k, v in accelerator.state.deepspeed_plugin.deepspeed_config.items() if k != "optimizer"}
-        return deepspeed.initialize(model=model, config=config)[0].eval()
+        engine = deepspeed.initialize(model=model, config=config)[0]
+        engine.eval()
+        return engine
     return model.to(accelerator.device)
 
 

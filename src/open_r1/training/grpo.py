@@ -46,7 +46,9 @@ class GRPOTrainer(RolloutTrainer):
     ) -> None:
         super().__init__(model, args, **kwargs)
         disable_dropout(model)
-        self.reference = reference and prepare_frozen(reference, self.accelerator, self.backend)
+        self.reference: Any = None
+        if reference is not None:
+            self.reference = prepare_frozen(reference, self.accelerator, self.backend)
         self.loss_config = PolicyLossConfig(
             epsilon=args.epsilon,
             epsilon_high=args.epsilon if args.epsilon_high is None else args.epsilon_high,
