@@ -18,6 +18,7 @@ from rich.console import Console
 from open_r1.data.load import load_split
 from open_r1.engine.arguments import add_engine_options, quiet, with_dashes
 from open_r1.engine.choose import open_engine
+from open_r1.errors import UserError
 from open_r1.generation.arguments import (
     add_data_options,
     add_sampling_options,
@@ -36,6 +37,8 @@ from open_r1.report.hub import create_dataset_repo, push_dataset
 def main(argv: list[str] | None = None) -> None:
     """Generates as `argv` says (default: the command line). Raises UserError for what the user can mend."""
     args = parser().parse_args(with_dashes(sys.argv[1:] if argv is None else argv))
+    if args.hf_output_dataset and args.shard != (0, 1):
+        raise UserError("hf_output_dataset is for whole datasets: `open-r1 data merge` the parts, then `data push`.")
     if args.hf_output_dataset:
         create_dataset_repo(args.hf_output_dataset, args.private)
     generate(args)

@@ -95,6 +95,12 @@ def test_a_dry_run_reports_and_writes_nothing(data, jsonl, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
+def test_when_nothing_is_left_nothing_is_written(data, jsonl, tmp_path):
+    with pytest.raises(UserError, match=r"no row of .* is left"):
+        data("verify", jsonl([row("\\boxed{9}")]))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [

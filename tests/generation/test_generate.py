@@ -76,7 +76,8 @@ def test_trouble_of_every_kind_costs_no_row_and_doubles_none(run):
     assert len(three.bodies) <= 60
 
 
-def test_killed_runs_continue_without_loss(run, sums, tmp_path, signals=2):
+@pytest.mark.parametrize("signals", [1, pytest.param(4, marks=pytest.mark.slow)])
+def test_killed_runs_continue_without_loss(run, sums, tmp_path, signals):
     with fake_server(answer=add_up, slow=0.05) as server:
         command = [sys.executable, "-m", "open_r1.generate", "--hf-dataset", sums, "--prompt-column", "problem"]
         command += ["--model", "m", "--vllm-server-url", server.url, "--output", tmp_path / "out"]
@@ -168,6 +169,7 @@ def test_a_folder_that_is_written_by_another_process_is_refused(run, server, mon
         (["--temperature", "0", "--num-generations", "2"], "all are alike"),
         (["--top-p", "0"], "top_p is 0"),
         (["--retries", "-1"], "retries is -1"),
+        (["--hf-output-dataset", "me/x", "--shard", "0/2"], "merge` the parts"),
     ],
 )
 def test_bad_options_are_one_sentence(run, server, options, expected):
@@ -258,6 +260,19 @@ def test_conversations_are_prompts_too(run, server, tmp_path):
     folder = run(server.url, data=path)
     assert server.bodies[0]["messages"][:2] == turns
     assert load_dataset(str(folder), split="train")[0]["correct"] is True
+
+
+@pytest.mark.vllm
+def test_vllm_writes_and_changed_weights_are_refused(sums, tmp_path):
+    model = make_model(make_tokenizer(tmp_path / "tiny"), arch="llama", hidden_size=128)
+    words = ["--hf-dataset", sums, "--prompt-column", "problem", "--model", model, "--max-new-tokens", "8"]
+    words += ["--num-generations", "3", "--output", tmp_path / "out", "--engine", "vllm", "--enforce-eager"]
+    words = list(map(str, [*words, "--max-num-seqs", "16", "--gpu-memory-utilization", "0.2"]))
+    generate.main(words)
+    assert keys(tmp_path / "out") == every_key(30, 3)
+    make_model(model, arch="llama", hidden_size=128, seed=1)
+    with pytest.raises(UserError, match="weights was"):
+        generate.main(words)
 
 
 def test_a_real_model_writes_and_continues(sums, tmp_path):

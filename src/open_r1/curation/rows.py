@@ -197,8 +197,10 @@ def finish(
         for name, value in vars(args).items()
         if name not in ("dataset", "output", "dry_run", "config") and not callable(value)
     }
-    writer.finish(report, what=what, sources=[args.dataset], settings=settings, columns=columns)
     console = Console()
     report.show(console)
+    if not report.kept and not args.dry_run:
+        raise UserError(f"no row of {args.dataset} is left, so nothing was written: see the reasons above.")
+    writer.finish(report, what=what, sources=[args.dataset], settings=settings, columns=columns)
     where = "Nothing was written (--dry-run)." if args.dry_run else f"The rows are in {args.output}."
     console.print(where, soft_wrap=True, highlight=False)

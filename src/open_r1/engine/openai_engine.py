@@ -87,11 +87,14 @@ class OpenAIEngine:
 
     def count_tokens(self, messages: list[Message]) -> int:
         """Tokens of a prompt as the server counts them (vLLM's `/tokenize`); elsewhere an upper bound."""
+        server = self.servers.take()
         try:
             body = {"model": self.model, "messages": messages}
-            return int(self.servers.all[0].read_json("tokenize", body, timeout=30.0)["count"])
+            return int(server.read_json("tokenize", body, timeout=30.0)["count"])
         except (Refusal, *BROKEN):
             return prompt_bound(messages)
+        finally:
+            self.servers.give_back(server, answered=True)
 
     def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
         """Yields `(request.id, completions)` as requests finish; reads ahead only as far as `concurrency`."""
