@@ -166,7 +166,7 @@ def test_weights_travel_in_buckets():
     from open_r1.engine.vllm_weights import WeightReceiver, WeightSender, bucket_size
 
     tensors = [(f"w{i}", torch.randn(3 + i, 5)) for i in range(7)]
-    assert bucket_size(tensors, torch.float32) >= sum(t.numel() * 4 for _, t in tensors)
+    assert bucket_size([t.numel() for _, t in tensors], torch.float32) >= sum(t.numel() * 4 for _, t in tensors)
     sender = WeightSender(None, size=256)
     receiver = WeightReceiver()
     receiver.device, arrived, buckets = torch.device("cpu"), {}, []

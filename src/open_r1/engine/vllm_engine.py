@@ -166,17 +166,18 @@ class VLLMEngine:
         return [finished[r.id] for r in requests]
 
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Copies the policy's weights into every engine and forgets what was cached with the old ones."""
+        """Copies the policy's weights into every engine and forgets what was cached with the old ones. The first time
+        it goes through them twice (an iterator is kept whole for that), to learn how much room they need."""
         self.start()
-        tensors = list(named_tensors)
-        if tensors:
+        weights = list(named_tensors) if isinstance(named_tensors, Iterator) else named_tensors
+        dtype = getattr(torch, self.dtype)
+        if self._sender is None and (sizes := [(t.device, t.numel()) for _, t in weights]):
+            self._sender = WeightSender(self._shared_device(sizes[0][0]), bucket_size([n for _, n in sizes], dtype))
+        if self._sender is not None:
             if self._asleep:
                 self._ask_all("wake", "weights")
-            dtype = getattr(torch, self.dtype)
-            if self._sender is None:
-                self._sender = WeightSender(self._shared_device(tensors[0][1]), bucket_size(tensors, dtype))
             self._ask_all("begin_weights", self._sender.channel)
-            self._sender.send(tensors, dtype, self._load_bucket)
+            self._sender.send(weights, dtype, self._load_bucket)
             self._ask_all("end_weights")
             self._stale = False
         self.version = version
@@ -271,11 +272,11 @@ class VLLMEngine:
         for worker in self.workers:
             worker.receive("done")
 
-    def _shared_device(self, tensor: Tensor) -> torch.device | None:
-        """The GPU of `tensor` if every engine is on it alone and it can be shared between processes."""
-        if not tensor.is_cuda or any(worker.devices != [_device_name(tensor.device)] for worker in self.workers):
+    def _shared_device(self, device: torch.device) -> torch.device | None:
+        """The GPU `device` if every engine is on it alone and it can be shared between processes."""
+        if device.type != "cuda" or any(worker.devices != [_device_name(device)] for worker in self.workers):
             return None
-        return tensor.device
+        return device
 
     def _log(self, index: int) -> Path | None:
         if self.options.log_dir is None:

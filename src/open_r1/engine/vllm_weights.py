@@ -104,9 +104,9 @@ def pack(
         deliver(bucket, end)
 
 
-def bucket_size(named_tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtype) -> int:
-    """Bytes of a buffer for these tensors: all of them if they are few, at least the largest one."""
-    sizes = [t.numel() * dtype.itemsize + ALIGNMENT for _, t in named_tensors]
+def bucket_size(elements: Iterable[int], dtype: torch.dtype) -> int:
+    """Bytes of a buffer for tensors of so many elements: all of them if they are few, at least the largest one."""
+    sizes = [n * dtype.itemsize + ALIGNMENT for n in elements]
     return max(min(sum(sizes), BUCKET_BYTES), *sizes)
 
 

@@ -44,6 +44,16 @@ def named_weights(model: nn.Module) -> Iterator[Named]:
                 yield _plain_name(name), _whole(parameter)
 
 
+class PolicyWeights:
+    """`named_weights` as often as somebody goes through it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __iter__(self) -> Iterator[Named]:
+        return named_weights(self.model)
+
+
 def whole_state_dict(model: nn.Module, dtype: torch.dtype | None, keep: bool) -> dict[str, Tensor]:
     """What `save_pretrained` writes (of a LoRA model what was trained), on the CPU, floats as `dtype`; collective, but
     empty where not `keep`."""
@@ -108,7 +118,7 @@ def _gathered(parameters: Sequence[Tensor]) -> Iterator[None]:
 
 
 def _whole(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 @torch.no_grad()

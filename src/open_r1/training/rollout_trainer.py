@@ -23,7 +23,7 @@ from open_r1.training.batches import StepSampler
 from open_r1.training.dynamic_sampling import replace_groups, spare_rows
 from open_r1.training.grpo_batches import check_batch, step_batches
 from open_r1.training.packing import TokenSequence
-from open_r1.training.policy_weights import named_weights
+from open_r1.training.policy_weights import PolicyWeights
 from open_r1.training.rollouts import (
     Rollouts,
     make_rollouts,
@@ -230,7 +230,7 @@ class RolloutTrainer(PackedTrainer):
     def _send_weights(self) -> None:
         self.watchdog.beat("weight update")
         model = self.accelerator.unwrap_model(self.model)
-        self.engine.update_weights(named_weights(model), self.state.global_step)
+        self.engine.update_weights(PolicyWeights(model), self.state.global_step)
         self.engine.wake()
 
     def _record(self, step: int, rows: list[dict[str, Any]]) -> None:
