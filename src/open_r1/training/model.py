@@ -35,7 +35,7 @@ def load_policy(config: ModelConfig, args: TrainConfig) -> PreTrainedModel:
     if args.torch_compile:
         compile_layers(model)
     if config.use_peft:
-        return _with_adapters(model, config)
+        return _with_adapters(model, config, args.seed)
     return model
 
 
@@ -132,7 +132,7 @@ def _explained(config: ModelConfig) -> Iterator[None]:
         ) from error
 
 
-def _with_adapters(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
+def _with_adapters(model: PreTrainedModel, config: ModelConfig, seed: int) -> PreTrainedModel:
     peft = _peft()
     lora = peft.LoraConfig(
         task_type="CAUSAL_LM",
@@ -143,7 +143,9 @@ def _with_adapters(model: PreTrainedModel, config: ModelConfig) -> PreTrainedMod
         modules_to_save=config.lora_modules_to_save,
     )
     try:
-        return peft.get_peft_model(model, lora)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)  # adapters begin at random: the same ones in every run and on every rank
+            return peft.get_peft_model(model, lora)
     except ValueError as error:
         raise UserError(f"lora_target_modules is {config.lora_target_modules}: {error}") from error
 

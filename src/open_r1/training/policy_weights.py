@@ -117,8 +117,9 @@ def _gathered(parameters: Sequence[Tensor]) -> Iterator[None]:
         yield
 
 
+@torch.no_grad()
 def _whole(tensor: Tensor) -> Tensor:
-    return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 @torch.no_grad()
