@@ -20,6 +20,7 @@ from open_r1.rewards.code.rewards import (
     ioi_code_reward,
 )
 from open_r1.rewards.code.sandbox import Isolation, Limits, run
+from open_r1.rewards.code.seccomp import filter_program
 
 needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
@@ -103,6 +104,45 @@ def test_the_environment_and_other_processes_cannot_be_seen_or_killed(tmp_path, 
     outcome = execute("import os\nprint(dict(os.environ), os.getppid())", tmp_path, sandbox.best_isolation())
     assert "hunter2" not in outcome.stdout and outcome.stdout.endswith(" 1\n")
     execute("import os\nos.kill(os.getppid(), 9)\nos.kill(-1, 9)", tmp_path, sandbox.best_isolation())
+
+
+@needs_bubblewrap
+def test_memory_that_no_limit_counts_cannot_be_taken(tmp_path):
+    source = (
+        "import os\n"
+        "for place in ('/', '/dev/', '/code/', '/usr/'):\n"
+        "    try:\n        open(place + 'x', 'w')\n        print('wrote', place)\n    except OSError: pass\n"
+        "for place in ('/dev/shm', '/tmp'):\n"
+        "    written = 0\n"
+        "    try:\n"
+        "        for k in range(4):\n"
+        "            with open(f'{place}/{k}', 'wb') as f: written += f.write(b'x' * (30 << 20))\n"
+        "    except OSError: print(place, written >> 20)\n"
+    )
+    outcome = execute(source, tmp_path, sandbox.best_isolation())
+    assert (outcome.status, outcome.stdout) == ("ok", "/dev/shm 60\n/tmp 60\n")
+
+
+@needs_bubblewrap
+@pytest.mark.skipif(filter_program() is None, reason="no table of system calls for this processor")
+def test_system_calls_that_programs_do_not_need_fail(tmp_path):
+    source = (
+        "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+        "def refused(result): return result == -1 and ctypes.get_errno() == 1\n"
+        "try: os.memfd_create('x')\nexcept PermissionError: print('memfd')\n"
+        "print(refused(libc.ptrace(16, os.getppid(), 0, 0)), refused(libc.unshare(0x10000000)))\n"
+        "print(refused(libc.syscall(425, 4, ctypes.create_string_buffer(120))))\n"
+        "import subprocess, threading, multiprocessing\n"
+        "print(subprocess.run(['echo', 'still'], capture_output=True, text=True).stdout.strip())\n"
+        "threading.Thread(target=print, args=('works',)).start()\n"
+    )
+    outcome = execute(source, tmp_path, sandbox.best_isolation())
+    assert (outcome.status, outcome.stdout) == ("ok", "memfd\nTrue True\nTrue\nstill\nworks\n")
+
+
+def test_the_filter_is_for_known_processors_only():
+    assert len(filter_program("x86_64")) % 8 == len(filter_program("aarch64")) % 8 == 0
+    assert filter_program("riscv64") is None
 
 
 @needs_bubblewrap
@@ -309,24 +349,24 @@ def test_piston_gives_the_same_rewards_and_failures_are_retried(server, monkeypa
     monkeypatch.setenv("PISTON_ENDPOINTS", f"http://{server}/api/v2")
     FakeServer.failures = 1
     completions = [answer(ADD), answer("print(1)")]
-    assert code_reward(completions, [INFO] * 2, provider="piston") == [1.0, 0.25]
+    assert code_reward(completions, [INFO] * 2, provider_type="piston") == [1.0, 0.25]
     assert FakeServer.seen[0][0] == "/api/v2/execute"
     assert "3\n" not in json.dumps(FakeServer.seen[0][1])  # expected outputs stay here
     columns = {"id": ["p"], "grader_files": [[]], "test_names": [["a"]], "test_cases": [{"a": ["1", "2"]}]}
-    assert ioi_code_reward([answer("int x;", "cpp")], provider="piston", **columns) == [0.5]
+    assert ioi_code_reward([answer("int x;", "cpp")], provider_type="piston", **columns) == [0.5]
     FakeServer.failures = 10
     with pytest.raises(UserError, match="no answer from Piston"):
-        code_reward(completions[:1], [INFO], provider="piston")
+        code_reward(completions[:1], [INFO], provider_type="piston")
 
 
 def test_e2b_router_gives_the_same_rewards(server):
     completions = [answer(ADD), answer("print(1)")]
-    assert code_reward(completions, [INFO] * 2, provider="e2b", e2b_router_url=server) == [1.0, 0.25]
+    assert code_reward(completions, [INFO] * 2, provider_type="e2b", e2b_router_url=server) == [1.0, 0.25]
 
 
 def test_providers_that_are_not_set_up_say_so(monkeypatch):
     monkeypatch.delenv("PISTON_ENDPOINTS", raising=False)
     with pytest.raises(UserError, match="PISTON_ENDPOINTS is not set"):
-        code_reward([answer(ADD)], [INFO], provider="piston")
+        code_reward([answer(ADD)], [INFO], provider_type="piston")
     with pytest.raises(UserError, match="code_provider is 'morph'"):
-        code_reward([answer(ADD)], [INFO], provider="morph")
+        code_reward([answer(ADD)], [INFO], provider_type="morph")

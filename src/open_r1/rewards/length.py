@@ -24,7 +24,7 @@ def len_reward(
     is not given); λ for right answers, min(0, λ) for wrong ones, 0 if all are equally long. A gold that cannot be
     read counts as answered rightly, as in open-r1; an answer that hit a limit of the grader gets None.
     """
-    verdicts = grade_rows(completions, solution, answer)
+    verdicts = grade_rows(completions, solution, answer, prompts, kwargs.get("prefills"))
     golds = golds_of(solution, answer, len(completions))
     lengths = [len(text) for text in texts_of(completions)]
     groups: dict[str, list[int]] = defaultdict(list)
@@ -61,7 +61,7 @@ def get_cosine_scaled_reward(
     ) -> list[float | None]:
         """Right or wrong, scaled by length."""
         rewards: list[float | None] = []
-        verdicts = grade_rows(completions, solution, answer)
+        verdicts = grade_rows(completions, solution, answer, kwargs.get("prompts"), kwargs.get("prefills"))
         for text, verdict in zip(texts_of(completions), verdicts, strict=True):
             progress = min(1.0, len(text) / max_len)
             ends = (max_value_correct, min_value_correct) if verdict.correct else (min_value_wrong, max_value_wrong)

@@ -55,7 +55,7 @@ def _code(name: str, **renamed: str) -> Callable[[Any], RewardFunc]:
 
 
 _LIMITS = {"time_limit": "code_time_limit", "memory_limit": "code_memory_limit"}
-_PROVIDER = {"provider": "code_provider", "e2b_router_url": "e2b_router_url"}
+_PROVIDER = {"provider_type": "code_provider", "e2b_router_url": "e2b_router_url"}
 
 REGISTRY: dict[str, Callable[[Any], RewardFunc]] = {
     "accuracy": lambda args: _module("accuracy").accuracy_reward,
@@ -75,7 +75,7 @@ REGISTRY: dict[str, Callable[[Any], RewardFunc]] = {
         test_batch_size="code_eval_test_batch_size",
         scoring_mode="code_eval_scoring_mode",
     ),
-    "ioi_code": _code("ioi_code_reward", provider="ioi_provider", test_batch_size="code_eval_test_batch_size"),
+    "ioi_code": _code("ioi_code_reward", provider_type="ioi_provider", test_batch_size="code_eval_test_batch_size"),
     "code_format": lambda args: _module("code.rewards").get_code_format_reward(option(args, "code_language")),
 }
 """Name to a function of the script arguments that returns the reward function."""

@@ -26,7 +26,7 @@ def code_reward(
     verification_info: list | None = None,
     *,
     num_parallel: int = 2,
-    provider: str = "local",
+    provider_type: str = "local",
     e2b_router_url: str | None = None,
     time_limit: float = 5.0,
     memory_limit: int = 512,
@@ -34,14 +34,14 @@ def code_reward(
     **kwargs: Any,
 ) -> list[float | None]:
     """Share of test cases that the completion's program passes; None for rows without test cases, or in a language
-    that `provider` does not run.
+    that `provider_type` does not run.
 
     `verification_info` holds `{"language": "python", "test_cases": [{"input", "output"}, ...]}` a row, or its JSON.
     Raises `RowError` for a row that holds something else.
     """
     if verification_info is None:
         raise UserError("code: the dataset has no column 'verification_info' (a language and its test_cases).")
-    runner = get_provider(provider, e2b_router_url)
+    runner = get_provider(provider_type, e2b_router_url)
     limits = Limits(seconds=time_limit, memory_mb=memory_limit)
     texts = texts_of(completions)
 
@@ -72,7 +72,7 @@ def cf_code_reward(
     test_batch_size: int = 1,
     scoring_mode: ScoringMode = "weighted_sum",
     num_parallel: int = 2,
-    provider: str = "local",
+    provider_type: str = "local",
     e2b_router_url: str | None = None,
     default_language: str = "cpp",
     **columns: Any,
@@ -81,11 +81,11 @@ def cf_code_reward(
     `generated_tests`, `time_limit` (s), `memory_limit` (MB), `language`, `generated_checker`, `input_mode`.
 
     Scored by `scoring_mode`; -1.0 without a program, -0.1 if it does not compile, None without test cases or in a
-    language that `provider` does not run.
+    language that `provider_type` does not run.
     """
     if columns.get("official_tests") is None:
         raise UserError("cf_code: the dataset has no column 'official_tests'.")
-    runner = get_provider(provider, e2b_router_url)
+    runner = get_provider(provider_type, e2b_router_url)
     texts = texts_of(completions)
 
     def one(row: int) -> float | None:
@@ -120,7 +120,7 @@ def ioi_code_reward(
     *,
     test_batch_size: int = 1,
     num_parallel: int = 2,
-    provider: str = "local",
+    provider_type: str = "local",
     **columns: Any,
 ) -> list[float | None]:
     """IOI subtasks in C++, with the columns of open-r1/ioi (`id`, `grader_files`, `test_names`, `test_cases`,
@@ -132,7 +132,7 @@ def ioi_code_reward(
     def one(row: int) -> float | None:
         problem = _row(columns, row)
         source = with_includes(extract_code(texts[row], "cpp"), str(problem["id"]))
-        return score_subtask(problem, source, provider=provider, batch_size=test_batch_size)
+        return score_subtask(problem, source, provider=provider_type, batch_size=test_batch_size)
 
     return _in_parallel(one, range(len(completions)), num_parallel)
 

@@ -1,10 +1,10 @@
 """Runs a program that nobody trusts, on this machine, under limits.
 
 With bubblewrap: own user, process, network, mount and IPC namespaces; a read-only view of `/usr` and the
-interpreter and nothing else of the machine; a scratch folder in memory; an empty environment. Without it: resource
-limits only, which do not stop a program from reading files or using the network (docs/rewards.md). Either way:
-processor time, wall clock, memory, number of processes, file size and output are bounded, and the program is ended
-with everything that it started.
+interpreter and nothing else of the machine; scratch folders in memory; an empty environment; a seccomp filter
+(seccomp.py). Without it: resource limits only, which do not stop a program from reading files or using the network
+(docs/rewards.md). Either way: processor time, wall clock, memory, number of processes, file size and output are
+bounded, and the program is ended with everything that it started.
 """
 
 import logging
@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
+
+from open_r1.rewards.code.seccomp import filter_program
 
 logger = logging.getLogger(__name__)
 NOBODY = 65534
@@ -78,24 +80,41 @@ def run(
         Path(scratch).chmod(0o777)
         seen = "/code" if isolation.bubblewrap else str(folder)
         argv = _limited([part.replace("{code}", seen) for part in command], limits)
+        rules = _open_filter() if isolation.bubblewrap else None
         if isolation.bubblewrap:
-            argv = _bubblewrapped(argv, folder, writable, isolation)
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd="/" if isolation.bubblewrap else scratch,
-            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0"},
-            start_new_session=True,
-            user=isolation.user,
-            group=isolation.user,
-            extra_groups=None if isolation.user is None else [],
-        )
+            argv = _bubblewrapped(argv, folder, writable, isolation, rules)
+        try:
+            process = subprocess.Popen(
+                argv,
+                pass_fds=() if rules is None else (rules,),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd="/" if isolation.bubblewrap else scratch,
+                env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0"},
+                start_new_session=True,
+                user=isolation.user,
+                group=isolation.user,
+                extra_groups=None if isolation.user is None else [],
+            )
+        finally:
+            if rules is not None:
+                os.close(rules)
         try:
             return _watch(process, stdin.encode(errors="replace"), limits)
         finally:
             _kill_tree(process)
+
+
+def _open_filter() -> int | None:
+    """File descriptor of the filter of system calls, at its beginning."""
+    program = filter_program()
+    if program is None:
+        return None
+    reader, writer = os.pipe()
+    os.write(writer, program)
+    os.close(writer)
+    return reader
 
 
 def _limited(command: list[str], limits: Limits) -> list[str]:
@@ -111,7 +130,9 @@ def _limited(command: list[str], limits: Limits) -> list[str]:
     ]
 
 
-def _bubblewrapped(command: list[str], folder: Path, writable: bool, isolation: Isolation) -> list[str]:
+def _bubblewrapped(
+    command: list[str], folder: Path, writable: bool, isolation: Isolation, seccomp_fd: int | None
+) -> list[str]:
     view = ["--ro-bind", "/usr", "/usr"]
     for name in ("bin", "lib", "lib64", "lib32", "sbin"):
         path = Path("/", name)
@@ -129,17 +150,16 @@ def _bubblewrapped(command: list[str], folder: Path, writable: bool, isolation: 
         "--cap-drop",
         "ALL",
         *view,
-        "--dev",
-        "/dev",
-        "--size",
-        str(SCRATCH_MB << 20),
-        "--tmpfs",
-        "/tmp",
+        *("--dev", "/dev"),
+        *("--size", str(SCRATCH_MB << 20), "--tmpfs", "/dev/shm"),
+        *("--remount-ro", "/dev"),
+        *("--size", str(SCRATCH_MB << 20), "--tmpfs", "/tmp"),
         "--bind" if writable else "--ro-bind",
         str(folder),
         "/code",
-        "--chdir",
-        "/tmp",
+        *("--remount-ro", "/"),
+        *("--chdir", "/tmp"),
+        *(("--seccomp", str(seccomp_fd)) if seccomp_fd is not None else ()),
         "--",
         *command,
     ]
