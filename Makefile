@@ -5,6 +5,7 @@ BIN := .venv/bin
 MODEL ?= SmolLM2-135M-Instruct
 CONFIG ?= demo
 TASK ?= math_500
+NUM_GPUS ?= 8
 ARGS ?=
 
 help: ## This list
@@ -53,8 +54,12 @@ lint: install ## Style and types
 benchmark: install ## The training phase of a GRPO step on this machine: make benchmark ARGS='--shape 1.5b' on a GPU
 	$(BIN)/python benchmarks/training.py $(ARGS)
 
-evaluate: install ## Benchmarks: make evaluate MODEL=<folder or hub id> TASK=math_500 ARGS='--limit 50'
-	$(BIN)/open-r1 evaluate --model $(MODEL) --tasks $(TASK) $(ARGS)
+parallel-data = --engine vllm --data-parallel-size $(NUM_GPUS)
+parallel-tensor = --engine vllm --data-parallel-size 1 --tensor-parallel-size $(NUM_GPUS)
+
+evaluate: install ## Benchmarks: make evaluate MODEL=<folder or hub id> TASK=math_500 PARALLEL=data|tensor NUM_GPUS=8
+	$(if $(PARALLEL),$(if $(parallel-$(PARALLEL)),,$(error PARALLEL is $(PARALLEL): expected data or tensor)))\
+	$(BIN)/open-r1 evaluate --model $(MODEL) --tasks $(TASK) $(parallel-$(PARALLEL)) $(ARGS)
 
 sft grpo: install ## Train: make sft MODEL=SmolLM2-135M-Instruct CONFIG=demo ARGS='--dataset_name traces.jsonl'
 	$(BIN)/open-r1 $@ --config recipes/$(MODEL)/$@/config_$(CONFIG).yaml $(ARGS)

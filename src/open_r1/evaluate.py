@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     quiet()
     problems = [load_problems(task, args.data_dir, args.limit) for task in tasks]
     engine = open_engine(engine_options(args))
-    output = args.output or default_output(args.model)
+    output = args.output or default_output(args.model, args.revision)
     console = Console()
     benchmarks = [
         prepare(task, asked, args.model, engine, protocol, output / folder_name(task.name), ks=args.k, console=console)
@@ -89,10 +89,13 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def default_output(model: str) -> Path:
-    """Beside a local model, else a folder of its name here."""
+def default_output(model: str, revision: str | None = None) -> Path:
+    """Beside a local model, else a folder of its name (and revision) here."""
     folder = Path(model).expanduser()
-    return folder / "evaluation" if folder.is_dir() else Path("evaluation") / model.rstrip("/").rpartition("/")[2]
+    if folder.is_dir():
+        return folder / "evaluation"
+    name = model.rstrip("/").rpartition("/")[2]
+    return Path("evaluation") / (name if revision is None else f"{name}@{revision.replace('/', '_')}")
 
 
 def ks(text: str) -> tuple[int, ...]:

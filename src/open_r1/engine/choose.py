@@ -101,9 +101,15 @@ def open_engine(options: EngineOptions) -> OpenEngine:
         raise UserError("engine is openai: give --base-url, such as http://localhost:8000/v1.")
     if options.engine in ("transformers", "vllm") and options.base_url is not None:
         raise UserError(f"base_url is given, but engine is {options.engine}: leave one of them out.")
+    on_vllm = options.engine == "vllm" or (options.engine == "auto" and options.base_url is None and _vllm_on_gpus())
+    if not on_vllm and (options.tensor_parallel > 1 or (options.data_parallel or 1) > 1):
+        raise UserError(
+            f"tensor_parallel is {options.tensor_parallel} and data_parallel {options.data_parallel or 1}, which only "
+            "vLLM on GPUs can do: leave them out, or give --engine vllm where it is installed."
+        )
     if options.base_url is not None:
         return _open_server(options, options.base_url)
-    if options.engine == "vllm" or (options.engine == "auto" and _vllm_on_gpus()):
+    if on_vllm:
         return _open_vllm(options)
     return _open_transformers(options)
 
@@ -183,13 +189,13 @@ def _open_vllm(options: EngineOptions) -> OpenEngine:
     except OSError:  # not every model has the file
         generation = GenerationConfig.from_model_config(config)
     devices = visible_devices()
+    wanted = (options.data_parallel or 1) * options.tensor_parallel
+    if wanted > max(1, len(devices)):
+        raise UserError(
+            f"data_parallel {options.data_parallel or 1} x tensor_parallel {options.tensor_parallel} needs {wanted} "
+            f"GPUs, and {len(devices)} are visible."
+        )
     if options.data_parallel is not None:
-        wanted = options.data_parallel * options.tensor_parallel
-        if wanted > max(1, len(devices)):
-            raise UserError(
-                f"data_parallel {options.data_parallel} x tensor_parallel {options.tensor_parallel} needs {wanted} "
-                f"GPUs, and {len(devices)} are visible."
-            )
         devices = devices[:wanted]
     engine = VLLMEngine(
         VLLMOptions(
