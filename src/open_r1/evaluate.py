@@ -12,6 +12,7 @@ interrupted. `open-r1 compare` compares two models, `open-r1 report` makes a pag
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -101,6 +102,15 @@ def default_output(model: str, revision: str | None = None) -> Path:
 def ks(text: str) -> tuple[int, ...]:
     """Numbers from 1 on with commas between, for argparse."""
     return tuple(positive(part) for part in text.split(","))
+
+
+def __getattr__(name: str) -> Any:
+    """`TASKS_TABLE` for lighteval (`--custom-tasks src/open_r1/evaluate.py`), in whose environment alone it exists."""
+    if name == "TASKS_TABLE" and "lighteval" in sys.modules:
+        from open_r1.evaluation.lighteval_tasks import tasks_table
+
+        return tasks_table()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 if __name__ == "__main__":

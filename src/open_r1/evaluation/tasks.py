@@ -133,9 +133,8 @@ def find_task(name: str) -> Task:
 def load_problems(task: Task, data_dir: Path | None = None, limit: int | None = None) -> list[Problem]:
     """The task's problems, the first `limit` of them. Raises `UserError` with file, row and column for bad data."""
     source, rows = _rows(task, data_dir)
-    build = _choice_problem if task.multiple_choice else _problem
     rows = rows[:limit]
-    problems = [build(task, row, index, f"{source}, row {index + 1}") for index, row in enumerate(rows)]
+    problems = [make_problem(task, row, index, f"{source}, row {index + 1}") for index, row in enumerate(rows)]
     seen: dict[str, int] = {}
     for problem in problems:
         if problem.id in seen:
@@ -158,6 +157,20 @@ def folder_name(task: str) -> str:
     return task.replace(":", "_").replace("/", "_")
 
 
+def local_file(task: Task, data_dir: Path) -> Path | None:
+    """The file with the task's problems in `data_dir`."""
+    return next((path for path in _candidates(task, data_dir) if path.is_file()), None)
+
+
+def make_problem(task: Task, row: dict[str, Any], index: int, where: str) -> Problem:
+    """Row `index` of the task's data as a problem. Raises `UserError` with `where`."""
+    return (_choice_problem if task.multiple_choice else _problem)(task, row, index, where)
+
+
+def _candidates(task: Task, data_dir: Path) -> list[Path]:
+    return [data_dir / f"{name}{suffix}" for name in map(folder_name, task.files) for suffix in SUFFIXES]
+
+
 def _rows(task: Task, data_dir: Path | None) -> tuple[str, list[dict[str, Any]]]:
     from open_r1.data.load import load_split
 
@@ -166,11 +179,10 @@ def _rows(task: Task, data_dir: Path | None) -> tuple[str, list[dict[str, Any]]]
     if data_dir is not None:
         if not data_dir.is_dir():
             raise UserError(f"data_dir is {str(data_dir)!r}: there is no such folder.")
-        candidates = [data_dir / f"{name}{suffix}" for name in map(folder_name, task.files) for suffix in SUFFIXES]
-        for path in candidates:
-            if path.is_file():
-                return str(path), load_split(str(path)).to_list()
-        names = ", ".join(dict.fromkeys(path.name for path in candidates))
+        path = local_file(task, data_dir)
+        if path is not None:
+            return str(path), load_split(str(path)).to_list()
+        names = ", ".join(dict.fromkeys(path.name for path in _candidates(task, data_dir)))
         raise UserError(
             f"task {task.name}: data_dir {data_dir} has none of {names}; put one there, or leave --data-dir out "
             f"to read {task.source.id} from the hub."
