@@ -12,7 +12,7 @@ import pytest
 from datasets import load_dataset
 from fake_openai import broken_json, fake_server, hang_up, status
 from generation.conftest import add_up, write_sums
-from toys import make_model, make_tokenizer
+from toys import DEEPSEEK_LIKE, make_model, make_tokenizer
 
 from open_r1 import generate, grpo, sft
 from open_r1.errors import UserError
@@ -260,6 +260,15 @@ def test_conversations_are_prompts_too(run, server, tmp_path):
     folder = run(server.url, data=path)
     assert server.bodies[0]["messages"][:2] == turns
     assert load_dataset(str(folder), split="train")[0]["correct"] is True
+
+
+def test_reasoning_that_the_template_began_and_nobody_ended_gives_no_answer(sums, tmp_path):
+    model = make_model(make_tokenizer(tmp_path / "tiny", chat_template=DEEPSEEK_LIKE), max_position_embeddings=256)
+    words = ["--hf-dataset", sums, "--prompt-column", "problem", "--model", model, "--max-new-tokens", "64"]
+    generate.main(list(map(str, [*words, "--output", tmp_path / "out", "--engine", "transformers"])))
+    rows = load_dataset(str(tmp_path / "out"), split="train")
+    assert any(any(c.isdigit() for c in text) for text in rows["completion"])
+    assert rows["extracted"][:] == [None] * 30
 
 
 @pytest.mark.vllm

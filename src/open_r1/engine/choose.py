@@ -71,6 +71,8 @@ class OpenEngine:
     """Tokens of requests that are decoded together; None: the engine does its own batching."""
     identity: dict[str, Any] = field(default_factory=dict)
     """What decides the answers besides the requests: weights, data type."""
+    answer_start: str = ""
+    """With what the chat template ends a prompt, such as `<think>`, which the answers then lack; servers do not say."""
     count_tokens: Callable[[Any], int] | None = None
     """Exact count where `prompt_tokens` is a bound; may ask the server."""
 
@@ -154,6 +156,7 @@ def _open_transformers(options: EngineOptions) -> OpenEngine:
         context=context_length(model.config),
         stop_token_ids=stop_token_ids(tokenizer, model.generation_config),
         render=lambda messages: encode(tokenizer, render(tokenizer, messages, add_generation_prompt=True)),
+        answer_start=render(tokenizer, [{"role": "user", "content": "1 + 1"}], add_generation_prompt=True)[-32:],
         prompt_tokens=len,
         max_tokens_per_batch=budget,
         identity={
@@ -220,6 +223,7 @@ def _open_vllm(options: EngineOptions) -> OpenEngine:
         context=context_length(config),
         stop_token_ids=stop_token_ids(tokenizer, generation),
         render=lambda messages: encode(tokenizer, render(tokenizer, messages, add_generation_prompt=True)),
+        answer_start=render(tokenizer, [{"role": "user", "content": "1 + 1"}], add_generation_prompt=True)[-32:],
         prompt_tokens=len,
         max_tokens_per_batch=None,
         identity={

@@ -16,6 +16,7 @@ from open_r1.generation.problems import Problem, Problems, prompt_bytes
 from open_r1.generation.store import COMPLETION, GENERATED, PROMPT, VERDICT, Row, ShardStore
 from open_r1.report.sampling_progress import SamplingProgress
 from open_r1.rewards import Verdict, grade_many
+from open_r1.rewards.text import prefill_of
 
 FAILURES = 100
 """Requests in a row that fail before the run stops."""
@@ -44,6 +45,7 @@ class Generation:
         self.problems, self.indices, self.engine, self.sampling, self.store = problems, indices, engine, sampling, store
         self.rows_per_shard, self.skip_long = rows_per_shard, skip_long
         self.too_long: set[int] = set()
+        self._prefill = prefill_of(engine.answer_start)
         self.failures: list[str] = []
         self._grader = ThreadPoolExecutor(2, thread_name_prefix="grading")
         self._verdicts: dict[tuple[int, int], Future[Verdict]] = {}
@@ -172,7 +174,7 @@ class Generation:
             if not self.problems.has_golds:
                 verdict = Verdict(None, None, "the dataset has no right answers")
             else:
-                verdict = grade_many(completions=[row["completion"]], golds=[gold])[0]
+                verdict = grade_many(completions=[self._prefill + row["completion"]], golds=[gold])[0]
             progress.add_graded(1, int(verdict.correct is True))
             return verdict
 
