@@ -186,7 +186,7 @@ def measure(args: argparse.Namespace, case: str, engines: int, staleness: int) -
         run_trl(args, clock, engines)
     else:
         run_ours(args, clock, engines, staleness)
-    served = f"ours, server, staleness {staleness}" if args.mode == "server" else f"ours, {engines} engine(s)"
+    served = f"server, staleness {staleness}" if args.mode == "server" else f"ours, {engines} engine(s)"
     name = case if case == "trl" else served
     line = {"case": name, "model": args.shape or Path(args.model).name, **clock.result(args.warmup)}
     split = ", ".join(f"{phase} {line[phase]}" for phase in PHASES)
@@ -222,6 +222,7 @@ def main() -> None:
     parser.add_argument("--extra", nargs=argparse.REMAINDER, default=[], help="more options of open-r1 grpo, last")
     parser.add_argument("--mode", choices=["colocate", "server"], default="colocate", help="where vLLM is")
     parser.add_argument("--staleness", type=int, nargs="+", default=[0, 1], help="server: rounds written ahead")
+    parser.add_argument("--api-servers", type=int, default=1, help="server: processes that speak HTTP")
     parser.add_argument("--port", type=int, default=8000, help="server: its port")
     parser.add_argument("--server-log", type=Path, help="server: file for its log")
     parser.add_argument("--server", help=argparse.SUPPRESS)
@@ -273,6 +274,7 @@ def with_server(args: argparse.Namespace, options: list[str], folder: Path) -> N
             max_model_len=args.tokens + 1024,
             gpu_memory_utilization=args.memory,
             enforce_eager=args.eager,
+            api_servers=args.api_servers,
         ),
         args.server_log or folder / "server.log",
     )

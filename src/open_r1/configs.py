@@ -250,7 +250,7 @@ class GRPOConfig(TrainConfig):
     vllm_server_timeout: float = 240.0
     """server: seconds to wait for it to come up."""
     vllm_group_port: int = 51216
-    """server: port on the training host where weights are handed over (NCCL)."""
+    """server: port on the training host where servers come for new weights; a free one if it is taken."""
     vllm_importance_sampling_correction: bool = True
     """Weight tokens by π_old/π_sampler, to correct for an engine that computes slightly other logprobs."""
     vllm_importance_sampling_mode: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = (

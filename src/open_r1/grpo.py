@@ -61,10 +61,11 @@ def main(argv: list[str] | None = None) -> None:
     model = load_policy(model_config, args)
     needs_reference = args.beta != 0 and not model_config.use_peft
     stops = stop_token_ids(tokenizer, model.generation_config)
+    engine = open_policy_engine(args, model_config, model, tokenizer, [train, evaluation, benchmarks.prompts()])
     trainer = GRPOTrainer(
         model,
         args,
-        engine=open_policy_engine(args, model_config, model, tokenizer, [train, evaluation, benchmarks.prompts()]),
+        engine=engine,
         reward_funcs=reward_funcs,
         reward_names=script.reward_funcs,
         stop_token_ids=stops,
@@ -77,7 +78,10 @@ def main(argv: list[str] | None = None) -> None:
         stop_signals=run.stop_signals,
     )
     benchmarks.attach(trainer, stops)
-    run.train(trainer, tokenizer, benchmarks)
+    try:
+        run.train(trainer, tokenizer, benchmarks)
+    finally:
+        engine.close()
     return None
 
 

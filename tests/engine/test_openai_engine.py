@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import pytest
 from fake_openai import broken_json, fake_server, hang_up, status
 
-from open_r1.engine import openai_servers
 from open_r1.engine.openai_engine import OpenAIEngine, prompt_bound
 from open_r1.engine.protocol import Request, Sampling
 from open_r1.errors import UserError
@@ -134,18 +133,6 @@ def test_a_server_that_is_absent_at_the_start_is_done_without(caplog):
     assert len(here.bodies) == 3
 
 
-def test_many_requests_may_need_more_open_files(monkeypatch):
-    limits = [(1024, 4096)]
-    monkeypatch.setattr(openai_servers.resource, "getrlimit", lambda kind: limits[-1])
-    monkeypatch.setattr(openai_servers.resource, "setrlimit", lambda kind, pair: limits.append(pair))
-    OpenAIEngine("http://localhost:1/v1", "m", concurrency=512)
-    assert len(limits) == 1
-    OpenAIEngine("http://localhost:1/v1", "m", concurrency=2048)
-    assert 2048 < limits[-1][0] <= 4096
-    with pytest.raises(UserError, match="may open 4096 files here"):
-        OpenAIEngine("http://localhost:1/v1", "m", concurrency=8192)
-
-
 def test_connections_are_kept_open():
     with serving(concurrency=2) as (server, engine):
         engine.generate(ask(*(str(i) for i in range(20))))
@@ -174,7 +161,6 @@ def test_requests_are_taken_only_as_there_is_room():
 def test_leaving_does_not_wait_for_the_server():
     script = """
 import sys
-from open_r1.engine import openai_servers
 from open_r1.engine.openai_engine import OpenAIEngine
 from open_r1.engine.protocol import Request, Sampling
 ask = [Request(i, [{"role": "user", "content": "a"}], Sampling()) for i in range(2)]

@@ -100,9 +100,7 @@ def open_engine(options: EngineOptions) -> OpenEngine:
     if options.engine not in ENGINES:
         raise UserError(f"engine is {options.engine!r}: expected one of {', '.join(ENGINES)}.")
     if options.engine == "openai" and options.base_url is None:
-        raise UserError(
-            "engine is openai: give --base-url (generate: --vllm-server-url), such as http://localhost:8000/v1."
-        )
+        raise UserError("engine is openai: give --base-url, such as http://localhost:8000/v1.")
     if options.engine in ("transformers", "vllm") and options.base_url is not None:
         raise UserError(f"base_url is given, but engine is {options.engine}: leave one of them out.")
     on_vllm = options.engine == "vllm" or (options.engine == "auto" and options.base_url is None and _vllm_on_gpus())

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
-from open_r1.engine.openai_servers import Refusal, Server, Servers, allow_connections
+from open_r1.engine.openai_servers import Refusal, Server, Servers
 from open_r1.engine.protocol import Completion, Message, Request, Sampling
 from open_r1.errors import UserError
 
@@ -61,7 +61,6 @@ class OpenAIEngine:
     ) -> None:
         if concurrency < 1:
             raise UserError(f"concurrency is {concurrency}: expected at least 1.")
-        allow_connections(concurrency)
         self.servers, self.model = Servers(base_url, api_key, concurrency), model
         self.concurrency, self.tries, self.pause, self.timeout = concurrency, tries, pause, timeout
         self.logprobs, self.on_tokens = logprobs, on_tokens

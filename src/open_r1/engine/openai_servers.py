@@ -6,7 +6,6 @@ longer each time, and is asked whether it is back before it gets requests again.
 
 import json
 import os
-import resource
 import socket
 import threading
 import time
@@ -25,8 +24,6 @@ CONNECT_SECONDS = 10.0
 FAILURES = 3
 """Connections in a row that fail before a server is left alone for a while."""
 LONGEST_REST = 60.0
-OTHER_FILES = 256
-"""Files besides connections that a process may have open."""
 
 
 class Refusal(Exception):
@@ -151,20 +148,6 @@ class Servers:
         if rested.is_back():
             with self._lock:
                 rested.answered()
-
-
-def allow_connections(count: int) -> None:
-    """Lifts this process's limit of open files for `count` connections. Raises `UserError` if it may not."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = count + OTHER_FILES
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise UserError(
-            f"{count} requests are to be under way, but a process may open {hard} files here: ask for less at once "
-            "(--concurrency; generate: --input-batch-size), or raise the limit with ulimit -n."
-        )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _proxy(base_url: str) -> str | None:

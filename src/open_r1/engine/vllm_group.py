@@ -61,6 +61,12 @@ def broadcast(group: Any, tensor: Tensor) -> Any:
     return group.broadcast([tensor], options)
 
 
+def abandon(group: Any) -> None:
+    """Ends what NCCL still waits for; gloo notices by itself that others are gone."""
+    if type(group).__name__ == "ProcessGroupNCCL":
+        group.abort()
+
+
 def address_towards(host: str) -> str:
     """This machine's address on the interface through which it reaches `host`: loopback for itself."""
     family, _, _, _, target = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
@@ -88,6 +94,7 @@ class GroupWeightReceiver(WeightReceiver):
 
     rank: int
     weights_version = 0
+    _group: Any = None
     _buffer: Any = None
 
     def describe_weights(self) -> dict[str, Any]:
@@ -110,7 +117,8 @@ class GroupWeightReceiver(WeightReceiver):
         self._buffer_device = self.device if mine.backend == "nccl" else torch.device("cpu")
 
     def leave_group(self) -> None:
-        """Forgets the group, if there is one."""
+        """Leaves the group, if there is one."""
+        abandon(self._group)
         self._group = None
 
     def begin_group_weights(self) -> None:
@@ -165,7 +173,7 @@ class GroupSender:
 
     def close(self) -> None:
         """Leaves the group, also where others are gone."""
-        self.group.abort()
+        abandon(self.group)
 
 
 def wait_for(conditions: Iterable[Callable[[], bool]]) -> None:

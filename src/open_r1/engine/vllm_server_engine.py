@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -60,7 +61,7 @@ class VLLMServerEngine:
         self.tokenizer, self.max_model_len, self.group_port = tokenizer, max_model_len, group_port
         self.on_tokens = on_tokens
         self.version = 0
-        self.servers = VLLMServers(base_url)
+        self.servers = VLLMServers(base_url, PartialState().process_index)
         self.servers.wait(timeout)
         self.info = self.servers.check(max_model_len, shape)
         self._sender: GroupSender | None = None
@@ -138,9 +139,10 @@ class VLLMServerEngine:
     def close(self) -> None:
         """Stops retrying and leaves the servers, which run on."""
         self._stopping.set()
-        if self._sender is not None:
-            self._sender.close()
-            self._sender = None
+        for server in self._members:
+            with suppress(Refusal, ValueError, KeyError, *GONE):
+                server.call("leave_group", seconds=5.0)
+        self._leave_group()
 
     # Requests
 
@@ -159,7 +161,7 @@ class VLLMServerEngine:
         body = {
             "model": self.info.model,
             "prompt": prompt,
-            "n": sampling.n,
+            "n": sampling.n if sampling.temperature > 0 else 1,  # vLLM writes a greedy completion once
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "top_k": sampling.top_k,
@@ -197,7 +199,8 @@ class VLLMServerEngine:
         while tries < TRIES and not (tries and stopping.wait(PAUSE_SECONDS * 2 ** (tries - 1))):
             server = self.servers.take(n)
             try:
-                return self._completions(server.complete(body, REPLY_SECONDS), n, version)
+                written = self._completions(server.complete(body, REPLY_SECONDS), body["n"], version)
+                return written * (n // body["n"])
             except Refusal as refusal:
                 if refusal.status not in RETRIED:
                     raise UserError(

@@ -51,6 +51,8 @@ class ServerOptions:
     trust_remote_code: bool = False
     enforce_eager: bool = False
     """No compilation and no CUDA graphs."""
+    api_servers: int = 1
+    """Processes that speak HTTP and detokenize, which is most of the work where the model is small."""
 
 
 def server_words(options: ServerOptions, on_gpu: bool, extra: Sequence[str] = ()) -> list[str]:
@@ -63,6 +65,8 @@ def server_words(options: ServerOptions, on_gpu: bool, extra: Sequence[str] = ()
     words += ["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
     words += ["--worker-extension-cls", EXTENSION]
     words += ["--uvicorn-log-level", "warning"]
+    if options.api_servers > 1:
+        words += ["--api-server-count", str(options.api_servers)]
     if options.max_model_len is not None:
         words += ["--max-model-len", str(options.max_model_len)]
     if options.revision is not None:

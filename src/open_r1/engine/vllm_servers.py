@@ -76,14 +76,16 @@ class VLLMServer(Server):
 
 
 class VLLMServers:
-    """Hands out servers, the one with the fewest completions under way first."""
+    """Hands out servers, the one with the fewest of this process' completions under way first; `rank` keeps processes
+    from beginning with the same one."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, rank: int = 0) -> None:
         urls = list(dict.fromkeys(url.strip() for url in base_url.split(",") if url.strip()))
         if not urls:
             raise UserError(f"vllm_server_base_url is {base_url!r}: expected a URL such as http://localhost:8000.")
         self.all = [VLLMServer(url) for url in urls]
         self.alive = list(self.all)
+        self.rank = rank
         self._lock = threading.Lock()
 
     def __str__(self) -> str:
@@ -147,7 +149,8 @@ class VLLMServers:
         with self._lock:
             if not self.alive:
                 raise self.none_left()
-            chosen = min(self.alive, key=lambda server: server.load)
+            first = self.rank % len(self.alive)
+            chosen = min(self.alive[first:] + self.alive[:first], key=lambda server: server.load)
             chosen.load += n
             return chosen
 

@@ -49,8 +49,8 @@ def add_sampling_options(parser: argparse.ArgumentParser, *, num_generations: in
         metavar="URL,URL",
         help="OpenAI-compatible servers, with commas between; their key: OPENAI_API_KEY",
     )
-    servers.add_argument("--input-batch-size", **number, default=64, help="problems under way at once; default: 64")
-    servers.add_argument("--client-replicas", **number, default=1, help="multiplies that")
+    servers.add_argument("--input-batch-size", **number, default=64, help="problems under way at once for each replica")
+    servers.add_argument("--client-replicas", **number, default=1, help="multiplies what is under way")
     servers.add_argument("--timeout", type=float, default=3600.0, metavar="S", help="seconds for an answer")
     servers.add_argument("--retries", type=int, default=5, metavar="N", help="default: %(default)s")
     output = parser.add_argument_group("output")

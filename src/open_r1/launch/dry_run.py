@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from open_r1.configs import GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig, TrainConfig
 from open_r1.errors import UserError
+from open_r1.launch.policy_engine import describe_engine
 from open_r1.rewards import BEST, check_golds, gold_completion, score
 from open_r1.rewards.accuracy import golds_of
 from open_r1.training.grpo_batches import check_batch
@@ -46,6 +47,7 @@ def dry_run_grpo(
             "effective batch": f"{completions:,} completions = {per_step:,} prompts x {args.num_generations}",
             "steps": _steps(args, steps * args.max_steps_per_rollout),
             "tokens a step, at most": f"{completions * (longest + args.max_completion_length):,}",
+            "completions by": describe_engine(args),
         },
         longest_sequence=longest + args.max_completion_length,
     )

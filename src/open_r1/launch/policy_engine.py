@@ -10,7 +10,7 @@ from open_r1.configs import GRPOConfig, ModelConfig
 from open_r1.engine.protocol import Engine
 from open_r1.engine.transformers_engine import ReplicaEngine, TransformersEngine
 from open_r1.errors import UserError
-from open_r1.launch.leftover import server_urls
+from open_r1.launch.leftover import LOOPBACK, server_urls
 from open_r1.training.backends import splits_weights
 from open_r1.training.model import empty_replica, load_config, weights_name
 
@@ -40,6 +40,17 @@ def open_policy_engine(
     longest = max(len(ids) for dataset in datasets if dataset is not None for ids in dataset["prompt_ids"])
     open_engine = _served if args.vllm_mode == "server" else _colocated
     return open_engine(args, model_config, tokenizer, longest + args.max_completion_length)
+
+
+def describe_engine(args: GRPOConfig) -> str:
+    """Who would write, in words."""
+    if not args.use_vllm:
+        return "transformers (the policy itself)"
+    if args.vllm_mode == "colocate":
+        return f"vLLM beside each training process, {args.vllm_engines_per_gpu} engine(s)"
+    if args.vllm_server_base_url or args.vllm_server_host not in LOOPBACK:
+        return f"vLLM servers at {args.vllm_server_base_url or f'{args.vllm_server_host}:{args.vllm_server_port}'}"
+    return f"a vLLM server at port {args.vllm_server_port}, or servers on GPUs without a training process"
 
 
 def _served(

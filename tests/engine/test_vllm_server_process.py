@@ -1,0 +1,48 @@
+"""The command line of a vLLM server, and what is said when it ends before it answers."""
+
+import itertools
+import sys
+
+import pytest
+
+from open_r1.engine import vllm_server_process
+from open_r1.engine.vllm_server_process import ServerOptions, ServerProcess, server_environment, server_words
+from open_r1.errors import UserError
+
+
+def test_the_command_line_has_what_weights_and_logprobs_need():
+    words = server_words(ServerOptions("m", port=8123, max_model_len=512, dtype="bfloat16"), on_gpu=True, extra=["--x"])
+    pairs = list(itertools.pairwise(words))
+    for pair in (
+        ("--worker-extension-cls", "open_r1.engine.vllm_group.GroupWeightReceiver"),
+        ("--logprobs-mode", "processed_logprobs"),
+        ("--host", "127.0.0.1"),
+        ("--port", "8123"),
+        ("--max-model-len", "512"),
+    ):
+        assert pair in pairs
+    assert words[-1] == "--x" and "--compilation-config" in words
+    assert "--compilation-config" not in server_words(ServerOptions("m"), on_gpu=False)
+
+
+def test_its_environment_has_dev_mode_and_its_gpus():
+    environment = server_environment(["3", "4"])
+    assert (environment["VLLM_SERVER_DEV_MODE"], environment["CUDA_VISIBLE_DEVICES"]) == ("1", "3,4")
+    assert "CUDA_VISIBLE_DEVICES" not in server_environment()
+
+
+def test_a_server_that_ends_before_it_answers_shows_the_end_of_its_log(monkeypatch, tmp_path):
+    code = "import sys; print('model not found'); sys.exit(3)"
+    monkeypatch.setattr(vllm_server_process, "server_words", lambda *_: [sys.executable, "-c", code])
+    server = ServerProcess(ServerOptions("m", port=9, devices=()), tmp_path / "log" / "server.log")
+    with pytest.raises(UserError, match=r"ended with exit code 3\.\n.*server\.log:\n +model not found"):
+        server.wait(30.0)
+
+
+def test_a_server_that_never_answers_is_ended(monkeypatch, tmp_path):
+    words = [sys.executable, "-c", "import time; time.sleep(60)"]
+    monkeypatch.setattr(vllm_server_process, "server_words", lambda *_: words)
+    server = ServerProcess(ServerOptions("m", port=9, devices=()), tmp_path / "server.log")
+    with pytest.raises(UserError, match="did not answer within 0 s"):
+        server.wait(0.3)
+    assert server.process.poll() is not None
