@@ -27,7 +27,8 @@ from typing import Any
 from measure import SHAPES, build_model, environment
 from transformers import TrainerCallback
 
-PHASES = ("weight_update", "generation", "scoring", "training")
+PHASES = ("weight_update", "generation", "scoring", "training", "waiting")
+"""`waiting` is for rounds that a thread writes ahead, whose generation and scoring are not part of the step."""
 SYSTEM = "Reason between <think> and </think>, then give the final answer between <answer> and </answer>."
 
 
@@ -189,7 +190,7 @@ def measure(args: argparse.Namespace, case: str, engines: int, staleness: int) -
     served = f"server, staleness {staleness}" if args.mode == "server" else f"ours, {engines} engine(s)"
     name = case if case == "trl" else served
     line = {"case": name, "model": args.shape or Path(args.model).name, **clock.result(args.warmup)}
-    split = ", ".join(f"{phase} {line[phase]}" for phase in PHASES)
+    split = ", ".join(f"{phase} {line[phase]}" for phase in PHASES if line[phase])
     low, high = line["range"]
     print(f"{name:<20} {line['seconds']} s a step ({low} to {high}), {line['tokens']:,} tokens: {split}", flush=True)
     if args.results is not None:
