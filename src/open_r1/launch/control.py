@@ -6,12 +6,13 @@ One `TCPStore` (PyTorch's own, as its rendezvous uses) on node 0. Marks are set 
 import json
 import socket
 import time
+from contextlib import suppress
 from dataclasses import asdict
-from datetime import timedelta
 from typing import Protocol
 
 from open_r1.errors import UserError
 from open_r1.launch.parts import Failure
+from open_r1.launch.store import Lost, Store
 
 SILENCE_SECONDS = 60.0
 """Without a sign of life from a node for this long, it is taken for dead."""
@@ -74,16 +75,14 @@ class Together:
         timeout: float,
         silence: float = SILENCE_SECONDS,
     ) -> None:
-        from torch.distributed import DistNetworkError, DistStoreError, TCPStore
-
         self.nodes, self.rank, self._silence = nodes, rank, silence
-        self._lost = (DistNetworkError, DistStoreError, RuntimeError)
+        self._beats: dict[int, tuple[int, float]] = {}
+        self._last_beat = 0.0
+        self._silent: set[int] = set()
         began = time.monotonic()
         try:
-            self._store = TCPStore(
-                head, port, is_master=rank == 0, timeout=timedelta(seconds=timeout), wait_for_workers=False
-            )
-        except self._lost as error:
+            self._store = Store(head, port, rank == 0, timeout, silence)
+        except Lost as error:
             if rank == 0:
                 raise UserError(
                     f"port {port} (for the nodes to meet) cannot be opened here: give --main-port."
@@ -92,14 +91,10 @@ class Together:
                 f"node 0 ({head}, port {port}) did not answer within {timeout:.0f} s: is it up, does the same command "
                 "run there, and does no firewall stand between?"
             ) from error
-        self._store.set_timeout(timedelta(seconds=self._silence))
-        self._beats: dict[int, tuple[int, float]] = {}
-        self._last_beat = 0.0
-        self._silent: set[int] = set()
         try:
             self._store.set(f"host/{rank}", json.dumps({"host": socket.gethostname(), "plan": plan}))
             self._meet(plan, began + timeout, timeout)
-        except self._lost as error:
+        except Lost as error:
             raise UserError(f"node 0 ({head}) has gone: its own messages say why.") from error
 
     def _meet(self, plan: str, deadline: float, timeout: float) -> None:
@@ -123,7 +118,10 @@ class Together:
 
     def host(self, node: int) -> str:
         """A node in words."""
-        return f"node {node} ({json.loads(self._store.get(f'host/{node}'))['host']})"
+        try:
+            return f"node {node} ({json.loads(self._store.get(f'host/{node}'))['host']})"
+        except Lost:
+            return f"node {node}"
 
     def tell(self, name: str, value: str) -> None:
         """Publishes a value of this node."""
@@ -131,27 +129,33 @@ class Together:
 
     def ask(self, name: str, node: int) -> str:
         """Waits for a value of another node."""
-        return self._store.get(f"value/{name}/{node}").decode()
+        try:
+            return self._store.get(f"value/{name}/{node}")
+        except Lost as error:
+            raise UserError(f"{self.host(node)} did not say its {name}.") from error
 
     def mark(self, name: str) -> None:
-        self._store.set(f"{name}/{self.rank}", "1")
+        with suppress(Lost):  # `failure` tells of it
+            self._store.set(f"{name}/{self.rank}", "1")
 
     def missing(self, name: str, nodes: range) -> list[int]:
-        return self._missing_keys(name, nodes)
+        try:
+            return self._missing_keys(name, nodes)
+        except Lost:
+            return list(nodes)
 
     def fail(self, failure: Failure) -> Failure:
         try:
-            told = self._store.compare_set("failure", "", json.dumps(asdict(failure)))
-        except self._lost:
+            return _failure(self._store.set_first("failure", json.dumps(asdict(failure))))
+        except Lost:
             return failure
-        return _failure(told)
 
     def failure(self) -> Failure | None:
         try:
-            if self._store.check(["failure"]):
+            if self._store.has("failure"):
                 return _failure(self._store.get("failure"))
             silent = self._silent_nodes()
-        except self._lost:
+        except Lost:
             return Failure("node 0", "node 0", 1, "has gone: the connection to it is lost")
         if silent:
             return self.fail(
@@ -178,19 +182,16 @@ class Together:
 
     def close(self) -> None:
         deadline = time.monotonic() + GOODBYE_SECONDS
-        try:
-            self.mark("left")
-            while self.rank == 0 and time.monotonic() < deadline:
-                if set(self.missing("left", range(self.nodes))) <= self._silent:
-                    return
-                time.sleep(0.1)
-        except self._lost:
-            return
+        self.mark("left")
+        while self.rank == 0 and time.monotonic() < deadline:
+            if set(self.missing("left", range(self.nodes))) <= self._silent:
+                return
+            time.sleep(0.1)
 
     def _missing_keys(self, name: str, nodes: range) -> list[int]:
-        return [node for node in nodes if not self._store.check([f"{name}/{node}"])]
+        return [node for node in nodes if not self._store.has(f"{name}/{node}")]
 
 
-def _failure(text: bytes) -> Failure:
+def _failure(text: str) -> Failure:
     told = json.loads(text)
     return Failure(**told | {"last_lines": tuple(told["last_lines"])})

@@ -17,6 +17,9 @@ from open_r1.launch.nodes import Place, check_port, choose_ports, find_place, gp
 from open_r1.launch.recipe import Recipe, find_accelerator, job_of, read_recipe
 from open_r1.launch.show import show_layout
 
+FIRST_SERVER_PORT = 8000
+"""The default of vllm_server_port; where nothing else is asked for, the next free one is taken."""
+
 
 def launch(options: argparse.Namespace, recipe_name: str, overrides: list[str], environment: Mapping[str, str]) -> int:
     """The exit status. Raises UserError for what can be mended, before anything is started."""
@@ -42,8 +45,8 @@ def make_layout(options: argparse.Namespace, recipe: Recipe, config: Path, place
     cluster = Cluster(place.nodes, gpus, options.processes, memory or 80 * 2**30)
     job = job_of(recipe, config.stem, options.tp, options.dp)
     servers = plan_layout(cluster, job).servers
-    wanted = getattr(recipe.args, "vllm_server_port", None)
-    chosen = wanted if any("vllm_server_port" in word.replace("-", "_") for word in recipe.overrides) else None
+    port = getattr(recipe.args, "vllm_server_port", FIRST_SERVER_PORT)
+    chosen = None if port == FIRST_SERVER_PORT else port
     ports = choose_ports(place, options.main_port, chosen, max(1, len(servers)))
     return plan_layout(cluster, job, ports)
 

