@@ -19,7 +19,9 @@ def some_equal(completions, prompts, **columns):
 
 
 def deadly(completions, **columns):
-    """As `vowels`, but kills the process the first time that the file named by KILL_AT counts down to zero."""
+    """As `vowels`, but kills the first process when the file named by KILL_AT has counted down to zero."""
+    if os.environ.get("RANK", "0") != "0":
+        return vowels(completions)
     counter = Path(os.environ["KILL_AT"])
     left = int(counter.read_text())
     counter.write_text(str(left - 1))
@@ -37,6 +39,11 @@ def sleeping(completions, **columns):
     """A reward that never comes back."""
     while True:
         time.sleep(60)
+
+
+def broken_on_rank_1(completions, **columns):
+    """A reward with a bug in one process only."""
+    return [1 / 0] if os.environ.get("RANK") == "1" else vowels(completions)
 
 
 def all_equal(completions, **columns):

@@ -68,10 +68,10 @@ def backend_env(name):
 
 
 def launch(task, argv, processes=1, check=True, env=None):
-    """Runs an entry script in a subprocess, under torchrun if there are several processes."""
+    """Runs an entry script in a subprocess; under torchrun with several processes, or where `env` chooses a backend."""
     script = str(ROOT / "src/open_r1" / f"{task}.py")
     command = [sys.executable, script]
-    if processes > 1:
+    if processes > 1 or "ACCELERATE_MIXED_PRECISION" in (env or {}):
         port = str(_free_port())
         command = [
             sys.executable,

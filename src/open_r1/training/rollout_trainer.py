@@ -163,8 +163,7 @@ class RolloutTrainer(PackedTrainer):
             draws = [fresh[slots[place]] for place in places]
             seeds = [sampling_seed(self.args.seed, number, len(round_rows) + draw) for draw in draws]
             more = self.writer.write(self._prompts([spare[draw] for draw in draws]), seeds, self.state.global_step + 1)
-            if more.error is not None:
-                raise more.error
+            self._raise_together(more)
             removed = self._rollouts(replace_groups(written, places, more), "none")
             discarded += rollout_rows(removed, self.reward_names)
         if self.grpo.filter_groups:
@@ -190,10 +189,10 @@ class RolloutTrainer(PackedTrainer):
 
     def _note_round(self, written: Round) -> None:
         """Notes what the round was worth as it was written. Raises what a reward raised, completions recorded."""
-        if written.error is not None:
+        if self._failed_anywhere(written):
             rows = unscored_rows(written.prompts, written.completions)
             self._record(self.state.global_step + 1, rows)
-            raise written.error
+        self._raise_together(written)
         rollouts = self._rollouts(written, "none")
         for name, value in rollout_metrics(rollouts, self.reward_names, self.global_sum).items():
             self.note(name, value)
@@ -202,6 +201,14 @@ class RolloutTrainer(PackedTrainer):
             count = max(self.global_sum(len(ages)), 1)
             self.note("sampling/staleness", self.global_sum(sum(ages)) / count)
             self.note("sampling/stale_ratio", self.global_sum(sum(age > 0 for age in ages)) / count)
+
+    def _failed_anywhere(self, written: Round) -> bool:
+        return bool(self.global_max(written.error is not None))
+
+    def _raise_together(self, written: Round) -> None:
+        """Raises in every process if a reward raised in one, so that none waits for the others."""
+        if self._failed_anywhere(written):
+            raise written.error or UserError("a reward failed in another process, whose message says why.")
 
     def _rollouts(self, written: Round, scale: Any, group: int | None = None) -> Rollouts:
         return make_rollouts(
@@ -263,8 +270,7 @@ class RolloutTrainer(PackedTrainer):
         writer = replace(self.writer, sampling=replace(self.writer.sampling, n=n))
         with self.lent_engine():
             written = writer.write([rows[i] for i in mine], seeds, self.state.global_step)
-        if written.error is not None:
-            raise written.error
+        self._raise_together(written)
         figures = rollout_metrics(self._rollouts(written, "none", n), self.reward_names, self.global_sum)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         self.log(metrics)
