@@ -111,8 +111,15 @@ class Cluster:
         return dict(word.split("=", 1) for word in words if "=" in word)
 
     def wait(self, number: str, seconds: float) -> str:
-        """The state in which the job ends."""
-        _until(lambda: self.job(number)["JobState"] in ENDED, seconds, f"job {number} does not end")
+        """The state in which the job ends. Slurm lets a requeued job wait for two minutes, which is cut short."""
+
+        def ended() -> bool:
+            job = self.job(number)
+            if job["Reason"] == "BeginTime":
+                self.run("scontrol", "update", f"JobId={number}", "StartTime=now")
+            return job["JobState"] in ENDED
+
+        _until(ended, seconds, f"job {number} does not end")
         return self.job(number)["JobState"]
 
     def log(self, number: str) -> str:
@@ -135,6 +142,16 @@ class Cluster:
         self.daemons.append(
             subprocess.Popen(words, env=self.environment, stdout=log, stderr=log, start_new_session=True)
         )
+
+
+def stop_by_scancel(cluster: Cluster, job: str) -> None:
+    """What `--signal=USR1@300` does before the time limit."""
+    cluster.run("scancel", "--signal=USR1", job)
+
+
+def stop_by_preemption(cluster: Cluster, job: str) -> None:
+    """A job of more priority needs the nodes."""
+    cluster.submit("--partition=high", "--nodes=2", "--exclusive", "--wrap=sleep 1", cwd=cluster.folder)
 
 
 def _until(condition, seconds: float, what: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from datasets import load_dataset
+from slurm_cluster import stop_by_preemption, stop_by_scancel
 
 from open_r1.demo import task
 from open_r1.demo.base import SHIPPED
@@ -66,11 +67,12 @@ def test_generation_starts_a_server_checks_it_and_leaves_nothing_behind(cluster,
     assert "stand_in_server" not in " ".join(running())
 
 
-def test_generation_that_is_stopped_continues_with_the_same_rows(cluster, problems):
+@pytest.mark.parametrize("stop", [stop_by_scancel, stop_by_preemption])
+def test_generation_that_is_stopped_continues_with_the_same_rows(cluster, problems, stop):
     job = generate(cluster, problems, "--output", "rows")
     shards = problems / "rows"
     wait_until(lambda: len(list(shards.rglob("*.parquet"))) >= 2, 240, lambda: cluster.log(job))
-    cluster.run("scancel", "--signal=USR1", job)
+    stop(cluster, job)
     assert cluster.wait(job, 300) == "COMPLETED", cluster.log(job)
     assert int(cluster.job(job)["Restarts"]) == 1
     found = rows(shards)

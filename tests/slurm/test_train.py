@@ -5,6 +5,7 @@ import time
 import pytest
 import yaml
 from runs import assert_same_weights, metrics
+from slurm_cluster import stop_by_preemption, stop_by_scancel
 
 from open_r1.demo import task
 from open_r1.demo.base import SHIPPED
@@ -68,15 +69,6 @@ def train(cluster, project, task_name, out, *sbatch_options):
     return cluster.submit(*words, f"--output_dir '{out}'", cwd=project)
 
 
-def stop_by_scancel(cluster, job, project):
-    """What `--signal=USR1@300` does before the time limit."""
-    cluster.run("scancel", "--signal=USR1", job)
-
-
-def stop_by_preemption(cluster, job, project):
-    cluster.submit("--partition=high", "--nodes=2", "--exclusive", "--wrap=sleep 1", cwd=project)
-
-
 @pytest.mark.parametrize(("name", "stop"), [("sft", stop_by_scancel), ("grpo", stop_by_preemption)])
 def test_a_run_on_two_nodes_that_is_stopped_continues_and_ends_like_an_unbroken_one(cluster, recipes, name, stop):
     whole = train(cluster, recipes, name, "runs/whole run")
@@ -85,7 +77,7 @@ def test_a_run_on_two_nodes_that_is_stopped_continues_and_ends_like_an_unbroken_
 
     job = train(cluster, recipes, name, "runs/stopped")
     wait_for_steps(cluster, job, recipes / "runs/stopped", 2)
-    stop(cluster, job, recipes)
+    stop(cluster, job)
     assert cluster.wait(job, 400) == "COMPLETED", cluster.log(job)
     log = cluster.log(job)
     assert int(cluster.job(job)["Restarts"]) == 1, log
@@ -149,6 +141,14 @@ def test_a_job_without_the_gpus_of_its_site_says_how_to_ask_for_them(cluster, re
     job = cluster.submit("slurm/train.slurm", "tiny", "sft", "demo", "ddp", cwd=recipes)
     assert cluster.wait(job, 60) == "FAILED"
     assert "this job was given no GPU: `source slurm/site.env` in the shell before sbatch" in cluster.log(job)
+
+
+def test_sbatch_takes_the_settings_of_the_site_from_the_shell(cluster, recipes):
+    (recipes / "slurm/site.env").write_text("export SBATCH_PARTITION=high\n")
+    submit = "source slurm/site.env && sbatch --parsable slurm/train.slurm tiny sft demo ddp"
+    job = cluster.run("bash", "-c", submit, cwd=recipes)
+    assert cluster.job(job)["Partition"] == "high"
+    cluster.wait(job, 60)
 
 
 def test_a_job_submitted_from_elsewhere_says_where_to_go(cluster, recipes, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from open_r1.errors import Interrupted, UserError
 
-CONTINUED = (Interrupted.EXIT_CODE, 128 + signal.SIGUSR1)
+CONTINUED = (Interrupted.EXIT_CODE, 128 + signal.SIGUSR1, 128 + signal.SIGTERM)
 """Statuses of a step that was told to stop: with a checkpoint, or, where every row is kept as it comes, at once."""
 STRAGGLE_SECONDS = 60
 """How long a step's other tasks may go on when the first has ended."""
@@ -69,9 +69,13 @@ def run_step(words: Sequence[str]) -> int:
 
 
 def finish(status: int, job: Job) -> int:
-    """The exit status of the job. One that was told to stop is put into the queue again, where it continues."""
+    """The exit status of the job. One whose step was told to stop is put into the queue again, where it continues,
+    unless the whole job was cancelled."""
     if status not in CONTINUED:
         print("Done." if status == 0 else f"error: the job failed with exit status {status}.", flush=True)
+        return status
+    known = subprocess.run(["scontrol", "--oneliner", "show", "job", job.number], capture_output=True, text=True)
+    if "JobState=RUNNING" not in known.stdout.split():
         return status
     done = subprocess.run(["scontrol", "requeue", job.number], capture_output=True, text=True)
     if done.returncode:

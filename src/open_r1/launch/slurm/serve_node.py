@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from open_r1.launch.nodes import find_place
 from open_r1.launch.slurm.job import current_job
-from open_r1.launch.slurm.server import ServerPlan, server_command
+from open_r1.launch.slurm.server import ServerPlan, server_command, vllm_programs
 
 
 def main(words: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -14,4 +14,5 @@ def main(words: Sequence[str], environment: Mapping[str, str]) -> int:
     plan = ServerPlan(**json.loads(words[0]))
     place = find_place(None, None, None, environment)
     command = server_command(plan, current_job(environment), place.rank, place.head)
-    os.execvp(command[0], command)
+    path = f"{vllm_programs(environment)}{os.pathsep}{environment.get('PATH', '')}"  # `ray symmetric-run` calls ray
+    os.execvpe(command[0], command, {**environment, "PATH": path})

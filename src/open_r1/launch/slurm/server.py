@@ -80,20 +80,25 @@ def server_command(plan: ServerPlan, job: Job, node: int, head: str) -> list[str
     if plan.command is not None:
         fields = {"model": plan.model, "host": "0.0.0.0", "port": port, "tp": tp}
         return [word.format(**fields) for word in shell_words(plan.command)]
-    environment = Path(os.environ.get("OPEN_R1_VLLM_ENVIRONMENT") or sys.prefix).absolute()
-    words = [str(environment / "bin/python"), "-m", "vllm.entrypoints.cli.main", "serve", plan.model]
+    programs = vllm_programs(os.environ)
+    words = [str(programs / "python"), "-m", "vllm.entrypoints.cli.main", "serve", plan.model]
     words += ["--host", "0.0.0.0", "--port", str(port), "--tensor-parallel-size", str(tp)]
     words += ["--pipeline-parallel-size", str(plan.pp or job.nodes)]
     words += ["--data-parallel-size", str(plan.dp)] if plan.dp > 1 else []
     if job.nodes == 1:
         return [*words, *plan.words]
     if plan.ray:
-        ray = [str(environment / "bin/ray"), "symmetric-run", "--address", f"{head}:{port + 1}"]
+        ray = [str(programs / "ray"), "symmetric-run", "--address", f"{head}:{port + 1}"]
         ray += ["--min-nodes", str(job.nodes), *(["--num-gpus", str(job.gpus_per_node)] if job.gpus_per_node else [])]
         return [*ray, "--", *words, "--distributed-executor-backend", "ray", *plan.words]
     words += ["--nnodes", str(job.nodes), "--node-rank", str(node)]
     words += ["--master-addr", head, "--master-port", str(port + 1)]
     return [*words, *(["--headless"] if node else []), *plan.words]
+
+
+def vllm_programs(environment: Mapping[str, str]) -> Path:
+    """`bin` of the environment that vLLM is installed in."""
+    return Path(environment.get("OPEN_R1_VLLM_ENVIRONMENT") or sys.prefix).absolute() / "bin"
 
 
 def server_port(plan: ServerPlan, job: Job) -> int:
@@ -113,6 +118,7 @@ class ServerStep:
         self.plan, self.job = plan, job
         self.url = f"http://{head}:{server_port(plan, job)}"
         self.log = job.log("server")
+        self._answered = False
         command = [sys.executable, "-m", "open_r1.launch.slurm", "serve_node", json.dumps(asdict(plan))]
         self.part = Part("the server", step(command, 1 if plan.command else job.nodes, overlap=True), log=self.log)
 
@@ -132,6 +138,7 @@ class ServerStep:
                 said = time.monotonic()
                 print(f"Waiting for the server: {elapsed:.0f} s.", flush=True)
             time.sleep(1.0)
+        self._answered = True
         print(f"The server is up after {time.monotonic() - began:.0f} s.", flush=True)
         self._check_completion()
 
@@ -148,7 +155,7 @@ class ServerStep:
     def check_alive(self) -> None:
         """Raises UserError if the server has ended, Interrupted if it was told to."""
         code = self.part.poll()
-        if code in CONTINUED:
+        if code in CONTINUED or (code == 0 and self._answered):
             raise Interrupted("The server was told to stop.")
         if code is not None:
             reason = self.part.failure("this job").reason
