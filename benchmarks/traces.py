@@ -2,6 +2,7 @@
 
     python benchmarks/traces.py --rows 100000                                   # through a fake server
     python benchmarks/traces.py --model M --data gsm8k.jsonl --problems 100     # the engine alone, then generate
+    python benchmarks/traces.py --latency 0.5 --data gsm8k.jsonl --problems 500  # the same, through a fake server
 
 The fake server answers at once, so that the first measures the client alone: rows a second, and the memory of the
 process and its graders at every tenth of the way. The second has the same engine write the same requests through
@@ -29,7 +30,8 @@ def main() -> None:
     parser.add_argument("--characters", type=int, default=2000, help="of each of its answers")
     parser.add_argument("--concurrency", type=int, default=1024)
     parser.add_argument("--model", help="measure an engine instead")
-    parser.add_argument("--engine", default="vllm", choices=("vllm", "transformers"))
+    parser.add_argument("--latency", type=float, help="measure the servers' client; seconds for an answer")
+    parser.add_argument("--engine", default="vllm", choices=("vllm", "transformers", "openai"))
     parser.add_argument("--data", help="problems for the engine, with the column problem")
     parser.add_argument("--problems", type=int, default=100)
     parser.add_argument("--max-new-tokens", type=int, default=128)
@@ -39,7 +41,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        if args.model:
+        if args.model or args.latency:
             beside_the_engine(args, Path(folder))
         else:
             through_a_fake_server(args, Path(folder))
@@ -55,10 +57,7 @@ def through_a_fake_server(args: argparse.Namespace, folder: Path) -> None:
         for i in range(problems):
             text = f"{i} + 1? " + WORDS * 3
             file.write(json.dumps({"problem": text, "answer": str(i + 1), "source": "made"}) + "\n")
-    port = multiprocessing.Queue()
-    server = multiprocessing.Process(target=serve, args=(port, args.characters), daemon=True)
-    server.start()
-    url = f"http://127.0.0.1:{port.get()}/v1"
+    server, url = start_server(args.characters, 0.0)
     arguments = ["--hf-dataset", str(data), "--prompt-column", "problem", "--model", "m", "--vllm-server-url", url]
     arguments += ["--num-generations", "4", "--input-batch-size", str(args.concurrency // 4)]
     arguments += ["--output", str(folder / "out")]
@@ -94,8 +93,16 @@ def watch(folder: Path, rows: int, finished: threading.Event) -> None:
             )
 
 
-def serve(port: "multiprocessing.Queue[int]", characters: int) -> None:
-    """An HTTP server that does as little as it can: every answer is the right one, `characters` long."""
+def start_server(characters: int, latency: float) -> tuple[multiprocessing.Process, str]:
+    """The fake server in a process of its own, and its URL."""
+    port = multiprocessing.Queue()
+    server = multiprocessing.Process(target=serve, args=(port, characters, latency), daemon=True)
+    server.start()
+    return server, f"http://127.0.0.1:{port.get()}/v1"
+
+
+def serve(port: "multiprocessing.Queue[int]", characters: int, latency: float) -> None:
+    """An HTTP server that does as little as it can: every answer is `characters` long and comes after `latency` s."""
     filler = (WORDS * (characters // len(WORDS) + 1))[:characters]
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -108,7 +115,9 @@ def serve(port: "multiprocessing.Queue[int]", characters: int) -> None:
             body = await reader.readexactly(length)
             if length:
                 question = json.loads(body)["messages"][-1]["content"]
-                answer = f"<think>\n{filler}\n</think>\n\\boxed{{{int(question.split()[0]) + 1}}}"
+                number = question.split()[0]
+                answer = f"<think>\n{filler}\n</think>\n\\boxed{{{int(number) + 1 if number.isdigit() else 7}}}"
+                await asyncio.sleep(latency)
                 choice = {"message": {"content": answer}, "finish_reason": "stop"}
                 reply = json.dumps({"choices": [choice], "usage": {"completion_tokens": characters // 4}}).encode()
             else:
@@ -128,10 +137,15 @@ def beside_the_engine(args: argparse.Namespace, folder: Path) -> None:
     """Tokens a second of the engine alone and of the whole, the same requests in turns on one engine."""
     from open_r1 import generate
     from open_r1.engine.choose import EngineOptions, open_engine
-    from open_r1.engine.protocol import Request, Sampling, request_seed
+    from open_r1.engine.protocol import Request, Sampling, request_seed, token_count
 
+    server, url = start_server(args.characters, args.latency) if args.latency else (None, None)
+    if url:
+        args.model, args.engine = "m", "openai"
     options = EngineOptions(
         args.model,
+        base_url=url,
+        concurrency=args.concurrency,
         engine=args.engine,
         dtype=args.dtype,
         gpu_memory_utilization=args.gpu_memory_utilization,
@@ -142,6 +156,7 @@ def beside_the_engine(args: argparse.Namespace, folder: Path) -> None:
     arguments = ["--hf-dataset", args.data, "--hf-dataset-split", f"train[:{args.problems}]", "--model", args.model]
     arguments += ["--prompt-column", "problem", "--num-generations", "4", "--engine", args.engine]
     arguments += ["--max-new-tokens", str(args.max_new_tokens), "--temperature", "0.6"]
+    arguments += ["--vllm-server-url", url] if url else []
     parsed = generate.parser().parse_args([*arguments, "--output", str(folder / "unused")])
     problems = generate.read_problems(parsed)
     _, longest = problems.digest()
@@ -163,7 +178,7 @@ def beside_the_engine(args: argparse.Namespace, folder: Path) -> None:
     for turn in range(args.turns):
         asked = list(requests())
         started = time.monotonic()
-        tokens = sum(len(c.token_ids or []) for _, found in engine.engine.stream(asked) for c in found)
+        tokens = sum(token_count(c) or 0 for _, found in engine.engine.stream(asked) for c in found)
         speeds["engine alone"].append(tokens / (time.monotonic() - started))
         output = folder / f"turn-{turn}"
         started = time.monotonic()
@@ -175,6 +190,8 @@ def beside_the_engine(args: argparse.Namespace, folder: Path) -> None:
         middle = sorted(values)[len(values) // 2]
         print(f"{name}: median {middle:.1f} tokens/s, {min(values):.1f} to {max(values):.1f}")
     close()
+    if server is not None:
+        server.terminate()
 
 
 if __name__ == "__main__":
