@@ -48,6 +48,7 @@ def test_pass_rate_samples_and_continues(data, tmp_path):
         data("pass-rate", *words, output="out2")
         assert len(server.bodies) == 32
     assert (tmp_path / "out-samples" / "run" / "summary.json").exists()
+    assert "Answers of `m`, graded." in (tmp_path / "out" / "run" / "source.md").read_text()
 
 
 def test_pass_rate_refuses_what_was_not_sampled(data, jsonl):

@@ -201,6 +201,10 @@ def finish(
     report.show(console)
     if not report.kept and not args.dry_run:
         raise UserError(f"no row of {args.dataset} is left, so nothing was written: see the reasons above.")
+    card = Path(args.dataset).expanduser() / "README.md"
+    if card.is_file():  # how the source was made is part of how this is made
+        writer.write_lines("source.md", card.read_text(encoding="utf-8").splitlines())
+        what += " The card of the source is `run/source.md`."
     writer.finish(report, what=what, sources=[args.dataset], settings=settings, columns=columns)
     where = "Nothing was written (--dry-run)." if args.dry_run else f"The rows are in {args.output}."
     console.print(where, soft_wrap=True, highlight=False)
