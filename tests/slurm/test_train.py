@@ -144,10 +144,13 @@ def test_a_job_without_the_gpus_of_its_site_says_how_to_ask_for_them(cluster, re
 
 
 def test_sbatch_takes_the_settings_of_the_site_from_the_shell(cluster, recipes):
-    (recipes / "slurm/site.env").write_text("export SBATCH_PARTITION=high\n")
+    example = (recipes / "slurm/site.env.example").read_text()
+    lines = [line for line in example.splitlines() if "GPUS" not in line]  # there are none here
+    (recipes / "slurm/site.env").write_text("\n".join(lines).replace("PARTITION=gpu", "PARTITION=high"))
     submit = "source slurm/site.env && sbatch --parsable slurm/train.slurm tiny sft demo ddp"
     job = cluster.run("bash", "-c", submit, cwd=recipes)
     assert cluster.job(job)["Partition"] == "high"
+    assert cluster.job(job)["TimeLimit"] == "1-00:00:00"
     cluster.wait(job, 60)
 
 
