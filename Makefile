@@ -46,6 +46,12 @@ test-slurm: install ## The tests of the job scripts, on a Slurm of two nodes tha
 	scripts/install_slurm.sh
 	$(BIN)/python -m pytest -m slurm $(ARGS)
 
+test-deepspeed: .venv-deepspeed/.installed ## The tests that need DeepSpeed (two processes on the CPU; a C++ compiler)
+	PATH="$(CURDIR)/.venv-deepspeed/bin:$$PATH" .venv-deepspeed/bin/python -m pytest -m deepspeed $(ARGS)
+
+.venv-deepspeed/.installed: .venv/.installed scripts/install_deepspeed.sh
+	scripts/install_deepspeed.sh
+
 lint: install ## Style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -69,4 +75,4 @@ lock: ## The lock files anew, from pyproject.toml
 	uv export --frozen --no-hashes --no-emit-project --no-annotate --no-header --all-extras -q -o requirements.lock
 	sed -i '1i # Versions that every install here uses: `uv export` of uv.lock (make lock).' requirements.lock
 
-.PHONY: help install demo test test-slow test-gpu test-vllm test-slurm test-distilabel lint benchmark evaluate sft grpo lock
+.PHONY: help install demo test test-slow test-gpu test-vllm test-slurm test-distilabel test-deepspeed lint benchmark evaluate sft grpo lock
