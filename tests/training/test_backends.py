@@ -77,7 +77,7 @@ def test_sft_on_two_processes_ends_where_one_does_and_continues_on_another_numbe
         assert_same_run(one, metrics(out))
         assert_same_weights(tmp_path / "one", out, atol=2e-5)
     else:
-        assert done.returncode == 2
+        assert done.returncode != 0
         assert "holds DeepSpeed's parts of 2 processes, and now there are 1: continue with 2" in done.stderr
 
 
@@ -121,7 +121,7 @@ def test_a_checkpoint_of_another_backend_is_refused(folder, tmp_path):
     sft.main(arguments(folder, "sft", tmp_path / "out", **options))
     path = tmp_path / "out/checkpoint-1/open_r1-rank0.pt"
     torch.save(torch.load(path, weights_only=True) | {"backend": "fsdp2"}, path)
-    with pytest.raises(UserError, match=r"written by FSDP2, and this is one process.* model_name_or_path"):
+    with pytest.raises(UserError, match=r"written by FSDP2, and this is one process, .*model_name_or_path"):
         sft.main(arguments(folder, "sft", tmp_path / "out", **options | {"max_steps": 2}))
     assert weights(tmp_path / "out")
 
