@@ -208,10 +208,10 @@ def test_a_forked_child_and_a_script_without_main_guard_may_grade(tmp_path):
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     code = (
         "import os, signal\nfrom open_r1.rewards.grader import Grader\n"
-        "g = Grader(workers=1, seconds=1)\n"
+        "g = Grader(workers=1, seconds=60)\n"
         "g.grade_many(completions=[r'\\boxed{\\sqrt{8}}'], golds=[r'2\\sqrt{2}'])\n"
         "print([w.process.pid for w in g.pool._workers][0], flush=True)\n"
-        "g.prefetch(completions=[r'\\boxed{9^{9^{9^9}}}'], golds=['x'])\n"
+        "g.prefetch(completions=[r'\\boxed{\\sum_{k=1}^{10^9} \\sin(k)}'], golds=['x'])\n"
         "import time; time.sleep(0.3); os.kill(os.getpid(), signal.SIGKILL)"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout

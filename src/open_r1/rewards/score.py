@@ -25,7 +25,9 @@ class RewardError(UserError):
 
 
 def reward_name(function: Callable) -> str:
-    """`__name__` of a reward function; a class's for callable objects."""
+    """`__name__` of a reward function; a class's for callable objects, the function's for a `partial`."""
+    if isinstance(function, partial) and not hasattr(function, "__name__"):
+        return reward_name(function.func)
     return getattr(function, "__name__", None) or type(function).__name__
 
 

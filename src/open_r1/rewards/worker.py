@@ -1,14 +1,17 @@
 """The process in which answers are compared: reads requests from stdin, writes replies to stdout, a JSON line each.
 
-It limits its own memory, and its processor time for each request, so that it ends even if its parent is gone.
+It limits its own memory, and its processor time for each request, and ends when its parent does.
 """
 
+import ctypes
 import json
 import os
 import resource
 import signal
 import sys
 from typing import Any
+
+_PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
@@ -19,6 +22,7 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    end_with_parent()
     from open_r1.rewards import algebra
 
     limit_memory(memory_mb)
@@ -36,6 +40,12 @@ def answer(algebra: Any, request: dict) -> dict:
         return {"value": algebra.readable(request["gold"])}
     except (MemoryError, RecursionError) as error:
         return {"limit": "memory" if isinstance(error, MemoryError) else "nesting"}
+
+
+def end_with_parent() -> None:
+    """Has the kernel (Linux) end this process with the thread that started it, also in the middle of a long power."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def limit_memory(megabytes: int) -> None:
