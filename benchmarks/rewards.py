@@ -108,18 +108,24 @@ def speed(data: Path | None, problems: int, samples: int = 8) -> None:
 
 
 def quality() -> None:
-    """Labelled pairs of tests/rewards/answer_pairs.py, by category."""
+    """Labelled pairs of tests/rewards/answer_pairs.py, by category: those of the first table, the adversarial ones, and
+    whole completions."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "rewards"))
-    from answer_pairs import PAIRS
+    from answer_pairs import ADVERSARIAL, COMPLETIONS, PAIRS
 
+    for pairs in (PAIRS, ADVERSARIAL):
+        _quality_table([(category, gold, f"$\\boxed{{{answer}}}$", right) for category, gold, answer, right in pairs])
+    _quality_table([("completions", gold, completion, right) for completion, gold, right in COMPLETIONS])
+
+
+def _quality_table(rows: list[tuple[str, str, str, bool]]) -> None:
+    """Rows are category, gold, completion, right or not."""
     grader = Grader(seconds=30)
-    verdicts = grader.grade_many(
-        completions=[f"\\boxed{{{answer}}}" for _, _, answer, _ in PAIRS], golds=[gold for _, gold, _, _ in PAIRS]
-    )
+    verdicts = grader.grade_many(completions=[row[2] for row in rows], golds=[row[1] for row in rows])
     grader.close()
-    table: dict[str, list[int]] = defaultdict(lambda: [0] * 5)
-    for (category, gold, answer, right), verdict in zip(PAIRS, verdicts, strict=True):
-        alone = verify(parse(f"${gold}$"), parse(f"$\\boxed{{{answer}}}$"))
+    table: dict[str, list[int]] = defaultdict(lambda: [0] * 6)
+    for (category, gold, completion, right), verdict in zip(rows, verdicts, strict=True):
+        alone = verify(parse(f"${gold}$"), parse(completion))
         for name in (category, "all"):
             counts = table[name]
             counts[0] += 1
@@ -127,10 +133,13 @@ def quality() -> None:
             counts[2] += alone is right
             counts[3] += alone and not right
             counts[4] += right and not alone
-    print("| pairs | number | ours | math-verify alone | of these wrongly right | wrongly wrong |")
-    print("| --- | --: | --: | --: | --: | --: |")
-    for name, (number, ours, alone, too_kind, too_hard) in sorted(table.items(), key=lambda item: item[0] == "all"):
-        print(f"| {name} | {number} | {ours} | {alone} | {too_kind} | {too_hard} |")
+            counts[5] += verdict.correct is True and not right
+    print("| pairs | number | ours | of the others wrongly right | math-verify alone | wrongly right | wrongly wrong |")
+    print("| --- | --: | --: | --: | --: | --: | --: |")
+    for name, (number, ours, alone, too_kind, too_hard, ours_kind) in sorted(
+        table.items(), key=lambda item: item[0] == "all"
+    ):
+        print(f"| {name} | {number} | {ours} | {ours_kind} | {alone} | {too_kind} | {too_hard} |")
 
 
 def golds(data: Path) -> None:

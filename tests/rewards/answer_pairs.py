@@ -8,7 +8,22 @@ PAIRS: list[tuple[str, str, str, bool]] = []
 ADVERSARIAL: list[tuple[str, str, str, bool]] = [
     tuple(json.loads(line)) for line in Path(__file__).with_name("adversarial_pairs.jsonl").read_text().splitlines()
 ]
-"""In the same form, written to find wrong verdicts; those that were found were mended."""
+"""In the same form, written to find wrong verdicts; what was found was mended, but for `KNOWN_WRONG`."""
+KNOWN_WRONG = {
+    ("90^\\circ", "90^\\circ C"),
+    ("0.25", "25 cents"),
+    ("1.5", "1 and 1/2"),
+    ("2", "7 \\bmod 5"),
+    ("x", "X"),
+    ("ab", "ba"),
+    ("abc", "cab"),
+    ("Alice, Bob", "Bob and Alice"),
+    ("|3+4i|", "5"),
+    ("1 kW", "1000 W"),
+    ("5 N", "5 newtons"),
+    ("18", "\\text{USD }18"),
+}
+"""Gold and answer of pairs that are not decided as labelled."""
 COMPLETIONS: list[tuple[str, str, bool]] = [
     tuple(json.loads(line))
     for line in Path(__file__).with_name("adversarial_completions.jsonl").read_text().splitlines()

@@ -17,6 +17,8 @@ from open_r1.rewards.numeric import differ, evaluate
         (r"3\cdot10^{2}", 300),
         (r"(1+i)(1-i)", 2),
         ("2^{-1}", 0.5),
+        (r"2\sin(\frac{\pi}{6})", 1),
+        (r"\cos(60^\circ)\sec(60^\circ)", 1),
     ],
 )
 def test_values(latex, value):
@@ -24,7 +26,23 @@ def test_values(latex, value):
 
 
 @pytest.mark.parametrize(
-    "latex", ["1/2x", r"1\frac{1}{2}", "2^10", r"\sin x", "x=1", "1 2", "5!", "", "(", r"\frac{1}{0}", "9^{9^{9}}"]
+    "latex",
+    [
+        "1/2x",
+        r"1\frac{1}{2}",
+        "2^10",
+        r"\sin x",
+        r"\sin(x)^2",
+        r"\sin^2 x",
+        r"\ln(0)",
+        "x=1",
+        "1 2",
+        "5!",
+        "",
+        "(",
+        r"\frac{1}{0}",
+        "9^{9^{9}}",
+    ],
 )
 def test_what_is_ambiguous_or_not_simple_is_left_alone(latex):
     assert evaluate(canonical(latex)) is None

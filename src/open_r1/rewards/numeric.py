@@ -1,9 +1,10 @@
 r"""Evaluates simple LaTeX in floating point, to show quickly that two answers differ.
 
 Variables get fixed values, the same on both sides: expressions that are equal for every value are equal there.
-What is not understood (functions, relations, anything ambiguous like `1/2x`) is left to algebra.
+What is not understood (relations, anything ambiguous like `1/2x` or `\sin 2x`) is left to algebra.
 """
 
+import cmath
 import re
 import zlib
 from functools import lru_cache
@@ -14,6 +15,9 @@ _TOKEN = re.compile(r"\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|[A-Za-z](?:_(?:\w|\{\w+\})
 _THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
 _GREEK = {"alpha", "beta", "gamma", "delta", "theta", "lambda", "mu", "omega", "phi", "rho", "sigma", "tau"}
 _CONSTANTS: dict[str, complex] = {"\\pi": 3.141592653589793, "e": 2.718281828459045, "i": 1j}
+
+_FUNCTIONS = {"\\sin": cmath.sin, "\\cos": cmath.cos, "\\tan": cmath.tan, "\\ln": cmath.log}
+_INVERSES = {"\\csc": cmath.sin, "\\sec": cmath.cos, "\\cot": cmath.tan}
 
 
 class _Unclear(Exception):
@@ -31,7 +35,12 @@ def differ(answer: str, gold: str) -> bool:
 def is_constant(text: str) -> bool:
     """Is canonical `text` free of variables?"""
     return not re.search(
-        r"[A-Za-z]", re.sub(r"\\(?:frac|sqrt|cdot|times|pi)(?![A-Za-z])|(?<![A-Za-z])[ei](?![A-Za-z])", "", text)
+        r"[A-Za-z]",
+        re.sub(
+            r"\\(?:frac|sqrt|cdot|times|pi|sin|cos|tan|csc|sec|cot|ln)(?![A-Za-z])|(?<![A-Za-z])[ei](?![A-Za-z])",
+            "",
+            text,
+        ),
     )
 
 
@@ -131,6 +140,13 @@ class _Parser:
                 degree = self.sum()
                 self.take("]")
             return self.group() ** (1 / degree)
+        if token in _FUNCTIONS or token in _INVERSES:
+            if self.peek() not in ("(", "{"):
+                raise _Unclear  # how far the argument goes
+            argument = self.atom()
+            if self.peek() == "^":
+                raise _Unclear  # of the argument, or of the value
+            return _FUNCTIONS[token](argument) if token in _FUNCTIONS else 1 / _INVERSES[token](argument)
         if token in _CONSTANTS:
             return _CONSTANTS[token]
         if token[0].isalpha() or token[1:] in _GREEK:
