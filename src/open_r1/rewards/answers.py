@@ -27,6 +27,7 @@ _BETWEEN_ITEMS = re.compile(r"[\s,;/&|，、；]*(?:or|and|或|和)?[\s,;/&|，�
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 _NEXT_SENTENCE = re.compile(r"\.\s+(?=[A-Z])(?!(?:Or|Maybe|Perhaps|Possibly|Alternatively)\b)|。|；")
 _REMARK = re.compile(r"\s*(?<!\\)\((?=[^()]*[A-Za-z]{3})[^()]*\)[\s.]*$")
+_NOT_BUT = re.compile(r"^not\b[^.]*?\bbut\b\s*", re.IGNORECASE)
 _POINTER = re.compile(r"\b(?:above|see|boxed?|stated|given|shown|earlier|before)\b", re.IGNORECASE)
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+")
@@ -118,7 +119,7 @@ def _from_block(block: str) -> str | None:
     boxed = last_boxed(block)
     if boxed is not None:
         return boxed
-    if not is_prose(block):
+    if not is_prose(block) and not _CHINESE.search(block):
         return _unwrapped(block) or None
     return _from_anchor(block) or _last_value(block) or block
 
@@ -129,6 +130,7 @@ def _from_anchor(text: str) -> str | None:
         return None
     sentence = text[anchors[-1].end() :].split("\n", 1)[0].strip()
     sentence = re.sub(r"[*_]+$|^[*_]+", "", _NEXT_SENTENCE.split(sentence)[0].strip().rstrip(".")).strip()
+    sentence = _NOT_BUT.sub("", sentence)
     if not _HEDGE.search(sentence):
         sentence = _REMARK.sub("", sentence)
     if not sentence:

@@ -87,7 +87,7 @@ def _without_degrees(answer: str) -> str:
 
 def _without_stop(answer: str) -> str:
     """Without the stop or comma at the end; dots that say `and so on` stay."""
-    return answer if re.search(r"\.\s*\.\s*$", answer) else answer.rstrip(".,; ")
+    return answer if re.search(r"[.,]\s*\.\s*\.\s*$", answer) else answer.rstrip(".,; ")
 
 
 def _braced(answer: str) -> str:
