@@ -134,6 +134,8 @@ class TrainConfig(TrainingArguments):
         check_ranges(self)
         self.remove_unused_columns = False
         self.use_cpu = self.use_cpu or not _has_accelerator()
+        if not self.use_cpu:
+            _check_processes_fit()
         if getattr(self, "activation_checkpointing", False) is None:  # the new name, from transformers 5.23 on
             self.activation_checkpointing = self.gradient_checkpointing
             self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs
@@ -313,3 +315,14 @@ def _cuda_has_bf16() -> bool:
     import torch
 
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+
+
+def _check_processes_fit() -> None:
+    import torch
+
+    here, wanted = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if 0 < here < wanted:
+        raise UserError(
+            f"{wanted} processes were started on this machine, and it has {here} GPUs: give the launcher "
+            f"--num_processes {here} (torchrun: --nproc_per_node {here})."
+        )

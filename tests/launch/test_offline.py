@@ -67,7 +67,7 @@ def commands(toys, out):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("offline", ["0", "1"])
+@pytest.mark.parametrize("offline", ["0", pytest.param("1", marks=pytest.mark.slow)])
 def test_local_models_and_data_need_no_network(offline, toys, run, tmp_path):
     words = arguments(toys, "grpo", tmp_path / "grpo")
     recipe = {n[2:]: v for n, v in zip(words[::2], words[1::2], strict=True)}
