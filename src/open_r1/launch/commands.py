@@ -12,6 +12,7 @@ from open_r1.launch.expected import VARIABLE, expectation
 from open_r1.launch.layout import Layout
 from open_r1.launch.nodes import Place
 from open_r1.launch.recipe import Recipe
+from open_r1.training.model import weights_name
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def server_command(
 ) -> Command:
     """A generator that listens on `host` and shares `gpus` (their names; none: the CPU); `template` is a command line
     of the user's own, with {model}, {host}, {port} and {tp} in it."""
-    name, size = str(model.model_name_or_path), max(1, len(gpus))
+    name, size = weights_name(model), max(1, len(gpus))
     if template is not None:
         words = [word.format(model=name, host=host, port=port, tp=size) for word in shlex.split(template)]
     else:
