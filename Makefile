@@ -42,6 +42,10 @@ test-distilabel: .venv-distilabel/.installed ## The tests that need distilabel, 
 	.venv-distilabel/bin/python -m pip install --quiet "distilabel[openai]==1.5.3" requests --constraint requirements.lock
 	touch $@
 
+test-browser: install ## The tests that click through pages, in Chromium: as root
+	command -v chromium chromium-browser google-chrome || (apt-get update -q && apt-get install -yq chromium)
+	$(BIN)/python -m pytest -m browser $(ARGS)
+
 test-slurm: install ## The tests of the job scripts, on a Slurm of two nodes that runs here: as root
 	scripts/install_slurm.sh
 	$(BIN)/python -m pytest -m slurm $(ARGS)
@@ -75,4 +79,4 @@ lock: ## The lock files anew, from pyproject.toml
 	uv export --frozen --no-hashes --no-emit-project --no-annotate --no-header --all-extras -q -o requirements.lock
 	sed -i '1i # Versions that every install here uses: `uv export` of uv.lock (make lock).' requirements.lock
 
-.PHONY: help install demo test test-slow test-gpu test-vllm test-slurm test-distilabel test-deepspeed lint benchmark evaluate sft grpo lock
+.PHONY: help install demo test test-slow test-gpu test-vllm test-slurm test-browser test-distilabel test-deepspeed lint benchmark evaluate sft grpo lock

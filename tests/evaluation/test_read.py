@@ -116,7 +116,7 @@ document.title = JSON.stringify(seen);
 """
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
+@pytest.mark.browser
 def test_clicking_through_the_page(folder):
     assert json.loads(in_browser(write_report(folder).path, CLICKS)) == {
         "all": "s0 s1 s2 s3 s4 s5",
