@@ -1,6 +1,7 @@
 """One question, streamed."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -55,6 +56,18 @@ def test_the_transformers_engine_streams_what_it_would_generate(tiny_model):
     sampling = Sampling(temperature=0.0, max_tokens=20, stop_token_ids=engine.stop_token_ids)
     ((completion,),) = engine.engine.generate([Request(0, engine.render(messages), sampling)])
     assert written == completion.text
+
+
+def test_an_engine_that_does_not_stream_answers_at_once(tiny_model):
+    streaming = open_engine(EngineOptions(str(tiny_model)))
+
+    class Whole:
+        tokenizer, generate = streaming.engine.tokenizer, streaming.engine.generate
+
+    messages = [{"role": "user", "content": "1 + 1?"}]
+    options = {"temperature": 0.0, "max_new_tokens": 20}
+    whole = replace(streaming, engine=Whole())
+    assert joined(stream_answer(whole, messages, **options)) == joined(stream_answer(streaming, messages, **options))
 
 
 def test_the_limit_follows_the_context(tiny_model):

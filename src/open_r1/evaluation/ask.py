@@ -9,6 +9,7 @@ The answer may be as long as the model's context leaves room for, unless --max-n
 import argparse
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from threading import Thread
 from typing import Any
 
@@ -17,7 +18,7 @@ from rich.console import Console
 from open_r1.engine.arguments import add_engine_options, engine_options, positive, quiet, with_dashes
 from open_r1.engine.choose import OpenEngine, open_engine
 from open_r1.engine.openai_engine import OpenAIEngine
-from open_r1.engine.protocol import Message
+from open_r1.engine.protocol import Message, Request, Sampling
 from open_r1.engine.transformers_engine import TransformersEngine
 from open_r1.errors import UserError
 from open_r1.launch.entry import exit_with_sentence
@@ -47,7 +48,10 @@ def main(argv: list[str] | None = None) -> None:
     if args.system_prompt:
         messages.insert(0, {"role": "system", "content": args.system_prompt})
     quiet()
-    engine = open_engine(engine_options(args))
+    options = engine_options(args)
+    if options.engine == "auto" and options.base_url is None:
+        options = replace(options, engine="transformers")  # vLLM would take a minute to start, and does not stream here
+    engine = open_engine(options)
     parts = stream_answer(
         engine,
         messages,
@@ -68,21 +72,28 @@ def stream_answer(
     seed: int = 0,
     max_new_tokens: int | None = None,
 ) -> Iterator[tuple[str, str]]:
-    """One answer as it is written: `("reasoning" | "content", text)`. Raises `UserError`."""
+    """One answer as it is written (with vLLM: when it is): `("reasoning" | "content", text)`. Raises `UserError`."""
     inner = engine.engine
     if isinstance(inner, OpenAIEngine):
         written = inner.stream_text(
             messages, temperature=temperature, top_p=top_p, seed=seed, max_tokens=max_new_tokens
         )
         return split_reasoning(written)
-    assert isinstance(inner, TransformersEngine)
     prompt: Any = engine.render(messages)
     room = (engine.context or 2**31) - engine.prompt_tokens(prompt)
     if room < 1:
         raise UserError(f"the question has {engine.prompt_tokens(prompt):,} tokens, more than the model's context.")
     limit = min(room, max_new_tokens or (32768 if engine.context is None else room))
-    text = _generate(inner, prompt, engine.stop_token_ids, temperature, top_p, seed, limit)
-    opened = str(inner.tokenizer.decode(prompt[-8:])).rstrip().endswith("<think>")
+    text: Iterable[str]
+    if isinstance(inner, TransformersEngine):
+        text = _generate(inner, prompt, engine.stop_token_ids, temperature, top_p, seed, limit)
+    else:
+        engine.reserve(len(prompt) + limit)
+        sampling = Sampling(
+            temperature=temperature, top_p=top_p, max_tokens=limit, stop_token_ids=engine.stop_token_ids, seed=seed
+        )
+        text = [inner.generate([Request("ask", prompt, sampling)])[0][0].text]
+    opened = str(inner.tokenizer.decode(prompt[-8:])).rstrip().endswith("<think>")  # type: ignore[attr-defined]
     return split_reasoning((("reasoning" if opened else "content", piece) for piece in text), opened)
 
 

@@ -126,8 +126,10 @@ def find_task(name: str) -> Task:
     if name.endswith(SUFFIXES):
         return Task(name=_stem(name), source=None, samples=4, files=(name,))
     near = difflib.get_close_matches(name, [*TASKS, *ALIASES], n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(TASKS)}, or a file ({', '.join(SUFFIXES)})."
-    raise UserError(f"tasks: there is no task {name!r}; {hint}")
+    guess = f"did you mean {near[0]!r}? " if near else ""
+    raise UserError(
+        f"tasks: there is no task {name!r}; {guess}there are {', '.join(TASKS)}, or a file ({', '.join(SUFFIXES)})."
+    )
 
 
 def load_problems(task: Task, data_dir: Path | None = None, limit: int | None = None) -> list[Problem]:
