@@ -290,8 +290,8 @@ def check_installed() -> None:
     found = version_of_vllm()
     if found is None:
         raise UserError(
-            "vLLM is not installed here: pip install 'open-r1[vllm]' (on a CPU: scripts/install_vllm_cpu.sh), or use the "
-            "transformers engine (use_vllm: false, --engine transformers)."
+            "vLLM is not installed here: pip install 'open-r1[vllm]' (on a CPU: scripts/install_vllm_cpu.sh), or use "
+            "the transformers engine (use_vllm: false, --engine transformers)."
         )
     numbers = tuple(int(part) for part in found.split(".")[:2] if part.isdigit())
     if not TESTED[0] <= numbers <= TESTED[1]:
