@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 
 from open_r1.errors import UserError
+from open_r1.training.backends import DESCRIPTIONS, active_backend
 
 VARIABLE = "OPEN_R1_EXPECTED"
 SHARDING = {"FSDP": "FSDP", "DEEPSPEED": "DeepSpeed"}
@@ -56,9 +56,5 @@ def check_expectation(accelerator: Accelerator) -> None:
 
 
 def _sharding(accelerator: Accelerator) -> str | None:
-    if accelerator.distributed_type == DistributedType.FSDP:
-        return "FSDP2 shards weights" if accelerator.is_fsdp2 else "FSDP shards weights"
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        stage = accelerator.state.deepspeed_plugin.zero_stage  # type: ignore[union-attr]
-        return f"DeepSpeed ZeRO-{stage}"
-    return None
+    backend = active_backend(accelerator)
+    return None if backend in ("single", "ddp") else DESCRIPTIONS[backend]
