@@ -117,6 +117,16 @@ def test_merged_parts_are_one_run(parts, tmp_path, capsys):
     assert json.loads((tmp_path / "merged" / "run" / "summary.json").read_text())["rows"] == 20
 
 
+def test_a_run_that_is_not_finished_is_read_with_a_warning(parts, tmp_path, data, caplog):
+    parts(0)
+    folder = tmp_path / "parts" / "shard-00000-of-00003"
+    data("verify", folder, output="one")
+    assert "not finished" not in caplog.text
+    (folder / "run" / "summary.json").unlink()
+    data("verify", folder, output="two")
+    assert f"{folder} is not finished" in caplog.text
+
+
 def test_parts_that_do_not_belong_together_are_refused(parts, tmp_path):
     parts(0)
     parts(1)

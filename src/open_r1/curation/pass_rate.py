@@ -18,7 +18,16 @@ import pyarrow as pa
 from datasets import Dataset
 
 from open_r1 import generate
-from open_r1.curation.rows import READ, DatasetWriter, Report, add_output_options, check_output, finish, take
+from open_r1.curation.rows import (
+    READ,
+    DatasetWriter,
+    Report,
+    add_output_options,
+    check_output,
+    finish,
+    take,
+    warn_unfinished,
+)
 from open_r1.data.load import load_split, require_columns
 from open_r1.engine.arguments import add_engine_options, quiet, with_dashes
 from open_r1.errors import UserError
@@ -39,6 +48,7 @@ def main(argv: list[str] | None = None) -> None:
         args.dataset = str(_sample(args) or "")
         if not args.dataset:
             return
+    warn_unfinished(args.dataset)
     samples = load_split(args.dataset)
     require_columns(samples, "index", "correct", remedy="Give a folder of `open-r1 generate`, or --model to sample.")
     report = Report("pass-rate")

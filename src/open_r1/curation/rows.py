@@ -1,6 +1,7 @@
 """What the tools for datasets have in common: which rows they read, and where what they keep goes."""
 
 import argparse
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,8 @@ from open_r1.data.load import load_split, require_columns, source_name
 from open_r1.errors import UserError
 from open_r1.files import write_json
 from open_r1.report.dataset_card import write_dataset_card
+
+logger = logging.getLogger(__name__)
 
 READ = 512
 """Rows read at once."""
@@ -44,7 +47,15 @@ def load(args: argparse.Namespace) -> Dataset:
     """The rows of the parsed options. Raises `UserError`, also for an output that cannot be written."""
     if not args.dry_run:
         check_output(args.output)
+    warn_unfinished(args.dataset)
     return load_split(args.dataset, config=args.config, split=args.split)
+
+
+def warn_unfinished(dataset: str) -> None:
+    """Says so if `dataset` is a run of `open-r1 generate` that still lacks rows."""
+    run = Path(dataset).expanduser() / "run"
+    if (run / "settings.json").is_file() and not (run / "summary.json").is_file():
+        logger.warning("%s is not finished: only the shards that are there are read.", dataset)
 
 
 def check_output(folder: Path | None) -> None:
