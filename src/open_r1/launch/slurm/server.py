@@ -81,7 +81,10 @@ def server_command(plan: ServerPlan, job: Job, node: int, head: str) -> list[str
         fields = {"model": plan.model, "host": "0.0.0.0", "port": port, "tp": tp}
         return [word.format(**fields) for word in shell_words(plan.command)]
     programs = vllm_programs(os.environ)
-    words = [str(programs / "python"), "-m", "vllm.entrypoints.cli.main", "serve", plan.model]
+    entry = ["vllm.entrypoints.cli.main", "serve"]
+    if job.gpus_per_node == 0 and job.nodes == 1:  # the package for CPUs lacks what `vllm serve` asks for its version
+        entry = ["vllm.entrypoints.openai.api_server", "--model"]
+    words = [str(programs / "python"), "-m", *entry, plan.model]
     words += ["--host", "0.0.0.0", "--port", str(port), "--tensor-parallel-size", str(tp)]
     words += ["--pipeline-parallel-size", str(plan.pp or job.nodes)]
     words += ["--data-parallel-size", str(plan.dp)] if plan.dp > 1 else []
