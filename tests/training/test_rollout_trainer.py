@@ -57,6 +57,9 @@ class FakeServer:
     def wake(self):
         pass
 
+    def close(self):
+        pass
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
