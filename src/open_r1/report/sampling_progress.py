@@ -8,6 +8,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 LINE_EVERY = 30.0
+ENOUGH = 64
+"""Finished samples that say how long the others take; a twentieth of all, where that is less. The first ones come while
+everything else is half written."""
 
 
 class SamplingProgress:
@@ -77,7 +80,7 @@ class SamplingProgress:
         if self.tokens and seconds > 0:
             parts.append(f"{self.tokens / seconds:,.0f} tokens/s")
         fresh = self.done - self.before
-        if fresh and self.done < self.total:
+        if self.done < self.total and fresh >= min(ENOUGH, max(1, (self.total - self.before) // 20)):
             parts.append(f"{_clock(seconds / fresh * (self.total - self.done))} left")
         return ", ".join(parts)
 
