@@ -17,6 +17,13 @@ from open_r1.rewards.notation import canonical
 _NORMALIZATION = NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="none")
 
 
+def answer(request: dict) -> bool | None:
+    """What the worker is asked: whether an answer equals a gold answer, or whether a gold answer can be read."""
+    if "answer" in request:
+        return equal(request["answer"], request["gold"])
+    return readable(request["gold"])
+
+
 def equal(answer: str, gold: str) -> bool | None:
     """Are the two mathematically the same? None if `gold` cannot be read."""
     pair = structure.same_units(answer, gold)

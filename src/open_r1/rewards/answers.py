@@ -95,6 +95,13 @@ def extract_answer(completion: str) -> str | None:
     return last_boxed(part) or _from_anchor(part) or _last_value(part)
 
 
+def last_block(completion: str) -> str | None:
+    """What the last `<answer>` block behind the reasoning holds, line breaks and all; None if that is nothing."""
+    said = completion.rpartition("</think>")[2]
+    blocks = _ANSWER_BLOCK.findall(said[-WINDOW:]) if "<think>" not in said else []
+    return (blocks[-1].strip() or None) if blocks else None
+
+
 def _points_elsewhere(block: str) -> bool:
     """Is an answer block empty, or words such as `see the box above`?"""
     if not block.strip():

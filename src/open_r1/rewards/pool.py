@@ -22,6 +22,16 @@ from pathlib import Path
 from typing import Any
 
 START_SECONDS = 120.0
+COMPARING = "open_r1.rewards.algebra"
+"""The module in a worker that answers, unless another is given: its `answer(request)` takes and gives JSON."""
+ENVIRONMENT = {
+    # Python integers behave the same on every machine; gmpy2 would abort the process when memory ends.
+    "SYMPY_GROUND_TYPES": "python",
+    "MPMATH_NOGMPY": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
+}
+"""Of the workers: the same request gets the same reply in each of them."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +49,17 @@ class WorkerFailure(Exception):
 class Worker:
     """One worker process."""
 
-    def __init__(self, seconds: float, memory_mb: int) -> None:
+    def __init__(self, seconds: float, memory_mb: int, module: str = COMPARING) -> None:
         self.seconds = seconds
         source = str(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "open_r1.rewards.worker", str(seconds), str(memory_mb)],
+            [sys.executable, "-P", "-m", "open_r1.rewards.worker", str(seconds), str(memory_mb), module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            # Python integers behave the same on every machine; gmpy2 would abort the process when memory ends.
-            env={**os.environ, "PYTHONPATH": path, "SYMPY_GROUND_TYPES": "python", "MPMATH_NOGMPY": "1"},
+            env={**os.environ, "PYTHONPATH": path, **ENVIRONMENT},
         )
         assert self.process.stdin is not None and self.process.stdout is not None
         self.requests, self.replies = self.process.stdin, self.process.stdout
@@ -59,7 +68,7 @@ class Worker:
         except WorkerFailure as failure:
             raise RuntimeError(
                 f"a grading worker does not start ({failure}); `{sys.executable} -m open_r1.rewards.worker 5 "
-                f"{memory_mb}` shows why (memory_mb is {memory_mb})."
+                f"{memory_mb} {module}` shows why (memory_mb is {memory_mb})."
             ) from None
 
     def ask(self, request: dict) -> Reply:
@@ -108,9 +117,11 @@ class Pool:
     gets a new one.
     """
 
-    def __init__(self, size: int | None = None, seconds: float = 5.0, memory_mb: int = 1024) -> None:
+    def __init__(
+        self, size: int | None = None, seconds: float = 5.0, memory_mb: int = 1024, module: str = COMPARING
+    ) -> None:
         self.size = size or default_size()
-        self.seconds, self.memory_mb = seconds, memory_mb
+        self.seconds, self.memory_mb, self.module = seconds, memory_mb, module
         self._closed = False
         self.forget()
         _pools.add(self)
@@ -154,7 +165,7 @@ class Pool:
                 break
 
     def _start(self) -> Worker:
-        worker = Worker(self.seconds, self.memory_mb)
+        worker = Worker(self.seconds, self.memory_mb, self.module)
         self._workers.add(worker)
         return worker
 

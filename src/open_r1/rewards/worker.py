@@ -1,21 +1,23 @@
-"""The process in which answers are compared: reads requests from stdin, writes replies to stdout, a JSON line each.
+"""The process in which answers are judged: reads requests from stdin, writes replies to stdout, a JSON line each.
 
 It limits its own memory, and its processor time for each request, and ends when its parent does.
 """
 
 import ctypes
+import importlib
 import json
 import os
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """`python -m open_r1.rewards.worker SECONDS MEMORY_MB`."""
+    """`python -m open_r1.rewards.worker SECONDS MEMORY_MB MODULE`; the module has a function `answer`."""
     for number in (signal.SIGUSR1, signal.SIGTERM):  # meant for the parent, whose step is finished first
         signal.signal(number, signal.SIG_IGN)
     seconds, memory_mb = float(sys.argv[1]), int(sys.argv[2])
@@ -23,21 +25,18 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     end_with_parent()
-    from open_r1.rewards import algebra
-
+    answer = importlib.import_module(sys.argv[3]).answer
     limit_memory(memory_mb)
     print(json.dumps("ready"), file=replies, flush=True)
     for line in sys.stdin:
         limit_cpu(seconds + 2)
-        print(json.dumps(answer(algebra, json.loads(line))), file=replies, flush=True)
+        print(json.dumps(reply(answer, json.loads(line))), file=replies, flush=True)
 
 
-def answer(algebra: Any, request: dict) -> dict:
+def reply(answer: Callable[[dict], Any], request: dict) -> dict:
     """Reply to one request: `{"value": ...}`, or `{"limit": ...}` after which this process is to be replaced."""
     try:
-        if "answer" in request:
-            return {"value": algebra.equal(request["answer"], request["gold"])}
-        return {"value": algebra.readable(request["gold"])}
+        return {"value": answer(request)}
     except (MemoryError, RecursionError) as error:
         return {"limit": "memory" if isinstance(error, MemoryError) else "nesting"}
 
