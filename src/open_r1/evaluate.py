@@ -5,8 +5,9 @@
     open-r1 evaluate --model NAME --base-url http://localhost:8000/v1 --tasks mine.jsonl
 
 Tasks: {tasks},
-or a .jsonl[.gz] or .parquet file with the columns problem and answer. The same command continues a run that was
-interrupted. `open-r1 compare` compares two models, `open-r1 report` makes a page to read the answers.
+reasoning_gym:NAME (with the extra reasoning-gym), or a .jsonl[.gz] or .parquet file with the columns problem and
+answer. The same command continues a run that was interrupted. `open-r1 compare` compares two models, `open-r1 report`
+makes a page to read the answers.
 """
 
 import argparse

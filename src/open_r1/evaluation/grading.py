@@ -10,8 +10,9 @@ from typing import Self
 from open_r1.engine.protocol import Completion, token_count
 from open_r1.evaluation.plan import Ask
 from open_r1.evaluation.store import Row, SampleStore
+from open_r1.evaluation.tasks import Problem
 from open_r1.report.sampling_progress import SamplingProgress
-from open_r1.rewards import grade_many
+from open_r1.rewards import Verdict, grade_many
 
 TOGETHER = 64
 """Requests that are graded and written at once at most: what a kill costs."""
@@ -24,7 +25,8 @@ Finished = tuple[Ask, list[Completion]]
 def graded(finished: Sequence[Finished]) -> list[Row]:
     """Samples as rows of `samples.parquet`, with the grader's verdicts."""
     pairs = [(ask, i, completion) for ask, completions in finished for i, completion in enumerate(completions)]
-    verdicts = grade_many(completions=[c.text for _, _, c in pairs], golds=[ask.problem.gold for ask, _, _ in pairs])
+    judge = finished[0][0].problem.judge or compared_with_gold  # problems of one benchmark share it
+    verdicts = judge([(ask.problem, completion.text) for ask, _, completion in pairs])
     return [
         {
             "index": ask.problem.index,
@@ -43,6 +45,11 @@ def graded(finished: Sequence[Finished]) -> list[Row]:
         }
         for (ask, i, completion), verdict in zip(pairs, verdicts, strict=True)
     ]
+
+
+def compared_with_gold(answers: Sequence[tuple[Problem, str]]) -> list[Verdict]:
+    """Verdicts of the rewards' grader on completions, each with its problem."""
+    return grade_many(completions=[text for _, text in answers], golds=[problem.gold for problem, _ in answers])
 
 
 class SampleWriter:

@@ -21,7 +21,7 @@ from open_r1.evaluation.plan import Ask, blocks, cut_short, plan
 from open_r1.evaluation.protocol import Protocol
 from open_r1.evaluation.results import reported_figures, summarise
 from open_r1.evaluation.store import SampleStore, read_samples
-from open_r1.evaluation.tasks import CHOICE_SEED, Problem, Task, digest
+from open_r1.evaluation.tasks import Problem, Task, digest
 from open_r1.report.sampling_progress import SamplingProgress
 
 
@@ -79,7 +79,7 @@ def prepare(
             "prompt": task.prompt,
             "stop_token_ids": list(engine.stop_token_ids),
             "longest_completion": min(ask.max_tokens for ask in asks),
-            **({"choice_seed": CHOICE_SEED} if task.multiple_choice else {}),
+            **task.recorded,
         },
         "n_problems": len(problems),
         "data": digest(problems),

@@ -1,19 +1,20 @@
 """The benchmarks, each a declaration: where its problems are, how they are asked, DeepSeek's number of samples.
 
 A task's problems come from the hub, or from `<task>.jsonl[.gz]` or `<task>.parquet` in a folder, so that everything
-works offline. Any such file with the columns `problem` and `answer` is a task too.
+works offline. Any such file with the columns `problem` and `answer` is a task too, and so is `reasoning_gym:NAME`.
 """
 
 import difflib
 import hashlib
 import json
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from open_r1.errors import UserError
+from open_r1.rewards import Verdict
 from open_r1.rewards.answers import extract_gold
 
 BOXED = "{problem}\n\nPlease reason step by step, and put your final answer within \\boxed{{}}."
@@ -43,7 +44,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Task:
-    """A benchmark. `samples` is DeepSeek's number of samples a problem (ours where they give none)."""
+    """A benchmark. `samples` is DeepSeek's number of samples a problem (ours where they give none).
+
+    `make` makes problems that are not read, as many as it is told (None: its own number). `recorded` is what decides
+    the problems besides; it is kept with the results.
+    """
 
     name: str
     source: Source | None
@@ -52,17 +57,24 @@ class Task:
     prompt: str = BOXED
     multiple_choice: bool = False
     max_new_tokens: int = 32768
+    make: "Callable[[int | None], list[Problem]] | None" = None
+    recorded: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is asked (`prompt`, with the task's instruction around `problem`) and its gold answer."""
+    """What is asked (`prompt`, with the task's instruction around `problem`) and its gold answer.
+
+    `judge` gives the verdicts of completions, each with the problem that it answers; None: they are compared with the
+    gold answers.
+    """
 
     index: int
     id: str
     problem: str
     prompt: str
     gold: str
+    judge: "Callable[[Sequence[tuple[Problem, str]]], list[Verdict]] | None" = None
 
 
 def _task(name: str, source: Source, samples: int, **options: Any) -> Task:
@@ -94,6 +106,7 @@ TASKS = {
             files=("gpqa_diamond", "gpqa"),
             prompt=CHOICE,
             multiple_choice=True,
+            recorded={"choice_seed": CHOICE_SEED},
         ),
         _task(
             "gsm8k",
@@ -123,17 +136,24 @@ def find_task(name: str) -> Task:
     known = ALIASES.get(name, name)
     if known in TASKS:
         return TASKS[known]
+    if name.partition(":")[0] == "reasoning_gym":
+        from open_r1.evaluation.reasoning_gym import gym_task
+
+        return gym_task(name)
     if name.endswith(SUFFIXES):
         return Task(name=_stem(name), source=None, samples=4, files=(name,))
     near = difflib.get_close_matches(name, [*TASKS, *ALIASES], n=1)
     guess = f"did you mean {near[0]!r}? " if near else ""
     raise UserError(
-        f"tasks: there is no task {name!r}; {guess}there are {', '.join(TASKS)}, or a file ({', '.join(SUFFIXES)})."
+        f"tasks: there is no task {name!r}; {guess}there are {', '.join(TASKS)}, reasoning_gym:NAME, or a file "
+        f"({', '.join(SUFFIXES)})."
     )
 
 
 def load_problems(task: Task, data_dir: Path | None = None, limit: int | None = None) -> list[Problem]:
     """The task's problems, the first `limit` of them. Raises `UserError` with file, row and column for bad data."""
+    if task.make is not None:
+        return task.make(limit)
     source, rows = _rows(task, data_dir)
     rows = rows[:limit]
     problems = [make_problem(task, row, index, f"{source}, row {index + 1}") for index, row in enumerate(rows)]
