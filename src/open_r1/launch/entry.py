@@ -17,10 +17,19 @@ def exit_with_sentence(main: Callable[[], None]) -> NoReturn:
         sys.exit(2)
     except Interrupted as stop:
         print(stop, file=sys.stderr)
+        _leave_process_group()
         sys.exit(Interrupted.EXIT_CODE)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has left: `... | head`
     except KeyboardInterrupt:
         print("\nInterrupted. The same command continues from the last checkpoint.", file=sys.stderr)
         sys.exit(130)
+    _leave_process_group()
     sys.exit(0)
+
+
+def _leave_process_group() -> None:
+    """Ends the threads of collectives, with which an interpreter that just ends now and then aborts."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
