@@ -50,7 +50,7 @@ test-slurm: install ## The tests of the job scripts, on a Slurm of two nodes tha
 	scripts/install_slurm.sh
 	$(BIN)/python -m pytest -m slurm $(ARGS)
 
-test-deepspeed: .venv-deepspeed/.installed ## The tests that need DeepSpeed (two processes on the CPU; a C++ compiler)
+test-deepspeed: .venv-deepspeed/.installed ## The tests that need DeepSpeed (two processes on the CPU)
 	PATH="$(CURDIR)/.venv-deepspeed/bin:$$PATH" .venv-deepspeed/bin/python -m pytest -m deepspeed $(ARGS)
 
 .venv-deepspeed/.installed: .venv/.installed scripts/install_deepspeed.sh

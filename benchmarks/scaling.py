@@ -8,14 +8,15 @@ Each case is a run of its own under torchrun, with the environment that `acceler
 recipes/accelerate_configs/<backend>.yaml` would give it. Work per GPU stays the same (weak scaling): --rows rows of
 --max_length tokens for SFT, --completions completions of log-normal length (median 400, cap 2,048) for GRPO, whose
 step is timed from scored completions to the optimizer step; what it takes to put the weights together for an engine is
-shown beside it. The model has random weights of the shape, float32 masters, and computes in bfloat16 on GPUs. One GPU
-runs without a backend. Out of memory is a result too.
+shown beside it. A case that is cut shows what it had measured, and the end of its log. The model has random weights of
+the shape, float32 masters, and computes in bfloat16 on GPUs. One GPU runs without a backend. Out of memory is a result
+too.
 """
 
 import argparse
 import json
 import os
-import subprocess
+import signal
 import sys
 import tempfile
 import time
@@ -33,6 +34,7 @@ from training import ReplayEngine, draw_batch, replayed_reward
 
 from open_r1.configs import GRPOConfig, SFTConfig, TrainConfig
 from open_r1.launch.backend_environment import backend_environment
+from open_r1.launch.parts import Part, describe_exit
 from open_r1.training.attention import ATTENTION
 from open_r1.training.compiling import compile_layers
 from open_r1.training.logprobs import add_logprob_forward
@@ -128,62 +130,89 @@ def build_trainer(args: argparse.Namespace, timer: StepTimer, folder: str) -> tu
     return trainer, engine
 
 
+class ReportingTimer(StepTimer):
+    """Tells of each step, and keeps the result so far in a file: what a case that is cut leaves behind."""
+
+    def __init__(self, result: Result, args: argparse.Namespace) -> None:
+        super().__init__(result, args.steps, args.warmup, deadline=float("inf"))
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.file = args.worker / f"{self.rank}.json"
+        self.extra: dict[str, Any] = {}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stops the clock."""
+        super().on_step_end(args, state, control, **kwargs)
+        self.say(f"step {self.seen} of {self.warmup + self.steps}, {time.perf_counter() - self.began:.2f} s")
+        self.write()
+
+    def say(self, text: str) -> None:
+        """A line in the log, from the first process."""
+        if self.rank == 0:
+            print(text, flush=True)
+
+    def write(self) -> None:
+        """The result of this process so far."""
+        if self.result.seconds or self.result.error:
+            figures = vars(self.result) | self.result.figures() | self.extra | environment()
+            new = self.file.with_suffix(".new")
+            new.write_text(json.dumps(figures))
+            new.replace(self.file)
+
+
 def work(args: argparse.Namespace) -> None:
-    """One case, in each of its processes; the first one prints the result."""
+    """One case, in each of its processes."""
     result = Result(f"{args.task}, {args.backends[0]}", {k: str(v) for k, v in vars(args).items()})
-    extra: dict[str, Any] = {}
+    timer = ReportingTimer(result, args)
 
     def run(result: Result) -> None:
-        timer = StepTimer(result, args.steps, args.warmup, deadline=float("inf"))
         with tempfile.TemporaryDirectory() as folder:
             trainer, engine = build_trainer(args, timer, folder)
+            timer.say(f"{trainer.backend}: model and trainer are there")
             trainer.train()
-            extra.update(backend=trainer.backend, processes=trainer.world_size, gather_seconds=engine.seconds)
+            timer.extra |= {"backend": trainer.backend, "gather_seconds": engine.seconds}
             if torch.cuda.is_available():
-                extra["peak_gib"] = round(trainer.global_max(torch.cuda.max_memory_allocated() / 2**30), 2)
+                timer.extra["peak_gib"] = round(trainer.global_max(torch.cuda.max_memory_allocated() / 2**30), 2)
 
     measured(result, run)
-    if int(os.environ.get("RANK", "0")) == 0 or result.error:
-        print("RESULT " + json.dumps(vars(result) | result.figures() | extra | environment()), flush=True)
+    timer.write()
+    if result.error:
+        os._exit(1)  # torchrun then ends the other processes, which wait for this one
 
 
 def launch(args: argparse.Namespace, task: str, backend: str, processes: int, timeout: float) -> dict[str, Any]:
-    """Runs one case under torchrun; returns its result, or what went wrong."""
-    words = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        str(processes),
-        __file__,
-    ]
-    words += ["--worker", *args.argv, "--task", task, "--backends", backend]
-    env = dict(os.environ)
+    """Runs one case under torchrun; returns its result, or what it had measured when it was cut, and the last lines
+    of its log where something went wrong."""
+    env = {}
     if processes > 1:
         precision = "no" if args.device == "cpu" else "bf16"
-        env |= backend_environment(CONFIGS / f"{backend}.yaml", processes, precision)
-    elif backend != "one":
-        return {"error": "one process has nothing to split"}
+        env = backend_environment(CONFIGS / f"{backend}.yaml", processes, precision)
     if args.device == "cpu":
         env |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     else:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(processes)))
-    try:
-        done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=timeout)
-    except subprocess.TimeoutExpired:
-        return {"error": f"not finished after {timeout:.0f} s"}
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    if not lines:
-        return {"error": "no result", "stderr": done.stderr[-3000:]}
-    found = [json.loads(line.removeprefix("RESULT ")) for line in lines]
-    return next((r for r in found if r["error"]), found[0])
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    log = args.logs / f"{task}-{processes}-{backend}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        words = [*torchrun, __file__, *args.argv, "--worker", folder, "--task", task, "--backends", backend]
+        with Part(f"{task} {backend}", words, env, log) as case:
+            try:
+                code = case.wait(timeout)
+            except KeyboardInterrupt:
+                print(f"stopped in this case, whose last lines in {log} are:\n" + "\n".join(case.lines), flush=True)
+                sys.exit(130)
+        found = {int(file.stem): json.loads(file.read_text()) for file in Path(folder).glob("*.json")}
+    ended = f"not finished after {timeout:.0f} s" if code is None else f"ended with {describe_exit(code)}"
+    result = next((r for r in found.values() if r["error"]), found.get(0, {"error": ended}))
+    if not result["error"] and len(result["seconds"]) < args.steps:
+        result["cut"] = ended
+    return result | ({"log": "\n".join(case.lines)} if result["error"] or "cut" in result else {})
 
 
 def line(case: str, processes: int, result: dict[str, Any], one: float | None) -> str:
     """A row of the table."""
     if result.get("error"):
-        return f"{case:<28} {result['error']}\n{result.get('stderr', '')}".rstrip()
+        return f"{case:<28} {result['error']}; its last lines:\n{result.get('log', '')}".rstrip()
     rate = result["tokens_per_second"]
     text = f"{case:<28} {rate:>9,} tokens/s  {rate / processes:>8,.0f} a GPU"
     if one:
@@ -192,6 +221,8 @@ def line(case: str, processes: int, result: dict[str, Any], one: float | None) -
         text += f"  peak {result['peak_gib']:.1f} GiB a GPU"
     if result.get("gather_seconds"):
         text += f"  weights together in {result['gather_seconds']:.2f} s"
+    if result.get("cut"):
+        text += f"  ({result['cut']}: {len(result['seconds'])} steps)"
     return text
 
 
@@ -219,8 +250,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--time_budget", type=float, default=500, help="seconds; later cases are left out")
     parser.add_argument("--case_timeout", type=float, default=150, help="seconds for one case")
     parser.add_argument("--results", type=Path, help="file that result lines are appended to")
+    parser.add_argument("--logs", type=Path, help="folder for a log of each case (default: beside --results, or /tmp)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--task", choices=["sft", "grpo"], default="sft", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     args.argv, args.no_signal = argv, 0.0
@@ -236,11 +268,15 @@ def main(argv: list[str] | None = None) -> None:
     if args.worker:
         work(args)
         return
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    if args.logs is None:
+        args.logs = args.results.with_suffix(".logs") if args.results else Path(tempfile.mkdtemp(prefix="scaling-"))
+    print(f"Logs of the cases: {args.logs}", flush=True)
     deadline = time.monotonic() + args.time_budget
     for task in args.tasks:
         one = None
         for processes in args.gpus:
-            for backend in ["one"] if processes == 1 else args.backends:
+            for backend in args.backends if processes > 1 else ["one"]:
                 case = f"{task}, {processes} GPU{'s' * (processes > 1)}, {backend}"
                 left = deadline - time.monotonic()
                 if left < 20:

@@ -7,7 +7,4 @@ python="$(.venv/bin/python -c 'import sys; print(sys._base_executable)')"
 [ -x .venv-deepspeed/bin/python ] || "$python" -m venv .venv-deepspeed
 DS_BUILD_OPS=0 .venv-deepspeed/bin/python -m pip install --quiet --disable-pip-version-check \
     --constraint requirements.lock --editable ".[dev,deepspeed]"
-# DeepSpeed compiles its reduction for CPUs at first use: once here, rather than in both processes of a test at once.
-PATH="$PWD/.venv-deepspeed/bin:$PATH" .venv-deepspeed/bin/python -c \
-    'from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder; ShareMemCommBuilder().load()'
 touch .venv-deepspeed/.installed

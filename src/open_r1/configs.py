@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 from open_r1.errors import UserError
 from open_r1.option_ranges import check_ranges
 from open_r1.rewards.options import RewardOptions
+from open_r1.training.backends import prepare_deepspeed
 
 
 @dataclass
@@ -136,6 +137,7 @@ class TrainConfig(TrainingArguments):
         self.use_cpu = self.use_cpu or not _has_accelerator()
         if not self.use_cpu:
             _check_processes_fit()
+        prepare_deepspeed(self.use_cpu)
         if getattr(self, "activation_checkpointing", False) is None:  # the new name, from transformers 5.23 on
             self.activation_checkpointing = self.gradient_checkpointing
             self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs

@@ -56,6 +56,15 @@ def test_grpo_on_two_processes_killed_and_resumed_ends_where_one_does(folder, tm
     assert_same_weights(tmp_path / "one", tmp_path / "two", atol=2e-4)
 
 
+@pytest.mark.deepspeed
+def test_deepspeed_needs_no_compiler(folder, tmp_path):
+    """With no folder of compiled operations to take any from."""
+    env = backend_env("zero2") | {"CXX": "/no/compiler", "TORCH_EXTENSIONS_DIR": str(tmp_path / "extensions")}
+    argv = arguments(folder, "sft", tmp_path / "out", max_steps=1, per_device_train_batch_size=2)
+    launch("sft", argv, processes=2, env=env)
+    assert not (tmp_path / "extensions").exists()
+
+
 @pytest.mark.parametrize("backend", [*SLOW.values(), *DEEPSPEED])
 def test_sft_on_two_processes_ends_where_one_does_and_continues_on_another_number_or_says_why_not(
     folder, tmp_path, backend
@@ -139,3 +148,10 @@ def test_what_does_not_run_as_it_was_asked_for_is_refused(environment, message, 
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=message):
         backends.check_backend(accelerator)
+
+
+def test_deepspeed_that_was_asked_for_and_is_not_installed_is_one_sentence(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"not installed: pip install 'open-r1\[deepspeed\]'"):
+        backends.prepare_deepspeed(on_cpu=True)

@@ -7,6 +7,7 @@ is real (over gloo), and a run whose backend is not the one that was asked for i
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
@@ -78,6 +79,22 @@ def allow_fsdp_on_cpu() -> None:
     state = PartialState()
     if state.distributed_type == DistributedType.MULTI_CPU and _asks_fsdp():
         state.distributed_type = DistributedType.MULTI_GPU  # which it turns into FSDP; the device stays the CPU
+
+
+def prepare_deepspeed(on_cpu: bool) -> None:
+    """Before DeepSpeed begins the process group, if it was asked for. Raises UserError if it is not installed.
+
+    On a CPU it would compile a reduction of its own: a minute, a C++ compiler, and a wait without end where the lock of
+    a compilation that was killed is still there. gloo sums as well. On GPUs DeepSpeed compiles nothing for us.
+    """
+    if not _asks_deepspeed():
+        return
+    if find_spec("deepspeed") is None:
+        raise UserError("DeepSpeed was asked for and is not installed: pip install 'open-r1[deepspeed]'.")
+    if on_cpu:
+        import deepspeed
+
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def reduce_in_float32(accelerator: Accelerator) -> None:
