@@ -5,10 +5,10 @@
     python benchmarks/grpo.py --model SmolLM2-135M-Instruct --data gsm8k_train.jsonl.gz --mode server --staleness 0 1
 
 Rows of --data have the columns problem and answer. Seconds a step are split into generation, scoring, training and
-weight update; the first --warmup steps are left out. `--shape` takes random weights (which never end a completion) and
-the tokenizer of --tokenizer. `--mode server` trains on the first GPU and has a vLLM server write on the others (on a
-CPU: both share it), once for every --staleness. TRL (1.16.0) gets a micro-batch of --micro-batch completions and Open
-R1's own rewards.
+weight update; the first --warmup steps are left out. `--shape` takes random weights, made to end a completion after
+about --mean tokens, the tokenizer of --tokenizer, and a coin for a reward. `--mode server` trains on the first GPU and
+has a vLLM server write on the others (on a CPU: both share it), once for every --staleness. TRL (1.16.0) gets a
+micro-batch of --micro-batch completions and Open R1's own rewards.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from measure import SHAPES, build_model, environment
+from measure import SHAPES, build_model, coin_reward, end_sometimes, environment
 from transformers import TrainerCallback
 
 PHASES = ("weight_update", "generation", "scoring", "training", "waiting")
@@ -102,7 +102,7 @@ def run_ours(args: argparse.Namespace, clock: Clock, engines: int, staleness: in
             "dataset_name": args.data,
             "dataset_prompt_column": "problem",
             "system_prompt": SYSTEM,
-            "reward_funcs": "[accuracy, format]",
+            "reward_funcs": "[measure:coin_reward]" if args.shape else "[accuracy, format]",
             "output_dir": folder,
             "use_vllm": True,
             "vllm_engines_per_gpu": engines,
@@ -140,7 +140,7 @@ def run_trl(args: argparse.Namespace, clock: Clock, engines: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trainer = GRPOTrainer(
             args.model,
-            reward_funcs=[accuracy_reward, format_reward],
+            reward_funcs=[coin_reward] if args.shape else [accuracy_reward, format_reward],
             args=GRPOConfig(
                 output_dir=folder,
                 use_vllm=True,
@@ -212,6 +212,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--group", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=512, help="longest completion")
+    parser.add_argument("--mean", type=float, default=400, help="--shape: mean completion, tokens, before the limit")
     parser.add_argument("--budget", type=int, default=65536, help="ours: tokens a micro-batch")
     parser.add_argument("--micro-batch", type=int, default=64, help="TRL: completions a micro-batch")
     parser.add_argument("--steps", type=int, default=10)
@@ -237,8 +238,13 @@ def main() -> None:
             import torch
             from transformers import AutoTokenizer
 
-            build_model(args.shape, "sdpa", torch.bfloat16, "cpu").save_pretrained(folder)
-            AutoTokenizer.from_pretrained(args.tokenizer).save_pretrained(folder)
+            model = build_model(args.shape, "sdpa", torch.bfloat16, "cuda" if torch.cuda.is_available() else "cpu")
+            tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+            end_sometimes(model, tokenizer.eos_token_id, args.mean)
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            del model
+            torch.cuda.empty_cache()
         inner = ["--model", args.model or folder]
         if args.mode == "server":
             with_server(args, inner, Path(folder))
