@@ -168,7 +168,8 @@ def beside_the_engine(args: argparse.Namespace, folder: Path) -> None:
             for sample in range(4):
                 seed = request_seed(0, problem.index, sample)
                 stops = engine.stop_token_ids
-                sampling = Sampling(1, 0.6, 0.95, max_tokens=args.max_new_tokens, stop_token_ids=stops, seed=seed)
+                limits = {"max_tokens": args.max_new_tokens, "stop_token_ids": stops}
+                sampling = Sampling(1, 0.6, 0.95, seed=seed, logprobs=False, **limits)
                 yield Request((problem.index, sample), prompt, sampling)
 
     for _ in engine.engine.stream(list(requests())[:8]):

@@ -95,7 +95,9 @@ class FakeVLLM:
                     self.close_connection = True
                     return None
                 ids = [len(body["prompt"]), 2]
-                choice = {"token_ids": ids, "logprobs": {"token_logprobs": [-0.5, -0.25]}, "finish_reason": "stop"}
+                asked = body["logprobs"] is not None
+                logprobs = {"token_logprobs": [-0.5, -0.25]} if asked else None
+                choice = {"token_ids": ids, "logprobs": logprobs, "finish_reason": "stop"}
                 return self.reply({"choices": [{**choice, "index": i} for i in range(body["n"])]})
 
         self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)

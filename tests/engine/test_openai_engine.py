@@ -180,12 +180,14 @@ def test_reasoning_apart_is_put_back_before_the_answer():
         assert engine.generate(ask("a"))[0][0].text == "<think>\nhm\n</think>\n42"
 
 
-def test_logprobs_are_read_if_given():
+def test_logprobs_are_asked_for_and_read_if_they_are_wanted():
     choice = {"message": {"content": "x"}, "finish_reason": "stop", "logprobs": {"content": [{"logprob": -0.5}]}}
-    with serving(lambda handler: handler.reply(200, {"choices": [choice]}), logprobs=True) as (server, engine):
+    with serving(lambda handler: handler.reply(200, {"choices": [choice]})) as (server, engine):
         completion = engine.generate(ask("a"))[0][0]
+        engine.generate(ask("a", logprobs=False))
     assert (completion.logprobs, completion.n_tokens) == ([-0.5], 1)
     assert server.bodies[0]["logprobs"] is True
+    assert "logprobs" not in server.bodies[1]
 
 
 def test_text_streams_with_the_reasoning_apart():

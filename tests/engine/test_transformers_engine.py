@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -63,6 +64,13 @@ def test_a_completion_depends_on_its_seed_and_not_on_its_batch(engine):
     assert len({tuple(c) for c in ids[0]}) == 4
     other = engine.generate(requests(n=4, seed=99))
     assert ids != [[c.token_ids for c in group] for group in other]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.6])
+def test_without_logprobs_the_same_tokens_are_written(engine, temperature):
+    with_them = engine.generate(requests(n=2, temperature=temperature, top_p=0.9))
+    without = engine.generate(requests(n=2, temperature=temperature, top_p=0.9, logprobs=False))
+    assert [[replace(c, logprobs=None) for c in group] for group in with_them] == without
 
 
 def test_every_stop_token_stops_and_stays_out_of_the_text(engine):

@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -80,6 +81,14 @@ def test_logprobs_are_of_the_distribution_that_was_sampled_from(pair, temperatur
                 logits = reference.model(input_ids=ids[None, :-1]).logits[0, len(prompt) - 1 :]
             expected = (logits / temperature).log_softmax(-1).gather(-1, ids[len(prompt) :, None]).squeeze(-1)
             torch.testing.assert_close(torch.tensor(completion.logprobs), expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.vllm
+def test_without_logprobs_the_same_tokens_are_written(pair):
+    engine, _ = pair
+    with_them = engine.generate(requests(n=2, temperature=0.8, top_p=0.9))
+    without = engine.generate(requests(n=2, temperature=0.8, top_p=0.9, logprobs=False))
+    assert [[replace(c, logprobs=None) for c in group] for group in with_them] == without
 
 
 @pytest.mark.vllm

@@ -65,6 +65,14 @@ def test_token_ids_and_logprobs_come_back_with_the_version_that_wrote_them(engin
     assert sent["seed"] == 5
 
 
+def test_without_logprobs_the_server_is_not_asked_for_them(engine_of):
+    server = FakeVLLM()
+    with engine_of(server) as engine:
+        ((first,), _) = engine.generate(asked(2, logprobs=False))
+    assert (first.token_ids, first.logprobs) == ([1, 2], None)
+    assert server.bodies[0]["logprobs"] is None
+
+
 def test_weights_reach_every_server_in_buckets_and_caches_are_forgotten(engine_of, monkeypatch):
     monkeypatch.setattr("open_r1.engine.vllm_group.BUCKET_BYTES", 40)
     first, second = FakeVLLM(), FakeVLLM()

@@ -45,7 +45,9 @@ def sample_answers(
     engine = TransformersEngine(model, tokenizer, on_tokens=on_tokens)
     requests = [
         Request(
-            i, conversation(p.question), Sampling(samples, 1.0, max_tokens=MAX_TOKENS, stop_token_ids=stops, seed=s)
+            i,
+            conversation(p.question),
+            Sampling(samples, 1.0, max_tokens=MAX_TOKENS, stop_token_ids=stops, seed=s, logprobs=False),
         )
         for i, (p, s) in enumerate(zip(problems, _seeds(seed, len(problems)), strict=True))
     ]

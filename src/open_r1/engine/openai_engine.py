@@ -43,7 +43,7 @@ class OpenAIEngine:
     pass by itself (a full or restarting server, a broken connection, half a reply) is tried `tries` times with
     growing pauses, at least as long as `Retry-After` says. A request that still fails becomes a completion with
     `finish_reason` "error" and the reason as its text; servers that cannot be reached at all, or refuse what they
-    are asked, raise `UserError`. `logprobs` asks for those of the sampled tokens.
+    are asked, raise `UserError`.
     """
 
     def __init__(
@@ -56,14 +56,13 @@ class OpenAIEngine:
         tries: int = 6,
         pause: float = 1.0,
         timeout: float = 3600.0,
-        logprobs: bool = False,
         on_tokens: Callable[[int], None] | None = None,
     ) -> None:
         if concurrency < 1:
             raise UserError(f"concurrency is {concurrency}: expected at least 1.")
         self.servers, self.model = Servers(base_url, api_key, concurrency), model
         self.concurrency, self.tries, self.pause, self.timeout = concurrency, tries, pause, timeout
-        self.logprobs, self.on_tokens = logprobs, on_tokens
+        self.on_tokens = on_tokens
         self._stopping = threading.Event()
 
     def check(self) -> int | None:
@@ -143,7 +142,7 @@ class OpenAIEngine:
 
         Without `max_tokens` the server's own limit holds, usually what the context leaves. Raises `UserError`.
         """
-        sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed, max_tokens=max_tokens or 0)
+        sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed, max_tokens=max_tokens or 0, logprobs=False)
         path, body = self._body(Request("ask", messages, sampling), 0)
         if max_tokens is None:
             body.pop("max_tokens")
@@ -255,8 +254,8 @@ class OpenAIEngine:
             body["stop_token_ids"] = list(sampling.stop_token_ids)
         prompt: Any = request.prompt
         if prompt and isinstance(prompt[0], int):
-            return "/completions", {**body, "prompt": prompt, **({"logprobs": 0} if self.logprobs else {})}
-        return "/chat/completions", {**body, "messages": prompt, **({"logprobs": True} if self.logprobs else {})}
+            return "/completions", {**body, "prompt": prompt, **({"logprobs": 0} if sampling.logprobs else {})}
+        return "/chat/completions", {**body, "messages": prompt, **({"logprobs": True} if sampling.logprobs else {})}
 
     def _unreachable(self, error: Exception, tries: int = 1) -> UserError:
         times = f" ({tries} tries)" if tries > 1 else ""

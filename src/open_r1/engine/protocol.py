@@ -20,7 +20,8 @@ class Sampling:
     """How to sample: `n` completions a prompt, each of at most `max_tokens` tokens.
 
     `temperature` 0 is greedy. Completion `i` of a request draws from a random stream of its own, given by
-    `(seed, i)`, so results do not depend on what else is in the batch.
+    `(seed, i)`, so results do not depend on what else is in the batch. Without `logprobs` the same tokens are drawn,
+    for less work.
     """
 
     n: int = 1
@@ -31,6 +32,7 @@ class Sampling:
     max_tokens: int = 512
     stop_token_ids: tuple[int, ...] = ()
     seed: int = 0
+    logprobs: bool = True
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Request:
 @dataclass(frozen=True)
 class Completion:
     """What was written: `token_ids` include the stop token; `logprobs` are those of the sampled tokens under
-    the distribution that was sampled from (temperature and truncation applied)."""
+    the distribution that was sampled from (temperature and truncation applied), None if they were not asked for."""
 
     text: str
     token_ids: list[int] | None

@@ -81,7 +81,7 @@ class TransformersEngine:
 
         def options(item: tuple[Request, list[int]]) -> tuple:
             s = item[0].sampling
-            return (s.temperature, s.top_p, s.top_k, s.min_p, s.stop_token_ids)
+            return (s.temperature, s.top_p, s.top_k, s.min_p, s.stop_token_ids, s.logprobs)
 
         ordered = sorted(prompts, key=lambda item: (options(item), -item[0].sampling.max_tokens, -len(item[1])))
         for _, group in itertools.groupby(ordered, key=options):
@@ -143,7 +143,7 @@ class TransformersEngine:
 
         live = torch.arange(len(limits), device=device)
         tokens = torch.zeros(len(limits), max(limits), dtype=torch.long, device=device)
-        logprobs = torch.zeros(len(limits), max(limits), device=device)
+        logprobs = torch.zeros(len(limits), max(limits) if sampling.logprobs else 0, device=device)
         lengths = torch.zeros(len(limits), dtype=torch.long, device=device)
         stopped = torch.zeros(len(limits), dtype=torch.bool, device=device)
         done = limit[live] <= 0
@@ -154,10 +154,14 @@ class TransformersEngine:
                 keep = (~done).nonzero().squeeze(1)
                 cache.batch_select_indices(keep)
                 live, logits, mask, position, done = (x[keep] for x in (live, logits, mask, position, done))
-            token, logprob = sample(logits, uniforms[live, step], warpers, greedy=sampling.temperature == 0)
+            if sampling.temperature == 0 and not sampling.logprobs:
+                token = logits.argmax(-1)
+            else:
+                token, logprob = sample(logits, uniforms[live, step], warpers, greedy=sampling.temperature == 0)
             writing = live[~done]
             tokens[writing, step] = token[~done]
-            logprobs[writing, step] = logprob[~done]
+            if sampling.logprobs:
+                logprobs[writing, step] = logprob[~done]
             lengths[writing] = step + 1
             stopped[writing] = torch.isin(token[~done], stops)
             done = stopped[live] | (step + 1 >= limit[live])
@@ -175,10 +179,11 @@ class TransformersEngine:
             )
             logits = out.logits[:, -1].float()
             position = position + 1
-        return self._completions(tokens.tolist(), logprobs.tolist(), lengths.tolist(), stopped.tolist())
+        values = logprobs.tolist() if sampling.logprobs else None
+        return self._completions(tokens.tolist(), values, lengths.tolist(), stopped.tolist())
 
     def _completions(
-        self, tokens: list[list[int]], logprobs: list[list[float]], lengths: list[int], stopped: list[bool]
+        self, tokens: list[list[int]], logprobs: list[list[float]] | None, lengths: list[int], stopped: list[bool]
     ) -> list[Completion]:
         texts = self.tokenizer.batch_decode(
             [row[: n - s] for row, n, s in zip(tokens, lengths, stopped, strict=True)], skip_special_tokens=True
@@ -187,11 +192,11 @@ class TransformersEngine:
             Completion(
                 text=text,
                 token_ids=row[:n],
-                logprobs=values[:n],
+                logprobs=None if logprobs is None else logprobs[i][:n],
                 finish_reason="stop" if stop else "length",
                 weights_version=self.version,
             )
-            for text, row, values, n, stop in zip(texts, tokens, logprobs, lengths, stopped, strict=True)
+            for i, (text, row, n, stop) in enumerate(zip(texts, tokens, lengths, stopped, strict=True))
         ]
 
 
@@ -248,7 +253,7 @@ def sample(logits: Tensor, uniform: Tensor, warpers: LogitsProcessorList, greedy
     no_ids: Any = torch.empty(len(logits), 0, dtype=torch.long, device=logits.device)
     log_p = warpers(no_ids, logits).log_softmax(-1)  # type: ignore[arg-type]
     if greedy:
-        token = log_p.argmax(-1)
+        token = logits.argmax(-1)
     else:
         cumulative = log_p.exp().cumsum(-1)
         total = cumulative[:, -1]

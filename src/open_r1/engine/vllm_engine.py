@@ -56,6 +56,8 @@ class VLLMOptions:
     """No compilation and no CUDA graphs: starts sooner, decodes slower."""
     sleep_mode: bool = False
     """Let `sleep` free the memory."""
+    logprobs: bool = True
+    """Requests may ask for logprobs. vLLM keeps its fastest samplers for engines whose requests do not."""
     seed: int = 0
     """Of the engines' own random numbers. Requests' seeds are followed on the CPU only: on GPUs a random stream for
     each completion costs more than the decoding."""
@@ -152,7 +154,7 @@ class VLLMEngine:
                         request, index, _ = owners.pop(item.key)
                         load[worker] -= 1
                         part = parts.setdefault(request.id, {})
-                        part[index] = self._completion(item, text)
+                        part[index] = self._completion(item, text, request.sampling.logprobs)
                         if len(part) == request.sampling.n:
                             del parts[request.id]
                             yield request.id, [part[i] for i in range(request.sampling.n)]
@@ -225,9 +227,12 @@ class VLLMEngine:
             tensor_parallel=options.tensor_parallel,
             enforce_eager=options.enforce_eager,
             sleep_mode=options.sleep_mode,
+            logprobs=options.logprobs,
         )
 
     def _job(self, request: Request) -> Job:
+        if request.sampling.logprobs and not self.options.logprobs:
+            raise ValueError(f"request {request.id} asks for logprobs of an engine without them")
         prompt: Any = request.prompt
         if prompt and not isinstance(prompt[0], int):
             tokenizer: Any = self.tokenizer
@@ -249,9 +254,10 @@ class VLLMEngine:
         kept = [item.token_ids[:-1] if item.finish_reason == "stop" else item.token_ids for item in finished]
         return self.tokenizer.batch_decode([ids.tolist() for ids in kept], skip_special_tokens=True)
 
-    def _completion(self, item: Finished, text: str) -> Completion:
+    def _completion(self, item: Finished, text: str, logprobs: bool) -> Completion:
         reason: Any = {"stop": "stop", "length": "length"}.get(item.finish_reason, "error")
-        return Completion(text, item.token_ids.tolist(), item.logprobs.tolist(), reason, self.version)
+        values = item.logprobs.tolist() if logprobs else None
+        return Completion(text, item.token_ids.tolist(), values, reason, self.version)
 
     def _answering(self, load: dict[WorkerProcess, int]) -> list[WorkerProcess]:
         busy = {worker.connection: worker for worker in self.workers if load[worker]}
@@ -356,5 +362,5 @@ def _sampling_arguments(sampling: Sampling, max_tokens: int, seeded: bool) -> di
         "seed": sampling.seed if seeded else None,
         "ignore_eos": True,
         "detokenize": False,
-        "logprobs": 0,
+        "logprobs": 0 if sampling.logprobs else None,
     }

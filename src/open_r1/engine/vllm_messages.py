@@ -20,6 +20,7 @@ class WorkerOptions:
     tensor_parallel: int = 1
     enforce_eager: bool = False
     sleep_mode: bool = False
+    logprobs: bool = True
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Finished:
-    """A completion: `token_ids` as int32, `logprobs` as float32."""
+    """A completion: `token_ids` as int32, `logprobs` as float32, empty if not asked for."""
 
     key: int
     token_ids: array

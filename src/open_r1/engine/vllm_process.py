@@ -1,7 +1,9 @@
 """The parent's end of a vLLM worker process: starting it, talking to it, saying why it died."""
 
 import atexit
+import importlib.util
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -34,6 +36,8 @@ class WorkerProcess:
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
             "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_USE_FLASHINFER_SAMPLER": os.environ.get("VLLM_USE_FLASHINFER_SAMPLER", flashinfer_sampler()),
+            "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a fork cannot use CUDA once its parent has looked for GPUs
             "PYTHONPATH": os.pathsep.join(filter(None, [_source(), os.environ.get("PYTHONPATH")])),
         }
         if devices:
@@ -112,6 +116,13 @@ class WorkerProcess:
             self.process.kill()
             self.process.wait()
         self.connection.close()
+
+
+def flashinfer_sampler() -> str:
+    """1 or 0 for VLLM_USE_FLASHINFER_SAMPLER: FlashInfer compiles its sampler, and vLLM ends where there is no nvcc."""
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
+    built = importlib.util.find_spec("flashinfer_jit_cache") is not None
+    return "1" if built or shutil.which("nvcc") or (Path(home) / "bin" / "nvcc").exists() else "0"
 
 
 def _explained(reason: str) -> str:

@@ -170,7 +170,7 @@ class VLLMServerEngine:
             "max_tokens": limit,
             "stop_token_ids": list(sampling.stop_token_ids),
             "ignore_eos": True,
-            "logprobs": 0,
+            "logprobs": 0 if sampling.logprobs else None,
             "return_token_ids": True,
         }
         # On GPUs a random stream for each completion costs more than the decoding.
@@ -199,7 +199,7 @@ class VLLMServerEngine:
         while tries < TRIES and not (tries and stopping.wait(PAUSE_SECONDS * 2 ** (tries - 1))):
             server = self.servers.take(n)
             try:
-                written = self._completions(server.complete(body, REPLY_SECONDS), body["n"], version)
+                written = self._completions(server.complete(body, REPLY_SECONDS), body, version)
                 return written * (n // body["n"])
             except Refusal as refusal:
                 if refusal.status not in RETRIED:
@@ -219,13 +219,15 @@ class VLLMServerEngine:
         said = reason.said if isinstance(reason, Refusal) else f"{type(reason).__name__}: {reason}"
         raise UserError(f"vLLM servers ({self.servers}) failed a request {tries} times; at last: {said}")
 
-    def _completions(self, reply: dict[str, Any], n: int, version: int) -> list[Completion]:
+    def _completions(self, reply: dict[str, Any], body: dict[str, Any], version: int) -> list[Completion]:
         choices = sorted(reply["choices"], key=lambda choice: choice["index"])
         ids = [choice["token_ids"] for choice in choices]
-        logprobs = [choice["logprobs"]["token_logprobs"] for choice in choices]
+        asked = body["logprobs"] is not None
+        logprobs = [choice["logprobs"]["token_logprobs"] if asked else None for choice in choices]
         reasons = [choice["finish_reason"] for choice in choices]
-        if len(choices) != n or any(len(a) != len(b) or not a for a, b in zip(ids, logprobs, strict=True)):
-            raise ValueError(f"{len(choices)} completions of {n}, or logprobs that do not match their tokens")
+        whole = all(a and (b is None or len(a) == len(b)) for a, b in zip(ids, logprobs, strict=True))
+        if len(choices) != body["n"] or not whole:
+            raise ValueError(f"{len(choices)} completions of {body['n']}, or logprobs that do not match their tokens")
         if not set(reasons) <= {"stop", "length"}:
             raise ValueError(f"finish reasons {sorted(set(map(str, reasons)))}")
         kept = [a[:-1] if reason == "stop" else a for a, reason in zip(ids, reasons, strict=True)]

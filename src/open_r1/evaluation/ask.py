@@ -90,7 +90,12 @@ def stream_answer(
     else:
         engine.reserve(len(prompt) + limit)
         sampling = Sampling(
-            temperature=temperature, top_p=top_p, max_tokens=limit, stop_token_ids=engine.stop_token_ids, seed=seed
+            temperature=temperature,
+            top_p=top_p,
+            max_tokens=limit,
+            stop_token_ids=engine.stop_token_ids,
+            seed=seed,
+            logprobs=False,
         )
         text = [inner.generate([Request("ask", prompt, sampling)])[0][0].text]
     opened = str(inner.tokenizer.decode(prompt[-8:])).rstrip().endswith("<think>")  # type: ignore[attr-defined]

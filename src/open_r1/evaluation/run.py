@@ -184,6 +184,7 @@ def _request(ask: Ask, benchmark: Benchmark) -> Request:
         max_tokens=ask.max_tokens,
         stop_token_ids=benchmark.engine.stop_token_ids,
         seed=ask.seed,
+        logprobs=False,
     )
     return Request((ask.problem.index, ask.first), ask.prompt, sampling)
 

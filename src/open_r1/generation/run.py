@@ -133,6 +133,7 @@ class Generation:
                     max_tokens=room,
                     stop_token_ids=self.engine.stop_token_ids,
                     seed=request_seed(self.sampling.seed, problem.index, first),
+                    logprobs=False,
                 )
                 yield Request((problem.index, first), prompt, sampling)
 

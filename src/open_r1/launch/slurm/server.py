@@ -148,7 +148,7 @@ class ServerStep:
     def _check_completion(self) -> None:
         engine = OpenAIEngine(f"{self.url}/v1", self.plan.model, tries=2, timeout=600.0)
         engine.check()
-        sampling = Sampling(temperature=0.0, max_tokens=32)
+        sampling = Sampling(temperature=0.0, max_tokens=32, logprobs=False)
         prompt: list[Message] = [{"role": "user", "content": "What is 1+1?"}]
         ((completion,),) = engine.generate([Request("sanity", prompt, sampling)])
         if completion.finish_reason == "error":
