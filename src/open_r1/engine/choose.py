@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import logging
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from typing import Any
 
 from open_r1.engine.protocol import Engine, Message
 from open_r1.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 ENGINES = ("auto", "transformers", "vllm", "openai")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -198,8 +201,12 @@ def _open_vllm(options: EngineOptions) -> OpenEngine:
             f"data_parallel {options.data_parallel or 1} x tensor_parallel {options.tensor_parallel} needs {wanted} "
             f"GPUs, and {len(devices)} are visible."
         )
-    if options.data_parallel is not None:
-        devices = devices[:wanted]
+    engines = options.data_parallel or max(1, len(devices) // options.tensor_parallel)
+    if idle := devices[engines * options.tensor_parallel :]:
+        devices = devices[: engines * options.tensor_parallel]
+        logger.warning(
+            "GPU %s is left idle: %d engines on %d GPUs each.", ",".join(idle), engines, options.tensor_parallel
+        )
     engine = VLLMEngine(
         VLLMOptions(
             model=options.model,
@@ -213,6 +220,7 @@ def _open_vllm(options: EngineOptions) -> OpenEngine:
             max_num_seqs=options.max_num_seqs,
             enforce_eager=options.enforce_eager,
             seed=secrets.randbits(31),
+            logprobs=False,
         ),
         tokenizer,
         max_model_len=1,

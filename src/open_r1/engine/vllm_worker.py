@@ -7,8 +7,10 @@ object per token, and nothing leaves the process before a completion is finished
 
 import gc
 import os
+import queue
 import signal
 import sys
+import threading
 import traceback
 from array import array
 from multiprocessing.connection import Connection
@@ -28,7 +30,7 @@ CPU_BATCH = 4096
 class Worker:
     """Steps a vLLM engine and answers its parent."""
 
-    def __init__(self, connection: Connection, options: WorkerOptions) -> None:
+    def __init__(self, connection: Connection, answers: "Answers", options: WorkerOptions) -> None:
         from vllm.engine.arg_utils import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
@@ -45,7 +47,7 @@ class Worker:
             "enforce_eager": options.enforce_eager,
             "enable_sleep_mode": options.sleep_mode,
             "seed": options.seed,
-            "logprobs_mode": "processed_logprobs",
+            "logprobs_mode": "processed_logprobs" if options.logprobs else "raw_logprobs",
             "skip_tokenizer_init": True,
             "generation_config": "vllm",
             "disable_log_stats": True,
@@ -58,7 +60,7 @@ class Worker:
             }
         elif not options.enforce_eager:
             arguments["compilation_config"] = cuda_graphs
-        self.connection = connection
+        self.connection, self.answers = connection, answers
         self.engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
         self.tasks = self.engine.get_supported_tasks()
         self.running: dict[str, tuple[array, array]] = {}
@@ -90,7 +92,7 @@ class Worker:
                 key = int(output.request_id)
                 finished.append(Finished(key, token_ids, logprobs, str(output.finish_reason)))
         if finished or self.new_tokens > 4096:
-            self.connection.send(("finished", finished, self.new_tokens))
+            self.answers.send(("finished", finished, self.new_tokens))
             self.new_tokens = 0
 
     def add(self, jobs: list[Job]) -> None:
@@ -148,7 +150,34 @@ class Worker:
         self._done()
 
     def _done(self, value: Any = None) -> None:
-        self.connection.send(("done", value))
+        self.answers.send(("done", value))
+
+
+class Answers:
+    """Sends from a thread of its own: a worker that waits for its parent to read, while the parent waits for it to
+    read, would wait for ever."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._queue: queue.SimpleQueue[tuple | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
+        self._thread.start()
+
+    def send(self, message: tuple) -> None:
+        """Puts `message` behind those that are not sent yet."""
+        self._queue.put(message)
+
+    def finish(self) -> None:
+        """Returns when everything is sent."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while (message := self._queue.get()) is not None:
+                self._connection.send(message)
+        except OSError:
+            os._exit(0)  # the parent is gone
 
 
 def _on_cuda() -> bool:
@@ -162,19 +191,21 @@ def main() -> None:
     for number in (signal.SIGUSR1, signal.SIGTERM):  # meant for the parent, whose step is finished first
         signal.signal(number, signal.SIG_IGN)
     connection = Connection(int(sys.argv[1]))
+    answers = Answers(connection)
     try:
         import vllm
 
-        connection.send(("imported", vllm.__version__))
-        worker = Worker(connection, connection.recv())
+        answers.send(("imported", vllm.__version__))
+        worker = Worker(connection, answers, connection.recv())
         core = worker.engine.vllm_config
-        connection.send(("ready", str(core.model_config.dtype).removeprefix("torch.")))
+        answers.send(("ready", str(core.model_config.dtype).removeprefix("torch.")))
         worker.serve()
     except (EOFError, BrokenPipeError):
         pass
     except BaseException as error:
         traceback.print_exc()
-        connection.send(("failed", f"{type(error).__name__}: {error}"))
+        answers.send(("failed", f"{type(error).__name__}: {error}"))
+        answers.finish()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # vLLM's threads and the interpreter's teardown have nothing left to do
