@@ -5,8 +5,9 @@ r"""Measures `open-r1 evaluate` beside plain `LLM.generate` of vLLM, on the same
         --memory 0.15 --eager    # CPU
 
 Both engines are started before the first measurement and take turns, the other one first each time: ours with
-grading and every sample synced to disk, vLLM's with the same prompts as token ids and the same sampling parameters
-(seeds excepted, which on a CPU ours follows). Prints tokens/s of each repeat, and the median ratio of the pairs.
+grading and every sample synced to disk, vLLM's with the same prompts as token ids, the same sampling parameters, and on
+a CPU the same seeds (ours gives vLLM none on GPUs). The engine whose turn it is not is stopped (SIGSTOP), because
+vLLM's processes spin while they wait. Prints tokens/s of each repeat, and the median ratio of the pairs.
 """
 
 import argparse
@@ -15,12 +16,17 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 
 from open_r1.engine.choose import EngineOptions, open_engine
+from open_r1.engine.vllm_process import flashinfer_sampler
+from open_r1.engine.vllm_worker import CPU_BATCH
 from open_r1.evaluation.plan import plan
 from open_r1.evaluation.protocol import protocol_for
 from open_r1.evaluation.run import evaluate_task
@@ -63,12 +69,13 @@ def main() -> None:
         longest = max(ask.prompt_tokens + ask.max_tokens for ask in asks)
         engine.reserve(longest)
         engine.engine.start()  # type: ignore[attr-defined]
-        direct = direct or start_plain(args, longest, engine.engine.dtype)  # type: ignore[attr-defined]
+        direct = direct or start_plain(args, longest, engine)
         for side in (ours, plain) if repeat % 2 else (plain, ours):
-            if side is ours:
-                rate = measure_ours(args.model, task, problems, engine, protocol)
-            else:
-                rate = measure_plain(direct, asks, protocol, engine)
+            with stopped(ours_processes(engine) if side is plain else plain_processes(engine)):
+                if side is ours:
+                    rate = measure_ours(args.model, task, problems, engine, protocol)
+                else:
+                    rate = measure_plain(direct, asks, protocol, engine)
             if repeat >= 0:
                 side.append(rate)
         if repeat >= 0:
@@ -79,23 +86,57 @@ def main() -> None:
         line = {"task": task.name, "ours": ours, "plain": plain, "ratios": ratios, "limit": args.limit}
         with args.results.open("a") as file:
             file.write(json.dumps(line) + "\n")
-    engine.engine.close()
+    for process in psutil.Process().children(recursive=True):
+        process.kill()
     os._exit(0)  # vLLM's threads have nothing left to do
 
 
-def start_plain(args: argparse.Namespace, max_model_len: int, dtype: str) -> Any:
+def start_plain(args: argparse.Namespace, max_model_len: int, engine: Any) -> Any:
     """vLLM's own front end, with its defaults but for memory, lengths and data type, which it shares with ours."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
+    os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", flashinfer_sampler())
     from vllm import LLM
 
+    # A prompt in chunks would wind back its request's generator, which torch's on a CPU cannot.
+    whole_prompts: Any = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(CPU_BATCH, max_model_len)}
     return LLM(
         args.model,
-        dtype=dtype,
+        dtype=engine.engine.dtype,
         max_model_len=max_model_len,
         max_num_seqs=args.max_num_seqs,
         gpu_memory_utilization=args.memory,
         enforce_eager=args.eager,
+        **(whole_prompts if on_cpu(engine) else {}),
     )
+
+
+def ours_processes(engine: Any) -> list[psutil.Process]:
+    """Those that decode for ours."""
+    workers = [psutil.Process(worker.process.pid) for worker in engine.engine.workers]
+    return workers + [child for worker in workers for child in worker.children(recursive=True)]
+
+
+def plain_processes(engine: Any) -> list[psutil.Process]:
+    """Those that decode for `LLM.generate`: vLLM names its own so."""
+    others = set(psutil.Process().children(recursive=True)) - set(ours_processes(engine))
+    return [process for process in others if any(word.startswith("VLLM::") for word in process.cmdline())]
+
+
+@contextmanager
+def stopped(processes: Sequence[psutil.Process]) -> Iterator[None]:
+    """They get no processor time meanwhile."""
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
+
+
+def on_cpu(engine: Any) -> bool:
+    """Whether `engine`, which has started, has no GPU."""
+    return not engine.engine.workers[0].devices
 
 
 def measure_ours(model: str, task: Any, problems: Any, engine: Any, protocol: Any) -> float:
@@ -119,6 +160,7 @@ def measure_plain(llm: Any, asks: Any, protocol: Any, engine: Any) -> float:
             max_tokens=ask.max_tokens,
             stop_token_ids=list(engine.stop_token_ids),
             ignore_eos=True,
+            seed=ask.seed if on_cpu(engine) else None,
         )
         for ask in asks
     ]
