@@ -118,6 +118,16 @@ def test_lora_on_two_processes_ends_where_one_does(folder, tmp_path, backend):
     assert (tmp_path / "two/adapter_model.safetensors").exists()
 
 
+@pytest.mark.parametrize("backend", [SLOW["fsdp"], *DEEPSPEED])
+def test_compiled_layers_train_as_plain_ones_do(folder, tmp_path, backend):
+    options = {"max_steps": 2, "per_device_train_batch_size": 2, "gradient_checkpointing": "true"}
+    one = on_one_process(folder, "sft", tmp_path / "one", **options)
+    argv = arguments(folder, "sft", tmp_path / "two", torch_compile="true", **options)
+    launch("sft", argv, processes=2, env=backend_env(backend))
+    assert_same_run(one, metrics(tmp_path / "two"))
+    assert_same_weights(tmp_path / "one", tmp_path / "two", atol=2e-5)
+
+
 def test_a_reward_that_fails_in_one_process_ends_all_of_them(folder, tmp_path):
     argv = arguments(folder, "grpo", tmp_path / "out", reward_funcs="odd_rewards:broken_on_rank_1")
     done = launch("grpo", argv, processes=2, check=False)
