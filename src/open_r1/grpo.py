@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     model = load_policy(model_config, args)
     needs_reference = args.beta != 0 and not model_config.use_peft
     stops = stop_token_ids(tokenizer, model.generation_config)
-    engine = open_policy_engine(args, model_config, model, tokenizer, [train, evaluation, benchmarks.prompts()])
+    engine = open_policy_engine(args, model_config, model, tokenizer, [train, evaluation], benchmarks.longest)
     trainer = GRPOTrainer(
         model,
         args,

@@ -5,9 +5,12 @@ import shutil
 
 import pytest
 import yaml
-from runs import arguments, assert_same_weights, launch, make_folder, metrics
+from fake_vllm import FakeVLLM
+from runs import arguments, assert_same_weights, backend_env, launch, make_folder, metrics
+from toys import make_model
+from transformers import AutoConfig
 
-from open_r1 import grpo, sft
+from open_r1 import evaluate, grpo, sft
 from open_r1.errors import Interrupted, UserError
 from open_r1.evaluation.store import read_samples
 from open_r1.launch import benchmarks
@@ -27,6 +30,14 @@ def folder(tmp_path_factory):
 def run(folder, task, out, **options):
     MAIN[task](arguments(folder, task, out, benchmarks=folder / "sums.jsonl", **options))
     return out / "evaluation"
+
+
+def greedy_answers(folder, model, limit):
+    """What the model in a folder answers by itself."""
+    words = ["--model", str(model), "--tasks", str(folder / "sums.jsonl"), "--output", str(model / "alone")]
+    limits = ["--protocol", "greedy", "--max-new-tokens", str(limit), "--seed", "7"]
+    evaluate.main([*words, *limits, "--engine", "transformers"])
+    return [row["completion"] for row in read_samples(model / "alone" / "sums")]
 
 
 def lines_of(out):
@@ -51,21 +62,9 @@ def test_they_run_while_training_and_on_the_final_model_and_change_nothing(folde
 
 
 def test_the_final_samples_are_those_of_the_saved_model(folder, tmp_path):
-    from open_r1 import evaluate
-
     options = {"benchmarks_num_samples": 1, "benchmarks_protocol": "greedy", "benchmarks_max_new_tokens": 8}
-    evaluation = run(folder, "sft", tmp_path / "out", **options)
-    argv = [
-        "--model",
-        str(tmp_path / "out"),
-        "--tasks",
-        str(folder / "sums.jsonl"),
-        "--output",
-        str(tmp_path / "alone"),
-    ]
-    evaluate.main([*argv, "--protocol", "greedy", "--max-new-tokens", "8", "--seed", "7"])
-    rows, alone = read_samples(evaluation / "sums"), read_samples(tmp_path / "alone" / "sums")
-    assert [row["completion"] for row in rows] == [row["completion"] for row in alone]
+    rows = read_samples(run(folder, "sft", tmp_path / "out", **options) / "sums")
+    assert [row["completion"] for row in rows] == greedy_answers(folder, tmp_path / "out", 8)
 
 
 def test_a_run_that_goes_on_from_an_earlier_checkpoint_forgets_what_came_after(folder, tmp_path):
@@ -130,6 +129,64 @@ def test_two_processes_share_the_problems(folder, tmp_path):
     assert [(row["index"], row["sample"]) for row in rows] == [(i, j) for i in range(5) for j in range(2)]
     assert not list((tmp_path / "two" / "evaluation" / "sums").glob("share-*"))
     assert len(lines_of(tmp_path / "two")) == 1
+
+
+@pytest.mark.parametrize(
+    "backend", [pytest.param("fsdp", marks=pytest.mark.slow), pytest.param("zero3", marks=pytest.mark.deepspeed)]
+)
+def test_sft_where_each_process_has_a_part_of_the_model(folder, tmp_path, backend):
+    options = {**EVERY, "benchmarks_protocol": "greedy", "benchmarks_num_samples": 1, "lr_scheduler_type": "constant"}
+    argv = arguments(folder, "sft", tmp_path / "two", benchmarks=folder / "sums.jsonl", **options)
+    launch("sft", argv, processes=2, env=backend_env(backend))
+    evaluation = tmp_path / "two" / "evaluation"
+    for path, model in ((evaluation, ""), (evaluation / "step-000002", "checkpoint-2")):
+        greedy = greedy_answers(folder, tmp_path / "two" / model, 6)
+        assert [row["completion"] for row in read_samples(path / "sums")] == greedy
+    assert [line["step"] for line in lines_of(tmp_path / "two")] == [2, 4]
+
+
+def fake(folder, max_model_len=4096):
+    config = AutoConfig.from_pretrained(folder / "model")
+    return FakeVLLM(
+        shape=[config.hidden_size, config.num_hidden_layers, config.vocab_size], max_model_len=max_model_len
+    )
+
+
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_vllm_servers_write_them_with_the_weights_of_the_step(folder, tmp_path, staleness):
+    server = fake(folder)
+    served = {"use_vllm": "true", "vllm_mode": "server", "vllm_server_base_url": server.url, "vllm_group_port": 0}
+    options = {**EVERY, **served, "max_staleness": staleness, "vllm_server_timeout": 1}
+    evaluation = run(folder, "grpo", tmp_path / "out", **options)
+    assert server.receiver.weights_version == 4
+    server.die()
+    for path in (evaluation / "step-000002" / "sums", evaluation / "sums"):
+        assert [(row["index"], row["sample"]) for row in read_samples(path)] == [
+            (i, j) for i in range(5) for j in (0, 1)
+        ]
+    asked = [body for body in server.bodies if body["max_tokens"] == 6]
+    assert len(asked) == 2 * 10 and all(body["logprobs"] is None for body in asked)
+
+
+def test_an_engine_has_room_for_answers_longer_than_the_training_ones(folder, tmp_path):
+    server = fake(folder, max_model_len=300)
+    served = {"use_vllm": "true", "vllm_mode": "server", "vllm_server_base_url": server.url, "vllm_group_port": 0}
+    with pytest.raises(UserError, match="300"):
+        run(folder, "grpo", tmp_path / "out", **served, vllm_server_timeout=1, benchmarks_max_new_tokens=400)
+    server.die()
+
+
+@pytest.mark.vllm
+def test_vllm_beside_the_trainer_writes_them(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "wide")
+    folder = tmp_path / "wide"
+    make_model(folder / "model", arch="llama", hidden_size=128)  # vLLM has no narrower heads on a CPU
+    vllm = {"use_vllm": "true", "vllm_gpu_memory_utilization": 0.2, "vllm_enforce_eager": "true"}
+    greedily = {**EVERY, "benchmarks_protocol": "greedy", "benchmarks_num_samples": 1, "benchmarks_max_new_tokens": 40}
+    evaluation = run(folder, "grpo", tmp_path / "out", **greedily, **vllm)
+    for path, model in ((evaluation, ""), (evaluation / "step-000002", "checkpoint-2")):
+        greedy = greedy_answers(folder, tmp_path / "out" / model, 40)
+        assert [row["completion"] for row in read_samples(path / "sums")] == greedy
 
 
 class Signals:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+import torch
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
@@ -20,7 +20,7 @@ from open_r1.configs import DataConfig, ModelConfig, TrainConfig
 from open_r1.data.chat import encode, render
 from open_r1.engine.choose import OpenEngine, decode_budget, weights_digest
 from open_r1.engine.protocol import Engine, Message
-from open_r1.engine.transformers_engine import TransformersEngine
+from open_r1.engine.transformers_engine import ReplicaEngine, TransformersEngine
 from open_r1.errors import Interrupted, UserError
 from open_r1.evaluation.plan import messages_of
 from open_r1.evaluation.protocol import Protocol, protocol_for
@@ -28,7 +28,9 @@ from open_r1.evaluation.run import Benchmark, merge_shares, prepare, run_benchma
 from open_r1.evaluation.tasks import Problem, Task, find_task, folder_name, load_problems
 from open_r1.files import OtherSettings
 from open_r1.report.recorder import read_metrics
-from open_r1.training.model import context_length
+from open_r1.training.backends import splits_weights
+from open_r1.training.model import context_length, empty_replica
+from open_r1.training.policy_weights import PolicyWeights
 from open_r1.training.rollout_trainer import RolloutTrainer
 from open_r1.training.trainer import PackedTrainer
 
@@ -74,32 +76,23 @@ class Benchmarks(TrainerCallback):
     def __init__(
         self, script: DataConfig, args: TrainConfig, model: ModelConfig, tokenizer: PreTrainedTokenizerBase
     ) -> None:
-        self.args, self.tokenizer = args, tokenizer
+        self.args, self.model, self.tokenizer = args, model, tokenizer
         self.asked = [_asked(name, script, args) for name in dict.fromkeys(args.benchmarks or ())]
         if args.benchmarks_every_n_steps and not self.asked:
             raise UserError(
                 f"benchmarks_every_n_steps is {args.benchmarks_every_n_steps}, but benchmarks is empty: name some."
             )
         self.context = context_length(model) if self.asked else None
+        self.longest = max(map(self._longest, self.asked), default=0)
+        """Tokens of the longest request, prompt and completion together, as far as the model's context goes."""
         self.root = Path(args.output_dir or ".") / "evaluation"
         self.console = Console(quiet=args.process_index != 0)
 
-    def prompts(self) -> Dataset | None:
-        """What is asked, as a dataset with `prompt_ids`; None without benchmarks."""
-        ids = [self._render(messages_of(problem, asked.protocol)) for asked in self.asked for problem in asked.problems]
-        return Dataset.from_dict({"prompt_ids": ids}) if ids else None
-
     def attach(self, trainer: PackedTrainer, stop_token_ids: tuple[int, ...]) -> None:
-        """Makes `trainer` run them. Raises UserError if no process has the whole model to write with."""
-        if not self.asked:
-            return
-        if not isinstance(trainer, RolloutTrainer) and _is_sharded(trainer):
-            raise UserError(
-                f"benchmarks is {self.args.benchmarks}, but under FSDP and ZeRO-3 no process has the whole model: "
-                "leave it out, and evaluate the trained model with scripts/run_benchmarks.py."
-            )
-        self.trainer, self.stop_token_ids = trainer, stop_token_ids
-        trainer.add_callback(self)
+        """Makes `trainer` run them."""
+        if self.asked:
+            self.trainer, self.stop_token_ids = trainer, stop_token_ids
+            trainer.add_callback(self)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Drops what a run that went further had found."""
@@ -128,7 +121,7 @@ class Benchmarks(TrainerCallback):
         """Figures of all benchmarks, on rank 0; None if the run was asked to stop before they were there."""
         trainer = self.trainer
         figures: dict[str, float] = {}
-        with _lent_engine(trainer, self.tokenizer) as lent:
+        with self._lent_engine() as lent:
             engine = self._engine(lent, identity)
             for asked in self.asked:
                 results = self._run_one(asked, engine, root)
@@ -181,6 +174,28 @@ class Benchmarks(TrainerCallback):
             self.console.print(f"Samples made with other settings are now in {kept}.", soft_wrap=True, markup=False)
             return prepare(*arguments, **options)
 
+    @contextmanager
+    def _lent_engine(self) -> Iterator[Engine]:
+        """The engine that writes rollouts; without one the model, or a copy where each process has a part of it."""
+        trainer = self.trainer
+        if isinstance(trainer, RolloutTrainer):
+            with trainer.lent_engine() as engine:
+                before = getattr(engine, "on_tokens", None)
+                yield engine
+                engine.on_tokens = before  # type: ignore[attr-defined]
+            return
+        model: Any = trainer.accelerator.unwrap_model(trainer.model)
+        budget = decode_budget(self.args.device.type)
+        if not splits_weights(self.args):
+            yield TransformersEngine(model, self.tokenizer, max_tokens_per_batch=budget)
+            return
+        trainer.watchdog.beat("weights for benchmarks")
+        with torch.random.fork_rng([self.args.device] if self.args.device.type == "cuda" else []):
+            copy = empty_replica(self.model, self.args)
+        replica = ReplicaEngine(copy, self.tokenizer, max_tokens_per_batch=budget)
+        replica.update_weights(PolicyWeights(model), trainer.state.global_step)
+        yield replica
+
     def _engine(self, lent: Engine, identity: dict[str, Any]) -> OpenEngine:
         longest: int | None = getattr(lent, "max_model_len", None)
         limits = [limit for limit in (self.context, longest) if limit is not None]
@@ -196,6 +211,16 @@ class Benchmarks(TrainerCallback):
             on_progress=self._on_progress,
         )
 
+    def _longest(self, asked: Asked) -> int:
+        lengths = [len(self._render(messages_of(problem, asked.protocol))) for problem in asked.problems]
+        if self.context is not None and max(lengths) >= self.context:
+            raise UserError(
+                f"benchmarks: a prompt of {asked.task.name} has {max(lengths):,} tokens, and the model's context "
+                f"{self.context:,}: take a model with a longer context, or leave {asked.task.name} out."
+            )
+        wanted = max(lengths) + asked.protocol.max_new_tokens
+        return wanted if self.context is None else min(wanted, self.context)
+
     def _render(self, messages: list[Message]) -> list[int]:
         return encode(self.tokenizer, render(self.tokenizer, messages, add_generation_prompt=True))
 
@@ -204,18 +229,6 @@ class Benchmarks(TrainerCallback):
         signals = self.trainer.stop_signals
         if signals is not None and signals.received is not None:
             raise _Left
-
-
-@contextmanager
-def _lent_engine(trainer: PackedTrainer, tokenizer: PreTrainedTokenizerBase) -> Iterator[Engine]:
-    if isinstance(trainer, RolloutTrainer):
-        with trainer.lent_engine() as engine:
-            before = getattr(engine, "on_tokens", None)
-            yield engine
-            engine.on_tokens = before  # type: ignore[attr-defined]
-    else:
-        model: Any = trainer.accelerator.unwrap_model(trainer.model)
-        yield TransformersEngine(model, tokenizer, max_tokens_per_batch=decode_budget(model.device.type))
 
 
 def _asked(name: str, script: DataConfig, args: TrainConfig) -> Asked:
@@ -241,8 +254,3 @@ def _figures(results: dict[str, Any]) -> dict[str, float]:
     figures = {name: results[name] for name in ("pass@1", "mean_tokens", "truncated", "no_answer")}
     figures |= {"ci95_low": results["ci95"][0], "ci95_high": results["ci95"][1]}
     return {f"eval_{results['task']}_{name}": value for name, value in figures.items()}
-
-
-def _is_sharded(trainer: PackedTrainer) -> bool:
-    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
-    return bool(trainer.is_fsdp_enabled) or (plugin is not None and plugin.zero_stage == 3)

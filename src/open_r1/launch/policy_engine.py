@@ -24,9 +24,10 @@ def open_policy_engine(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     datasets: list[Dataset | None],
+    reserved: int = 0,
 ) -> Engine:
     """vLLM with `use_vllm`, else the policy itself, or a copy of it where processes hold parts of its weights.
-    `datasets` tell the longest prompt."""
+    `datasets` tell the longest prompt; other requests have up to `reserved` tokens with their completions."""
     if args.max_staleness and not (args.use_vllm and args.vllm_mode == "server"):
         raise UserError(
             f"max_staleness is {args.max_staleness}, which needs an engine that writes while the policy trains: give "
@@ -39,7 +40,8 @@ def open_policy_engine(
         return TransformersEngine(model, tokenizer, max_tokens_per_batch=args.max_tokens_per_decode)
     longest = max(len(ids) for dataset in datasets if dataset is not None for ids in dataset["prompt_ids"])
     open_engine = _served if args.vllm_mode == "server" else _colocated
-    return open_engine(args, model_config, tokenizer, longest + args.max_completion_length)
+    reserved = min(reserved, args.vllm_max_model_length or reserved)
+    return open_engine(args, model_config, tokenizer, max(longest + args.max_completion_length, reserved))
 
 
 def describe_engine(args: GRPOConfig) -> str:
