@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from open_r1.engine.protocol import Request, Sampling
 from open_r1.engine.transformers_engine import TransformersEngine
 from open_r1.engine.vllm_engine import VLLMEngine, VLLMOptions, check_installed, device_groups
+from open_r1.engine.vllm_worker import GRAPH_SIZES, graph_sizes
 from open_r1.errors import UserError
 
 PROMPTS = [[40, 41, 42], [50], [60, 61, 62, 63, 64, 65, 66], [70, 71]]
@@ -200,3 +201,9 @@ def test_weights_travel_in_buckets():
     assert len(buckets) > 1 and sum(buckets) == len(tensors)
     assert all(torch.equal(arrived[name], tensor) for name, tensor in tensors)
     assert not math.isnan(sum(t.sum().item() for t in arrived.values()))
+
+
+def test_every_full_batch_has_a_cuda_graph():
+    assert graph_sizes(4) == [1, 2, 4, 8]
+    assert graph_sizes(341)[-2:] == [256, 341]
+    assert graph_sizes(1024) == graph_sizes(4096) == list(GRAPH_SIZES)

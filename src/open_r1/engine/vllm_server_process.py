@@ -19,7 +19,7 @@ from urllib3.exceptions import HTTPError
 
 from open_r1.engine.openai_servers import Refusal, Server
 from open_r1.engine.vllm_process import TORCHRUN
-from open_r1.engine.vllm_worker import GRAPH_SIZES
+from open_r1.engine.vllm_worker import graph_sizes
 from open_r1.errors import UserError
 
 EXTENSION = "open_r1.engine.vllm_group.GroupWeightReceiver"
@@ -76,8 +76,7 @@ def server_words(options: ServerOptions, on_gpu: bool, extra: Sequence[str] = ()
     if options.enforce_eager:
         words += ["--enforce-eager"]
     elif on_gpu:
-        sizes = [n for n in GRAPH_SIZES if n <= max(8, options.max_num_seqs)]
-        words += ["--compilation-config", json.dumps({"cudagraph_capture_sizes": sizes})]
+        words += ["--compilation-config", json.dumps({"cudagraph_capture_sizes": graph_sizes(options.max_num_seqs)})]
     return [*words, *extra]
 
 

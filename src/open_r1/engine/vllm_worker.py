@@ -25,6 +25,14 @@ ends at 512, beyond which every kernel is launched by hand."""
 
 CPU_BATCH = 4096
 """Tokens of prompts that go through the model together on a CPU."""
+GPU_BATCH = 8192
+"""The same on a GPU, as in `vllm serve`. An engine without a front end would get 2,048."""
+
+
+def graph_sizes(max_num_seqs: int) -> list[int]:
+    """Batch sizes with a CUDA graph, up to that of a full batch."""
+    most = max(8, max_num_seqs)
+    return sorted({*(n for n in GRAPH_SIZES if n < most), min(most, GRAPH_SIZES[-1])})
 
 
 class Worker:
@@ -34,7 +42,6 @@ class Worker:
         from vllm.engine.arg_utils import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        cuda_graphs = {"cudagraph_capture_sizes": [n for n in GRAPH_SIZES if n <= max(8, options.max_num_seqs)]}
         arguments: dict[str, Any] = {
             "model": options.model,
             "revision": options.revision,
@@ -58,8 +65,10 @@ class Worker:
                 "enable_chunked_prefill": False,
                 "max_num_batched_tokens": max(CPU_BATCH, options.max_model_len),
             }
-        elif not options.enforce_eager:
-            arguments["compilation_config"] = cuda_graphs
+        else:
+            arguments["max_num_batched_tokens"] = max(GPU_BATCH, options.max_num_seqs)
+            if not options.enforce_eager:
+                arguments["compilation_config"] = {"cudagraph_capture_sizes": graph_sizes(options.max_num_seqs)}
         self.connection, self.answers = connection, answers
         self.engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
         self.tasks = self.engine.get_supported_tasks()
