@@ -13,9 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 from runs import arguments, assert_same_weights, make_folder
+from toys import make_model
 
 from open_r1 import cli
 from open_r1.launch.command import parse
+from open_r1.launch.nodes import port_is_free
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,7 +37,7 @@ def recipe(toys, tmp_path):
         path = tmp_path / task / "config_toy.yaml"
         path.parent.mkdir(exist_ok=True)
         path.write_text(
-            "".join(f"{n}: {json.dumps(v) if n in PATHS else v}\n" for n, v in zip(names, values, strict=True))
+            "".join(f"{n}: {json.dumps(str(v)) if n in PATHS else v}\n" for n, v in zip(names, values, strict=True))
         )
         return str(path)
 
@@ -103,6 +105,33 @@ def test_what_ends_a_run_is_said_with_its_status_and_nothing_is_left(recipe, tmp
     while left := [p for p in below if p.is_running() and p.status() != "zombie"]:
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
+
+
+@pytest.mark.vllm
+def test_a_real_vllm_server_is_started_waited_for_and_stopped_and_its_death_ends_the_run(recipe, tmp_path):
+    model = make_folder(tmp_path / "larger") / "model"
+    make_model(model, hidden_size=128)
+    port = free_port()
+    options = {"model_name_or_path": model, "use_vllm": "true", "vllm_mode": "server", "vllm_server_port": port}
+    path = recipe("grpo", vllm_enforce_eager="true", vllm_group_port=0, **options)
+
+    run = start(path, "--max_steps", "2")
+    out, err = run.communicate(timeout=280)
+    assert run.returncode == 0, out + err
+    assert f"generator {port} is up after" in out and "Weights go to 1 vLLM server(s)" in out
+    assert "step 2/2" in out
+    assert port_is_free(port)
+
+    run = start(path, "--max_steps", "1000", "--output_dir", str(tmp_path / "killed"))
+    shown = list(itertools.takewhile(lambda line: "step 2/1000" not in line, iter(run.stdout.readline, "")))
+    below = psutil.Process(run.pid).children(recursive=True)
+    (server,) = [p for p in below if p.cmdline()[1:2] == ["-m"] and p.cmdline()[2].startswith("vllm.entrypoints")]
+    server.kill()
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 137, [*shown, err]
+    assert f"generator {port} ended with exit code 137 (SIGKILL); everything else was ended.\nIts last lines:\n" in err
+    assert "(APIServer pid=" in err.split("Its last lines:")[1]
+    assert not [p for p in psutil.wait_procs(below, timeout=15)[1] if p.status() != "zombie"]
 
 
 def test_a_dry_run_shows_layout_and_commands_of_a_cluster_that_is_not_here(recipe, capsys):

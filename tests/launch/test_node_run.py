@@ -80,6 +80,11 @@ def test_a_server_that_dies_ends_training(tmp_path, capfd):
     assert "out of memory" in err
 
 
+def test_a_server_whose_death_training_sees_first_is_what_failed(tmp_path, capfd):
+    assert NodeRun(plan(server(tmp_path, dies=1.0), training="exit(2)"), Alone()).run() == 9
+    assert "generator ended with exit code 9" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(("training", "status"), [("exit(4)", 4), ("import os; os.kill(os.getpid(), 9)", 137)])
 def test_training_that_fails_gives_its_status(training, status, tmp_path, capfd):
     assert NodeRun(plan(server(tmp_path), training=f"print('step 1'); {training}"), Alone()).run() == status

@@ -42,7 +42,8 @@ class ServerOptions:
     """GPUs that share the model."""
     dtype: str = "auto"
     max_model_len: int | None = None
-    """Longest prompt with its completion, in tokens. Default: the model's."""
+    """Longest prompt with its completion, in tokens. Default: the model's, or as much as the cache has room for (a
+    cache that does not hold the whole context of a model would keep vLLM from starting)."""
     max_num_seqs: int = 1024
     """Completions that are decoded at once."""
     gpu_memory_utilization: float = 0.9
@@ -67,8 +68,7 @@ def server_words(options: ServerOptions, on_gpu: bool, extra: Sequence[str] = ()
     words += ["--uvicorn-log-level", "warning"]
     if options.api_servers > 1:
         words += ["--api-server-count", str(options.api_servers)]
-    if options.max_model_len is not None:
-        words += ["--max-model-len", str(options.max_model_len)]
+    words += ["--max-model-len", str(options.max_model_len or "auto")]
     if options.revision is not None:
         words += ["--revision", options.revision]
     if options.trust_remote_code:

@@ -19,6 +19,7 @@ POLL_SECONDS = 0.2
 STOPPED_STATUS = 75
 """Of a run that a signal has stopped, with a checkpoint, to be continued."""
 CTRL_C_SECONDS = 30.0
+CAUSE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -126,11 +127,25 @@ class NodeRun:
 
     def _failed(self) -> Failure | None:
         """A part of this node that has ended though it should run, or whatever failed elsewhere."""
-        for part in self.parts:
-            code = part.poll()
-            if code is not None and not (part is self.training and code == 0):
-                return self.control.fail(part.failure(self.plan.name))
-        return self.control.failure()
+        failed = self._generator_failure()
+        if failed is None and self.training is not None and self.training.poll():
+            failed = self._wait_for_cause() or self.control.fail(self.training.failure(self.plan.name))
+        return failed or self.control.failure()
+
+    def _generator_failure(self) -> Failure | None:
+        part = next((p for p in self.parts if p is not self.training and p.poll() is not None), None)
+        return None if part is None else self.control.fail(part.failure(self.plan.name))
+
+    def _wait_for_cause(self) -> Failure | None:
+        """A generator's death, here or elsewhere, that ended training, which can notice it before its guard is through
+        with what the generator has left behind."""
+        stopped = self.training is not None and self.training.poll() in (STOPPED_STATUS, 130)
+        deadline = time.monotonic() + (CAUSE_SECONDS if self.plan.server_nodes and not stopped else 0.0)
+        while time.monotonic() < deadline:
+            if failure := self._generator_failure() or self.control.failure():
+                return failure
+            time.sleep(POLL_SECONDS)
+        return None
 
     # Signals
 

@@ -75,13 +75,13 @@ class Part:
         self._reader.start()
 
     def poll(self) -> int | None:
-        """Exit status, or None while it runs."""
-        return self.process.poll()
+        """Exit status, or None while it runs; 128 plus a signal's number also where the guard itself was killed."""
+        return _as_shells_do(self.process.poll())
 
     def wait(self, seconds: float | None = None) -> int | None:
         """Exit status, or None if it still runs after `seconds`."""
         with suppress(subprocess.TimeoutExpired):
-            return self.process.wait(seconds)
+            return _as_shells_do(self.process.wait(seconds))
         return None
 
     def signal_workers(self, number: signal.Signals) -> None:
@@ -107,7 +107,7 @@ class Part:
 
     def failure(self, node: str, reason: str | None = None) -> Failure:
         """How it ended; with a `reason`, why it is to be ended."""
-        code = self.process.poll()
+        code = self.poll()
         if code is not None:
             self._reader.join(timeout=5.0)
         reason = reason or f"ended with {describe_exit(code)}"
@@ -139,6 +139,10 @@ class Part:
 def _environment() -> dict[str, str]:
     """This process' own, without what would have a server join the process group of a trainer that starts it."""
     return {name: value for name, value in os.environ.items() if name not in TORCHRUN}
+
+
+def _as_shells_do(code: int | None) -> int | None:
+    return 128 - code if code is not None and code < 0 else code
 
 
 def describe_exit(code: int | None) -> str:

@@ -29,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     option("port", int, f"default: {defaults.port}", default=defaults.port)
     option("tensor-parallel-size", int, "GPUs that share the model (default: 1)", default=1)
     option("dtype", str, "data type (default: auto: the checkpoint's; float32 on a CPU)", default="auto")
-    option("max-model-len", int, "longest prompt with its completion, in tokens (default: the model's)")
+    option(
+        "max-model-len", int, "longest prompt with its completion, in tokens (default: as much of the model's as fits)"
+    )
     option("max-num-seqs", int, f"completions decoded at once (default: {defaults.max_num_seqs})", default=1024)
     option("gpu-memory-utilization", float, "share of the GPU's memory (default: 0.9; CPU: 0.4)")
     parser.add_argument("--trust-remote-code", "--trust_remote_code", action="store_true", help="run the model's code")
