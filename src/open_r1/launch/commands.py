@@ -8,10 +8,10 @@ from pathlib import Path
 
 from open_r1.configs import GRPOConfig, ModelConfig
 from open_r1.engine.vllm_server_process import ServerOptions, server_environment, server_words
-from open_r1.launch.expected import VARIABLE, expectation
 from open_r1.launch.layout import Layout
 from open_r1.launch.nodes import Place
-from open_r1.launch.recipe import Recipe
+from open_r1.launch.recipe import Recipe, distributed_type
+from open_r1.training.backends import asking
 from open_r1.training.model import weights_name
 
 
@@ -40,7 +40,7 @@ def training_command(
     words += [str(Path(__file__).parents[1] / f"{recipe.task}.py"), "--config", str(recipe.path), *recipe.overrides]
     if servers:
         words += ["--vllm_server_base_url", ",".join(servers)]
-    environment = {VARIABLE: expectation(layout.processes, config)}
+    environment = asking(layout.processes, distributed_type(config))
     if not layout.on_cpu:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[i] for i in layout.train[node])
     return Command(tuple(words), environment)

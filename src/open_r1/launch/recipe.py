@@ -86,6 +86,17 @@ def find_accelerator(name: str) -> Path:
     raise UserError(f"--accelerator is {name}: there are {there}, or give a file of accelerate's.")
 
 
+def distributed_type(config: Path) -> str:
+    """What a file of accelerate's asks for: FSDP, DEEPSPEED, MULTI_GPU ... Raises UserError if it is no such file."""
+    try:
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"--accelerator is {config}, which is no configuration of accelerate's.")
+    return str(content.get("distributed_type", ""))
+
+
 def recipes_folder() -> Path:
     """`recipes` here, else that of the checkout."""
     return next((f for f in (Path("recipes"), CHECKOUT / "recipes") if f.is_dir()), Path("recipes"))

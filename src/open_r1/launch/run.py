@@ -15,11 +15,11 @@ from transformers.utils.logging import disable_progress_bar
 from open_r1.configs import DataConfig, ModelConfig, TrainConfig
 from open_r1.errors import Interrupted, UserError
 from open_r1.launch.benchmarks import Benchmarks
-from open_r1.launch.expected import check_expectation, describe_training
 from open_r1.options import default_hub_model_id, resolved_options
 from open_r1.report.card import write_model_card
 from open_r1.report.progress import ProgressCallback
 from open_r1.report.recorder import RunRecorder
+from open_r1.training.backends import describe_training
 from open_r1.training.checkpoints import last_checkpoint
 from open_r1.training.interruption import StopSignals
 from open_r1.training.trainer import PackedTrainer
@@ -65,7 +65,6 @@ class Run:
 
     def _train(self, trainer: PackedTrainer, tokenizer: PreTrainedTokenizerBase, benchmarks: Benchmarks) -> None:
         check_vocabulary(trainer.model, tokenizer)
-        check_expectation(trainer.accelerator)
         if trainer.is_world_process_zero():
             print(describe_training(trainer.accelerator))
         named = self.args.resume_from_checkpoint

@@ -10,11 +10,10 @@ from open_r1.engine.vllm_engine import visible_devices
 from open_r1.errors import UserError
 from open_r1.launch.commands import Command, server_command, training_command
 from open_r1.launch.control import Alone, Together
-from open_r1.launch.expected import sharding_of
 from open_r1.launch.layout import Cluster, Layout, Server, plan_layout
 from open_r1.launch.node_run import NodePlan, NodeRun, ServerPlan
 from open_r1.launch.nodes import Place, check_port, choose_ports, find_place, gpu_memory, own_address
-from open_r1.launch.recipe import Recipe, find_accelerator, job_of, read_recipe
+from open_r1.launch.recipe import Recipe, distributed_type, find_accelerator, job_of, read_recipe
 from open_r1.launch.show import show_layout
 
 FIRST_SERVER_PORT = 8000
@@ -81,7 +80,7 @@ class Launch:
                 "a generator",
                 "--vllm_server_port, or --vllm_server_base_url to use the server that is there",
             )
-        if sharding_of(self.config) == "DeepSpeed" and self.trains:
+        if distributed_type(self.config) == "DEEPSPEED" and self.trains:
             _need("deepspeed", f"--accelerator {self.config.stem}", "pip install 'open-r1[deepspeed]'")
         if self.servers and self.server_template is None:
             _need("vllm", "vllm_mode: server", "pip install 'open-r1[vllm]', or give --server-command")

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType
 from torch import nn
@@ -18,6 +19,9 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import strtobool
 
 from open_r1.errors import UserError
+
+PROCESSES = "OPEN_R1_PROCESSES"
+"""Variable of a launcher: how many processes train together."""
 
 Backend = Literal["single", "ddp", "zero1", "zero2", "zero3", "fsdp2"]
 DESCRIPTIONS: dict[Backend, str] = {
@@ -45,20 +49,40 @@ def active_backend(accelerator: Accelerator) -> Backend:
     return "ddp" if accelerator.num_processes > 1 else "single"
 
 
+def describe_training(accelerator: Accelerator) -> str:
+    """What runs, from the process group and the plugins themselves."""
+    count, device = accelerator.num_processes, accelerator.device.type
+    processes = f"{count} process{'es' if count > 1 else ''} on {device}"
+    if count > 1:
+        processes += f" ({dist.get_backend()})"
+    backend = active_backend(accelerator)
+    split = "weights whole on each" if backend in ("single", "ddp") else DESCRIPTIONS[backend]
+    return f"Training in {processes}, {split}."
+
+
 def family(backend: Backend) -> str:
     """Backends of a family read each other's checkpoints."""
     return "plain" if backend in ("single", "ddp") else backend
+
+
+def asking(processes: int, distributed_type: str) -> dict[str, str]:
+    """Variables with which a launcher says what `check_backend` has to find; `distributed_type` as in accelerate's
+    files. accelerate's own launcher sets some of them, but not where it starts one process instead."""
+    asked = {PROCESSES: str(processes)}
+    if distributed_type in ("FSDP", "DEEPSPEED"):
+        asked[f"ACCELERATE_USE_{distributed_type}"] = "true"
+    return asked
 
 
 def check_backend(accelerator: Accelerator) -> Backend:
     """The active backend. Raises UserError if it is not what the environment (torchrun, accelerate) asked for."""
     backend = active_backend(accelerator)
     found = f"{DESCRIPTIONS[backend]} on {accelerator.device.type}"
-    wanted = int(os.environ.get("WORLD_SIZE", "1"))
+    wanted = int(os.environ.get(PROCESSES) or os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != wanted:
         raise UserError(
-            f"WORLD_SIZE asks for {wanted} processes, but accelerate made each of them a run of its own ({found}): "
-            "launch with torchrun --nproc_per_node, or on one process."
+            f"{wanted} processes were asked for, but accelerate made each of them a run of its own ({found}): leave "
+            f"use_cpu out of its configuration, or launch with torchrun --nproc_per_node {wanted}."
         )
     for name, wants in (("FSDP", _asks_fsdp()), ("DeepSpeed", _asks_deepspeed())):
         if wants and not backend.startswith("fsdp" if name == "FSDP" else "zero"):
