@@ -164,7 +164,7 @@ def test_options_of_the_launch_may_stand_on_either_side_of_the_recipe():
         (["--accelerator", "zero4", "recipes/demo/zero.yaml"], "there are ddp, fsdp, zero2, zero3"),
         ([], "the recipe is missing"),
         (["--learning_rate", "1e-6", "r.yaml"], "--learning_rate stands where the recipe should"),
-        (["--nodes", "0", "r.yaml"], "argument --nodes: 0 is not at least 1"),
+        (["--nodes", "0", "r.yaml"], "argument --nodes: '0' is not a whole number from 1 on"),
         (["--nodes", "2", "recipes/demo/zero.yaml"], "--node-rank 0 to 1"),
         (["--nodes", "2", "--node-rank", "2", "--head", "localhost", "recipes/demo/zero.yaml"], "expected 0 to 1"),
         (["--gpus-per-node", "64", "recipes/demo/zero.yaml", "--num_generations", "2"], "--gpus-per-node is 64, and"),

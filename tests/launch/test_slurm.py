@@ -6,7 +6,7 @@ from open_r1.errors import UserError
 from open_r1.launch.slurm.evaluate import evaluation_words
 from open_r1.launch.slurm.generate import client_options
 from open_r1.launch.slurm.job import Job, current_job
-from open_r1.launch.slurm.server import ServerPlan, server_command
+from open_r1.launch.slurm.server import ServerPlan, parallel_sizes, server_command
 from open_r1.launch.slurm.train import training_words
 
 RECIPE = "recipes/SmolLM2-135M-Instruct/grpo/config_demo.yaml"
@@ -59,7 +59,7 @@ def test_the_readme_of_open_r1_works_as_it_stands():
         ([*POSITIONAL[:3], "zero9"], "there are ddp, fsdp, zero2, zero3"),
         ([*NAMED, "--learning_rate", "1e-6"], "unknown option '--learning_rate' .* go behind --args"),
         ([*NAMED, "--args", "--lerning_rate", "1"], "Did you mean 'learning_rate'"),
-        ([*NAMED, "--dp", "many"], "argument --dp: invalid int value"),
+        ([*NAMED, "--dp", "many"], "argument --dp: 'many' is not a whole number from 1 on"),
         (NAMED[:4], "required: --config"),
     ],
 )
@@ -122,6 +122,34 @@ def test_a_model_is_split_over_the_gpus_of_a_node_and_its_layers_over_the_nodes(
     assert (pairs(head)["--node-rank"], pairs(other)["--node-rank"]) == ("0", "1")
     assert "--headless" in other and "--headless" not in head
     assert pairs(head)["--master-port"] != pairs(head)["--port"]
+
+
+def test_tensor_parallel_over_more_gpus_than_a_node_has_reaches_over_nodes():
+    two, four = Job("7", "name", nodes=2, gpus_per_node=8), Job("7", "name", nodes=4, gpus_per_node=8)
+    assert parallel_sizes(plan(tp=16), two) == (16, 1)
+    assert parallel_sizes(plan(tp=16), four) == (16, 2)
+    assert parallel_sizes(plan(tp=16, dp=2), four) == (16, 1)
+    assert parallel_sizes(plan(), four) == (8, 4)
+    words = pairs(server_command(plan(tp=16), two, 1, "n1"))
+    assert (words["--tensor-parallel-size"], words["--pipeline-parallel-size"], words["--nnodes"]) == ("16", "1", "2")
+
+
+@pytest.mark.parametrize(
+    ("options", "nodes", "sentence"),
+    [
+        (
+            {"tp": 16},
+            1,
+            "--tp 16 x --pp 1 x --dp 1 takes 16 GPUs, and the job has 8 (1 node of 8): give sbatch --nodes=2",
+        ),
+        ({"dp": 3, "tp": 8}, 2, "takes 48 GPUs, and the job has 16"),
+        ({"tp": 5, "pp": 1}, 2, "2 nodes cannot have equally many"),
+    ],
+)
+def test_a_server_that_does_not_fit_the_job_is_one_sentence(options, nodes, sentence):
+    with pytest.raises(UserError) as error:
+        parallel_sizes(plan(**options), Job("7", "name", nodes=nodes, gpus_per_node=8))
+    assert sentence in str(error.value)
 
 
 def test_ray_starts_on_all_nodes_alike_and_one_node_needs_neither():

@@ -63,12 +63,12 @@ def _parser() -> argparse.ArgumentParser:
         flags = sorted({f"--{name}", f"--{name.replace('-', '_')}"})
         parser.add_argument(*flags, type=kind, help=text, metavar="N" if kind is int else "X", **more)
 
-    option("nodes", _positive, "nodes of the run (default: those of srun, else 1)")
+    option("nodes", positive, "nodes of the run (default: those of srun, else 1)")
     option("gpus-per-node", int, "GPUs of each node; 0: the CPU (default: those of this machine)")
-    option("processes", _positive, "training processes on each node (default: one for each GPU that trains)")
+    option("processes", positive, "training processes on each node (default: one for each GPU that trains)")
     option("accelerator", str, "one of recipes/accelerate_configs, or a file (default: ddp)", default="ddp")
-    option("tp", _positive, "GPUs that share one generator (default: as few as hold the model)")
-    option("dp", _positive, "generators (default: 1 on a single node; on several, as many as fill the last one)")
+    option("tp", positive, "GPUs that share one generator (default: as few as hold the model)")
+    option("dp", positive, "generators (default: 1 on a single node; on several, as many as fill the last one)")
     option("gpu-memory", float, "GiB of a GPU (default: what the driver says, else 80)")
     option("node-rank", int, "which node this is, from 0 on (default: Slurm's)")
     option("head", str, "name or address of node 0 (default: Slurm's)")
@@ -80,8 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
-    return number
+def positive(text: str) -> int:
+    """A whole number from 1 on, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)

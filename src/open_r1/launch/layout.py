@@ -152,7 +152,10 @@ def _servers(cluster: Cluster, job: Job, ports: Ports, notes: list[str]) -> tupl
     if job.tensor_parallel is not None:
         size = job.tensor_parallel
         if size > width:
-            raise UserError(f"--tp is {size}, and a node has {width} GPUs: a generator must fit on one node.")
+            raise UserError(
+                f"--tp is {size}, and a node has {width} GPUs: a generator of the launch fits on one node. Start a "
+                "larger one by itself (docs/clusters.md), and name it (vllm_server_base_url)."
+            )
         if job.attention_heads is not None and job.attention_heads % size:
             raise UserError(f"--tp is {size}, which does not divide the model's {job.attention_heads} attention heads.")
     elif job.parameters is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from open_r1.launch.command import positive
 from open_r1.launch.slurm.job import current_job, finish, run_step, step
 from open_r1.launch.slurm.words import Parser, named, split_args
 
@@ -29,8 +30,8 @@ def evaluation_words(words: Sequence[str]) -> list[str]:
     parser.option("model", "hub id or folder", required=True)
     parser.option("task", "benchmarks, with commas between", required=True)
     parser.option("revision", "of the model on the hub")
-    parser.option("tp", "GPUs that share one engine", int)
-    parser.option("dp", "engines (default: as many as the GPUs allow)", int)
+    parser.option("tp", "GPUs that share one engine", positive)
+    parser.option("dp", "engines (default: as many as the GPUs allow)", positive)
     options = parser.read(_positional(before))
     command = ["open-r1", "evaluate", "--model", options.model, "--tasks", options.task]
     for name, value in (

@@ -12,6 +12,7 @@ from pathlib import Path
 from open_r1.engine.openai_engine import OpenAIEngine
 from open_r1.engine.protocol import Message, Request, Sampling
 from open_r1.errors import Interrupted, UserError
+from open_r1.launch.command import positive
 from open_r1.launch.node_run import answers
 from open_r1.launch.nodes import address_of, host_names
 from open_r1.launch.parts import Part
@@ -30,9 +31,9 @@ class ServerPlan:
 
     model: str
     tp: int | None
-    """GPUs that share the model on each node; default: all, divided by `dp`."""
+    """GPUs that share each layer; default: those of a node, divided by `dp`."""
     pp: int | None
-    """Parts that layers are split into; default: one a node."""
+    """Parts that layers are split into; default: one a node, or, where `tp` reaches over nodes, what is left."""
     dp: int
     port: int | None
     timeout: float
@@ -47,9 +48,11 @@ class ServerPlan:
 def add_server_options(parser: Parser) -> None:
     """The options of `ServerPlan`."""
     parser.option("model", "hub id or folder", required=True)
-    parser.option("tp", "GPUs of each node that share the model (default: all)", int)
-    parser.option("pp", "parts that its layers are split into (default: one a node)", int)
-    parser.option("dp", "copies of it on one node (default: 1)", int)
+    parser.option(
+        "tp", "GPUs that share each layer (default: those of a node; more of them reach over nodes)", positive
+    )
+    parser.option("pp", "parts that its layers are split into (default: one a node)", positive)
+    parser.option("dp", "copies of the model (default: 1)", positive)
     parser.option("port", "default: by the job's number", int)
     parser.option("server-timeout", "seconds until the server must answer (default: 3600)", float)
     parser.option("server-command", "instead of vLLM: a command with {model}, {host}, {port} and {tp} in it")
@@ -76,7 +79,7 @@ def server_plan(options: argparse.Namespace, extra: tuple[str, ...] = ()) -> Ser
 
 def server_command(plan: ServerPlan, job: Job, node: int, head: str) -> list[str]:
     """The command of one node; `head` is the address of the first one."""
-    port, tp = server_port(plan, job), plan.tp or max(1, job.gpus_per_node // plan.dp)
+    port, (tp, pp) = server_port(plan, job), parallel_sizes(plan, job)
     if plan.command is not None:
         fields = {"model": plan.model, "host": "0.0.0.0", "port": port, "tp": tp}
         return [word.format(**fields) for word in shell_words(plan.command)]
@@ -86,7 +89,7 @@ def server_command(plan: ServerPlan, job: Job, node: int, head: str) -> list[str
         entry = ["vllm.entrypoints.openai.api_server", "--model"]
     words = [str(programs / "python"), "-m", *entry, plan.model]
     words += ["--host", "0.0.0.0", "--port", str(port), "--tensor-parallel-size", str(tp)]
-    words += ["--pipeline-parallel-size", str(plan.pp or job.nodes)]
+    words += ["--pipeline-parallel-size", str(pp)]
     words += ["--data-parallel-size", str(plan.dp)] if plan.dp > 1 else []
     if job.nodes == 1:
         return [*words, *plan.words]
@@ -97,6 +100,27 @@ def server_command(plan: ServerPlan, job: Job, node: int, head: str) -> list[str
     words += ["--nnodes", str(job.nodes), "--node-rank", str(node)]
     words += ["--master-addr", head, "--master-port", str(port + 1)]
     return [*words, *(["--headless"] if node else []), *plan.words]
+
+
+def parallel_sizes(plan: ServerPlan, job: Job) -> tuple[int, int]:
+    """Tensor and pipeline parallel. Raises UserError if the job's GPUs are too few, or cannot be shared out evenly."""
+    nodes, gpus = job.nodes, job.gpus_per_node
+    tp = plan.tp or max(1, gpus // plan.dp)
+    if plan.command is not None or gpus == 0:
+        return tp, plan.pp or nodes
+    pp = plan.pp or (nodes if tp <= gpus else max(1, nodes * gpus // (tp * plan.dp)))
+    wanted = tp * pp * plan.dp
+    asked = f"--tp {tp} x --pp {pp} x --dp {plan.dp} takes {wanted} GPUs, and"
+    if wanted > nodes * gpus:
+        raise UserError(
+            f"{asked} the job has {nodes * gpus} ({nodes} node{'s' if nodes > 1 else ''} of {gpus}): give sbatch "
+            f"--nodes={-(-wanted // gpus)}, or lower them."
+        )
+    if wanted % nodes:
+        raise UserError(
+            f"{asked} {nodes} nodes cannot have equally many of them: change one so that {nodes} divides it."
+        )
+    return tp, pp
 
 
 def vllm_programs(environment: Mapping[str, str]) -> Path:
@@ -119,6 +143,7 @@ class ServerStep:
 
     def __init__(self, plan: ServerPlan, job: Job, head: str) -> None:
         self.plan, self.job = plan, job
+        parallel_sizes(plan, job)
         self.url = f"http://{head}:{server_port(plan, job)}"
         self.log = job.log("server")
         self._answered = False

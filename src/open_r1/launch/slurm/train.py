@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from open_r1.launch.command import positive
 from open_r1.launch.recipe import find_accelerator, find_recipe, read_recipe
 from open_r1.launch.slurm.job import Job, current_job, finish, run_step, step
 from open_r1.launch.slurm.words import Parser, named, shell_words, split_args
@@ -38,8 +39,8 @@ def training_words(words: Sequence[str]) -> list[str]:
     parser.option("task", "sft or grpo", required=True)
     parser.option("config", "suffix of the recipe: demo is config_demo.yaml", required=True)
     parser.option("accelerator", "one of recipes/accelerate_configs (default: ddp)")
-    parser.option("dp", "generators, where a recipe starts vLLM servers", int)
-    parser.option("tp", "GPUs that share one generator", int)
+    parser.option("dp", "generators, where a recipe starts vLLM servers", positive)
+    parser.option("tp", "GPUs that share one generator", positive)
     options = parser.read(before)
     accelerator = options.accelerator or "ddp"
     recipe = find_recipe(f"recipes/{options.model}/{options.task}/config_{options.config}.yaml")

@@ -2,8 +2,8 @@
 
 import argparse
 import shlex
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from open_r1.errors import UserError
 
@@ -23,9 +23,9 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}. Usage: {self.usage}")
 
-    def option(self, name: str, text: str, kind: type = str, required: bool = False) -> None:
+    def option(self, name: str, text: str, kind: Callable[[str], Any] = str, required: bool = False) -> None:
         """`--name X`."""
-        metavar = "N" if kind is int else "X"
+        metavar = "X" if kind is str else "N"
         self.add_argument(f"--{name}", type=kind, help=text, metavar=metavar, required=required)
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:
