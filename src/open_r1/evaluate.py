@@ -23,7 +23,7 @@ from open_r1.errors import UserError
 from open_r1.evaluation.protocol import PROTOCOLS, protocol_for
 from open_r1.evaluation.results import answer_notes, results_table
 from open_r1.evaluation.run import prepare, run_benchmark
-from open_r1.evaluation.tasks import TASKS, find_task, folder_name, load_problems
+from open_r1.evaluation.tasks import TASKS, find_task, folder_name, load_problems, with_prompt
 from open_r1.launch.entry import exit_with_sentence
 
 
@@ -33,6 +33,8 @@ def main(argv: list[str] | None = None) -> None:
     tasks = [find_task(name) for name in args.tasks.split(",") if name]
     if len({task.name for task in tasks}) < len(tasks) or not tasks:
         raise UserError(f"tasks is {args.tasks!r}: expected names of different tasks, with commas between.")
+    if args.prompt is not None:
+        tasks = [with_prompt(task, args.prompt) for task in tasks]
     protocols = [
         protocol_for(
             task,
@@ -86,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     sampling.add_argument("--max-new-tokens", type=int, metavar="N", help="longest answer")
     sampling.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
     sampling.add_argument("--system-prompt", metavar="TEXT", help="default: none, as in DeepSeek's protocol")
+    sampling.add_argument("--prompt", metavar="TEXT", help="the question, with {problem} in it")
     sampling.add_argument("--k", type=ks, default=(), metavar="K,K", help="pass@k to report besides powers of two")
     add_engine_options(parser)
     return parser

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from open_r1.errors import UserError
-from open_r1.evaluation.tasks import TASKS, digest, find_task, load_problems
+from open_r1.evaluation.tasks import TASKS, digest, find_task, load_problems, with_prompt
 
 
 def write(path, rows):
@@ -105,3 +105,17 @@ def test_the_digest_tells_versions_apart(tmp_path):
     problems = load_problems(find_task(str(path)))
     assert digest(problems) == digest(list(problems))
     assert digest(problems) != digest(problems[:-1])
+
+
+def test_a_task_can_be_asked_in_other_words(tmp_path):
+    (tmp_path / "sums.jsonl").write_text(json.dumps({"problem": "What is {1} + 1?", "answer": "2"}) + "\n")
+    task = find_task(str(tmp_path / "sums.jsonl"))
+    assert load_problems(with_prompt(task, "{problem}"))[0].prompt == "What is {1} + 1?"
+    assert (
+        load_problems(with_prompt(task, "Box it, \\boxed{}: {problem}"))[0].prompt
+        == "Box it, \\boxed{}: What is {1} + 1?"
+    )
+    with pytest.raises(UserError, match=r"expected \{problem\} where task sums puts its own"):
+        with_prompt(task, "Think.")
+    with pytest.raises(UserError, match=r"expected \{choices\}"):
+        with_prompt(TASKS["gpqa:diamond"], "{problem}")

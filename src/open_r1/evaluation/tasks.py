@@ -9,7 +9,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,20 @@ def find_task(name: str) -> Task:
         f"tasks: there is no task {name!r}; {guess}there are {', '.join(TASKS)}, reasoning_gym:NAME, or a file "
         f"({', '.join(SUFFIXES)})."
     )
+
+
+def with_prompt(task: Task, text: str) -> Task:
+    """The task, asked in other words: `text` with `{problem}` in it, and `{choices}` where it has some. Raises
+    `UserError`."""
+    if task.make is not None:
+        raise UserError(f"prompt: task {task.name} words its problems itself; leave it out.")
+    needed = ["{problem}", *(["{choices}"] if task.multiple_choice else [])]
+    if missing := [name for name in needed if name not in text]:
+        raise UserError(f"prompt is {text!r}: expected {' and '.join(missing)} where task {task.name} puts its own.")
+    escaped = text.replace("{", "{{").replace("}", "}}")
+    for name in needed:
+        escaped = escaped.replace(f"{{{name}}}", name)
+    return replace(task, prompt=escaped)
 
 
 def load_problems(task: Task, data_dir: Path | None = None, limit: int | None = None) -> list[Problem]:
