@@ -92,6 +92,18 @@ def line_chart(
     )
 
 
+def grid(charts: Sequence[str], columns: int) -> str:
+    """Charts beside and below one another, as one `<svg>`."""
+    gap = 24
+    rows = -(-len(charts) // columns)
+    width, height = columns * (WIDTH + gap) - gap, rows * (HEIGHT + gap) - gap
+    placed = []
+    for index, chart in enumerate(charts):
+        x, y = index % columns * (WIDTH + gap), index // columns * (HEIGHT + gap)
+        placed.append(chart.replace("<svg", f'<svg x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}"', 1))
+    return f'<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">{"".join(placed)}</svg>'
+
+
 def as_file(svg: str) -> str:
     """The chart as a file of its own, with colours that follow the reader's light or dark setting."""
     start = svg.index(">") + 1
