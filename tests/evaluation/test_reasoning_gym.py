@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from evaluation.scripted import Scripted, opened
+from runs import arguments, launch, make_folder, metrics
 
 from open_r1 import evaluate
 from open_r1.errors import UserError
@@ -107,6 +108,16 @@ def test_problems_are_the_same_in_every_process(library, fresh):
     fresh()
     assert digest(load_problems(find_task("reasoning_gym:multiples"))) == digest(first)
     assert len(load_problems(find_task("reasoning_gym:multiples"), limit=70)) == 70
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_the_trainers_ask_them_too(library, tmp_path, processes):
+    options = {"benchmarks": "reasoning_gym:multiples", "benchmarks_limit": 3, "benchmarks_max_new_tokens": 6}
+    argv = arguments(make_folder(tmp_path), "sft", tmp_path / "out", max_steps=1, **options)
+    launch("sft", argv, processes)
+    rows = read_samples(tmp_path / "out" / "evaluation" / "reasoning_gym_multiples")
+    assert [(row["index"], row["sample"]) for row in rows] == [(i, j) for i in range(3) for j in range(4)]
+    assert any("eval_reasoning_gym:multiples_pass@1" in line for line in metrics(tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
