@@ -1,6 +1,7 @@
 """Numbers that options must lie between, so that a slip is a sentence and not a run that learns nothing."""
 
 import math
+from operator import ge, gt, le
 from typing import Any
 
 from open_r1.errors import UserError
@@ -31,7 +32,11 @@ AT_LEAST: dict[str, float] = {
     "lora_r": 1,
     "vllm_engines_per_gpu": 1,
     "vllm_max_model_length": 2,
+    "vllm_server_port": 1,
+    "vllm_group_port": 0,
+    "vllm_server_timeout": 0,
 }
+AT_MOST: dict[str, float] = {"vllm_server_port": 65535, "vllm_group_port": 65535}
 ABOVE: dict[str, float] = {
     "num_train_epochs": 0,
     "temperature": 0,
@@ -43,13 +48,12 @@ ABOVE: dict[str, float] = {
 
 def check_ranges(options: Any) -> None:
     """Raises UserError for the first option of a dataclass that is not a number in its range (None is no number)."""
-    for bounds, word in ((AT_LEAST, "at least"), (ABOVE, "above")):
+    for bounds, word, fits in ((AT_LEAST, "at least", ge), (ABOVE, "above", gt), (AT_MOST, "at most", le)):
         for name, bound in bounds.items():
             value = getattr(options, name, None)
             if value is None:
                 continue
-            fits = value >= bound if word == "at least" else value > bound
-            if not fits or not math.isfinite(value):
+            if not fits(value, bound) or not math.isfinite(value):
                 raise UserError(f"{name} is {value}: it must be {word} {bound}.")
     if getattr(options, "max_steps", -1) == 0:
         raise UserError("max_steps is 0: give the number of optimizer steps, or -1 to go by num_train_epochs.")

@@ -178,6 +178,27 @@ def test_what_is_wrong_is_one_sentence_before_anything_starts(words, sentence, c
     assert sentence in refused(words, capsys)
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--main-port", "99999"], "'99999' is not a port from 1024 to 65000"),
+        (["--gpus-per-node", "-1"], "'-1' is not a whole number from 0 on"),
+        (["--start-timeout", "0"], "'0' is not a number above 0"),
+        (["--server-command", "serve {prt}"], "--server-command 'serve {prt}' cannot be read ('prt'): {model}, {host}"),
+        (["--server-command", "serve 'm"], "(No closing quotation)"),
+        (["--server-command", "serve", "--output_dir", "/proc/x"], "output_dir is /proc/x, which cannot be written to"),
+        (["--server-command", "serve", "--vllm_server_port", "70000"], "vllm_server_port is 70000: it must be at most"),
+        (
+            ["--server-command", "serve", "--model_name_or_path", "/no/model"],
+            "model_name_or_path is '/no/model', which",
+        ),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_before_a_server_starts(words, sentence, recipe, capsys):
+    path = recipe("grpo", use_vllm="true", vllm_mode="server")
+    assert sentence in refused([path, *words], capsys)
+
+
 def test_a_port_in_use_is_said(recipe, capsys):
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]

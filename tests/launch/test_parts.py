@@ -63,6 +63,12 @@ def test_a_signal_is_a_status_as_in_shells():
     assert describe_exit(3) == "exit code 3"
 
 
+def test_a_command_that_is_not_there_is_said():
+    with Part("server", ["no-such-program", "--port", "1"]) as part:
+        assert part.wait(20) == 127
+    assert part.failure("here").last_lines == ("no-such-program: No such file or directory",)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux only")
 @pytest.mark.parametrize("then", ["time.sleep(99)", "time.sleep(1); sys.exit(0)"], ids=["stopped", "by itself"])
 def test_what_a_part_has_started_ends_with_it(then):

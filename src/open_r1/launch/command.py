@@ -1,6 +1,7 @@
 """`open-r1 launch`: training on one node or many, generators included."""
 
 import argparse
+import math
 import os
 import sys
 from typing import Any, NoReturn
@@ -61,20 +62,21 @@ def _parser() -> argparse.ArgumentParser:
 
     def option(name: str, kind: Any, text: str, **more: Any) -> None:
         flags = sorted({f"--{name}", f"--{name.replace('-', '_')}"})
-        parser.add_argument(*flags, type=kind, help=text, metavar="N" if kind is int else "X", **more)
+        metavar = "N" if kind in (positive, _whole, _port) else "X"
+        parser.add_argument(*flags, type=kind, help=text, metavar=metavar, **more)
 
     option("nodes", positive, "nodes of the run (default: those of srun, else 1)")
-    option("gpus-per-node", int, "GPUs of each node; 0: the CPU (default: those of this machine)")
+    option("gpus-per-node", _whole, "GPUs of each node; 0: the CPU (default: those of this machine)")
     option("processes", positive, "training processes on each node (default: one for each GPU that trains)")
     option("accelerator", str, "one of recipes/accelerate_configs, or a file (default: ddp)", default="ddp")
     option("tp", positive, "GPUs that share one generator (default: as few as hold the model)")
     option("dp", positive, "generators (default: 1 on a single node; on several, as many as fill the last one)")
-    option("gpu-memory", float, "GiB of a GPU (default: what the driver says, else 80)")
-    option("node-rank", int, "which node this is, from 0 on (default: Slurm's)")
+    option("gpu-memory", _amount, "GiB of a GPU (default: what the driver says, else 80)")
+    option("node-rank", _whole, "which node this is, from 0 on (default: Slurm's)")
     option("head", str, "name or address of node 0 (default: Slurm's)")
-    option("main-port", int, "port of node 0 where processes meet; nodes meet on the next one")
-    option("start-timeout", float, "seconds for all nodes to come (default: 300)", default=300.0)
-    option("grace", float, "seconds that training has for a checkpoint after SIGTERM (default: 300)", default=300.0)
+    option("main-port", _port, "port of node 0 where processes meet; nodes meet on the next one")
+    option("start-timeout", _amount, "seconds for all nodes to come (default: 300)", default=300.0)
+    option("grace", _amount, "seconds that training has for a checkpoint after SIGTERM (default: 300)", default=300.0)
     option("server-command", str, "a generator other than this vLLM: a command with {model} {host} {port} {tp}")
     parser.add_argument("--dry-run", "--dry_run", action="store_true", help="show the layout and all commands, only")
     return parser
@@ -85,3 +87,25 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1024 <= int(text) <= 65_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1024 to 65000")
+    return int(text)
+
+
+def _amount(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number

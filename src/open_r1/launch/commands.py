@@ -8,6 +8,7 @@ from pathlib import Path
 
 from open_r1.configs import GRPOConfig, ModelConfig
 from open_r1.engine.vllm_server_process import ServerOptions, server_environment, server_words
+from open_r1.errors import UserError
 from open_r1.launch.layout import Layout
 from open_r1.launch.nodes import Place
 from open_r1.launch.recipe import Recipe, distributed_type
@@ -53,7 +54,7 @@ def server_command(
     of the user's own, with {model}, {host}, {port} and {tp} in it."""
     name, size = weights_name(model), max(1, len(gpus))
     if template is not None:
-        words = [word.format(model=name, host=host, port=port, tp=size) for word in shlex.split(template)]
+        words = fill_template(template, model=name, host=host, port=port, tp=size)
     else:
         options = ServerOptions(
             name,
@@ -71,3 +72,16 @@ def server_command(
     environment = server_environment(gpus or None)
     environment.pop("PYTHONPATH")  # every part of a launch gets it
     return Command(tuple(words), environment)
+
+
+def fill_template(template: str, **fields: object) -> list[str]:
+    """The words of a `--server-command`, with `fields` for what stands in braces. Raises UserError if they cannot be
+    read."""
+    try:
+        return [word.format(**fields) for word in shlex.split(template)]
+    except (ValueError, KeyError, IndexError) as error:
+        names = ", ".join(f"{{{name}}}" for name in fields)
+        raise UserError(
+            f"--server-command {template!r} cannot be read ({error}): {names} can stand in it, a brace as two of them, "
+            "and quotes in pairs."
+        ) from error

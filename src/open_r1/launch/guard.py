@@ -18,6 +18,8 @@ import psutil
 SET_PDEATHSIG, SET_CHILD_SUBREAPER = 1, 36
 """From linux/prctl.h."""
 POLL_SECONDS = 0.1
+NOT_STARTED = 127
+"""The status that shells give for a command that is not there."""
 
 
 def main(argv: list[str]) -> int:
@@ -26,7 +28,11 @@ def main(argv: list[str]) -> int:
     _prctl(SET_CHILD_SUBREAPER)  # orphans of the command become children of this process
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # the one at the other end of the pipe decides
-    process = subprocess.Popen(command, preexec_fn=_before_command, close_fds=True)
+    try:
+        process = subprocess.Popen(command, preexec_fn=_before_command, close_fds=True)
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr)
+        return NOT_STARTED
     ended = False
     while process.poll() is None and not ended:
         ended = bool(select.select([fd], [], [], POLL_SECONDS)[0])

@@ -169,7 +169,7 @@ def _servers(cluster: Cluster, job: Job, ports: Ports, notes: list[str]) -> tupl
     all_taken = count * size >= width if nodes == 1 else generating >= nodes
     if all_taken:
         raise UserError(
-            f"{count} generators on {size} GPUs each leave none of the {nodes * width} GPUs to train"
+            f"{count} x {size} GPUs for generators leave none of the {nodes * width} GPUs to train"
             f"{'' if nodes == 1 else ' (a node generates or trains)'}: lower --dp or --tp, ask for more nodes, or set "
             "vllm_mode to colocate, where every GPU does both."
         )

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from open_r1.errors import UserError
 from open_r1.launch.layout import Ports
@@ -88,7 +89,7 @@ def port_is_free(port: int, host: str = "") -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
+        except (OSError, OverflowError):
             return False
     return True
 
@@ -97,6 +98,16 @@ def check_port(port: int, what: str, option: str) -> None:
     """Raises UserError if a server cannot listen there."""
     if not port_is_free(port):
         raise UserError(f"port {port} ({what}) is in use on {socket.gethostname()}: free it, or give {option}.")
+
+
+def claim_folder(output_dir: Path) -> None:
+    """Makes the output folder, so that a run does not find out at its end that it cannot write there."""
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        (output_dir / ".writable").touch()
+        (output_dir / ".writable").unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"output_dir is {output_dir}, which cannot be written to ({error.strerror}).") from error
 
 
 def _from_options(nodes: int | None, rank: int | None, head: str | None) -> Place:

@@ -15,6 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 from open_r1.configs import DataConfig, ModelConfig, TrainConfig
 from open_r1.errors import Interrupted, UserError
 from open_r1.launch.benchmarks import Benchmarks
+from open_r1.launch.nodes import claim_folder
 from open_r1.options import default_hub_model_id, resolved_options
 from open_r1.report.card import write_model_card
 from open_r1.report.progress import ProgressCallback
@@ -43,7 +44,7 @@ class Run:
         self.config = resolved_options(script, args, model)
         self.stop_signals = StopSignals()
         if args.process_index == 0:
-            _claim(Path(args.output_dir or "."))
+            claim_folder(Path(args.output_dir or "."))
         self.recorder = RunRecorder(args.output_dir or ".", self.config, is_main=args.process_index == 0)
         self.callbacks: list[TrainerCallback] = [ProgressCallback(args.run_name or task, every=args.logging_steps)]
         _set_trackers(args)
@@ -132,16 +133,6 @@ def check_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
             f"model_name_or_path: the tokenizer has {len(tokenizer)} tokens and the model {rows} embeddings, so they "
             "do not belong together: use the tokenizer that came with the model."
         )
-
-
-def _claim(output_dir: Path) -> None:
-    """Makes the output folder, so that a run does not find out at its end that it cannot write there."""
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        (output_dir / ".writable").touch()
-        (output_dir / ".writable").unlink()
-    except OSError as error:
-        raise UserError(f"output_dir is {output_dir}, which cannot be written to ({error.strerror}).") from error
 
 
 def _dataset_names(script: DataConfig) -> list[str]:

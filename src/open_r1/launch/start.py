@@ -12,9 +12,10 @@ from open_r1.launch.commands import Command, server_command, training_command
 from open_r1.launch.control import Alone, Together
 from open_r1.launch.layout import Cluster, Layout, Server, plan_layout
 from open_r1.launch.node_run import NodePlan, NodeRun, ServerPlan
-from open_r1.launch.nodes import Place, check_port, choose_ports, find_place, gpu_memory, own_address
+from open_r1.launch.nodes import Place, check_port, choose_ports, claim_folder, find_place, gpu_memory, own_address
 from open_r1.launch.recipe import Recipe, distributed_type, find_accelerator, job_of, read_recipe
 from open_r1.launch.show import show_layout
+from open_r1.training.model import load_config
 
 FIRST_SERVER_PORT = 8000
 """The default of vllm_server_port; where nothing else is asked for, the next free one is taken."""
@@ -62,7 +63,7 @@ class Launch:
         self.trains = place.rank < len(layout.train)
 
     def check_here(self) -> None:
-        """Raises UserError for what this node lacks: GPUs, ports, packages."""
+        """Raises UserError for what this node lacks: the model, GPUs, ports, packages, a folder to write to."""
         layout, ports = self.layout, self.layout.ports
         here = len(visible_devices())
         if here < layout.cluster.gpus_per_node:
@@ -84,6 +85,8 @@ class Launch:
             _need("deepspeed", f"--accelerator {self.config.stem}", "pip install 'open-r1[deepspeed]'")
         if self.servers and self.server_template is None:
             _need("vllm", "vllm_mode: server", "pip install 'open-r1[vllm]', or give --server-command")
+        load_config(self.recipe.model)
+        claim_folder(Path(self.recipe.args.output_dir or "."))
 
     def start(self, start_timeout: float, grace: float) -> int:
         """Runs this node's part of it until the end; the exit status."""

@@ -13,6 +13,7 @@ from open_r1.engine.openai_engine import OpenAIEngine
 from open_r1.engine.protocol import Message, Request, Sampling
 from open_r1.errors import Interrupted, UserError
 from open_r1.launch.command import positive
+from open_r1.launch.commands import fill_template
 from open_r1.launch.node_run import answers
 from open_r1.launch.nodes import address_of, host_names
 from open_r1.launch.parts import Part
@@ -81,8 +82,7 @@ def server_command(plan: ServerPlan, job: Job, node: int, head: str) -> list[str
     """The command of one node; `head` is the address of the first one."""
     port, (tp, pp) = server_port(plan, job), parallel_sizes(plan, job)
     if plan.command is not None:
-        fields = {"model": plan.model, "host": "0.0.0.0", "port": port, "tp": tp}
-        return [word.format(**fields) for word in shell_words(plan.command)]
+        return fill_template(plan.command, model=plan.model, host="0.0.0.0", port=port, tp=tp)
     programs = vllm_programs(os.environ)
     entry = ["vllm.entrypoints.cli.main", "serve"]
     if job.gpus_per_node == 0 and job.nodes == 1:  # the package for CPUs lacks what `vllm serve` asks for its version
