@@ -6,6 +6,7 @@
 #   examples/gsm8k/run.sh                                          # model and data from the hub
 #   MODEL=folder TRAIN=gsm8k_train.jsonl.gz DATA_DIR=folder OUT=runs/gsm8k examples/gsm8k/run.sh
 #
+# Tables and curves afterwards: python examples/gsm8k/results.py runs/gsm8k
 # TRAIN has the columns problem, solution and answer; DATA_DIR holds gsm8k_test.jsonl[.gz]. STAGES picks stages.
 set -eu
 cd "$(dirname "$0")/../.."
