@@ -1,12 +1,14 @@
 """What the job scripts make of their words; on a real Slurm they are run in `tests/slurm`."""
 
+import sys
+
 import pytest
 
 from open_r1.errors import UserError
 from open_r1.launch.slurm.evaluate import evaluation_words
 from open_r1.launch.slurm.generate import client_options
 from open_r1.launch.slurm.job import Job, current_job
-from open_r1.launch.slurm.server import ServerPlan, parallel_sizes, server_command
+from open_r1.launch.slurm.server import ServerPlan, check_vllm, parallel_sizes, server_command
 from open_r1.launch.slurm.train import training_words
 
 RECIPE = "recipes/SmolLM2-135M-Instruct/grpo/config_demo.yaml"
@@ -161,6 +163,16 @@ def test_ray_starts_on_all_nodes_alike_and_one_node_needs_neither():
     alone = server_command(plan(dp=4), Job("7", "name", nodes=1, gpus_per_node=8), 0, "n1")
     assert "--nnodes" not in alone
     assert (pairs(alone)["--tensor-parallel-size"], pairs(alone)["--data-parallel-size"]) == ("2", "4")
+
+
+def test_an_environment_without_vllm_is_said(tmp_path):
+    (tmp_path / "bin").mkdir()
+    for python in (None, sys.executable):
+        if python is not None:
+            (tmp_path / "bin/python").write_text(f'#!/bin/sh\nexec {python} -S "$@"\n')
+            (tmp_path / "bin/python").chmod(0o755)
+        with pytest.raises(UserError, match=f"vLLM is not installed in {tmp_path}: .* OPEN_R1_VLLM_ENVIRONMENT"):
+            check_vllm({"OPEN_R1_VLLM_ENVIRONMENT": str(tmp_path)})
 
 
 def test_outside_of_a_job_it_says_so():

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -123,6 +124,25 @@ def parallel_sizes(plan: ServerPlan, job: Job) -> tuple[int, int]:
     return tp, pp
 
 
+def check_vllm(environment: Mapping[str, str]) -> None:
+    """Raises UserError if the environment for servers lacks vLLM."""
+    programs = vllm_programs(environment)
+    look = [
+        str(programs / "python"),
+        "-c",
+        "import sys; from importlib.util import find_spec as f; sys.exit(not f('vllm'))",
+    ]
+    try:
+        found = subprocess.run(look, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
+    except OSError:
+        found = False
+    if not found:
+        raise UserError(
+            f"vLLM is not installed in {programs.parent}: install it there, or have OPEN_R1_VLLM_ENVIRONMENT in "
+            "slurm/site.env name an environment that has it."
+        )
+
+
 def vllm_programs(environment: Mapping[str, str]) -> Path:
     """`bin` of the environment that vLLM is installed in."""
     return Path(environment.get("OPEN_R1_VLLM_ENVIRONMENT") or sys.prefix).absolute() / "bin"
@@ -144,6 +164,8 @@ class ServerStep:
     def __init__(self, plan: ServerPlan, job: Job, head: str) -> None:
         self.plan, self.job = plan, job
         parallel_sizes(plan, job)
+        if plan.command is None:
+            check_vllm(os.environ)
         self.url = f"http://{head}:{server_port(plan, job)}"
         self.log = job.log("server")
         self._answered = False
