@@ -69,6 +69,14 @@ def test_this_machine_can_start_a_run_without_gpu_network_or_login(monkeypatch, 
     assert all(finding.remedy for finding in findings if finding.state != "ok")
 
 
+@pytest.mark.parametrize(("more", "needs"), [({}, True), ({"vllm_server_base_url": "http://node7:8000"}, False)])
+def test_a_server_that_is_somewhere_else_needs_no_vllm_here(recipe, monkeypatch, more, needs):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    path = recipe("grpo", use_vllm=True, vllm_mode="server", num_generations=2, **more)
+    said = [finding.text for finding in check_recipe(path, [])]
+    assert ("use_vllm needs vllm" in said) == needs
+
+
 def test_links_between_gpus_are_summed_up():
     assert describe_links(TOPOLOGY) == "NV18 (2 pairs), SYS (1 pair)"
     assert describe_links("") == "not known"

@@ -18,7 +18,7 @@ from open_r1.errors import UserError
 from open_r1.launch.doctor.finding import Finding, gib
 from open_r1.launch.dry_run import ROWS_CHECKED, check_gold_scores, ungradable_golds
 from open_r1.launch.layout import Cluster, plan_layout
-from open_r1.launch.recipe import Recipe, job_of, read_recipe
+from open_r1.launch.recipe import Recipe, generation_of, job_of, read_recipe
 from open_r1.rewards import get_reward_funcs
 from open_r1.training.model import context_length, load_config
 
@@ -76,7 +76,7 @@ def check_recipe(name: str, overrides: list[str]) -> list[Finding]:
 
 
 def _packages(recipe: Recipe) -> Iterator[Finding]:
-    needs = {"peft": recipe.model.use_peft, "vllm": getattr(recipe.args, "use_vllm", False)}
+    needs = {"peft": recipe.model.use_peft, "vllm": generation_of(recipe) in ("colocate", "server")}
     for package, needed in needs.items():
         if needed and importlib.util.find_spec(package) is None:
             option = "use_peft" if package == "peft" else "use_vllm"
@@ -163,8 +163,9 @@ def _layout(recipe: Recipe) -> str:
     layout = plan_layout(Cluster(1, len(visible_devices())), job_of(recipe, "ddp", None, None))
     plural = "es" if layout.processes > 1 else ""
     batch = f"{layout.processes} training process{plural}, {layout.batch:,} sequences a step"
-    generators = f", {len(layout.servers)} generator on other GPUs" if layout.servers else ""
-    return batch + generators
+    if not layout.servers:
+        return batch
+    return f"{batch}, a generator {'beside it' if layout.on_cpu else 'on other GPUs'}"
 
 
 def _checkpoints(recipe: Recipe) -> Iterator[Finding]:
