@@ -88,6 +88,8 @@ class TrainConfig(TrainingArguments):
     """Steps between two lines on the console; `run/metrics.jsonl` and trackers get every step."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    ddp_find_unused_parameters: bool | None = False
+    """Look, at every step, for weights that no pack has used. Every pack uses all of them."""
     bf16: bool | None = None  # type: ignore[assignment]
     """Compute in bfloat16 over float32 master weights. Default: on CUDA devices that support it."""
     dtype: Literal["float32", "bfloat16"] | None = None
