@@ -37,7 +37,10 @@ def keep_settings(path: Path, settings: Mapping[str, Any], holder: Path) -> None
     if not path.exists():
         write_json(path, settings)
         return
-    before = _flat(json.loads(path.read_text(encoding="utf-8")))
+    try:
+        before = _flat(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): give another --output, or delete {holder}.") from error
     now = _flat(settings)
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if changed:

@@ -1,13 +1,18 @@
 """`open-r1 evaluate` and `open-r1 compare`, as they are typed."""
 
 import json
+import shutil
 
 import pytest
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load, save
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from open_r1 import evaluate
 from open_r1.cli import main
 from open_r1.errors import UserError
 from open_r1.evaluation.compare import compare
+from open_r1.evaluation.read import write_report
 
 
 @pytest.fixture
@@ -50,6 +55,53 @@ def test_compare_refuses_other_problems(evaluated):
 def test_compare_refuses_a_folder_without_results(tmp_path):
     with pytest.raises(UserError, match="has no finished benchmark"):
         compare(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["results.json", "samples.parquet", "settings.json"])
+def test_a_damaged_file_is_named(evaluated, tmp_path, name):
+    folder = evaluated("a", "--limit", "1")
+    (folder / "sums" / name).write_bytes(b'{"half')
+    with pytest.raises(UserError, match=f"{name} is damaged"):
+        evaluated("a", "--limit", "1") if name == "settings.json" else write_report(folder)
+    (folder / "sums" / name).unlink()
+    evaluated("a", "--limit", "1")
+    assert write_report(folder).path.exists()
+
+
+def test_a_page_that_cannot_be_written_is_a_sentence(evaluated, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"report\.html cannot be written \(Not a directory\)"):
+        write_report(evaluated("a", "--limit", "1"), tmp_path / "file" / "report.html")
+
+
+def without_a_tensor(weights):
+    return save(
+        {name: tensor for name, tensor in load(weights).items() if "layers.0.self_attn.q_proj.weight" not in name}
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [(lambda weights: weights[:500], "it cannot be loaded"), (without_a_tensor, "the weights lack 1 tensors")],
+)
+def test_weights_that_are_not_whole_are_refused(tiny_model, sums, tmp_path, change, expected):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(UserError, match=expected):
+        evaluate.main(["--model", str(tmp_path / "model"), "--tasks", str(sums)])
+
+
+def test_lora_adapters_alone_are_not_for_vllm(tiny_model, sums, tmp_path, monkeypatch):
+    monkeypatch.setattr("open_r1.engine.choose._vllm_on_gpus", lambda: True)
+    policy = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), LoraConfig(target_modules=["q_proj"]))
+    policy.save_pretrained(tmp_path / "lora")
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "lora")
+    words = ["--model", str(tmp_path / "lora"), "--tasks", str(sums), "--limit", "1", "--max-new-tokens", "4"]
+    with pytest.raises(UserError, match="LoRA adapters only"):
+        evaluate.main([*words, "--engine", "vllm"])
+    evaluate.main(words)
+    assert json.loads((tmp_path / "lora/evaluation/sums/results.json").read_text())["engine"] == "transformers"
 
 
 @pytest.mark.parametrize(

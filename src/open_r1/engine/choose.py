@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
+
 from open_r1.engine.protocol import Engine, Message
 from open_r1.errors import UserError
 
@@ -106,7 +109,14 @@ def open_engine(options: EngineOptions) -> OpenEngine:
         raise UserError("engine is openai: give --base-url, such as http://localhost:8000/v1.")
     if options.engine in ("transformers", "vllm") and options.base_url is not None:
         raise UserError(f"base_url is given, but engine is {options.engine}: leave one of them out.")
-    on_vllm = options.engine == "vllm" or (options.engine == "auto" and options.base_url is None and _vllm_on_gpus())
+    adapters = _adapters_only(options.model)
+    if options.engine == "vllm" and adapters:
+        raise UserError(
+            f"model {options.model}: the folder holds LoRA adapters only, and vLLM needs whole weights: give "
+            "--engine transformers, or a folder with merged weights."
+        )
+    automatic = options.engine == "auto" and options.base_url is None and not adapters
+    on_vllm = options.engine == "vllm" or (automatic and _vllm_on_gpus())
     if not on_vllm and (options.tensor_parallel > 1 or (options.data_parallel or 1) > 1):
         raise UserError(
             f"tensor_parallel is {options.tensor_parallel} and data_parallel {options.data_parallel or 1}, which only "
@@ -170,6 +180,11 @@ def _open_transformers(options: EngineOptions) -> OpenEngine:
             "max_tokens_per_batch": budget,
         },
     )
+
+
+def _adapters_only(model: str) -> bool:
+    folder = Path(model).expanduser()
+    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").exists()
 
 
 def _vllm_on_gpus() -> bool:
@@ -248,8 +263,8 @@ def _open_vllm(options: EngineOptions) -> OpenEngine:
 def _explained(model: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, RuntimeError, HFValidationError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"model {model}: it cannot be loaded: {reason}") from error
 
 
@@ -267,13 +282,20 @@ def _load_model(options: EngineOptions) -> Any:
         dtype = torch.float32
     folder = Path(options.model).expanduser()
     with _explained(options.model):
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(folder) if folder.is_dir() else options.model,
             revision=options.revision,
             trust_remote_code=options.trust_remote_code,
             dtype=dtype,
+            output_loading_info=True,
         )
-    return model.to(device).eval()
+        model = loaded[0].to(device).eval()
+    if missing := sorted(loaded[1]["missing_keys"]):
+        raise UserError(
+            f"model {options.model}: the weights lack {len(missing)} tensors of the model, {missing[0]} first, which "
+            "would be random: get the whole checkpoint."
+        )
+    return model
 
 
 def _open_server(options: EngineOptions, base_url: str) -> OpenEngine:

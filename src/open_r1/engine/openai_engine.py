@@ -75,13 +75,12 @@ class OpenAIEngine:
             try:
                 contexts.append(self._context(server))
             except (HTTPError, OSError) as error:
-                absent.append(error)
+                absent.append((server, error))
                 server.failed(at_once=True)
-                logger.warning(
-                    "%s does not answer: %s; the others go on without it.", server.base_url, _sentence(error)
-                )
         if not contexts:
-            raise self._unreachable(absent[0]) from absent[0]
+            raise self._unreachable(absent[0][1]) from absent[0][1]
+        for server, reason in absent:
+            logger.warning("%s does not answer: %s; the others go on without it.", server.base_url, _sentence(reason))
         return min((context for context in contexts if context is not None), default=None)
 
     def count_tokens(self, messages: list[Message]) -> int:

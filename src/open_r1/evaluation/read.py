@@ -5,22 +5,24 @@ open-r1 report runs/grpo/evaluation --output answers.html --max-megabytes 50
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from open_r1.evaluation.store import finished_folders, read_samples
+from open_r1.errors import UserError
+from open_r1.evaluation.store import finished_folders, read_results, read_samples
 from open_r1.launch.entry import exit_with_sentence
 from open_r1.report.evaluation_page import COLUMNS, Page, TaskAnswers, write_evaluation_page
 
 
 def write_report(root: Path, output: Path | None = None, max_megabytes: float = 200.0) -> Page:
-    """Writes the page of all finished benchmarks in `root`, to `root/report.html` unless told otherwise."""
-    tasks = [
-        TaskAnswers(json.loads((folder / "results.json").read_text(encoding="utf-8")), read_samples(folder, COLUMNS))
-        for folder in finished_folders(root)
-    ]
-    return write_evaluation_page(output or root / "report.html", tasks, max_megabytes)
+    """Writes the page of all finished benchmarks in `root`, to `root/report.html` unless told otherwise.
+    Raises `UserError`."""
+    tasks = [TaskAnswers(read_results(folder), read_samples(folder, COLUMNS)) for folder in finished_folders(root)]
+    page = output or root / "report.html"
+    try:
+        return write_evaluation_page(page, tasks, max_megabytes)
+    except OSError as error:
+        raise UserError(f"{page} cannot be written ({error.strerror or error}): give another --output.") from error
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -4,7 +4,6 @@ Preparing a benchmark finds everything that cannot work; running it continues wh
 unfinished batch as a whole again and keeps the samples that were missing, so that it ends like an uninterrupted one.
 """
 
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from open_r1.evaluation.grading import SampleWriter
 from open_r1.evaluation.plan import Ask, blocks, cut_short, plan
 from open_r1.evaluation.protocol import Protocol
 from open_r1.evaluation.results import reported_figures, summarise
-from open_r1.evaluation.store import SampleStore, read_samples
+from open_r1.evaluation.store import SampleStore, read_results, read_samples
 from open_r1.evaluation.tasks import Problem, Task, digest
 from open_r1.report.sampling_progress import SamplingProgress
 
@@ -128,7 +127,7 @@ def evaluate_task(
 def merge_shares(benchmark: Benchmark, shares: Sequence[Path]) -> dict[str, Any]:
     """The results of a benchmark whose problems were shared out, with the finished folder of each share, which is
     removed."""
-    seconds = [json.loads((share / "results.json").read_text(encoding="utf-8"))["seconds"] for share in shares]
+    seconds = [read_results(share)["seconds"] for share in shares]
     benchmark.store.append([row for share in shares for row in read_samples(share)], max(seconds))
     results = run_benchmark(benchmark, Console(quiet=True))
     for share in shares:

@@ -81,7 +81,7 @@ class SampleStore:
 
     def _load(self) -> None:
         if self._table.exists():
-            table = pq.ParquetFile(self._table).read()
+            table = _read_table(self._table)
             self._take(table.to_pylist())
             self.seconds = float((table.schema.metadata or {}).get(b"seconds", 0))
         if not self._journal.exists():
@@ -114,8 +114,17 @@ class SampleStore:
 
 
 def read_samples(folder: Path, columns: Sequence[str] | None = None) -> list[Row]:
-    """The rows of a finished benchmark's `samples.parquet`."""
-    return pq.ParquetFile(folder / "samples.parquet").read(columns=columns).to_pylist()
+    """The rows of a finished benchmark's `samples.parquet`. Raises `UserError` if the file is damaged."""
+    return _read_table(folder / "samples.parquet", columns).to_pylist()
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """A finished benchmark's `results.json`. Raises `UserError` if the file is damaged."""
+    path = folder / "results.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _damaged(path, error) from error
 
 
 def finished_folders(root: Path) -> list[Path]:
@@ -128,6 +137,17 @@ def finished_folders(root: Path) -> list[Path]:
             "evaluate --output` wrote."
         )
     return found
+
+
+def _read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    try:
+        return pq.ParquetFile(path).read(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} is damaged ({error}): delete it, and `open-r1 evaluate` makes it again.")
 
 
 def _text(value: Any) -> Any:

@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from open_r1.files import write_whole
 from open_r1.report.environment import package_versions
 
 COLUMNS = (
@@ -87,7 +88,7 @@ def write_evaluation_page(path: Path, tasks: Sequence[TaskAnswers], max_megabyte
         num_samples=num_samples,
         versions=package_versions(),
     )
-    path.write_text(html, encoding="utf-8")
+    write_whole(path, lambda temporary: temporary.write_text(html, encoding="utf-8"))
     return Page(path, path.stat().st_size / 1e6, carried, num_samples)
 
 
