@@ -135,6 +135,12 @@ def test_a_reward_that_fails_in_one_process_ends_all_of_them(folder, tmp_path):
     assert "a reward failed in another process" in done.stderr
 
 
+def test_what_the_first_process_refuses_ends_all_with_its_sentence(folder, tmp_path):
+    done = launch("sft", arguments(folder, "sft", "/proc/none"), processes=2, check=False)
+    assert done.stderr.count("error: output_dir is /proc/none, which cannot be written to") == 2
+    assert "[rank1]" not in done.stderr
+
+
 def test_a_checkpoint_of_another_backend_is_refused(folder, tmp_path):
     options = {"max_steps": 1, "save_steps": 1}
     sft.main(arguments(folder, "sft", tmp_path / "out", **options))

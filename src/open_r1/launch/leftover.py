@@ -11,12 +11,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch.distributed as dist
-
 from open_r1.configs import GRPOConfig, ModelConfig
 from open_r1.engine.vllm_engine import visible_devices
 from open_r1.errors import UserError
 from open_r1.launch.commands import server_command
+from open_r1.launch.first import by_first_process
 from open_r1.launch.layout import tensor_parallel
 from open_r1.launch.node_run import answers
 from open_r1.launch.nodes import gpu_memory, port_is_free
@@ -35,19 +34,11 @@ def server_urls(args: GRPOConfig, model: ModelConfig, template: str | None = Non
     named = args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
     if args.vllm_server_base_url or args.vllm_server_host not in LOOPBACK:
         return named
-    outcome: list[tuple[str, str | None]] = [("", None)]
-    if args.process_index == 0:
-        try:
-            urls = [named] if answers(named) else start_generators(args, model, template)
-            outcome = [(",".join(urls), None)]
-        except UserError as error:
-            outcome = [("", str(error))]
-    if dist.is_initialized():
-        dist.broadcast_object_list(outcome, src=0)
-    found, problem = outcome[0]
-    if problem is not None:
-        raise UserError(problem)
-    return found
+
+    def urls() -> str:
+        return named if answers(named) else ",".join(start_generators(args, model, template))
+
+    return by_first_process(args.process_index, urls)
 
 
 def start_generators(args: GRPOConfig, model: ModelConfig, template: str | None = None) -> list[str]:

@@ -15,6 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 from open_r1.configs import DataConfig, ModelConfig, TrainConfig
 from open_r1.errors import Interrupted, UserError
 from open_r1.launch.benchmarks import Benchmarks
+from open_r1.launch.first import by_first_process
 from open_r1.launch.nodes import claim_folder
 from open_r1.options import default_hub_model_id, resolved_options
 from open_r1.report.card import write_model_card
@@ -43,8 +44,7 @@ class Run:
         self.model = model
         self.config = resolved_options(script, args, model)
         self.stop_signals = StopSignals()
-        if args.process_index == 0:
-            claim_folder(Path(args.output_dir or "."))
+        by_first_process(args.process_index, lambda: claim_folder(Path(args.output_dir or ".")))
         self.recorder = RunRecorder(args.output_dir or ".", self.config, is_main=args.process_index == 0)
         self.callbacks: list[TrainerCallback] = [ProgressCallback(args.run_name or task, every=args.logging_steps)]
         _set_trackers(args)
