@@ -25,7 +25,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def stand_in(monkeypatch):
+def stand_in(monkeypatch, tmp_path):
+    monkeypatch.setenv("FAKE_VLLM_CLOSED", str(tmp_path / "closed"))
     monkeypatch.setenv("PYTHONPATH", str(STAND_INS))
     monkeypatch.setattr("open_r1.engine.vllm_engine.version_of_vllm", lambda: "0.31.0")
 
@@ -48,7 +49,7 @@ def asked(count, **sampling):
     return [Request(i, [40 + i % 50], Sampling(logprobs=False, **sampling)) for i in range(count)]
 
 
-def test_requests_are_dealt_to_the_engines_of_all_gpus(engine_on):
+def test_requests_are_dealt_to_the_engines_of_all_gpus(engine_on, tmp_path):
     engine = engine_on("0", "1", "4", "5", tensor_parallel=2, max_num_seqs=4)
     groups = engine.generate(asked(40, n=3, max_tokens=5))
     assert [worker.devices for worker in engine.workers] == [["0", "1"], ["4", "5"]]
@@ -56,6 +57,13 @@ def test_requests_are_dealt_to_the_engines_of_all_gpus(engine_on):
     counts = Counter(tuple(c.token_ids[:2]) for group in groups for c in group)
     assert set(counts) == {(0, 100), (4, 101)}  # with seeds of their own
     assert min(counts.values()) >= 40
+    engine.close()
+    assert (tmp_path / "closed").exists()  # the processes of the other GPUs are ended too
+
+
+def test_what_vllm_says_of_a_wrong_option_is_passed_on(engine_on):
+    with pytest.raises(UserError, match=r"vLLM on GPU 0,1,2: 9 heads\. Its log is"):
+        engine_on("0", "1", "2", tensor_parallel=3).start()
 
 
 def test_two_engines_on_each_gpu(engine_on):

@@ -7,6 +7,7 @@ A completion is the first GPU of its engine, the engine's seed, then the first t
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -33,6 +34,10 @@ class Running:
 
 class LLMEngine:
     def __init__(self, arguments: dict[str, Any]) -> None:
+        if arguments["tensor_parallel_size"] > 2:
+            raise ValueError(
+                "1 validation error for VllmConfig\n  Value error, 9 heads. [type=value_error]\n  For more"
+            )
         self.arguments, self.running = arguments, []
         self.mark = [int(os.environ["CUDA_VISIBLE_DEVICES"].split(",")[0]), arguments["seed"]]
         self.step_size = int(os.environ.get("FAKE_VLLM_STEP", "1"))
@@ -42,6 +47,9 @@ class LLMEngine:
     @classmethod
     def from_engine_args(cls, given: EngineArgs) -> "LLMEngine":
         return cls(given.arguments)
+
+    def shutdown(self) -> None:
+        Path(os.environ["FAKE_VLLM_CLOSED"]).touch()
 
     def get_supported_tasks(self) -> tuple[str, ...]:
         return ("generate",)

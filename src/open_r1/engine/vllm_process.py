@@ -20,6 +20,7 @@ from open_r1.errors import UserError
 
 START_SECONDS = 1800.0
 REPLY_SECONDS = 600.0
+CLOSE_SECONDS = 15.0
 TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 """Variables that would make vLLM join the trainer's process group."""
 
@@ -111,7 +112,7 @@ class WorkerProcess:
         """Ends the process."""
         try:
             self.connection.send(("close",))
-            self.process.wait(timeout=5)
+            self.process.wait(timeout=CLOSE_SECONDS)
         except (OSError, subprocess.TimeoutExpired):
             self.process.kill()
             self.process.wait()
@@ -126,7 +127,10 @@ def flashinfer_sampler() -> str:
 
 
 def _explained(reason: str) -> str:
-    first = reason.strip().splitlines()[0].rstrip(".")
+    lines = reason.strip().splitlines()
+    said = [line.strip() for line in lines if line.strip().startswith("Value error, ")]  # pydantic's, below a heading
+    first = said[0].removeprefix("Value error, ").partition(" [type=")[0] if said else lines[0]
+    first = first.rstrip(".")
     if "memory" in reason.lower():
         return f"{first}. Give it another share of the GPU (vllm_gpu_memory_utilization), or shorter completions."
     return f"{first}."

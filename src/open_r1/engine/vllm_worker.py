@@ -72,6 +72,7 @@ class Worker:
         self.connection, self.answers = connection, answers
         self.engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
         self.tasks = self.engine.get_supported_tasks()
+        self.has_children = options.tensor_parallel > 1
         self.running: dict[str, tuple[array, array]] = {}
         self.new_tokens = 0
         gc.collect()
@@ -83,6 +84,8 @@ class Worker:
             while not self.running or self.connection.poll():
                 name, *arguments = self.connection.recv()
                 if name == "close":
+                    if self.has_children:  # which would keep their GPUs a while
+                        self.engine.engine_core.shutdown()
                     return
                 getattr(self, name)(*arguments)
             self.step()
