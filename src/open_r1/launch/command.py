@@ -6,6 +6,7 @@ import os
 import sys
 from typing import Any, NoReturn
 
+from open_r1.engine.arguments import positive
 from open_r1.errors import UserError
 
 DESCRIPTION = """Trains on one node or many. The layout comes from the recipe: with `use_vllm` and `vllm_mode: server`
@@ -82,22 +83,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def positive(text: str) -> int:
-    """A whole number from 1 on, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
-    return int(text)
-
-
 def _whole(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, at least 0")
     return int(text)
 
 
 def _port(text: str) -> int:
     if not text.isdecimal() or not 1024 <= int(text) <= 65_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1024 to 65000")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a port from 1024 to 65000")
     return int(text)
 
 
@@ -107,5 +101,5 @@ def _amount(text: str) -> float:
     except ValueError:
         number = math.nan
     if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0")
     return number

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from open_r1.launch.command import positive
+from open_r1.engine.arguments import positive
 from open_r1.launch.slurm.job import current_job, finish, run_step, step
 from open_r1.launch.slurm.words import Parser, named, split_args
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from open_r1.engine.arguments import positive
 from open_r1.engine.openai_engine import OpenAIEngine
 from open_r1.engine.protocol import Message, Request, Sampling
 from open_r1.errors import Interrupted, UserError
-from open_r1.launch.command import positive
 from open_r1.launch.commands import fill_template
 from open_r1.launch.node_run import answers
 from open_r1.launch.nodes import address_of, host_names

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from open_r1.launch.command import positive
+from open_r1.engine.arguments import positive
 from open_r1.launch.recipe import find_accelerator, find_recipe, read_recipe
 from open_r1.launch.slurm.job import Job, current_job, finish, run_step, step
 from open_r1.launch.slurm.words import Parser, named, shell_words, split_args
