@@ -29,6 +29,7 @@ from transformers import TrainerCallback
 
 PHASES = ("weight_update", "generation", "scoring", "training", "waiting")
 """`waiting` is for rounds that a thread writes ahead, whose generation and scoring are not part of the step."""
+SETTINGS = ("prompts", "group", "tokens", "budget", "micro_batch", "checkpointing", "memory")
 SYSTEM = "Reason between <think> and </think>, then give the final answer between <answer> and </answer>."
 
 
@@ -65,8 +66,10 @@ class Clock(TrainerCallback):
         return call
 
     def result(self, warmup: int) -> dict[str, Any]:
-        """Medians over the steps after `warmup`."""
+        """Medians over the steps after `warmup`. Training is what is left of a step that does not time it itself."""
         seconds = [b - a for a, b in zip(self.ends, self.ends[1:], strict=False)]
+        for phases, whole in zip(self.phases, seconds, strict=True):
+            phases.setdefault("training", whole - sum(phases.get(name, 0.0) for name in PHASES[:3]))
         kept = seconds[warmup:]
         split = {name: statistics.median(p.get(name, 0.0) for p in self.phases[warmup:]) for name in PHASES}
         return {
@@ -112,7 +115,7 @@ def run_ours(args: argparse.Namespace, clock: Clock, engines: int, staleness: in
             "num_generations": args.group,
             "max_completion_length": args.tokens,
             "max_tokens_per_microbatch": args.budget,
-            "gradient_checkpointing": False,
+            "gradient_checkpointing": args.checkpointing,
             "learning_rate": 1e-6,
             "max_steps": args.steps + args.warmup,
             "save_strategy": "no",
@@ -151,7 +154,8 @@ def run_trl(args: argparse.Namespace, clock: Clock, engines: int) -> None:
                 gradient_accumulation_steps=args.prompts * args.group // args.micro_batch,
                 num_generations=args.group,
                 max_completion_length=args.tokens,
-                gradient_checkpointing=False,
+                gradient_checkpointing=args.checkpointing,
+                gradient_checkpointing_kwargs={"use_reentrant": False} if args.checkpointing else None,
                 bf16=not args.eager,
                 learning_rate=1e-6,
                 max_steps=args.steps + args.warmup,
@@ -176,17 +180,23 @@ def run_trl(args: argparse.Namespace, clock: Clock, engines: int) -> None:
 
         trainer._generate = counted
         trainer.train()
-    for phases, (a, b) in zip(clock.phases, zip(clock.ends, clock.ends[1:], strict=False), strict=False):
-        phases["training"] = b - a - sum(phases.get(name, 0.0) for name in PHASES[:3])
 
 
 def measure(args: argparse.Namespace, case: str, engines: int, staleness: int) -> None:
-    """Runs one case and prints and appends its line."""
+    """Runs one case."""
     clock = Clock(args.steps + args.warmup, time.monotonic() + args.time_budget)
-    if case == "trl":
-        run_trl(args, clock, engines)
-    else:
-        run_ours(args, clock, engines, staleness)
+    try:
+        if case == "trl":
+            run_trl(args, clock, engines)
+        else:
+            run_ours(args, clock, engines, staleness)
+    finally:
+        if len(clock.phases) > args.warmup:
+            report(args, clock, case, engines, staleness)
+
+
+def report(args: argparse.Namespace, clock: Clock, case: str, engines: int, staleness: int) -> None:
+    """Prints and appends the line of a case, also of one that ended early."""
     served = f"server, staleness {staleness}" if args.mode == "server" else f"ours, {engines} engine(s)"
     name = case if case == "trl" else served
     line = {"case": name, "model": args.shape or Path(args.model).name, **clock.result(args.warmup)}
@@ -196,7 +206,7 @@ def measure(args: argparse.Namespace, case: str, engines: int, staleness: int) -
     if args.results is not None:
         args.results.parent.mkdir(parents=True, exist_ok=True)
         with args.results.open("a") as file:
-            settings = {k: v for k, v in vars(args).items() if k in ("prompts", "group", "tokens", "micro_batch")}
+            settings = {name: getattr(args, name) for name in SETTINGS}
             file.write(json.dumps(line | settings | environment()) + "\n")
 
 
@@ -213,7 +223,8 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=512, help="longest completion")
     parser.add_argument("--mean", type=float, default=400, help="--shape: mean completion, tokens, before the limit")
-    parser.add_argument("--budget", type=int, default=65536, help="ours: tokens a micro-batch")
+    parser.add_argument("--checkpointing", action="store_true", help="recompute activations: the 1.5B shape needs it")
+    parser.add_argument("--budget", type=int, default=16384, help="ours: tokens a micro-batch")
     parser.add_argument("--micro-batch", type=int, default=64, help="TRL: completions a micro-batch")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--warmup", type=int, default=3)
