@@ -1,6 +1,8 @@
 """One question, streamed."""
 
 import io
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -76,6 +78,20 @@ def test_the_limit_follows_the_context(tiny_model):
     assert joined(stream_answer(engine, messages))
     with pytest.raises(UserError, match="more than the model's context"):
         stream_answer(engine, [{"role": "user", "content": "x" * 1000}])
+
+
+def test_a_reader_that_leaves_ends_the_writing(tiny_model):
+    words = [sys.executable, "-m", "open_r1.evaluation.ask", "--model", str(tiny_model), "--seed", "3", "1 + 1?"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.read(1)
+    process.stdout.close()
+    assert process.wait(60) in (0, 1) and b"terminate" not in process.stderr.read()
+
+
+@pytest.mark.parametrize(("option", "value"), [("--temperature", "-1"), ("--temperature", "nan"), ("--top-p", "0")])
+def test_sampling_that_cannot_be_is_refused(tiny_model, option, value):
+    with pytest.raises(UserError, match=f"{option[2:].replace('-', '_')} is"):
+        ask.main(["--model", str(tiny_model), option, value, "1 + 1?"])
 
 
 def test_an_empty_question_is_refused(tiny_model):

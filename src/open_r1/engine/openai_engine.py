@@ -258,7 +258,7 @@ class OpenAIEngine:
 
     def _unreachable(self, error: Exception, tries: int = 1) -> UserError:
         times = f" ({tries} tries)" if tries > 1 else ""
-        return UserError(f"{self.servers} does not answer{times}: {_sentence(error)}; is the server running there?")
+        return UserError(f"{self.servers} does not answer{times}: {_sentence(error)}; see that the server runs there.")
 
 
 def prompt_bound(messages: Sequence[Any]) -> int:

@@ -7,6 +7,8 @@ from typing import Literal, Protocol, TypedDict
 
 from torch import Tensor
 
+from open_r1.errors import UserError
+
 
 class Message(TypedDict):
     """One turn of a conversation."""
@@ -54,6 +56,14 @@ class Completion:
     logprobs: list[float] | None
     finish_reason: Literal["stop", "length", "error"]
     weights_version: int
+
+
+def check_sampling(temperature: float, top_p: float) -> None:
+    """Raises `UserError` for what cannot be sampled with."""
+    if not 0 <= temperature < float("inf"):
+        raise UserError(f"temperature is {temperature}: expected 0 (greedy) or more.")
+    if not 0 < top_p <= 1:
+        raise UserError(f"top_p is {top_p}: expected more than 0 and at most 1.")
 
 
 def token_count(completion: Completion) -> int | None:

@@ -8,9 +8,10 @@ The answer may be as long as the model's context leaves room for, unless --max-n
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 from rich.console import Console
@@ -18,7 +19,7 @@ from rich.console import Console
 from open_r1.engine.arguments import add_engine_options, engine_options, positive, quiet, with_dashes
 from open_r1.engine.choose import OpenEngine, open_engine
 from open_r1.engine.openai_engine import OpenAIEngine
-from open_r1.engine.protocol import Message, Request, Sampling
+from open_r1.engine.protocol import Message, Request, Sampling, check_sampling
 from open_r1.engine.transformers_engine import TransformersEngine
 from open_r1.errors import UserError
 from open_r1.launch.entry import exit_with_sentence
@@ -44,6 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(with_dashes(sys.argv[1:] if argv is None else argv))
     if not args.question.strip():
         raise UserError("question is empty: give it in quotes.")
+    check_sampling(args.temperature, args.top_p)
     messages: list[Message] = [{"role": "user", "content": args.question}]
     if args.system_prompt:
         messages.insert(0, {"role": "system", "content": args.system_prompt})
@@ -60,7 +62,8 @@ def main(argv: list[str] | None = None) -> None:
         seed=args.seed,
         max_new_tokens=args.max_new_tokens,
     )
-    show(parts, Console())
+    with closing(parts):
+        show(parts, Console())
 
 
 def stream_answer(
@@ -71,7 +74,7 @@ def stream_answer(
     top_p: float = 0.95,
     seed: int = 0,
     max_new_tokens: int | None = None,
-) -> Iterator[tuple[str, str]]:
+) -> Generator[tuple[str, str]]:
     """One answer as it is written (with vLLM: when it is): `("reasoning" | "content", text)`. Raises `UserError`."""
     inner = engine.engine
     if isinstance(inner, OpenAIEngine):
@@ -102,7 +105,7 @@ def stream_answer(
     return split_reasoning((("reasoning" if opened else "content", piece) for piece in text), opened)
 
 
-def split_reasoning(pieces: Iterable[tuple[str, str]], opened: bool = False) -> Iterator[tuple[str, str]]:
+def split_reasoning(pieces: Iterable[tuple[str, str]], opened: bool = False) -> Generator[tuple[str, str]]:
     """Takes `<think>` and `</think>` out of text that comes in pieces, and says which side each piece is on.
 
     Pieces that come as reasoning already stay so; `opened`: the prompt has opened the reasoning.
@@ -150,7 +153,7 @@ def _generate(
     limit: int,
 ) -> Iterator[str]:
     import torch
-    from transformers import GenerationConfig, TextIteratorStreamer
+    from transformers import GenerationConfig, StoppingCriteriaList, TextIteratorStreamer
 
     from open_r1.data.chat import pad_token_id
 
@@ -164,20 +167,33 @@ def _generate(
         **(sampling if temperature > 0 else {"do_sample": False}),
     )
     failure: list[BaseException] = []
+    left = Event()
+
+    def until_left(ids: Any, scores: Any, **kwargs: Any) -> Any:
+        return torch.full((len(ids),), left.is_set(), device=ids.device)
 
     def write() -> None:
         try:
             torch.manual_seed(seed)
             ids = torch.tensor([prompt], device=model.device)
-            model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config, streamer=streamer)
+            model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                generation_config=config,
+                streamer=streamer,
+                stopping_criteria=StoppingCriteriaList([until_left]),
+            )
         except Exception as error:
             failure.append(error)
             streamer.end()
 
     writer = Thread(target=write, daemon=True)
     writer.start()
-    yield from streamer
-    writer.join()
+    try:
+        yield from streamer
+    finally:  # an interpreter that ends while torch is at work aborts
+        left.set()
+        writer.join()
     if failure:
         raise failure[0]
 

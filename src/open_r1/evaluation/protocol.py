@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from open_r1.engine.protocol import check_sampling
 from open_r1.errors import UserError
 from open_r1.evaluation.tasks import Task
 
@@ -58,10 +59,7 @@ def _check(protocol: Protocol) -> None:
         raise UserError(f"num_samples is {protocol.num_samples}: expected at least 1.")
     if protocol.max_new_tokens < 1:
         raise UserError(f"max_new_tokens is {protocol.max_new_tokens}: expected at least 1.")
-    if protocol.temperature < 0:
-        raise UserError(f"temperature is {protocol.temperature}: expected 0 (greedy) or more.")
-    if not 0 < protocol.top_p <= 1:
-        raise UserError(f"top_p is {protocol.top_p}: expected more than 0 and at most 1.")
+    check_sampling(protocol.temperature, protocol.top_p)
     if protocol.temperature == 0 and protocol.num_samples > 1:
         raise UserError(
             f"num_samples is {protocol.num_samples} at temperature 0, where all samples are alike: give "

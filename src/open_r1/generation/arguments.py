@@ -8,7 +8,7 @@ from typing import Any
 
 from open_r1.engine.arguments import engine_options, positive
 from open_r1.engine.choose import EngineOptions
-from open_r1.engine.protocol import Sampling
+from open_r1.engine.protocol import Sampling, check_sampling
 from open_r1.errors import UserError
 from open_r1.generation.problems import PLAIN
 
@@ -60,10 +60,7 @@ def add_sampling_options(parser: argparse.ArgumentParser, *, num_generations: in
 
 def sampling_of(args: argparse.Namespace) -> Sampling:
     """The sampling that the parsed options ask for. Raises `UserError`."""
-    if args.temperature < 0:
-        raise UserError(f"temperature is {args.temperature}: expected 0 (greedy) or more.")
-    if not 0 < args.top_p <= 1:
-        raise UserError(f"top_p is {args.top_p}: expected more than 0 and at most 1.")
+    check_sampling(args.temperature, args.top_p)
     if args.temperature == 0 and args.num_generations > 1:
         raise UserError(
             f"num_generations is {args.num_generations} at temperature 0, where all are alike: give "
