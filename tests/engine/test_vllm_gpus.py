@@ -66,6 +66,19 @@ def test_what_vllm_says_of_a_wrong_option_is_passed_on(engine_on):
         engine_on("0", "1", "2", tensor_parallel=3).start()
 
 
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("Initial free memory 21 GiB: other processes release GPU memory while vLLM is profiling.", "Run this again"),
+        ("No available memory for the cache blocks.", "vllm_gpu_memory_utilization"),
+    ],
+)
+def test_a_gpu_shared_with_others_is_named(engine_on, monkeypatch, said, remedy):
+    monkeypatch.setenv("FAKE_VLLM_FAILS", said)
+    with pytest.raises(UserError, match=remedy):
+        engine_on("0").start()
+
+
 def test_two_engines_on_each_gpu(engine_on):
     engine = engine_on("0", "1", engines_per_device=2, max_num_seqs=2)
     groups = engine.generate(asked(40, max_tokens=3))

@@ -38,6 +38,8 @@ class LLMEngine:
             raise ValueError(
                 "1 validation error for VllmConfig\n  Value error, 9 heads. [type=value_error]\n  For more"
             )
+        if said := os.environ.get("FAKE_VLLM_FAILS"):
+            raise AssertionError(said)
         self.arguments, self.running = arguments, []
         self.mark = [int(os.environ["CUDA_VISIBLE_DEVICES"].split(",")[0]), arguments["seed"]]
         self.step_size = int(os.environ.get("FAKE_VLLM_STEP", "1"))
