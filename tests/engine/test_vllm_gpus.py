@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -54,9 +53,7 @@ def test_requests_are_dealt_to_the_engines_of_all_gpus(engine_on, tmp_path):
     groups = engine.generate(asked(40, n=3, max_tokens=5))
     assert [worker.devices for worker in engine.workers] == [["0", "1"], ["4", "5"]]
     assert [[c.token_ids[2:] for c in group] for group in groups] == [[[40 + i] * 3] * 3 for i in range(40)]
-    counts = Counter(tuple(c.token_ids[:2]) for group in groups for c in group)
-    assert set(counts) == {(0, 100), (4, 101)}  # with seeds of their own
-    assert min(counts.values()) >= 40
+    assert {tuple(c.token_ids[:2]) for group in groups for c in group} == {(0, 100), (4, 101)}  # seeds of their own
     engine.close()
     assert (tmp_path / "closed").exists()  # the processes of the other GPUs are ended too
 
