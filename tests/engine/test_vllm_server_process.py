@@ -22,7 +22,9 @@ def test_the_command_line_has_what_weights_and_logprobs_need():
     ):
         assert pair in pairs
     assert words[-1] == "--x" and "--compilation-config" in words
-    assert "--compilation-config" not in server_words(ServerOptions("m"), on_gpu=False)
+    on_cpu = server_words(ServerOptions("m", max_model_len=8000), on_gpu=False)
+    assert "--compilation-config" not in on_cpu
+    assert on_cpu[on_cpu.index("--no-enable-chunked-prefill") :][1:3] == ["--max-num-batched-tokens", "8000"]
 
 
 def test_its_environment_has_dev_mode_and_its_gpus():

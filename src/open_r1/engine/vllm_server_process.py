@@ -19,7 +19,7 @@ from urllib3.exceptions import HTTPError
 
 from open_r1.engine.openai_servers import Refusal, Server
 from open_r1.engine.vllm_process import TORCHRUN
-from open_r1.engine.vllm_worker import graph_sizes
+from open_r1.engine.vllm_worker import CPU_BATCH, graph_sizes
 from open_r1.errors import UserError
 
 EXTENSION = "open_r1.engine.vllm_group.GroupWeightReceiver"
@@ -73,6 +73,10 @@ def server_words(options: ServerOptions, on_gpu: bool, extra: Sequence[str] = ()
         words += ["--revision", options.revision]
     if options.trust_remote_code:
         words += ["--trust-remote-code"]
+    if not on_gpu:  # as in vllm_worker.py: a seeded prompt in chunks ends vLLM on a CPU
+        words += ["--no-enable-chunked-prefill"]
+        if options.max_model_len is not None:
+            words += ["--max-num-batched-tokens", str(max(CPU_BATCH, options.max_model_len))]
     if options.enforce_eager:
         words += ["--enforce-eager"]
     elif on_gpu:
