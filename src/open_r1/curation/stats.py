@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
         there = ", ".join(dataset.column_names)
         raise UserError(f"{source_name(dataset)}: which column is to be counted? Give --column; there are: {there}.")
     require_columns(dataset, *columns)
-    tokenizer = prepare_tokenizer(args.tokenizer)
+    tokenizer = prepare_tokenizer(args.tokenizer, option="--tokenizer")
     lengths = {name: token_lengths(dataset, name, tokenizer) for name in columns}
     figures = {name: described(values) for name, values in lengths.items()}
     Console().print(_table(figures))

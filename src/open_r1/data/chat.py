@@ -29,13 +29,14 @@ def prepare_tokenizer(
     trust_remote_code: bool = False,
     chat_template: str | None = None,
     eos_token: str | None = None,
+    option: str = "model_name_or_path",
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer of a hub id or local folder, with a chat template that renders.
+    """The tokenizer of a hub id or local folder, which was given as `option`, with a chat template that renders.
 
     `chat_template` is Jinja or a file that holds it; without one, and without one of the tokenizer's own, ChatML
     is used and a warning says so. `eos_token` replaces the token that ends a text. Raises `UserError`.
     """
-    tokenizer = _load_tokenizer(name, revision, trust_remote_code)
+    tokenizer = _load_tokenizer(name, revision, trust_remote_code, option)
     if eos_token is not None:
         _require_token(tokenizer, eos_token)
         tokenizer.eos_token = eos_token
@@ -116,22 +117,22 @@ def check_messages(messages: Any, where: str) -> list[dict[str, Any]]:
     return checked
 
 
-def _load_tokenizer(name: str, revision: str | None, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+def _load_tokenizer(name: str, revision: str | None, trust_remote_code: bool, option: str) -> PreTrainedTokenizerBase:
     folder = Path(name).expanduser()
     if folder.is_dir() and not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise UserError(
-            f"model_name_or_path {name}: the folder has no tokenizer; copy tokenizer.json and "
+            f"{option} {name}: the folder has no tokenizer; copy tokenizer.json and "
             "tokenizer_config.json of its base model there."
         )
     if not folder.exists() and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
-        raise UserError(f"model_name_or_path {name}: there is no such folder.")
+        raise UserError(f"{option} {name}: there is no such folder.")
     try:
         return AutoTokenizer.from_pretrained(
             str(folder) if folder.is_dir() else name, revision=revision, trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"model_name_or_path {name}: the tokenizer cannot be loaded: {reason}") from error
+        raise UserError(f"{option} {name}: the tokenizer cannot be loaded: {reason}") from error
 
 
 def _require_token(tokenizer: PreTrainedTokenizerBase, token: str) -> None:

@@ -160,7 +160,7 @@ def _open_transformers(options: EngineOptions) -> OpenEngine:
     from open_r1.data.chat import encode, prepare_tokenizer, render, stop_token_ids
     from open_r1.engine.transformers_engine import TransformersEngine
 
-    tokenizer = prepare_tokenizer(options.model, options.revision, options.trust_remote_code)
+    tokenizer = prepare_tokenizer(options.model, options.revision, options.trust_remote_code, option="--model")
     model = _load_model(options)
     budget = options.max_tokens_per_batch or decode_budget(model.device.type)
     return OpenEngine(
@@ -201,7 +201,7 @@ def _open_vllm(options: EngineOptions) -> OpenEngine:
     from open_r1.data.chat import encode, prepare_tokenizer, render, stop_token_ids
     from open_r1.engine.vllm_engine import VLLMEngine, VLLMOptions, version_of_vllm, visible_devices
 
-    tokenizer = prepare_tokenizer(options.model, options.revision, options.trust_remote_code)
+    tokenizer = prepare_tokenizer(options.model, options.revision, options.trust_remote_code, option="--model")
     hub = {"revision": options.revision, "trust_remote_code": options.trust_remote_code}
     with _explained(options.model):
         config = AutoConfig.from_pretrained(options.model, **hub)

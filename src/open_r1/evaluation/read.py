@@ -34,6 +34,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: DIR/report.html")
     parser.add_argument("--max-megabytes", type=float, default=200.0, metavar="MB", help="default: %(default)s")
     args = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    if args.max_megabytes <= 0:
+        parser.error(f"--max-megabytes is {args.max_megabytes:g}: expected a number above 0")
     page = write_report(args.folder, args.output, args.max_megabytes)
     print(f"{page.path} ({page.megabytes:.1f} MB)")
     if page.carried < page.num_samples:
