@@ -40,7 +40,7 @@ def load_evaluations(run: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """`results.json` of each model by protocol, of those that have both. Raises `UserError` if none has."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for model in MODELS:
-        folders = {protocol: run / "evaluation" / f"{model}-{protocol}" for protocol in PROTOCOLS}
+        folders = {protocol: run / "evaluation" / model / protocol for protocol in PROTOCOLS}
         if all(any(folder.glob("*/results.json")) for folder in folders.values()):
             paths = {protocol: finished_folders(folder)[0] / "results.json" for protocol, folder in folders.items()}
             found[model] = {protocol: json.loads(path.read_text("utf-8")) for protocol, path in paths.items()}
@@ -75,7 +75,7 @@ def difference_table(run: Path, models: Mapping[str, Any]) -> list[str]:
     lines = ["| difference | protocol | points [95%, paired] | times |", "|---|---|--:|--:|"]
     for a, b in PAIRS:
         for protocol, name in PROTOCOLS.items() if a in models and b in models else ():
-            [found] = compare(run / "evaluation" / f"{a}-{protocol}", run / "evaluation" / f"{b}-{protocol}")
+            [found] = compare(run / "evaluation" / a / protocol, run / "evaluation" / b / protocol)
             low, high = found.difference.ci95
             points = f"{found.difference.value * 100:+.1f} [{low * 100:+.1f}, {high * 100:+.1f}]"
             lines.append(f"| {b} - {a} | {name} | {points} | {f'{found.b / found.a:.2f}' if found.a else '-'} |")

@@ -26,12 +26,9 @@ else
 fi
 
 evaluate() { # model, name
-    for protocol in greedy deepseek; do
-        samples=$([ $protocol = greedy ] && echo 1 || echo 8)
-        open-r1 evaluate --model "$1" --tasks gsm8k ${DATA_DIR:+--data-dir "$DATA_DIR"} --protocol $protocol \
-            --num-samples "$samples" --max-new-tokens 512 --system-prompt "$system_prompt" --prompt '{problem}' \
-            --output "$OUT/evaluation/$2-$protocol" ${EVALUATE_ARGS:-}
-    done
+    open-r1 evaluate --model "$1" --tasks gsm8k ${DATA_DIR:+--data-dir "$DATA_DIR"} --protocol greedy,deepseek \
+        --num-samples 8 --max-new-tokens 512 --system-prompt "$system_prompt" --prompt '{problem}' \
+        --output "$OUT/evaluation/$2" ${EVALUATE_ARGS:-}
 }
 
 for stage in $STAGES; do

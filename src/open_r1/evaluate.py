@@ -2,6 +2,7 @@
 
     open-r1 evaluate --model deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B --tasks math_500,aime24 --output runs/evaluation
     open-r1 evaluate --model runs/grpo --tasks gsm8k --data-dir data --num-samples 4 --max-new-tokens 2048
+    open-r1 evaluate --model runs/grpo --tasks gsm8k --data-dir data --protocol greedy,deepseek
     open-r1 evaluate --model NAME --base-url http://localhost:8000/v1 --tasks mine.jsonl
 
 Tasks: {tasks},
@@ -12,6 +13,7 @@ makes a page to read the answers.
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,10 @@ from rich.console import Console
 from open_r1.engine.arguments import add_engine_options, engine_options, positive, quiet, with_dashes
 from open_r1.engine.choose import open_engine
 from open_r1.errors import UserError
-from open_r1.evaluation.protocol import PROTOCOLS, protocol_for
+from open_r1.evaluation.protocol import PROTOCOLS, Protocol, protocol_for
 from open_r1.evaluation.results import answer_notes, results_table
 from open_r1.evaluation.run import prepare, run_benchmark
-from open_r1.evaluation.tasks import TASKS, find_task, folder_name, load_problems, with_prompt
+from open_r1.evaluation.tasks import TASKS, Task, find_task, folder_name, load_problems, with_prompt
 from open_r1.launch.entry import exit_with_sentence
 
 
@@ -35,37 +37,57 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"tasks is {args.tasks!r}: expected names of different tasks, with commas between.")
     if args.prompt is not None:
         tasks = [with_prompt(task, args.prompt) for task in tasks]
-    protocols = [
-        protocol_for(
-            task,
-            args.protocol,
-            num_samples=args.num_samples,
-            temperature=args.temperature,
-            top_p=args.top_p,
-            max_new_tokens=args.max_new_tokens,
-            seed=args.seed,
-            system_prompt=args.system_prompt,
-        )
-        for task in tasks
-    ]
+    runs = planned(args, tasks)
     quiet()
     problems = [load_problems(task, args.data_dir, args.limit) for task in tasks]
     engine = open_engine(engine_options(args))
     output = args.output or default_output(args.model, args.revision)
     console = Console()
     benchmarks = [
-        prepare(task, asked, args.model, engine, protocol, output / folder_name(task.name), ks=args.k, console=console)
-        for task, asked, protocol in zip(tasks, problems, protocols, strict=True)
+        prepare(task, asked, args.model, engine, protocol, output / folder, ks=ks, console=console)
+        for task, asked in zip(tasks, problems, strict=True)
+        for protocol, folder, ks in runs[task.name]
     ]
     engine.reserve(max(benchmark.longest for benchmark in benchmarks))
     results = [run_benchmark(benchmark, console) for benchmark in benchmarks]
     engine.engine.close()
-    console.print(results_table(results))
-    for note in answer_notes(results):
-        console.print(note, soft_wrap=True, highlight=False, markup=False)
-    console.print(
-        f"Every sample is in {output}; to read them: open-r1 report {output}", soft_wrap=True, highlight=False
+    several = len(args.protocol) > 1
+    for name in args.protocol:
+        found = [result for result in results if result["protocol"]["name"] == name]
+        if several:
+            console.print(f"[bold]{name}[/bold]")
+        console.print(results_table(found))
+        for note in answer_notes(found):
+            console.print(note, soft_wrap=True, highlight=False, markup=False)
+    read = (
+        " and ".join(f"open-r1 report {output / name}" for name in args.protocol)
+        if several
+        else f"open-r1 report {output}"
     )
+    console.print(f"Every sample is in {output}; to read them: {read}", soft_wrap=True, highlight=False)
+
+
+def planned(args: argparse.Namespace, tasks: Sequence[Task]) -> dict[str, list[tuple[Protocol, Path, Sequence[int]]]]:
+    """Of each task, by name: protocols, with the folder of each in the output and the pass@k to report. Beside
+    another protocol, `greedy` stays what it is: one answer, at temperature 0."""
+    several = len(args.protocol) > 1
+    runs: dict[str, list[tuple[Protocol, Path, Sequence[int]]]] = {}
+    for task in tasks:
+        for name in args.protocol:
+            plain = several and name == "greedy"
+            protocol = protocol_for(
+                task,
+                name,
+                num_samples=None if plain else args.num_samples,
+                temperature=None if plain else args.temperature,
+                top_p=None if plain else args.top_p,
+                max_new_tokens=args.max_new_tokens,
+                seed=args.seed,
+                system_prompt=args.system_prompt,
+            )
+            folder = Path(name if several else "") / folder_name(task.name)
+            runs.setdefault(task.name, []).append((protocol, folder, () if plain else args.k))
+    return runs
 
 
 def parser() -> argparse.ArgumentParser:
@@ -81,7 +103,13 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with <task>.jsonl[.gz] or <task>.parquet")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N problems of each task")
     sampling = parser.add_argument_group("sampling (default: the task's, by --protocol)")
-    sampling.add_argument("--protocol", choices=PROTOCOLS, default="deepseek", help="default: %(default)s")
+    sampling.add_argument(
+        "--protocol",
+        type=protocols,
+        default=("deepseek",),
+        metavar="P,P",
+        help="deepseek (default), greedy, or both with a comma between, each in a folder of its name",
+    )
     sampling.add_argument("--num-samples", type=int, metavar="N", help="answers a problem")
     sampling.add_argument("--temperature", type=float, metavar="T")
     sampling.add_argument("--top-p", type=float, metavar="P")
@@ -101,6 +129,14 @@ def default_output(model: str, revision: str | None = None) -> Path:
         return folder / "evaluation"
     name = model.rstrip("/").rpartition("/")[2]
     return Path("evaluation") / (name if revision is None else f"{name}@{revision.replace('/', '_')}")
+
+
+def protocols(text: str) -> tuple[str, ...]:
+    """Names of different protocols with commas between, for argparse."""
+    names = tuple(text.split(","))
+    if len(set(names)) < len(names) or not set(names) <= set(PROTOCOLS):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected {' or '.join(PROTOCOLS)}, or both with a comma between")
+    return names
 
 
 def ks(text: str) -> tuple[int, ...]:

@@ -35,6 +35,23 @@ def test_evaluate_writes_and_prints(evaluated, capsys):
     assert "sums" in out and "3 × 2" in out
 
 
+def test_both_protocols_by_one_command_give_what_each_gives(evaluated, capsys):
+    both = evaluated("both", "--protocol", "greedy,deepseek", "--k", "2", "--limit", "3")
+    for protocol, samples in (("greedy", 1), ("deepseek", 2)):
+        results = json.loads((both / protocol / "sums" / "results.json").read_text())
+        assert (results["num_samples"], results["protocol"]["name"]) == (samples, protocol)
+    assert f"open-r1 report {both / 'greedy'}" in capsys.readouterr().out.replace("\n", "")
+    alone = evaluated("alone", "--limit", "3")
+    assert compare(both / "deepseek", alone)[0].difference.value == 0
+
+
+@pytest.mark.parametrize("wrong", ["greedy,greedy", "beam", ""])
+def test_protocols_that_are_not_there_are_named(evaluated, capsys, wrong):
+    with pytest.raises(SystemExit):
+        evaluated("a", "--protocol", wrong)
+    assert "deepseek or greedy" in capsys.readouterr().err
+
+
 def test_compare_pairs_the_problems(evaluated, capsys):
     a, b = evaluated("a"), evaluated("b", "--seed", "1")
     (comparison,) = compare(a, b)

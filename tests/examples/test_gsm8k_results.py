@@ -53,8 +53,8 @@ def results(run):
 
 def test_tables_differences_and_curves(tmp_path):
     for model, right in (("base", 0), ("sft", 10), ("grpo", 20)):
-        write_evaluation(tmp_path / "evaluation" / f"{model}-greedy" / "gsm8k", 1, right)
-        write_evaluation(tmp_path / "evaluation" / f"{model}-deepseek" / "gsm8k", 8, right)
+        write_evaluation(tmp_path / "evaluation" / model / "greedy" / "gsm8k", 1, right)
+        write_evaluation(tmp_path / "evaluation" / model / "deepseek" / "gsm8k", 8, right)
     write_metrics(tmp_path / "grpo" / "run", 30)
     done = results(tmp_path)
     assert done.returncode == 0, done.stderr
