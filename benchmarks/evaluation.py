@@ -25,7 +25,7 @@ import psutil
 from rich.console import Console
 
 from open_r1.engine.choose import EngineOptions, open_engine
-from open_r1.engine.vllm_process import flashinfer_sampler
+from open_r1.engine.vllm_process import sampler_variables
 from open_r1.engine.vllm_worker import CPU_BATCH
 from open_r1.evaluation.plan import plan
 from open_r1.evaluation.protocol import protocol_for
@@ -94,7 +94,7 @@ def main() -> None:
 def start_plain(args: argparse.Namespace, max_model_len: int, engine: Any) -> Any:
     """vLLM's own front end, with its defaults but for memory, lengths and data type, which it shares with ours."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
-    os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", flashinfer_sampler())
+    os.environ.update(sampler_variables() | os.environ)
     from vllm import LLM
 
     # A prompt in chunks would wind back its request's generator, which torch's on a CPU cannot.

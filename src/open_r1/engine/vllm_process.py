@@ -32,17 +32,6 @@ class WorkerProcess:
         self.devices = list(devices)
         self.log = log or Path(tempfile.mkstemp(prefix="open_r1-vllm-", suffix=".log")[1])
         ours, theirs = socket.socketpair()
-        environment = {name: value for name, value in os.environ.items() if name not in TORCHRUN}
-        environment |= {
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-            "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
-            "VLLM_NO_USAGE_STATS": "1",
-            "VLLM_USE_FLASHINFER_SAMPLER": os.environ.get("VLLM_USE_FLASHINFER_SAMPLER", flashinfer_sampler()),
-            "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a fork cannot use CUDA once its parent has looked for GPUs
-            "PYTHONPATH": os.pathsep.join(filter(None, [_source(), os.environ.get("PYTHONPATH")])),
-        }
-        if devices:
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "open_r1.engine.vllm_worker", str(theirs.fileno())],
@@ -51,7 +40,7 @@ class WorkerProcess:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for the parent, which then closes the worker
-                env=environment,
+                env=worker_environment(devices),
             )
         theirs.close()
         self.connection = Connection(ours.detach())
@@ -119,11 +108,29 @@ class WorkerProcess:
         self.connection.close()
 
 
-def flashinfer_sampler() -> str:
-    """1 or 0 for VLLM_USE_FLASHINFER_SAMPLER: FlashInfer compiles its sampler, and vLLM ends where there is no nvcc."""
+def worker_environment(devices: Sequence[str]) -> dict[str, str]:
+    """This process' variables and what a worker on `devices` needs besides."""
+    environment = sampler_variables() | {name: value for name, value in os.environ.items() if name not in TORCHRUN}
+    environment |= {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a fork cannot use CUDA once its parent has looked for GPUs
+        "PYTHONPATH": os.pathsep.join(filter(None, [_source(), os.environ.get("PYTHONPATH")])),
+    }
+    if devices:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+    return environment
+
+
+def sampler_variables() -> dict[str, str]:
+    """What keeps vLLM from FlashInfer's sampler where there is no nvcc to compile it, because vLLM would end there.
+    Elsewhere nothing: vLLM knows which GPUs the sampler is for, and ends on the others if it is told to take it."""
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
     built = importlib.util.find_spec("flashinfer_jit_cache") is not None
-    return "1" if built or shutil.which("nvcc") or (Path(home) / "bin" / "nvcc").exists() else "0"
+    if built or shutil.which("nvcc") or (Path(home) / "bin" / "nvcc").exists():
+        return {}
+    return {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
 
 
 def _explained(reason: str) -> str:
