@@ -176,6 +176,17 @@ def test_an_engine_has_room_for_answers_longer_than_the_training_ones(folder, tm
     server.die()
 
 
+def test_a_prompt_that_the_engine_will_have_no_room_for_is_said_before_training(folder, tmp_path):
+    (tmp_path / "long.jsonl").write_text(json.dumps({"problem": "1 + 1? " * 30, "answer": "2"}) + "\n")
+    server = fake(folder)
+    served = {"use_vllm": "true", "vllm_mode": "server", "vllm_server_base_url": server.url, "vllm_group_port": 0}
+    options = {**served, "vllm_max_model_length": 100, "benchmarks": tmp_path / "long.jsonl"}
+    with pytest.raises(UserError, match=r"a prompt of long has \d+ tokens, and vllm_max_model_length is 100: raise it"):
+        grpo.main(arguments(folder, "grpo", tmp_path / "out", **options))
+    server.die()
+    assert not server.bodies
+
+
 @pytest.mark.vllm
 def test_vllm_beside_the_trainer_writes_them(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "wide")

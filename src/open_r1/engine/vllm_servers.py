@@ -118,7 +118,7 @@ class VLLMServers:
                 raise UserError(
                     f"prompt and completion need {max_model_len:,} tokens, and the vLLM server at {server.url} takes "
                     f"{first['max_model_len']:,} (--max-model-len): start it with more, or give the run a smaller "
-                    "vllm_max_model_length or max_completion_length."
+                    "vllm_max_model_length, max_completion_length or benchmarks_max_new_tokens."
                 )
             if shape is not None and list(shape) != first["shape"]:
                 raise UserError(

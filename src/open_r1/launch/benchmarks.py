@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from open_r1.configs import DataConfig, ModelConfig, TrainConfig
+from open_r1.configs import DataConfig, GRPOConfig, ModelConfig, TrainConfig
 from open_r1.data.chat import encode, render
 from open_r1.engine.choose import OpenEngine, decode_budget, weights_digest
 from open_r1.engine.protocol import Engine, Message
@@ -83,8 +83,12 @@ class Benchmarks(TrainerCallback):
                 f"benchmarks_every_n_steps is {args.benchmarks_every_n_steps}, but benchmarks is empty: name some."
             )
         self.context = context_length(model) if self.asked else None
+        self.context_name = "the model's context has"
+        most = args.vllm_max_model_length if isinstance(args, GRPOConfig) and args.use_vllm else None
+        if most is not None and (self.context is None or most < self.context):
+            self.context, self.context_name = most, "vllm_max_model_length is"
         self.longest = max(map(self._longest, self.asked), default=0)
-        """Tokens of the longest request, prompt and completion together, as far as the model's context goes."""
+        """Tokens of the longest request, prompt and completion together, as far as there is room."""
         self.root = Path(args.output_dir or ".") / "evaluation"
         self.console = Console(quiet=args.process_index != 0)
 
@@ -215,8 +219,8 @@ class Benchmarks(TrainerCallback):
         lengths = [len(self._render(messages_of(problem, asked.protocol))) for problem in asked.problems]
         if self.context is not None and max(lengths) >= self.context:
             raise UserError(
-                f"benchmarks: a prompt of {asked.task.name} has {max(lengths):,} tokens, and the model's context "
-                f"{self.context:,}: take a model with a longer context, or leave {asked.task.name} out."
+                f"benchmarks: a prompt of {asked.task.name} has {max(lengths):,} tokens, and {self.context_name} "
+                f"{self.context:,}: raise it (the context: by another model), or leave {asked.task.name} out."
             )
         wanted = max(lengths) + asked.protocol.max_new_tokens
         return wanted if self.context is None else min(wanted, self.context)
