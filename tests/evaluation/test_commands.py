@@ -41,6 +41,8 @@ def test_both_protocols_by_one_command_give_what_each_gives(evaluated, capsys):
         results = json.loads((both / protocol / "sums" / "results.json").read_text())
         assert (results["num_samples"], results["protocol"]["name"]) == (samples, protocol)
     assert f"open-r1 report {both / 'greedy'}" in capsys.readouterr().out.replace("\n", "")
+    with pytest.raises(UserError, match="after several protocols, that of one of them"):
+        write_report(both)
     alone = evaluated("alone", "--limit", "3")
     assert compare(both / "deepseek", alone)[0].difference.value == 0
 

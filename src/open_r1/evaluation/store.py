@@ -134,7 +134,7 @@ def finished_folders(root: Path) -> list[Path]:
     if not found:
         raise UserError(
             f"{root} has no finished benchmark (results.json and samples.parquet): give the folder that `open-r1 "
-            "evaluate --output` wrote."
+            "evaluate --output` wrote, or, after several protocols, that of one of them in it."
         )
     return found
 
