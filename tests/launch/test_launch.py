@@ -186,6 +186,7 @@ def test_what_is_wrong_is_one_sentence_before_anything_starts(words, sentence, c
         (["--start-timeout", "0"], "'0': expected a number above 0"),
         (["--server-command", "serve {prt}"], "--server-command 'serve {prt}' cannot be read ('prt'): {model}, {host}"),
         (["--server-command", "serve 'm"], "(No closing quotation)"),
+        (["--server-command", "serve {model.name}"], "('str' object has no attribute 'name')"),
         (["--server-command", "serve", "--output_dir", "/proc/x"], "output_dir is /proc/x, which cannot be written to"),
         (["--server-command", "serve", "--vllm_server_port", "70000"], "vllm_server_port is 70000: it must be at most"),
         (

@@ -79,7 +79,7 @@ def fill_template(template: str, **fields: object) -> list[str]:
     read."""
     try:
         return [word.format(**fields) for word in shlex.split(template)]
-    except (ValueError, KeyError, IndexError) as error:
+    except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         names = ", ".join(f"{{{name}}}" for name in fields)
         raise UserError(
             f"--server-command {template!r} cannot be read ({error}): {names} can stand in it, a brace as two of them, "
