@@ -67,7 +67,7 @@ def test_what_vllm_says_of_a_wrong_option_is_passed_on(engine_on):
     ("said", "remedy"),
     [
         ("Initial free memory 21 GiB: other processes release GPU memory while vLLM is profiling.", "Run this again"),
-        ("No available memory for the cache blocks.", "vllm_gpu_memory_utilization"),
+        ("No available memory for the cache blocks.", "vllm_gpu_memory_utilization when training, else --gpu-mem"),
     ],
 )
 def test_a_gpu_shared_with_others_is_named(engine_on, monkeypatch, said, remedy):

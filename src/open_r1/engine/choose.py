@@ -214,7 +214,8 @@ def _open_vllm(options: EngineOptions) -> OpenEngine:
     if wanted > max(1, len(devices)):
         raise UserError(
             f"data_parallel {options.data_parallel or 1} x tensor_parallel {options.tensor_parallel} needs {wanted} "
-            f"GPUs, and {len(devices)} are visible."
+            f"GPUs, and {len(devices)} are visible: lower --data-parallel-size or --tensor-parallel-size, or name more "
+            "in CUDA_VISIBLE_DEVICES."
         )
     engines = options.data_parallel or max(1, len(devices) // options.tensor_parallel)
     if idle := devices[engines * options.tensor_parallel :]:

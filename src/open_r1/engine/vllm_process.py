@@ -145,8 +145,9 @@ def _explained(reason: str) -> str:
         )
     if "memory" in reason.lower():
         return (
-            f"{first}. Give it another share of the GPU (vllm_gpu_memory_utilization), or shorter completions; what "
-            "other processes take of the GPU while vLLM starts counts too."
+            f"{first}. Give it another share of the GPU (vllm_gpu_memory_utilization when training, else "
+            "--gpu-memory-utilization), or shorter completions; what other processes take of the GPU while vLLM starts "
+            "counts too."
         )
     return f"{first}."
 
