@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from open_r1.engine.vllm_process import worker_environment
@@ -36,3 +39,18 @@ def test_a_worker_has_its_gpus_and_stays_out_of_the_trainers_group(bare, monkeyp
     monkeypatch.setenv("RANK", "1")
     environment = worker_environment(["2", "3"])
     assert environment["CUDA_VISIBLE_DEVICES"] == "2,3" and "RANK" not in environment
+
+
+UNSENDABLE = """
+import socket, time
+from multiprocessing.connection import Connection
+from open_r1.engine.vllm_worker import Answers
+ours, theirs = socket.socketpair()
+Answers(Connection(ours.detach())).send(("done", lambda: 0))
+time.sleep(60)
+"""
+
+
+def test_a_worker_that_cannot_send_an_answer_ends():
+    done = subprocess.run([sys.executable, "-c", UNSENDABLE], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 1 and "pickle" in done.stderr

@@ -190,6 +190,9 @@ class Answers:
                 self._connection.send(message)
         except OSError:
             os._exit(0)  # the parent is gone
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)  # or the parent would wait for ever for what cannot be sent
 
 
 def _on_cuda() -> bool:
