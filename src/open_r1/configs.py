@@ -14,7 +14,6 @@ from transformers import TrainingArguments
 from open_r1.errors import UserError
 from open_r1.option_ranges import check_ranges
 from open_r1.rewards.options import RewardOptions
-from open_r1.training.backends import prepare_deepspeed
 
 
 @dataclass
@@ -139,7 +138,7 @@ class TrainConfig(TrainingArguments):
         self.use_cpu = self.use_cpu or not _has_accelerator()
         if not self.use_cpu:
             _check_processes_fit()
-        prepare_deepspeed(self.use_cpu)
+        _prepare_deepspeed(self.use_cpu)
         if getattr(self, "activation_checkpointing", False) is None:  # the new name, from transformers 5.23 on
             self.activation_checkpointing = self.gradient_checkpointing
             self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs
@@ -307,6 +306,12 @@ class GRPOConfig(TrainConfig):
         """Optimizer steps that one round of rollouts feeds: distinct batches times passes."""
         assert self.steps_per_generation is not None
         return self.steps_per_generation // self.gradient_accumulation_steps * self.num_iterations
+
+
+def _prepare_deepspeed(on_cpu: bool) -> None:
+    from open_r1.training.backends import prepare_deepspeed  # rooms that need the options alone do not load training
+
+    prepare_deepspeed(on_cpu)
 
 
 def _has_accelerator() -> bool:

@@ -132,6 +132,8 @@ def test_tensor_parallel_over_more_gpus_than_a_node_has_reaches_over_nodes():
     assert parallel_sizes(plan(tp=16), four) == (16, 2)
     assert parallel_sizes(plan(tp=16, dp=2), four) == (16, 1)
     assert parallel_sizes(plan(), four) == (8, 4)
+    assert parallel_sizes(plan(tp=8, dp=2), two) == (8, 1)  # a copy on each node
+    assert parallel_sizes(plan(dp=2), two) == (4, 2)
     words = pairs(server_command(plan(tp=16), two, 1, "n1"))
     assert (words["--tensor-parallel-size"], words["--pipeline-parallel-size"], words["--nnodes"]) == ("16", "1", "2")
 
@@ -144,7 +146,7 @@ def test_tensor_parallel_over_more_gpus_than_a_node_has_reaches_over_nodes():
             1,
             "--tp 16 x --pp 1 x --dp 1 takes 16 GPUs, and the job has 8 (1 node of 8): give sbatch --nodes=2",
         ),
-        ({"dp": 3, "tp": 8}, 2, "takes 48 GPUs, and the job has 16"),
+        ({"dp": 3, "tp": 8}, 2, "takes 24 GPUs, and the job has 16 (2 nodes of 8): give sbatch --nodes=3"),
         ({"tp": 5, "pp": 1}, 2, "2 nodes cannot have equally many"),
     ],
 )

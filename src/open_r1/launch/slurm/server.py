@@ -35,7 +35,7 @@ class ServerPlan:
     tp: int | None
     """GPUs that share each layer; default: those of a node, divided by `dp`."""
     pp: int | None
-    """Parts that layers are split into; default: one a node, or, where `tp` reaches over nodes, what is left."""
+    """Parts that layers are split into; default: one a node, or as many as `tp` and `dp` leave GPUs for."""
     dp: int
     port: int | None
     timeout: float
@@ -53,7 +53,9 @@ def add_server_options(parser: Parser) -> None:
     parser.option(
         "tp", "GPUs that share each layer (default: those of a node; more of them reach over nodes)", positive
     )
-    parser.option("pp", "parts that its layers are split into (default: one a node)", positive)
+    parser.option(
+        "pp", "parts that its layers are split into (default: one a node, if --tp and --dp leave that many)", positive
+    )
     parser.option("dp", "copies of the model (default: 1)", positive)
     parser.option("port", "default: by the job's number", int)
     parser.option("server-timeout", "seconds until the server must answer (default: 3600)", float)
@@ -109,7 +111,7 @@ def parallel_sizes(plan: ServerPlan, job: Job) -> tuple[int, int]:
     tp = plan.tp or max(1, gpus // plan.dp)
     if plan.command is not None or gpus == 0:
         return tp, plan.pp or nodes
-    pp = plan.pp or (nodes if tp <= gpus else max(1, nodes * gpus // (tp * plan.dp)))
+    pp = plan.pp or max(1, min(nodes, nodes * gpus // (tp * plan.dp)))
     wanted = tp * pp * plan.dp
     asked = f"--tp {tp} x --pp {pp} x --dp {plan.dp} takes {wanted} GPUs, and"
     if wanted > nodes * gpus:
