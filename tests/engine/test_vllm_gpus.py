@@ -72,8 +72,10 @@ def test_what_vllm_says_of_a_wrong_option_is_passed_on(engine_on):
 )
 def test_a_gpu_shared_with_others_is_named(engine_on, monkeypatch, said, remedy):
     monkeypatch.setenv("FAKE_VLLM_FAILS", said)
+    engine = engine_on("0", "1")
     with pytest.raises(UserError, match=remedy):
-        engine_on("0").start()
+        engine.start()
+    assert not engine.workers  # no engine is left with memory of a GPU
 
 
 def test_two_engines_on_each_gpu(engine_on):

@@ -106,16 +106,22 @@ class VLLMEngine:
             len(groups) * per_group,
         )
         self.workers = [WorkerProcess(group, self._log(i)) for i, group in enumerate(groups * per_group)]
+        try:
+            self._start_workers(len(groups))
+        except BaseException:
+            self.close()  # the others would keep their memory
+            raise
+        logger.warning("vLLM is ready after %.0f s.", time.monotonic() - began)
+
+    def _start_workers(self, groups: int) -> None:
         for worker in self.workers:
             worker.receive("imported", seconds=600.0)
-        for round_number in range(per_group):
-            first = round_number * len(groups)
-            batch = self.workers[first : first + len(groups)]
+        for first in range(0, len(self.workers), groups):
+            batch = self.workers[first : first + groups]
             for i, worker in enumerate(batch):
                 worker.send(self._worker_options(first + i))
             for worker in batch:
                 self.dtype = worker.receive("ready", seconds=1800.0)
-        logger.warning("vLLM is ready after %.0f s.", time.monotonic() - began)
 
     def need(self, tokens: int) -> None:
         """Makes room for prompts and completions of `tokens` together."""
