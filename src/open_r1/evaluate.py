@@ -44,9 +44,9 @@ def main(argv: list[str] | None = None) -> None:
     output = args.output or default_output(args.model, args.revision)
     console = Console()
     benchmarks = [
-        prepare(task, asked, args.model, engine, protocol, output / folder, ks=ks, console=console)
+        prepare(task, asked, args.model, engine, protocol, output / folder, ks=wanted, console=console)
         for task, asked in zip(tasks, problems, strict=True)
-        for protocol, folder, ks in runs[task.name]
+        for protocol, folder, wanted in runs[task.name]
     ]
     engine.reserve(max(benchmark.longest for benchmark in benchmarks))
     results = [run_benchmark(benchmark, console) for benchmark in benchmarks]

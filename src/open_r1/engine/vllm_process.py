@@ -15,10 +15,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from open_r1.engine.vllm_messages import WorkerOptions
 from open_r1.errors import UserError
 
-START_SECONDS = 1800.0
 REPLY_SECONDS = 600.0
 CLOSE_SECONDS = 15.0
 TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -45,11 +43,6 @@ class WorkerProcess:
         theirs.close()
         self.connection = Connection(ours.detach())
         _processes.add(self)
-
-    def start(self, options: WorkerOptions) -> str:
-        """Builds the engine; returns its data type."""
-        self.send(options)
-        return self.receive("ready", START_SECONDS)
 
     def send(self, message: Any) -> None:
         """Raises `UserError` if the worker is gone."""

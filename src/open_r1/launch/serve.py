@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from open_r1.engine.arguments import positive, share
 from open_r1.engine.vllm_process import TORCHRUN
 from open_r1.engine.vllm_server_process import ServerOptions, server_environment, server_words
 
@@ -21,19 +22,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def option(name: str, kind: Any, text: str, **more: Any) -> None:
         flags = dict.fromkeys([f"--{name}", f"--{name.replace('-', '_')}"])
-        parser.add_argument(*flags, type=kind, help=text, metavar="N" if kind is int else "X", **more)
+        parser.add_argument(*flags, type=kind, help=text, metavar="X" if kind is str else "N", **more)
 
     option("model", str, "hub id or local folder: the model that the run starts from", required=True)
     option("revision", str, "its revision on the hub")
     option("host", str, f"interface to listen on (default: {defaults.host})", default=defaults.host)
     option("port", int, f"default: {defaults.port}", default=defaults.port)
-    option("tensor-parallel-size", int, "GPUs that share the model (default: 1)", default=1)
+    option("tensor-parallel-size", positive, "GPUs that share the model (default: 1)", default=1)
     option("dtype", str, "data type (default: auto: the checkpoint's; float32 on a CPU)", default="auto")
     option(
-        "max-model-len", int, "longest prompt with its completion, in tokens (default: as much of the model's as fits)"
+        "max-model-len",
+        positive,
+        "longest prompt with its completion, in tokens (default: as much of the model's as fits)",
     )
-    option("max-num-seqs", int, f"completions decoded at once (default: {defaults.max_num_seqs})", default=1024)
-    option("gpu-memory-utilization", float, "share of the GPU's memory (default: 0.9; CPU: 0.4)")
+    option("max-num-seqs", positive, f"completions decoded at once (default: {defaults.max_num_seqs})", default=1024)
+    option("gpu-memory-utilization", share, "share of the GPU's memory (default: 0.9; CPU: 0.4)")
     parser.add_argument("--trust-remote-code", "--trust_remote_code", action="store_true", help="run the model's code")
     parser.add_argument("--enforce-eager", "--enforce_eager", action="store_true", help="no CUDA graphs: starts sooner")
     args, extra = parser.parse_known_args(argv)
