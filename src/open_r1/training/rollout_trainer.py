@@ -192,7 +192,7 @@ class RolloutTrainer(PackedTrainer):
         if self._failed_anywhere(written):
             rows = unscored_rows(written.prompts, written.completions)
             self._record(self.state.global_step + 1, rows)
-        self._raise_together(written)
+            raise _failure(written)
         rollouts = self._rollouts(written, "none")
         for name, value in rollout_metrics(rollouts, self.reward_names, self.global_sum).items():
             self.note(name, value)
@@ -208,7 +208,7 @@ class RolloutTrainer(PackedTrainer):
     def _raise_together(self, written: Round) -> None:
         """Raises in every process if a reward raised in one, so that none waits for the others."""
         if self._failed_anywhere(written):
-            raise written.error or UserError("a reward failed in another process, whose message says why.")
+            raise _failure(written)
 
     def _rollouts(self, written: Round, scale: Any, group: int | None = None) -> Rollouts:
         return make_rollouts(
@@ -312,3 +312,7 @@ class RolloutTrainer(PackedTrainer):
             rows = self.rows_of_round(number)
             prompts = self._prompts([rows[slot] for slot in self._slots()])
             self.ahead.put_back({number: Round.from_state(prompts, kept)})
+
+
+def _failure(written: Round) -> UserError:
+    return written.error or UserError("a reward failed in another process, whose message says why.")
