@@ -92,7 +92,7 @@ class VLLMEngine:
         self._stale = False
 
     def start(self) -> None:
-        """Starts the engines, one after another on the same GPU (each measures the memory that is free)."""
+        """Starts the engines: all at once on GPUs, one after another on a CPU."""
         if self.workers:
             return
         began = time.monotonic()
@@ -107,17 +107,17 @@ class VLLMEngine:
         )
         self.workers = [WorkerProcess(group, self._log(i)) for i, group in enumerate(groups * per_group)]
         try:
-            self._start_workers(len(groups))
+            self._start_workers(at_once=len(self.workers) if groups[0] else 1)
         except BaseException:
             self.close()  # the others would keep their memory
             raise
         logger.warning("vLLM is ready after %.0f s.", time.monotonic() - began)
 
-    def _start_workers(self, groups: int) -> None:
+    def _start_workers(self, at_once: int) -> None:
         for worker in self.workers:
             worker.receive("imported", seconds=600.0)
-        for first in range(0, len(self.workers), groups):
-            batch = self.workers[first : first + groups]
+        for first in range(0, len(self.workers), at_once):
+            batch = self.workers[first : first + at_once]
             for i, worker in enumerate(batch):
                 worker.send(self._worker_options(first + i))
             for worker in batch:

@@ -131,11 +131,6 @@ def _explained(reason: str) -> str:
     said = [line.strip() for line in lines if line.strip().startswith("Value error, ")]  # pydantic's, below a heading
     first = said[0].removeprefix("Value error, ").partition(" [type=")[0] if said else lines[0]
     first = first.rstrip(".")
-    if "while vLLM is profiling" in reason:
-        return (
-            "another process gave back memory of the same GPU while vLLM measured what is free. Run this again, or "
-            "give vLLM a GPU of its own."
-        )
     if "memory" in reason.lower():
         return (
             f"{first}. Give it another share of the GPU (vllm_gpu_memory_utilization when training, else "

@@ -66,7 +66,10 @@ class Worker:
                 "max_num_batched_tokens": max(CPU_BATCH, options.max_model_len),
             }
         else:
-            arguments["max_num_batched_tokens"] = max(GPU_BATCH, options.max_num_seqs)
+            arguments |= {
+                "max_num_batched_tokens": max(GPU_BATCH, options.max_num_seqs),
+                "worker_cls": "open_r1.engine.vllm_gpu_worker.GPUWorker",
+            }
             if not options.enforce_eager:
                 arguments["compilation_config"] = {"cudagraph_capture_sizes": graph_sizes(options.max_num_seqs)}
         self.connection, self.answers = connection, answers
