@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from open_r1.engine.protocol import Request, Sampling
 from open_r1.engine.transformers_engine import TransformersEngine
 from open_r1.engine.vllm_engine import VLLMEngine, VLLMOptions, check_installed, device_groups
-from open_r1.engine.vllm_worker import GRAPH_SIZES, graph_sizes
+from open_r1.engine.vllm_worker import GRAPH_SIZES, gpu_batch, graph_sizes
 from open_r1.errors import UserError
 
 PROMPTS = [[40, 41, 42], [50], [60, 61, 62, 63, 64, 65, 66], [70, 71]]
@@ -207,3 +207,10 @@ def test_every_full_batch_has_a_cuda_graph():
     assert graph_sizes(4) == [1, 2, 4, 8]
     assert graph_sizes(341)[-2:] == [256, 341]
     assert graph_sizes(1024) == graph_sizes(4096) == list(GRAPH_SIZES)
+
+
+@pytest.mark.parametrize(
+    ("sequences", "length", "batch"), [(16, 64, 1024), (512, 1024, 8192), (9000, 4096, 9000), (1, 32768, 8192)]
+)
+def test_a_gpu_batch_is_not_more_than_all_sequences(sequences, length, batch):
+    assert gpu_batch(sequences, length) == batch

@@ -29,6 +29,12 @@ GPU_BATCH = 8192
 """The same on a GPU, as in `vllm serve`. An engine without a front end would get 2,048."""
 
 
+def gpu_batch(max_num_seqs: int, max_model_len: int) -> int:
+    """Tokens that go through the model together on a GPU. Not more than all sequences can have: vLLM's trial run makes
+    sequences longer than `max_model_len` of what is too much, and writes beyond its tables."""
+    return max(max_num_seqs, min(GPU_BATCH, max_num_seqs * max_model_len))
+
+
 def graph_sizes(max_num_seqs: int) -> list[int]:
     """Batch sizes with a CUDA graph, up to that of a full batch."""
     most = max(8, max_num_seqs)
@@ -67,7 +73,7 @@ class Worker:
             }
         else:
             arguments |= {
-                "max_num_batched_tokens": max(GPU_BATCH, options.max_num_seqs),
+                "max_num_batched_tokens": gpu_batch(options.max_num_seqs, options.max_model_len),
                 "worker_cls": "open_r1.engine.vllm_gpu_worker.GPUWorker",
             }
             if not options.enforce_eager:
