@@ -92,7 +92,7 @@ def build_trainer(args: argparse.Namespace, timer: StepTimer, folder: str) -> tu
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     common = {"tokenizer": build_tokenizer(), "callbacks": [timer]}
     if args.task == "sft":
-        args.data, args.documents = None, 4 * args.rows * processes
+        args.data, args.documents = None, 16 * args.rows * processes  # enough to fill the rows
         sft_config = SFTConfig(
             **options(args, folder), per_device_train_batch_size=args.rows, packing=True, max_length=args.max_length
         )

@@ -1,7 +1,7 @@
 #!/bin/sh
-# SmolLM2-135M-Instruct through the whole recipe on GSM8K and one GPU: SFT on worked solutions, GRPO on the same
-# problems, R1-Zero (GRPO without SFT) beside it, and an evaluation on the test set of each model. Every stage goes on
-# where it stopped when this is run again.
+# SmolLM2-135M-Instruct through the whole recipe on GSM8K and one GPU: SFT on worked solutions, GRPO on those of the
+# problems that the model then solves sometimes, R1-Zero (GRPO without SFT, on all problems) beside it, and an
+# evaluation on the test set of each model. Every stage goes on where it stopped when this is run again.
 #
 #   examples/gsm8k/run.sh                                          # model and data from the hub
 #   MODEL=folder TRAIN=gsm8k_train.jsonl.gz DATA_DIR=folder OUT=runs/gsm8k examples/gsm8k/run.sh
@@ -12,16 +12,20 @@ set -eu
 cd "$(dirname "$0")/../.."
 MODEL="${MODEL:-HuggingFaceTB/SmolLM2-135M-Instruct}"
 OUT="${OUT:-runs/gsm8k}"
-STAGES="${STAGES:-base sft grpo zero}"
+STAGES="${STAGES:-base sft filter grpo zero}"
 recipes=recipes/SmolLM2-135M-Instruct
 system_prompt="$(python3 -c "import yaml; print(yaml.safe_load(open('$recipes/grpo/config_gsm8k.yaml'))['system_prompt'])")"
 mkdir -p "$OUT"
 
 if [ -n "${TRAIN:-}" ]; then
+    column=problem
     problems="--dataset_name $TRAIN --dataset_config null --dataset_prompt_column problem"
+    filter_from="--hf-dataset $TRAIN"
     traces_from="$TRAIN --problem problem --solution solution"
 else
+    column=question
     problems=""
+    filter_from="--hf-dataset openai/gsm8k --hf-dataset-config main"
     traces_from="openai/gsm8k --config main"
 fi
 
@@ -41,15 +45,27 @@ for stage in $STAGES; do
             --dataset_name "$OUT/traces.jsonl" --output_dir "$OUT/sft" ${SFT_ARGS:-}
         evaluate "$OUT/sft" sft
         ;;
-    grpo | zero)
-        from=$([ "$stage" = grpo ] && echo "$OUT/sft" || echo "$MODEL")
+    filter)
         # shellcheck disable=SC2086
-        open-r1 grpo --config $recipes/grpo/config_gsm8k.yaml --model_name_or_path "$from" $problems \
-            --output_dir "$OUT/$stage" ${GRPO_ARGS:-}
-        evaluate "$OUT/$stage" "$stage"
+        open-r1 data pass-rate $filter_from --prompt-column $column --answer-column answer --model "$OUT/sft" \
+            --system-prompt "$system_prompt" --num-generations 8 --temperature 1.0 --top-p 1.0 --max-new-tokens 384 \
+            --min 0.05 --max 0.9 --output "$OUT/problems" ${FILTER_ARGS:-}
+        ;;
+    grpo)
+        # shellcheck disable=SC2086
+        open-r1 grpo --config $recipes/grpo/config_gsm8k.yaml --model_name_or_path "$OUT/sft" \
+            --dataset_name "$OUT/problems" --dataset_config null --dataset_prompt_column $column \
+            --output_dir "$OUT/grpo" ${GRPO_ARGS:-}
+        evaluate "$OUT/grpo" grpo
+        ;;
+    zero)
+        # shellcheck disable=SC2086
+        open-r1 grpo --config $recipes/grpo/config_gsm8k.yaml --model_name_or_path "$MODEL" $problems \
+            --output_dir "$OUT/zero" ${GRPO_ARGS:-}
+        evaluate "$OUT/zero" zero
         ;;
     *)
-        echo "STAGES is $STAGES: $stage is none of base, sft, grpo, zero" >&2
+        echo "STAGES is $STAGES: $stage is none of base, sft, filter, grpo, zero" >&2
         exit 2
         ;;
     esac
