@@ -20,7 +20,7 @@ from open_r1.report.curves import Series, as_file, grid, line_chart
 from open_r1.report.recorder import read_metrics
 
 MODELS = ("base", "sft", "grpo", "zero")
-PROTOCOLS = {"greedy": "greedy", "deepseek": "pass@1 of 8 samples"}
+PROTOCOLS = ("greedy", "deepseek")
 PAIRS = (("base", "sft"), ("sft", "grpo"), ("base", "zero"))
 PHASES = ("generation", "scoring", "training", "weight_update")
 CURVES = (
@@ -49,10 +49,11 @@ def load_evaluations(run: Path) -> dict[str, dict[str, dict[str, Any]]]:
     return found
 
 
-def score_table(evaluations: Mapping[str, Figures]) -> list[str]:
+def score_table(evaluations: Mapping[str, Figures], samples: int) -> list[str]:
     """A line a model. Length and the share that was cut off are of the samples."""
     lines = [
-        "| model | greedy, % [95%] | pass@1 of 8 samples, % [95%] | pass@8, % [95%] | tokens | cut off | no answer |",
+        f"| model | greedy, % [95%] | pass@1 of {samples} samples, % [95%] | pass@{samples}, % [95%] | tokens | "
+        "cut off | no answer |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for model, by_protocol in evaluations.items():
@@ -70,11 +71,12 @@ def score_table(evaluations: Mapping[str, Figures]) -> list[str]:
     return lines
 
 
-def difference_table(run: Path, models: Mapping[str, Any]) -> list[str]:
+def difference_table(run: Path, models: Mapping[str, Any], samples: int) -> list[str]:
     """Paired differences of pass@1, in points."""
     lines = ["| difference | protocol | points [95%, paired] | times |", "|---|---|--:|--:|"]
+    names = dict(zip(PROTOCOLS, ("greedy", f"pass@1 of {samples} samples"), strict=True))
     for a, b in PAIRS:
-        for protocol, name in PROTOCOLS.items() if a in models and b in models else ():
+        for protocol, name in names.items() if a in models and b in models else ():
             [found] = compare(run / "evaluation" / a / protocol, run / "evaluation" / b / protocol)
             low, high = found.difference.ci95
             points = f"{found.difference.value * 100:+.1f} [{low * 100:+.1f}, {high * 100:+.1f}]"
@@ -116,7 +118,8 @@ def main() -> None:
     evaluations = load_evaluations(run)
     metrics = {stage: read_metrics(run / stage / "run") for stage in ("grpo", "zero") if (run / stage / "run").exists()}
     metrics = {stage: steps for stage, steps in metrics.items() if steps}
-    parts = [score_table(evaluations), difference_table(run, evaluations)]
+    samples = max(by_protocol["deepseek"]["num_samples"] for by_protocol in evaluations.values())
+    parts = [score_table(evaluations, samples), difference_table(run, evaluations, samples)]
     if metrics:
         parts.append(time_table(metrics))
         (run / "curves.svg").write_text(as_file(curves(metrics)), encoding="utf-8")

@@ -63,12 +63,12 @@ def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def stop_token_ids(tokenizer: PreTrainedTokenizerBase, generation_config: GenerationConfig | None) -> tuple[int, ...]:
-    """Every token that ends a completion: those of the generation config, the tokenizer's eos token, and the one
-    with which the chat template ends an assistant turn."""
+    """Every token that ends a completion, ascending: those of the generation config, the tokenizer's eos token, and the
+    one with which the chat template ends an assistant turn."""
     configured = generation_config.eos_token_id if generation_config is not None else None
     ids = [configured] if isinstance(configured, int) else list(configured or [])
     ids += [tokenizer.eos_token_id, _end_of_turn(tokenizer)]
-    return tuple(dict.fromkeys(i for i in ids if i is not None))
+    return tuple(sorted({i for i in ids if i is not None}))
 
 
 def render(
