@@ -47,7 +47,7 @@ for stage in $STAGES; do
         ;;
     filter)
         # shellcheck disable=SC2086
-        open-r1 data pass-rate $filter_from --prompt-column $column --answer-column answer --model "$OUT/sft" \
+        [ -d "$OUT/problems" ] || open-r1 data pass-rate $filter_from --prompt-column $column --answer-column answer --model "$OUT/sft" \
             --system-prompt "$system_prompt" --num-generations 8 --temperature 1.0 --top-p 1.0 --max-new-tokens 384 \
             --min 0.05 --max 0.9 --output "$OUT/problems" ${FILTER_ARGS:-}
         ;;
