@@ -67,3 +67,25 @@ def stopped_at_step_3(completions, **columns):
     if len(CALLS) == 3 and last and "STOP" in os.environ:
         os.kill(os.getpid(), signal.Signals[os.environ["STOP"]])
     return vowels(completions)
+
+
+FETCHES = []
+
+
+def noting_fetches(completions, **columns):
+    """As `vowels`, and writes what ZeRO-3 has fetched since the first call: kinds of modules and how often, a line."""
+    from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator as Coordinator
+
+    if not CALLS:
+        fetch = Coordinator.fetch_sub_module
+
+        def noted(self, module, forward):
+            FETCHES.append(type(module).__name__)
+            return fetch(self, module, forward)
+
+        Coordinator.fetch_sub_module = noted
+    elif os.environ["RANK"] == "0":
+        counts = [f"{kind} {FETCHES.count(kind)}\n" for kind in sorted(set(FETCHES))]
+        Path(os.environ["FETCHES"]).write_text("".join(counts))
+    CALLS.append(1)
+    return vowels(completions)

@@ -1,5 +1,6 @@
 """Invariants 2 and 7 of the design on every backend: two processes end where one does, also killed and resumed."""
 
+import json
 import shutil
 
 import pytest
@@ -54,6 +55,32 @@ def test_grpo_on_two_processes_killed_and_resumed_ends_where_one_does(folder, tm
     launch("grpo", argv, processes=2, env=env)
     assert_same_run(one, metrics(tmp_path / "two"))
     assert_same_weights(tmp_path / "one", tmp_path / "two", atol=2e-4)
+
+
+def zero3_of_small_parts(folder):
+    """ZeRO-3 that splits the smallest weights too and lets go of them after every use, as it does with large ones."""
+    options = {f"stage3_{name}": 0 for name in ("param_persistence_threshold", "max_reuse_distance")}
+    auto = dict.fromkeys(("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"), "auto")
+    zero = {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True, **options}
+    (folder / "zero3.json").write_text(json.dumps(auto | {"gradient_clipping": "auto", "zero_optimization": zero}))
+    kept = {name: value for name, value in backend_env("zero3").items() if "_DEEPSPEED_" not in name}
+    return kept | {"ACCELERATE_DEEPSPEED_CONFIG_FILE": str(folder / "zero3.json")}
+
+
+@pytest.mark.deepspeed
+@pytest.mark.parametrize("checkpointing", ["true", "false"])
+def test_zero3_fetches_a_layer_at_a_time(folder, tmp_path, checkpointing, monkeypatch):
+    monkeypatch.setenv("FETCHES", str(tmp_path / "fetches"))
+    options = {"max_steps": 3, "per_device_train_batch_size": 4, "beta": 0.1, "gradient_checkpointing": checkpointing}
+    options |= {"max_tokens_per_microbatch": 100}
+    one = on_one_process(folder, "grpo", tmp_path / "one", **options)
+    argv = arguments(folder, "grpo", tmp_path / "two", **options | {"reward_funcs": "odd_rewards:noting_fetches"})
+    launch("grpo", argv, processes=2, env=zero3_of_small_parts(tmp_path))
+    assert_same_run(one, metrics(tmp_path / "two"))
+    assert_same_weights(tmp_path / "one", tmp_path / "two", atol=2e-4)
+    kinds = dict(line.split() for line in (tmp_path / "fetches").read_text().splitlines())
+    assert "Qwen2DecoderLayer" in kinds
+    assert not {"Qwen2Attention", "Qwen2MLP", "Linear"} & set(kinds)
 
 
 @pytest.mark.deepspeed

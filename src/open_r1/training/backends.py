@@ -16,6 +16,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType
 from torch import nn
 from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import strtobool
 
 from open_r1.errors import UserError
@@ -132,6 +133,38 @@ def reduce_in_float32(accelerator: Accelerator) -> None:
         )
 
 
+PREFETCH = 50_000_000
+"""Elements that DeepSpeed fetches ahead if nobody says otherwise."""
+
+
+def fetch_by_layer(model: nn.Module, accelerator: Accelerator) -> None:
+    """Before DeepSpeed takes `model`: ZeRO-3 puts the weights of a decoder layer together at once and the next layer's
+    ahead of it, as FSDP2 does, instead of those of every matrix and norm by itself.
+
+    Each fetch is Python, in the forward pass, in its recomputation and in the backward pass, and there are thirteen
+    modules in a layer. A model of which only a part is trained (LoRA) stays as it is: DeepSpeed takes a whole layer's
+    gradients when that of its input is there, and the first layer's input then has none.
+    """
+    from deepspeed.utils import set_z3_leaf_module
+
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if not layers or len({p.requires_grad for p in model.parameters()}) > 1:
+        return
+    for layer in layers:
+        set_z3_leaf_module(layer, True)
+        if next(layer.parameters()).requires_grad:
+            layer.register_forward_pre_hook(_check_input_has_gradient)
+    largest = max(sum(getattr(p, "ds_numel", p.numel()) for p in layer.parameters()) for layer in layers)
+    options = accelerator.state.deepspeed_plugin.deepspeed_config["zero_optimization"]
+    options.setdefault("stage3_prefetch_bucket_size", max(largest, PREFETCH))
+
+
+def _check_input_has_gradient(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """Without, DeepSpeed would take the gradients of the layer before they are computed, for zeros."""
+    if torch.is_grad_enabled() and not any(isinstance(x, torch.Tensor) and x.requires_grad for x in inputs):
+        raise RuntimeError(f"{type(layer).__name__} got no input that takes a gradient, which ZeRO-3 needs of a layer.")
+
+
 def prepare_frozen(model: nn.Module, accelerator: Accelerator, backend: Backend) -> nn.Module:
     """A model that is only asked, never trained, split like the policy where that is split."""
     model.requires_grad_(False).eval()
@@ -142,6 +175,7 @@ def prepare_frozen(model: nn.Module, accelerator: Accelerator, backend: Backend)
     if backend == "zero3":
         import deepspeed
 
+        fetch_by_layer(model, accelerator)
         config = {k: v for k, v in accelerator.state.deepspeed_plugin.deepspeed_config.items() if k != "optimizer"}
         engine = deepspeed.initialize(model=model, config=config)[0]
         engine.eval()

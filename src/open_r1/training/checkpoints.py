@@ -90,6 +90,9 @@ class CheckpointedTrainer(Trainer):
             kept = torch.load(mine if mine.exists() else first, weights_only=True)
             self._check_can_continue(folder, kept)
             self.load_checkpoint_state(kept)
+        if self.backend == "zero3":
+            model: Any = self.model
+            backends.fetch_by_layer(model, self.accelerator)
         try:
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         finally:
