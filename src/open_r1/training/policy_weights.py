@@ -96,11 +96,13 @@ def _groups(model: nn.Module) -> Iterator[_Group]:
 
 def _buckets(groups: Sequence[_Group]) -> Iterator[list[_Group]]:
     bucket: list[_Group] = []
+    size = 0
     for group in groups:
-        if bucket and sum(g.size for g in bucket) + group.size > BUCKET:
+        if bucket and size + group.size > BUCKET:
             yield bucket
-            bucket = []
+            bucket, size = [], 0
         bucket.append(group)
+        size += group.size
     yield bucket
 
 
