@@ -7,7 +7,8 @@
 #   MODEL=folder TRAIN=gsm8k_train.jsonl.gz DATA_DIR=folder OUT=runs/gsm8k examples/gsm8k/run.sh
 #
 # Tables and curves afterwards: python examples/gsm8k/results.py runs/gsm8k
-# TRAIN has the columns problem, solution and answer; DATA_DIR holds gsm8k_test.jsonl[.gz]. STAGES picks stages.
+# TRAIN has the columns problem, solution and answer; DATA_DIR holds gsm8k_test.jsonl[.gz]. STAGES picks stages. Paths
+# have no spaces, and count from the project's folder.
 set -eu
 cd "$(dirname "$0")/../.."
 MODEL="${MODEL:-HuggingFaceTB/SmolLM2-135M-Instruct}"
@@ -40,18 +41,23 @@ for stage in $STAGES; do
     base) evaluate "$MODEL" base ;;
     sft)
         # shellcheck disable=SC2086
-        [ -f "$OUT/traces.jsonl" ] || python3 examples/gsm8k/traces.py $traces_from --output "$OUT/traces.jsonl"
+        if [ ! -f "$OUT/traces.jsonl" ]; then
+            python3 examples/gsm8k/traces.py $traces_from --output "$OUT/traces.part.jsonl"
+            mv "$OUT/traces.part.jsonl" "$OUT/traces.jsonl"
+        fi
         open-r1 sft --config $recipes/sft/config_gsm8k.yaml --model_name_or_path "$MODEL" \
             --dataset_name "$OUT/traces.jsonl" --output_dir "$OUT/sft" ${SFT_ARGS:-}
         evaluate "$OUT/sft" sft
         ;;
     filter)
         # shellcheck disable=SC2086
-        [ -d "$OUT/problems" ] || open-r1 data pass-rate $filter_from --prompt-column $column --answer-column answer --model "$OUT/sft" \
-            --system-prompt "$system_prompt" --num-generations 8 --temperature 1.0 --top-p 1.0 --max-new-tokens 384 \
-            --min 0.05 --max 0.9 --output "$OUT/problems" ${FILTER_ARGS:-}
+        [ -f "$OUT/problems/run/report.json" ] || open-r1 data pass-rate $filter_from --prompt-column $column \
+            --answer-column answer --model "$OUT/sft" --system-prompt "$system_prompt" --num-generations 8 \
+            --temperature 1.0 --top-p 1.0 --max-new-tokens 384 --min 0.05 --max 0.9 --output "$OUT/problems" \
+            ${FILTER_ARGS:-}
         ;;
     grpo)
+        [ -d "$OUT/problems" ] || { echo "$OUT/problems is not there: run the stage filter first" >&2 && exit 2; }
         # shellcheck disable=SC2086
         open-r1 grpo --config $recipes/grpo/config_gsm8k.yaml --model_name_or_path "$OUT/sft" \
             --dataset_name "$OUT/problems" --dataset_config null --dataset_prompt_column $column \

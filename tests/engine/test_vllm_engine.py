@@ -210,7 +210,9 @@ def test_every_full_batch_has_a_cuda_graph():
 
 
 @pytest.mark.parametrize(
-    ("sequences", "length", "batch"), [(16, 64, 1024), (512, 1024, 8192), (9000, 4096, 9000), (1, 32768, 8192)]
+    ("sequences", "length", "batch"),
+    [(16, 64, 1024), (512, 1024, 8192), (768, 512, 7680), (9000, 4096, 9000), (1, 32768, 8192)],
 )
-def test_a_gpu_batch_is_not_more_than_all_sequences(sequences, length, batch):
+def test_a_gpu_batch_has_as_many_tokens_of_each_sequence_as_fit(sequences, length, batch):
     assert gpu_batch(sequences, length) == batch
+    assert batch % sequences == 0 and batch // sequences <= length

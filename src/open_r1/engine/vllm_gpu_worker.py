@@ -20,25 +20,25 @@ class GPUWorker(Worker):
     """Sizes its cache by its own memory."""
 
     cache_config: Any
-    model_runner: Any
     model_config: Any
 
     def determine_available_memory(self) -> int:
-        """Bytes for the cache: the engine's share of the GPU less its weights, the peak of a trial run, and a reserve.
-        Raises `ValueError` where nothing is left."""
+        """Bytes for the cache: the engine's share of the GPU, less what it had at the peak of a trial run, less a
+        reserve. Raises `ValueError` where nothing is left."""
         before = torch.accelerator.memory_allocated()
         torch.accelerator.reset_peak_memory_stats()
         self.cache_config.kv_cache_memory_bytes = 1  # a size that is given: a trial run, and no look at the whole GPU
         super().determine_available_memory()
-        trial = torch.accelerator.max_memory_allocated() - before
+        peak = torch.accelerator.max_memory_allocated()
         reserve = OTHER if self.model_config.enforce_eager else OTHER + GRAPHS
-        weights = int(self.model_runner.model_memory_usage)
-        left = int(self.requested_memory) - weights - trial - reserve
+        left = int(self.requested_memory) - peak - reserve
         if left <= 0:
-            share, *parts = (b / 2**30 for b in (self.requested_memory, weights, trial, reserve))
+            share, *parts = (b / 2**30 for b in (self.requested_memory, before, peak - before, reserve))
             raise ValueError(
                 f"No memory is left for the cache: the share of the GPU is {share:.1f} GiB, and vLLM needs "
-                "{:.1f} GiB for weights, {:.1f} for activations, {:.1f} for graphs and libraries".format(*parts)
+                "{:.1f} GiB for weights and buffers, {:.1f} for activations, {:.1f} for graphs and libraries".format(
+                    *parts
+                )
             )
         self.cache_config.kv_cache_memory_bytes = left
         return left

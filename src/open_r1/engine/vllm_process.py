@@ -19,8 +19,12 @@ from open_r1.errors import UserError
 
 REPLY_SECONDS = 600.0
 CLOSE_SECONDS = 15.0
+MEMORY = ("out of memory", "outofmemory", "no memory", "free memory", "available memory", "cache memory")
+"""Words of errors for which a share of the GPU is a remedy."""
 TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 """Variables that would make vLLM join the trainer's process group."""
+PORT = "VLLM_PORT"
+"""Variable that would have all engines of a host look for free ports from the same one on."""
 
 
 class WorkerProcess:
@@ -103,7 +107,8 @@ class WorkerProcess:
 
 def worker_environment(devices: Sequence[str]) -> dict[str, str]:
     """This process' variables and what a worker on `devices` needs besides."""
-    environment = sampler_variables() | {name: value for name, value in os.environ.items() if name not in TORCHRUN}
+    inherited = {name: value for name, value in os.environ.items() if name not in (*TORCHRUN, PORT)}
+    environment = sampler_variables() | inherited
     environment |= {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
@@ -131,7 +136,7 @@ def _explained(reason: str) -> str:
     said = [line.strip() for line in lines if line.strip().startswith("Value error, ")]  # pydantic's, below a heading
     first = said[0].removeprefix("Value error, ").partition(" [type=")[0] if said else lines[0]
     first = first.rstrip(".")
-    if "memory" in reason.lower():
+    if any(words in reason.lower() for words in MEMORY):
         return (
             f"{first}. Give it another share of the GPU (vllm_gpu_memory_utilization when training, else "
             "--gpu-memory-utilization), or shorter completions; what other processes take of the GPU while vLLM starts "

@@ -30,9 +30,10 @@ GPU_BATCH = 8192
 
 
 def gpu_batch(max_num_seqs: int, max_model_len: int) -> int:
-    """Tokens that go through the model together on a GPU. Not more than all sequences can have: vLLM's trial run makes
-    sequences longer than `max_model_len` of what is too much, and writes beyond its tables."""
-    return max(max_num_seqs, min(GPU_BATCH, max_num_seqs * max_model_len))
+    """Tokens that go through the model together on a GPU: as many of each sequence, and of none more than it can have.
+    vLLM's trial run deals them out so, gives a remainder to one sequence, and ends with an illegal memory access where
+    one is longer than `max_model_len`."""
+    return max_num_seqs * max(1, min(GPU_BATCH // max_num_seqs, max_model_len))
 
 
 def graph_sizes(max_num_seqs: int) -> list[int]:
