@@ -153,14 +153,15 @@ def fetch_by_layer(model: nn.Module, accelerator: Accelerator) -> None:
     for layer in layers:
         set_z3_leaf_module(layer, True)
         if next(layer.parameters()).requires_grad:
-            layer.register_forward_pre_hook(_check_input_has_gradient)
+            layer.register_forward_pre_hook(_check_input_has_gradient, with_kwargs=True)
     largest = max(sum(getattr(p, "ds_numel", p.numel()) for p in layer.parameters()) for layer in layers)
     options = accelerator.state.deepspeed_plugin.deepspeed_config["zero_optimization"]
     options.setdefault("stage3_prefetch_bucket_size", max(largest, PREFETCH))
 
 
-def _check_input_has_gradient(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+def _check_input_has_gradient(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Without, DeepSpeed would take the gradients of the layer before they are computed, for zeros."""
+    inputs = (*args, *kwargs.values())
     if torch.is_grad_enabled() and not any(isinstance(x, torch.Tensor) and x.requires_grad for x in inputs):
         raise RuntimeError(f"{type(layer).__name__} got no input that takes a gradient, which ZeRO-3 needs of a layer.")
 
