@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import torch
 
 from open_r1.engine.vllm_group import GroupWeightReceiver
+from open_r1.engine.vllm_tokens import ROUTE, Written, pack
 
 SHAPE = [8, 2, 128]
 
@@ -44,9 +45,9 @@ class Receiver(GroupWeightReceiver):
 class FakeVLLM:
     """`faults` are functions of the handler, used up one a request; `slow` seconds pass before each completion."""
 
-    def __init__(self, *faults, extension=True, slow=0.0, port=0, **described):
+    def __init__(self, *faults, extension=True, route=True, slow=0.0, port=0, **described):
         self.receiver = Receiver(**described) if extension else None
-        self.faults, self.bodies, self.resets, self.slow = list(faults), [], 0, slow
+        self.faults, self.bodies, self.resets, self.slow, self.route = list(faults), [], 0, slow, route
         self.gone = threading.Event()
         fake = self
 
@@ -57,7 +58,7 @@ class FakeVLLM:
                 pass
 
             def reply(self, value, status=200):
-                content = json.dumps(value).encode()
+                content = value if isinstance(value, bytes) else json.dumps(value).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
@@ -66,8 +67,10 @@ class FakeVLLM:
             def do_GET(self):
                 if fake.gone.is_set():
                     self.close_connection = True
-                    return
-                self.reply({"data": [{"id": "m", "max_model_len": 64}]})
+                    return None
+                if self.path == f"/{ROUTE}" and not fake.route:
+                    return self.reply({"detail": "Not Found"}, 404)
+                return self.reply({"data": [{"id": "m", "max_model_len": 64}]})
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -79,6 +82,7 @@ class FakeVLLM:
                     fake.resets += 1
                     self.reply({})
                 else:
+                    assert self.path == f"/{ROUTE}"
                     self.complete(body)
 
             def call(self, body):
@@ -94,11 +98,9 @@ class FakeVLLM:
                 if fake.gone.wait(fake.slow):
                     self.close_connection = True
                     return None
-                ids = [len(body["prompt"]), 2]
-                asked = body["logprobs"] is not None
-                logprobs = {"token_logprobs": [-0.5, -0.25]} if asked else None
-                choice = {"token_ids": ids, "logprobs": logprobs, "finish_reason": "stop"}
-                return self.reply({"choices": [{**choice, "index": i} for i in range(body["n"])]})
+                asked = body["sampling"]["logprobs"] is not None
+                written = Written([len(body["prompt"]), 2], [-0.5, -0.25] if asked else None, "stop")
+                return self.reply(pack([written] * body["sampling"]["n"]))
 
         self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.server.daemon_threads = True
@@ -124,7 +126,7 @@ def refused(handler):
 
 
 def garbage(handler):
-    """Fault: something else than JSON."""
+    """Fault: something else than completions."""
     handler.send_response(200)
     handler.send_header("Content-Length", "5")
     handler.end_headers()
@@ -133,4 +135,14 @@ def garbage(handler):
 
 def without_logprobs(handler):
     """Fault: completions whose logprobs are missing."""
-    handler.reply({"choices": [{"index": 0, "token_ids": [5], "logprobs": None, "finish_reason": "stop"}]})
+    handler.reply(pack([Written([5], None, "stop")]))
+
+
+def cut_off(handler):
+    """Fault: a reply without its last bytes."""
+    handler.reply(pack([Written([5], [-1.0], "stop")])[:-3])
+
+
+def aborted(handler):
+    """Fault: completions that were not finished."""
+    handler.reply(pack([Written([5], [-1.0], "abort")]))

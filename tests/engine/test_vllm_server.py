@@ -1,17 +1,21 @@
 """Real vLLM servers on this machine's CPU (make test-vllm), against the transformers engine."""
 
+import json
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
 from toys import make_model, make_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from open_r1.engine.openai_servers import Refusal
 from open_r1.engine.protocol import Request, Sampling
 from open_r1.engine.transformers_engine import TransformersEngine
 from open_r1.engine.vllm_server_engine import VLLMServerEngine
 from open_r1.engine.vllm_server_process import ServerOptions, ServerProcess
+from open_r1.engine.vllm_servers import GONE
 from open_r1.errors import UserError
 from open_r1.launch.nodes import free_port
 
@@ -90,6 +94,75 @@ def test_samples_follow_their_seed(parts):
     _, engine, _ = parts
     first, again = (engine.generate(asked(n=3, temperature=1.0, seed=7)) for _ in range(2))
     assert [[c.token_ids for c in group] for group in first] == [[c.token_ids for c in group] for group in again]
+
+
+@pytest.mark.parametrize("logprobs", [True, False])
+def test_completions_are_those_of_vllms_own_route(parts, logprobs):
+    """Sampled with a seed, to the end or to a stop token; the same route with and without logprobs."""
+    _, engine, _ = parts
+    sampling = Sampling(n=4, max_tokens=30, temperature=0.8, stop_token_ids=(2, *range(100, 110)), seed=3)
+    requests = [Request(i, p, replace(sampling, logprobs=logprobs)) for i, p in enumerate(PROMPTS)]
+    (server,) = engine.servers.all
+    reasons = set()
+    for request, group in zip(requests, engine.generate(requests), strict=True):
+        body = {"model": engine.info.model, "prompt": request.prompt, "n": 4, "max_tokens": 30, "temperature": 0.8}
+        body |= {"stop_token_ids": list(sampling.stop_token_ids), "ignore_eos": True, "seed": 3}
+        body |= {"logprobs": 0, "return_token_ids": True}
+        choices = server.read_json("/completions", body, 60.0)["choices"]
+        assert [c.token_ids for c in group] == [c["token_ids"] for c in choices]
+        assert [c.finish_reason for c in group] == [c["finish_reason"] for c in choices]
+        for completion, choice in zip(group, choices, strict=True):
+            expected = choice["logprobs"]["token_logprobs"] if logprobs else None
+            assert completion.logprobs == (pytest.approx(expected, abs=1e-4) if logprobs else None)
+        reasons |= {c.finish_reason for c in group}
+    assert reasons == {"stop", "length"}
+
+
+def test_vllms_own_routes_still_see_every_token(parts):
+    """A stop string, which vLLM's front end looks for while tokens arrive."""
+    _, engine, _ = parts
+    (server,) = engine.servers.all
+    body = {"model": engine.info.model, "prompt": PROMPTS[0], "max_tokens": 40, "temperature": 0, "ignore_eos": True}
+    (whole,) = server.read_json("/completions", body, 60.0)["choices"]
+    sought = whole["text"][len(whole["text"]) // 2 :][:2]
+    (cut,) = server.read_json("/completions", body | {"stop": sought}, 60.0)["choices"]
+    assert (cut["text"], cut["finish_reason"]) == (whole["text"].partition(sought)[0], "stop")
+    with server.open("/completions", body | {"stream": True}, 60.0) as response:
+        lines = [line for line in response.read().decode().splitlines() if line.startswith("data: {")]
+    assert len(lines) > 10
+    assert "".join(json.loads(line.removeprefix("data: "))["choices"][0]["text"] for line in lines) == whole["text"]
+
+
+def test_what_vllm_refuses_is_a_sentence(parts):
+    """A prompt that is too long, as of an engine whose servers have less room than it thinks."""
+    _, engine, _ = parts
+    engine.max_model_len = 200
+    try:
+        with pytest.raises(UserError, match=r"refuses a request \(400\): .*(64|longer|maximum)"):
+            engine.generate([Request(0, [40] * 100, Sampling(max_tokens=5))])
+    finally:
+        engine.max_model_len = 64
+    with pytest.raises(Refusal) as refusal:
+        engine.servers.all[0].complete([40], {"no_such_parameter": 1}, 60.0)
+    assert refusal.value.status == 400
+    assert len(engine.generate(asked())) == len(PROMPTS)
+
+
+def test_requests_whose_client_leaves_are_aborted(parts):
+    """Or those that are asked for next would wait for all of them."""
+    _, engine, _ = parts
+    (server,) = engine.servers.all
+
+    def written():
+        with server.open("metrics", None, 10.0) as response:
+            lines = response.read().decode().splitlines()
+        return sum(float(x.rpartition(" ")[2]) for x in lines if x.startswith("vllm:generation_tokens_total{"))
+
+    before = written()
+    with pytest.raises(GONE):
+        server.complete([40], {"n": 500, "max_tokens": 60, "ignore_eos": True}, 1.0)
+    engine.generate(asked())
+    assert before < written() < before + 500 * 60 / 2
 
 
 def test_new_weights_are_followed_and_old_caches_forgotten(parts):

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from fake_vllm import SHAPE, FakeVLLM, busy, garbage, refused, without_logprobs
+from fake_vllm import SHAPE, FakeVLLM, aborted, busy, cut_off, garbage, refused, without_logprobs
 from toys import make_tokenizer
 from transformers import AutoTokenizer
 
@@ -60,7 +60,7 @@ def test_token_ids_and_logprobs_come_back_with_the_version_that_wrote_them(engin
     assert [[c.token_ids for c in group] for group in found] == [[[i + 1, 2]] * 2 for i in range(3)]
     assert (found[0][0].logprobs, found[0][0].finish_reason, found[0][0].weights_version) == ([-0.5, -0.25], "stop", 0)
     assert later[0].weights_version == 3
-    sent = server.bodies[0]
+    sent = server.bodies[0]["sampling"]
     assert (sent["n"], sent["temperature"], sent["max_tokens"], sent["stop_token_ids"]) == (2, 0.7, 9, [2])
     assert sent["seed"] == 5
 
@@ -70,7 +70,7 @@ def test_without_logprobs_the_server_is_not_asked_for_them(engine_of):
     with engine_of(server) as engine:
         ((first,), _) = engine.generate(asked(2, logprobs=False))
     assert (first.token_ids, first.logprobs) == ([1, 2], None)
-    assert server.bodies[0]["logprobs"] is None
+    assert server.bodies[0]["sampling"]["logprobs"] is None
 
 
 def test_weights_reach_every_server_in_buckets_and_caches_are_forgotten(engine_of, monkeypatch):
@@ -86,8 +86,9 @@ def test_weights_reach_every_server_in_buckets_and_caches_are_forgotten(engine_o
 
 
 def test_a_server_that_is_busy_or_answers_garbage_is_asked_again(engine_of):
-    with engine_of(FakeVLLM(busy, garbage, without_logprobs)) as engine:
-        assert engine.generate(asked(1))[0][0].token_ids == [1, 2]
+    for faults in ((busy, garbage, without_logprobs), (cut_off, aborted)):
+        with engine_of(FakeVLLM(*faults)) as engine:
+            assert engine.generate(asked(1))[0][0].token_ids == [1, 2]
     with (
         engine_of(FakeVLLM(*[garbage] * 4)) as engine,
         pytest.raises(UserError, match="failed a request 4 times; at last: JSONDecodeError"),
@@ -162,6 +163,7 @@ def test_weights_wait_for_requests_that_are_under_way(engine_of):
         ({"logprobs_mode": "raw_logprobs"}, "start it with --logprobs-mode processed_logprobs"),
         ({"max_model_len": 32}, "need 64 tokens, and the vLLM server at .* takes 32"),
         ({"shape": [8, 2, 99]}, "a model of another shape"),
+        ({"route": False}, r"does not know /v1/open_r1/tokens \(404\): start it with `open-r1 vllm-serve"),
         ({"extension": False}, r"cannot be given weights \(404\): start it with `open-r1 vllm-serve"),
     ],
 )

@@ -16,6 +16,8 @@ def test_the_command_line_has_what_weights_and_logprobs_need():
     for pair in (
         ("--worker-extension-cls", "open_r1.engine.vllm_group.GroupWeightReceiver"),
         ("--logprobs-mode", "processed_logprobs"),
+        ("--middleware", "open_r1.engine.vllm_tokens.TokensRoute"),
+        ("--scheduler-cls", "open_r1.engine.vllm_scheduler.scheduler"),
         ("--host", "127.0.0.1"),
         ("--port", "8123"),
         ("--max-model-len", "512"),

@@ -164,8 +164,8 @@ def test_vllm_servers_write_them_with_the_weights_of_the_step(folder, tmp_path, 
         assert [(row["index"], row["sample"]) for row in read_samples(path)] == [
             (i, j) for i in range(5) for j in (0, 1)
         ]
-    asked = [body for body in server.bodies if body["max_tokens"] == 6]
-    assert len(asked) == 2 * 10 and all(body["logprobs"] is None for body in asked)
+    asked = [body for body in server.bodies if body["sampling"]["max_tokens"] == 6]
+    assert len(asked) == 2 * 10 and all(body["sampling"]["logprobs"] is None for body in asked)
 
 
 def test_an_engine_has_room_for_answers_longer_than_the_training_ones(folder, tmp_path):

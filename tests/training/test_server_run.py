@@ -75,7 +75,7 @@ def test_two_processes_share_the_servers_and_one_sends_the_weights(folder, tmp_p
     for server in (first, second):
         server.die()
         assert server.receiver.weights_version == 1 and server.bodies
-    assert len({body["seed"] for server in (first, second) for body in server.bodies}) == 2 * 3
+    assert len({body["sampling"]["seed"] for server in (first, second) for body in server.bodies}) == 2 * 3
     assert [line["step"] for line in metrics(tmp_path / "out") if "loss" in line] == [1, 2, 3]
 
 

@@ -24,6 +24,7 @@ from open_r1.engine.openai_servers import Refusal
 from open_r1.engine.protocol import Completion, Request
 from open_r1.engine.vllm_group import GroupPlace, GroupSender, address_towards, listen, wait_for
 from open_r1.engine.vllm_servers import GONE, VLLMServer, VLLMServers
+from open_r1.engine.vllm_tokens import Written
 from open_r1.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class VLLMServerEngine:
             while True:
                 room = READ_AHEAD * len(self.servers.alive)
                 while threads < MOST_THREADS and completions < room and (request := next(waiting, None)) is not None:
-                    self._start(request, self._body(request), finished, stopping)
+                    self._start(request, self._asked(request), finished, stopping)
                     threads += 1
                     completions += request.sampling.n
                 if not threads:
@@ -146,7 +147,8 @@ class VLLMServerEngine:
 
     # Requests
 
-    def _body(self, request: Request) -> dict[str, Any]:
+    def _asked(self, request: Request) -> tuple[list[int], dict[str, Any]]:
+        """Its prompt, and vLLM's sampling parameters."""
         prompt: Any = request.prompt
         if prompt and not isinstance(prompt[0], int):
             tokenizer: Any = self.tokenizer
@@ -158,31 +160,33 @@ class VLLMServerEngine:
                 f"request {request.id}: its prompt has {len(prompt):,} tokens, and prompt and completion together "
                 f"may have {self.max_model_len:,} (vllm_max_model_length)."
             )
-        body = {
-            "model": self.info.model,
-            "prompt": prompt,
+        arguments = {
             "n": sampling.n if sampling.temperature > 0 else 1,  # vLLM writes a greedy completion once
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "top_k": sampling.top_k,
             "min_p": sampling.min_p,
-            "repetition_penalty": 1.0,
             "max_tokens": limit,
             "stop_token_ids": list(sampling.stop_token_ids),
             "ignore_eos": True,
             "logprobs": 0 if sampling.logprobs else None,
-            "return_token_ids": True,
         }
         # On GPUs a random stream for each completion costs more than the decoding.
-        return body | ({"seed": sampling.seed % 2**31} if self.info.device == "cpu" else {})
+        return prompt, arguments | ({"seed": sampling.seed % 2**31} if self.info.device == "cpu" else {})
 
-    def _start(self, request: Request, body: dict[str, Any], finished: queue.SimpleQueue, stopping: Any) -> None:
+    def _start(
+        self,
+        request: Request,
+        asked: tuple[list[int], dict[str, Any]],
+        finished: queue.SimpleQueue,
+        stopping: threading.Event,
+    ) -> None:
         with self._idle:
             self._running += 1
 
         def work() -> None:
             try:
-                finished.put((request, self._complete(request, body, stopping)))
+                finished.put((request, self._complete(request, *asked, stopping)))
             except BaseException as error:
                 finished.put((request, error))
             finally:
@@ -192,15 +196,17 @@ class VLLMServerEngine:
 
         threading.Thread(target=work, name="vllm-server", daemon=True).start()
 
-    def _complete(self, request: Request, body: dict[str, Any], stopping: threading.Event) -> list[Completion]:
+    def _complete(
+        self, request: Request, prompt: list[int], sampling: dict[str, Any], stopping: threading.Event
+    ) -> list[Completion]:
         version, n = self.version, request.sampling.n
         reason: Exception | None = None
         tries = 0
         while tries < TRIES and not (tries and stopping.wait(PAUSE_SECONDS * 2 ** (tries - 1))):
             server = self.servers.take(n)
             try:
-                written = self._completions(server.complete(body, REPLY_SECONDS), body, version)
-                return written * (n // body["n"])
+                written = server.complete(prompt, sampling, REPLY_SECONDS)
+                return self._completions(written, sampling, version) * (n // sampling["n"])
             except Refusal as refusal:
                 if refusal.status not in RETRIED:
                     raise UserError(
@@ -219,20 +225,20 @@ class VLLMServerEngine:
         said = reason.said if isinstance(reason, Refusal) else f"{type(reason).__name__}: {reason}"
         raise UserError(f"vLLM servers ({self.servers}) failed a request {tries} times; at last: {said}")
 
-    def _completions(self, reply: dict[str, Any], body: dict[str, Any], version: int) -> list[Completion]:
-        choices = sorted(reply["choices"], key=lambda choice: choice["index"])
-        ids = [choice["token_ids"] for choice in choices]
-        asked = body["logprobs"] is not None
-        logprobs = [choice["logprobs"]["token_logprobs"] if asked else None for choice in choices]
-        reasons = [choice["finish_reason"] for choice in choices]
-        whole = all(a and (b is None or len(a) == len(b)) for a, b in zip(ids, logprobs, strict=True))
-        if len(choices) != body["n"] or not whole:
-            raise ValueError(f"{len(choices)} completions of {body['n']}, or logprobs that do not match their tokens")
+    def _completions(self, written: list[Written], sampling: dict[str, Any], version: int) -> list[Completion]:
+        asked = sampling["logprobs"] is not None
+        whole = all(w.token_ids and (w.logprobs is not None) == asked for w in written)
+        if len(written) != sampling["n"] or not whole:
+            raise ValueError(f"{len(written)} completions of {sampling['n']}, or no tokens or logprobs in one of them")
+        reasons: list[Any] = [w.finish_reason for w in written]
         if not set(reasons) <= {"stop", "length"}:
             raise ValueError(f"finish reasons {sorted(set(map(str, reasons)))}")
-        kept = [a[:-1] if reason == "stop" else a for a, reason in zip(ids, reasons, strict=True)]
+        kept = [w.token_ids[:-1] if w.finish_reason == "stop" else w.token_ids for w in written]
         texts = self.tokenizer.batch_decode(kept, skip_special_tokens=True)
-        return [Completion(*parts, version) for parts in zip(texts, ids, logprobs, reasons, strict=True)]
+        return [
+            Completion(text, w.token_ids, w.logprobs, reason, version)
+            for text, w, reason in zip(texts, written, reasons, strict=True)
+        ]
 
     # Weights
 

@@ -19,6 +19,8 @@ from urllib3.exceptions import HTTPError
 
 from open_r1.engine.openai_servers import Refusal, Server
 from open_r1.engine.vllm_process import TORCHRUN
+from open_r1.engine.vllm_scheduler import SCHEDULER
+from open_r1.engine.vllm_tokens import MIDDLEWARE
 from open_r1.engine.vllm_worker import CPU_BATCH, graph_sizes
 from open_r1.errors import UserError
 
@@ -53,7 +55,7 @@ class ServerOptions:
     enforce_eager: bool = False
     """No compilation and no CUDA graphs."""
     api_servers: int = 1
-    """Processes that speak HTTP and detokenize, which is most of the work where the model is small."""
+    """Processes that speak HTTP. More than one pays only for vLLM's own routes, which detokenize."""
 
 
 def server_words(options: ServerOptions, on_gpu: bool, extra: Sequence[str] = ()) -> list[str]:
@@ -64,7 +66,8 @@ def server_words(options: ServerOptions, on_gpu: bool, extra: Sequence[str] = ()
     words += ["--gpu-memory-utilization", str(options.gpu_memory_utilization)]
     words += ["--max-num-seqs", str(options.max_num_seqs)]
     words += ["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
-    words += ["--worker-extension-cls", EXTENSION]
+    words += ["--worker-extension-cls", EXTENSION, "--middleware", MIDDLEWARE]
+    words += ["--scheduler-cls", SCHEDULER]
     words += ["--uvicorn-log-level", "warning"]
     if options.api_servers > 1:
         words += ["--api-server-count", str(options.api_servers)]

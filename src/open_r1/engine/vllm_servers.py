@@ -13,6 +13,7 @@ from urllib3.exceptions import HTTPError
 from open_r1.engine.openai_servers import Refusal, Server
 from open_r1.engine.vllm_group import wait_for
 from open_r1.engine.vllm_server_process import is_up
+from open_r1.engine.vllm_tokens import MIDDLEWARE, ROUTE, Written, unpack
 from open_r1.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ class ServerInfo:
     """What servers of a run have in common."""
 
     model: str
-    """The name that requests give."""
+    """The name that it is served by."""
     dtype: str
     device: str
     """`cuda` or `cpu`."""
@@ -44,9 +45,10 @@ class VLLMServer(Server):
         self.load = 0
         self.workers = 1
 
-    def complete(self, body: dict[str, Any], seconds: float) -> Any:
-        """The reply of `/v1/completions`."""
-        return self.read_json("/completions", body, seconds)
+    def complete(self, prompt: list[int], sampling: dict[str, Any], seconds: float) -> list[Written]:
+        """The completions of one prompt; `sampling` is what vLLM's `SamplingParams` are made of."""
+        with self.open(ROUTE, {"prompt": prompt, "sampling": sampling}, seconds) as response:
+            return unpack(response.read())
 
     def call(self, method: str, *arguments: Any, seconds: float = CALL_SECONDS) -> list[Any]:
         """What a method of each worker returns."""
@@ -64,6 +66,16 @@ class VLLMServer(Server):
             ) from refusal
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{self.url} does not answer as a vLLM server does: {error}") from error
+
+    def check_route(self) -> None:
+        """Raises `UserError` if the server was started without our route."""
+        try:
+            self.open(ROUTE, None, 30.0).drain_conn()
+        except Refusal as refusal:
+            raise UserError(
+                f"the vLLM server at {self.url} does not know /{ROUTE} ({refusal.status}): start it with "
+                f"`{COMMAND.format(model='MODEL')}`, or add --middleware {MIDDLEWARE}."
+            ) from refusal
 
     def is_back(self) -> bool:
         """Is it there and well? Asked three times within a few seconds."""
@@ -125,6 +137,7 @@ class VLLMServers:
                     f"the vLLM server at {server.url} serves a model of another shape: hidden size, layers and "
                     f"vocabulary are {first['shape']}, the policy has {list(shape)}."
                 )
+            server.check_route()
             model = server.read_json("/models", None, 30.0)["data"][0]["id"]
             infos.append(ServerInfo(model, first["dtype"], first["device"]))
         if len(set(infos)) > 1:
