@@ -2,7 +2,7 @@
 
     python benchmarks/scaling.py --gpus 1 2 --backends ddp fsdp --shape 1.5b --results scaling.jsonl
     python benchmarks/scaling.py --gpus 4 --backends fsdp zero3 --shape 7b --cap 16384 --max_length 16384
-    python benchmarks/scaling.py --device cpu --gpus 1 2 --shape tiny --steps 1     # two processes over gloo, a minute
+    python benchmarks/scaling.py --device cpu --gpus 1 2 --shape tiny --max_length 2048 --steps 1   # gloo, two minutes
 
 Each case is a run of its own under torchrun, with the environment that `accelerate launch --config_file
 recipes/accelerate_configs/<backend>.yaml` would give it. Work per GPU stays the same (weak scaling): --rows rows of
