@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from open_r1.engine.protocol import Completion, Request, Sampling
-from open_r1.engine.vllm_messages import Finished, Job, WorkerOptions
+from open_r1.engine.protocol import Completion, Request
+from open_r1.engine.vllm_messages import Finished, Job, WorkerOptions, sampling_arguments
 from open_r1.engine.vllm_process import WorkerProcess
 from open_r1.engine.vllm_weights import Bucket, WeightSender, bucket_size
 from open_r1.errors import UserError
@@ -251,7 +251,7 @@ class VLLMEngine:
             )
         first_key = self._next_key
         self._next_key += request.sampling.n
-        arguments = _sampling_arguments(request.sampling, limit, seeded=not self.workers[0].devices)
+        arguments = sampling_arguments(request.sampling, limit, seeded=not self.workers[0].devices)
         return Job(first_key, prompt, request.sampling.n, arguments)
 
     def _texts(self, finished: list[Finished]) -> list[str]:
@@ -355,18 +355,3 @@ def engine_dtype(options: VLLMOptions, on_gpu: bool) -> str:
 def _device_name(device: torch.device) -> str:
     index = device.index if device.index is not None else torch.cuda.current_device()
     return visible_devices()[index]
-
-
-def _sampling_arguments(sampling: Sampling, max_tokens: int, seeded: bool) -> dict[str, Any]:
-    return {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "min_p": sampling.min_p,
-        "max_tokens": max_tokens,
-        "stop_token_ids": list(sampling.stop_token_ids),
-        "seed": sampling.seed if seeded else None,
-        "ignore_eos": True,
-        "detokenize": False,
-        "logprobs": 0 if sampling.logprobs else None,
-    }

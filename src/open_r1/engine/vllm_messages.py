@@ -1,8 +1,10 @@
-"""What the engine and its worker processes say to each other."""
+"""What our engines say to vLLM's processes, workers and servers."""
 
 from array import array
 from dataclasses import dataclass
 from typing import Any
+
+from open_r1.engine.protocol import Sampling
 
 
 @dataclass(frozen=True)
@@ -42,3 +44,19 @@ class Finished:
     token_ids: array
     logprobs: array
     finish_reason: str
+
+
+def sampling_arguments(sampling: Sampling, max_tokens: int, seeded: bool) -> dict[str, Any]:
+    """Arguments of vLLM's `SamplingParams`, for completions that end at the tokens of `sampling` alone."""
+    return {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "max_tokens": max_tokens,
+        "stop_token_ids": list(sampling.stop_token_ids),
+        "seed": sampling.seed if seeded else None,
+        "ignore_eos": True,
+        "detokenize": False,
+        "logprobs": 0 if sampling.logprobs else None,
+    }

@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from open_r1.engine.openai_servers import Refusal
 from open_r1.engine.protocol import Completion, Request
 from open_r1.engine.vllm_group import GroupPlace, GroupSender, address_towards, listen, wait_for
+from open_r1.engine.vllm_messages import sampling_arguments
 from open_r1.engine.vllm_servers import GONE, VLLMServer, VLLMServers
 from open_r1.engine.vllm_tokens import Written
 from open_r1.errors import UserError
@@ -160,19 +161,9 @@ class VLLMServerEngine:
                 f"request {request.id}: its prompt has {len(prompt):,} tokens, and prompt and completion together "
                 f"may have {self.max_model_len:,} (vllm_max_model_length)."
             )
-        arguments = {
-            "n": sampling.n if sampling.temperature > 0 else 1,  # vLLM writes a greedy completion once
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "top_k": sampling.top_k,
-            "min_p": sampling.min_p,
-            "max_tokens": limit,
-            "stop_token_ids": list(sampling.stop_token_ids),
-            "ignore_eos": True,
-            "logprobs": 0 if sampling.logprobs else None,
-        }
         # On GPUs a random stream for each completion costs more than the decoding.
-        return prompt, arguments | ({"seed": sampling.seed % 2**31} if self.info.device == "cpu" else {})
+        arguments = sampling_arguments(sampling, limit, seeded=self.info.device == "cpu")
+        return prompt, {"n": sampling.n if sampling.temperature > 0 else 1, **arguments}  # greedy: written once
 
     def _start(
         self,
