@@ -163,6 +163,8 @@ class VLLMServerEngine:
             )
         # On GPUs a random stream for each completion costs more than the decoding.
         arguments = sampling_arguments(sampling, limit, seeded=self.info.device == "cpu")
+        if arguments["seed"] is not None:
+            arguments["seed"] %= 2**31  # what every part of a server takes
         return prompt, {"n": sampling.n if sampling.temperature > 0 else 1, **arguments}  # greedy: written once
 
     def _start(
