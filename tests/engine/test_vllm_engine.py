@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from open_r1.engine.protocol import Request, Sampling
 from open_r1.engine.transformers_engine import TransformersEngine
 from open_r1.engine.vllm_engine import VLLMEngine, VLLMOptions, check_installed, device_groups
-from open_r1.engine.vllm_worker import GRAPH_SIZES, gpu_batch, graph_sizes
+from open_r1.engine.vllm_worker import GRAPH_SIZES, admitted, gpu_batch, graph_sizes
 from open_r1.errors import UserError
 
 PROMPTS = [[40, 41, 42], [50], [60, 61, 62, 63, 64, 65, 66], [70, 71]]
@@ -216,3 +216,19 @@ def test_every_full_batch_has_a_cuda_graph():
 def test_a_gpu_batch_has_as_many_tokens_of_each_sequence_as_fit(sequences, length, batch):
     assert gpu_batch(sequences, length) == batch
     assert batch % sequences == 0 and batch // sequences <= length
+
+
+@pytest.mark.parametrize(
+    ("running", "waiting", "started"),
+    [
+        (0, 3, 3),  # nothing to wait for
+        (0, 99, 16),
+        (15, 99, 0),  # one of 16 places is free
+        (14, 99, 2),
+        (15, 1, 1),  # it is the last one
+        (16, 1, 0),
+        (16, 0, 0),
+    ],
+)
+def test_sequences_join_many_at_a_time(running, waiting, started):
+    assert admitted(running, waiting, places=16) == started

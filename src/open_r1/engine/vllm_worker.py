@@ -13,6 +13,7 @@ import sys
 import threading
 import traceback
 from array import array
+from collections import deque
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -27,6 +28,15 @@ CPU_BATCH = 4096
 """Tokens of prompts that go through the model together on a CPU."""
 GPU_BATCH = 8192
 """The same on a GPU, as in `vllm serve`. An engine without a front end would get 2,048."""
+REFILL = 8
+"""New sequences join when one in so many places is free. A step that prompts are part of is beyond the sizes of CUDA
+graphs: with a newcomer in every step, all of them would be launched kernel by kernel."""
+
+
+def admitted(running: int, waiting: int, places: int) -> int:
+    """How many sequences of those that wait are to start before the next step."""
+    free = places - running
+    return min(free, waiting) if free >= min(waiting, max(1, places // REFILL)) else 0
 
 
 def gpu_batch(max_num_seqs: int, max_model_len: int) -> int:
@@ -83,6 +93,9 @@ class Worker:
         self.engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
         self.tasks = self.engine.get_supported_tasks()
         self.has_children = options.tensor_parallel > 1
+        self.places = options.max_num_seqs
+        self.waiting: deque[Any] = deque()
+        """vLLM's requests, in the order they came."""
         self.running: dict[str, tuple[array, array]] = {}
         self.new_tokens = 0
         gc.collect()
@@ -91,7 +104,7 @@ class Worker:
     def serve(self) -> None:
         """Answers until told to close, or until the parent is gone."""
         while True:
-            while not self.running or self.connection.poll():
+            while not (self.running or self.waiting) or self.connection.poll():
                 name, *arguments = self.connection.recv()
                 if name == "close":
                     if self.has_children:  # which would keep their GPUs a while
@@ -102,6 +115,7 @@ class Worker:
 
     def step(self) -> None:
         """One decoding step of everything that runs."""
+        self.admit()
         finished = []
         for output in self.engine.engine_core.get_output().outputs:
             token_ids, logprobs = self.running[output.request_id]
@@ -131,11 +145,18 @@ class Worker:
                     params,
                     supported_tasks=self.tasks,
                 )
-                self.running[request.request_id] = (array("i"), array("f"))
-                self.engine.engine_core.add_request(request)
+                self.waiting.append(request)
+
+    def admit(self) -> None:
+        """Starts sequences that wait, many at a time."""
+        for _ in range(admitted(len(self.running), len(self.waiting), self.places)):
+            request = self.waiting.popleft()
+            self.running[request.request_id] = (array("i"), array("f"))
+            self.engine.engine_core.add_request(request)
 
     def abort(self) -> None:
-        """Forgets everything that runs."""
+        """Forgets everything that runs or waits."""
+        self.waiting.clear()
         self.engine.engine_core.abort_requests(list(self.running))
         self.running.clear()
         self._done()
