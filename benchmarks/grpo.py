@@ -29,7 +29,7 @@ from transformers import TrainerCallback
 
 PHASES = ("weight_update", "generation", "scoring", "training", "waiting")
 """`waiting` is for rounds that a thread writes ahead, whose generation and scoring are not part of the step."""
-SETTINGS = ("prompts", "group", "tokens", "budget", "micro_batch", "checkpointing", "memory")
+SETTINGS = ("prompts", "group", "budget", "micro_batch", "checkpointing", "memory")
 SYSTEM = "Reason between <think> and </think>, then give the final answer between <answer> and </answer>."
 
 
@@ -207,7 +207,7 @@ def report(args: argparse.Namespace, clock: Clock, case: str, engines: int, stal
     if args.results is not None:
         args.results.parent.mkdir(parents=True, exist_ok=True)
         with args.results.open("a") as file:
-            settings = {name: getattr(args, name) for name in SETTINGS}
+            settings = {name: getattr(args, name) for name in SETTINGS} | {"longest_completion": args.tokens}
             file.write(json.dumps(line | settings | environment()) + "\n")
 
 

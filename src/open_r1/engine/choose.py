@@ -96,6 +96,11 @@ class OpenEngine:
         if self.name == "vllm":
             self.engine.need(tokens)  # type: ignore[attr-defined]
 
+    def start(self) -> None:
+        """Starts vLLM's processes, which takes minutes; without it they start with the first request."""
+        if self.name == "vllm":
+            self.engine.start()  # type: ignore[attr-defined]
+
     def watch(self, on_tokens: Callable[[int], None] | None) -> None:
         """Has the engine tell `on_tokens` of new tokens as they are written."""
         self.engine.on_tokens = on_tokens  # type: ignore[attr-defined]

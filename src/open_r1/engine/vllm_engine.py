@@ -27,6 +27,8 @@ from open_r1.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+CLOSE_SECONDS = 15.0
+"""That engines have to end by themselves."""
 TESTED = ((0, 24), (0, 31))
 """Oldest and newest version of vLLM that the tests run with."""
 
@@ -212,7 +214,10 @@ class VLLMEngine:
     def close(self) -> None:
         """Ends the engines' processes."""
         for worker in self.workers:
-            worker.close()
+            worker.leave()
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for worker in self.workers:
+            worker.close(deadline)
         self.workers = []
         if self._sender is not None:
             self._sender.close()

@@ -1,6 +1,7 @@
 """The parent's end of a vLLM worker process: starting it, talking to it, saying why it died."""
 
 import atexit
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -18,7 +19,6 @@ from typing import Any
 from open_r1.errors import UserError
 
 REPLY_SECONDS = 600.0
-CLOSE_SECONDS = 15.0
 MEMORY = ("out of memory", "outofmemory", "no memory", "free memory", "available memory", "cache memory")
 """Words of errors for which a share of the GPU is a remedy."""
 TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -94,12 +94,16 @@ class WorkerProcess:
         how = f"was killed (signal {-code})" if code is not None and code < 0 else f"ended with exit code {code}"
         return UserError(f"vLLM on {self.place} {how}. Its log is {self.log}.")
 
-    def close(self) -> None:
-        """Ends the process."""
-        try:
+    def leave(self) -> None:
+        """Asks the process to end, without waiting for it."""
+        with contextlib.suppress(OSError):
             self.connection.send(("close",))
-            self.process.wait(timeout=CLOSE_SECONDS)
-        except (OSError, subprocess.TimeoutExpired):
+
+    def close(self, deadline: float) -> None:
+        """Waits until `deadline` (of the monotonic clock) for the process, which was asked to `leave`; then ends it."""
+        try:
+            self.process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
         self.connection.close()

@@ -91,6 +91,7 @@ def run_benchmark(benchmark: Benchmark, console: Console | None = None) -> dict[
     task, engine, store, total = benchmark.task, benchmark.engine, benchmark.store, benchmark.total
     right = sum(row["correct"] is True for row in store.rows.values())
     if len(store.rows) < total:
+        _start(benchmark)
         with SamplingProgress(task.name, total, len(store.rows), right, console or Console()) as progress:
             engine.watch(progress.add_tokens)
             _sample(benchmark, progress)
@@ -137,6 +138,14 @@ def merge_shares(benchmark: Benchmark, shares: Sequence[Path]) -> dict[str, Any]
 
 class _EngineStopped(UserError):
     """The engine is gone, or refused a request."""
+
+
+def _start(benchmark: Benchmark) -> None:
+    """Before the clock runs that tokens a second and the time left are told by."""
+    try:
+        benchmark.engine.start()
+    except UserError as error:
+        raise UserError(f"{str(error).rstrip('.')}. {_kept(benchmark.store)}") from error
 
 
 def _sample(benchmark: Benchmark, progress: SamplingProgress) -> None:

@@ -64,6 +64,8 @@ class Generation:
         self._check_lengths(longest)
         done = int(self.store.done[self.indices].sum())
         total = (len(self.indices) - len(self.too_long)) * self.sampling.n
+        if done < total:
+            self._start()
         with SamplingProgress("generate", total, done, 0, console, graded=0) as progress:
             pending = self.store.pending
             golds = {p.index: p.gold for p in self.problems.read(sorted({row["index"] for row in pending}))}
@@ -73,6 +75,13 @@ class Generation:
                 self.engine.watch(progress.add_tokens)
                 self._generate(progress)
             self._write()
+
+    def _start(self) -> None:
+        """Before the clock runs that tokens a second and the time left are told by."""
+        try:
+            self.engine.start()
+        except UserError as error:
+            raise UserError(f"{str(error).rstrip('.')}. {self._kept()}") from error
 
     def _generate(self, progress: SamplingProgress) -> None:
         asked: dict[tuple[int, int], Problem] = {}
