@@ -1,6 +1,7 @@
 """Whole benchmarks: what is written, and what a kill leaves behind."""
 
 import json
+import time
 from dataclasses import replace
 
 import pyarrow.parquet as pq
@@ -80,6 +81,38 @@ def test_an_engine_that_dies_costs_nothing_that_was_finished(sums, tmp_path, liv
     assert len(second.asked) == 24 - lives
     assert without_time(resumed) == without_time(whole)
     assert read_samples(tmp_path / "out") == read_samples(tmp_path / "whole")
+
+
+class Slow(Scripted):
+    """Has processes to start, like vLLM, with the first request at the latest."""
+
+    started = False
+
+    def need(self, tokens):
+        pass
+
+    def start(self):
+        if not self.started:
+            time.sleep(0.5)
+            self.started = True
+
+    def stream(self, requests):
+        self.start()
+        yield from super().stream(requests)
+
+
+def test_an_engines_start_is_no_part_of_the_seconds(sums, tmp_path):
+    results = run(sums, replace(opened(Slow(TEXTS)), name="vllm"), tmp_path / "out")
+    assert results["seconds"] < 0.5
+
+
+def test_an_engine_that_does_not_start_is_said_with_what_is_kept(sums, tmp_path):
+    class Broken(Slow):
+        def start(self):
+            raise UserError("vLLM on GPU 0: no memory.")
+
+    with pytest.raises(UserError, match="vLLM on GPU 0: no memory. 0 finished samples are kept in"):
+        run(sums, replace(opened(Broken(TEXTS)), name="vllm"), tmp_path / "out")
 
 
 def test_a_line_that_a_kill_left_half_written_is_sampled_again(sums, tmp_path):
