@@ -111,7 +111,7 @@ def test_an_engine_that_does_not_start_is_said_with_what_is_kept(sums, tmp_path)
         def start(self):
             raise UserError("vLLM on GPU 0: no memory.")
 
-    with pytest.raises(UserError, match="vLLM on GPU 0: no memory. 0 finished samples are kept in"):
+    with pytest.raises(UserError, match=r"vLLM on GPU 0: no memory\. 0 finished samples are kept in"):
         run(sums, replace(opened(Broken(TEXTS)), name="vllm"), tmp_path / "out")
 
 
