@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from open_r1.engine.vllm_scheduler import WHOLE, WholeCompletions
+from open_r1.engine.vllm_scheduler import WHOLE, FlatLogprobs, WholeCompletions
 
 
 class Logprobs(NamedTuple):
@@ -145,3 +145,20 @@ def test_what_is_aborted_is_forgotten():
     assert scheduler.finish_requests(["a"], "aborted") == ["a"]
     assert list(scheduler._held) == ["b"]
     assert step(scheduler, output("b", 3, finish="stop")) == [("b", [2, 3], [-2.0, -3.0])]
+
+
+def test_a_logprob_is_a_number_that_vllm_asks_for_by_row():
+    class Slicing:
+        """As vLLM's scheduler does it."""
+
+        def update_from_output(self, rows, output):
+            lists = output.logprobs
+            return {row: lists.slice_request(row, 1) if lists else None for row in rows}
+
+    class Flat(FlatLogprobs, Slicing):
+        pass
+
+    table = np.array([[-1.0, -0.5], [-2.0, -0.25], [-3.0, -0.125]], "f4")
+    some = SimpleNamespace(logprobs=SimpleNamespace(logprobs=table))
+    assert Flat().update_from_output([2, 0], some) == {2: [-3.0], 0: [-1.0]}
+    assert Flat().update_from_output([1], SimpleNamespace(logprobs=None)) == {1: None}

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from open_r1.engine.vllm_messages import Finished, Job, WorkerOptions
+from open_r1.engine.vllm_scheduler import FLAT_SCHEDULER
 from open_r1.engine.vllm_weights import Bucket, Channel
 
 GRAPH_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
@@ -76,6 +77,7 @@ class Worker:
             "generation_config": "vllm",
             "disable_log_stats": True,
             "worker_extension_cls": "open_r1.engine.vllm_weights.WeightReceiver",
+            "scheduler_cls": FLAT_SCHEDULER,
         }
         if not _on_cuda():  # a prompt in chunks would wind back its request's generator, which torch's on a CPU cannot
             arguments |= {
@@ -122,7 +124,7 @@ class Worker:
             token_ids.extend(output.new_token_ids)
             self.new_tokens += len(output.new_token_ids)
             if output.new_logprobs is not None:
-                logprobs.extend(output.new_logprobs.logprobs[:, 0].tolist())
+                logprobs.extend(output.new_logprobs)
             if output.finish_reason is not None:
                 del self.running[output.request_id]
                 key = int(output.request_id)
