@@ -53,8 +53,8 @@ for stage in $STAGES; do
         # shellcheck disable=SC2086
         [ -f "$OUT/problems/run/report.json" ] || open-r1 data pass-rate $filter_from --prompt-column $column \
             --answer-column answer --model "$OUT/sft" --system-prompt "$system_prompt" --num-generations 8 \
-            --temperature 1.0 --top-p 1.0 --max-new-tokens 384 --min 0.05 --max 0.9 --output "$OUT/problems" \
-            ${FILTER_ARGS:-}
+            --temperature 1.0 --top-p 1.0 --max-new-tokens 384 --min 0.05 --max 0.9 --engines-per-gpu 2 \
+            --output "$OUT/problems" ${FILTER_ARGS:-}
         ;;
     grpo)
         [ -d "$OUT/problems" ] || { echo "$OUT/problems is not there: run the stage filter first" >&2 && exit 2; }
