@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from open_r1.engine.protocol import Request, Sampling
 from open_r1.engine.transformers_engine import TransformersEngine
 from open_r1.engine.vllm_engine import VLLMEngine, VLLMOptions, check_installed, device_groups
-from open_r1.engine.vllm_worker import GRAPH_SIZES, admitted, gpu_batch, graph_sizes
+from open_r1.engine.vllm_worker import GRAPH_SIZES, PATIENCE, Admission, gpu_batch, graph_sizes
 from open_r1.errors import UserError
 
 PROMPTS = [[40, 41, 42], [50], [60, 61, 62, 63, 64, 65, 66], [70, 71]]
@@ -231,4 +231,14 @@ def test_a_gpu_batch_has_as_many_tokens_of_each_sequence_as_fit(sequences, lengt
     ],
 )
 def test_sequences_join_many_at_a_time(running, waiting, started):
-    assert admitted(running, waiting, places=16) == started
+    assert Admission(16, graphs=True).count(running, waiting) == started
+
+
+def test_a_free_place_stays_empty_for_so_many_steps_at_most():
+    admission = Admission(64, graphs=True)
+    for _ in range(2):
+        assert [admission.count(62, 9) for _ in range(PATIENCE + 1)] == [0] * PATIENCE + [2]
+
+
+def test_without_graphs_sequences_join_at_once():
+    assert Admission(64, graphs=False).count(63, 9) == 1

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from transformers import AutoTokenizer
 from open_r1 import evaluate
 from open_r1.engine.protocol import Request, Sampling
 from open_r1.engine.vllm_engine import VLLMEngine, VLLMOptions
+from open_r1.engine.vllm_process import WorkerProcess
 from open_r1.errors import UserError
 from open_r1.evaluation.store import read_samples
 
@@ -88,6 +90,21 @@ def test_long_prompts_and_long_completions_at_once_do_not_wait_for_each_other(en
     thread.start()
     thread.join(60)
     assert sorted(key for key, _ in found) == list(range(10))
+
+
+def test_all_engines_are_told_to_end_before_one_is_waited_for(engine_on, monkeypatch):
+    engine, calls = engine_on("0", "1", max_num_seqs=2), []
+    engine.start()
+    for name in ("leave", "close"):
+        monkeypatch.setattr(WorkerProcess, name, lambda self, *_, name=name: calls.append((name, self.devices)))
+    workers = engine.workers
+    engine.close()
+    monkeypatch.undo()
+    for worker in workers:
+        worker.leave()
+        worker.close(deadline=time.monotonic() + 30)
+    assert calls == [("leave", ["0"]), ("leave", ["1"]), ("close", ["0"]), ("close", ["1"])]
+    assert [worker.process.returncode for worker in workers] == [0, 0]
 
 
 def test_the_engine_that_dies_is_named(engine_on):

@@ -153,12 +153,12 @@ def test_a_logprob_is_a_number_that_vllm_asks_for_by_row():
 
         def update_from_output(self, rows, output):
             lists = output.logprobs
-            return {row: lists.slice_request(row, 1) if lists else None for row in rows}
+            return {row: lists.slice_request(row, count) if lists else None for row, count in rows.items()}
 
     class Flat(FlatLogprobs, Slicing):
         pass
 
     table = np.array([[-1.0, -0.5], [-2.0, -0.25], [-3.0, -0.125]], "f4")
-    some = SimpleNamespace(logprobs=SimpleNamespace(logprobs=table))
-    assert Flat().update_from_output([2, 0], some) == {2: [-3.0], 0: [-1.0]}
-    assert Flat().update_from_output([1], SimpleNamespace(logprobs=None)) == {1: None}
+    some = SimpleNamespace(logprobs=Logprobs(table, table, table))
+    assert Flat().update_from_output({2: 1, 0: 1, 1: 0}, some) == {2: [-3.0], 0: [-1.0], 1: []}
+    assert Flat().update_from_output({1: 1}, SimpleNamespace(logprobs=None)) == {1: None}

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from open_r1.engine.choose import OpenEngine
 from open_r1.engine.protocol import Completion
+from open_r1.report.sampling_progress import SamplingProgress
 
 
 @dataclass
@@ -25,6 +26,26 @@ class Scripted:
 
     def close(self):
         pass
+
+
+class Started(Scripted):
+    """Has processes to start, like vLLM; `asked` begins with what is called before the first request."""
+
+    def need(self, tokens):
+        pass
+
+    def start(self):
+        self.asked.append("start")
+
+
+def before_the_clock(monkeypatch, module, engine):
+    """Notes in `engine.asked` when `module` starts the clock of its progress."""
+
+    def begun(*arguments, **options):
+        engine.asked.append("clock")
+        return SamplingProgress(*arguments, **options)
+
+    monkeypatch.setattr(f"{module}.SamplingProgress", begun)
 
 
 def completion(text):

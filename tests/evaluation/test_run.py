@@ -1,12 +1,11 @@
 """Whole benchmarks: what is written, and what a kill leaves behind."""
 
 import json
-import time
 from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
-from evaluation.scripted import Scripted, opened
+from evaluation.scripted import Scripted, Started, before_the_clock, opened
 
 from open_r1.engine.choose import EngineOptions, open_engine
 from open_r1.engine.protocol import request_seed
@@ -83,31 +82,15 @@ def test_an_engine_that_dies_costs_nothing_that_was_finished(sums, tmp_path, liv
     assert read_samples(tmp_path / "out") == read_samples(tmp_path / "whole")
 
 
-class Slow(Scripted):
-    """Has processes to start, like vLLM, with the first request at the latest."""
-
-    started = False
-
-    def need(self, tokens):
-        pass
-
-    def start(self):
-        if not self.started:
-            time.sleep(0.5)
-            self.started = True
-
-    def stream(self, requests):
-        self.start()
-        yield from super().stream(requests)
-
-
-def test_an_engines_start_is_no_part_of_the_seconds(sums, tmp_path):
-    results = run(sums, replace(opened(Slow(TEXTS)), name="vllm"), tmp_path / "out")
-    assert results["seconds"] < 0.5
+def test_an_engine_starts_before_the_clock(sums, tmp_path, monkeypatch):
+    engine = Started(TEXTS)
+    before_the_clock(monkeypatch, "open_r1.evaluation.run", engine)
+    run(sums, replace(opened(engine), name="vllm"), tmp_path / "out")
+    assert engine.asked[:3] == ["start", "clock", (0, 0)]
 
 
 def test_an_engine_that_does_not_start_is_said_with_what_is_kept(sums, tmp_path):
-    class Broken(Slow):
+    class Broken(Started):
         def start(self):
             raise UserError("vLLM on GPU 0: no memory.")
 

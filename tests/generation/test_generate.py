@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from datasets import load_dataset
+from evaluation.scripted import Started, before_the_clock, opened
 from fake_openai import broken_json, fake_server, hang_up, status
 from generation.conftest import add_up, write_sums
 from toys import DEEPSEEK_LIKE, make_model, make_tokenizer
@@ -269,6 +271,17 @@ def test_reasoning_that_the_template_began_and_nobody_ended_gives_no_answer(sums
     rows = load_dataset(str(tmp_path / "out"), split="train")
     assert any(any(c.isdigit() for c in text) for text in rows["completion"])
     assert rows["extracted"][:] == [None] * 30
+
+
+def test_an_engine_starts_before_the_clock(run, monkeypatch):
+    engine = Started({i: ["\\boxed{1}"] for i in range(30)})
+    monkeypatch.setattr("open_r1.generate.open_engine", lambda options: replace(opened(engine), name="vllm"))
+    before_the_clock(monkeypatch, "open_r1.generation.run", engine)
+    folder = run("http://unused")
+    assert engine.asked[:3] == ["start", "clock", (0, 0)]
+    run("http://unused")
+    assert engine.asked.count("start") == 1  # nothing is missing
+    assert keys(folder) == every_key(30, 1)
 
 
 @pytest.mark.vllm

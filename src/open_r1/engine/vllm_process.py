@@ -1,7 +1,6 @@
 """The parent's end of a vLLM worker process: starting it, talking to it, saying why it died."""
 
 import atexit
-import contextlib
 import importlib.util
 import os
 import shutil
@@ -96,8 +95,10 @@ class WorkerProcess:
 
     def leave(self) -> None:
         """Asks the process to end, without waiting for it."""
-        with contextlib.suppress(OSError):
+        try:
             self.connection.send(("close",))
+        except OSError:
+            self.process.kill()
 
     def close(self, deadline: float) -> None:
         """Waits until `deadline` (of the monotonic clock) for the process, which was asked to `leave`; then ends it."""

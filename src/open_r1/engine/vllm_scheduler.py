@@ -44,6 +44,7 @@ class FlatLogprobs:
     def update_from_output(self, scheduled: Any, output: Any) -> dict[int, Any]:
         """What each front end is told after a step."""
         if output.logprobs is not None:
+            assert output.logprobs.cu_num_generated_tokens is None, "a row a request: no speculative decoding"
             output.logprobs = _Column(output.logprobs.logprobs)
         return super().update_from_output(scheduled, output)  # type: ignore[misc]
 

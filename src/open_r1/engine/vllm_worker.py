@@ -30,14 +30,29 @@ CPU_BATCH = 4096
 GPU_BATCH = 8192
 """The same on a GPU, as in `vllm serve`. An engine without a front end would get 2,048."""
 REFILL = 8
-"""New sequences join when one in so many places is free. A step that prompts are part of is beyond the sizes of CUDA
-graphs: with a newcomer in every step, all of them would be launched kernel by kernel."""
+PATIENCE = 16
+"""New sequences join when one in `REFILL` places is free, or some have been for `PATIENCE` steps."""
 
 
-def admitted(running: int, waiting: int, places: int) -> int:
-    """How many sequences of those that wait are to start before the next step."""
-    free = places - running
-    return min(free, waiting) if free >= min(waiting, max(1, places // REFILL)) else 0
+class Admission:
+    """When sequences that wait start. A step that prompts are part of is beyond the sizes of CUDA graphs: with a
+    newcomer in every step, all of them would be launched kernel by kernel. Without graphs nobody waits."""
+
+    def __init__(self, places: int, graphs: bool) -> None:
+        self.places = places
+        self._enough = max(1, places // REFILL) if graphs else 1
+        self._waited = 0
+
+    def count(self, running: int, waiting: int) -> int:
+        """How many are to start before the next step."""
+        possible = min(self.places - running, waiting)
+        if possible == 0:
+            return 0
+        self._waited += 1
+        if possible < min(self._enough, waiting) and self._waited <= PATIENCE:
+            return 0
+        self._waited = 0
+        return possible
 
 
 def gpu_batch(max_num_seqs: int, max_model_len: int) -> int:
@@ -95,7 +110,7 @@ class Worker:
         self.engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
         self.tasks = self.engine.get_supported_tasks()
         self.has_children = options.tensor_parallel > 1
-        self.places = options.max_num_seqs
+        self.admission = Admission(options.max_num_seqs, graphs=_on_cuda() and not options.enforce_eager)
         self.waiting: deque[Any] = deque()
         """vLLM's requests, in the order they came."""
         self.running: dict[str, tuple[array, array]] = {}
@@ -134,7 +149,7 @@ class Worker:
             self.new_tokens = 0
 
     def add(self, jobs: list[Job]) -> None:
-        """Takes requests; what vLLM refuses is told as finished with the reason `error`."""
+        """Takes requests."""
         from vllm import SamplingParams
 
         for job in jobs:
@@ -151,7 +166,7 @@ class Worker:
 
     def admit(self) -> None:
         """Starts sequences that wait, many at a time."""
-        for _ in range(admitted(len(self.running), len(self.waiting), self.places)):
+        for _ in range(self.admission.count(len(self.running), len(self.waiting))):
             request = self.waiting.popleft()
             self.running[request.request_id] = (array("i"), array("f"))
             self.engine.engine_core.add_request(request)

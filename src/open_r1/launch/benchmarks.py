@@ -59,6 +59,9 @@ class _PolicyEngine(OpenEngine):
     def reserve(self, tokens: int) -> None:
         """Nothing: the engine is there already."""
 
+    def start(self) -> None:
+        """Nothing: the engine is there already."""
+
     def watch(self, on_tokens: Callable[[int], None] | None) -> None:
         """As `OpenEngine`'s, with `on_progress` before it."""
 
