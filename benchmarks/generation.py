@@ -2,14 +2,15 @@
 
     python benchmarks/generation.py --shape 1.5b --sequences 64 512 1024 --engines 1 2
     python benchmarks/generation.py --shape 135m --engines 1 2 4 --cases ours
-    python benchmarks/generation.py --shape tiny --sequences 8 --tokens 16 --eager    # CPU
+    python benchmarks/generation.py --shape small --sequences 8 --tokens 16 --eager --memory 0.2    # CPU
 
 The model has random weights of the shape. Prompts are random tokens, 16 completions each; every completion has exactly
 `--tokens` tokens, sampled at temperature 1, and the logprob of each comes back. Before each measurement half as many
 sequences warm up. `LLM.generate` has default options except for memory, context length and batch limit, which it
 shares with ours.
 
-The floor of a decoding step is the time to read the weights once and every live key and value once at --bandwidth.
+The floor of a decoding step is the time to read the weights once and every live key and value once at --bandwidth,
+by default what a copy of a large tensor reaches.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import SHAPES, build_model, environment
+from measure import SHAPES, build_model, environment, memory_bandwidth
 
 GROUP = 16
 
@@ -150,6 +151,7 @@ def measure(args: argparse.Namespace, folder: Path, case: str, engines: int) -> 
             "tokens_per_second": round(rate),
             "range": [round(min(rates)), round(max(rates))],
             "floor_tokens_per_second": round(tokens / floor),
+            "bandwidth": round(args.bandwidth / 1e9) * 1e9,
             "share_of_floor": round(rate * floor / tokens, 3),
             "start_seconds": round(start, 1),
         }
@@ -177,7 +179,7 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=128, help="tokens of each prompt")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--memory", type=float, default=0.6, help="share of the GPU's memory")
-    parser.add_argument("--bandwidth", type=float, default=4.3e12, help="bytes/s that the GPU's memory reaches")
+    parser.add_argument("--bandwidth", type=float, help="bytes/s that memory reaches; default: measured")
     parser.add_argument("--eager", action="store_true", help="no CUDA graphs and no compilation")
     parser.add_argument("--model", type=Path, help="a folder to use (and to make, if it is not there)")
     parser.add_argument("--log-dir", type=Path, help="where the engines' logs go")
@@ -190,9 +192,12 @@ def main() -> None:
         folder = args.model or Path(temporary) / args.shape
         if not (folder / "config.json").exists():
             save_model(args.shape, folder)
+        bandwidth = args.bandwidth or memory_bandwidth()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
         for case in args.cases:
             for engines in args.engines if case == "ours" else [1]:
-                inner = ["--model", str(folder), "--inner", case, str(engines)]
+                inner = ["--model", str(folder), "--bandwidth", str(bandwidth), "--inner", case, str(engines)]
                 subprocess.run([sys.executable, __file__, *sys.argv[1:], *inner], check=False, env=dict(os.environ))
     return None
 

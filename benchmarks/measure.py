@@ -17,7 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, TrainerCallback
 
 PEAK = 790e12
-"""FLOP/s that a large bfloat16 product reaches on an H200."""
+"""FLOP/s that a large bfloat16 product reaches on an H100 or H200."""
 
 SHAPES = {
     "tiny": (64, 176, 2, 4, 2, 512, True),
@@ -49,6 +49,21 @@ def build_model(shape: str, attention: str, dtype: torch.dtype, device: str) -> 
     torch.manual_seed(0)
     with torch.device(device):
         return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+
+
+def memory_bandwidth() -> float:
+    """Bytes/s that the GPU's memory (or the machine's) reaches, read and written, when a large tensor is copied."""
+    on_gpu = torch.cuda.is_available()
+    source = torch.ones(2**30 if on_gpu else 2**27, dtype=torch.uint8, device="cuda" if on_gpu else "cpu")
+    target = torch.empty_like(source)
+    seconds = []
+    for _ in range(10):
+        began = time.perf_counter()
+        target.copy_(source)
+        if on_gpu:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return 2 * source.numel() / min(seconds)
 
 
 def end_sometimes(model: PreTrainedModel, end: int, mean: float, seed: int = 0) -> None:
