@@ -10,7 +10,8 @@ import numpy as np
 PALETTE = ("#2f6fe0", "#cf3a85", "#b8690c", "#16a085", "#8b6cef", "#7a8290")
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 4", "4 4")
 MOST_POINTS = 240
-"""Longer series are averaged over equal stretches, so that a chart of 10,000 steps stays small."""
+"""Longer series are averaged over equal stretches (the last may be shorter), so that a chart of 10,000 steps stays
+small."""
 
 WIDTH, HEIGHT = 480, 290
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 54, 40
@@ -137,7 +138,8 @@ def _shortened(one: Series) -> tuple[np.ndarray, np.ndarray]:
     y[~np.isfinite(y)] = math.nan
     if len(x) <= MOST_POINTS:
         return x, y
-    stretches = np.array_split(np.arange(len(x)), MOST_POINTS)
+    length = math.ceil(len(x) / MOST_POINTS)
+    stretches = np.split(np.arange(len(x)), range(length, len(x), length))
     means = [np.nanmean(y[s]) if np.isfinite(y[s]).any() else math.nan for s in stretches]
     return np.array([x[s].mean() for s in stretches]), np.array(means)
 
