@@ -1,5 +1,6 @@
 import re
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 
 from open_r1.report.curves import MOST_POINTS, Level, Series, line_chart, ticks
 
@@ -37,7 +38,7 @@ def test_a_long_series_is_averaged_over_stretches_of_one_length():
     steps = MOST_POINTS + 100
     alternating = points(chart(Series("a", range(steps), [step % 2 for step in range(steps)])))
     assert len({y for _, y in alternating}) == 1, "part of the line kept its noise"
-    gaps = {round(right - left, 1) for (left, _), (right, _) in zip(alternating, alternating[1:], strict=False)}
+    gaps = {round(right - left, 1) for (left, _), (right, _) in pairwise(alternating)}
     assert max(gaps) - min(gaps) < 0.25
 
 

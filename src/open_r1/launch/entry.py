@@ -22,7 +22,7 @@ def exit_with_sentence(main: Callable[[], None]) -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has left: `... | head`
     except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on from what was saved, or begins anew if nothing was.", file=sys.stderr)
+        print("\nInterrupted. The same command goes on from what was saved, if anything was.", file=sys.stderr)
         sys.exit(130)
     _leave_process_group()
     sys.exit(0)
