@@ -174,6 +174,17 @@ def test_a_worker_that_needs_too_much_memory_or_is_killed_is_replaced():
     grader.close()
 
 
+def test_a_worker_more_is_started_only_when_all_are_busy():
+    grader = Grader(workers=3, seconds=20)
+    for k in range(2, 7):
+        assert grader.grade_many(completions=[box(rf"\sqrt{{{k * k}}}")], golds=[f"{k}+0"])[0].correct is True
+    assert len(grader.pool._workers) == 1
+    slow = [rf"\sum_{{k=1}}^{{{k}000}} k^7" for k in range(2, 10)]
+    grader.grade_many(completions=[box(answer) for answer in slow], golds=["x^2+1"] * len(slow))
+    assert len(grader.pool._workers) == 3
+    grader.close()
+
+
 def test_threads_and_async_code_may_grade(grader):
     results = []
     ask = lambda k: grader.grade_many(completions=[box(rf"\sqrt{{{k * k}}}")], golds=[f"{k}+0"])[0].correct  # noqa: E731

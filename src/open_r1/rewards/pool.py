@@ -111,7 +111,8 @@ class Worker:
 
 
 class Pool:
-    """`size` workers, started when first needed; each is driven by a daemon thread of its own.
+    """At most `size` workers, each driven by a daemon thread of its own. One more is started, which takes seconds,
+    only when all others are busy.
 
     A request that hits `seconds` of wall clock or `memory_mb` of address space ends its worker; the next request
     gets a new one.
@@ -131,6 +132,7 @@ class Pool:
         self._tasks: queue.SimpleQueue[tuple[dict, Future] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._workers: set[Worker] = set()
+        self._unfinished = 0
         self._lock = threading.Lock()
 
     def submit(self, request: dict) -> "Future[Reply]":
@@ -139,8 +141,9 @@ class Pool:
         with self._lock:
             if self._closed:
                 raise RuntimeError("the pool is closed")
+            self._unfinished += 1
             self._tasks.put((request, future))
-            if len(self._threads) < self.size and not self._tasks.empty():
+            if len(self._threads) < min(self.size, self._unfinished):
                 thread = threading.Thread(target=self._serve, name="grader", daemon=True)
                 self._threads.append(thread)
                 thread.start()
@@ -150,19 +153,26 @@ class Pool:
         worker: Worker | None = None
         while (task := self._tasks.get()) is not None:
             request, future = task
+            reply: Reply | Exception
             for attempt in (1, 2):
                 try:
                     worker = worker or self._start()
-                    future.set_result(worker.ask(request))
+                    reply = worker.ask(request)
                 except WorkerFailure as failure:
                     self._workers.discard(worker) if worker else None
                     worker = None
                     if str(failure) == "crash" and attempt == 1 and not self._closed:
                         continue
-                    future.set_result(Reply(limit=str(failure)))
+                    reply = Reply(limit=str(failure))
                 except Exception as error:
-                    future.set_exception(error)
+                    reply = error
                 break
+            with self._lock:
+                self._unfinished -= 1
+            if isinstance(reply, Reply):
+                future.set_result(reply)
+            else:
+                future.set_exception(reply)
 
     def _start(self) -> Worker:
         worker = Worker(self.seconds, self.memory_mb, self.module)
