@@ -29,8 +29,8 @@ from transformers import AutoTokenizer
 from transformers.trainer_callback import PrinterCallback
 
 from open_r1.configs import SFTConfig
-from open_r1.training.attention import ATTENTION
-from open_r1.training.compiling import compile_layers
+from open_r1.modeling.attention import ATTENTION
+from open_r1.modeling.compiling import compile_layers
 from open_r1.training.logprobs import add_logprob_forward
 from open_r1.training.sft import SFTTrainer, packed_rows
 

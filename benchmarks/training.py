@@ -36,9 +36,9 @@ from transformers.trainer_callback import PrinterCallback
 
 from open_r1.configs import GRPOConfig
 from open_r1.engine.protocol import Completion, Request
+from open_r1.modeling.attention import ATTENTION
+from open_r1.modeling.compiling import compile_layers
 from open_r1.training import grpo_batches
-from open_r1.training.attention import ATTENTION
-from open_r1.training.compiling import compile_layers
 from open_r1.training.grpo import GRPOTrainer
 from open_r1.training.grpo_batches import carries_signal
 from open_r1.training.logprobs import add_logprob_forward

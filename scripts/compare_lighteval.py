@@ -16,7 +16,7 @@ from lighteval.tasks.requests import Doc
 
 from open_r1.evaluation.lighteval_tasks import as_latex
 from open_r1.evaluation.store import read_samples
-from open_r1.launch.entry import exit_with_sentence
+from open_r1.run.entry import exit_with_sentence
 
 COLUMNS = ["id", "gold", "sample", "completion", "extracted", "correct", "reason"]
 

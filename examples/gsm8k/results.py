@@ -15,9 +15,9 @@ from typing import Any
 from open_r1.errors import UserError
 from open_r1.evaluation.compare import compare
 from open_r1.evaluation.store import finished_folders
-from open_r1.launch.entry import exit_with_sentence
 from open_r1.report.curves import Series, as_file, grid, line_chart
 from open_r1.report.recorder import read_metrics
+from open_r1.run.entry import exit_with_sentence
 
 MODELS = ("base", "sft", "grpo", "zero")
 PROTOCOLS = ("greedy", "deepseek")

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from open_r1.data.load import load_split, require_columns
-from open_r1.launch.entry import exit_with_sentence
+from open_r1.run.entry import exit_with_sentence
 
 
 def trace(problem: str, solution: str) -> list[dict[str, str]]:

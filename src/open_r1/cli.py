@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     if command not in COMMANDS:
         print(f"error: there is no command {command!r}; there are {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
-    from open_r1.launch.entry import exit_with_sentence
+    from open_r1.run.entry import exit_with_sentence
 
     return exit_with_sentence(lambda: importlib.import_module(COMMANDS[command][0]).main(rest))
 

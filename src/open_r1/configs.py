@@ -12,7 +12,7 @@ from accelerate.utils import patch_environment
 from transformers import TrainingArguments
 
 from open_r1.errors import UserError
-from open_r1.option_ranges import check_ranges
+from open_r1.options.ranges import check_ranges
 from open_r1.rewards.options import RewardOptions
 
 

@@ -26,7 +26,7 @@ from open_r1.evaluation.protocol import PROTOCOLS, Protocol, protocol_for
 from open_r1.evaluation.results import answer_notes, results_table
 from open_r1.evaluation.run import prepare, run_benchmark
 from open_r1.evaluation.tasks import TASKS, Task, find_task, folder_name, load_problems, with_prompt
-from open_r1.launch.entry import exit_with_sentence
+from open_r1.run.entry import exit_with_sentence
 
 
 def main(argv: list[str] | None = None) -> None:

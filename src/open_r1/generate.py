@@ -30,8 +30,8 @@ from open_r1.generation.problems import Problems
 from open_r1.generation.run import Generation
 from open_r1.generation.store import ShardStore
 from open_r1.generation.summary import begin, finish, summary_table
-from open_r1.launch.entry import exit_with_sentence
 from open_r1.report.hub import create_dataset_repo, push_dataset
+from open_r1.run.entry import exit_with_sentence
 
 
 def main(argv: list[str] | None = None) -> None:

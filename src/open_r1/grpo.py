@@ -19,13 +19,13 @@ from open_r1.configs import GRPOConfig, GRPOScriptArguments, ModelConfig
 from open_r1.data.chat import prepare_tokenizer, stop_token_ids
 from open_r1.data.load import load_train_and_eval
 from open_r1.data.prompts import drop_long_prompts, prompt_rows
-from open_r1.launch.benchmarks import Benchmarks
-from open_r1.launch.dry_run import dry_run_grpo
-from open_r1.launch.entry import exit_with_sentence
-from open_r1.launch.policy_engine import open_policy_engine
-from open_r1.launch.run import Run, needs_eval
 from open_r1.options import parse_options
 from open_r1.rewards import get_reward_funcs
+from open_r1.run.benchmarks import Benchmarks
+from open_r1.run.dry_run import dry_run_grpo
+from open_r1.run.entry import exit_with_sentence
+from open_r1.run.policy_engine import open_policy_engine
+from open_r1.run.run import Run, needs_eval
 from open_r1.training.grpo import GRPOTrainer
 from open_r1.training.model import context_length, load_causal_lm, load_policy
 

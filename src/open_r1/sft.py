@@ -16,11 +16,11 @@ from open_r1.configs import DataConfig, ModelConfig, SFTConfig
 from open_r1.data.chat import prepare_tokenizer, stop_token_ids
 from open_r1.data.load import load_train_and_eval
 from open_r1.data.sft import tokenize_sft
-from open_r1.launch.benchmarks import Benchmarks
-from open_r1.launch.dry_run import dry_run_sft
-from open_r1.launch.entry import exit_with_sentence
-from open_r1.launch.run import Run, needs_eval
 from open_r1.options import parse_options
+from open_r1.run.benchmarks import Benchmarks
+from open_r1.run.dry_run import dry_run_sft
+from open_r1.run.entry import exit_with_sentence
+from open_r1.run.run import Run, needs_eval
 from open_r1.training.model import load_policy
 from open_r1.training.sft import SFTTrainer, packed_rows
 

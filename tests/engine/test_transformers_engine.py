@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from open_r1.engine.protocol import Request, Sampling
 from open_r1.engine.transformers_engine import TransformersEngine, logits_warpers, sample
-from open_r1.training.attention import ATTENTION
+from open_r1.modeling.attention import ATTENTION
 from open_r1.training.logprobs import add_logprob_forward
 from open_r1.training.packing import TokenSequence, build_pack
 

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from open_r1 import grpo, sft
 from open_r1.errors import UserError
+from open_r1.modeling import compiling
 from open_r1.report.recorder import read_rollouts
-from open_r1.training import compiling
 from open_r1.training.trainer import PackedTrainer
 
 MAIN = {"sft": sft.main, "grpo": grpo.main}

@@ -20,7 +20,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from open_r1.training.attention import ATTENTION
+from open_r1.modeling.attention import ATTENTION
 from open_r1.training.logprobs import add_logprob_forward
 from open_r1.training.packing import TokenSequence
 

@@ -14,7 +14,7 @@ import importlib
 import sys
 
 from open_r1.errors import UserError
-from open_r1.launch.entry import exit_with_sentence
+from open_r1.run.entry import exit_with_sentence
 
 TOOLS = {
     "verify": "keep completions whose answer is right, as conversations to fine-tune on",

@@ -22,7 +22,7 @@ from open_r1.engine.openai_engine import OpenAIEngine
 from open_r1.engine.protocol import Message, Request, Sampling, check_sampling
 from open_r1.engine.transformers_engine import TransformersEngine
 from open_r1.errors import UserError
-from open_r1.launch.entry import exit_with_sentence
+from open_r1.run.entry import exit_with_sentence
 
 TAGS = {"<think>": "reasoning", "</think>": "content"}
 

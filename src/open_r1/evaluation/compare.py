@@ -19,7 +19,7 @@ from open_r1.errors import UserError
 from open_r1.evaluation.metrics import Estimate, paired_difference, pass_at_1
 from open_r1.evaluation.results import by_problem
 from open_r1.evaluation.store import finished_folders, read_samples
-from open_r1.launch.entry import exit_with_sentence
+from open_r1.run.entry import exit_with_sentence
 
 COLUMNS = ["index", "id", "prompt", "sample", "correct"]
 

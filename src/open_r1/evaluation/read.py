@@ -10,8 +10,8 @@ from pathlib import Path
 
 from open_r1.errors import UserError
 from open_r1.evaluation.store import finished_folders, read_results, read_samples
-from open_r1.launch.entry import exit_with_sentence
 from open_r1.report.evaluation_page import COLUMNS, Page, TaskAnswers, write_evaluation_page
+from open_r1.run.entry import exit_with_sentence
 
 
 def write_report(root: Path, output: Path | None = None, max_megabytes: float = 200.0) -> Page:

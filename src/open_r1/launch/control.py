@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Protocol
 
 from open_r1.errors import UserError
-from open_r1.launch.parts import Failure
+from open_r1.launch.processes import Failure
 from open_r1.launch.store import Lost, Store
 
 SILENCE_SECONDS = 60.0

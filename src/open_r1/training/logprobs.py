@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from open_r1.errors import UserError
-from open_r1.training import head as head_module
-from open_r1.training.head import LogitRule, head_logprobs, statistics
+from open_r1.modeling import head as head_module
+from open_r1.modeling.head import LogitRule, head_logprobs, logit_rule, statistics
 from open_r1.training.packing import Pack, TokenSequence, build_pack
 
 
@@ -83,17 +83,6 @@ def token_logprobs(model: PreTrainedModel, hidden: Tensor, targets: Tensor, temp
 def _through_module(head: nn.Module, hidden: Tensor, targets: Tensor, rule: LogitRule) -> tuple[Tensor, Tensor]:
     logprobs, _, entropies = statistics(head(hidden), targets, rule)
     return logprobs, entropies.detach()
-
-
-def logit_rule(config: Any, temperature: float) -> LogitRule:
-    """What an architecture does to logits after the head: scaling (Cohere, Granite), softcapping (Gemma)."""
-    scale = getattr(config, "logit_scale", None)
-    divisor = getattr(config, "logits_scaling", None)
-    return LogitRule(
-        scale=(1.0 if scale is None else scale) / (1.0 if divisor is None else divisor),
-        cap=getattr(config, "final_logit_softcapping", None),
-        temperature=temperature,
-    )
 
 
 def _decoder(model: PreTrainedModel) -> nn.Module:

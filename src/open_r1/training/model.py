@@ -14,9 +14,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from open_r1.configs import ModelConfig, TrainConfig
 from open_r1.errors import UserError
-from open_r1.training.attention import ATTENTION, SDPA_ATTENTION, check_attention_supported
+from open_r1.modeling.attention import ATTENTION, SDPA_ATTENTION, check_attention_supported
+from open_r1.modeling.compiling import compile_layers
 from open_r1.training.backends import whole_models
-from open_r1.training.compiling import compile_layers
 from open_r1.training.logprobs import add_logprob_forward, check_packed_forward
 
 logger = logging.getLogger(__name__)

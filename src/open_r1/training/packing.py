@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from open_r1.training.attention import DocumentLayout
+from open_r1.modeling.layout import DocumentLayout
 
 
 @dataclass

@@ -16,10 +16,10 @@ from open_r1.data.sft import tokenize_sft
 from open_r1.engine.vllm_engine import visible_devices
 from open_r1.errors import UserError
 from open_r1.launch.doctor.finding import Finding, gib
-from open_r1.launch.dry_run import ROWS_CHECKED, check_gold_scores, ungradable_golds
 from open_r1.launch.layout import Cluster, plan_layout
 from open_r1.launch.recipe import Recipe, generation_of, job_of, read_recipe
 from open_r1.rewards import get_reward_funcs
+from open_r1.run.dry_run import ROWS_CHECKED, check_gold_scores, ungradable_golds
 from open_r1.training.model import context_length, load_config
 
 T = TypeVar("T")

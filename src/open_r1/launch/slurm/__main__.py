@@ -5,8 +5,8 @@ import os
 import sys
 
 from open_r1.errors import Interrupted, UserError
-from open_r1.launch.entry import exit_with_sentence
 from open_r1.launch.slurm.job import current_job, finish
+from open_r1.run.entry import exit_with_sentence
 
 JOBS = ("train", "evaluate", "generate", "serve", "serve_node")
 

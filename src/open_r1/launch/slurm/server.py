@@ -17,7 +17,7 @@ from open_r1.errors import Interrupted, UserError
 from open_r1.launch.commands import fill_template
 from open_r1.launch.node_run import answers
 from open_r1.launch.nodes import address_of, host_names
-from open_r1.launch.parts import Part
+from open_r1.launch.processes import Part
 from open_r1.launch.slurm.job import CONTINUED, Job, step
 from open_r1.launch.slurm.words import Parser, shell_words
 

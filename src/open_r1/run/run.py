@@ -14,13 +14,13 @@ from transformers.utils.logging import disable_progress_bar
 
 from open_r1.configs import DataConfig, ModelConfig, TrainConfig
 from open_r1.errors import Interrupted, UserError
-from open_r1.launch.benchmarks import Benchmarks
-from open_r1.launch.first import by_first_process
 from open_r1.launch.nodes import claim_folder
 from open_r1.options import default_hub_model_id, resolved_options
 from open_r1.report.card import write_model_card
 from open_r1.report.progress import ProgressCallback
 from open_r1.report.recorder import RunRecorder
+from open_r1.run.benchmarks import Benchmarks
+from open_r1.run.first_process import by_first_process
 from open_r1.training.backends import describe_training
 from open_r1.training.checkpoints import last_checkpoint
 from open_r1.training.interruption import StopSignals

@@ -8,7 +8,7 @@ import textwrap
 from dataclasses import MISSING, fields
 from typing import Any
 
-from open_r1.option_values import describe
+from open_r1.options.values import describe
 
 
 def format_help(classes: tuple[type, ...], hints: dict[str, Any], prog: str, description: str, example: str) -> str:

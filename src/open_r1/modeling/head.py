@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from open_r1.training.compiling import can_compile
+from open_r1.modeling.compiling import can_compile
 
 MAX_LOGITS = 2**26
 """Logits in one chunk, tokens times vocabulary: 256 MiB in float32."""
@@ -37,6 +37,17 @@ class LogitRule(NamedTuple):
             squashed = torch.tanh(x / self.cap)
             x, slope = squashed * self.cap, (1 - squashed.square()) * slope
         return x / self.temperature, slope
+
+
+def logit_rule(config: Any, temperature: float) -> LogitRule:
+    """What an architecture does to logits after the head: scaling (Cohere, Granite), softcapping (Gemma)."""
+    scale = getattr(config, "logit_scale", None)
+    divisor = getattr(config, "logits_scaling", None)
+    return LogitRule(
+        scale=(1.0 if scale is None else scale) / (1.0 if divisor is None else divisor),
+        cap=getattr(config, "final_logit_softcapping", None),
+        temperature=temperature,
+    )
 
 
 class _HeadLogprobs(torch.autograd.Function):

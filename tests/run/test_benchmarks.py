@@ -13,7 +13,7 @@ from transformers import AutoConfig
 from open_r1 import evaluate, grpo, sft
 from open_r1.errors import Interrupted, UserError
 from open_r1.evaluation.store import read_samples
-from open_r1.launch import benchmarks
+from open_r1.run import benchmarks
 
 MAIN = {"sft": sft.main, "grpo": grpo.main}
 EVERY = {"benchmarks_every_n_steps": 2, "benchmarks_num_samples": 2, "benchmarks_max_new_tokens": 6}
@@ -218,7 +218,7 @@ class Signals:
 def test_a_signal_does_not_wait_for_a_benchmark(folder, tmp_path, monkeypatch, every, expected):
     options = {**EVERY, "benchmarks_every_n_steps": every} if every else {"benchmarks_num_samples": 1}
     signals, sample = Signals(), benchmarks.run_benchmark
-    monkeypatch.setattr("open_r1.launch.run.StopSignals", lambda: signals)
+    monkeypatch.setattr("open_r1.run.run.StopSignals", lambda: signals)
 
     def signalled(*args):
         signals.received = "SIGTERM"

@@ -15,12 +15,12 @@ from open_r1.configs import GRPOConfig, ModelConfig
 from open_r1.engine.vllm_engine import visible_devices
 from open_r1.errors import UserError
 from open_r1.launch.commands import server_command
-from open_r1.launch.first import by_first_process
 from open_r1.launch.layout import tensor_parallel
 from open_r1.launch.node_run import answers
 from open_r1.launch.nodes import gpu_memory, port_is_free
-from open_r1.launch.parts import Part
+from open_r1.launch.processes import Part
 from open_r1.launch.recipe import model_size
+from open_r1.run.first_process import by_first_process
 
 LOOPBACK = ("127.0.0.1", "localhost", "0.0.0.0", "::1")
 

@@ -2,11 +2,11 @@
 
 import pytest
 import yaml
-from test_options import grpo, sft, write
+from test_parser import grpo, sft, write
 
 from open_r1.errors import UserError
-from open_r1.legacy_options import translate
-from open_r1.option_values import Given
+from open_r1.options.legacy import translate
+from open_r1.options.values import Given
 
 BATCH = "per_device_train_batch_size"
 COMMON = {

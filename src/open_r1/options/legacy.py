@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from open_r1.errors import UserError
-from open_r1.option_values import Given
+from open_r1.options.values import Given
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from open_r1.errors import UserError
-from open_r1.legacy_options import UNDERSTOOD, translate
-from open_r1.option_help import format_help
-from open_r1.option_values import Given, Mismatch, convert, read_words, read_yaml
+from open_r1.options.help import format_help
+from open_r1.options.legacy import UNDERSTOOD, translate
+from open_r1.options.values import Given, Mismatch, convert, read_words, read_yaml
 
 
 def parse_options(

@@ -10,11 +10,11 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from open_r1.configs import GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig, TrainConfig
 from open_r1.errors import UserError
-from open_r1.launch.policy_engine import describe_engine
+from open_r1.modeling.head import MAX_LOGITS
 from open_r1.rewards import BEST, check_golds, gold_completion, score
 from open_r1.rewards.accuracy import golds_of
+from open_r1.run.policy_engine import describe_engine
 from open_r1.training.grpo_batches import check_batch
-from open_r1.training.head import MAX_LOGITS
 from open_r1.training.model import load_config
 
 ROWS_CHECKED = 8

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny_models import documents, gradients, make, plain_logprobs
 
-from open_r1.training import head as head_module
-from open_r1.training.head import LogitRule, head_logprobs
+from open_r1.modeling import head as head_module
+from open_r1.modeling.head import LogitRule, head_logprobs
 from open_r1.training.packing import build_pack
 
 RULES = [LogitRule(), LogitRule(scale=0.3, temperature=0.6), LogitRule(cap=2.0, temperature=1.7)]

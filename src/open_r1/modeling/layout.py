@@ -1,0 +1,100 @@
+"""Where the documents of a pack begin and end, and which tokens each attends to."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+MAX_PADDING = 1.25
+
+
+class DocumentLayout:
+    """Where the N documents of a pack of T tokens begin and end, and what each attends to.
+
+    A document may continue another one, its parent, which many can share: its tokens then attend to all of the
+    parent's tokens and to their own up to themselves. `lengths` are the documents' own tokens; `cu_seqlens_q
+    (N + 1,)`, `cu_seqlens_k (N + 1,)` int32 and `max_q`, `max_k` are what `varlen_attn` wants; `key_index (K,)` says
+    which tokens are the keys, document by document, parents first (None: each document has its own tokens only).
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], device: torch.device | str, parents: Sequence[int | None] | None = None
+    ) -> None:
+        self.lengths = list(lengths)
+        self.device = device
+        self.starts = torch.tensor([0, *self.lengths]).cumsum(0)
+        self.parents = list(parents) if parents is not None else [None] * len(self.lengths)
+        self.prefixes = [0 if p is None else self.lengths[p] for p in self.parents]
+        key_lengths = [own + prefix for own, prefix in zip(self.lengths, self.prefixes, strict=True)]
+        self.max_q, self.max_k = max(self.lengths), max(key_lengths)
+        self.cu_seqlens_q = self.starts.to(device=device, dtype=torch.int32)
+        self.cu_seqlens_k, self.key_index = self.cu_seqlens_q, None
+        if any(self.prefixes):
+            self.cu_seqlens_k = torch.tensor([0, *key_lengths]).cumsum(0).to(device=device, dtype=torch.int32)
+            self.key_index = torch.cat([self.keys_of(i) for i in range(len(self.lengths))]).to(device)
+        self._groups: tuple[list[Rectangle], Tensor] | None = None
+
+    def tokens_of(self, i: int) -> Tensor:
+        """Where the tokens of document i are in the pack."""
+        return torch.arange(int(self.starts[i]), int(self.starts[i + 1]))
+
+    def keys_of(self, i: int) -> Tensor:
+        """Where the tokens that document i attends to are in the pack."""
+        parent = self.parents[i]
+        own = self.tokens_of(i)
+        return own if parent is None else torch.cat([self.tokens_of(parent), own])
+
+    def padded_groups(self) -> tuple[list["Rectangle"], Tensor]:
+        """Documents as rows of a few rectangles, each with at most a quarter of padding.
+
+        Returns the rectangles, and `inverse (T,)`, which finds every token in them, laid end to end.
+        """
+        if self._groups is None:
+            self._groups = _padded_groups(self)
+        return self._groups
+
+
+class Rectangle(NamedTuple):
+    """n documents of at most L tokens that continue equally many: `queries (n, L)` and `keys (n, prefix + L)` index
+    the tokens of a pack. Padding repeats a document's last token, which nothing real can see."""
+
+    queries: Tensor
+    keys: Tensor
+    prefix: int
+
+
+def _padded_groups(layout: DocumentLayout) -> tuple[list[Rectangle], Tensor]:
+    lengths, prefixes = layout.lengths, layout.prefixes
+    inverse = torch.empty(sum(lengths), dtype=torch.long)
+    groups: list[Rectangle] = []
+    members: list[int] = []
+    offset = 0
+
+    def close() -> None:
+        nonlocal offset
+        width, prefix = lengths[members[0]], prefixes[members[0]]
+        columns = torch.arange(width)
+        ends = torch.tensor([lengths[m] for m in members])[:, None]
+        index = layout.starts[members][:, None] + torch.minimum(columns, ends - 1)
+        real = columns < ends
+        inverse[index[real]] = offset + real.flatten().nonzero().squeeze(1)
+        keys = index
+        if prefix:
+            parents = torch.stack([layout.tokens_of(p) for m in members if (p := layout.parents[m]) is not None])
+            keys = torch.cat([parents, index], dim=1)
+        groups.append(Rectangle(index.to(layout.device), keys.to(layout.device), prefix))
+        offset += index.numel()
+
+    real_tokens = 0
+    for i in sorted(range(len(lengths)), key=lambda i: (prefixes[i], -lengths[i])):
+        fits = members and prefixes[i] == prefixes[members[0]]
+        if members and not (
+            fits and lengths[members[0]] * (len(members) + 1) <= MAX_PADDING * (real_tokens + lengths[i])
+        ):
+            close()
+            members, real_tokens = [], 0
+        members.append(i)
+        real_tokens += lengths[i]
+    close()
+    return groups, inverse.to(layout.device)
