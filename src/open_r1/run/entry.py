@@ -1,15 +1,19 @@
 """How entry scripts end: users see a sentence, never a stack trace, for what they can mend themselves."""
 
-import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 from open_r1.errors import Interrupted, UserError
+from open_r1.run.console import outlive_readers
 
 
 def exit_with_sentence(main: Callable[[], None]) -> NoReturn:
-    """Runs `main` and exits: 0 when it returns, 2 after a UserError, 75 after Interrupted, 130 after Ctrl-C."""
+    """Runs `main` and exits: 0 when it returns, 2 after a UserError, 75 after Interrupted, 130 after Ctrl-C.
+
+    When the reader of its output leaves (`... | head -1`), `main` goes on without a console.
+    """
+    outlive_readers()
     try:
         main()
     except UserError as error:
@@ -19,8 +23,6 @@ def exit_with_sentence(main: Callable[[], None]) -> NoReturn:
         print(stop, file=sys.stderr)
         _leave_process_group()
         sys.exit(Interrupted.EXIT_CODE)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has left: `... | head`
     except KeyboardInterrupt:
         print("\nInterrupted. The same command goes on from what was saved, if anything was.", file=sys.stderr)
         sys.exit(130)

@@ -1,0 +1,40 @@
+"""Output that outlives its reader: after `open-r1 ... | head -1` the work goes on without a console."""
+
+import io
+import os
+import stat
+import sys
+
+
+class _Output(io.FileIO):
+    """A file descriptor that becomes the null device when the reader of its pipe has left."""
+
+    def write(self, data) -> int | None:  # type: ignore[no-untyped-def, override]
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.fileno())
+            os.close(null)
+            return len(data)
+
+
+def outlive_readers() -> None:
+    """Makes `sys.stdout` and `sys.stderr` go on when they are pipes that nobody reads any more."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and stream is getattr(sys, f"__{name}__") and _is_pipe(stream.fileno()):
+            stream.flush()
+            output = io.TextIOWrapper(
+                io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False)),
+                encoding=stream.encoding,
+                errors=stream.errors,
+                line_buffering=stream.line_buffering,
+                write_through=stream.write_through,
+            )
+            setattr(sys, name, output)
+
+
+def _is_pipe(descriptor: int) -> bool:
+    mode = os.fstat(descriptor).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
