@@ -119,7 +119,8 @@ class Benchmarks(TrainerCallback):
         """Runs them on the model that was saved; returns their figures. Raises Interrupted after a stop signal."""
         if not self.asked:
             return {}
-        figures = self._run(self.root, {"weights": weights_digest(self.args.output_dir or ".")})
+        with self.trainer.watchdog:
+            figures = self._run(self.root, {"weights": weights_digest(self.args.output_dir or ".")})
         if figures is None:
             raise Interrupted("Stopped in the benchmarks of the trained model. The same command continues there.")
         return figures

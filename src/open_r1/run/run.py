@@ -2,13 +2,12 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerState
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.integrations import get_available_reporting_integrations
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import IntervalStrategy
 from transformers.utils.logging import disable_progress_bar
 
@@ -18,11 +17,11 @@ from open_r1.launch.nodes import claim_folder
 from open_r1.options import default_hub_model_id, resolved_options
 from open_r1.report.card import write_model_card
 from open_r1.report.progress import ProgressCallback
-from open_r1.report.recorder import RunRecorder
+from open_r1.report.recorder import RunRecorder, read_config
 from open_r1.run.benchmarks import Benchmarks
 from open_r1.run.first_process import by_first_process
 from open_r1.training.backends import describe_training
-from open_r1.training.checkpoints import last_checkpoint
+from open_r1.training.checkpoint_files import choose_checkpoint
 from open_r1.training.interruption import StopSignals
 from open_r1.training.trainer import PackedTrainer
 
@@ -68,19 +67,26 @@ class Run:
         check_vocabulary(trainer.model, tokenizer)
         if trainer.is_world_process_zero():
             print(describe_training(trainer.accelerator))
-        named = self.args.resume_from_checkpoint
-        checkpoint = last_checkpoint(trainer.output_dir) if named in (None, True, "true", "True") else named
-        step = checkpoint_step(checkpoint) if checkpoint else 0
+        checkpoint = by_first_process(self.args.process_index, self._choose_checkpoint)
         if checkpoint:
-            check_continuation(trainer.output_dir, checkpoint, self.config)
+            state, earlier = trainer.load_checkpoint(checkpoint)
+            earlier = earlier or read_config(self.recorder.run_dir)
+            check_same_model(trainer.output_dir, earlier, self.config)
             if trainer.is_world_process_zero():
                 print(f"Continuing from {checkpoint}.")
-        self.recorder.start(step)
+            self.recorder.start(state.global_step, state.log_history, earlier)
+        else:
+            self.recorder.start(0)
         disable_progress_bar()  # of every file that a checkpoint writes
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         self._write_model(trainer, benchmarks, result.metrics)
         if self.args.push_to_hub:
             trainer.push_to_hub()
+
+    def _choose_checkpoint(self) -> Path | None:
+        named = self.args.resume_from_checkpoint
+        automatic = named in (None, True, "true", "True")
+        return choose_checkpoint(Path(self.args.output_dir or "."), None if automatic else str(named))
 
     def _write_model(self, trainer: PackedTrainer, benchmarks: Benchmarks, metrics: dict[str, Any]) -> None:
         trainer.save_model(str(trainer.output_dir))
@@ -96,27 +102,8 @@ class Run:
             )
 
 
-def checkpoint_step(checkpoint: str | Path) -> int:
-    """Steps behind a checkpoint. Raises UserError if it is not one."""
-    path = Path(checkpoint) / TRAINER_STATE_NAME
-    try:
-        return TrainerState.load_from_json(str(path)).global_step
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{checkpoint} is no whole checkpoint ({error}): give a folder checkpoint-N as resume_from_checkpoint, or "
-            "delete the folder to continue from the one before."
-        ) from error
-
-
-def check_continuation(output_dir: Path, checkpoint: str | Path, config: dict[str, Any]) -> None:
-    """Raises UserError if the checkpoint lacks the optimizer, or belongs to a run of another model."""
-    if not (Path(checkpoint) / "scheduler.pt").exists():
-        raise UserError(
-            f"{checkpoint} holds the model only (save_only_model), so training cannot continue from it: give another "
-            f"output_dir, with model_name_or_path {checkpoint} if you want to start from these weights."
-        )
-    earlier_file = output_dir / "run" / "config.yaml"
-    earlier = yaml.safe_load(earlier_file.read_text(encoding="utf-8")) if earlier_file.exists() else {}
+def check_same_model(output_dir: Path, earlier: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Raises UserError if a run that continues began with another model."""
     for name in ("model_name_or_path", "use_peft", "lora_r"):
         if name in earlier and earlier[name] != config.get(name):
             raise UserError(
