@@ -15,7 +15,8 @@ from open_r1.rewards import BEST, check_golds, gold_completion, score
 from open_r1.rewards.accuracy import golds_of
 from open_r1.run.policy_engine import describe_engine
 from open_r1.training.grpo_batches import check_batch
-from open_r1.training.model import load_config
+from open_r1.training.model import load_config, load_generation_config
+from open_r1.training.saveable import check_saveable
 
 ROWS_CHECKED = 8
 
@@ -40,6 +41,7 @@ def dry_run_grpo(
         "grpo",
         args,
         model,
+        tokenizer,
         {
             "prompts": f"{len(prompts):,} (longest {longest:,} tokens)",
             "rewards": ", ".join(script.reward_funcs) + " (gold answers get the maximum)",
@@ -65,6 +67,7 @@ def dry_run_sft(
         "sft",
         args,
         model,
+        tokenizer,
         {
             "documents": f"{len(lengths):,} (longest {max(lengths):,} tokens)",
             "tokens": f"{sum(lengths):,}, of which {learned:,} are learned",
@@ -115,8 +118,16 @@ def _steps(args: TrainConfig, per_epoch: int) -> str:
     return f"{total:,} ({per_epoch:,} an epoch)"
 
 
-def _show(task: str, args: TrainConfig, model: ModelConfig, facts: dict[str, str], longest_sequence: int) -> None:
+def _show(
+    task: str,
+    args: TrainConfig,
+    model: ModelConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    facts: dict[str, str],
+    longest_sequence: int,
+) -> None:
     config = load_config(model)
+    check_saveable(str(model.model_name_or_path), config, load_generation_config(model), tokenizer)
     with torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code)
     parameters = sum(p.numel() for p in skeleton.parameters())

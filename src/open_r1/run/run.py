@@ -21,8 +21,9 @@ from open_r1.report.recorder import RunRecorder, read_config
 from open_r1.run.benchmarks import Benchmarks
 from open_r1.run.first_process import by_first_process
 from open_r1.training.backends import describe_training
-from open_r1.training.checkpoint_files import choose_checkpoint
+from open_r1.training.checkpoint_files import choose_checkpoint, saving
 from open_r1.training.interruption import StopSignals
+from open_r1.training.saveable import check_saveable
 from open_r1.training.trainer import PackedTrainer
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class Run:
 
     def _train(self, trainer: PackedTrainer, tokenizer: PreTrainedTokenizerBase, benchmarks: Benchmarks) -> None:
         check_vocabulary(trainer.model, tokenizer)
+        by_first_process(self.args.process_index, lambda: self._check_saveable(trainer.model, tokenizer))
         if trainer.is_world_process_zero():
             print(describe_training(trainer.accelerator))
         checkpoint = by_first_process(self.args.process_index, self._choose_checkpoint)
@@ -83,23 +85,30 @@ class Run:
         if self.args.push_to_hub:
             trainer.push_to_hub()
 
+    def _check_saveable(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+        check_saveable(str(self.model.model_name_or_path), model.config, model.generation_config, tokenizer)
+
     def _choose_checkpoint(self) -> Path | None:
         named = self.args.resume_from_checkpoint
         automatic = named in (None, True, "true", "True")
         return choose_checkpoint(Path(self.args.output_dir or "."), None if automatic else str(named))
 
     def _write_model(self, trainer: PackedTrainer, benchmarks: Benchmarks, metrics: dict[str, Any]) -> None:
-        trainer.save_model(str(trainer.output_dir))
+        with saving(trainer.output_dir, "the trained model", "run the same command again."):
+            trainer.save_model(str(trainer.output_dir))
         figures = benchmarks.final()
         if trainer.is_world_process_zero():
-            write_model_card(
-                trainer.output_dir,
-                base_model=self.model.model_name_or_path or "",
-                task=self.task,
-                dataset=_dataset_names(self.script),
-                config=self.config,
-                metrics=_last_metrics(trainer) | metrics | figures,
-            )
+            with saving(
+                trainer.output_dir, "README.md, the model's card,", "run the same command: the model is saved."
+            ):
+                write_model_card(
+                    trainer.output_dir,
+                    base_model=self.model.model_name_or_path or "",
+                    task=self.task,
+                    dataset=_dataset_names(self.script),
+                    config=self.config,
+                    metrics=_last_metrics(trainer) | metrics | figures,
+                )
 
 
 def check_same_model(output_dir: Path, earlier: Mapping[str, Any], config: Mapping[str, Any]) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors import SafetensorError
+from torch import Tensor, nn
 from transformers import Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 
@@ -22,6 +23,7 @@ from open_r1.errors import UserError
 from open_r1.training import backends
 from open_r1.training.checkpoint_files import CHECKSUMS, publish, read_state, saving, seal
 from open_r1.training.policy_weights import whole_state_dict
+from open_r1.training.saveable import save_weights_alone
 from open_r1.training.watchdog import Watchdog
 
 STAGING = ".staging"
@@ -174,6 +176,20 @@ class CheckpointedTrainer(Trainer):
                 _set_dtype(folder, half)
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """As Trainer's. The weights are kept if anything that belongs beside them cannot be written."""
+        try:
+            super()._save(output_dir, state_dict)
+        except (OSError, RuntimeError, SafetensorError):
+            raise  # of the disk, see `saving`
+        except Exception as error:
+            path = self.output_dir / "model.safetensors"
+            save_weights_alone(self.accelerator.unwrap_model(self.model), state_dict, path)
+            raise UserError(
+                f"{output_dir} could not be written ({error}); the weights of step {self.state.global_step} are in "
+                f"{path}. Put the configuration and tokenizer of the model that was trained beside them."
+            ) from error
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.output_dir / STAGING) if self._saving else super()._get_output_dir(trial)

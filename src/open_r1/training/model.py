@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from open_r1.configs import ModelConfig, TrainConfig
 from open_r1.errors import UserError
@@ -50,6 +50,14 @@ def load_config(config: ModelConfig) -> PretrainedConfig:
         model_config = AutoConfig.from_pretrained(weights_name(config), **_options(config))
     check_attention_supported(model_config)
     return model_config
+
+
+def load_generation_config(config: ModelConfig) -> GenerationConfig | None:
+    """How the model generates by default, or None if it does not say."""
+    try:
+        return GenerationConfig.from_pretrained(weights_name(config), revision=config.model_revision)
+    except OSError:
+        return None
 
 
 def load_causal_lm(config: ModelConfig) -> PreTrainedModel:
