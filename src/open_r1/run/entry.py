@@ -1,15 +1,17 @@
 """How entry scripts end: users see a sentence, never a stack trace, for what they can mend themselves."""
 
-import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 from open_r1.errors import Interrupted, UserError
+from open_r1.run.output import outlive_readers
 
 
 def exit_with_sentence(main: Callable[[], None]) -> NoReturn:
-    """Runs `main` and exits: 0 when it returns, 2 after a UserError, 75 after Interrupted, 130 after Ctrl-C."""
+    """Runs `main` and exits: 0 when it returns, 2 after a UserError, 75 after Interrupted, 130 after Ctrl-C. The work
+    goes on when whoever reads the output leaves (`... | head -1`)."""
+    outlive_readers()
     try:
         main()
     except UserError as error:
@@ -19,10 +21,9 @@ def exit_with_sentence(main: Callable[[], None]) -> NoReturn:
         print(stop, file=sys.stderr)
         _leave_process_group()
         sys.exit(Interrupted.EXIT_CODE)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has left: `... | head`
-    except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on from what was saved, if anything was.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        default = "Interrupted. The same command continues from what was saved, if anything was."
+        print(f"\n{stop if stop.args else default}", file=sys.stderr)
         sys.exit(130)
     _leave_process_group()
     sys.exit(0)
