@@ -21,7 +21,7 @@ from open_r1.report.recorder import RunRecorder, read_config
 from open_r1.run.benchmarks import Benchmarks
 from open_r1.run.first_process import by_first_process
 from open_r1.training.backends import describe_training
-from open_r1.training.checkpoint_files import choose_checkpoint, saving
+from open_r1.training.checkpoint_files import choose_checkpoint, last_checkpoint, saving
 from open_r1.training.interruption import StopSignals
 from open_r1.training.saveable import check_saveable
 from open_r1.training.trainer import PackedTrainer
@@ -61,6 +61,10 @@ class Run:
         except Interrupted:
             self.stop_signals.ignore()  # launchers send SIGTERM when the first rank has left
             raise
+        except KeyboardInterrupt:
+            last = last_checkpoint(trainer.output_dir)
+            begins = f"continues from {last}" if last else "begins again, because there was no checkpoint yet"
+            raise KeyboardInterrupt(f"Ended at once. The same command {begins}.") from None
         finally:
             self.stop_signals.restore()
 
