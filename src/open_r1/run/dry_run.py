@@ -13,6 +13,7 @@ from open_r1.errors import UserError
 from open_r1.modeling.head import MAX_LOGITS
 from open_r1.rewards import BEST, check_golds, gold_completion, score
 from open_r1.rewards.accuracy import golds_of
+from open_r1.run.checks import options_without_effect
 from open_r1.run.policy_engine import describe_engine
 from open_r1.training.grpo_batches import check_batch
 from open_r1.training.model import load_config, load_generation_config
@@ -142,7 +143,7 @@ def _show(
         "output": str(args.output_dir),
     }.items():
         table.add_row(name, value)
-    Console().print(table)
+    Console().print(table, *(f"note: {warning}" for warning in options_without_effect(args)), sep="\n")
 
 
 def estimate_memory(config: Any, parameters: int, microbatch: int, args: TrainConfig, model: ModelConfig) -> int:
