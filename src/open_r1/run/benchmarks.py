@@ -201,7 +201,7 @@ class Benchmarks(TrainerCallback):
         with torch.random.fork_rng([self.args.device] if self.args.device.type == "cuda" else []):
             copy = empty_replica(self.model, self.args)
         replica = ReplicaEngine(copy, self.tokenizer, max_tokens_per_batch=budget)
-        replica.update_weights(PolicyWeights(model), trainer.state.global_step)
+        replica.update_weights(PolicyWeights(model, replica), trainer.state.global_step)
         yield replica
 
     def _engine(self, lent: Engine, identity: dict[str, Any]) -> OpenEngine:

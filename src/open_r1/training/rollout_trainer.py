@@ -243,7 +243,7 @@ class RolloutTrainer(PackedTrainer):
     def _send_weights(self) -> None:
         self.watchdog.beat("weight update")
         model = self.accelerator.unwrap_model(self.model)
-        self.engine.update_weights(PolicyWeights(model), self.state.global_step)
+        self.engine.update_weights(PolicyWeights(model, self.engine), self.state.global_step)
         self.engine.wake()
 
     def _record(self, step: int, rows: list[dict[str, Any]]) -> None:
