@@ -1,7 +1,9 @@
 """What a run says of its folder: that somebody else trains there, that it is finished, what comes next."""
 
 import fcntl
+import json
 import logging
+import shutil
 
 import pytest
 from runs import arguments, make_folder, metrics
@@ -77,3 +79,14 @@ def test_options_without_effect_are_named(folder, tmp_path, options, said, caplo
     assert said in caplog.text
     run(folder, tmp_path / "out", dry_run="true", **options)
     assert said in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("dry_run", ["false", "true"])
+def test_dropout_of_attention_weights_is_not_left_out_without_a_word(folder, tmp_path, dry_run, caplog, capsys):
+    model = shutil.copytree(folder / "model", tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"attention_dropout": 0.1}))
+    with caplog.at_level(logging.WARNING):
+        run(folder, tmp_path / "out", max_steps=1, model_name_or_path=model, dry_run=dry_run)
+    shown = caplog.text if dry_run == "false" else " ".join(capsys.readouterr().out.split())
+    assert "attention_dropout is 0.1 in the model's configuration; packed training does not drop" in shown

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from open_r1.configs import GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig, TrainConfig
 from open_r1.errors import UserError
+from open_r1.modeling.attention import unused_dropout
 from open_r1.modeling.head import MAX_LOGITS
 from open_r1.rewards import BEST, check_golds, gold_completion, score
 from open_r1.rewards.accuracy import golds_of
@@ -143,7 +144,8 @@ def _show(
         "output": str(args.output_dir),
     }.items():
         table.add_row(name, value)
-    Console().print(table, *(f"note: {warning}" for warning in options_without_effect(args)), sep="\n")
+    notes = [*options_without_effect(args), *filter(None, [unused_dropout(config)])]
+    Console().print(table, *(f"note: {note}" for note in notes), sep="\n")
 
 
 def estimate_memory(config: Any, parameters: int, microbatch: int, args: TrainConfig, model: ModelConfig) -> int:

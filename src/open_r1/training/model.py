@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 
 from open_r1.configs import ModelConfig, TrainConfig
 from open_r1.errors import UserError
-from open_r1.modeling.attention import ATTENTION, SDPA_ATTENTION, check_attention_supported
+from open_r1.modeling.attention import ATTENTION, SDPA_ATTENTION, check_attention_supported, unused_dropout
 from open_r1.modeling.compiling import compile_layers
 from open_r1.training.backends import whole_models
 from open_r1.training.logprobs import add_logprob_forward, check_packed_forward
@@ -31,6 +31,8 @@ def load_policy(config: ModelConfig, args: TrainConfig) -> PreTrainedModel:
     model = load_causal_lm(config)
     if not _sharded_at_load():
         check_packed_forward(model)
+    if note := unused_dropout(model.config):
+        logger.warning(note)
     model.config.use_cache = True
     if args.torch_compile:
         compile_layers(model)
