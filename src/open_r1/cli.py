@@ -37,7 +37,8 @@ example:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done, 2 something to mend (said in one sentence), 75 stopped to be continued, 130 Ctrl-C."""
+    """Exit status: 0 done, 2 something to mend (said in one sentence), 75 stopped to be continued (by Ctrl-C too,
+    in training), 130 ended by Ctrl-C at once."""
     outlive_readers()
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):

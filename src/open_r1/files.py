@@ -1,9 +1,11 @@
 """Files that are there whole or not at all, and folders that remember what they were made with."""
 
+import errno
+import fcntl
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from open_r1.errors import UserError
 
@@ -49,6 +51,23 @@ def keep_settings(path: Path, settings: Mapping[str, Any], holder: Path) -> None
             f"{holder} holds samples made with other settings ({differences}): continue with the same, give "
             "another --output, or delete the folder."
         )
+
+
+def lock_folder(folder: Path, problem: str) -> IO[str]:
+    """Keeps other processes out of `folder` until the file that is returned is closed, or this process ends.
+
+    Raises `UserError` with `problem` if another process is in. A file system without locks keeps nobody out.
+    """
+    lock = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise UserError(problem) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+    return lock
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -122,3 +122,21 @@ def test_what_does_not_fit_is_one_sentence(options, sentence):
     with pytest.raises(UserError) as error:
         plan(**options)
     assert sentence in str(error.value)
+
+
+def test_layouts_that_the_docs_call_slow_are_noted_with_what_to_take_instead():
+    slow = plan(nodes=4, generation="policy", parameters=7_600_000_000, accelerator="zero3")
+    assert "with a copy of the model in each process, which is slow: set use_vllm to true" in slow.notes[0]
+    assert "--accelerator fsdp" in slow.notes[1]
+    assert not plan(nodes=2, generation="server", parameters=1_500_000_000, accelerator="fsdp").notes
+    assert not plan(gpus=1, generation="policy", parameters=135_000_000).notes
+    assert not plan(gpus=0, processes=2, generation="policy", parameters=135_000_000).notes
+
+
+def test_a_batch_that_grew_with_the_nodes_at_the_recipe_s_rate_is_noted():
+    grown = {"generation": "colocate", "recipe_learning_rate": 1e-6, "accumulation": 4}
+    (note,) = plan(nodes=4, **grown).notes
+    assert "a step of 1,024 sequences, 4 times that of one node, at the recipe's learning_rate 1e-06" in note
+    assert "--gradient_accumulation_steps 1, if" in note
+    assert not plan(nodes=3, **grown).notes
+    assert not plan(nodes=4, **grown | {"recipe_learning_rate": None}).notes

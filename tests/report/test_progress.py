@@ -27,6 +27,8 @@ def train(console, logs, *, main=True, task="zero", steps=2, end=True):
         state.global_step = step
         callback.on_step_end(args, state, control)
         callback.on_log(args, state, control, logs=dict(logs))
+        callback.on_prediction_step(args, state, control)
+        callback.on_evaluate(args, state, control)
     callback.on_log(args, state, control, logs={"train_runtime": 65.0})
     if end:
         callback.on_train_end(args, state, control)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 
 import pytest
 import yaml
@@ -47,6 +48,7 @@ def lines_of(out):
 @pytest.mark.parametrize("task", ["sft", "grpo"])
 def test_they_run_while_training_and_on_the_final_model_and_change_nothing(folder, tmp_path, task):
     evaluation = run(folder, task, tmp_path / "with", **EVERY)
+    assert "watchdog" not in [thread.name for thread in threading.enumerate()], "it would end the upload that follows"
     assert sorted(path.name for path in evaluation.iterdir()) == ["step-000002", "sums"]
     for path in (evaluation / "step-000002" / "sums", evaluation / "sums"):
         rows = read_samples(path)

@@ -1,4 +1,4 @@
-"""How commands end when the reader of their output leaves."""
+"""How commands end, also when the reader of their output leaves."""
 
 import subprocess
 import sys
@@ -28,10 +28,12 @@ exit_with_sentence(main)
 """
 
 
-def run_and_leave(program: str, *words: str, stderr: int = subprocess.PIPE) -> tuple[int, str]:
+def run_and_leave(
+    program: str, *words: str, flags: tuple[str, ...] = (), stderr: int = subprocess.PIPE
+) -> tuple[int, str]:
     """Exit status and errors of a program whose reader leaves after the first line."""
     process = subprocess.Popen(
-        [sys.executable, "-c", program, *words],
+        [sys.executable, *flags, "-c", program, *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=stderr,
@@ -45,8 +47,9 @@ def run_and_leave(program: str, *words: str, stderr: int = subprocess.PIPE) -> t
     return process.wait(timeout=60), errors
 
 
-def test_the_work_is_done_without_a_reader(tmp_path):
-    status, errors = run_and_leave(PROGRAM.replace("ENDING", ""), str(tmp_path / "result"))
+@pytest.mark.parametrize("flags", [(), ("-u",)])
+def test_the_work_is_done_without_a_reader(tmp_path, flags):
+    status, errors = run_and_leave(PROGRAM.replace("ENDING", ""), str(tmp_path / "result"), flags=flags)
     assert (tmp_path / "result").read_text() == "done"
     assert status == 0 and "BrokenPipe" not in errors
 
@@ -69,3 +72,28 @@ def test_the_usage_can_be_cut_short():
     shell = f"{sys.executable} -m open_r1.cli --help | head -1; exit ${{PIPESTATUS[0]}}"
     ended = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "said"),
+    [
+        ("UserError('max_steps is 0.')", 2, "error: max_steps is 0."),
+        ("Interrupted('Stopped after step 3.')", 75, "Stopped after step 3."),
+        ("KeyboardInterrupt()", 130, "Interrupted. The same command"),
+        ("KeyboardInterrupt('Ended at once.')", 130, "Ended at once."),
+        ("BrokenPipeError('a pipe of somebody else')", 1, "BrokenPipeError"),
+    ],
+)
+def test_an_end_before_the_end_is_a_sentence_and_never_status_0(raised, status, said):
+    code = f"""
+from open_r1.errors import Interrupted, UserError
+from open_r1.run.entry import exit_with_sentence
+
+def main():
+    raise {raised}
+
+exit_with_sentence(main)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == status
+    assert said in done.stderr

@@ -61,11 +61,12 @@ def broken_at_step_3(completions, **columns):
 
 
 def stopped_at_step_3(completions, **columns):
-    """As `vowels`, but the last rank is sent the signal named by STOP the third time."""
+    """As `vowels`, but the last rank is sent the signals named by STOP the third time."""
     CALLS.append(1)
     last = int(os.environ.get("RANK", "0")) == int(os.environ.get("WORLD_SIZE", "1")) - 1
     if len(CALLS) == 3 and last and "STOP" in os.environ:
-        os.kill(os.getpid(), signal.Signals[os.environ["STOP"]])
+        for name in os.environ["STOP"].split():
+            os.kill(os.getpid(), signal.Signals[name])
     return vowels(completions)
 
 

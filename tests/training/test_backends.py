@@ -11,6 +11,7 @@ from runs import arguments, assert_same_weights, backend_env, launch, make_folde
 from open_r1 import grpo, sft
 from open_r1.errors import UserError
 from open_r1.training import backends
+from open_r1.training.checkpoint_files import seal
 
 MAIN = {"sft": sft.main, "grpo": grpo.main}
 DEEPSPEED = [pytest.param(name, marks=pytest.mark.deepspeed) for name in ("zero2", "zero3")]
@@ -173,6 +174,7 @@ def test_a_checkpoint_of_another_backend_is_refused(folder, tmp_path):
     sft.main(arguments(folder, "sft", tmp_path / "out", **options))
     path = tmp_path / "out/checkpoint-1/open_r1-rank0.pt"
     torch.save(torch.load(path, weights_only=True) | {"backend": "fsdp2"}, path)
+    seal(path.parent)
     with pytest.raises(UserError, match=r"written by FSDP2, and this is one process, .*model_name_or_path"):
         sft.main(arguments(folder, "sft", tmp_path / "out", **options | {"max_steps": 2}))
     assert weights(tmp_path / "out")

@@ -40,6 +40,15 @@ def test_each_sickness_is_told_once_and_only_when_it_lasts(sick, words):
     assert len(told([sick] * 5 + [{}] * 2 + [sick] * 5)) == 2
 
 
+def test_three_steps_are_enough_where_everything_is_cut_off_and_nothing_differs():
+    sick = {"frac_reward_zero_std": 1.0, "completions/clipped_ratio": 1.0, "reward": 0.0, "reward_std": 0.0}
+    assert told([sick] * 2) == []
+    (problem,) = told([sick] * 3)
+    assert "nothing is learned. Raise max_completion_length" in problem
+    assert told([sick | {"completions/clipped_ratio": 0.99}] * 3) == []
+    assert told([sick | {"frac_reward_zero_std": 0.99}] * 3) == []
+
+
 def test_form_learned_in_place_of_the_answer():
     drift = [{"rewards/format/mean": 0.1 * i, "rewards/accuracy/mean": 0.5 - 0.02 * i} for i in range(8)]
     (problem,) = told(drift)

@@ -37,7 +37,7 @@ def run(folder, out, **more):
     grpo.main(arguments(folder, "grpo", out, **options(**more)))
 
 
-@pytest.mark.parametrize("name", ["SIGUSR1", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGTERM", "SIGINT"])
 def test_a_signal_stops_the_run_behind_its_step_and_the_same_command_continues_exactly(
     folder, tmp_path, name, monkeypatch, capfd
 ):
@@ -53,6 +53,20 @@ def test_a_signal_stops_the_run_behind_its_step_and_the_same_command_continues_e
     assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
     assert_same_weights(tmp_path / "stopped", tmp_path / "whole")
     assert read_rollouts(tmp_path / "stopped/run").equals(read_rollouts(tmp_path / "whole/run"))
+
+
+@pytest.mark.parametrize("first", ["SIGINT", "SIGTERM"])
+def test_ctrl_c_after_another_signal_ends_the_run_at_once_and_names_the_checkpoint(
+    folder, tmp_path, first, monkeypatch
+):
+    monkeypatch.setenv("STOP", f"{first} SIGINT")
+    with pytest.raises(KeyboardInterrupt, match=f"same command continues from {tmp_path}/out/checkpoint-2"):
+        run(folder, tmp_path / "out", save_steps=2)
+    assert [line["step"] for line in metrics(tmp_path / "out")] == [1, 2]
+    assert not (tmp_path / "out/checkpoint-3").exists()
+    monkeypatch.delenv("STOP")
+    run(folder, tmp_path / "out", save_steps=2)
+    assert [line["step"] for line in metrics(tmp_path / "out")] == [1, 2, 3, 4, 5, 6]
 
 
 def test_all_ranks_stop_behind_the_same_step_when_one_gets_the_signal(folder, tmp_path):

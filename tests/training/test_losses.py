@@ -68,6 +68,36 @@ def test_sequence_level_clips_the_geometric_mean():
     torch.testing.assert_close(loss.per_token, -expected)
 
 
+@pytest.mark.parametrize("mode", ["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"])
+def test_importance_weights_are_finite_for_any_logprob(mode):
+    values = [0.0, -1.0, -95.0, -1e30, -3.4e38, -math.inf]
+    old, sampler = torch.tensor([(a, b) for a in values for b in values]).T
+    for count in (1, len(old)):  # all tokens in one completion, or one each
+        sequence = torch.arange(len(old)) % count
+        weights = importance_weights(old, sampler, mode, 3.0, sequence=sequence, num_sequences=count)
+        assert weights.isfinite().all() and (weights >= 0).all() and (weights <= 3).all()
+    assert weights[(old == sampler) & old.isfinite()].eq(1).all()
+    assert weights[old == -math.inf].eq(0).all()
+    assert weights[(old == -1) & (sampler == -95)].item() == (3.0 if mode.endswith("truncate") else 0.0)
+
+
+def test_the_loss_is_finite_where_a_ratio_overflows():
+    logprobs = torch.tensor([-0.1, -0.1, -0.1, -200.0], requires_grad=True)
+    old = torch.tensor([-200.0, -200.0, -200.0, -200.0])
+    loss = policy_loss(
+        logprobs,
+        old,
+        torch.tensor([0.0, 1.0, -1.0, 0.0]),
+        PolicyLossConfig(beta=0.1),
+        sequence=torch.arange(4),
+        num_sequences=4,
+        importance_weights=torch.zeros(4),
+        ref_logprobs=torch.tensor([-0.1, -0.1, -0.1, -0.1]),
+    )
+    loss.per_token.sum().backward()
+    assert loss.per_token.isfinite().all() and logprobs.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("corrected", [False, True])
 def test_the_kl_estimate_is_never_negative_and_its_gradient_unbiased_when_corrected(corrected):
     """Over all outcomes, E[k3] is the KL divergence; its gradient equals that of the KL only with the correction."""

@@ -11,6 +11,7 @@ from open_r1 import grpo, sft
 from open_r1.errors import UserError
 from open_r1.modeling import compiling
 from open_r1.report.recorder import read_rollouts
+from open_r1.training.checkpoint_files import seal
 from open_r1.training.trainer import PackedTrainer
 
 MAIN = {"sft": sft.main, "grpo": grpo.main}
@@ -315,7 +316,8 @@ def test_a_checkpoint_inside_a_round_is_refused_to_another_number_of_processes(f
     run(folder, "grpo", tmp_path / "out", **options)
     path = tmp_path / "out/checkpoint-3/open_r1-rank0.pt"
     state = torch.load(path, weights_only=True)
-    torch.save(state | {"world_size": 2}, path)
+    torch.save(state | {"world_size": 2, "settings": {}}, path)
+    seal(path.parent)
     with pytest.raises(UserError, match=r"rollouts of 2 processes, and now there are 1.* multiple of 2"):
         run(folder, "grpo", tmp_path / "out", **(options | {"max_steps": 5}))
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 from runs import arguments, launch, make_folder
 
-from open_r1.training.watchdog import EXIT_CODE, Watchdog
+from open_r1.training.watchdog import EXIT_CODE
 
 HANGS = """
 import threading, time
@@ -19,8 +19,9 @@ def busy():
 def stuck_somewhere():
     watchdog.beat("generation")
     time.sleep(60)
-threading.Thread(target=busy, daemon=True).start()
-stuck_somewhere()
+with watchdog:
+    threading.Thread(target=busy, daemon=True).start()
+    stuck_somewhere()
 """
 
 
@@ -32,27 +33,23 @@ def test_the_thread_that_makes_no_progress_is_named_with_its_stack():
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.2])
-def test_progress_rest_and_stop_keep_a_run_alive(limit):
+def test_progress_rest_and_the_end_of_the_work_keep_a_run_alive(limit):
     code = f"""
 import time
 from open_r1.training.watchdog import Watchdog
 watchdog = Watchdog({limit})
-for _ in range(20):
-    watchdog.beat("training")
-    time.sleep(0.02)
-watchdog.rest()
-time.sleep(0.5)
-watchdog.beat("training")
-watchdog.stop()
-time.sleep(0.5)
+for _ in range(2):
+    with watchdog:
+        for _ in range(20):
+            watchdog.beat("training")
+            time.sleep(0.02)
+        watchdog.rest()
+        time.sleep(0.5)
+        watchdog.beat("training")
+    watchdog.beat("uploading")
+    time.sleep(0.5)
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
-
-
-def test_no_thread_watches_without_a_limit():
-    watchdog = Watchdog(0)
-    watchdog.beat("training")
-    assert watchdog._thread is None
 
 
 def test_a_reward_that_never_returns_ends_the_run_in_its_phase(tmp_path):

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from open_r1.demo.files import read_json, write_json
-from open_r1.errors import UserError
+from open_r1.errors import Interrupted, UserError
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Settings:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the demo as `argv` says (default: the command line); exits with 130 after Ctrl-C."""
+    """Runs the demo as `argv` says (default: the command line); exits with 75 or 130 after Ctrl-C."""
     options = _parser().parse_args(argv)
     if not 0 <= options.seed < 2**32:
         raise UserError(f"seed is {options.seed}: give a number from 0 to {2**32 - 1}.")
@@ -55,10 +55,10 @@ def main(argv: list[str] | None = None) -> None:
     claim_folder(output, settings)
     try:
         run(output, settings, Console())
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted) as stop:
         command = f"open-r1 demo --output {output}{settings.flags()}"
         print(f"\nInterrupted: `{command}` continues from the last finished stage.", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(Interrupted.EXIT_CODE if isinstance(stop, Interrupted) else 130)
 
 
 def run(output: Path, settings: Settings, console: Console) -> dict[str, Any]:

@@ -204,6 +204,9 @@ class ReplicaEngine(TransformersEngine):
     """Decodes with a copy of the policy, which gets the policy's weights at every update: for policies of which each
     process holds only a part."""
 
+    takes_parameter_names = True
+    """Weights come under the names of the model's parameters, where other engines get those of its checkpoint."""
+
     @torch.no_grad()
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Copies every tensor into the model's parameter of that name."""

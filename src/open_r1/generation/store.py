@@ -6,7 +6,6 @@ run/journal.jsonl              finished completions that are in no shard yet
 run/summary.json               figures, once every row is there
 """
 
-import fcntl
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from open_r1.errors import UserError
-from open_r1.files import keep_settings, write_whole
+from open_r1.files import keep_settings, lock_folder, write_whole
 
 COMPLETION = pa.schema(
     {
@@ -50,7 +49,8 @@ class ShardStore:
         self._journal_path = self.run / "journal.jsonl"
         try:
             self._claim()
-            self._lock = self._locked()
+            problem = f"output is {self.folder}, where another process is writing: wait for it."
+            self._lock = lock_folder(self.run, problem)
             keep_settings(self.run / "settings.json", settings, folder)
             self._load()
             self._journal: IO[str] = self._journal_path.open("a", encoding="utf-8")
@@ -106,14 +106,6 @@ class ShardStore:
                 raise UserError(f"output is {self.folder}, which holds something else ({found}): give a new folder.")
         self.data.mkdir(parents=True, exist_ok=True)
         self.run.mkdir(exist_ok=True)
-
-    def _locked(self) -> IO[str]:
-        lock = (self.run / ".lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"output is {self.folder}, where another process is writing: wait for it.") from None
-        return lock
 
     def _load(self) -> None:
         for path in self.shards:

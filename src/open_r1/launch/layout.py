@@ -52,6 +52,8 @@ class Job:
     accelerator: str = "ddp"
     adapters: bool = False
     """LoRA: only adapters have gradients and optimizer states."""
+    recipe_learning_rate: float | None = None
+    """The recipe's own, if neither it nor the batch was changed for this launch."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def plan_layout(cluster: Cluster, job: Job, ports: Ports | None = None) -> Layou
     _check_groups(layout)
     if idle := layout.idle():
         notes.append(f"{_places(idle)} has nothing to do: change --tp, --dp or --processes to use it.")
-    notes += _memory_notes(layout)
+    notes += _memory_notes(layout) + _speed_notes(layout) + _batch_notes(layout)
     return replace(layout, notes=tuple(notes))
 
 
@@ -216,6 +218,37 @@ def _memory_notes(layout: Layout) -> list[str]:
     return [
         f"Weights, gradients and optimizer states take {needed / 2**30:.0f} GiB on each GPU, which has "
         f"{memory / 2**30:.0f} GiB: {remedy}."
+    ]
+
+
+def _speed_notes(layout: Layout) -> list[str]:
+    """What docs/clusters.md calls slow, with what to take instead."""
+    job, notes = layout.job, []
+    if layout.on_cpu or layout.processes == 1:
+        return []
+    if job.generation == "policy":
+        copies = " with a copy of the model in each process" if job.accelerator in ("zero3", "fsdp") else ""
+        notes.append(
+            f"The policy itself writes the completions{copies}, which is slow: set use_vllm to true, with vllm_mode "
+            "server (generators on GPUs of their own) or colocate."
+        )
+    if job.accelerator == "zero3" and len(layout.train) > 1:
+        notes.append(
+            "ZeRO-3, the slowest backend (docs/clusters.md), puts each layer together over all nodes at every pass: "
+            "--accelerator fsdp splits the weights too."
+        )
+    return notes
+
+
+def _batch_notes(layout: Layout) -> list[str]:
+    """A batch that grew with the number of nodes, at a learning rate that was chosen for a smaller one."""
+    job, times = layout.job, len(layout.train)
+    if job.recipe_learning_rate is None or times < 4:
+        return []
+    fewer = f", or --gradient_accumulation_steps {job.accumulation // times}" if job.accumulation % times == 0 else ""
+    return [
+        f"{times} nodes make a step of {layout.batch:,} sequences, {times} times that of one node, at the recipe's "
+        f"learning_rate {job.recipe_learning_rate:g}: give --learning_rate{fewer}, if the recipe is not for as many."
     ]
 
 

@@ -18,7 +18,6 @@ from open_r1.launch.processes import Failure, Part
 POLL_SECONDS = 0.2
 STOPPED_STATUS = 75
 """Of a run that a signal has stopped, with a checkpoint, to be continued."""
-CTRL_C_SECONDS = 30.0
 CAUSE_SECONDS = 3.0
 
 
@@ -166,14 +165,12 @@ class NodeRun:
             return
         repeated = name == signal.SIGINT and name in self._signals
         self._signals.append(name)
+        if training and self.training is not None:
+            self.training.signal_workers(name)
         if not training or repeated:
             self._deadline = time.monotonic()
-            return
-        assert self.training is not None
-        self.training.signal_workers(name)
-        if name != signal.SIGUSR1 and self._deadline is None:
-            grace = CTRL_C_SECONDS if name == signal.SIGINT else self.plan.stop_grace
-            self._deadline = time.monotonic() + grace
+        elif name != signal.SIGUSR1 and self._deadline is None:
+            self._deadline = time.monotonic() + self.plan.stop_grace
 
     def _out_of_time(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline

@@ -15,6 +15,8 @@ from open_r1.options import parse_options
 CHECKOUT = Path(__file__).parents[3]
 BILLIONS = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s*([bBmM])(?![a-zA-Z])")
 
+BATCH_OPTIONS = {"learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps"}
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -119,7 +121,14 @@ def job_of(recipe: Recipe, accelerator: str, tp: int | None, dp: int | None) -> 
         data_parallel=dp,
         accelerator=accelerator,
         adapters=recipe.model.use_peft,
+        recipe_learning_rate=None if _overrides(recipe, BATCH_OPTIONS) else args.learning_rate,
     )
+
+
+def _overrides(recipe: Recipe, names: set[str]) -> bool:
+    """Whether one of these options was given after the recipe."""
+    given = {word[2:].split("=")[0].replace("-", "_") for word in recipe.overrides if word.startswith("--")}
+    return bool(given & names)
 
 
 def generation_of(recipe: Recipe) -> Generation:

@@ -142,6 +142,15 @@ def check_attention_supported(config: PretrainedConfig) -> None:
         )
 
 
+def unused_dropout(config: PretrainedConfig) -> str | None:
+    """A sentence if the configuration asks for dropout of attention weights, which packed attention does not do."""
+    text = config.get_text_config()
+    for name in ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob"):
+        if rate := getattr(text, name, None):
+            return f"{name} is {rate} in the model's configuration; packed training does not drop attention weights."
+    return None
+
+
 AttentionInterface.register(ATTENTION, packed_attention)
 AttentionInterface.register(SDPA_ATTENTION, functools.partial(packed_attention, allow_varlen=False))
 for _name in (ATTENTION, SDPA_ATTENTION):

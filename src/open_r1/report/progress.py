@@ -71,10 +71,14 @@ class ProgressCallback(TrainerCallback):
         self._update(completed=state.global_step, left=self._time_left(state.max_steps))
 
     def on_prediction_step(self, args, state, control, **kwargs):
+        if not state.is_world_process_zero:
+            return
         self._evaluated += 1
         self._update(left=f"evaluating, batch {self._evaluated}")
 
     def on_evaluate(self, args, state, control, **kwargs):
+        if not state.is_world_process_zero:
+            return
         self._evaluated = 0
         self._update(left=self._time_left(state.max_steps))
 

@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -49,23 +49,27 @@ class RunRecorder:
         self.config: dict[str, Any] = redacted(plain(config))
         self.is_main = is_main
 
-    def start(self, resume_step: int) -> str | None:
+    def start(
+        self, resume_step: int, history: Sequence[Mapping[str, Any]] = (), earlier: Mapping[str, Any] | None = None
+    ) -> str | None:
         """Opens the folder for a run that continues after `resume_step` (0: from the beginning).
 
         Metrics and rollouts past that step are discarded, because the run writes them again; a line that a
-        kill left half-written goes too. Returns (and logs) one sentence if a resumed run's settings changed.
+        kill left half-written goes too. Lines that are missing or damaged are restored from `history`, the
+        checkpoint's own log (Trainer's `log_history`), with a warning. `earlier` are the checkpoint's settings; without
+        them, those in `config.yaml` count. Returns (and logs) one sentence if a resumed run's settings changed.
         """
         if not self.is_main:
             return None
         (self.run_dir / "rollouts").mkdir(parents=True, exist_ok=True)
-        note = self._settings_changed() if resume_step else None
+        note = self._settings_changed(earlier) if resume_step else None
         if note:
             logger.warning(note)
         config_text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True, width=110)
         _write_text(self.run_dir / "config.yaml", config_text)
         environment = json.dumps(describe_environment(), indent=2, ensure_ascii=False)
         _write_text(self.run_dir / "environment.json", environment + "\n")
-        self._discard_after(resume_step)
+        self._discard_after(resume_step, history)
         return note
 
     def log_metrics(self, step: int, metrics: Mapping[str, Any]) -> None:
@@ -88,11 +92,11 @@ class RunRecorder:
             self.run_dir / "rollouts" / f"step-{step:06d}.parquet", lambda file: pq.write_table(table, file)
         )
 
-    def _settings_changed(self) -> str | None:
-        path = self.run_dir / "config.yaml"
-        if not path.exists():
+    def _settings_changed(self, earlier: Mapping[str, Any] | None) -> str | None:
+        if earlier is None:
+            earlier = read_config(self.run_dir)
+        if not earlier:
             return None
-        earlier = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         keys = [key for key in {**earlier, **self.config} if not BYSTANDERS.fullmatch(key)]
         changes = [
             f"{key} (was {earlier.get(key)!r}, now {self.config.get(key)!r})"
@@ -103,15 +107,67 @@ class RunRecorder:
             return None
         return f"This run continues with other settings than it started with: {', '.join(changes)}."
 
-    def _discard_after(self, step: int) -> None:
+    def _discard_after(self, step: int, history: Sequence[Mapping[str, Any]]) -> None:
         path = self.run_dir / "metrics.jsonl"
-        if path.exists():
-            kept = [line for line in read_metrics(self.run_dir) if _belongs(line["step"], step)]
-            _write_text(path, "".join(map(_metrics_line, kept)))
+        if path.exists() or history:
+            kept = [line for line in _readable_lines(path) if _belongs(line["step"], step)]
+            _write_text(path, "".join(map(_metrics_line, _restored(path, kept, history))))
         for file in (self.run_dir / "rollouts").iterdir():
             number = _rollout_step(file)
             if file.suffix == ".tmp" or (number is not None and not _belongs(number, step)):
                 file.unlink()
+
+
+def read_config(run_dir: Path | str) -> dict[str, Any]:
+    """The options in `<run_dir>/config.yaml`; none, with a warning, if the file is damaged."""
+    path = Path(run_dir) / "config.yaml"
+    if not path.exists():
+        return {}
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        config = None
+    if isinstance(config, dict):
+        return config
+    logger.warning("%s is damaged, so settings are not compared with it.", path)
+    return {}
+
+
+def _readable_lines(path: Path) -> list[dict[str, Any]]:
+    """Whole lines that are what a run writes."""
+    content = path.read_bytes().decode(errors="replace") if path.exists() else ""
+    lines = []
+    for text in content.split("\n")[:-1]:
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            lines.append(line)
+    return lines
+
+
+def _restored(path: Path, lines: list[dict[str, Any]], history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """`lines`, or, where they lack some of `history`, that and the evaluations that came after the checkpoint."""
+    logged = [json.loads(_metrics_line(entry)) for entry in history if is_metrics(entry)]
+    there, expected = ({json.dumps(line, sort_keys=True) for line in part} for part in (lines, logged))
+    if not expected - there:
+        return lines
+    logger.warning(
+        "%s was damaged: %d of %d lines up to the checkpoint were missing or changed, and are restored from it.",
+        path,
+        len(expected - there),
+        len(expected),
+    )
+    later = [line for line in lines if not set(line) - {"step", "epoch"} - {n for n in line if n.startswith("eval_")}]
+    known = {(line["step"], *sorted(line)) for line in logged}
+    others = [line for line in later if (line["step"], *sorted(line)) not in known]
+    return sorted(logged + others, key=lambda line: line["step"])
+
+
+def is_metrics(logs: Mapping[str, Any]) -> bool:
+    """Whether what Trainer logs is figures of a step or of an evaluation, which a run records."""
+    return "loss" in logs or any(name.startswith("eval_") for name in logs)
 
 
 def read_metrics(run_dir: Path | str) -> list[dict[str, Any]]:

@@ -123,7 +123,8 @@ class Benchmarks(TrainerCallback):
             return {}
         saved = self.args.output_dir or "."
         digest = by_first_process(self.trainer.rank, lambda: weights_digest(saved))
-        figures = self._run(self.root, {"weights": digest})
+        with self.trainer.watchdog:
+            figures = self._run(self.root, {"weights": digest})
         if figures is None:
             raise Interrupted("Stopped in the benchmarks of the trained model. The same command continues there.")
         return figures
@@ -204,7 +205,7 @@ class Benchmarks(TrainerCallback):
         with torch.random.fork_rng([self.args.device] if self.args.device.type == "cuda" else []):
             copy = empty_replica(self.model, self.args)
         replica = ReplicaEngine(copy, self.tokenizer, max_tokens_per_batch=budget)
-        replica.update_weights(PolicyWeights(model), trainer.state.global_step)
+        replica.update_weights(PolicyWeights(model, replica), trainer.state.global_step)
         yield replica
 
     def _engine(self, lent: Engine, identity: dict[str, Any]) -> OpenEngine:

@@ -4,19 +4,20 @@ import io
 import os
 import stat
 import sys
+from typing import Any
 
 
 class _Output(io.FileIO):
     """A file descriptor that becomes the null device when the reader of its pipe has left."""
 
-    def write(self, data) -> int | None:  # type: ignore[no-untyped-def, override]
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.fileno())
             os.close(null)
-            return len(data)
+            return memoryview(data).nbytes
 
 
 def outlive_readers() -> None:
@@ -25,8 +26,10 @@ def outlive_readers() -> None:
         stream = getattr(sys, name)
         if stream is not None and stream is getattr(sys, f"__{name}__") and _is_pipe(stream.fileno()):
             stream.flush()
+            raw = _Output(stream.fileno(), "w", closefd=False)
+            buffer: Any = raw if stream.write_through else io.BufferedWriter(raw)  # python -u buffers nothing
             output = io.TextIOWrapper(
-                io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False)),
+                buffer,
                 encoding=stream.encoding,
                 errors=stream.errors,
                 line_buffering=stream.line_buffering,

@@ -10,12 +10,15 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from open_r1.configs import GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig, TrainConfig
 from open_r1.errors import UserError
+from open_r1.modeling.attention import unused_dropout
 from open_r1.modeling.head import MAX_LOGITS
 from open_r1.rewards import BEST, check_golds, gold_completion, score
 from open_r1.rewards.accuracy import golds_of
+from open_r1.run.checks import options_without_effect
 from open_r1.run.policy_engine import describe_engine
 from open_r1.training.grpo_batches import check_batch
-from open_r1.training.model import load_config
+from open_r1.training.model import load_config, load_generation_config
+from open_r1.training.saveable import check_saveable
 
 ROWS_CHECKED = 8
 
@@ -40,6 +43,7 @@ def dry_run_grpo(
         "grpo",
         args,
         model,
+        tokenizer,
         {
             "prompts": f"{len(prompts):,} (longest {longest:,} tokens)",
             "rewards": ", ".join(script.reward_funcs) + " (gold answers get the maximum)",
@@ -65,6 +69,7 @@ def dry_run_sft(
         "sft",
         args,
         model,
+        tokenizer,
         {
             "documents": f"{len(lengths):,} (longest {max(lengths):,} tokens)",
             "tokens": f"{sum(lengths):,}, of which {learned:,} are learned",
@@ -115,8 +120,16 @@ def _steps(args: TrainConfig, per_epoch: int) -> str:
     return f"{total:,} ({per_epoch:,} an epoch)"
 
 
-def _show(task: str, args: TrainConfig, model: ModelConfig, facts: dict[str, str], longest_sequence: int) -> None:
+def _show(
+    task: str,
+    args: TrainConfig,
+    model: ModelConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    facts: dict[str, str],
+    longest_sequence: int,
+) -> None:
     config = load_config(model)
+    check_saveable(str(model.model_name_or_path), config, load_generation_config(model), tokenizer)
     with torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code)
     parameters = sum(p.numel() for p in skeleton.parameters())
@@ -131,7 +144,8 @@ def _show(task: str, args: TrainConfig, model: ModelConfig, facts: dict[str, str
         "output": str(args.output_dir),
     }.items():
         table.add_row(name, value)
-    Console().print(table)
+    notes = [*options_without_effect(args), *filter(None, [unused_dropout(config)])]
+    Console().print(table, *(f"note: {note}" for note in notes), sep="\n")
 
 
 def estimate_memory(config: Any, parameters: int, microbatch: int, args: TrainConfig, model: ModelConfig) -> int:

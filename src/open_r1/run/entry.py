@@ -23,8 +23,9 @@ def exit_with_sentence(main: Callable[[], None]) -> NoReturn:
         print(stop, file=sys.stderr)
         _leave_process_group()
         sys.exit(Interrupted.EXIT_CODE)
-    except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on from what was saved, if anything was.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        default = "Interrupted. The same command continues from what was saved, if anything was."
+        print(f"\n{stop if stop.args else default}", file=sys.stderr)
         sys.exit(130)
     _leave_process_group()
     sys.exit(0)

@@ -2,28 +2,30 @@
 
 import logging
 import os
+import shlex
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import yaml
-from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerState
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.integrations import get_available_reporting_integrations
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import IntervalStrategy
 from transformers.utils.logging import disable_progress_bar
 
 from open_r1.configs import DataConfig, ModelConfig, TrainConfig
 from open_r1.errors import Interrupted, UserError
+from open_r1.files import lock_folder
 from open_r1.launch.nodes import claim_folder
 from open_r1.options import default_hub_model_id, resolved_options
 from open_r1.report.card import write_model_card
 from open_r1.report.progress import ProgressCallback
-from open_r1.report.recorder import RunRecorder
+from open_r1.report.recorder import RunRecorder, read_config
 from open_r1.run.benchmarks import Benchmarks
+from open_r1.run.checks import check_same_model, check_vocabulary, options_without_effect
 from open_r1.run.first_process import by_first_process
 from open_r1.training.backends import describe_training
-from open_r1.training.checkpoints import last_checkpoint
+from open_r1.training.checkpoint_files import choose_checkpoint, last_checkpoint, saving
 from open_r1.training.interruption import StopSignals
+from open_r1.training.saveable import check_saveable
 from open_r1.training.trainer import PackedTrainer
 
 logger = logging.getLogger(__name__)
@@ -44,8 +46,14 @@ class Run:
         self.model = model
         self.config = resolved_options(script, args, model)
         self.stop_signals = StopSignals()
-        by_first_process(args.process_index, lambda: claim_folder(Path(args.output_dir or ".")))
-        self.recorder = RunRecorder(args.output_dir or ".", self.config, is_main=args.process_index == 0)
+        self.output_dir = Path(args.output_dir or ".")
+        self._lock: IO[str] | None = None
+        by_first_process(args.process_index, self._claim_folder)
+        self._unlock()  # until training begins: what fails before that leaves no lock behind
+        if args.process_index == 0:
+            for warning in options_without_effect(args):
+                logger.warning(warning)
+        self.recorder = RunRecorder(self.output_dir, self.config, is_main=args.process_index == 0)
         self.callbacks: list[TrainerCallback] = [ProgressCallback(args.run_name or task, every=args.logging_steps)]
         _set_trackers(args)
         if args.push_to_hub and args.hub_model_id is None:
@@ -55,84 +63,93 @@ class Run:
         """Trains from the last whole checkpoint (or `resume_from_checkpoint`), then writes the final model,
         tokenizer and card at the root of the output folder, with what `benchmarks` find. Raises Interrupted if a
         signal stopped it before."""
+        by_first_process(self.args.process_index, self._claim_folder)
         self.stop_signals.listen()
         try:
             self._train(trainer, tokenizer, benchmarks)
         except Interrupted:
             self.stop_signals.ignore()  # launchers send SIGTERM when the first rank has left
             raise
+        except KeyboardInterrupt:
+            last = last_checkpoint(self.output_dir)
+            begins = f"continues from {last}" if last else "begins again, because there was no checkpoint yet"
+            raise KeyboardInterrupt(f"Ended at once. The same command {begins}.") from None
         finally:
             self.stop_signals.restore()
+            self._unlock()
+
+    def _claim_folder(self) -> None:
+        claim_folder(self.output_dir)
+        (self.output_dir / "run").mkdir(exist_ok=True)
+        problem = (
+            f"output_dir is {self.output_dir}, where another training is running: give another output_dir, or wait "
+            "until it has ended."
+        )
+        self._lock = lock_folder(self.output_dir / "run", problem)
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
 
     def _train(self, trainer: PackedTrainer, tokenizer: PreTrainedTokenizerBase, benchmarks: Benchmarks) -> None:
         check_vocabulary(trainer.model, tokenizer)
-        if trainer.is_world_process_zero():
-            print(describe_training(trainer.accelerator))
-        named = self.args.resume_from_checkpoint
-        checkpoint = last_checkpoint(trainer.output_dir) if named in (None, True, "true", "True") else named
-        step = checkpoint_step(checkpoint) if checkpoint else 0
+        by_first_process(self.args.process_index, lambda: self._check_saveable(trainer.model, tokenizer))
+        self._say(describe_training(trainer.accelerator))
+        checkpoint = by_first_process(self.args.process_index, self._choose_checkpoint)
         if checkpoint:
-            check_continuation(trainer.output_dir, checkpoint, self.config)
-            if trainer.is_world_process_zero():
-                print(f"Continuing from {checkpoint}.")
-        self.recorder.start(step)
+            state, earlier = trainer.load_checkpoint(checkpoint)
+            earlier = earlier or read_config(self.recorder.run_dir)
+            check_same_model(self.output_dir, earlier, self.config)
+            self._say(self._continuing(checkpoint, state.global_step, trainer.total_steps()))
+            self.recorder.start(state.global_step, state.log_history, earlier)
+        else:
+            if (self.recorder.run_dir / "metrics.jsonl").exists():
+                self._say(f"There is no checkpoint in {self.output_dir}, so training begins again.")
+            self.recorder.start(0)
         disable_progress_bar()  # of every file that a checkpoint writes
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         self._write_model(trainer, benchmarks, result.metrics)
         if self.args.push_to_hub:
             trainer.push_to_hub()
+        folder = shlex.quote(str(self.output_dir))
+        command = f"report {folder}/evaluation" if benchmarks.asked else f"evaluate --model {folder} --tasks math_500"
+        self._say(f"The model is in {self.output_dir}. Next: open-r1 {command}")
+
+    def _continuing(self, checkpoint: Path, step: int, total: int) -> str:
+        if step < total:
+            return f"Continuing from {checkpoint}, step {step} of {total}."
+        longer = "max_steps" if self.args.max_steps > 0 else "num_train_epochs"
+        return (
+            f"This run is finished: all its {total} steps are done, and its model is in {self.output_dir}. To train "
+            f"further, raise {longer}; to begin again, give another output_dir."
+        )
+
+    def _say(self, text: str) -> None:
+        if self.args.process_index == 0:
+            print(text, flush=True)
+
+    def _check_saveable(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+        check_saveable(str(self.model.model_name_or_path), model.config, model.generation_config, tokenizer)
+
+    def _choose_checkpoint(self) -> Path | None:
+        named = self.args.resume_from_checkpoint
+        automatic = named in (None, True, "true", "True")
+        return choose_checkpoint(self.output_dir, None if automatic else str(named))
 
     def _write_model(self, trainer: PackedTrainer, benchmarks: Benchmarks, metrics: dict[str, Any]) -> None:
-        trainer.save_model(str(trainer.output_dir))
+        with saving(self.output_dir, "the trained model", "run the same command again."):
+            trainer.save_model(str(self.output_dir))
         figures = benchmarks.final()
         if trainer.is_world_process_zero():
-            write_model_card(
-                trainer.output_dir,
-                base_model=self.model.model_name_or_path or "",
-                task=self.task,
-                dataset=_dataset_names(self.script),
-                config=self.config,
-                metrics=_last_metrics(trainer) | metrics | figures,
-            )
-
-
-def checkpoint_step(checkpoint: str | Path) -> int:
-    """Steps behind a checkpoint. Raises UserError if it is not one."""
-    path = Path(checkpoint) / TRAINER_STATE_NAME
-    try:
-        return TrainerState.load_from_json(str(path)).global_step
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{checkpoint} is no whole checkpoint ({error}): give a folder checkpoint-N as resume_from_checkpoint, or "
-            "delete the folder to continue from the one before."
-        ) from error
-
-
-def check_continuation(output_dir: Path, checkpoint: str | Path, config: dict[str, Any]) -> None:
-    """Raises UserError if the checkpoint lacks the optimizer, or belongs to a run of another model."""
-    if not (Path(checkpoint) / "scheduler.pt").exists():
-        raise UserError(
-            f"{checkpoint} holds the model only (save_only_model), so training cannot continue from it: give another "
-            f"output_dir, with model_name_or_path {checkpoint} if you want to start from these weights."
-        )
-    earlier_file = output_dir / "run" / "config.yaml"
-    earlier = yaml.safe_load(earlier_file.read_text(encoding="utf-8")) if earlier_file.exists() else {}
-    for name in ("model_name_or_path", "use_peft", "lora_r"):
-        if name in earlier and earlier[name] != config.get(name):
-            raise UserError(
-                f"output_dir {output_dir} holds a run with {name} {earlier[name]!r}, and now it is "
-                f"{config.get(name)!r}: give another output_dir, or delete that folder to start over."
-            )
-
-
-def check_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises UserError if the tokenizer has more tokens than the model has embeddings."""
-    rows = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > rows:
-        raise UserError(
-            f"model_name_or_path: the tokenizer has {len(tokenizer)} tokens and the model {rows} embeddings, so they "
-            "do not belong together: use the tokenizer that came with the model."
-        )
+            with saving(self.output_dir, "README.md, the model's card,", "run the same command: the model is saved."):
+                write_model_card(
+                    self.output_dir,
+                    base_model=self.model.model_name_or_path or "",
+                    task=self.task,
+                    dataset=_dataset_names(self.script),
+                    config=self.config,
+                    metrics=_last_metrics(trainer) | metrics | figures,
+                )
 
 
 def _dataset_names(script: DataConfig) -> list[str]:

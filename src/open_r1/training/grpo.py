@@ -132,7 +132,7 @@ class GRPOTrainer(RolloutTrainer):
         self.add("learned", learned.sum())
         for name, value in figures.items():
             if value is not None:
-                self.add(name, (value * learned).sum())
+                self.add(name, torch.where(learned > 0, value, 0.0).sum())
 
     def note_sums(self, sums: dict[str, float]) -> None:
         """As in `PackedTrainer`; figures per learned token are noted where there was a token to learn from."""

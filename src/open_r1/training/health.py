@@ -29,6 +29,18 @@ class Health:
         return new
 
 
+def nothing_from_the_start(steps: Sequence[Step], window: int) -> str | None:
+    """Every completion is cut off and no group has completions of different worth: three steps are enough to know."""
+    recent = steps[-3:]
+    if len(recent) < 3 or any(min(s["completions/clipped_ratio"], s["frac_reward_zero_std"]) < 1 for s in recent):
+        return None
+    return (
+        "for 3 steps every completion was cut off at max_completion_length and every group got equal rewards, so "
+        "nothing is learned. Raise max_completion_length, check that the model's chat template ends its turns with a "
+        "stop token, or fine-tune first."
+    )
+
+
 def no_reward(steps: Sequence[Step], window: int) -> str | None:
     """The reward has been 0 for `window` steps."""
     recent = steps[-window:]
@@ -91,6 +103,7 @@ def format_without_accuracy(steps: Sequence[Step], window: int) -> str | None:
 
 
 SYMPTOMS: tuple[Callable[[Sequence[Step], int], str | None], ...] = (
+    nothing_from_the_start,
     no_reward,
     no_signal,
     all_truncated,

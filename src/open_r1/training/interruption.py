@@ -1,7 +1,8 @@
-"""Stopping in time: SIGUSR1 or SIGTERM ends a run behind its current step, with a checkpoint, to be continued.
+"""Stopping in time: SIGUSR1, SIGTERM or Ctrl-C ends a run after its current step, with a checkpoint, to be continued.
 
-Schedulers announce the end this way (Slurm: `--signal=USR1@300` before the time limit, SIGTERM at preemption).
-Trainer's own `enable_jit_checkpoint` knows SIGTERM alone, lets each rank decide by itself, and ends with exit status 0.
+Schedulers announce the end this way (Slurm: `--signal=USR1@300` before the time limit, SIGTERM at preemption). Ctrl-C
+after any of these ends the run at once. Trainer's own `enable_jit_checkpoint` knows SIGTERM alone, lets each rank
+decide by itself, and ends with exit status 0.
 """
 
 import os
@@ -10,7 +11,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignals:
@@ -47,7 +48,14 @@ class StopSignals:
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
             return
+        if self.received is not None and number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
+            raise KeyboardInterrupt
         if self.received is None:
             name = signal.Signals(number).name
-            os.write(2, f"\n{name}: this run stops after the current step, with a checkpoint.\n".encode())
+            os.write(
+                2,
+                f"\n{name}: this run stops after the current step, with a checkpoint. "
+                "Ctrl-C now ends it at once, without one.\n".encode(),
+            )
         self.received = signal.Signals(number)

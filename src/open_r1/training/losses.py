@@ -3,6 +3,7 @@
 M is the number of learned tokens in a pack; `sequence (M,)` says which completion a token belongs to.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -82,7 +83,7 @@ def policy_loss(
     log_ratio = logprobs - old_logprobs
     if config.level == "sequence":
         log_ratio = sequence_mean(log_ratio, sequence, num_sequences)[sequence]
-    ratio = log_ratio.exp()
+    ratio = _exp(log_ratio)
     clipped = ratio.clamp(1 - config.epsilon, 1 + config.epsilon_high)
     bounded = ratio if config.delta is None else ratio.clamp(max=config.delta)
     per_token = -torch.minimum(bounded * advantages, clipped * advantages)
@@ -91,7 +92,7 @@ def policy_loss(
     kl = None
     if ref_logprobs is not None:
         log_ref = ref_logprobs - logprobs
-        kl = log_ref.exp() - log_ref - 1
+        kl = _exp(log_ref) - log_ref - 1
         penalty = kl * ratio if config.bias_correction_kl else kl
         per_token = per_token + config.beta * penalty
     return PolicyLoss(
@@ -115,14 +116,24 @@ def importance_weights(
 
     w = min(pi_old / pi_sampler, C) a token (truncated importance sampling, Ionides 2008, as Yao et al. 2025 use it in
     "Your efficient RL framework secretly brings you off-policy RL training"); `mask` drops what lies above C
-    instead; `sequence` takes the ratio of the whole completion.
+    instead; `sequence` takes the ratio of the whole completion. A token that the trainer gives no probability at all
+    has ratio 0, whatever the sampler gave it, so every weight is finite.
     """
-    log_ratio = (old_logprobs - sampler_logprobs).detach()
+    impossible = torch.full_like(old_logprobs, -math.inf).detach()
+    log_ratio = torch.where(old_logprobs == -math.inf, impossible, old_logprobs.detach() - sampler_logprobs)
     if mode.startswith("sequence"):
         total = torch.zeros(num_sequences, dtype=log_ratio.dtype, device=log_ratio.device)
         log_ratio = total.index_add(0, sequence, log_ratio)[sequence]
+        log_ratio = torch.where(log_ratio.isnan(), impossible, log_ratio)  # inf - inf
     ratio = log_ratio.exp()
-    return ratio.clamp(max=clip_max) if mode.endswith("truncate") else ratio * (ratio <= clip_max)
+    if mode.endswith("truncate"):
+        return ratio.clamp(max=clip_max)
+    return torch.where(ratio <= clip_max, ratio, torch.zeros_like(ratio))
+
+
+def _exp(x: Tensor) -> Tensor:
+    """exp, finite in float32, and so is a product of two: an infinite ratio times an advantage of 0 would be NaN."""
+    return x.clamp(max=40.0).exp()
 
 
 def sequence_mean(values: Tensor, sequence: Tensor, num_sequences: int) -> Tensor:

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from open_r1.configs import ModelConfig, TrainConfig
 from open_r1.errors import UserError
-from open_r1.modeling.attention import ATTENTION, SDPA_ATTENTION, check_attention_supported
+from open_r1.modeling.attention import ATTENTION, SDPA_ATTENTION, check_attention_supported, unused_dropout
 from open_r1.modeling.compiling import compile_layers
 from open_r1.training.backends import whole_models
 from open_r1.training.logprobs import add_logprob_forward, check_packed_forward
@@ -31,6 +31,8 @@ def load_policy(config: ModelConfig, args: TrainConfig) -> PreTrainedModel:
     model = load_causal_lm(config)
     if not _sharded_at_load():
         check_packed_forward(model)
+    if note := unused_dropout(model.config):
+        logger.warning(note)
     model.config.use_cache = True
     if args.torch_compile:
         compile_layers(model)
@@ -50,6 +52,14 @@ def load_config(config: ModelConfig) -> PretrainedConfig:
         model_config = AutoConfig.from_pretrained(weights_name(config), **_options(config))
     check_attention_supported(model_config)
     return model_config
+
+
+def load_generation_config(config: ModelConfig) -> GenerationConfig | None:
+    """How the model generates by default, or None if it does not say."""
+    try:
+        return GenerationConfig.from_pretrained(weights_name(config), revision=config.model_revision)
+    except OSError:
+        return None
 
 
 def load_causal_lm(config: ModelConfig) -> PreTrainedModel:

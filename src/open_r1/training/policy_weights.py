@@ -12,6 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
+
+from open_r1.errors import UserError
 
 WRAPPED = "base_model.model."
 BUCKET = 2**28
@@ -32,9 +36,9 @@ class _Group:
 
 
 def named_weights(model: nn.Module) -> Iterator[Named]:
-    """Every weight of a plain or LoRA model under the name that its checkpoint has; each is good until the next is
-    asked for. Merged weights are new tensors, W + B A scaled (LoRA, arXiv 2106.09685, equation 3); the model itself is
-    not touched."""
+    """Every weight of a plain or LoRA model under the name of its parameter; each is good until the next is asked for.
+    Merged weights are new tensors, W + B A scaled (LoRA, arXiv 2106.09685, equation 3); the model itself is not
+    touched."""
     for group in _gathered_groups(model):
         if group.lora is not None:
             yield f"{_plain_name(group.prefix)}.weight", _whole(_merged(group.lora))
@@ -44,14 +48,52 @@ def named_weights(model: nn.Module) -> Iterator[Named]:
                 yield _plain_name(name), _whole(parameter)
 
 
-class PolicyWeights:
-    """`named_weights` as often as somebody goes through it."""
+def checkpoint_weights(model: nn.Module) -> Iterator[Named]:
+    """`named_weights` under the names, and in the parts, that the model's checkpoint has: transformers keeps the
+    experts of a layer in one parameter (`experts.gate_up_proj`), and checkpoints keep each by itself.
 
-    def __init__(self, model: nn.Module) -> None:
+    Raises UserError if a part of the checkpoint is made of several parameters, which are never here together.
+    """
+    plain: Any = model.get_base_model() if hasattr(model, "peft_config") else model  # type: ignore[operator]
+    if not _saves_other_names(plain):
+        yield from named_weights(model)
+        return
+    for name, tensor in named_weights(model):
+        yield from revert_weight_conversion(plain, {name: tensor}).items()
+
+
+def _saves_other_names(model: PreTrainedModel) -> bool:
+    shapes = {
+        _clean(n): torch.empty(getattr(p, "ds_shape", p.shape), device="meta") for n, p in model.named_parameters()
+    }
+    whole = _shapes(revert_weight_conversion(model, shapes))
+    if whole == _shapes(shapes):
+        return False
+    alone: dict[str, torch.Size] = {}
+    for name, tensor in shapes.items():
+        alone |= _shapes(revert_weight_conversion(model, {name: tensor}))
+    if alone != whole:
+        raise UserError(
+            f"model_name_or_path: {type(model).__name__} joins several weights to one when it is saved, so they cannot "
+            "be sent to another engine: set use_vllm to false."
+        )
+    return True
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+class PolicyWeights:
+    """The weights as often as somebody goes through them, under the names of checkpoints, or, for an engine that
+    computes with the same modules (`takes_parameter_names`), of parameters."""
+
+    def __init__(self, model: nn.Module, engine: Any = None) -> None:
         self.model = model
+        self.parameter_names = getattr(engine, "takes_parameter_names", False)
 
     def __iter__(self) -> Iterator[Named]:
-        return named_weights(self.model)
+        return named_weights(self.model) if self.parameter_names else checkpoint_weights(self.model)
 
 
 def whole_state_dict(model: nn.Module, dtype: torch.dtype | None, keep: bool) -> dict[str, Tensor]:

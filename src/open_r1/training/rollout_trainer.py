@@ -20,6 +20,7 @@ from open_r1.configs import GRPOConfig
 from open_r1.engine.protocol import Engine, Sampling
 from open_r1.errors import UserError
 from open_r1.training.batches import StepSampler
+from open_r1.training.checkpoints import check_same_settings
 from open_r1.training.dynamic_sampling import replace_groups, spare_rows
 from open_r1.training.grpo_batches import check_batch, step_batches
 from open_r1.training.packing import TokenSequence
@@ -35,6 +36,11 @@ from open_r1.training.rollouts import (
 from open_r1.training.rounds import Round, RoundsAhead, RoundWriter
 from open_r1.training.trainer import PackedTrainer
 
+ROUND_SETTINGS = (
+    *("temperature", "beta", "loss_type", "scale_rewards", "reward_weights", "max_completion_length"),
+    *("mask_truncated_completions", "max_staleness"),
+)
+"""Options that rollouts are made with, which an unfinished round is continued with."""
 EVALUATION_ROUND = 2**32 - 1
 
 
@@ -237,7 +243,7 @@ class RolloutTrainer(PackedTrainer):
     def _send_weights(self) -> None:
         self.watchdog.beat("weight update")
         model = self.accelerator.unwrap_model(self.model)
-        self.engine.update_weights(PolicyWeights(model), self.state.global_step)
+        self.engine.update_weights(PolicyWeights(model, self.engine), self.state.global_step)
         self.engine.wake()
 
     def _record(self, step: int, rows: list[dict[str, Any]]) -> None:
@@ -288,6 +294,18 @@ class RolloutTrainer(PackedTrainer):
         if not self.grpo.max_staleness:
             self.engine.sleep()
 
+    def resume_settings(self) -> dict[str, Any]:
+        """With what a number of steps means as a position in a round of rollouts."""
+        return super().resume_settings() | {
+            "num_generations": self.grpo.num_generations,
+            "steps_per_generation / gradient_accumulation_steps": self.steps_per_round,
+            "num_iterations": self.grpo.num_iterations,
+            "shuffle_dataset": self.grpo.shuffle_dataset,
+        }
+
+    def _round_settings(self) -> dict[str, Any]:
+        return {name: getattr(self.grpo, name) for name in ROUND_SETTINGS}
+
     def checkpoint_state(self) -> dict[str, Any]:
         """With rollouts that still feed coming steps."""
         state = super().checkpoint_state()
@@ -295,7 +313,9 @@ class RolloutTrainer(PackedTrainer):
             state["batches"] = [[s.__dict__ for s in batch] for batch in self.batches]
             state["batch_tokens"] = self.batch_tokens
         ahead = {n: written.state() for n, written in self.ahead.settle().items() if written.error is None}
-        return state | ({"ahead": ahead} if ahead else {})
+        if ahead:
+            state["ahead"] = ahead
+        return state | ({"round_settings": self._round_settings()} if "batches" in state or ahead else {})
 
     def load_checkpoint_state(self, state: dict[str, Any]) -> None:
         """Takes back tokens seen and rollouts."""
@@ -306,6 +326,9 @@ class RolloutTrainer(PackedTrainer):
                 f"are {self.world_size}: continue with {state['world_size']}, or from a checkpoint whose step is a "
                 f"multiple of {self.grpo.max_steps_per_rollout}."
             )
+        multiple = f"continue from a checkpoint whose step is a multiple of {self.grpo.max_steps_per_rollout}."
+        rollouts = "this checkpoint's unfinished round of rollouts"
+        check_same_settings(rollouts, state.get("round_settings", {}), self._round_settings(), multiple)
         self.batches = [[TokenSequence(**s) for s in batch] for batch in state.get("batches", [])]
         self.batch_tokens = state.get("batch_tokens", [])
         for number, kept in state.get("ahead", {}).items():

@@ -24,7 +24,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from open_r1.configs import TrainConfig
 from open_r1.errors import Interrupted
-from open_r1.report.recorder import RunRecorder
+from open_r1.report.recorder import RunRecorder, is_metrics
 from open_r1.training.batches import StepLoader, StepSampler
 from open_r1.training.checkpoints import CheckpointedTrainer
 from open_r1.training.interruption import StopSignals
@@ -233,7 +233,7 @@ class PackedTrainer(CheckpointedTrainer):
             self._step_metrics.clear()
             self._tokens_logged = 0.0
         super().log(logs, start_time)
-        if self.recorder is not None and (training or any(name.startswith("eval_") for name in logs)):
+        if self.recorder is not None and is_metrics(logs):
             epoch = {} if self.state.epoch is None else {"epoch": self.state.epoch}
             self.recorder.log_metrics(self.state.global_step, logs | epoch)
 
@@ -243,9 +243,20 @@ class PackedTrainer(CheckpointedTrainer):
 
     # Checkpoints
 
+    def resume_settings(self) -> dict[str, Any]:
+        """What a number of steps means as a position in the data."""
+        per_step = self.args.per_device_train_batch_size * self.world_size
+        return {
+            "per_device_train_batch_size x gradient_accumulation_steps x processes": per_step,
+            "seed": self.args.seed,
+            "data_seed": self.args.data_seed,
+            "number of training rows": len(self.train_dataset),  # type: ignore[arg-type]
+        }
+
     def checkpoint_state(self) -> dict[str, Any]:
-        """With the tokens seen."""
-        return super().checkpoint_state() | {"tokens_seen": self._tokens_seen}
+        """With the tokens seen, and all options of the run."""
+        config = self.recorder.config if self.recorder is not None else {}
+        return super().checkpoint_state() | {"tokens_seen": self._tokens_seen, "config": config}
 
     def load_checkpoint_state(self, state: dict[str, Any]) -> None:
         """Takes back the tokens seen."""

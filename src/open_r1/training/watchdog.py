@@ -10,40 +10,44 @@ EXIT_CODE = 70
 
 
 class Watchdog:
-    """Every thread that does a part of a step tells it with `beat` what it is doing, again with every bit of progress.
+    """Watches a block of work: `with watchdog:`. Every thread that does a part of it says with `beat` what it is doing,
+    and says it again whenever it makes progress.
 
-    If one says nothing for `limit` seconds (0: no limit), the process ends with `EXIT_CODE`: an exception would not
-    reach a thread that waits inside a library.
+    A thread that says nothing for `limit` seconds (0: no limit) ends the process with `EXIT_CODE`: an exception would
+    not reach a thread that waits inside a library. Outside of such a block nothing is watched, so that saving,
+    uploading or a call from elsewhere may take its time.
     """
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
         self._beats: dict[int, tuple[str, float]] = {}
-        self._stopped = threading.Event()
+        self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def beat(self, phase: str) -> None:
-        """This thread is in `phase`, and it moves."""
-        self._beats[threading.get_ident()] = (phase, time.monotonic())
-        if self.limit and self._thread is None:
+    def __enter__(self) -> None:
+        if self.limit:
+            self._ended.clear()
             self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
             self._thread.start()
+
+    def __exit__(self, *exception: object) -> None:
+        if self._thread is not None:
+            self._ended.set()
+            self._thread.join()
+        self._thread = None
+        self._beats.clear()
+
+    def beat(self, phase: str) -> None:
+        """This thread is in `phase` and makes progress."""
+        if self._thread is not None:
+            self._beats[threading.get_ident()] = (phase, time.monotonic())
 
     def rest(self) -> None:
         """This thread does nothing that could hang."""
         self._beats.pop(threading.get_ident(), None)
 
-    def stop(self) -> None:
-        """Watches no longer; `beat` watches again."""
-        self._stopped.set()
-        if self._thread is not None:
-            self._thread.join()
-        self._thread = None
-        self._stopped.clear()
-        self._beats.clear()
-
     def _watch(self) -> None:
-        while not self._stopped.wait(min(self.limit / 10, 10.0)):
+        while not self._ended.wait(min(self.limit / 10, 10.0)):
             now = time.monotonic()
             late = [phase for phase, last in list(self._beats.values()) if now - last > self.limit]
             if late:

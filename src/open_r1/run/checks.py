@@ -1,0 +1,49 @@
+"""What a run looks at before its first step: options, tokenizer, and whether the folder is of the same model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+
+from open_r1.configs import TrainConfig
+from open_r1.errors import UserError
+
+
+def options_without_effect(args: TrainConfig) -> list[str]:
+    """A sentence for each option that was set but does nothing, because another one says otherwise."""
+    found = []
+    saving, evaluating = SaveStrategy(args.save_strategy), IntervalStrategy(args.eval_strategy)
+    saved = {SaveStrategy.NO: "no checkpoint is saved", SaveStrategy.EPOCH: "a checkpoint is saved after each epoch"}
+    if saving in saved and args.save_steps != TrainConfig.__dataclass_fields__["save_steps"].default:
+        found.append(
+            f"save_steps is {args.save_steps:g}, but save_strategy is {saving.value}, so {saved[saving]}: set "
+            "save_strategy to steps, or leave save_steps out."
+        )
+    if evaluating != IntervalStrategy.STEPS and args.eval_steps is not None:
+        found.append(
+            f"eval_steps is {args.eval_steps:g}, but eval_strategy is {evaluating.value}, so it does nothing: set "
+            "eval_strategy to steps, or leave eval_steps out."
+        )
+    return found
+
+
+def check_same_model(output_dir: Path, earlier: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Raises UserError if a run that continues began with another model."""
+    for name in ("model_name_or_path", "use_peft", "lora_r"):
+        if name in earlier and earlier[name] != config.get(name):
+            raise UserError(
+                f"output_dir {output_dir} holds a run with {name} {earlier[name]!r}, and now it is "
+                f"{config.get(name)!r}: give another output_dir, or delete that folder to start over."
+            )
+
+
+def check_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises UserError if the tokenizer has more tokens than the model has embeddings."""
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise UserError(
+            f"model_name_or_path: the tokenizer has {len(tokenizer)} tokens and the model {rows} embeddings, so they "
+            "do not belong together: use the tokenizer that came with the model."
+        )

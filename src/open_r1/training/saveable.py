@@ -1,0 +1,71 @@
+"""What saving a model can refuse beside a full disk, found before the first step instead of after the last."""
+
+import logging
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
+
+from open_r1.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def check_saveable(
+    name: str, config: PretrainedConfig, generation: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Saves everything but the weights of model `name` once, into a folder that is deleted again.
+
+    Sampling options beside `do_sample: false`, which many models on the hub have and transformers refuses to save, get
+    `do_sample: true`, with a warning. Raises UserError for everything else that is refused.
+    """
+    if generation is not None:
+        _mend_sampling(name, generation)
+    with TemporaryDirectory() as folder:
+        for file, part in (
+            ("generation_config.json", generation),
+            ("config.json", config),
+            ("the tokenizer", tokenizer),
+        ):
+            if part is None:
+                continue
+            try:
+                part.save_pretrained(folder)
+            except Exception as error:  # whatever it is, it would be raised after the training
+                reason = " ".join(str(error).split())
+                raise UserError(
+                    f"model_name_or_path: {file} of {name} can be read but not saved again ({reason}): mend it in a "
+                    "local copy of the model, and give that folder."
+                ) from error
+
+
+def save_weights_alone(model: nn.Module, state_dict: dict[str, Tensor] | None, path: Path) -> None:
+    """Writes weights (what was trained, of a LoRA model) as safetensors, without anything else that could fail."""
+    if state_dict is None:
+        adapters = hasattr(model, "peft_config")
+        state_dict = {name: p for name, p in model.named_parameters() if p.requires_grad or not adapters}
+    with torch.no_grad():
+        save_file({name: tensor.contiguous() for name, tensor in state_dict.items()}, path, metadata={"format": "pt"})
+
+
+def _mend_sampling(name: str, generation: GenerationConfig) -> None:
+    if generation.do_sample is True:
+        return
+    try:
+        generation.validate(strict=True)
+    except ValueError as error:
+        generation.do_sample = True
+        try:
+            generation.validate(strict=True)
+        except ValueError:
+            generation.do_sample = False  # it is not that
+            return
+        logger.warning(
+            "generation_config.json of %s has sampling options and do_sample false, which cannot be saved; it is saved "
+            "with do_sample true. (%s)",
+            name,
+            str(error).splitlines()[0],
+        )

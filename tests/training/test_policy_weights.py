@@ -1,0 +1,68 @@
+"""Engines get the policy's weights under the names that its checkpoint has."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_models import SIZE
+from transformers import MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+from open_r1.engine.transformers_engine import ReplicaEngine
+from open_r1.errors import UserError
+from open_r1.training import policy_weights
+from open_r1.training.policy_weights import PolicyWeights
+
+MODELS = {
+    "qwen3_moe": (
+        Qwen3MoeForCausalLM,
+        Qwen3MoeConfig(**SIZE, head_dim=8, moe_intermediate_size=16, num_experts=4, num_experts_per_tok=2),
+    ),
+    "mixtral": (MixtralForCausalLM, MixtralConfig(**SIZE, num_local_experts=4)),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("loaded", [False, True], ids=["fresh", "loaded"])
+def test_experts_are_sent_as_they_are_saved(tmp_path, kind, loaded):
+    model_class, config = MODELS[kind]
+    model = model_class(config)
+    model.save_pretrained(tmp_path)
+    if loaded:
+        model = model_class.from_pretrained(tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    sent = dict(PolicyWeights(model))
+    assert sent.keys() == saved.keys()
+    assert any(".experts.3." in name for name in sent)
+    for name, tensor in sent.items():
+        torch.testing.assert_close(tensor, saved[name], rtol=0, atol=0)
+
+
+def test_lora_on_a_mixture_of_experts_is_sent_merged_under_the_same_names(tmp_path):
+    peft = pytest.importorskip("peft")
+    model_class, config = MODELS["qwen3_moe"]
+    model_class(config).save_pretrained(tmp_path)
+    model = model_class.from_pretrained(tmp_path)
+    lora = peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
+    sent = {name: tensor.detach() for name, tensor in PolicyWeights(lora)}
+    saved = load_file(tmp_path / "model.safetensors")
+    assert sent.keys() == saved.keys()
+    changed = {name for name in sent if not torch.equal(sent[name], saved[name])}
+    assert changed == {name for name in sent if "q_proj" in name}
+
+
+def test_a_copy_of_the_model_takes_its_parameters():
+    model_class, config = MODELS["qwen3_moe"]
+    policy, copy = model_class(config), model_class(config)
+    engine = ReplicaEngine(copy, tokenizer=None)
+    engine.update_weights(PolicyWeights(policy, engine), 3)
+    for one, two in zip(policy.parameters(), copy.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_weights_that_are_joined_when_saved_are_refused_not_sent_in_parts(monkeypatch):
+    def joined(model, tensors):
+        return {"qkv": torch.cat([t.flatten() for t in tensors.values()])}
+
+    monkeypatch.setattr(policy_weights, "revert_weight_conversion", joined)
+    model_class, config = MODELS["mixtral"]
+    with pytest.raises(UserError, match="MixtralForCausalLM joins several weights"):
+        list(PolicyWeights(model_class(config)))
