@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import random
+from collections import Counter
 
 import pytest
 import reference
@@ -20,26 +21,26 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 GRPO = """
 loss_type  level     scale  steps  passes  epsilon  high  delta  beta  kl_ratio  temperature  masked  correction         cap
-dapo       token     group  1      2       0.1      -     1.5    0     yes       1            no      sequence_mask      1.5
-dapo       token     group  1      2       0.1      0.28  1.5    0.04  no        1            no      sequence_truncate  3
+dapo       token     group  1      2       0.1      -     1.3    0     yes       1            no      sequence_mask      1.5
+dapo       token     group  1      2       0.1      0.28  1.3    0.04  no        1            no      sequence_truncate  3
 dapo       token     batch  2      2       0.2      -     -      0.04  yes       1            yes     token_truncate     1.5
 dapo       sequence  batch  2      1       0.1      -     -      0     yes       0.7          yes     token_mask         1.5
 dapo       sequence  none   1      1       0.2      -     -      0.04  no        1            no      -                  3
 grpo       token     group  2      2       0.2      0.28  -      0.04  no        0.7          yes     token_truncate     3
-grpo       token     batch  1      2       0.1      0.28  1.5    0.04  no        1            no      -                  3
-grpo       token     batch  2      1       0.2      0.28  1.5    0.04  no        1            no      token_mask         3
+grpo       token     batch  1      2       0.1      0.28  1.3    0.04  no        1            no      -                  3
+grpo       token     batch  2      1       0.2      0.28  1.3    0.04  no        1            no      token_mask         3
 grpo       sequence  batch  1      1       0.2      -     -      0     yes       0.7          yes     sequence_truncate  1.5
-grpo       sequence  none   2      1       0.1      0.28  1.5    0.04  yes       0.7          yes     sequence_mask      1.5
-bnpo       token     none   2      1       0.1      0.28  1.5    0.04  yes       0.7          no      token_truncate     1.5
+grpo       sequence  none   2      1       0.1      0.28  1.3    0.04  yes       0.7          yes     sequence_mask      1.5
+bnpo       token     none   2      1       0.1      0.28  1.3    0.04  yes       0.7          no      token_truncate     1.5
 bnpo       sequence  group  1      1       0.2      -     -      0.04  no        0.7          yes     sequence_mask      3
-bnpo       sequence  group  2      2       0.2      0.28  1.5    0     yes       0.7          no      sequence_truncate  1.5
+bnpo       sequence  group  2      2       0.2      0.28  1.3    0     yes       0.7          no      sequence_truncate  1.5
 bnpo       sequence  group  2      2       0.1      0.28  -      0     yes       1            yes     token_mask         3
-bnpo       sequence  batch  2      2       0.1      -     1.5    0.04  no        1            yes     -                  3
+bnpo       sequence  batch  2      2       0.1      -     1.3    0.04  no        1            yes     -                  3
 dr_grpo    token     group  2      1       0.1      -     -      0     yes       0.7          no      -                  3
-dr_grpo    token     batch  1      2       0.2      -     1.5    0.04  no        0.7          yes     sequence_mask      1.5
-dr_grpo    sequence  none   1      2       0.1      -     1.5    0     yes       1            yes     token_truncate     1.5
-dr_grpo    sequence  none   1      2       0.1      0.28  1.5    0.04  yes       1            no      token_mask         1.5
-dr_grpo    sequence  none   2      2       0.2      -     1.5    0.04  yes       0.7          yes     sequence_truncate  3
+dr_grpo    token     batch  1      2       0.2      -     1.3    0.04  no        0.7          yes     sequence_mask      1.5
+dr_grpo    sequence  none   1      2       0.1      -     1.3    0     yes       1            yes     token_truncate     1.5
+dr_grpo    sequence  none   1      2       0.1      0.28  1.3    0.04  yes       1            no      token_mask         1.5
+dr_grpo    sequence  none   2      2       0.2      -     1.3    0.04  yes       0.7          yes     sequence_truncate  3
 """  # noqa: E501
 """Every two values that can meet in one run meet in a row. `steps` is `steps_per_generation`, `passes` is
 `num_iterations`; clipping needs more than one step a round, and `kl_ratio` a `beta`. `-` is off."""
@@ -107,9 +108,9 @@ def record_rollouts(model):
     rng = random.Random(0)
     rollouts = []
     for number, group in enumerate(OUTCOMES):
-        prompt = [10 + number, *(rng.randrange(3, 300) for _ in range(rng.randrange(1, 6)))]
+        prompt = [10 + number, *(rng.randrange(3, 15) for _ in range(rng.randrange(1, 6)))]
         for reward, finish_reason in group:
-            completion = [rng.randrange(3, 300) for _ in range(0 if finish_reason == "empty" else rng.randrange(1, 10))]
+            completion = [rng.randrange(3, 15) for _ in range(0 if finish_reason == "empty" else rng.randrange(1, 10))]
             logprobs, learned = reference.token_logprobs(model, [(prompt, completion)])
             noise = [rng.gauss(0, 0.3) - (1.6 if rng.random() < 0.2 else 0.0) for _ in completion]
             sampled = [x + e for x, e in zip(logprobs[learned.bool()].tolist(), noise, strict=True)]
@@ -163,7 +164,8 @@ def assert_equal_steps(found, wanted):
         assert loss == pytest.approx(wanted_loss, rel=1e-4, abs=1e-5)
         assert gradients.keys() == wanted_gradients.keys()
         for name, gradient in gradients.items():
-            torch.testing.assert_close(gradient, wanted_gradients[name], rtol=1e-3, atol=1e-5, msg=lambda m: name + m)
+            error = (gradient - wanted_gradients[name]).abs().max()
+            assert error <= 1e-3 * wanted_gradients[name].abs().max() + 1e-7, name
 
 
 def differ(one, two):
@@ -185,24 +187,25 @@ def test_grpo_steps_of_two_processes_equal_the_reference(two_processes, expected
     assert_equal_steps(two_processes[row], expected(**ROWS[row]))
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_each_option_of_a_row_matters(expected, row):
-    """Without it, or with the default, the reference computes something else: a trainer that ignores it is caught."""
-    options = ROWS[row]
-    with_it = expected(**options)
-    for name, default in reference.DEFAULTS.items():
-        neutral = name not in options or options[name] == default
-        if neutral or (name, options[name]) == ("loss_type", "bnpo"):  # which equals dapo here
-            continue
-        steps = len(with_it) // options["num_iterations"] if name == "num_iterations" else len(with_it)
-        assert name == "num_iterations" or differ(with_it[:steps], expected(**{**options, name: default})), name
+def test_each_option_matters(expected):
+    """In at least three rows the reference computes something else with the default, so whoever ignores it is caught."""
+    matters, stated = Counter(), Counter()
+    for options in ROWS.values():
+        with_it = expected(**options)
+        for name, value in options.items():
+            if name in ("steps_per_generation", "num_iterations") or value == reference.DEFAULTS[name]:
+                continue
+            stated[name, value] += 1
+            matters[name, value] += differ(with_it, expected(**{**options, name: reference.DEFAULTS[name]}))
+    few = {option for option in stated if matters[option] < 3}
+    assert few == {("loss_type", "bnpo")}  # which equals dapo by definition
 
 
 def test_later_passes_really_clip(expected):
-    for options in ROWS.values():
+    for row, options in ROWS.items():
         if options["num_iterations"] > 1:
             unclipped = expected(**{**options, "epsilon": 1e6, "epsilon_high": None, "delta": None})
-            assert differ(expected(**options)[-1:], unclipped[-1:])
+            assert differ(expected(**options)[-1:], unclipped[-1:]), row
 
 
 def test_the_rows_hold_every_pair_of_values_that_can_meet():
