@@ -69,8 +69,12 @@ def backend_env(name):
 
 def launch(task, argv, processes=1, check=True, env=None):
     """Runs an entry script in a subprocess; under torchrun with several processes, or where `env` chooses a backend."""
-    script = str(ROOT / "src/open_r1" / f"{task}.py")
-    command = [sys.executable, script]
+    return launch_script(ROOT / "src/open_r1" / f"{task}.py", argv, processes, check, env)
+
+
+def launch_script(script, argv, processes=1, check=True, env=None):
+    """Runs a script as `launch` runs an entry script."""
+    command = [sys.executable, str(script)]
     if processes > 1 or "ACCELERATE_MIXED_PRECISION" in (env or {}):
         port = str(_free_port())
         command = [
@@ -82,10 +86,10 @@ def launch(task, argv, processes=1, check=True, env=None):
             "--master_port",
             port,
         ]
-        command.append(script)
+        command.append(str(script))
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", **(env or {})}
-    done = subprocess.run([*command, *argv], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*command, *map(str, argv)], env=environment, capture_output=True, text=True, timeout=300)
     if check:
         assert done.returncode == 0, done.stderr[-3000:]
     return done
