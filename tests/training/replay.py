@@ -3,7 +3,6 @@
 As a script, under torchrun: `replay.py FOLDER OUT` runs all rows of FOLDER/rows.json and saves their steps in OUT.
 """
 
-import gc
 import json
 import sys
 from pathlib import Path
@@ -132,7 +131,6 @@ def sft_steps(folder, world_size=1, **options):
 RUN = {"grpo": grpo_steps, "sft": sft_steps}
 
 if __name__ == "__main__":
-    gc.freeze()
     folder, out = map(Path, sys.argv[1:])
     rows = json.loads((folder / "rows.json").read_text())
     results = {name: RUN[task](folder, world_size=2, **options) for name, (task, options) in rows.items()}
