@@ -79,8 +79,8 @@ class Run:
             self._unlock()
 
     def _claim_folder(self) -> None:
-        claim_folder(self.output_dir)
-        (self.output_dir / "run").mkdir(exist_ok=True)
+        for folder in (self.output_dir, self.output_dir / "run"):
+            claim_folder(folder)
         problem = (
             f"output_dir is {self.output_dir}, where another training is running: give another output_dir, or wait "
             "until it has ended."
