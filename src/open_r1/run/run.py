@@ -20,7 +20,7 @@ from open_r1.report.card import write_model_card
 from open_r1.report.progress import ProgressCallback
 from open_r1.report.recorder import RunRecorder, read_config
 from open_r1.run.benchmarks import Benchmarks
-from open_r1.run.checks import check_same_model, check_vocabulary, options_without_effect
+from open_r1.run.checks import check_same_model, check_vocabulary, options_without_effect, room_warning
 from open_r1.run.first_process import by_first_process
 from open_r1.training.backends import describe_training
 from open_r1.training.checkpoint_files import choose_checkpoint, last_checkpoint, saving
@@ -79,8 +79,8 @@ class Run:
             self._unlock()
 
     def _claim_folder(self) -> None:
-        claim_folder(self.output_dir)
-        (self.output_dir / "run").mkdir(exist_ok=True)
+        for folder in (self.output_dir, self.output_dir / "run"):
+            claim_folder(folder)
         problem = (
             f"output_dir is {self.output_dir}, where another training is running: give another output_dir, or wait "
             "until it has ended."
@@ -129,6 +129,11 @@ class Run:
             print(text, flush=True)
 
     def _check_saveable(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+        sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
+        trained = sum(size for size, trains in sizes if trains)
+        saved = trained if self.model.use_peft else sum(size for size, _ in sizes)
+        if warning := room_warning(self.args, saved, trained):
+            logger.warning(warning)
         check_saveable(str(self.model.model_name_or_path), model.config, model.generation_config, tokenizer)
 
     def _choose_checkpoint(self) -> Path | None:
