@@ -81,10 +81,10 @@ def test_files_of_another_program_are_named(evaluated):
     folder = evaluated("a", "--limit", "1")
     samples, results = folder / "sums/samples.parquet", folder / "sums/results.json"
     pq.write_table(pq.read_table(samples).drop_columns(["index"]), samples)
-    with pytest.raises(UserError, match="samples.parquet has no column 'index'"):
+    with pytest.raises(UserError, match=r"samples\.parquet has no column 'index'"):
         compare(folder, folder)
     results.write_text('{"task": "sums"}')
-    with pytest.raises(UserError, match="results.json has no entry 'model'"):
+    with pytest.raises(UserError, match=r"results\.json has no entry 'model'"):
         write_report(folder)
 
 

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from open_r1.configs import ModelConfig, TrainConfig
 from open_r1.errors import UserError
+from open_r1.installing import install_command
 from open_r1.modeling.attention import ATTENTION, SDPA_ATTENTION, check_attention_supported
 from open_r1.modeling.compiling import compile_layers
 from open_r1.training.backends import whole_models
@@ -104,7 +105,8 @@ def _peft() -> Any:
     try:
         import peft
     except ImportError as error:
-        raise UserError("LoRA adapters need peft, which is not installed: pip install 'open-r1[peft]'.") from error
+        command = install_command("peft")
+        raise UserError(f"LoRA adapters need peft, which is not installed: {command}.") from error
     return peft
 
 
