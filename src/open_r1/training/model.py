@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from open_r1.configs import ModelConfig, TrainConfig
 from open_r1.errors import UserError
+from open_r1.hub import reading_hub
 from open_r1.installing import install_command
 from open_r1.modeling.attention import ATTENTION, SDPA_ATTENTION, check_attention_supported
 from open_r1.modeling.compiling import compile_layers
@@ -123,7 +124,8 @@ def _attention(config: ModelConfig) -> str:
 @contextmanager
 def _explained(config: ModelConfig) -> Iterator[None]:
     try:
-        yield
+        with reading_hub(weights_name(config), "model_name_or_path"):
+            yield
     except (OSError, ValueError, RuntimeError, HFValidationError, SafetensorError) as error:
         name = config.model_name_or_path or ""
         kind = "folder" if Path(name).exists() else "hub id or folder"
