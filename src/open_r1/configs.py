@@ -76,7 +76,8 @@ class GRPOScriptArguments(RewardOptions, DataConfig):
     """Data and rewards of a GRPO run."""
 
     reward_funcs: list[str] = field(default_factory=lambda: ["accuracy", "format", "tag_count"])
-    """Registered rewards by name, or any function by import path (`my_module:my_reward`)."""
+    """Registered rewards by name, or any function of yours (`my_module:my_reward` or
+    `path/to/file.py:my_reward`)."""
 
 
 @dataclass

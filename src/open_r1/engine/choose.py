@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from open_r1.engine.protocol import Engine, Message
 from open_r1.engine.weights_digest import weights_digest
 from open_r1.errors import UserError
+from open_r1.hub import reading_hub
 
 logger = logging.getLogger(__name__)
 
@@ -251,7 +252,8 @@ def _open_vllm(options: EngineOptions) -> OpenEngine:
 @contextlib.contextmanager
 def _explained(model: str) -> Iterator[None]:
     try:
-        yield
+        with reading_hub(model, "model"):
+            yield
     except (OSError, ValueError, RuntimeError, HFValidationError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"model {model}: it cannot be loaded: {reason}") from error

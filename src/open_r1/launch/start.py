@@ -8,6 +8,7 @@ from pathlib import Path
 
 from open_r1.engine.vllm_engine import visible_devices
 from open_r1.errors import UserError
+from open_r1.installing import install_command
 from open_r1.launch.commands import Command, server_command, training_command
 from open_r1.launch.control import Alone, Together
 from open_r1.launch.layout import Cluster, Layout, Server, plan_layout
@@ -82,9 +83,9 @@ class Launch:
                 "--vllm_server_port, or --vllm_server_base_url to use the server that is there",
             )
         if distributed_type(self.config) == "DEEPSPEED" and self.trains:
-            _need("deepspeed", f"--accelerator {self.config.stem}", "pip install 'open-r1[deepspeed]'")
+            _need("deepspeed", f"--accelerator {self.config.stem}", install_command("deepspeed"))
         if self.servers and self.server_template is None:
-            _need("vllm", "vllm_mode: server", "pip install 'open-r1[vllm]', or give --server-command")
+            _need("vllm", "vllm_mode: server", f"{install_command('vllm')}, or give --server-command")
         load_config(self.recipe.model)
         claim_folder(Path(self.recipe.args.output_dir or "."))
 
