@@ -8,6 +8,7 @@ import textwrap
 from dataclasses import MISSING, fields
 from typing import Any
 
+from open_r1.options.outline import DEFINITIONS, UNKNOWN
 from open_r1.options.values import describe
 
 
@@ -35,20 +36,21 @@ def format_help(classes: tuple[type, ...], hints: dict[str, Any], prog: str, des
 
 def _entry(f: Any, hint: Any, text: str, width: int) -> str:
     default = f.default_factory() if f.default_factory is not MISSING else f.default
-    shown = "" if default in (None, MISSING) else f", default {getattr(default, 'value', default)}"
+    shown = "" if default in (None, MISSING, UNKNOWN) else f", default {getattr(default, 'value', default)}"
     head = f"  --{f.name}  ({describe(hint)}{shown})"
     return "\n".join([head, textwrap.fill(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6)])
 
 
 def _attribute_docstrings(cls: type) -> dict[str, str]:
     """The string under each field of `cls`, read from its source."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
-    except OSError:
-        return {}
-    body = tree.body[0].body  # type: ignore[attr-defined]
+    definition = DEFINITIONS.get(cls)
+    if definition is None:
+        try:
+            definition = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]  # type: ignore[assignment]
+        except OSError:
+            return {}
     found = {}
-    for statement, following in itertools.pairwise(body):
+    for statement, following in itertools.pairwise(definition.body):  # type: ignore[union-attr]
         match statement, following:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                 found[name] = " ".join(text.split())

@@ -1,0 +1,51 @@
+"""What stands beside the type of an option: `learning_rate: Annotated[float, Range(at_least=0)] = 1e-6`."""
+
+import math
+from dataclasses import dataclass, fields
+from operator import ge, gt, le, lt
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from open_r1.errors import UserError
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers that an option takes; None, if the type allows it, is always fine."""
+
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+
+    def broken_by(self, value: float) -> str | None:
+        """The bound that `value` breaks, in words; None if it is in the range."""
+        if not math.isfinite(value):
+            return "a finite number"
+        for bound, fits, words in (
+            (self.at_least, ge, "at least"),
+            (self.above, gt, "above"),
+            (self.at_most, le, "at most"),
+            (self.below, lt, "below"),
+        ):
+            if bound is not None and not fits(value, bound):
+                return f"{words} {bound}"
+        return None
+
+
+def split_hint(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A type and what `Annotated` puts beside it."""
+    return (get_args(hint)[0], get_args(hint)[1:]) if get_origin(hint) is Annotated else (hint, ())
+
+
+def check_range(name: str, value: Any, hint: Any) -> None:
+    """Raises UserError if `value` is a number outside the `Range` of its type."""
+    for mark in split_hint(hint)[1]:
+        if isinstance(mark, Range) and value is not None and (bound := mark.broken_by(value)):
+            raise UserError(f"{name} is {value}: it must be {bound}.")
+
+
+def check_ranges(options: Any) -> None:
+    """Raises UserError for the first field of a dataclass that is outside its range."""
+    hints = get_type_hints(type(options), include_extras=True)
+    for f in fields(options):
+        check_range(f.name, getattr(options, f.name), hints[f.name])
