@@ -30,6 +30,8 @@ class ModelConfig:
     """Keep the weights themselves in bfloat16. Halves memory; update steps near 1e-6 round to nothing."""
     attn_implementation: Literal["varlen", "sdpa"] | None = None
     """Attention over packed tokens. Default: `varlen` on CUDA in bfloat16, else `sdpa` a document at a time."""
+
+    # --- LoRA ---
     use_peft: bool = False
     """Train LoRA adapters instead of all weights (needs the `peft` extra)."""
     lora_r: Annotated[int, Range(at_least=1)] = 16
@@ -99,6 +101,8 @@ class TrainConfig(TrainingArguments):
     """Of the order of the data, of sampling and of dropout."""
     logging_steps: float = 1
     """Steps between two lines on the console; `run/metrics.jsonl` and trackers get every step."""
+
+    # --- Precision, memory and speed ---
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: less memory, about a third more time."""
     ddp_find_unused_parameters: bool | None = False
@@ -114,6 +118,8 @@ class TrainConfig(TrainingArguments):
     hang_timeout: Annotated[float, Range(at_least=0)] = 3600
     """Seconds without any progress (no group of completions, no micro-batch) after which the run ends, with the name
     of the phase that hangs and the stacks of all threads; 0 waits forever."""
+
+    # --- Benchmarks ---
     benchmarks: list[str] | None = None
     """Benchmarks to run on the trained model (`math_500`, `aime24`, a file ...; see docs/evaluation.md), with the
     system prompt of the training. Results are in `<output_dir>/evaluation/`, and in the metrics."""
@@ -129,6 +135,8 @@ class TrainConfig(TrainingArguments):
     """Answers to each problem. Default: the benchmark's own number (64 for AIME, 4 for MATH-500), or 1 if greedy."""
     benchmarks_max_new_tokens: Annotated[int | None, Range(at_least=1)] = None
     """Longest answer in tokens. Default: `max_completion_length` for GRPO, `max_length` for SFT."""
+
+    # --- Chat template and trackers ---
     chat_template: str | None = None
     """Jinja template, or a file that holds one. Default: the tokenizer's own, else ChatML."""
     wandb_entity: str | None = None
@@ -175,6 +183,8 @@ class SFTConfig(TrainConfig):
     """Longest sequence in tokens; longer ones are cut at the end (and counted). With packing, a row's length."""
     packing: bool = False
     """Fill rows of `max_length` tokens with whole documents; `per_device_train_batch_size` then counts rows."""
+
+    # --- What is learned from ---
     assistant_only_loss: bool = False
     """Learn from assistant messages only (conversations)."""
     completion_only_loss: bool | None = None
@@ -204,6 +214,8 @@ class GRPOConfig(TrainConfig):
     """Completions per prompt during evaluation. Default: `num_generations`."""
     max_completion_length: Annotated[int, Range(at_least=1)] = 512
     """Longest completion in tokens."""
+
+    # --- Sampling and rounds ---
     temperature: Annotated[float, Range(above=0)] = 1.0
     """Sampling temperature; logprobs are recomputed at the same temperature."""
     top_p: float = 1.0
@@ -219,6 +231,8 @@ class GRPOConfig(TrainConfig):
     A multiple of `gradient_accumulation_steps`, which is the default: one round per optimizer step."""
     num_iterations: Annotated[int, Range(at_least=1)] = 1
     """Optimizer passes over each round of rollouts (μ in DeepSeekMath, algorithm 1)."""
+
+    # --- Loss ---
     beta: Annotated[float, Range(at_least=0)] = 0.0
     """Weight of the KL penalty against the initial model; 0 loads no reference model."""
     use_bias_correction_kl: bool = True
@@ -237,6 +251,8 @@ class GRPOConfig(TrainConfig):
     """Divide advantages by the standard deviation of the group, of the whole batch, or not at all."""
     reward_weights: list[float] | None = None
     """Weight of each reward. Default: 1 each."""
+
+    # --- Which rollouts are learned from ---
     filter_groups: bool = False
     """Dynamic sampling (DAPO): replace groups whose rewards are all equal by groups of other prompts."""
     max_num_gen_batches: Annotated[int, Range(at_least=1)] = 10
@@ -247,6 +263,8 @@ class GRPOConfig(TrainConfig):
     `vllm_importance_sampling_correction`."""
     mask_truncated_completions: bool = False
     """Leave completions that hit `max_completion_length` out of the loss (not out of their group's baseline)."""
+
+    # --- vLLM ---
     use_vllm: bool = False
     """Write completions with vLLM instead of the policy's own forward."""
     vllm_mode: Literal["colocate", "server"] = "colocate"
@@ -272,6 +290,8 @@ class GRPOConfig(TrainConfig):
     """server: seconds to wait for it to come up."""
     vllm_group_port: Annotated[int, Range(at_least=0, at_most=65535)] = 51216
     """server: port on the training host where servers come for new weights; a free one if it is taken."""
+
+    # --- Correction for the sampler ---
     vllm_importance_sampling_correction: bool = True
     """Weight tokens by π_old/π_sampler, to correct for an engine that computes slightly other logprobs."""
     vllm_importance_sampling_mode: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = (
@@ -280,6 +300,8 @@ class GRPOConfig(TrainConfig):
     """Truncate or drop weights above `vllm_importance_sampling_clip_max`, a token or a sequence at a time."""
     vllm_importance_sampling_clip_max: Annotated[float, Range(above=0)] = 3.0
     """Upper bound of that weight."""
+
+    # --- Health and the transformers engine ---
     stop_on_unhealthy: bool = False
     """End the run, with the reason, when it is going nowhere (see `training/health.py`); else it only warns."""
     max_tokens_per_decode: Annotated[int, Range(at_least=1)] = 65536

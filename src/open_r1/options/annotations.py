@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, fields
 from operator import ge, gt, le, lt
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from open_r1.errors import UserError
 
@@ -32,6 +32,38 @@ class Range:
         return None
 
 
+@dataclass(frozen=True)
+class Positional:
+    """The option may stand without its name, in the order of the fields; help shows it as `metavar`."""
+
+    metavar: str
+
+
+@dataclass(frozen=True)
+class Alias:
+    """Another name of the option."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Commas:
+    """A list that is also read from one text with commas between the items."""
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A list of which a command line gives one item at a time: `--column a --column b`."""
+
+
+Mark = TypeVar("Mark")
+
+
+def mark_of(hint: Any, kind: type[Mark]) -> Mark | None:
+    """The mark of a kind that stands beside a type."""
+    return next((mark for mark in split_hint(hint)[1] if isinstance(mark, kind)), None)
+
+
 def split_hint(hint: Any) -> tuple[Any, tuple[Any, ...]]:
     """A type and what `Annotated` puts beside it."""
     return (get_args(hint)[0], get_args(hint)[1:]) if get_origin(hint) is Annotated else (hint, ())
@@ -39,9 +71,9 @@ def split_hint(hint: Any) -> tuple[Any, tuple[Any, ...]]:
 
 def check_range(name: str, value: Any, hint: Any) -> None:
     """Raises UserError if `value` is a number outside the `Range` of its type."""
-    for mark in split_hint(hint)[1]:
-        if isinstance(mark, Range) and value is not None and (bound := mark.broken_by(value)):
-            raise UserError(f"{name} is {value}: it must be {bound}.")
+    allowed = mark_of(hint, Range)
+    if allowed is not None and value is not None and (bound := allowed.broken_by(value)):
+        raise UserError(f"{name} is {value}: it must be {bound}.")
 
 
 def check_ranges(options: Any) -> None:

@@ -18,8 +18,8 @@ SLOW = ("accelerate", "torch", "transformers")
 """Packages that are read, never imported."""
 UNKNOWN = ...
 """The value of a default that takes an import to compute."""
-DEFINITIONS: dict[type, ast.ClassDef] = {}
-"""Where in its source each outline stands."""
+SOURCES: dict[type, str] = {}
+"""The text that each outline was read from."""
 
 
 @functools.cache
@@ -37,7 +37,8 @@ def outline(module: str, name: str) -> type:
     exec(compile(ast.fix_missing_locations(ast.Module([bare], [])), str(_path(module)), "exec"), scope)
     scope[name].__doc__ = ast.get_docstring(node)
     found: type = dataclass(kw_only=True)(scope[name])
-    DEFINITIONS[found] = node
+    lines = _path(module).read_text(encoding="utf-8").splitlines()
+    SOURCES[found] = "\n".join(lines[node.lineno - 1 : node.end_lineno])
     return found
 
 

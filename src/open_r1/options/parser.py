@@ -7,51 +7,75 @@ because its errors name neither file nor line.
 
 import difflib
 import importlib
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from open_r1.errors import UserError
-from open_r1.options.annotations import check_range, split_hint
-from open_r1.options.command_line import Arity, split_command_line
-from open_r1.options.help import format_help
+from open_r1.options.annotations import Alias, Positional, Repeated, check_range, mark_of, split_hint
+from open_r1.options.command_line import Arity, Words, split_command_line
+from open_r1.options.help import format_help, is_training, spelling
 from open_r1.options.legacy import UNDERSTOOD, translate
 from open_r1.options.outline import outline
 from open_r1.options.values import Given, Mismatch, convert, read_words, read_yaml, shown
 
 
-def parse_options(
-    argv: list[str], *classes: type | str, prog: str, description: str, example: str | None = None
-) -> tuple[Any, ...]:
+def parse_options(argv: Sequence[str], *classes: type | str, prog: str, description: str) -> tuple[Any, ...]:
     """Fills one instance of each of `classes` from `--config FILE` and from options, which win over the file.
 
     A class can be named, as `module:Class`: it is then imported once its options are in order. Raises `UserError` for
     an unknown option, a value of the wrong type, a missing or broken file, and whatever the classes themselves refuse.
-    `--help` prints all options, ends with `example`, and exits.
+    `--help` prints all options and exits.
     """
+    options, rest = _parse(argv, classes, prog, description, others=False)
+    assert not rest
+    return options
+
+
+def parse_known(
+    argv: Sequence[str], *classes: type | str, prog: str, description: str
+) -> tuple[tuple[Any, ...], list[str]]:
+    """As `parse_options`, for a command that hands on words it does not know (which are returned), `--config` too."""
+    return _parse(argv, classes, prog, description, others=True)
+
+
+def _parse(
+    argv: Sequence[str], classes: tuple[type | str, ...], prog: str, description: str, others: bool
+) -> tuple[tuple[Any, ...], list[str]]:
     outlines = tuple(cls if isinstance(cls, type) else _outline(cls) for cls in classes)
     hints = _hints(outlines)
-    understood = UNDERSTOOD if "per_device_train_batch_size" in hints else set()  # only training has a past
-    arities: dict[str, Arity] = dict.fromkeys([*hints, *understood, "config"], "many")
     if "-h" in argv or "--help" in argv:
-        override = " --learning_rate 1e-6" if "learning_rate" in hints else ""
-        example = example or f"{prog} --config recipe.yaml{override}"
-        print(format_help(outlines, hints, prog, description, example))
+        print(format_help(outlines, hints, prog, description))
         raise SystemExit(0)
-    words, stray = split_command_line(argv, arities, {name for name, hint in hints.items() if _can_be_unset(hint)})
-    recipe = _read_recipe(words.pop("config", []))
-    typed = {name: _typed(hints.get(name), values[-1]) for name, values in words.items()}
-    if stray:
-        raise _stray(stray[0], [*hints, *understood])
-    merged = translate([recipe, typed], set(hints)) if understood else recipe | typed
+    understood = UNDERSTOOD if is_training(hints) else set()  # only training has a past
+    aliases = {alias.name: name for name, hint in hints.items() if (alias := mark_of(hint, Alias))}
+    positional = [name for name, hint in hints.items() if mark_of(hint, Positional)]
+    one_word = others or bool(positional)
+    arities: dict[str, Arity] = dict.fromkeys([*understood, *([] if others else ["config"])], "many")
+    arities |= {name: _arity(hint, one_word) for name, hint in hints.items()}
+    arities |= {alias: arities[name] for alias, name in aliases.items()}
+    unsettable = {name for name, hint in hints.items() if _can_be_unset(hint)}
+    words, rest = split_command_line(argv, arities, positional=positional, unsettable=unsettable)
+    if rest and not others:
+        raise _stray(rest[0], [*hints, *aliases, *understood])
+
+    recipe = {}
+    if "config" not in hints and not others:
+        files, named = _config_files(words.pop("config", []), "config" in aliases)
+        recipe = _read_recipe(files)
+        words |= {"config": named} if named else {}
+    typed = {name: _typed(hints.get(aliases.get(name, name)), given) for name, given in words.items()}
+    layers = [_without_aliases(layer, aliases) for layer in (recipe, typed)]
+    merged = translate(layers, set(hints)) if understood else layers[0] | layers[1]
     for name, given in merged.items():
         if name not in hints:
-            raise _unknown(name, given.where, [*hints, *understood])
+            raise _unknown(name, given.where, [*hints, *aliases, *understood])
     values = {name: _convert(name, given, hints[name]) for name, given in merged.items()}
     for cls in outlines:
-        _check_complete(cls, values)
-    return tuple(_build(cls, values) for cls in map(_real, classes))
+        _check_complete(cls, hints, values, prog)
+    return tuple(_build(cls, values) for cls in map(_real, classes)), rest
 
 
 def resolved_options(*instances: Any) -> dict[str, Any]:
@@ -99,28 +123,53 @@ def _hints(classes: tuple[type, ...]) -> dict[str, Any]:
     return hints
 
 
+def _arity(hint: Any, one_word: bool) -> Arity:
+    """How many words may follow an option. Where words without an option mean something, as few as it can do with."""
+    plain = split_hint(hint)[0]
+    is_list = list in (plain, get_origin(plain), *map(get_origin, get_args(plain)))
+    if not one_word or (is_list and not mark_of(hint, Repeated)):
+        return "many"
+    return "none" if plain in (bool, bool | None) else "one"
+
+
 def _can_be_unset(hint: Any) -> bool:
     plain = split_hint(hint)[0]
     return plain is bool or NoneType in get_args(plain)
 
 
-def _typed(hint: Any, words: list[str] | None) -> Given:
-    if words is None:
+def _typed(hint: Any, given: list[Words]) -> Given:
+    if given[-1] is None:
         plain = split_hint(hint)[0]
         return Given(False if plain in (bool, bool | None) else None, None, "command line", typed=True)
-    return read_words(words)
+    if mark_of(hint, Repeated):
+        return Given([word for words in given for word in words or []], None, "command line", typed=True)
+    return read_words(given[-1])
 
 
-def _read_recipe(config: list[list[str] | None]) -> dict[str, Given]:
-    names = [name for words in config for name in words or [""]]
-    if len(names) > 1:
-        raise UserError(f"--config is given {len(names)} times: give one file, and options to override it.")
-    if not names:
+def _config_files(given: list[Words], is_alias: bool) -> tuple[list[str], list[Words]]:
+    """Files of options, and what else `--config` names where it is also an alias: a configuration on the hub."""
+    if not is_alias:
+        return [name for words in given for name in words or [""]], []
+    files = [words[0] for words in given if words and words[0].endswith((".yaml", ".yml"))]
+    return files, [words for words in given if not words or words[0] not in files]
+
+
+def _read_recipe(files: list[str]) -> dict[str, Given]:
+    if len(files) > 1:
+        raise UserError(f"--config is given {len(files)} times: give one file, and options to override it.")
+    if not files:
         return {}
-    path = Path(names[0])
+    path = Path(files[0])
     if not path.is_file():
         raise UserError(f"--config {path}: there is no such file.{_recipes_near(path)}")
     return read_yaml(path)
+
+
+def _without_aliases(layer: dict[str, Given], aliases: dict[str, str]) -> dict[str, Given]:
+    for alias in layer.keys() & aliases.keys():
+        if aliases[alias] in layer:
+            raise UserError(f"{layer[alias].where}: {alias} and {aliases[alias]} say the same: keep one.")
+    return {aliases.get(name, name): given for name, given in layer.items()}
 
 
 def _recipes_near(path: Path) -> str:
@@ -156,10 +205,14 @@ def _convert(name: str, given: Given, hint: Any) -> Any:
     return value
 
 
-def _check_complete(cls: type, values: dict[str, Any]) -> None:
+def _check_complete(cls: type, hints: dict[str, Any], values: dict[str, Any], prog: str) -> None:
     for f in fields(cls):  # type: ignore[arg-type]
         if f.init and f.name not in values and f.default is MISSING and f.default_factory is MISSING:
-            raise UserError(f"{f.name} is missing: give --{f.name}.")
+            place = mark_of(hints[f.name], Positional)
+            spelled = spelling(f.name, hints)
+            raise UserError(
+                f"{f.name} is missing: give {f'{place.metavar} or ' if place else ''}{spelled} (see {prog} --help)."
+            )
 
 
 def _build(cls: type, values: dict[str, Any]) -> Any:

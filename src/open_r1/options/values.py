@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import yaml
 
 from open_r1.errors import UserError
-from open_r1.options.annotations import split_hint
+from open_r1.options.annotations import Commas, mark_of, split_hint
 
 _TRUE = ("true", "yes", "t", "y", "1", "on")
 _FALSE = ("false", "no", "f", "n", "0", "off")
@@ -108,6 +108,8 @@ def _read_word(word: str) -> Any:
 
 def convert(given: Given, hint: Any) -> Any:
     """What was given as the type `hint`. Raises `Mismatch`."""
+    if mark_of(hint, Commas):
+        given = _split_at_commas(given)
     hint = split_hint(hint)[0]
     value, text = given.value, given.text
     origin = get_origin(hint)
@@ -150,6 +152,15 @@ def _convert_union(given: Given, members: tuple[Any, ...]) -> Any:
         except Mismatch:
             continue
     raise Mismatch(" or ".join(describe(m) for m in members))
+
+
+def _split_at_commas(given: Given) -> Given:
+    value = given.text if given.text is not None and given.value is not None else given.value
+    if isinstance(value, str) and not isinstance(given.value, list):
+        value = [value]
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return replace(given, value=[part for item in value for part in item.split(",")], text=None, typed=True)
+    return given
 
 
 def _convert_list(given: Given, hint: Any) -> list[Any]:
@@ -200,6 +211,8 @@ def shown(given: Given) -> str:
 
 def describe(hint: Any) -> str:
     """A type in words: "a whole number", "one of a, b"."""
+    if mark_of(hint, Commas):
+        return f"{describe(get_args(split_hint(hint)[0])[0])}, or several with commas between"
     hint = split_hint(hint)[0]
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
