@@ -19,10 +19,16 @@ from open_r1.options.outline import SOURCES, UNKNOWN
 from open_r1.options.values import describe
 
 COMMON = (
+    "question",
+    "model",
     "model_name_or_path",
+    "tasks",
+    "hf_dataset",
+    "prompt_column",
     "dataset_name",
     "dataset_prompt_column",
     "system_prompt",
+    "output",
     "output_dir",
     "reward_funcs",
     "learning_rate",
@@ -34,18 +40,13 @@ COMMON = (
     "packing",
     "num_generations",
     "max_completion_length",
+    "max_new_tokens",
     "use_vllm",
     "vllm_mode",
-    "report_to",
-    "dry_run",
-    "model",
-    "tasks",
-    "hf_dataset",
-    "prompt_column",
-    "max_new_tokens",
     "engine",
     "base_url",
-    "output",
+    "report_to",
+    "dry_run",
 )
 """Options that stand first in the help of a command that has many."""
 MANY = 16

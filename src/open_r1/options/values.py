@@ -128,6 +128,8 @@ def convert(given: Given, hint: Any) -> Any:
         if word in [member.value for member in hint]:
             return word
         raise Mismatch(describe(hint))
+    if origin is tuple:  # of any length
+        return tuple(_convert_list(given, list[get_args(hint)[0]]))  # type: ignore[misc]
     if origin is list or hint is list:
         return _convert_list(given, hint)
     if origin is dict or hint is dict:
