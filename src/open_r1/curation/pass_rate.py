@@ -55,8 +55,6 @@ class BandOptions(OutputOptions):
     def __post_init__(self) -> None:
         if not 0 <= self.min <= self.max <= 1:
             raise UserError(f"min is {self.min} and max {self.max}: expected shares with 0 <= min <= max <= 1.")
-        if not self.dry_run:
-            check_output(self.output)
 
 
 @dataclass(kw_only=True)
@@ -87,6 +85,8 @@ def main(argv: list[str] | None = None) -> None:
         prog="open-r1 data pass-rate",
         description=__doc__ or "",
     )
+    if not band.dry_run:
+        check_output(band.output)
     quiet_libraries()
     if band.dataset is None:
         band.dataset = str(_sample(band, problems, engine) or "")

@@ -64,7 +64,9 @@ def spelling(name: str, hints: Mapping[str, Any]) -> str:
     return f"--{name if is_training(hints) else name.replace('_', '-')}"
 
 
-def format_help(classes: Iterable[type], hints: Mapping[str, Any], prog: str, description: str) -> str:
+def format_help(
+    classes: Iterable[type], hints: Mapping[str, Any], prog: str, description: str, usage: str | None
+) -> str:
     """Usage, what the command does, and its options: an index of the groups, and the groups (ours first)."""
     width = min(shutil.get_terminal_size().columns, 110)
     groups: dict[str, list[Field]] = {"Common": []} if len(hints) >= MANY else {}
@@ -77,9 +79,12 @@ def format_help(classes: Iterable[type], hints: Mapping[str, Any], prog: str, de
                 (groups if ours or common else foreign).setdefault("Common" if common else title, []).append(f)
     groups.get("Common", []).sort(key=lambda f: COMMON.index(f.name))
     places = [mark.metavar for hint in hints.values() if (mark := mark_of(hint, Positional))]
-    lines = [f"usage: {' '.join([prog, *places])} [--config FILE] [--option value ...]", "", description.strip(), ""]
-    lines += ["Options can also stand in a YAML file (--config FILE); those on the command line win. True or false"]
-    lines += ["options can stand alone, and --no-OPTION turns them off, or unsets what has no value by default.", ""]
+    config = "[--config FILE] " if usage is None and "config" not in hints else ""
+    lines = [f"usage: {' '.join([prog, *places])} {config}[--option value ...] {usage or ''}".rstrip(), ""]
+    lines += [description.strip(), ""]
+    if config:
+        lines += ["Options can also stand in a YAML file (--config FILE); those on the command line win. True or false"]
+        lines += ["options can stand alone; --no-OPTION turns them off, or unsets what has no value by default.", ""]
     docs = {name: text for cls in classes for name, text in _texts(cls).items()}
     groups |= foreign
     if len(groups) > 2:

@@ -29,25 +29,29 @@ def parse_options(argv: Sequence[str], *classes: type | str, prog: str, descript
     an unknown option, a value of the wrong type, a missing or broken file, and whatever the classes themselves refuse.
     `--help` prints all options and exits.
     """
-    options, rest = _parse(argv, classes, prog, description, others=False)
+    options, rest = _parse(argv, classes, prog, description, None)
     assert not rest
     return options
 
 
 def parse_known(
-    argv: Sequence[str], *classes: type | str, prog: str, description: str
+    argv: Sequence[str], *classes: type | str, prog: str, description: str, usage: str = ""
 ) -> tuple[tuple[Any, ...], list[str]]:
-    """As `parse_options`, for a command that hands on words it does not know (which are returned), `--config` too."""
-    return _parse(argv, classes, prog, description, others=True)
+    """As `parse_options`, for a command that hands on the words that it does not know, `--config` among them.
+
+    Returns those words, too; `usage` says what they are.
+    """
+    return _parse(argv, classes, prog, description, usage)
 
 
 def _parse(
-    argv: Sequence[str], classes: tuple[type | str, ...], prog: str, description: str, others: bool
+    argv: Sequence[str], classes: tuple[type | str, ...], prog: str, description: str, usage: str | None
 ) -> tuple[tuple[Any, ...], list[str]]:
+    others = usage is not None
     outlines = tuple(cls if isinstance(cls, type) else _outline(cls) for cls in classes)
     hints = _hints(outlines)
     if "-h" in argv or "--help" in argv:
-        print(format_help(outlines, hints, prog, description))
+        print(format_help(outlines, hints, prog, description, usage))
         raise SystemExit(0)
     understood = UNDERSTOOD if is_training(hints) else set()  # only training has a past
     aliases = {alias.name: name for name, hint in hints.items() if (alias := mark_of(hint, Alias))}
