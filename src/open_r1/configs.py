@@ -12,7 +12,7 @@ from accelerate.utils import patch_environment
 from transformers.training_args import TrainingArguments
 
 from open_r1.errors import UserError
-from open_r1.options.annotations import Range, check_ranges
+from open_r1.options.annotations import Range, check_fields
 from open_r1.rewards.options import RewardOptions
 
 
@@ -48,7 +48,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not self.model_name_or_path:
             raise UserError("model_name_or_path is missing: give a hub id or a local folder.")
-        check_ranges(self)
+        check_fields(self)
 
 
 @dataclass
@@ -155,7 +155,7 @@ class TrainConfig(TrainingArguments):
         if self.bf16 is None:
             launcher = os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16"
             self.bf16 = not self.fp16 and (launcher or (not self.use_cpu and _cuda_has_bf16()))
-        check_ranges(self)
+        check_fields(self)
         if self.max_steps == 0:
             raise UserError("max_steps is 0: give the number of optimizer steps, or -1 to go by num_train_epochs.")
         self.remove_unused_columns = False

@@ -49,7 +49,7 @@ def test_both_protocols_by_one_command_give_what_each_gives(evaluated, capsys):
 
 @pytest.mark.parametrize("wrong", ["greedy,greedy", "beam", ""])
 def test_protocols_that_are_not_there_are_named(evaluated, wrong):
-    with pytest.raises(UserError, match="expected one of deepseek, greedy|give each protocol once"):
+    with pytest.raises(UserError, match=r"expected one of deepseek, greedy|give each protocol once"):
         evaluated("a", "--protocol", wrong)
 
 

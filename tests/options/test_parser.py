@@ -1,12 +1,14 @@
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 import yaml
 
 from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig
 from open_r1.errors import UserError
-from open_r1.options import default_hub_model_id, parse_options, resolved_options
+from open_r1.options import default_hub_model_id, parse_known, parse_options, resolved_options
+from open_r1.options.annotations import Alias, Commas, Positional, Range, Repeated
 
 MODEL = ["--model_name_or_path", "M"]
 
@@ -264,3 +266,91 @@ def test_more_processes_than_gpus_is_one_sentence(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     with pytest.raises(UserError, match="3 processes were started on this machine, and it has 2 GPUs"):
         SFTConfig(output_dir="x")
+
+
+@dataclass(kw_only=True)
+class Ask:
+    """A question."""
+
+    question: Annotated[str, Positional("QUESTION")]
+    """What to ask."""
+    against: list[str] | None = None
+    column: Annotated[list[str] | None, Repeated()] = None
+    tasks: Annotated[tuple[str, ...], Commas()] = ()
+    k: Annotated[list[Annotated[int, Range(at_least=1)]] | None, Commas()] = None
+    url: Annotated[str | None, Alias("server_url")] = None
+    subset: Annotated[str | None, Alias("config")] = None
+    limit: Annotated[int | None, Range(at_least=1)] = None
+    output: Path | None = None
+    dry_run: bool = False
+
+
+def asked(*argv):
+    return parse_options(list(argv), Ask, prog="p", description="")[0]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--dry-run", "why?", "--limit", "3"],
+        ["why?", "--dry_run", "--limit=3"],
+        ["--limit", "3", "--dry-run=yes", "--question", "why?"],
+        ["--limit", "3", "--dry-run", "--", "why?"],
+    ],
+)
+def test_a_word_without_a_name_may_stand_anywhere(argv):
+    options = asked(*argv)
+    assert (options.question, options.dry_run, options.limit) == ("why?", True, 3)
+
+
+def test_a_positional_word_is_exact_too():
+    for text in ("-5 + 3 # sum", "null", "--what is it?", "'x'"):
+        assert asked(text).question == text
+    assert asked("--", "--what").question == "--what"
+
+
+def test_lists_aliases_and_paths(tmp_path):
+    options = asked("q", "--against", "a", "b # c", "--tasks", "x,y", "--column", "a", "--column", "b", "--k=1,5")
+    assert (options.against, options.tasks, options.column, options.k) == (
+        ["a", "b # c"],
+        ("x", "y"),
+        ["a", "b"],
+        [1, 5],
+    )
+    assert asked("--column", "a", "q").question == "q"
+    assert asked("q", "--server-url", "http://a,http://b", "--output", "runs/a #2").url == "http://a,http://b"
+    config = write(tmp_path, "question: q\ntasks: [x, y]\nk: [1, 5]\nserver_url: u\noutput: runs/b\ndry_run: true")
+    options = asked(*config, "--config", "main", "--output", "o")
+    assert (options.tasks, options.k, options.url, options.subset) == (("x", "y"), [1, 5], "u", "main")
+    assert (options.output, options.dry_run) == (Path("o"), True)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], r"question is missing: give QUESTION or --question \(see p --help\)"),
+        (["a", "b"], "'b' belongs to no option"),
+        (["a", "--limit"], "--limit needs a value"),
+        (["a", "--limit", "0"], "limit is 0: it must be at least 1"),
+        (["a", "--k", "1,x"], "k is '1,x': expected"),
+        (["a", "--num_generations", "3"], "unknown option 'num_generations'"),
+        (["a", "--overwrite_output_dir"], "unknown option 'overwrite_output_dir'"),
+        (["a", "--config", "missing.yaml"], "--config missing.yaml: there is no such file"),
+    ],
+)
+def test_mistakes_with_words_are_named(argv, message):
+    with pytest.raises(UserError, match=message):
+        asked(*argv)
+
+
+def test_an_alias_and_its_option_in_a_file_say_the_same(tmp_path):
+    with pytest.raises(UserError, match="server_url and url say the same"):
+        asked("q", *write(tmp_path, "url: a\nserver_url: b"))
+
+
+def test_what_is_not_known_can_be_handed_on():
+    (options,), rest = parse_known(
+        ["r.yaml", "--limit", "2", "--lr", "1", "--config", "x", "-O3", "--question=q"], Ask, prog="p", description=""
+    )
+    assert (options.limit, options.question, options.subset) == (2, "q", "x")
+    assert rest == ["r.yaml", "--lr", "1", "-O3"]

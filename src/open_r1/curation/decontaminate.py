@@ -52,7 +52,7 @@ class OverlapOptions:
 
 
 @dataclass(kw_only=True)
-class DecontaminateOptions(RowOptions, OverlapOptions):
+class DecontaminateOptions(OverlapOptions, RowOptions):
     """Benchmarks and columns."""
 
     against: list[str]

@@ -26,7 +26,7 @@ from open_r1.options import parse_options
 
 
 @dataclass(kw_only=True)
-class DedupOptions(RowOptions, OverlapOptions):
+class DedupOptions(OverlapOptions, RowOptions):
     """Columns."""
 
     column: str | None = None

@@ -53,7 +53,7 @@ class OutputOptions:
 
 
 @dataclass(kw_only=True)
-class RowOptions(SourceOptions, OutputOptions):
+class RowOptions(OutputOptions, SourceOptions):
     """What a tool reads, and where its rows go."""
 
 

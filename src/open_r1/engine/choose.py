@@ -85,7 +85,8 @@ def open_engine(options: EngineOptions) -> OpenEngine:
     if not on_vllm and (options.tensor_parallel_size > 1 or (options.data_parallel_size or 1) > 1):
         raise UserError(
             f"tensor_parallel_size is {options.tensor_parallel_size} and data_parallel_size "
-            f"{options.data_parallel_size or 1}, which only vLLM on GPUs can do: leave them out, or give --engine vllm where it is installed."
+            f"{options.data_parallel_size or 1}, which only vLLM on GPUs can do: leave them out, or give --engine vllm "
+            "where it is installed."
         )
     if options.base_url is not None:
         return _open_server(options, options.base_url)
@@ -179,8 +180,8 @@ def _open_vllm(options: EngineOptions) -> OpenEngine:
     if wanted > max(1, len(devices)):
         raise UserError(
             f"data_parallel_size {options.data_parallel_size or 1} x tensor_parallel_size "
-            f"{options.tensor_parallel_size} needs {wanted} GPUs, and {len(devices)} are visible: lower them, or name "
-            "more in CUDA_VISIBLE_DEVICES."
+            f"{options.tensor_parallel_size} needs {wanted} GPUs, and {len(devices)} are visible: lower "
+            "--data-parallel-size or --tensor-parallel-size, or name more in CUDA_VISIBLE_DEVICES."
         )
     engines = options.data_parallel_size or max(1, len(devices) // options.tensor_parallel_size)
     if idle := devices[engines * options.tensor_parallel_size :]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from open_r1.options.annotations import Alias, Range
+from open_r1.options.annotations import Alias, Range, check_fields
 
 Count = Annotated[int, Range(at_least=1)]
 
@@ -48,3 +48,6 @@ class EngineOptions:
     """Seconds that an answer may take."""
     retries: Annotated[int, Range(at_least=0)] = 5
     """Times that a request is sent again before it is given up."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, fields
 from operator import ge, gt, le, lt
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from open_r1.errors import UserError
 
@@ -76,8 +76,12 @@ def check_range(name: str, value: Any, hint: Any) -> None:
         raise UserError(f"{name} is {value}: it must be {bound}.")
 
 
-def check_ranges(options: Any) -> None:
-    """Raises UserError for the first field of a dataclass that is outside its range."""
+def check_fields(options: Any) -> None:
+    """Raises UserError for the first field of a dataclass that is outside its range or none of its choices: the parser
+    has seen to both, Python code has not."""
     hints = get_type_hints(type(options), include_extras=True)
     for f in fields(options):
-        check_range(f.name, getattr(options, f.name), hints[f.name])
+        value, plain = getattr(options, f.name), split_hint(hints[f.name])[0]
+        check_range(f.name, value, hints[f.name])
+        if get_origin(plain) is Literal and value not in get_args(plain):
+            raise UserError(f"{f.name} is {value!r}: expected one of {', '.join(map(str, get_args(plain)))}.")
