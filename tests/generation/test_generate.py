@@ -18,7 +18,6 @@ from toys import DEEPSEEK_LIKE, make_model, make_tokenizer
 
 from open_r1 import generate, grpo, sft
 from open_r1.errors import UserError
-from open_r1.generation.run import Generation
 from open_r1.generation.store import ShardStore, shard_files
 
 
@@ -110,7 +109,7 @@ def test_a_kill_between_a_shard_and_its_journal_doubles_nothing(run, server, mon
 
     def journaled(self, rows, seconds, append=ShardStore.append):
         append(self, rows, seconds)
-        journal.append(self._journal_path.read_text())
+        journal.append((self.run / "journal.jsonl").read_text())
 
     monkeypatch.setattr(ShardStore, "append", journaled)
     folder = run(server.url)
@@ -150,15 +149,15 @@ def test_a_folder_of_something_else_is_refused(run, server, tmp_path):
 
 def test_a_folder_that_is_written_by_another_process_is_refused(run, server, monkeypatch):
     with fake_server(answer=add_up) as other:
-        stream = Generation._generate
 
-        def twice(self, progress):
+        def twice(self, rows, seconds, append=ShardStore.append):
             with pytest.raises(UserError, match="another process is writing"):
                 run(other.url)
-            stream(self, progress)
+            append(self, rows, seconds)
 
-        monkeypatch.setattr(Generation, "_generate", twice)
+        monkeypatch.setattr(ShardStore, "append", twice)
         run(server.url)
+    assert not other.bodies
 
 
 @pytest.mark.parametrize(

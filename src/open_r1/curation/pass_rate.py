@@ -33,10 +33,10 @@ from open_r1.engine.options import Count, EngineOptions
 from open_r1.errors import UserError
 from open_r1.generate import generate, read_problems
 from open_r1.generation.options import GenerateOptions, SamplingOptions
-from open_r1.generation.store import COMPLETION, VERDICT
 from open_r1.options import parse_options
 from open_r1.options.annotations import Positional
 from open_r1.run.entry import quiet_libraries
+from open_r1.sampling.journal import COMPLETION, VERDICT
 
 PER_SAMPLE = {*COMPLETION.names, *VERDICT.names}
 
