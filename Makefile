@@ -19,8 +19,8 @@ install: .venv/.installed ## The environment in .venv, with the development tool
 demo: install ## The whole R1 plan on this machine's CPU, in minutes; ends with a report
 	$(BIN)/open-r1 demo $(ARGS)
 
-test: install ## The tests
-	$(BIN)/python -m pytest $(ARGS)
+test: install ## The tests, on every core (ARGS='-n 0' for one process)
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal $(ARGS)
 
 test-slow: install ## The tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -4,6 +4,8 @@ import importlib
 import sys
 
 from open_r1 import __version__
+from open_r1.run.console import outlive_readers
+from open_r1.run.entry import exit_with_sentence
 
 COMMANDS = {
     "demo": ("open_r1.demo.run", "the whole plan on a laptop: base, distil, R1-Zero, multi-stage, and a report"),
@@ -37,6 +39,7 @@ example:
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 something to mend (said in one sentence), 75 stopped to be continued (by Ctrl-C too,
     in training), 130 ended by Ctrl-C at once."""
+    outlive_readers()
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
@@ -48,8 +51,6 @@ def main(argv: list[str] | None = None) -> int:
     if command not in COMMANDS:
         print(f"error: there is no command {command!r}; there are {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
-    from open_r1.run.entry import exit_with_sentence
-
     return exit_with_sentence(lambda: importlib.import_module(COMMANDS[command][0]).main(rest))
 
 

@@ -41,5 +41,6 @@ def test_evaluation_writes_what_it_counted(tmp_path):
     assert score.accuracy == sum(row["correct"] for row in rows) / 64
     assert score.mean_tokens == sum(row["n_tokens"] for row in rows) / 64
     assert score.ci95[0] < score.accuracy < score.ci95[1]
-    assert json.loads((model / "evaluation/sums/results.json").read_text())["accuracy"] == score.accuracy
+    results = json.loads((model / "evaluation/sums/results.json").read_text())
+    assert results["pass@1"] == score.accuracy and tuple(results["ci95"]) == score.ci95
     assert evaluate(model, problems, seed=0) == score

@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from open_r1.demo import run, stages
 from open_r1.demo.evaluate import Score
 from open_r1.errors import UserError
+from open_r1.evaluation import compare, read
 
 NAMES = ["base", "distil", "zero", "multi_stage"]
 
@@ -39,6 +40,16 @@ def test_fast_demo_shows_the_effect(fast_demo):
     for name in ("distil", "zero", "multi_stage"):
         assert stages[name]["accuracy"] > stages["base"]["accuracy"] + 0.05
         assert stages[name]["mean_tokens"] > stages["base"]["mean_tokens"]
+
+
+def test_report_and_compare_read_the_demo(fast_demo, tmp_path, capsys):
+    page = tmp_path / "answers.html"
+    read.main([str(fast_demo / "zero"), "--output", str(page)])
+    assert "What is " in page.read_text()
+    compare.main([str(fast_demo / "base"), str(fast_demo / "zero")])
+    right = {s["name"]: s["accuracy"] for s in json.loads((fast_demo / "results.json").read_text())["stages"]}
+    shown = capsys.readouterr().out
+    assert f"{right['base']:.1%}" in shown and f"{right['zero']:.1%}" in shown
 
 
 def test_finished_demo_trains_nothing_again(fast_demo, capsys):
@@ -100,7 +111,9 @@ def test_training_problems_are_not_held_out(tmp_path):
     stages.write_problems(demo)
     questions = {json.loads(line)["prompt"] for line in demo.problems_file.read_text().splitlines()}
     assert len(questions) == stages.TRAINING_PROBLEMS
-    assert not questions & {p.question for p in stages.task.held_out(512)}
+    held_out = {p.question for p in stages.task.held_out(512)}
+    assert not questions & held_out
+    assert {json.loads(line)["problem"] for line in demo.held_out_file.read_text().splitlines()} == held_out
 
 
 def test_results_table_shows_every_stage():

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pyarrow.parquet as pq
 import pytest
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load, save
@@ -74,6 +75,17 @@ def test_compare_refuses_other_problems(evaluated):
 def test_compare_refuses_a_folder_without_results(tmp_path):
     with pytest.raises(UserError, match="has no finished benchmark"):
         compare(tmp_path, tmp_path)
+
+
+def test_files_of_another_program_are_named(evaluated):
+    folder = evaluated("a", "--limit", "1")
+    samples, results = folder / "sums/samples.parquet", folder / "sums/results.json"
+    pq.write_table(pq.read_table(samples).drop_columns(["index"]), samples)
+    with pytest.raises(UserError, match=r"samples\.parquet has no column 'index'"):
+        compare(folder, folder)
+    results.write_text('{"task": "sums"}')
+    with pytest.raises(UserError, match=r"results\.json has no entry 'model'"):
+        write_report(folder)
 
 
 @pytest.mark.parametrize("name", ["results.json", "samples.parquet", "settings.json"])

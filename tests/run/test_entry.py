@@ -1,31 +1,77 @@
-"""How commands end."""
+"""How commands end, also when the reader of their output leaves."""
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-WORKS_ON = """
-import sys
+PROGRAM = """
+import logging, sys
+from pathlib import Path
+from rich.console import Console
 from open_r1.run.entry import exit_with_sentence
 
 def main():
-    for i in range(100_000):
-        print("line", i, flush=i % 100 == 0)
-        print("note", i, file=sys.stderr)
-    open(sys.argv[1], "w").write("the model")
+    print("first", flush=True)
+    sys.stdin.read()                      # until the reader has left
+    console = Console()
+    for i in range(2000):
+        print("line", i)
+        console.print("rich", i)
+        print("error", i, file=sys.stderr)
+        logging.warning("log %d", i)
+    ENDING
+    Path(sys.argv[1]).write_text("done")
 
 exit_with_sentence(main)
 """
 
 
-@pytest.mark.parametrize("flags", ["", "-u"])
-def test_work_goes_on_when_the_reader_of_its_output_leaves(tmp_path, flags):
-    (tmp_path / "work.py").write_text(WORKS_ON)
-    command = f"{sys.executable} {flags} work.py model 2>&1 | head -1; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.stdout.splitlines()[-1] == "0"
-    assert (tmp_path / "model").read_text() == "the model"
+def run_and_leave(
+    program: str, *words: str, flags: tuple[str, ...] = (), stderr: int = subprocess.PIPE
+) -> tuple[int, str]:
+    """Exit status and errors of a program whose reader leaves after the first line."""
+    process = subprocess.Popen(
+        [sys.executable, *flags, "-c", program, *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdin is not None
+    assert process.stdout.readline() == "first\n"
+    process.stdout.close()
+    process.stdin.close()
+    errors = process.stderr.read() if process.stderr is not None else ""
+    return process.wait(timeout=60), errors
+
+
+@pytest.mark.parametrize("flags", [(), ("-u",)])
+def test_the_work_is_done_without_a_reader(tmp_path, flags):
+    status, errors = run_and_leave(PROGRAM.replace("ENDING", ""), str(tmp_path / "result"), flags=flags)
+    assert (tmp_path / "result").read_text() == "done"
+    assert status == 0 and "BrokenPipe" not in errors
+
+
+def test_both_streams_may_lose_their_reader(tmp_path):
+    status, _ = run_and_leave(PROGRAM.replace("ENDING", ""), str(tmp_path / "result"), stderr=subprocess.STDOUT)
+    assert (status, (tmp_path / "result").read_text()) == (0, "done")
+
+
+@pytest.mark.parametrize(
+    ("ending", "status"),
+    [("raise BrokenPipeError('of a worker')", 1), ("from open_r1.errors import UserError; raise UserError('no')", 2)],
+)
+def test_what_fails_without_a_reader_is_no_success(tmp_path, ending, status):
+    assert run_and_leave(PROGRAM.replace("ENDING", ending), str(tmp_path / "result"))[0] == status
+    assert not (tmp_path / "result").exists()
+
+
+def test_the_usage_can_be_cut_short():
+    shell = f"{sys.executable} -m open_r1.cli --help | head -1; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

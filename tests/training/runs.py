@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import torch
 from safetensors.torch import load_file
 from toys import make_model, make_tokenizer
@@ -68,27 +69,38 @@ def backend_env(name):
 
 
 def launch(task, argv, processes=1, check=True, env=None):
-    """Runs an entry script in a subprocess; under torchrun with several processes, or where `env` chooses a backend."""
-    script = str(ROOT / "src/open_r1" / f"{task}.py")
-    command = [sys.executable, script]
-    if processes > 1 or "ACCELERATE_MIXED_PRECISION" in (env or {}):
-        port = str(_free_port())
-        command = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc_per_node",
-            str(processes),
-            "--master_port",
-            port,
-        ]
-        command.append(script)
+    """Runs an entry script in `processes` of a group, or, to see how a run ends (`check` is false), as users start
+    it: by torchrun where there are several processes or `env` chooses a backend."""
+    return launch_script(ROOT / "src/open_r1" / f"{task}.py", argv, processes, check, env)
+
+
+def launch_script(script, argv, processes=1, check=True, env=None):
+    """Runs a script as `launch` runs an entry script."""
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", **(env or {})}
-    done = subprocess.run([*command, *argv], env=environment, capture_output=True, text=True, timeout=300)
+    in_group = processes > 1 or "ACCELERATE_MIXED_PRECISION" in (env or {})
     if check:
+        done = forked.run(script, argv, group(environment, processes) if in_group else [environment])
         assert done.returncode == 0, done.stderr[-3000:]
-    return done
+        return done
+    command = [sys.executable]
+    if in_group:
+        command += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+        command += ["--master_port", str(_free_port())]
+    command = [*command, str(script), *argv]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def group(environment, processes):
+    """The variables by which torchrun tells each of its processes which one it is."""
+    size = str(processes)
+    shared = {
+        "WORLD_SIZE": size,
+        "LOCAL_WORLD_SIZE": size,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+    }
+    return [environment | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
 
 
 def metrics(out):

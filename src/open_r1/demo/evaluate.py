@@ -1,20 +1,24 @@
 """Sampling from the demo's models, through the engine and the grader that all of Open R1 uses."""
 
 import math
+import shutil
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from transformers import AutoModelForCausalLM
 
 from open_r1.data.chat import prepare_tokenizer, stop_token_ids
-from open_r1.demo.files import write_json
 from open_r1.demo.task import Problem, conversation
 from open_r1.engine.protocol import Completion, Request, Sampling
 from open_r1.engine.transformers_engine import TransformersEngine
+from open_r1.evaluation.grading import graded
+from open_r1.evaluation.plan import Ask
+from open_r1.evaluation.results import summarise
+from open_r1.evaluation.store import SampleStore
+from open_r1.evaluation.tasks import Problem as Asked
 from open_r1.rewards.grader import grade_many
 
 MAX_TOKENS = 80
@@ -66,28 +70,43 @@ def verify(problems: Sequence[Problem], completions: Sequence[Completion]) -> li
 def evaluate(
     model_dir: Path, problems: Sequence[Problem], seed: int, on_tokens: Callable[[int], None] | None = None
 ) -> Score:
-    """One answer to each problem; writes `evaluation/sums/` of the model's folder and returns the score."""
-    completions = [answers[0] for answers in sample_answers(model_dir, problems, 1, seed, on_tokens)]
-    correct = verify(problems, completions)
-    lengths = [len(completion.token_ids or []) for completion in completions]
-    rows = [
-        {
-            "problem": problem.question,
-            "gold": str(problem.answer),
-            "completion": completion.text,
-            "n_tokens": length,
-            "finish_reason": completion.finish_reason,
-            "correct": right,
-        }
-        for problem, completion, length, right in zip(problems, completions, lengths, correct, strict=True)
+    """One answer to each problem. Returns the score, and writes `evaluation/sums/` of the model's folder in the form
+    that `open-r1 evaluate` writes and `report` and `compare` read, with Wilson's interval."""
+    began = time.perf_counter()
+    answers = sample_answers(model_dir, problems, 1, seed, on_tokens)
+    asks = [
+        Ask(
+            problem=Asked(i, f"{i + 1}", problem.question, problem.question, str(problem.answer)),
+            first=0,
+            count=1,
+            prompt=None,
+            prompt_tokens=0,
+            max_tokens=MAX_TOKENS,
+            seed=s,
+        )
+        for i, (problem, s) in enumerate(zip(problems, _seeds(seed, len(problems)), strict=True))
     ]
-    n = len(rows)
-    score = Score(sum(correct) / n, wilson_interval(sum(correct), n), n, sum(lengths) / n)
+    rows = graded(list(zip(asks, answers, strict=True)))
+    right, n = sum(row["correct"] is True for row in rows), len(rows)
+    score = Score(right / n, wilson_interval(right, n), n, sum(row["n_tokens"] for row in rows) / n)
+    protocol = {"temperature": 1.0, "top_p": 1.0, "num_samples": 1, "max_new_tokens": MAX_TOKENS, "seed": seed}
     folder = model_dir / "evaluation" / "sums"
-    folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), folder / "samples.parquet")
-    sampling = {"temperature": 1.0, "max_tokens": MAX_TOKENS, "n": 1, "seed": seed}
-    write_json(folder / "results.json", {"task": "sums", **asdict(score), "interval": "wilson", "sampling": sampling})
+    shutil.rmtree(folder, ignore_errors=True)
+    store = SampleStore(folder, {"task": "sums", "protocol": protocol, "n_problems": n})
+    store.append(rows, seconds=time.perf_counter() - began)
+    store.finish(
+        {
+            "task": "sums",
+            "model": str(model_dir),
+            "engine": "transformers",
+            "protocol": protocol,
+            **summarise(rows),
+            "ci95": list(score.ci95),
+            "interval": "wilson",
+            "seconds": round(store.seconds, 3),
+            "reported": [],
+        }
+    )
     return score
 
 

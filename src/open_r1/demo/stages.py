@@ -61,6 +61,10 @@ class Demo:
         return self.output / "data" / "problems.jsonl"
 
     @property
+    def held_out_file(self) -> Path:
+        return self.output / "data" / "held_out.jsonl"
+
+    @property
     def traces_file(self) -> Path:
         return self.output / "data" / "verified_traces.jsonl"
 
@@ -79,11 +83,11 @@ class Demo:
 
 
 def write_problems(demo: Demo) -> None:
-    """Writes the training problems, after making sure that none of them is a held-out problem in disguise."""
-    problems = task.problems("train", TRAINING_PROBLEMS, demo.seed)
-    task.check_disjoint(problems, task.held_out(HELD_OUT_PROBLEMS))
-    rows = ({"prompt": p.question, "answer": str(p.answer)} for p in problems)
-    write_jsonl(demo.problems_file, rows)
+    """Writes the training and the held-out problems, after making sure that none is both, however it is written."""
+    problems, held_out = task.problems("train", TRAINING_PROBLEMS, demo.seed), task.held_out(HELD_OUT_PROBLEMS)
+    task.check_disjoint(problems, held_out)
+    write_jsonl(demo.problems_file, ({"prompt": p.question, "answer": str(p.answer)} for p in problems))
+    write_jsonl(demo.held_out_file, ({"problem": p.question, "answer": str(p.answer)} for p in held_out))
 
 
 def base(demo: Demo) -> None:

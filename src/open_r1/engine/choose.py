@@ -1,7 +1,6 @@
 """Opens the engine that a command asks for, with what is needed to talk to it."""
 
 import contextlib
-import hashlib
 import logging
 import secrets
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 
 from open_r1.engine.protocol import Engine, Message
+from open_r1.engine.weights_digest import weights_digest
 from open_r1.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -144,23 +144,6 @@ def decode_budget(device_type: str) -> int:
     return 8192 if device_type == "cpu" else 65536
 
 
-def weights_digest(model: str) -> str | None:
-    """Short SHA-256 of a local folder's weight files: their names and sizes and the ends of each, so that it is
-    quick for any size; None for a hub id."""
-    files = sorted(Path(model).expanduser().glob("*.safetensors")) or sorted(Path(model).expanduser().glob("*.bin"))
-    if not files:
-        return None
-    digest = hashlib.sha256()
-    for path in files:
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(1 << 20))
-            file.seek(max(0, size - (1 << 20)))
-            digest.update(file.read())
-    return digest.hexdigest()[:16]
-
-
 def _open_transformers(options: EngineOptions) -> OpenEngine:
     from open_r1.data.chat import encode, prepare_tokenizer, render, stop_token_ids
     from open_r1.engine.transformers_engine import TransformersEngine
@@ -178,7 +161,7 @@ def _open_transformers(options: EngineOptions) -> OpenEngine:
         prompt_tokens=len,
         max_tokens_per_batch=budget,
         identity={
-            "weights": weights_digest(options.model),
+            "weights": weights_digest(options.model, options.revision),
             "revision": options.revision,
             "dtype": str(model.dtype).removeprefix("torch."),
             "device": model.device.type,
@@ -256,7 +239,7 @@ def _open_vllm(options: EngineOptions) -> OpenEngine:
         prompt_tokens=len,
         max_tokens_per_batch=None,
         identity={
-            "weights": weights_digest(options.model),
+            "weights": weights_digest(options.model, options.revision),
             "revision": options.revision,
             "dtype": options.dtype,
             "device": "cuda" if devices else "cpu",

@@ -35,6 +35,9 @@ SCHEMA = pa.schema(
 )
 """A row a sample. `correct` is null where it could not be decided, `extracted` where no answer was found."""
 
+RESULTS = ("task", "model", "n_problems", "num_samples", "pass@1", "ci95", "mean_tokens", "truncated", "no_answer")
+"""What every `results.json` has."""
+
 Row = dict[str, Any]
 
 
@@ -114,17 +117,24 @@ class SampleStore:
 
 
 def read_samples(folder: Path, columns: Sequence[str] | None = None) -> list[Row]:
-    """The rows of a finished benchmark's `samples.parquet`. Raises `UserError` if the file is damaged."""
-    return _read_table(folder / "samples.parquet", columns).to_pylist()
+    """The rows of a finished benchmark's `samples.parquet`. Raises `UserError` if it is damaged or lacks columns."""
+    path = folder / "samples.parquet"
+    table = _read_table(path, columns)
+    if absent := [name for name in columns or SCHEMA.names if name not in table.column_names]:
+        raise _incomplete(path, "column", absent)
+    return table.to_pylist()
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """A finished benchmark's `results.json`. Raises `UserError` if the file is damaged."""
+    """A finished benchmark's `results.json`. Raises `UserError` if the file is damaged or lacks figures."""
     path = folder / "results.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        results = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise _damaged(path, error) from error
+    if absent := [name for name in RESULTS if not isinstance(results, dict) or name not in results]:
+        raise _incomplete(path, "entry", absent)
+    return results
 
 
 def finished_folders(root: Path) -> list[Path]:
@@ -148,6 +158,13 @@ def _read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 def _damaged(path: Path, error: Exception) -> UserError:
     return UserError(f"{path} is damaged ({error}): delete it, and `open-r1 evaluate` makes it again.")
+
+
+def _incomplete(path: Path, what: str, absent: Sequence[str]) -> UserError:
+    return UserError(
+        f"{path} has no {what} {absent[0]!r}: an older version or another program wrote it; delete the folder, and "
+        "make it again with `open-r1 evaluate` (or `open-r1 demo`)."
+    )
 
 
 def _text(value: Any) -> Any:

@@ -18,9 +18,10 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from open_r1.configs import DataConfig, GRPOConfig, ModelConfig, TrainConfig
 from open_r1.data.chat import encode, render
-from open_r1.engine.choose import OpenEngine, decode_budget, weights_digest
+from open_r1.engine.choose import OpenEngine, decode_budget
 from open_r1.engine.protocol import Engine, Message
 from open_r1.engine.transformers_engine import ReplicaEngine, TransformersEngine
+from open_r1.engine.weights_digest import weights_digest
 from open_r1.errors import Interrupted, UserError
 from open_r1.evaluation.plan import messages_of
 from open_r1.evaluation.protocol import Protocol, protocol_for
@@ -28,6 +29,7 @@ from open_r1.evaluation.run import Benchmark, merge_shares, prepare, run_benchma
 from open_r1.evaluation.tasks import Problem, Task, find_task, folder_name, load_problems
 from open_r1.files import OtherSettings
 from open_r1.report.recorder import read_metrics
+from open_r1.run.first_process import by_first_process
 from open_r1.training.backends import splits_weights
 from open_r1.training.model import context_length, empty_replica
 from open_r1.training.policy_weights import PolicyWeights
@@ -119,8 +121,10 @@ class Benchmarks(TrainerCallback):
         """Runs them on the model that was saved; returns their figures. Raises Interrupted after a stop signal."""
         if not self.asked:
             return {}
+        saved = self.args.output_dir or "."
+        digest = by_first_process(self.trainer.rank, lambda: weights_digest(saved))
         with self.trainer.watchdog:
-            figures = self._run(self.root, {"weights": weights_digest(self.args.output_dir or ".")})
+            figures = self._run(self.root, {"weights": digest})
         if figures is None:
             raise Interrupted("Stopped in the benchmarks of the trained model. The same command continues there.")
         return figures
