@@ -1,6 +1,6 @@
 """Reasoning traces through distilabel, from any vLLM (or other OpenAI-compatible) server.
 
-    pip install 'open-r1[distilabel]'          (or `make test-distilabel`, which makes an environment of its own)
+    pip install -e ".[distilabel]"            (or `make test-distilabel`, which makes an environment of its own)
     vllm serve deepseek-ai/DeepSeek-R1-Distill-Qwen-7B --max-model-len 10240
     python examples/distilabel_pipeline.py --dataset AI-MO/NuminaMath-TIR --output data/numina-distilabel \\
         --model deepseek-ai/DeepSeek-R1-Distill-Qwen-7B

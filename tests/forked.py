@@ -46,7 +46,8 @@ def run(script, argv, environments, timeout=300):
 @functools.cache
 def _server():
     server = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    atexit.register(server.communicate)
+    owner = os.getpid()
+    atexit.register(lambda: os.getpid() == owner and server.communicate())  # not in what the tests fork
     return server
 
 

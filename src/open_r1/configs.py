@@ -6,13 +6,13 @@ stands in `docs/options.md`. The text under each field is its `--help`.
 
 import os
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from accelerate.utils import patch_environment
-from transformers import TrainingArguments
+from transformers.training_args import TrainingArguments
 
 from open_r1.errors import UserError
-from open_r1.options.ranges import check_ranges
+from open_r1.options.annotations import Range, check_fields
 from open_r1.rewards.options import RewardOptions
 
 
@@ -30,9 +30,11 @@ class ModelConfig:
     """Keep the weights themselves in bfloat16. Halves memory; update steps near 1e-6 round to nothing."""
     attn_implementation: Literal["varlen", "sdpa"] | None = None
     """Attention over packed tokens. Default: `varlen` on CUDA in bfloat16, else `sdpa` a document at a time."""
+
+    # --- LoRA ---
     use_peft: bool = False
     """Train LoRA adapters instead of all weights (needs the `peft` extra)."""
-    lora_r: int = 16
+    lora_r: Annotated[int, Range(at_least=1)] = 16
     """Rank of the adapters."""
     lora_alpha: int = 32
     """Scale of the adapters; the update is multiplied by lora_alpha / lora_r."""
@@ -46,7 +48,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not self.model_name_or_path:
             raise UserError("model_name_or_path is missing: give a hub id or a local folder.")
-        check_ranges(self)
+        check_fields(self)
 
 
 @dataclass
@@ -76,15 +78,32 @@ class GRPOScriptArguments(RewardOptions, DataConfig):
     """Data and rewards of a GRPO run."""
 
     reward_funcs: list[str] = field(default_factory=lambda: ["accuracy", "format", "tag_count"])
-    """Registered rewards by name, or any function by import path (`my_module:my_reward`)."""
+    """Registered rewards by name, or any function of yours (`my_module:my_reward` or
+    `path/to/file.py:my_reward`)."""
 
 
 @dataclass
 class TrainConfig(TrainingArguments):
-    """What SFT and GRPO share beyond `TrainingArguments`."""
+    """What SFT and GRPO share."""
 
+    output_dir: str | None = None
+    """Folder of the run: checkpoints, the final model, and beside it everything that was logged."""
+    num_train_epochs: Annotated[float, Range(above=0)] = 3.0
+    """Passes over the dataset."""
+    max_steps: int = -1
+    """Optimizer steps, whatever `num_train_epochs` says; -1 goes by that."""
+    per_device_train_batch_size: Annotated[int, Range(at_least=1)] = 8
+    """Sequences of one process in a micro-step (GRPO: completions)."""
+    gradient_accumulation_steps: Annotated[int, Range(at_least=1)] = 1
+    """Micro-steps of one optimizer step."""
+    per_device_eval_batch_size: Annotated[int, Range(at_least=1)] = 8
+    """Sequences of one process in a step of the evaluation."""
+    seed: Annotated[int, Range(at_least=0)] = 42
+    """Of the order of the data, of sampling and of dropout."""
     logging_steps: float = 1
     """Steps between two lines on the console; `run/metrics.jsonl` and trackers get every step."""
+
+    # --- Precision, memory and speed ---
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: less memory, about a third more time."""
     ddp_find_unused_parameters: bool | None = False
@@ -93,28 +112,32 @@ class TrainConfig(TrainingArguments):
     """Compute in bfloat16 over float32 master weights. Default: on CUDA devices that support it."""
     dtype: Literal["float32", "bfloat16"] | None = None
     """`bfloat16` computes in bfloat16 and keeps float32 master weights, the same as `bf16: true`."""
-    max_tokens_per_microbatch: int = 16384
+    max_tokens_per_microbatch: Annotated[int, Range(at_least=1)] = 16384
     """Tokens in one forward and backward pass. Bounds memory; never changes the result."""
     torch_compile: bool = False
     """Compile the decoder layers (`torch.compile`, one layer at a time): faster steps after a slower first one."""
-    hang_timeout: float = 3600
+    hang_timeout: Annotated[float, Range(at_least=0)] = 3600
     """Seconds without any progress (no group of completions, no micro-batch) after which the run ends, with the name
     of the phase that hangs and the stacks of all threads; 0 waits forever."""
+
+    # --- Benchmarks ---
     benchmarks: list[str] | None = None
     """Benchmarks to run on the trained model (`math_500`, `aime24`, a file ...; see docs/evaluation.md), with the
     system prompt of the training. Results are in `<output_dir>/evaluation/`, and in the metrics."""
-    benchmarks_every_n_steps: int | None = None
+    benchmarks_every_n_steps: Annotated[int | None, Range(at_least=1)] = None
     """Also run them after every so many steps, into `<output_dir>/evaluation/step-NNNNNN/`."""
     benchmarks_data_dir: str | None = None
     """Folder with the benchmarks' problems, as `<name>.jsonl[.gz]` or `.parquet`. Default: the hub."""
-    benchmarks_limit: int | None = None
+    benchmarks_limit: Annotated[int | None, Range(at_least=1)] = None
     """Only the first so many problems of each."""
     benchmarks_protocol: Literal["deepseek", "greedy"] = "deepseek"
     """`deepseek` samples at temperature 0.6 and top-p 0.95; `greedy` takes the likeliest token, once."""
-    benchmarks_num_samples: int | None = None
+    benchmarks_num_samples: Annotated[int | None, Range(at_least=1)] = None
     """Answers to each problem. Default: the benchmark's own number (64 for AIME, 4 for MATH-500), or 1 if greedy."""
-    benchmarks_max_new_tokens: int | None = None
+    benchmarks_max_new_tokens: Annotated[int | None, Range(at_least=1)] = None
     """Longest answer in tokens. Default: `max_completion_length` for GRPO, `max_length` for SFT."""
+
+    # --- Chat template and trackers ---
     chat_template: str | None = None
     """Jinja template, or a file that holds one. Default: the tokenizer's own, else ChatML."""
     wandb_entity: str | None = None
@@ -133,7 +156,9 @@ class TrainConfig(TrainingArguments):
         if self.bf16 is None:
             launcher = os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16"
             self.bf16 = not self.fp16 and (launcher or (not self.use_cpu and _cuda_has_bf16()))
-        check_ranges(self)
+        check_fields(self)
+        if self.max_steps == 0:
+            raise UserError("max_steps is 0: give the number of optimizer steps, or -1 to go by num_train_epochs.")
         self.remove_unused_columns = False
         self.use_cpu = self.use_cpu or not _has_accelerator()
         if not self.use_cpu:
@@ -153,12 +178,14 @@ class TrainConfig(TrainingArguments):
 class SFTConfig(TrainConfig):
     """Supervised fine-tuning on traces."""
 
-    learning_rate: float = 2e-5
+    learning_rate: Annotated[float, Range(at_least=0)] = 2e-5
     """Peak learning rate."""
-    max_length: int = 1024
+    max_length: Annotated[int, Range(at_least=2)] = 1024
     """Longest sequence in tokens; longer ones are cut at the end (and counted). With packing, a row's length."""
     packing: bool = False
     """Fill rows of `max_length` tokens with whole documents; `per_device_train_batch_size` then counts rows."""
+
+    # --- What is learned from ---
     assistant_only_loss: bool = False
     """Learn from assistant messages only (conversations)."""
     completion_only_loss: bool | None = None
@@ -180,15 +207,17 @@ class SFTConfig(TrainConfig):
 class GRPOConfig(TrainConfig):
     """Group relative policy optimization (DeepSeekMath, arXiv 2402.03300; R1, arXiv 2501.12948)."""
 
-    learning_rate: float = 1e-6
+    learning_rate: Annotated[float, Range(at_least=0)] = 1e-6
     """Peak learning rate."""
-    num_generations: int = 8
+    num_generations: Annotated[int, Range(at_least=2)] = 8
     """Completions per prompt: the group that advantages are relative to."""
     num_generations_eval: int | None = None
     """Completions per prompt during evaluation. Default: `num_generations`."""
-    max_completion_length: int = 512
+    max_completion_length: Annotated[int, Range(at_least=1)] = 512
     """Longest completion in tokens."""
-    temperature: float = 1.0
+
+    # --- Sampling and rounds ---
+    temperature: Annotated[float, Range(above=0)] = 1.0
     """Sampling temperature; logprobs are recomputed at the same temperature."""
     top_p: float = 1.0
     """Must be 1: the trainer cannot reproduce a truncated support."""
@@ -198,20 +227,22 @@ class GRPOConfig(TrainConfig):
     """Must be unset, for the same reason."""
     shuffle_dataset: bool = True
     """Draw prompts in a random order, new in every epoch."""
-    steps_per_generation: int | None = None
+    steps_per_generation: Annotated[int | None, Range(at_least=1)] = None
     """Micro-steps (of `per_device_train_batch_size` completions) that one round of generation feeds.
     A multiple of `gradient_accumulation_steps`, which is the default: one round per optimizer step."""
-    num_iterations: int = 1
+    num_iterations: Annotated[int, Range(at_least=1)] = 1
     """Optimizer passes over each round of rollouts (μ in DeepSeekMath, algorithm 1)."""
-    beta: float = 0.0
+
+    # --- Loss ---
+    beta: Annotated[float, Range(at_least=0)] = 0.0
     """Weight of the KL penalty against the initial model; 0 loads no reference model."""
     use_bias_correction_kl: bool = True
     """Multiply the KL estimate by π/π_old, so that its gradient is unbiased (DeepSeek-V3.2, arXiv 2512.02556)."""
-    epsilon: float = 0.2
+    epsilon: Annotated[float, Range(at_least=0)] = 0.2
     """Lower clipping range of π/π_old; also the upper one, unless `epsilon_high` is given."""
-    epsilon_high: float | None = None
+    epsilon_high: Annotated[float | None, Range(at_least=0)] = None
     """Upper clipping range (clip-higher, DAPO, arXiv 2503.14476)."""
-    delta: float | None = None
+    delta: Annotated[float | None, Range(above=0)] = None
     """Upper bound of π/π_old where the advantage is negative (two-sided clipping, INTELLECT-2, arXiv 2505.07291)."""
     importance_sampling_level: Literal["token", "sequence"] = "token"
     """`sequence` clips one length-normalised ratio a completion (GSPO, arXiv 2507.18071)."""
@@ -221,52 +252,60 @@ class GRPOConfig(TrainConfig):
     """Divide advantages by the standard deviation of the group, of the whole batch, or not at all."""
     reward_weights: list[float] | None = None
     """Weight of each reward. Default: 1 each."""
+
+    # --- Which rollouts are learned from ---
     filter_groups: bool = False
     """Dynamic sampling (DAPO): replace groups whose rewards are all equal by groups of other prompts."""
-    max_num_gen_batches: int = 10
+    max_num_gen_batches: Annotated[int, Range(at_least=1)] = 10
     """filter_groups: how often a round generates at most, the first time included."""
-    max_staleness: int = 0
+    max_staleness: Annotated[int, Range(at_least=0)] = 0
     """Rounds of rollouts that are written while earlier ones train, so how many rounds old a rollout may be; needs an
     engine on GPUs of its own (`vllm_mode: server`). 0: strictly on-policy. What is stale is corrected by
     `vllm_importance_sampling_correction`."""
     mask_truncated_completions: bool = False
     """Leave completions that hit `max_completion_length` out of the loss (not out of their group's baseline)."""
+
+    # --- vLLM ---
     use_vllm: bool = False
     """Write completions with vLLM instead of the policy's own forward."""
     vllm_mode: Literal["colocate", "server"] = "colocate"
     """`colocate`: engines on the training GPUs, started with the run; `server`: `vllm serve` processes elsewhere."""
-    vllm_gpu_memory_utilization: float = 0.3
+    vllm_gpu_memory_utilization: Annotated[float, Range(above=0)] = 0.3
     """colocate: share of the GPU's memory for vLLM's weights and cache."""
-    vllm_engines_per_gpu: int = 1
+    vllm_engines_per_gpu: Annotated[int, Range(at_least=1)] = 1
     """colocate: engines that take turns on each GPU; 2 to 4 fill it where the model is small."""
     vllm_enable_sleep_mode: bool = False
     """colocate: give vLLM's memory back while training; each step then waits for it to be taken again."""
     vllm_enforce_eager: bool = False
     """colocate: no compilation and no CUDA graphs: starts sooner, decodes slower."""
-    vllm_max_model_length: int | None = None
+    vllm_max_model_length: Annotated[int | None, Range(at_least=2)] = None
     """Longest prompt with its completion; longer prompts are left out. Default: what the data needs."""
     vllm_server_base_url: str | None = None
     """server: where the servers are, such as `http://node1:8000`; several with commas between. Default: made of
     `vllm_server_host` and `vllm_server_port`."""
     vllm_server_host: str = "127.0.0.1"
     """server: its host, if there is no `vllm_server_base_url`."""
-    vllm_server_port: int = 8000
+    vllm_server_port: Annotated[int, Range(at_least=1, at_most=65535)] = 8000
     """server: its port."""
-    vllm_server_timeout: float = 240.0
+    vllm_server_timeout: Annotated[float, Range(at_least=0)] = 240.0
     """server: seconds to wait for it to come up."""
-    vllm_group_port: int = 51216
+    vllm_group_port: Annotated[int, Range(at_least=0, at_most=65535)] = 51216
     """server: port on the training host where servers come for new weights; a free one if it is taken."""
+
+    # --- Correction for the sampler ---
     vllm_importance_sampling_correction: bool = True
     """Weight tokens by π_old/π_sampler, to correct for an engine that computes slightly other logprobs."""
     vllm_importance_sampling_mode: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = (
         "token_truncate"
     )
     """Truncate or drop weights above `vllm_importance_sampling_clip_max`, a token or a sequence at a time."""
-    vllm_importance_sampling_clip_max: float = 3.0
+    vllm_importance_sampling_clip_max: Annotated[float, Range(above=0)] = 3.0
     """Upper bound of that weight."""
+
+    # --- Health and the transformers engine ---
     stop_on_unhealthy: bool = False
     """End the run, with the reason, when it is going nowhere (see `training/health.py`); else it only warns."""
-    max_tokens_per_decode: int = 65536
+    max_tokens_per_decode: Annotated[int, Range(at_least=1)] = 65536
     """Cap on prompt plus completion tokens that the transformers engine decodes at once."""
 
     def __post_init__(self) -> None:

@@ -11,40 +11,90 @@ answer. The same command continues a run that was interrupted. `open-r1 compare`
 makes a page to read the answers.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from rich.console import Console
-
-from open_r1.engine.arguments import add_engine_options, engine_options, positive, quiet, with_dashes
-from open_r1.engine.choose import open_engine
+from open_r1.engine.options import Count, EngineOptions
 from open_r1.errors import UserError
-from open_r1.evaluation.protocol import PROTOCOLS, Protocol, protocol_for
-from open_r1.evaluation.results import answer_notes, results_table
-from open_r1.evaluation.run import prepare, run_benchmark
 from open_r1.evaluation.tasks import TASKS, Task, find_task, folder_name, load_problems, with_prompt
-from open_r1.run.entry import exit_with_sentence
+from open_r1.options import parse_options
+from open_r1.options.annotations import Commas, Range
+from open_r1.run.entry import exit_with_sentence, quiet_libraries
+
+if TYPE_CHECKING:
+    from open_r1.evaluation.protocol import Protocol
+
+
+@dataclass(kw_only=True)
+class EvaluateOptions:
+    """Benchmarks."""
+
+    tasks: Annotated[list[str], Commas()]
+    """Names of tasks or files."""
+    output: Path | None = None
+    """Folder of the results. Default: MODEL/evaluation, or evaluation/MODEL."""
+    data_dir: Path | None = None
+    """Folder with <task>.jsonl[.gz] or <task>.parquet. Default: the hub."""
+    limit: Annotated[int | None, Range(at_least=1)] = None
+    """Only the first so many problems of each task."""
+
+    # --- Sampling (default: the task's, by protocol) ---
+    protocol: Annotated[tuple[Literal["deepseek", "greedy"], ...], Commas()] = ("deepseek",)
+    """With both, each has a folder of its name."""
+    num_samples: Annotated[int | None, Range(at_least=1)] = None
+    """Answers a problem."""
+    temperature: Annotated[float | None, Range(at_least=0)] = None
+    """0 takes the likeliest token."""
+    top_p: Annotated[float | None, Range(above=0, at_most=1)] = None
+    """Share of the likeliest tokens that are sampled from."""
+    max_new_tokens: Annotated[int | None, Range(at_least=1)] = None
+    """Longest answer in tokens."""
+    seed: int = 0
+    """Of sampling."""
+    system_prompt: str | None = None
+    """Default: none, as in DeepSeek's protocol."""
+    prompt: str | None = None
+    """The question, with {problem} in it."""
+    k: Annotated[tuple[Count, ...], Commas()] = ()
+    """pass@k to report besides powers of two."""
+
+    def __post_init__(self) -> None:
+        if len(set(self.protocol)) < len(self.protocol):
+            raise UserError(f"protocol is {','.join(self.protocol)!r}: give each protocol once.")
 
 
 def main(argv: list[str] | None = None) -> None:
     """Evaluates as `argv` says (default: the command line). Raises UserError for what the user can mend."""
-    args = parser().parse_args(with_dashes(sys.argv[1:] if argv is None else argv))
-    tasks = [find_task(name) for name in args.tasks.split(",") if name]
+    args, engine_options = parse_options(
+        sys.argv[1:] if argv is None else argv,
+        EvaluateOptions,
+        EngineOptions,
+        prog="open-r1 evaluate",
+        description=(__doc__ or "").format(tasks=", ".join(TASKS)),
+    )
+    tasks = [find_task(name) for name in args.tasks if name]
     if len({task.name for task in tasks}) < len(tasks) or not tasks:
-        raise UserError(f"tasks is {args.tasks!r}: expected names of different tasks, with commas between.")
+        raise UserError(f"tasks is {','.join(args.tasks)!r}: expected names of different tasks, with commas between.")
     if args.prompt is not None:
         tasks = [with_prompt(task, args.prompt) for task in tasks]
     runs = planned(args, tasks)
-    quiet()
+
+    from rich.console import Console  # what follows imports torch: the options are in order
+
+    from open_r1.engine.choose import open_engine
+    from open_r1.evaluation.results import answer_notes, results_table
+    from open_r1.evaluation.run import prepare, run_benchmark
+
+    quiet_libraries()
     problems = [load_problems(task, args.data_dir, args.limit) for task in tasks]
-    engine = open_engine(engine_options(args))
-    output = args.output or default_output(args.model, args.revision)
+    engine = open_engine(engine_options)
+    output = args.output or default_output(engine_options.model, engine_options.revision)
     console = Console()
     benchmarks = [
-        prepare(task, asked, args.model, engine, protocol, output / folder, ks=wanted, console=console)
+        prepare(task, asked, engine_options.model, engine, protocol, output / folder, ks=wanted, console=console)
         for task, asked in zip(tasks, problems, strict=True)
         for protocol, folder, wanted in runs[task.name]
     ]
@@ -67,9 +117,11 @@ def main(argv: list[str] | None = None) -> None:
     console.print(f"Every sample is in {output}; to read them: {read}", soft_wrap=True, highlight=False)
 
 
-def planned(args: argparse.Namespace, tasks: Sequence[Task]) -> dict[str, list[tuple[Protocol, Path, Sequence[int]]]]:
+def planned(args: EvaluateOptions, tasks: Sequence[Task]) -> "dict[str, list[tuple[Protocol, Path, Sequence[int]]]]":
     """Of each task, by name: protocols, with the folder of each in the output and the pass@k to report. Beside
     another protocol, `greedy` stays what it is: one answer, at temperature 0."""
+    from open_r1.evaluation.protocol import protocol_for
+
     several = len(args.protocol) > 1
     runs: dict[str, list[tuple[Protocol, Path, Sequence[int]]]] = {}
     for task in tasks:
@@ -90,38 +142,6 @@ def planned(args: argparse.Namespace, tasks: Sequence[Task]) -> dict[str, list[t
     return runs
 
 
-def parser() -> argparse.ArgumentParser:
-    """The options of `open-r1 evaluate`."""
-    parser = argparse.ArgumentParser(
-        prog="open-r1 evaluate",
-        description=(__doc__ or "").format(tasks=", ".join(TASKS)),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--tasks", required=True, metavar="T,T", help="names of tasks or files, with commas between")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: MODEL/evaluation, or evaluation/MODEL")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with <task>.jsonl[.gz] or <task>.parquet")
-    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N problems of each task")
-    sampling = parser.add_argument_group("sampling (default: the task's, by --protocol)")
-    sampling.add_argument(
-        "--protocol",
-        type=protocols,
-        default=("deepseek",),
-        metavar="P,P",
-        help="deepseek (default), greedy, or both with a comma between, each in a folder of its name",
-    )
-    sampling.add_argument("--num-samples", type=int, metavar="N", help="answers a problem")
-    sampling.add_argument("--temperature", type=float, metavar="T")
-    sampling.add_argument("--top-p", type=float, metavar="P")
-    sampling.add_argument("--max-new-tokens", type=int, metavar="N", help="longest answer")
-    sampling.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
-    sampling.add_argument("--system-prompt", metavar="TEXT", help="default: none, as in DeepSeek's protocol")
-    sampling.add_argument("--prompt", metavar="TEXT", help="the question, with {problem} in it")
-    sampling.add_argument("--k", type=ks, default=(), metavar="K,K", help="pass@k to report besides powers of two")
-    add_engine_options(parser)
-    return parser
-
-
 def default_output(model: str, revision: str | None = None) -> Path:
     """Beside a local model, else a folder of its name (and revision) here."""
     folder = Path(model).expanduser()
@@ -129,19 +149,6 @@ def default_output(model: str, revision: str | None = None) -> Path:
         return folder / "evaluation"
     name = model.rstrip("/").rpartition("/")[2]
     return Path("evaluation") / (name if revision is None else f"{name}@{revision.replace('/', '_')}")
-
-
-def protocols(text: str) -> tuple[str, ...]:
-    """Names of different protocols with commas between, for argparse."""
-    names = tuple(text.split(","))
-    if len(set(names)) < len(names) or not set(names) <= set(PROTOCOLS):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected {' or '.join(PROTOCOLS)}, or both with a comma between")
-    return names
-
-
-def ks(text: str) -> tuple[int, ...]:
-    """Numbers from 1 on with commas between, for argparse."""
-    return tuple(positive(part) for part in text.split(","))
 
 
 def __getattr__(name: str) -> Any:

@@ -12,29 +12,28 @@ The same command continues a run that was interrupted. `--dry_run` checks everyt
 """
 
 import sys
+from typing import Any
 
-from datasets import Dataset
-
-from open_r1.configs import GRPOConfig, GRPOScriptArguments, ModelConfig
-from open_r1.data.chat import prepare_tokenizer, stop_token_ids
-from open_r1.data.load import load_train_and_eval
-from open_r1.data.prompts import drop_long_prompts, prompt_rows
 from open_r1.options import parse_options
-from open_r1.rewards import get_reward_funcs
-from open_r1.run.benchmarks import Benchmarks
-from open_r1.run.dry_run import dry_run_grpo
 from open_r1.run.entry import exit_with_sentence
-from open_r1.run.policy_engine import open_policy_engine
-from open_r1.run.run import Run, needs_eval
-from open_r1.training.grpo import GRPOTrainer
-from open_r1.training.model import context_length, load_causal_lm, load_policy
 
 
 def main(argv: list[str] | None = None) -> None:
     """Trains as `argv` says (default: the command line). Raises UserError for what the user can mend."""
     argv = sys.argv[1:] if argv is None else argv
-    classes = (GRPOScriptArguments, GRPOConfig, ModelConfig)
+    classes = [f"open_r1.configs:{name}" for name in ("GRPOScriptArguments", "GRPOConfig", "ModelConfig")]
     script, args, model_config = parse_options(argv, *classes, prog="open-r1 grpo", description=__doc__)
+
+    from open_r1.data.chat import prepare_tokenizer, stop_token_ids  # torch takes seconds: options were read first
+    from open_r1.data.load import load_train_and_eval
+    from open_r1.data.prompts import drop_long_prompts, prompt_rows
+    from open_r1.rewards import get_reward_funcs
+    from open_r1.run.benchmarks import Benchmarks
+    from open_r1.run.dry_run import dry_run_grpo
+    from open_r1.run.policy_engine import open_policy_engine
+    from open_r1.run.run import Run, needs_eval
+    from open_r1.training.grpo import GRPOTrainer
+    from open_r1.training.model import context_length, load_causal_lm, load_policy
 
     tokenizer = prepare_tokenizer(
         model_config.model_name_or_path,
@@ -47,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     limits = [limit for limit in (context_length(model_config), args.vllm_max_model_length) if limit is not None]
     context = min(limits, default=None)
 
-    def as_prompts(rows: Dataset) -> Dataset:
+    def as_prompts(rows: Any) -> Any:
         rows = prompt_rows(rows, tokenizer, script.dataset_prompt_column, script.system_prompt)
         return drop_long_prompts(rows, context, args.max_completion_length)
 

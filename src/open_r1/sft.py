@@ -12,25 +12,25 @@ The same command continues a run that was interrupted. `--dry_run` checks everyt
 
 import sys
 
-from open_r1.configs import DataConfig, ModelConfig, SFTConfig
-from open_r1.data.chat import prepare_tokenizer, stop_token_ids
-from open_r1.data.load import load_train_and_eval
-from open_r1.data.sft import tokenize_sft
 from open_r1.options import parse_options
-from open_r1.run.benchmarks import Benchmarks
-from open_r1.run.dry_run import dry_run_sft
 from open_r1.run.entry import exit_with_sentence
-from open_r1.run.run import Run, needs_eval
-from open_r1.training.model import load_policy
-from open_r1.training.sft import SFTTrainer, packed_rows
 
 
 def main(argv: list[str] | None = None) -> None:
     """Trains as `argv` says (default: the command line). Raises UserError for what the user can mend."""
     argv = sys.argv[1:] if argv is None else argv
-    script, args, model_config = parse_options(
-        argv, DataConfig, SFTConfig, ModelConfig, prog="open-r1 sft", description=__doc__
-    )
+    classes = [f"open_r1.configs:{name}" for name in ("DataConfig", "SFTConfig", "ModelConfig")]
+    script, args, model_config = parse_options(argv, *classes, prog="open-r1 sft", description=__doc__)
+
+    from open_r1.data.chat import prepare_tokenizer, stop_token_ids  # torch takes seconds: options were read first
+    from open_r1.data.load import load_train_and_eval
+    from open_r1.data.sft import tokenize_sft
+    from open_r1.run.benchmarks import Benchmarks
+    from open_r1.run.dry_run import dry_run_sft
+    from open_r1.run.run import Run, needs_eval
+    from open_r1.training.model import load_policy
+    from open_r1.training.sft import SFTTrainer, packed_rows
+
     tokenizer = prepare_tokenizer(
         model_config.model_name_or_path,
         model_config.model_revision,

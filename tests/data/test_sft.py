@@ -2,6 +2,7 @@ import logging
 
 import pytest
 from datasets import Dataset
+from tokenizers.processors import TemplateProcessing
 from toys import DEEPSEEK_LIKE, make_tokenizer
 
 from open_r1.configs import SFTConfig
@@ -63,6 +64,19 @@ def test_prompt_and_completion_learn_the_completion(tokenizer):
     plain = [{"prompt": "3 + 4 =", "completion": " 7"}]
     assert split(tokenize(plain, tokenizer)[0], tokenizer) == ("3 + 4 = 7<|im_end|>", " 7<|im_end|>")
     assert split(tokenize(plain, tokenizer, completion_only_loss=False)[0], tokenizer)[1] == "3 + 4 = 7<|im_end|>"
+
+
+def test_an_end_token_that_the_tokenizer_appends_is_learned(tmp_path):
+    tokenizer = prepare_tokenizer(str(make_tokenizer(tmp_path / "tokenizer")))
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in ("<|endoftext|>", "<|im_end|>")}
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A <|im_end|>", special_tokens=list(ids.items())
+    )
+    row = tokenize([{"prompt": "3 + 4 =", "completion": " 7"}], tokenizer)[0]
+    assert row["input_ids"][0] == ids["<|endoftext|>"] and row["input_ids"].count(ids["<|im_end|>"]) == 1
+    assert split(row, tokenizer) == ("<|endoftext|>3 + 4 = 7<|im_end|>", " 7<|im_end|>")
+    text = tokenize([{"text": "3 + 4"}], tokenizer)[0]
+    assert split(text, tokenizer) == ("<|endoftext|>3 + 4<|im_end|>",) * 2
 
 
 def test_problem_and_solution_columns_are_a_conversation(tokenizer):

@@ -1,16 +1,12 @@
 import json
+import re
 
 import pyarrow.parquet as pq
 import pytest
 
 from open_r1.demo import task
 from open_r1.demo.base import SHIPPED
-from open_r1.demo.evaluate import evaluate, verify, wilson_interval
-from open_r1.engine.protocol import Completion
-
-
-def _completion(text):
-    return Completion(text=text, token_ids=None, logprobs=None, finish_reason="stop", weights_version=0)
+from open_r1.demo.evaluate import evaluate, sample_answers, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -22,11 +18,14 @@ def test_wilson_interval_has_published_values(right, n, low, high):
     assert wilson_interval(right, n) == pytest.approx((low, high), abs=5e-5)
 
 
-def test_verification_accepts_right_answers_only():
-    problem = task.held_out(1)[0]
-    wrong = task.write_answer("", problem.answer + 1)
-    answers = [_completion(text) for text in (task.careful(problem), wrong, task.careful(problem)[:20])]
-    assert verify([problem] * 3, answers) == [True, False, False]
+def test_answers_are_right_where_their_last_number_is_the_sum(tmp_path):
+    problems = task.held_out(32)
+    rows = sample_answers(SHIPPED, problems, 2, seed=1, folder=tmp_path / "answers")
+    assert [(row["index"], row["sample"]) for row in rows] == [(i, j) for i in range(32) for j in range(2)]
+    for row in rows:
+        answer = re.search(r"<answer>\s*(-?\d+)\s*</answer>", row["completion"])
+        assert row["correct"] is (answer is not None and int(answer[1]) == problems[row["index"]].answer)
+    assert {row["correct"] for row in rows} == {True, False}
 
 
 def test_evaluation_writes_what_it_counted(tmp_path):

@@ -11,11 +11,13 @@ from open_r1.engine.choose import EngineOptions, open_engine
 from open_r1.engine.protocol import request_seed
 from open_r1.errors import UserError
 from open_r1.evaluation import store
-from open_r1.evaluation.plan import blocks, plan
+from open_r1.evaluation.plan import plan
 from open_r1.evaluation.protocol import protocol_for
 from open_r1.evaluation.run import evaluate_task
 from open_r1.evaluation.store import SampleStore, read_samples
 from open_r1.evaluation.tasks import Problem, find_task, load_problems
+from open_r1.sampling import journal
+from open_r1.sampling.requests import blocks
 
 KEYS = [
     *("task", "model", "engine", "protocol", "n_problems", "num_samples", "pass@1", "ci95", "pass@k", "cons@k"),
@@ -134,9 +136,28 @@ def test_other_weights_are_refused(sums, tmp_path):
         run(sums, replace(engine, identity={"weights": "b"}), tmp_path / "out")
 
 
+def test_a_folder_that_another_evaluation_writes_to_is_refused(sums, tmp_path):
+    class Meanwhile(Scripted):
+        def stream(self, requests):
+            with pytest.raises(UserError, match=r"another process is writing"):
+                run(sums, opened(Scripted(TEXTS)), tmp_path / "out")
+            return super().stream(requests)
+
+    run(sums, opened(Meanwhile(TEXTS)), tmp_path / "out")
+    assert len(read_samples(tmp_path / "out")) == 24
+
+
+def test_samples_that_a_kill_left_without_a_verdict_are_graded(sums, tmp_path):
+    with pytest.raises(UserError):
+        run(sums, opened(Scripted(TEXTS, 9)), tmp_path / "out")
+    assert all("correct" not in json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").open())
+    resumed = run(sums, opened(Scripted(TEXTS)), tmp_path / "out")
+    assert resumed["pass@1"] == run(sums, opened(Scripted(TEXTS)), tmp_path / "whole")["pass@1"]
+
+
 def test_failed_samples_are_tried_again(sums, tmp_path):
     broken = {**TEXTS, 2: ["failed", "\\boxed{1}", "\\boxed{4}", "hm"]}
-    with pytest.raises(UserError, match=r"1 samples failed, the first thus: failed\. 23 finished samples are kept"):
+    with pytest.raises(UserError, match=r"1 samples failed, the first with: failed\. 23 finished samples are kept"):
         run(sums, opened(Scripted(broken)), tmp_path / "out")
     again = Scripted(TEXTS)
     run(sums, opened(again), tmp_path / "out")
@@ -147,7 +168,7 @@ def test_a_full_disk_is_said_in_a_sentence(sums, tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store.os, "fsync", full)
+    monkeypatch.setattr(journal.os, "fsync", full)
     with pytest.raises(UserError, match=r"No space left on device.*0 finished samples are kept"):
         run(sums, opened(Scripted(TEXTS)), tmp_path / "out")
 

@@ -18,7 +18,7 @@ from toys import DEEPSEEK_LIKE, make_model, make_tokenizer
 
 from open_r1 import generate, grpo, sft
 from open_r1.errors import UserError
-from open_r1.generation.store import shard_files
+from open_r1.generation.store import ShardStore, shard_files
 
 
 def keys(folder):
@@ -107,11 +107,11 @@ def test_a_finished_run_asks_nothing_again(run, server):
 def test_a_kill_between_a_shard_and_its_journal_doubles_nothing(run, server, monkeypatch):
     journal = []
 
-    def journaled(self, rows, seconds, append=generate.ShardStore.append):
+    def journaled(self, rows, seconds, append=ShardStore.append):
         append(self, rows, seconds)
-        journal.append(self._journal_path.read_text())
+        journal.append((self.run / "journal.jsonl").read_text())
 
-    monkeypatch.setattr(generate.ShardStore, "append", journaled)
+    monkeypatch.setattr(ShardStore, "append", journaled)
     folder = run(server.url)
     (folder / "run" / "journal.jsonl").write_text(journal[-1] + '{"index": 3, "sam')
     run(server.url)
@@ -149,15 +149,15 @@ def test_a_folder_of_something_else_is_refused(run, server, tmp_path):
 
 def test_a_folder_that_is_written_by_another_process_is_refused(run, server, monkeypatch):
     with fake_server(answer=add_up) as other:
-        stream = generate.Generation._generate
 
-        def twice(self, progress):
+        def twice(self, rows, seconds, append=ShardStore.append):
             with pytest.raises(UserError, match="another process is writing"):
                 run(other.url)
-            stream(self, progress)
+            append(self, rows, seconds)
 
-        monkeypatch.setattr(generate.Generation, "_generate", twice)
+        monkeypatch.setattr(ShardStore, "append", twice)
         run(server.url)
+    assert not other.bodies
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_reasoning_that_the_template_began_and_nobody_ended_gives_no_answer(sums
 
 def test_an_engine_starts_before_the_clock(run, monkeypatch):
     engine = Started({i: ["\\boxed{1}"] for i in range(30)})
-    monkeypatch.setattr("open_r1.generate.open_engine", lambda options: replace(opened(engine), name="vllm"))
+    monkeypatch.setattr("open_r1.engine.choose.open_engine", lambda options: replace(opened(engine), name="vllm"))
     before_the_clock(monkeypatch, "open_r1.generation.run", engine)
     folder = run("http://unused")
     assert engine.asked[:3] == ["start", "clock", (0, 0)]

@@ -164,7 +164,7 @@ def test_options_of_the_launch_may_stand_on_either_side_of_the_recipe():
         (["--accelerator", "zero4", "recipes/demo/zero.yaml"], "there are ddp, fsdp, zero2, zero3"),
         ([], "the recipe is missing"),
         (["--learning_rate", "1e-6", "r.yaml"], "--learning_rate stands where the recipe should"),
-        (["--nodes", "0", "r.yaml"], "argument --nodes: '0': expected a whole number, at least 1"),
+        (["--nodes", "0", "r.yaml"], "nodes is 0: it must be at least 1"),
         (["--nodes", "2", "recipes/demo/zero.yaml"], "--node-rank 0 to 1"),
         (["--nodes", "2", "--node-rank", "2", "--head", "localhost", "recipes/demo/zero.yaml"], "expected 0 to 1"),
         (["--gpus-per-node", "64", "recipes/demo/zero.yaml", "--num_generations", "2"], "--gpus-per-node is 64, and"),
@@ -181,9 +181,9 @@ def test_what_is_wrong_is_one_sentence_before_anything_starts(words, sentence, c
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--main-port", "99999"], "'99999': expected a port from 1024 to 65000"),
-        (["--gpus-per-node", "-1"], "'-1': expected a whole number, at least 0"),
-        (["--start-timeout", "0"], "'0': expected a number above 0"),
+        (["--main-port", "99999"], "main_port is 99999: it must be at most 65000"),
+        (["--gpus-per-node", "-1"], "gpus_per_node is -1: it must be at least 0"),
+        (["--start-timeout", "0"], "start_timeout is 0.0: it must be above 0"),
         (["--server-command", "serve {prt}"], "--server-command 'serve {prt}' cannot be read ('prt'): {model}, {host}"),
         (["--server-command", "serve 'm"], "(No closing quotation)"),
         (["--server-command", "serve {model.name}"], "('str' object has no attribute 'name')"),

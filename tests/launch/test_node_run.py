@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from open_r1.launch import node_run
 from open_r1.launch.commands import Command
 from open_r1.launch.control import Alone
 from open_r1.launch.node_run import NodePlan, NodeRun, ServerPlan
@@ -86,7 +87,8 @@ def test_a_server_whose_death_training_sees_first_is_what_failed(tmp_path, capfd
 
 
 @pytest.mark.parametrize(("training", "status"), [("exit(4)", 4), ("import os; os.kill(os.getpid(), 9)", 137)])
-def test_training_that_fails_gives_its_status(training, status, tmp_path, capfd):
+def test_training_that_fails_gives_its_status(training, status, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(node_run, "CAUSE_SECONDS", 0.5)
     assert NodeRun(plan(server(tmp_path), training=f"print('step 1'); {training}"), Alone()).run() == status
     out, err = capfd.readouterr()
     assert f"training ended with exit code {status}" in err

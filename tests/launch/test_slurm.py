@@ -61,8 +61,8 @@ def test_the_readme_of_open_r1_works_as_it_stands():
         ([*POSITIONAL[:3], "zero9"], "there are ddp, fsdp, zero2, zero3"),
         ([*NAMED, "--learning_rate", "1e-6"], "unknown option '--learning_rate' .* go behind --args"),
         ([*NAMED, "--args", "--lerning_rate", "1"], "Did you mean 'learning_rate'"),
-        ([*NAMED, "--dp", "many"], "argument --dp: 'many': expected a whole number, at least 1"),
-        (NAMED[:4], "required: --config"),
+        ([*NAMED, "--dp", "many"], "dp is 'many': expected a whole number. Usage: sbatch"),
+        (NAMED[:4], "config is missing: give --config"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(words, said):

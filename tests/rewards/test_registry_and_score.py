@@ -33,6 +33,33 @@ def test_user_function_is_imported_from_the_working_directory(tmp_path, monkeypa
         funcs("nowhere_at_all:f")
 
 
+@pytest.mark.parametrize(
+    "written", ["./my_rewards.py", "my_rewards.py", "sub/../my_rewards.py", "{here}/my_rewards.py"]
+)
+def test_a_reward_is_found_in_a_file(tmp_path, monkeypatch, written):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "beside_my_rewards.py").write_text("WORTH = 0.5\n")
+    (tmp_path / "my_rewards.py").write_text(
+        "from beside_my_rewards import WORTH\n\ndef brevity(completions, **kwargs):\n"
+        "    return [WORTH for _ in completions]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (reward,) = funcs(f"{written.format(here=tmp_path)}:brevity")
+    assert reward(completions=["a", "b"]) == [0.5, 0.5]
+    assert reward.__name__ == "brevity"
+    sys.modules.pop("beside_my_rewards")
+
+
+@pytest.mark.parametrize(("path", "message"), [("nowhere.py:f", "is no Python file"), ("mine.py:g", "no function 'g'")])
+def test_a_path_that_leads_nowhere_is_named(tmp_path, monkeypatch, path, message):
+    (tmp_path / "mine.py").write_text("f = len\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(UserError, match=message):
+        funcs(path)
+
+
 def test_an_import_error_inside_the_users_module_is_not_hidden(tmp_path, monkeypatch):
     (tmp_path / "broken_for_test.py").write_text("import not_installed_anywhere\n")
     monkeypatch.chdir(tmp_path)

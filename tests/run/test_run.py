@@ -4,12 +4,14 @@ import fcntl
 import json
 import logging
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from runs import arguments, make_folder, metrics
 
 from open_r1 import sft
 from open_r1.errors import UserError
+from open_r1.run import checks
 from open_r1.run import run as run_module
 
 
@@ -90,3 +92,14 @@ def test_dropout_of_attention_weights_is_not_left_out_without_a_word(folder, tmp
         run(folder, tmp_path / "out", max_steps=1, model_name_or_path=model, dry_run=dry_run)
     shown = caplog.text if dry_run == "false" else " ".join(capsys.readouterr().out.split())
     assert "attention_dropout is 0.1 in the model's configuration; packed training does not drop" in shown
+
+
+@pytest.mark.parametrize("dry_run", ["false", "true"])
+def test_a_disk_without_room_for_a_checkpoint_is_named_before_training(
+    folder, tmp_path, dry_run, monkeypatch, caplog, capsys
+):
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with caplog.at_level(logging.WARNING):
+        run(folder, tmp_path / "out", max_steps=1, dry_run=dry_run)
+    shown = caplog.text if dry_run == "false" else " ".join(capsys.readouterr().out.split())
+    assert "0.0 GiB are free, and a checkpoint takes about 0.0 GiB: make room" in shown

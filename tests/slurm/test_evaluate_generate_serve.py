@@ -114,7 +114,7 @@ def test_a_server_that_does_not_come_up_fails_the_job_in_time(cluster, problems,
     ("words", "said"),
     [
         (["--prompt-column", "question"], "there is no column 'question'; there are: problem, answer"),
-        (["--temperatur", "1"], "unrecognized arguments: --temperatur"),
+        (["--temperatur", "1"], "unknown option 'temperatur'. Did you mean 'temperature'?"),
         (["--temperature", "-1"], "temperature is -1.0"),
     ],
 )

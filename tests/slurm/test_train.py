@@ -106,7 +106,7 @@ def test_a_failing_step_fails_the_job_with_its_message_in_the_log(cluster, recip
         (["tiny", "sft", "demo", "ddp", "--run_name 'x"], "is a quote left open?"),
         (
             ["--model", "tiny", "--task", "sft"],
-            "required: --config. Usage: sbatch",
+            "config is missing: give --config",
         ),
     ],
 )

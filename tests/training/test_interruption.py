@@ -122,3 +122,14 @@ def test_a_run_that_fails_leaves_signals_as_they_were(folder, tmp_path):
     with pytest.raises(UserError, match="broken"):
         run(folder, tmp_path / "out", reward_funcs="odd_rewards:broken")
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_background_job_of_a_shell_goes_on_ignoring_ctrl_c():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signals = StopSignals()
+    signals.listen()
+    os.kill(os.getpid(), signal.SIGINT)
+    signals.restore()
+    assert signals.received is None
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    signal.signal(signal.SIGINT, before)

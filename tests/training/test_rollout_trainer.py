@@ -15,6 +15,7 @@ from open_r1.engine.protocol import Completion
 from open_r1.errors import UserError
 from open_r1.report.recorder import read_rollouts
 from open_r1.training.dynamic_sampling import replace_groups, spare_rows
+from open_r1.training.grpo import GRPOTrainer
 from open_r1.training.rounds import Round
 
 AHEAD = {"max_steps": 7, "save_steps": 3, "save_total_limit": 9, "reward_funcs": "odd_rewards:vowels"}
@@ -68,7 +69,7 @@ def folder(tmp_path_factory):
 
 def run(folder, out, monkeypatch, engine=None, **options):
     engine = engine or FakeServer(folder)
-    monkeypatch.setattr("open_r1.grpo.open_policy_engine", lambda *args: engine)
+    monkeypatch.setattr("open_r1.run.policy_engine.open_policy_engine", lambda *args: engine)
     grpo.main(arguments(folder, "grpo", out, **AHEAD | options))
     return metrics(out), engine
 
@@ -116,13 +117,13 @@ def test_writing_ahead_overlaps_training(folder, tmp_path, monkeypatch):
             yield from super().stream(requests)
 
     engine = Watching(folder, delay=0.2)
-    step = grpo.GRPOTrainer.pack_loss
+    step = GRPOTrainer.pack_loss
 
     def pack_loss(self, pack, out):
         busy.append(engine.streams)
         return step(self, pack, out)
 
-    monkeypatch.setattr(grpo.GRPOTrainer, "pack_loss", pack_loss)
+    monkeypatch.setattr(GRPOTrainer, "pack_loss", pack_loss)
     run(folder, tmp_path / "out", monkeypatch, engine, max_staleness=1, save_strategy="no")
     assert busy == [1] * 6 + [0]
 

@@ -8,11 +8,11 @@ n-grams of the shorter of the two are in the other, or if it is a near copy with
 changed). Problems shorter than an n-gram are known only if the whole is the same. Every pair is in run/pairs.jsonl.
 """
 
-import argparse
 import json
 import sys
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 from rich.console import Console
 
@@ -21,8 +21,7 @@ from open_r1.curation.rows import (
     READ,
     DatasetWriter,
     Report,
-    add_output_options,
-    add_source_options,
+    RowOptions,
     as_text,
     finish,
     load,
@@ -30,28 +29,44 @@ from open_r1.curation.rows import (
     take,
 )
 from open_r1.data.load import load_split, source_name
-from open_r1.engine.arguments import positive, with_dashes
+from open_r1.engine.options import Count
 from open_r1.errors import UserError
+from open_r1.options import parse_options
+from open_r1.options.annotations import Range
+
+
+@dataclass(kw_only=True)
+class OverlapOptions:
+    """When two problems count as one."""
+
+    ngram: Count = 8
+    """Tokens of an n-gram."""
+    overlap: Annotated[float, Range(above=0, at_most=1)] = 0.7
+    """Share of the shorter one's n-grams that the other has."""
+    near: Annotated[float, Range(at_least=0, below=1)] = 0.5
+    """Similarity of near copies; 0 looks for none."""
+
+    def known_problems(self) -> KnownProblems:
+        """Empty, with these bounds."""
+        return KnownProblems(self.ngram, self.overlap, self.near)
+
+
+@dataclass(kw_only=True)
+class DecontaminateOptions(OverlapOptions, RowOptions):
+    """Benchmarks and columns."""
+
+    against: list[str]
+    """Files, folders, hub ids (ID, ID:SPLIT, ID@CONFIG:SPLIT)."""
+    column: str | None = None
+    """Column with the problem. Default: problem, question, prompt ..."""
+    against_column: str | None = None
+    """Column with the benchmarks' problems. Default: as above."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Decontaminates, and reports every pair. Raises UserError for what the user can mend."""
-    parser = argparse.ArgumentParser(
-        prog="open-r1 data decontaminate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_source_options(parser)
-    parser.add_argument(
-        "--against",
-        nargs="+",
-        required=True,
-        metavar="B",
-        help="files, folders, hub ids (ID, ID:SPLIT, ID@CONFIG:SPLIT)",
-    )
-    parser.add_argument("--column", metavar="NAME", help="of the problem; default: problem, question, prompt ...")
-    parser.add_argument("--against-column", metavar="NAME", help="of the benchmarks' problems; default: as above")
-    add_overlap_options(parser)
-    add_output_options(parser)
-    args = parser.parse_args(with_dashes(sys.argv[1:] if argv is None else argv))
+    argv = sys.argv[1:] if argv is None else argv
+    (args,) = parse_options(argv, DecontaminateOptions, prog="open-r1 data decontaminate", description=__doc__ or "")
 
     dataset = load(args)
     column = problem_column(dataset, args.column)
@@ -89,33 +104,9 @@ def main(argv: list[str] | None = None) -> None:
     finish(args, writer, report, what="Without problems of the benchmarks.")
 
 
-def add_overlap_options(parser: argparse.ArgumentParser) -> None:
-    """When two problems count as one."""
-    parser.add_argument("--ngram", type=positive, default=8, metavar="N", help="tokens; default: %(default)s")
-    parser.add_argument(
-        "--overlap",
-        type=float,
-        default=0.7,
-        metavar="S",
-        help="share of the shorter's n-grams; default: %(default)s",
-    )
-    parser.add_argument(
-        "--near", type=float, default=0.5, metavar="J", help="similarity of near copies, 0: none; default: %(default)s"
-    )
-
-
-def known_problems(args: argparse.Namespace) -> KnownProblems:
-    """Empty, with the bounds of the parsed options. Raises `UserError`."""
-    if not 0 < args.overlap <= 1:
-        raise UserError(f"overlap is {args.overlap}: expected a share, above 0 and at most 1.")
-    if not 0 <= args.near < 1:
-        raise UserError(f"near is {args.near}: expected a similarity below 1, or 0 for no search for near copies.")
-    return KnownProblems(args.ngram, args.overlap, args.near)
-
-
-def read_benchmarks(args: argparse.Namespace) -> tuple[KnownProblems, dict[Any, str]]:
+def read_benchmarks(args: DecontaminateOptions) -> tuple[KnownProblems, dict[Any, str]]:
     """The problems of `args.against`, by `(benchmark, row)`. Raises `UserError`."""
-    known, texts = known_problems(args), {}
+    known, texts = args.known_problems(), {}
     for named in args.against:
         name, config, split = _parts(named)
         rows = load_split(name, config=config, split=split)

@@ -6,40 +6,41 @@
 Two problems are the same by the tests of `open-r1 data decontaminate`.
 """
 
-import argparse
 import sys
+from dataclasses import dataclass
 
-from open_r1.curation.decontaminate import add_overlap_options, known_problems
+from open_r1.curation.decontaminate import OverlapOptions
 from open_r1.curation.overlap import shape_of
 from open_r1.curation.rows import (
     READ,
     DatasetWriter,
     Report,
-    add_output_options,
-    add_source_options,
+    RowOptions,
     as_text,
     finish,
     load,
     problem_column,
     take,
 )
-from open_r1.engine.arguments import with_dashes
+from open_r1.options import parse_options
+
+
+@dataclass(kw_only=True)
+class DedupOptions(OverlapOptions, RowOptions):
+    """Columns."""
+
+    column: str | None = None
+    """Column with the problem. Default: problem, question, prompt ..."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Drops repetitions. Raises UserError for what the user can mend."""
-    parser = argparse.ArgumentParser(
-        prog="open-r1 data dedup", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_source_options(parser)
-    parser.add_argument("--column", metavar="NAME", help="of the problem; default: problem, question, prompt ...")
-    add_overlap_options(parser)
-    add_output_options(parser)
-    args = parser.parse_args(with_dashes(sys.argv[1:] if argv is None else argv))
+    argv = sys.argv[1:] if argv is None else argv
+    (args,) = parse_options(argv, DedupOptions, prog="open-r1 data dedup", description=__doc__ or "")
 
     dataset = load(args)
     column = problem_column(dataset, args.column)
-    known, report = known_problems(args), Report("dedup")
+    known, report = args.known_problems(), Report("dedup")
     writer = DatasetWriter(None if args.dry_run else args.output)
     problems = dataset.select_columns([column])
     for start in range(0, len(dataset), READ):

@@ -6,31 +6,37 @@
 Every part must be finished and made with the same settings. Files are linked where the file system can, else copied.
 """
 
-import argparse
 import json
 import os
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from rich.console import Console
 
-from open_r1.curation.rows import add_output_options, check_output
-from open_r1.engine.arguments import with_dashes
+from open_r1.curation.rows import OutputOptions, check_output
 from open_r1.errors import UserError
 from open_r1.files import write_json
 from open_r1.generation.store import shard_files
 from open_r1.generation.summary import finish, summarise, summary_table
+from open_r1.options import parse_options
+from open_r1.options.annotations import Positional
+
+
+@dataclass(kw_only=True)
+class MergeOptions(OutputOptions):
+    """Parts."""
+
+    folder: Annotated[Path, Positional("DIR")]
+    """What `open-r1 generate --shard I/N` wrote."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Merges. Raises UserError for what the user can mend."""
-    parser = argparse.ArgumentParser(
-        prog="open-r1 data merge", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="what `open-r1 generate --shard I/N` wrote")
-    add_output_options(parser)
-    args = parser.parse_args(with_dashes(sys.argv[1:] if argv is None else argv))
+    argv = sys.argv[1:] if argv is None else argv
+    (args,) = parse_options(argv, MergeOptions, prog="open-r1 data merge", description=__doc__ or "")
     parts = finished_parts(args.folder)
     console = Console()
     if args.dry_run:

@@ -11,29 +11,34 @@ The file is a recipe with `dataset_mixture`, or holds what stands under it:
     test_split_size: 0.01
 """
 
-import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from datasets import Dataset
 
 from open_r1.configs import DataConfig
-from open_r1.curation.rows import READ, DatasetWriter, Report, add_output_options, check_output, finish, take
+from open_r1.curation.rows import READ, DatasetWriter, OutputOptions, Report, check_output, finish, take
 from open_r1.data.load import load_train_and_eval
-from open_r1.engine.arguments import with_dashes
 from open_r1.errors import UserError
+from open_r1.options import parse_options
+from open_r1.options.annotations import Positional
+
+
+@dataclass(kw_only=True)
+class MixOptions(OutputOptions):
+    """Mixture."""
+
+    dataset: Annotated[str, Positional("FILE.yaml")]
+    """The declaration."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Mixes. Raises UserError for what the user can mend."""
-    parser = argparse.ArgumentParser(
-        prog="open-r1 data mix", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("dataset", metavar="FILE.yaml", help="the declaration")
-    add_output_options(parser)
-    args = parser.parse_args(with_dashes(sys.argv[1:] if argv is None else argv))
+    argv = sys.argv[1:] if argv is None else argv
+    (args,) = parse_options(argv, MixOptions, prog="open-r1 data mix", description=__doc__ or "")
     if not args.dry_run:
         check_output(args.output)
     mixture = read_mixture(Path(args.dataset))

@@ -8,61 +8,103 @@ The first samples with all options of `open-r1 generate`, into DIR-samples; the 
 reads what `open-r1 generate` wrote. Problems that are always or never solved teach GRPO nothing.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
-from open_r1 import generate
 from open_r1.curation.rows import (
     READ,
     DatasetWriter,
+    OutputOptions,
     Report,
-    add_output_options,
     check_output,
     finish,
     take,
     warn_unfinished,
 )
 from open_r1.data.load import load_split, require_columns
-from open_r1.engine.arguments import add_engine_options, quiet, with_dashes
+from open_r1.engine.options import Count, EngineOptions
 from open_r1.errors import UserError
-from open_r1.generation.arguments import add_data_options, add_sampling_options
-from open_r1.generation.store import COMPLETION, VERDICT
+from open_r1.generate import generate, read_problems
+from open_r1.generation.options import GenerateOptions, SamplingOptions
+from open_r1.options import parse_options
+from open_r1.options.annotations import Positional
+from open_r1.run.entry import quiet_libraries
+from open_r1.sampling.journal import COMPLETION, VERDICT
 
 PER_SAMPLE = {*COMPLETION.names, *VERDICT.names}
 
 
+@dataclass(kw_only=True)
+class BandOptions(OutputOptions):
+    """Samples and band."""
+
+    dataset: Annotated[str | None, Positional("[DIR]")] = None
+    """What `open-r1 generate` wrote. Without it the model is sampled from."""
+    min: float = 0.2
+    """Lowest rate."""
+    max: float = 0.8
+    """Highest rate."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min <= self.max <= 1:
+            raise UserError(f"min is {self.min} and max {self.max}: expected shares with 0 <= min <= max <= 1.")
+
+
+@dataclass(kw_only=True)
+class ProblemOptions(SamplingOptions):
+    """Problems to sample."""
+
+    hf_dataset: str | None = None
+    """Hub id, local folder or file with the problems."""
+    num_generations: Count = 8
+    """Completions a problem."""
+
+
+@dataclass(frozen=True)
+class SamplerOptions(EngineOptions):
+    """Model and engine."""
+
+    model: str = ""
+    """Hub id or local folder; with an OpenAI-compatible server, the name under which it serves the model."""
+
+
 def main(argv: list[str] | None = None) -> None:
     """Samples if a model is given, then filters. Raises UserError for what the user can mend."""
-    args = _parse(with_dashes(sys.argv[1:] if argv is None else argv))
-    if not 0 <= args.min <= args.max <= 1:
-        raise UserError(f"min is {args.min} and max {args.max}: expected shares with 0 <= min <= max <= 1.")
-    if not args.dry_run:
-        check_output(args.output)
-    if args.dataset is None:
-        args.dataset = str(_sample(args) or "")
-        if not args.dataset:
+    band, problems, engine = parse_options(
+        sys.argv[1:] if argv is None else argv,
+        BandOptions,
+        ProblemOptions,
+        SamplerOptions,
+        prog="open-r1 data pass-rate",
+        description=__doc__ or "",
+    )
+    if not band.dry_run:
+        check_output(band.output)
+    quiet_libraries()
+    if band.dataset is None:
+        band.dataset = str(_sample(band, problems, engine) or "")
+        if not band.dataset:
             return
-    warn_unfinished(args.dataset)
-    samples = load_split(args.dataset)
+    warn_unfinished(band.dataset)
+    samples = load_split(band.dataset)
     require_columns(samples, "index", "correct", remedy="Give a folder of `open-r1 generate`, or --model to sample.")
     report = Report("pass-rate")
-    chosen = in_band(samples, args.min, args.max, report)
-    writer = DatasetWriter(None if args.dry_run else args.output)
-    for table in tables(samples, chosen) if not args.dry_run else ():
+    chosen = in_band(samples, band.min, band.max, report)
+    writer = DatasetWriter(None if band.dry_run else band.output)
+    for table in tables(samples, chosen) if not band.dry_run else ():
         writer.add(table)
-    names = ("dataset", "output", "dry_run", "min", "max")
-    shown = argparse.Namespace(**{name: getattr(args, name) for name in names})
     finish(
-        shown,
+        band,
         writer,
         report,
-        what=f"Problems that the model solves in {args.min:.0%} to {args.max:.0%} of its answers.",
+        what=f"Problems that the model solves in {band.min:.0%} to {band.max:.0%} of its answers.",
         columns={"pass_rate": "share of right answers", "graded_answers": "of how many"},
     )
 
@@ -108,37 +150,18 @@ def tables(samples: Dataset, chosen: list[tuple[int, float, int]]) -> Iterator[p
         yield table.append_column("graded_answers", pa.array([count for _, _, count in part], pa.int64()))
 
 
-def _sample(args: argparse.Namespace) -> Path | None:
+def _sample(band: BandOptions, problems: ProblemOptions, engine: EngineOptions) -> Path | None:
     """Generates beside the output; says what would be asked, with `--dry-run`."""
-    if args.model is None or args.hf_dataset is None:
+    if not engine.model or problems.hf_dataset is None:
         raise UserError("give a folder of `open-r1 generate`, or --hf-dataset and --model to sample.")
-    if args.shard != (0, 1):
+    if problems.part != (0, 1):
         raise UserError("shard is for `open-r1 generate`: sample with that, merge, and give the merged folder here.")
-    if args.dry_run:
-        problems = generate.read_problems(args)
-        problems.digest()
-        print(f"{len(problems)} problems x {args.num_generations} answers would be sampled (--dry-run).")
+    if band.dry_run:
+        read = read_problems(problems.hf_dataset, problems)
+        read.digest()
+        print(f"{len(read)} problems x {problems.num_generations} answers would be sampled (--dry-run).")
         return None
-    output, args.output = args.output, args.output.with_name(args.output.name + "-samples")
-    generate.generate(args)
-    args.output, samples = output, args.output
+    assert band.output is not None
+    samples = band.output.with_name(band.output.name + "-samples")
+    generate(GenerateOptions(output=samples, **vars(problems)), problems.with_concurrency(engine))
     return samples
-
-
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="open-r1 data pass-rate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("dataset", nargs="?", metavar="DIR", help="what `open-r1 generate` wrote; without: sample")
-    parser.add_argument("--min", type=float, default=0.2, metavar="S", help="lowest rate; default: %(default)s")
-    parser.add_argument("--max", type=float, default=0.8, metavar="S", help="highest rate; default: %(default)s")
-    add_output_options(parser)
-    add_data_options(parser, required=False)
-    add_sampling_options(parser, num_generations=8)
-    add_engine_options(parser, servers=False, required=False)
-    args = parser.parse_args(argv)
-    quiet()
-    return args

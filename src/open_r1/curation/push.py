@@ -6,28 +6,38 @@
 Uploads the shards, the card and the settings; not the journal of a run that is not finished.
 """
 
-import argparse
 import fnmatch
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from rich.console import Console
 
-from open_r1.engine.arguments import with_dashes
 from open_r1.errors import UserError
+from open_r1.options import parse_options
+from open_r1.options.annotations import Positional
 from open_r1.report.hub import NOT_PUSHED, create_dataset_repo, push_dataset
+
+
+@dataclass(kw_only=True)
+class PushOptions:
+    """Dataset and repository."""
+
+    folder: Annotated[Path, Positional("DIR")]
+    """What `open-r1 generate` or another tool wrote."""
+    repo: Annotated[str, Positional("ID")]
+    """Such as me/my-traces."""
+    private: bool = False
+    """Not public, if it is new."""
+    dry_run: bool = False
+    """List what would be uploaded."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Uploads. Raises UserError for what the user can mend."""
-    parser = argparse.ArgumentParser(
-        prog="open-r1 data push", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path, metavar="DIR")
-    parser.add_argument("repo", metavar="ID", help="such as me/my-traces")
-    parser.add_argument("--private", action="store_true", help="not public, if it is new")
-    parser.add_argument("--dry-run", action="store_true", help="list what would be uploaded")
-    args = parser.parse_args(with_dashes(sys.argv[1:] if argv is None else argv))
+    argv = sys.argv[1:] if argv is None else argv
+    (args,) = parse_options(argv, PushOptions, prog="open-r1 data push", description=__doc__ or "")
     files = uploaded(args.folder)
     console = Console()
     for path in files:

@@ -1,13 +1,12 @@
 """What the tools for datasets have in common: which rows they read, and where what they keep goes."""
 
-import argparse
 import logging
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +18,7 @@ from rich.table import Table
 from open_r1.data.load import load_split, require_columns, source_name
 from open_r1.errors import UserError
 from open_r1.files import write_json
+from open_r1.options.annotations import Alias, Positional
 from open_r1.report.dataset_card import write_dataset_card
 
 logger = logging.getLogger(__name__)
@@ -30,25 +30,39 @@ PROBLEM_COLUMNS = ("problem", "question", "instruction", "prompt", "messages", "
 EXAMPLES = 5
 
 
-def add_source_options(parser: argparse.ArgumentParser) -> None:
-    """Which rows to read."""
-    parser.add_argument("dataset", metavar="DATASET", help="hub id, local folder or file")
-    parser.add_argument("--config", metavar="C", help="configuration of the hub dataset")
-    parser.add_argument("--split", default="train", metavar="S", help="slices such as train[:100] work")
+@dataclass(kw_only=True)
+class SourceOptions:
+    """Rows."""
+
+    dataset: Annotated[str, Positional("DATASET")]
+    """Hub id, local folder or file."""
+    dataset_config: Annotated[str | None, Alias("config")] = None
+    """Configuration of the hub dataset."""
+    split: str = "train"
+    """Slices such as train[:100] work."""
 
 
-def add_output_options(parser: argparse.ArgumentParser) -> None:
-    """Where the rows go."""
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write")
-    parser.add_argument("--dry-run", action="store_true", help="report what would be kept and dropped; write nothing")
+@dataclass(kw_only=True)
+class OutputOptions:
+    """Output."""
+
+    output: Path | None = None
+    """Folder to write."""
+    dry_run: bool = False
+    """Report what would be kept and dropped; write nothing."""
 
 
-def load(args: argparse.Namespace) -> Dataset:
-    """The rows of the parsed options. Raises `UserError`, also for an output that cannot be written."""
+@dataclass(kw_only=True)
+class RowOptions(OutputOptions, SourceOptions):
+    """What a tool reads, and where its rows go."""
+
+
+def load(args: RowOptions) -> Dataset:
+    """The rows of the options. Raises `UserError`, also for an output that cannot be written."""
     if not args.dry_run:
         check_output(args.output)
     warn_unfinished(args.dataset)
-    return load_split(args.dataset, config=args.config, split=args.split)
+    return load_split(args.dataset, config=args.dataset_config, split=args.split)
 
 
 def warn_unfinished(dataset: str) -> None:
@@ -195,18 +209,19 @@ class DatasetWriter:
 
 
 def finish(
-    args: argparse.Namespace,
+    args: Any,
     writer: DatasetWriter,
     report: Report,
     *,
     what: str,
     columns: Mapping[str, str] | None = None,
 ) -> None:
-    """Ends a command: its report on the terminal, and in the folder beside the rows."""
+    """Ends a command: its report on the terminal, and in the folder beside the rows. `args`: `OutputOptions`, with
+    the `dataset` that was read, and the settings that the card shows."""
     settings = {
         name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
         for name, value in vars(args).items()
-        if name not in ("dataset", "output", "dry_run", "config") and not callable(value)
+        if name not in ("dataset", "output", "dry_run", "dataset_config")
     }
     console = Console()
     report.show(console)

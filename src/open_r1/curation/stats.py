@@ -6,11 +6,11 @@
 Conversations are counted as the chat template renders them, which is what `max_length` has to hold.
 """
 
-import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from datasets import Dataset
@@ -19,35 +19,44 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
-from open_r1.curation.rows import READ, add_source_options, check_output
+from open_r1.curation.rows import READ, SourceOptions, check_output
 from open_r1.data.chat import check_messages, encode, prepare_tokenizer, render
 from open_r1.data.load import load_split, require_columns, source_name
-from open_r1.engine.arguments import quiet, with_dashes
 from open_r1.errors import UserError
 from open_r1.files import write_json
+from open_r1.options import parse_options
+from open_r1.options.annotations import Repeated
 from open_r1.report.curves import as_file
 from open_r1.report.histogram import histogram
+from open_r1.run.entry import quiet_libraries
 
 COUNTED = ("problem", "prompt", "solution", "completion", "messages", "text")
 PERCENTILES = (5, 50, 95, 99)
 
 
+@dataclass(kw_only=True)
+class StatsOptions(SourceOptions):
+    """Tokens."""
+
+    tokenizer: str
+    """Hub id or local folder."""
+    column: Annotated[list[str] | None, Repeated()] = None
+    """Column to count; again for more. Default: those with text."""
+    output: Path | None = None
+    """Folder for stats.json and <column>.svg."""
+    dry_run: bool = False
+    """Write nothing."""
+
+
 def main(argv: list[str] | None = None) -> None:
     """Counts. Raises UserError for what the user can mend."""
-    parser = argparse.ArgumentParser(
-        prog="open-r1 data stats", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_source_options(parser)
-    parser.add_argument("--tokenizer", required=True, metavar="M", help="hub id or local folder")
-    parser.add_argument("--column", action="append", metavar="NAME", help="again for more; default: those with text")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="write stats.json and <column>.svg there")
-    parser.add_argument("--dry-run", action="store_true", help="write nothing")
-    args = parser.parse_args(with_dashes(sys.argv[1:] if argv is None else argv))
-    quiet()
+    argv = sys.argv[1:] if argv is None else argv
+    (args,) = parse_options(argv, StatsOptions, prog="open-r1 data stats", description=__doc__ or "")
+    quiet_libraries()
     output = None if args.dry_run else args.output
     if output is not None:
         check_output(output)
-    dataset = load_split(args.dataset, config=args.config, split=args.split)
+    dataset = load_split(args.dataset, config=args.dataset_config, split=args.split)
     columns = args.column or [name for name in COUNTED if name in dataset.column_names]
     if not columns:
         there = ", ".join(dataset.column_names)

@@ -7,12 +7,11 @@ Reads what `open-r1 generate` wrote, or any dataset with completions and right a
 Completions that were cut off, repeat themselves, change their script or have no reasoning are dropped first.
 """
 
-import argparse
 import hashlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 from datasets import Dataset
@@ -23,8 +22,7 @@ from open_r1.curation.rows import (
     READ,
     DatasetWriter,
     Report,
-    add_output_options,
-    add_source_options,
+    RowOptions,
     as_text,
     finish,
     load,
@@ -33,14 +31,32 @@ from open_r1.curation.rows import (
 )
 from open_r1.data.chat import check_messages
 from open_r1.data.load import require_columns, source_name
-from open_r1.engine.arguments import positive, with_dashes
 from open_r1.errors import UserError
+from open_r1.options import parse_options
+from open_r1.options.annotations import Range
 from open_r1.rewards import grade_many
 from open_r1.rewards.accuracy import golds_of
 
 COMPLETION_COLUMNS = ("completion", "generation", "generations", "messages", "conversations")
 MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}.items()))
-CHOICES = ("first", "shortest", "all")
+
+
+@dataclass(kw_only=True)
+class VerifyOptions(RowOptions):
+    """Completions and columns."""
+
+    choose: Literal["first", "shortest", "all"] = "first"
+    """Which right answers to a problem stay."""
+    per_problem: Annotated[int | None, Range(at_least=1)] = None
+    """At most so many a problem. Default: 1, all for all."""
+    column: str | None = None
+    """Column with the problem. Default: problem, question, prompt ..."""
+    completion_column: str | None = None
+    """Column with what was written. Default: completion, generation(s), messages."""
+    answer_column: str | None = None
+    """Column with right answers. Default: answer, else solution."""
+    max_foreign_letters: int = 8
+    """Letters of scripts that the problem does not use."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +71,7 @@ class Candidate:
 class Verifier:
     """Finds the completions of `dataset` that are worth learning, and makes conversations of them."""
 
-    def __init__(self, dataset: Dataset, args: argparse.Namespace) -> None:
+    def __init__(self, dataset: Dataset, args: VerifyOptions) -> None:
         self.dataset, self.args = dataset, args
         self.problem = problem_column(dataset, args.column)
         self.completion = args.completion_column or next(
@@ -177,22 +193,8 @@ class Verifier:
 
 def main(argv: list[str] | None = None) -> None:
     """Verifies, and reports what was dropped and why. Raises UserError for what the user can mend."""
-    parser = argparse.ArgumentParser(
-        prog="open-r1 data verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_source_options(parser)
-    parser.add_argument("--choose", choices=CHOICES, default="first", help="default: %(default)s")
-    parser.add_argument(
-        "--per-problem", type=positive, metavar="K", help="at most K a problem; default: 1, all for all"
-    )
-    parser.add_argument("--column", metavar="NAME", help="of the problem; default: problem, question, prompt ...")
-    parser.add_argument("--completion-column", metavar="NAME", help="default: completion, generation(s), messages")
-    parser.add_argument("--answer-column", metavar="NAME", help="default: answer, else solution")
-    parser.add_argument(
-        "--max-foreign-letters", type=int, default=8, metavar="N", help="of scripts that the problem does not use"
-    )
-    add_output_options(parser)
-    args = parser.parse_args(with_dashes(sys.argv[1:] if argv is None else argv))
+    argv = sys.argv[1:] if argv is None else argv
+    (args,) = parse_options(argv, VerifyOptions, prog="open-r1 data verify", description=__doc__ or "")
     verifier = Verifier(load(args), args)
     report = Report("verify")
     chosen = verifier.choose(report)

@@ -10,6 +10,7 @@ from jinja2 import TemplateError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from open_r1.errors import UserError
+from open_r1.hub import reading_hub
 
 logger = logging.getLogger(__name__)
 
@@ -127,9 +128,10 @@ def _load_tokenizer(name: str, revision: str | None, trust_remote_code: bool, op
     if not folder.exists() and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
         raise UserError(f"{option} {name}: there is no such folder.")
     try:
-        return AutoTokenizer.from_pretrained(
-            str(folder) if folder.is_dir() else name, revision=revision, trust_remote_code=trust_remote_code
-        )
+        with reading_hub(name, option):
+            return AutoTokenizer.from_pretrained(
+                str(folder) if folder.is_dir() else name, revision=revision, trust_remote_code=trust_remote_code
+            )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{option} {name}: the tokenizer cannot be loaded: {reason}") from error

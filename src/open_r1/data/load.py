@@ -17,6 +17,7 @@ from datasets import config as datasets_config
 from open_r1.configs import DataConfig
 from open_r1.data.broken_files import explain
 from open_r1.errors import UserError
+from open_r1.hub import reading_hub
 
 datasets_config.HF_UPDATE_DOWNLOAD_COUNTS = False  # a server would hear of every local file that is opened
 
@@ -40,7 +41,10 @@ def load_split(
         dataset = _load_files(path, split)
     else:
         try:
-            dataset = load_dataset(path_or_id, config, split=split)
+            with reading_hub(path_or_id, "dataset"):
+                dataset = load_dataset(path_or_id, config, split=split)
+        except UserError:
+            raise
         except Exception as error:
             raise UserError(
                 f"dataset {path_or_id!r} is no local file or folder, and cannot be read from the hub: "

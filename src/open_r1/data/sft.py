@@ -184,7 +184,8 @@ def _span(
 
 
 def _tokenize(marked: Marked, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """Token ids and loss mask; a token is learned if any of its characters is in a span. Plain text gets eos."""
+    """Token ids and loss mask: a token is learned if any of its characters is in a span, and an appended end token if
+    the text before it is. Plain text gets eos."""
     encoded = tokenizer(marked.text, add_special_tokens=marked.special, return_offsets_mapping=True, verbose=False)
     ids, offsets = list(encoded["input_ids"]), np.array(encoded["offset_mapping"]).reshape(-1, 2)
     learn = np.zeros(len(ids), dtype=bool)
@@ -192,6 +193,9 @@ def _tokenize(marked: Marked, tokenizer: PreTrainedTokenizerBase) -> tuple[list[
         after = (offsets[:, 1] > start) | (offsets[:, 0] >= start)
         before = (offsets[:, 0] < end) | (offsets[:, 1] <= end)
         learn |= after & before
+    if any(end == len(marked.text) for _, end in marked.spans):  # what a post-processor appends has no characters
+        added = np.array([sequence is None for sequence in encoded.sequence_ids()], dtype=bool)
+        learn |= np.logical_and.accumulate(added[::-1])[::-1]
     learn[:1] = False  # nothing predicts the first token
     mask = learn.astype(int).tolist()
     if marked.special and tokenizer.eos_token_id is not None and ids[-1:] != [tokenizer.eos_token_id]:

@@ -1,28 +1,29 @@
-"""Sampling from the demo's models, through the engine and the grader that all of Open R1 uses."""
+"""Sampling from the demo's models, through the loop, engine and grader that all of Open R1 uses."""
 
 import math
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM
+from rich.console import Console
 
-from open_r1.data.chat import prepare_tokenizer, stop_token_ids
 from open_r1.demo.task import Problem, conversation
-from open_r1.engine.protocol import Completion, Request, Sampling
-from open_r1.engine.transformers_engine import TransformersEngine
-from open_r1.evaluation.grading import graded
-from open_r1.evaluation.plan import Ask
+from open_r1.engine.choose import EngineOptions, open_engine
+from open_r1.engine.protocol import Sampling
 from open_r1.evaluation.results import summarise
+from open_r1.evaluation.run import compared_with_gold, problem_columns
 from open_r1.evaluation.store import SampleStore
-from open_r1.evaluation.tasks import Problem as Asked
-from open_r1.rewards.grader import grade_many
+from open_r1.evaluation.tasks import Problem as BenchmarkProblem
+from open_r1.report.sampling_progress import SamplingProgress
+from open_r1.sampling.journal import Row
+from open_r1.sampling.loop import SampleWriter, sample
+from open_r1.sampling.requests import SampleRequest
 
 MAX_TOKENS = 80
 """Longest completion; the longest careful answer has 60 tokens."""
+TOKENS_PER_BATCH = 65536
 
 
 @dataclass(frozen=True)
@@ -40,74 +41,50 @@ def sample_answers(
     problems: Sequence[Problem],
     samples: int,
     seed: int,
+    folder: Path,
     on_tokens: Callable[[int], None] | None = None,
-) -> list[list[Completion]]:
-    """`samples` completions at temperature 1 for each problem."""
-    tokenizer = prepare_tokenizer(str(model_dir))
-    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
-    stops = stop_token_ids(tokenizer, model.generation_config)
-    engine = TransformersEngine(model, tokenizer, on_tokens=on_tokens)
-    requests = [
-        Request(
-            i,
-            conversation(p.question),
-            Sampling(samples, 1.0, max_tokens=MAX_TOKENS, stop_token_ids=stops, seed=s, logprobs=False),
-        )
-        for i, (p, s) in enumerate(zip(problems, _seeds(seed, len(problems)), strict=True))
-    ]
-    completions = engine.generate(requests)
-    engine.close()
-    return completions
+) -> list[Row]:
+    """`samples` graded completions at temperature 1 for each problem, as rows of `folder`/samples.parquet.
 
-
-def verify(problems: Sequence[Problem], completions: Sequence[Completion]) -> list[bool]:
-    """Whether each completion answers its problem rightly."""
-    golds = [str(problem.answer) for problem in problems]
-    verdicts = grade_many(completions=[c.text for c in completions], golds=golds)
-    return [verdict.correct is True for verdict in verdicts]
-
-
-def evaluate(
-    model_dir: Path, problems: Sequence[Problem], seed: int, on_tokens: Callable[[int], None] | None = None
-) -> Score:
-    """One answer to each problem. Returns the score, and writes `evaluation/sums/` of the model's folder in the form
-    that `open-r1 evaluate` writes and `report` and `compare` read, with Wilson's interval."""
-    began = time.perf_counter()
-    answers = sample_answers(model_dir, problems, 1, seed, on_tokens)
-    asks = [
-        Ask(
-            problem=Asked(i, f"{i + 1}", problem.question, problem.question, str(problem.answer)),
-            first=0,
-            count=1,
-            prompt=None,
-            prompt_tokens=0,
-            max_tokens=MAX_TOKENS,
-            seed=s,
-        )
-        for i, (problem, s) in enumerate(zip(problems, _seeds(seed, len(problems)), strict=True))
-    ]
-    rows = graded(list(zip(asks, answers, strict=True)))
-    right, n = sum(row["correct"] is True for row in rows), len(rows)
-    score = Score(right / n, wilson_interval(right, n), n, sum(row["n_tokens"] for row in rows) / n)
-    protocol = {"temperature": 1.0, "top_p": 1.0, "num_samples": 1, "max_new_tokens": MAX_TOKENS, "seed": seed}
-    folder = model_dir / "evaluation" / "sums"
+    `folder` has the form that `open-r1 evaluate` writes and `report` and `compare` read, with Wilson's interval.
+    """
+    engine = open_engine(
+        EngineOptions(str(model_dir), engine="transformers", dtype="float32", max_tokens_per_batch=TOKENS_PER_BATCH)
+    )
+    engine.watch(on_tokens)
+    requests = [_request(engine.render, i, p, samples, seed) for i, p in enumerate(problems)]
+    protocol = {"temperature": 1.0, "top_p": 1.0, "num_samples": samples, "max_new_tokens": MAX_TOKENS, "seed": seed}
     shutil.rmtree(folder, ignore_errors=True)
-    store = SampleStore(folder, {"task": "sums", "protocol": protocol, "n_problems": n})
-    store.append(rows, seconds=time.perf_counter() - began)
+    store = SampleStore(folder, {"task": "sums", "protocol": protocol, "n_problems": len(problems)})
+    progress = SamplingProgress("sums", len(problems) * samples, 0, 0, Console(quiet=True))
+    with SampleWriter(store, compared_with_gold, progress, columns=problem_columns) as writer:
+        sample(engine, requests, Sampling(temperature=1.0, stop_token_ids=engine.stop_token_ids), writer)
+    engine.engine.close()
+    rows = [store.rows[key] for key in sorted(store.rows)]
+    right = sum(row["correct"] is True for row in rows)
     store.finish(
         {
             "task": "sums",
             "model": str(model_dir),
-            "engine": "transformers",
+            "engine": engine.name,
             "protocol": protocol,
             **summarise(rows),
-            "ci95": list(score.ci95),
+            "ci95": list(wilson_interval(right, len(rows))),
             "interval": "wilson",
             "seconds": round(store.seconds, 3),
             "reported": [],
         }
     )
-    return score
+    return rows
+
+
+def evaluate(
+    model_dir: Path, problems: Sequence[Problem], seed: int, on_tokens: Callable[[int], None] | None = None
+) -> Score:
+    """One answer to each problem, in `evaluation/sums/` of the model's folder; returns the score."""
+    rows = sample_answers(model_dir, problems, 1, seed, model_dir / "evaluation" / "sums", on_tokens)
+    right, n = sum(row["correct"] is True for row in rows), len(rows)
+    return Score(right / n, wilson_interval(right, n), n, sum(row["n_tokens"] for row in rows) / n)
 
 
 def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -118,5 +95,7 @@ def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, flo
     return max(0.0, center - half), min(1.0, center + half)
 
 
-def _seeds(seed: int, count: int) -> range:
-    return range(seed * 1_000_003, seed * 1_000_003 + count)
+def _request(render: Callable[[Any], Any], index: int, problem: Problem, samples: int, seed: int) -> SampleRequest:
+    prompt = render(conversation(problem.question))
+    benchmark_problem = BenchmarkProblem(index, str(index + 1), problem.question, problem.question, str(problem.answer))
+    return SampleRequest(benchmark_problem, 0, samples, prompt, len(prompt), MAX_TOKENS, seed * 1_000_003 + index)

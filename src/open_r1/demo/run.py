@@ -11,7 +11,6 @@ the same code that trains large models. Ends with a table, results.json and repo
 The same command continues an interrupted demo from its last finished stage.
 """
 
-import argparse
 import shutil
 import sys
 import time
@@ -19,22 +18,35 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from open_r1.demo.files import read_json, write_json
 from open_r1.errors import Interrupted, UserError
+from open_r1.options import parse_options
+from open_r1.options.annotations import Range
+
+
+@dataclass(frozen=True)
+class Output:
+    """Output."""
+
+    output: Path = Path("runs/demo")
+    """Folder of the demo."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """What a demo folder was made with; a folder holds the results of one set of settings."""
 
-    seed: int
-    fast: bool
-    from_scratch: bool
+    seed: Annotated[int, Range(at_least=0, below=2**32)] = 0
+    """Of training and sampling, not of the held-out problems."""
+    fast: bool = False
+    """The same stages in under 90 seconds, with smaller gains."""
+    from_scratch: bool = False
+    """Train the base model too (minutes)."""
 
     def flags(self) -> str:
         """The settings as they are written on the command line."""
@@ -47,11 +59,9 @@ class Settings:
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the demo as `argv` says (default: the command line); exits with 75 or 130 after Ctrl-C."""
-    options = _parser().parse_args(argv)
-    if not 0 <= options.seed < 2**32:
-        raise UserError(f"seed is {options.seed}: give a number from 0 to {2**32 - 1}.")
-    settings = Settings(options.seed, options.fast, options.from_scratch)
-    output: Path = options.output
+    argv = sys.argv[1:] if argv is None else argv
+    output, settings = parse_options(argv, Output, Settings, prog="open-r1 demo", description=__doc__ or "")
+    output = output.output
     claim_folder(output, settings)
     try:
         run(output, settings, Console())
@@ -142,17 +152,6 @@ def results_table(summary: dict[str, Any]) -> Table:
         )
     table.caption = f"{summary['stages'][0]['n']} problems at temperature 1, in {summary['seconds']:.0f} s"
     return table
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="open-r1 demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--output", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: runs/demo")
-    parser.add_argument("--seed", type=int, default=0, help="of training and sampling, not of the held-out problems")
-    parser.add_argument("--fast", action="store_true", help="the same stages in under 90 seconds, with smaller gains")
-    parser.add_argument("--from-scratch", action="store_true", help="train the base model too (minutes)")
-    return parser
 
 
 def _said(value: Any) -> str:

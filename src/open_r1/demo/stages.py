@@ -16,7 +16,7 @@ from typing import Any
 from open_r1 import grpo, sft
 from open_r1.demo import task
 from open_r1.demo.base import SHIPPED, pretrain
-from open_r1.demo.evaluate import Score, evaluate, sample_answers, verify
+from open_r1.demo.evaluate import Score, evaluate, sample_answers
 from open_r1.demo.files import recipe_argv, write_jsonl
 
 OnTokens = Callable[[int], None]
@@ -103,13 +103,13 @@ def distil(demo: Demo) -> None:
     """Samples several answers a problem from the base, keeps the right ones, and fine-tunes on them."""
     problems = task.problems("train", demo.sizes.traced_problems, demo.seed)
     with demo.sampling(f"distil  writing {SAMPLES_PER_PROBLEM} answers to {len(problems)} problems") as on_tokens:
-        answers = sample_answers(demo.output / "base", problems, SAMPLES_PER_PROBLEM, demo.seed, on_tokens)
-    pairs = [(p, c) for p, completions in zip(problems, answers, strict=True) for c in completions]
-    verified = verify([p for p, _ in pairs], [c for _, c in pairs])
+        rows = sample_answers(
+            demo.output / "base", problems, SAMPLES_PER_PROBLEM, demo.seed, demo.output / "data" / "answers", on_tokens
+        )
     traces = (
-        {"messages": task.conversation(p.question, c.text), "answer": str(p.answer)}
-        for (p, c), right in zip(pairs, verified, strict=True)
-        if right
+        {"messages": task.conversation(row["problem"], row["completion"]), "answer": row["gold"]}
+        for row in rows
+        if row["correct"]
     )
     write_jsonl(demo.traces_file, traces)
     demo.train(sft.main, "distil", "base", demo.traces_file)

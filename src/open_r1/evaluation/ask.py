@@ -6,56 +6,66 @@
 The answer may be as long as the model's context leaves room for, unless --max-new-tokens says otherwise.
 """
 
-import argparse
 import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from threading import Event, Thread
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
 
-from open_r1.engine.arguments import add_engine_options, engine_options, positive, quiet, with_dashes
-from open_r1.engine.choose import OpenEngine, open_engine
-from open_r1.engine.openai_engine import OpenAIEngine
-from open_r1.engine.protocol import Message, Request, Sampling, check_sampling
-from open_r1.engine.transformers_engine import TransformersEngine
+from open_r1.engine.options import EngineOptions
 from open_r1.errors import UserError
-from open_r1.run.entry import exit_with_sentence
+from open_r1.options import parse_options
+from open_r1.options.annotations import Positional, Range
+from open_r1.run.entry import exit_with_sentence, quiet_libraries
+
+if TYPE_CHECKING:
+    from open_r1.engine.choose import OpenEngine
+    from open_r1.engine.protocol import Message
+    from open_r1.engine.transformers_engine import TransformersEngine
 
 TAGS = {"<think>": "reasoning", "</think>": "content"}
 
 
+@dataclass(kw_only=True)
+class AskOptions:
+    """Question and sampling."""
+
+    question: Annotated[str, Positional("QUESTION")]
+    """What to ask, in quotes."""
+    system_prompt: str | None = None
+    """Put in front of the question."""
+    temperature: Annotated[float, Range(at_least=0)] = 0.6
+    """Sampling temperature; 0 takes the likeliest token."""
+    top_p: Annotated[float, Range(above=0, at_most=1)] = 0.95
+    """Share of the likeliest tokens that are sampled from."""
+    max_new_tokens: Annotated[int | None, Range(at_least=1)] = None
+    """Longest answer in tokens. Default: what the context leaves."""
+    seed: int = 0
+    """Of sampling."""
+
+    def __post_init__(self) -> None:
+        if not self.question.strip():
+            raise UserError("question is empty: give it in quotes.")
+
+
 def main(argv: list[str] | None = None) -> None:
     """Asks, and prints what is written. Raises UserError for what the user can mend."""
-    parser = argparse.ArgumentParser(
-        prog="open-r1 ask",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("question")
-    parser.add_argument("--system-prompt", metavar="TEXT")
-    parser.add_argument("--temperature", type=float, default=0.6, metavar="T", help="default: %(default)s")
-    parser.add_argument("--top-p", type=float, default=0.95, metavar="P", help="default: %(default)s")
-    parser.add_argument("--max-new-tokens", type=positive, metavar="N", help="default: what the context leaves")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
-    add_engine_options(parser)
-    args = parser.parse_args(with_dashes(sys.argv[1:] if argv is None else argv))
-    if not args.question.strip():
-        raise UserError("question is empty: give it in quotes.")
-    check_sampling(args.temperature, args.top_p)
+    argv = sys.argv[1:] if argv is None else argv
+    args, options = parse_options(argv, AskOptions, EngineOptions, prog="open-r1 ask", description=__doc__ or "")
+
+    from open_r1.engine.choose import open_engine
+
     messages: list[Message] = [{"role": "user", "content": args.question}]
     if args.system_prompt:
         messages.insert(0, {"role": "system", "content": args.system_prompt})
-    quiet()
-    options = engine_options(args)
+    quiet_libraries()
     if options.engine == "auto" and options.base_url is None:
         options = replace(options, engine="transformers")  # vLLM would take a minute to start, and does not stream here
-    engine = open_engine(options)
     parts = stream_answer(
-        engine,
+        open_engine(options),
         messages,
         temperature=args.temperature,
         top_p=args.top_p,
@@ -67,8 +77,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def stream_answer(
-    engine: OpenEngine,
-    messages: list[Message],
+    engine: "OpenEngine",
+    messages: "list[Message]",
     *,
     temperature: float = 0.6,
     top_p: float = 0.95,
@@ -76,6 +86,10 @@ def stream_answer(
     max_new_tokens: int | None = None,
 ) -> Generator[tuple[str, str]]:
     """One answer as it is written (with vLLM: when it is): `("reasoning" | "content", text)`. Raises `UserError`."""
+    from open_r1.engine.openai_engine import OpenAIEngine
+    from open_r1.engine.protocol import Request, Sampling
+    from open_r1.engine.transformers_engine import TransformersEngine
+
     inner = engine.engine
     if isinstance(inner, OpenAIEngine):
         written = inner.stream_text(
@@ -144,7 +158,7 @@ def show(parts: Iterable[tuple[str, str]], console: Console) -> None:
 
 
 def _generate(
-    engine: TransformersEngine,
+    engine: "TransformersEngine",
     prompt: Any,
     stop_token_ids: tuple[int, ...],
     temperature: float,

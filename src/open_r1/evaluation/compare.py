@@ -6,11 +6,11 @@ Problems are paired, so that what makes them hard for both cancels out: the inte
 narrower than those of the two scores suggest.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from rich.console import Console
 from rich.table import Table
@@ -19,6 +19,8 @@ from open_r1.errors import UserError
 from open_r1.evaluation.metrics import Estimate, paired_difference, pass_at_1
 from open_r1.evaluation.results import by_problem
 from open_r1.evaluation.store import finished_folders, read_samples
+from open_r1.options import parse_options
+from open_r1.options.annotations import Positional
 from open_r1.run.entry import exit_with_sentence
 
 COLUMNS = ["index", "id", "prompt", "sample", "correct"]
@@ -77,15 +79,22 @@ def compare(a: Path, b: Path) -> list[Comparison]:
     return [compare_folders(task, folders_a[task], folders_b[task]) for task in both]
 
 
+@dataclass(kw_only=True)
+class CompareOptions:
+    """Two evaluations."""
+
+    a: Annotated[Path, Positional("A")]
+    """Folder of an evaluation."""
+    b: Annotated[Path, Positional("B")]
+    """Folder of another."""
+    all: bool = False
+    """List all problems that differ, not the first 20."""
+
+
 def main(argv: list[str] | None = None) -> None:
     """Prints the comparison. Raises UserError for what the user can mend."""
-    parser = argparse.ArgumentParser(
-        prog="open-r1 compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("a", type=Path, metavar="A", help="folder of an evaluation")
-    parser.add_argument("b", type=Path, metavar="B", help="folder of another")
-    parser.add_argument("--all", action="store_true", help="list all problems that differ, not the first 20")
-    args = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    (args,) = parse_options(argv, CompareOptions, prog="open-r1 compare", description=__doc__ or "")
     comparisons = compare(args.a, args.b)
     console = Console()
     console.print(f"A  {args.a}\nB  {args.b}", soft_wrap=True, highlight=False, markup=False)

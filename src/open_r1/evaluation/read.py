@@ -4,12 +4,15 @@ open-r1 report runs/grpo/evaluation
 open-r1 report runs/grpo/evaluation --output answers.html --max-megabytes 50
 """
 
-import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from open_r1.errors import UserError
 from open_r1.evaluation.store import finished_folders, read_results, read_samples
+from open_r1.options import parse_options
+from open_r1.options.annotations import Positional, Range
 from open_r1.report.evaluation_page import COLUMNS, Page, TaskAnswers, write_evaluation_page
 from open_r1.run.entry import exit_with_sentence
 
@@ -25,17 +28,22 @@ def write_report(root: Path, output: Path | None = None, max_megabytes: float = 
         raise UserError(f"{page} cannot be written ({error.strerror or error}): give another --output.") from error
 
 
+@dataclass(kw_only=True)
+class ReportOptions:
+    """Evaluation and page."""
+
+    folder: Annotated[Path, Positional("DIR")]
+    """What `open-r1 evaluate` wrote."""
+    output: Path | None = None
+    """The page. Default: DIR/report.html."""
+    max_megabytes: Annotated[float, Range(above=0)] = 200.0
+    """Largest page; it leaves out texts rather than exceed it."""
+
+
 def main(argv: list[str] | None = None) -> None:
     """Writes the page and says where it is. Raises UserError for what the user can mend."""
-    parser = argparse.ArgumentParser(
-        prog="open-r1 report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="what open-r1 evaluate wrote")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default: DIR/report.html")
-    parser.add_argument("--max-megabytes", type=float, default=200.0, metavar="MB", help="default: %(default)s")
-    args = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    if args.max_megabytes <= 0:
-        parser.error(f"--max-megabytes is {args.max_megabytes:g}: expected a number above 0")
+    argv = sys.argv[1:] if argv is None else argv
+    (args,) = parse_options(argv, ReportOptions, prog="open-r1 report", description=__doc__ or "")
     page = write_report(args.folder, args.output, args.max_megabytes)
     print(f"{page.path} ({page.megabytes:.1f} MB)")
     if page.carried < page.num_samples:

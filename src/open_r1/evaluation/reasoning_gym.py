@@ -12,6 +12,7 @@ from typing import Any
 
 from open_r1.errors import UserError
 from open_r1.evaluation.tasks import Problem, Task, folder_name
+from open_r1.installing import install_command
 from open_r1.rewards import Verdict, extract_answer
 from open_r1.rewards.answers import last_block
 from open_r1.rewards.pool import Pool, Reply
@@ -94,7 +95,7 @@ def _library() -> tuple[str, list[str]]:
     if importlib.util.find_spec("reasoning_gym") is None:
         raise UserError(
             "tasks: tasks named reasoning_gym:... need the library reasoning-gym, which is not installed here: "
-            "pip install 'open-r1[reasoning-gym]'."
+            f"{install_command('reasoning-gym')}."
         )
     (reply,) = _ask_all([{}])
     if reply.limit or "error" in reply.value:

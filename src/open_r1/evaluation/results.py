@@ -17,8 +17,8 @@ from open_r1.evaluation.metrics import (
     vote_credit,
 )
 from open_r1.evaluation.reported import reported_for
-from open_r1.evaluation.store import Row
 from open_r1.rewards import grade_many
+from open_r1.sampling.journal import Row
 
 
 def summarise(rows: Sequence[Row], ks: Sequence[int] = ()) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""Runs a benchmark: requests to an engine, completions to graded samples, samples to results.
+"""A benchmark from its problems to its results.
 
 Preparing a benchmark finds everything that cannot work; running it continues what is there. A resumed run decodes an
 unfinished batch as a whole again and keeps the samples that were missing, so that it ends like an uninterrupted one.
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,18 @@ from typing import Any
 from rich.console import Console
 
 from open_r1.engine.choose import OpenEngine
-from open_r1.engine.protocol import Completion, Request, Sampling
+from open_r1.engine.protocol import Sampling
 from open_r1.errors import UserError
-from open_r1.evaluation.grading import SampleWriter
-from open_r1.evaluation.plan import Ask, blocks, cut_short, plan
+from open_r1.evaluation.plan import cut_short, plan
 from open_r1.evaluation.protocol import Protocol
 from open_r1.evaluation.results import reported_figures, summarise
 from open_r1.evaluation.store import SampleStore, read_results, read_samples
 from open_r1.evaluation.tasks import Problem, Task, digest
 from open_r1.report.sampling_progress import SamplingProgress
+from open_r1.rewards import Verdict, grade_many
+from open_r1.sampling.journal import Row
+from open_r1.sampling.loop import SampleWriter, sample, saying_what_is_kept
+from open_r1.sampling.requests import SampleRequest, blocks
 
 
 @dataclass
@@ -32,7 +35,7 @@ class Benchmark:
     model: str
     engine: OpenEngine
     protocol: Protocol
-    asks: list[Ask]
+    requests: list[SampleRequest]
     store: SampleStore
     settings: dict[str, Any]
     ks: Sequence[int] = ()
@@ -47,7 +50,7 @@ class Benchmark:
         """Tokens of the longest request that may still be made, prompt and completion together; 0: none."""
         if len(self.store.rows) >= self.total:
             return 0
-        return max(ask.prompt_tokens + ask.max_tokens for ask in self.asks)
+        return max(request.prompt_tokens + request.max_tokens for request in self.requests)
 
 
 def prepare(
@@ -64,8 +67,8 @@ def prepare(
     """Plans the requests and opens `folder`. Raises `UserError` for all that could not work."""
     if ks and max(ks) > protocol.num_samples:
         raise UserError(f"k is {max(ks)}, but there are {protocol.num_samples} samples a problem: raise --num-samples.")
-    asks = plan(problems, engine, protocol)
-    note = cut_short(asks, engine, protocol)
+    requests = plan(problems, engine, protocol)
+    note = cut_short(requests, engine, protocol)
     if note:
         (console or Console()).print(f"{task.name}: {note}", soft_wrap=True, highlight=False, markup=False)
     settings = {
@@ -77,24 +80,30 @@ def prepare(
             **asdict(protocol),
             "prompt": task.prompt,
             "stop_token_ids": list(engine.stop_token_ids),
-            "longest_completion": min(ask.max_tokens for ask in asks),
+            "longest_completion": min(request.max_tokens for request in requests),
             **task.recorded,
         },
         "n_problems": len(problems),
         "data": digest(problems),
     }
-    return Benchmark(task, model, engine, protocol, asks, SampleStore(folder, settings), settings, ks)
+    return Benchmark(task, model, engine, protocol, requests, SampleStore(folder, settings), settings, ks)
 
 
 def run_benchmark(benchmark: Benchmark, console: Console | None = None) -> dict[str, Any]:
     """Samples what is missing, and writes and returns the results. Raises `UserError`."""
     task, engine, store, total = benchmark.task, benchmark.engine, benchmark.store, benchmark.total
-    right = sum(row["correct"] is True for row in store.rows.values())
-    if len(store.rows) < total:
-        _start(benchmark)
-        with SamplingProgress(task.name, total, len(store.rows), right, console or Console()) as progress:
-            engine.watch(progress.add_tokens)
-            _sample(benchmark, progress)
+    ungraded = [row for row in store.rows.values() if "reason" not in row]
+    if len(store.rows) < total or ungraded:
+        with saying_what_is_kept(store), store.lock():
+            if len(store.rows) < total:
+                engine.start()  # before the clock starts
+            graded = len(store.rows) - len(ungraded)
+            right = sum(row.get("correct") is True for row in store.rows.values())
+            with SamplingProgress(
+                task.name, total, len(store.rows), right, console or Console(), graded=graded
+            ) as progress:
+                engine.watch(progress.add_tokens)
+                _sample(benchmark, ungraded, progress)
     results = {
         "task": task.name,
         "model": benchmark.model,
@@ -136,66 +145,28 @@ def merge_shares(benchmark: Benchmark, shares: Sequence[Path]) -> dict[str, Any]
     return results
 
 
-class _EngineStopped(UserError):
-    """The engine is gone, or refused a request."""
-
-
-def _start(benchmark: Benchmark) -> None:
-    """Before the clock runs that tokens a second and the time left are told by."""
-    try:
-        benchmark.engine.start()
-    except UserError as error:
-        raise UserError(f"{str(error).rstrip('.')}. {_kept(benchmark.store)}") from error
-
-
-def _sample(benchmark: Benchmark, progress: SamplingProgress) -> None:
-    store = benchmark.store
-    writer = SampleWriter(store, progress)
-    try:
-        with writer:
-            for ask, completions in _completions(benchmark):
-                writer.add(ask, completions)
-    except _EngineStopped as error:
-        raise UserError(f"{str(error).rstrip('.')}. {_kept(store)}") from error
+def _sample(benchmark: Benchmark, ungraded: Sequence[Row], progress: SamplingProgress) -> None:
+    engine, store, protocol = benchmark.engine, benchmark.store, benchmark.protocol
+    problems = {request.problem.index: request.problem for request in benchmark.requests}
+    judge = next(iter(problems.values())).judge or compared_with_gold  # problems of one benchmark share it
+    writer = SampleWriter(store, judge, progress, columns=problem_columns)
+    writer.grade([(problems[row["index"]], row) for row in ungraded])
+    sampling = Sampling(temperature=protocol.temperature, top_p=protocol.top_p, stop_token_ids=engine.stop_token_ids)
+    with writer:
+        for block in blocks(benchmark.requests, engine.max_tokens_per_batch):
+            missing = [request for request in block if any(key not in store for key in request.keys)]
+            if missing:
+                # Numbers depend on what shares a batch: what is decoded together stays together.
+                sample(engine, block if engine.max_tokens_per_batch is not None else missing, sampling, writer)
     if writer.failures:
-        raise UserError(
-            f"{len(writer.failures)} samples failed, the first thus: {writer.failures[0].rstrip('.')}. {_kept(store)}"
-        )
+        raise UserError(f"{len(writer.failures)} samples failed, the first with: {writer.failures[0]}")
 
 
-def _completions(benchmark: Benchmark) -> Iterator[tuple[Ask, list[Completion]]]:
-    """Requests with samples that are missing, as they finish. Raises `_EngineStopped`."""
-    engine, rows = benchmark.engine, benchmark.store.rows
-    try:
-        for block in blocks(benchmark.asks, engine.max_tokens_per_batch):
-            wanting = [ask for ask in block if any(key not in rows for key in ask.keys)]
-            if not wanting:
-                continue
-            # Numbers depend on what shares a batch: what is decoded together stays together.
-            chosen = block if engine.max_tokens_per_batch is not None else wanting
-            by_id: dict[Any, Ask] = {(ask.problem.index, ask.first): ask for ask in chosen}
-            for key, completions in engine.engine.stream(_request(ask, benchmark) for ask in chosen):
-                yield by_id[key], completions
-    except UserError as error:
-        raise _EngineStopped(str(error)) from error
-    except RuntimeError as error:  # what torch raises, out of memory among it
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise _EngineStopped(f"the engine stopped: {reason}") from error
+def compared_with_gold(answers: Sequence[tuple[Problem, str]]) -> list[Verdict]:
+    """Verdicts of the rewards' grader on completions, each with its problem."""
+    return grade_many(completions=[text for _, text in answers], golds=[problem.gold for problem, _ in answers])
 
 
-def _request(ask: Ask, benchmark: Benchmark) -> Request:
-    protocol = benchmark.protocol
-    sampling = Sampling(
-        n=ask.count,
-        temperature=protocol.temperature,
-        top_p=protocol.top_p,
-        max_tokens=ask.max_tokens,
-        stop_token_ids=benchmark.engine.stop_token_ids,
-        seed=ask.seed,
-        logprobs=False,
-    )
-    return Request((ask.problem.index, ask.first), ask.prompt, sampling)
-
-
-def _kept(store: SampleStore) -> str:
-    return f"{len(store.rows)} finished samples are kept in {store.folder}; the same command continues."
+def problem_columns(problem: Problem) -> Row:
+    """What a row of `samples.parquet` holds of its problem."""
+    return {"id": problem.id, "problem": problem.problem, "prompt": problem.prompt, "gold": problem.gold}

@@ -1,20 +1,20 @@
-"""A benchmark's folder: samples are appended as they finish, so that a killed run continues where it stopped.
+"""A benchmark's folder: samples are kept as they finish, so that a killed run continues where it stopped.
 
 `settings.json` says what the samples were made with; `samples.jsonl` grows while sampling; `samples.parquet` and
 `results.json` are written, each whole or not at all, when every sample is there.
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from open_r1.errors import UserError
-from open_r1.files import keep_settings, write_json, write_whole
+from open_r1.files import keep_settings, lock_folder, write_json, write_whole
+from open_r1.sampling.journal import Journal, Row, encodable
 
 SCHEMA = pa.schema(
     {
@@ -33,87 +33,73 @@ SCHEMA = pa.schema(
         "seed": pa.int64(),
     }.items()
 )
-"""A row a sample. `correct` is null where it could not be decided, `extracted` where no answer was found."""
+"""A row per sample. `correct` is null where it could not be decided, `extracted` where no answer was found."""
 
 RESULTS = ("task", "model", "n_problems", "num_samples", "pass@1", "ci95", "mean_tokens", "truncated", "no_answer")
 """What every `results.json` has."""
 
-Row = dict[str, Any]
-
 
 class SampleStore:
-    """The samples in `folder`, made with `settings`. Raises `UserError` if those that are there were made otherwise."""
+    """The samples in `folder`, made with `settings`. Raises `UserError` if those that are there were made otherwise.
+
+    A row without `reason` is not graded yet.
+    """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
         self.seconds = 0.0
         self.rows: dict[tuple[int, int], Row] = {}
-        self._journal = folder / "samples.jsonl"
+        self._journal = Journal(folder / "samples.jsonl", self.kept)
         self._table = folder / "samples.parquet"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             keep_settings(folder / "settings.json", settings, folder)
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise self._journal.cannot_write(error) from error
         self._load()
+
+    def __contains__(self, key: tuple[int, int]) -> bool:
+        return key in self.rows
+
+    def kept(self) -> str:
+        """What is here, for messages."""
+        return f"{len(self.rows)} finished samples are kept in {self.folder}; the same command continues."
+
+    def lock(self) -> IO[str]:
+        """A context manager in which no other process can sample into the folder. Raises `UserError` if one does."""
+        return lock_folder(self.folder, f"output is {self.folder}, where another process is writing: wait for it.")
 
     def append(self, rows: Iterable[Row], seconds: float) -> None:
         """Keeps finished samples, which took `seconds` since the last call; on disk when this returns."""
-        rows = [{name: _text(row[name]) for name in SCHEMA.names} for row in rows]
-        text = "".join(json.dumps(row) + "\n" for row in [*rows, {"seconds": seconds}])
-        try:
-            with self._journal.open("a", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise self._unwritable(error) from error
+        rows = list(rows)
+        self._journal.append([encodable(row, [n for n in SCHEMA.names if n in row]) for row in rows], seconds)
         self._take(rows)
         self.seconds += seconds
 
     def finish(self, results: Mapping[str, Any]) -> None:
-        """Writes `samples.parquet` (problems in order) and `results.json`, and takes the journal away."""
-        rows = [self.rows[key] for key in sorted(self.rows)]
+        """Writes `samples.parquet` (problems in order) and `results.json`, and removes the journal."""
+        rows = [encodable(self.rows[key], SCHEMA.names) for key in sorted(self.rows)]
         table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata({"seconds": f"{self.seconds:.3f}"}))
         try:
             write_whole(self._table, lambda path: pq.write_table(table, path, compression="zstd"))
             write_json(self.folder / "results.json", results)
-            self._journal.unlink(missing_ok=True)
+            self._journal.clear()
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise self._journal.cannot_write(error) from error
 
     def _load(self) -> None:
         if self._table.exists():
             table = _read_table(self._table)
             self._take(table.to_pylist())
             self.seconds = float((table.schema.metadata or {}).get(b"seconds", 0))
-        if not self._journal.exists():
-            return
-        content = self._journal.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):  # a kill in the middle of a line
-            with self._journal.open("rb+") as file:
-                file.truncate(whole)
-        for number, line in enumerate(content[:whole].splitlines(), 1):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{self._journal}, line {number}: not JSON; delete the line to go on.") from error
-            if "seconds" in row:
-                self.seconds += row["seconds"]
-            else:
+        for row in self._journal.read():
+            self.seconds += row.pop("seconds", 0.0)
+            if row:
                 self._take([row])
 
     def _take(self, rows: Sequence[Row]) -> None:
         for row in rows:
             self.rows.setdefault((row["index"], row["sample"]), row)
-
-    def _unwritable(self, error: OSError) -> UserError:
-        reason = error.strerror or str(error)
-        return UserError(
-            f"{self.folder} cannot be written ({reason}); {len(self.rows)} finished samples are kept: mend that, and "
-            "the same command continues."
-        )
 
 
 def read_samples(folder: Path, columns: Sequence[str] | None = None) -> list[Row]:
@@ -165,8 +151,3 @@ def _incomplete(path: Path, what: str, absent: Sequence[str]) -> UserError:
         f"{path} has no {what} {absent[0]!r}: an older version or another program wrote it; delete the folder, and "
         "make it again with `open-r1 evaluate` (or `open-r1 demo`)."
     )
-
-
-def _text(value: Any) -> Any:
-    """Halves of surrogate pairs, which models do write, have no UTF-8."""
-    return value.encode(errors="replace").decode() if isinstance(value, str) else value

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from open_r1.errors import UserError
+from open_r1.hub import reading_hub
 from open_r1.rewards import Verdict
 from open_r1.rewards.answers import extract_gold
 
@@ -230,7 +231,10 @@ def _hub_rows(name: str, source: Source) -> list[dict[str, Any]]:
     from datasets import load_dataset
 
     try:
-        return load_dataset(source.id, source.config, split=source.split, revision=source.revision).to_list()
+        with reading_hub(source.id, f"the data of task {name},"):
+            return load_dataset(source.id, source.config, split=source.split, revision=source.revision).to_list()
+    except UserError as error:
+        raise UserError(f"{error} --data-dir DIR reads {folder_name(name)}.jsonl from a folder.") from error
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         where = " ".join(filter(None, [source.id, source.config, source.revision and f"at {source.revision[:12]}"]))

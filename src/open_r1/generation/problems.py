@@ -16,11 +16,11 @@ from open_r1.data.chat import check_messages, with_system_prompt
 from open_r1.data.load import require_columns, source_name
 from open_r1.engine.protocol import Message
 from open_r1.errors import UserError
+from open_r1.generation.options import PLAIN
 from open_r1.rewards.accuracy import golds_of
 
 INSTRUCTION = "instruction"
 """What a template calls the text of the prompt column."""
-PLAIN = "{{ instruction }}"
 READ = 256
 """Rows read at once."""
 

@@ -6,10 +6,9 @@ run/journal.jsonl              finished completions that are in no shard yet
 run/summary.json               figures, once every row is there
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,23 +16,10 @@ import pyarrow.parquet as pq
 
 from open_r1.errors import UserError
 from open_r1.files import keep_settings, lock_folder, write_whole
+from open_r1.sampling.journal import COMPLETION, VERDICT, Journal, Row, encodable
 
-COMPLETION = pa.schema(
-    {
-        "index": pa.int64(),
-        "sample": pa.int32(),
-        "completion": pa.string(),
-        "n_tokens": pa.int64(),
-        "finish_reason": pa.string(),
-        "seed": pa.int64(),
-    }.items()
-)
-"""What the journal holds of a row."""
-VERDICT = pa.schema({"extracted": pa.string(), "correct": pa.bool_(), "reason": pa.string()}.items())
 PROMPT = pa.field("prompt", pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}.items())))
 GENERATED = [PROMPT.name, *COMPLETION.names, *VERDICT.names]
-
-Row = dict[str, Any]
 
 
 class ShardStore:
@@ -44,32 +30,34 @@ class ShardStore:
         self.folder, self.data, self.run = folder, folder / "data", folder / "run"
         self.done = np.zeros((problems, samples), dtype=bool)
         self.pending: list[Row] = []
+        """Rows that are in no shard yet."""
         self.seconds = 0.0
         """Spent on the rows in `pending`."""
-        self._journal_path = self.run / "journal.jsonl"
+        self._journal = Journal(self.run / "journal.jsonl", self.kept)
         try:
             self._claim()
             problem = f"output is {self.folder}, where another process is writing: wait for it."
             self._lock = lock_folder(self.run, problem)
             keep_settings(self.run / "settings.json", settings, folder)
             self._load()
-            self._journal: IO[str] = self._journal_path.open("a", encoding="utf-8")
         except OSError as error:
-            raise self.unwritable(error) from error
+            raise self._journal.cannot_write(error) from error
+
+    def __contains__(self, key: tuple[int, int]) -> bool:
+        return bool(self.done[key])
 
     @property
     def shards(self) -> list[Path]:
         """The finished shards, in order."""
         return shard_files(self.folder)
 
+    def kept(self) -> str:
+        """What is here, for messages."""
+        return f"{int(self.done.sum())} finished rows are kept in {self.folder}; the same command continues."
+
     def append(self, rows: Sequence[Row], seconds: float) -> None:
         """Keeps finished completions, which took `seconds` since the last call; a kill afterwards cannot lose them."""
-        rows = [{name: _text(row[name]) for name in COMPLETION.names} for row in rows]
-        try:
-            self._journal.writelines(json.dumps(row | {"seconds": seconds / len(rows)}) + "\n" for row in rows)
-            self._journal.flush()
-        except OSError as error:
-            raise self.unwritable(error) from error
+        self._journal.append([encodable(row, COMPLETION.names) for row in rows], seconds)
         self.seconds += seconds
         self._take(rows)
 
@@ -79,25 +67,14 @@ class ShardStore:
         table = table.replace_schema_metadata({"seconds": f"{self.seconds:.3f}"})
         try:
             write_whole(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
-            self._journal.close()
-            self._journal = self._journal_path.open("w", encoding="utf-8")
+            self._journal.clear()
         except OSError as error:
-            raise self.unwritable(error) from error
+            raise self._journal.cannot_write(error) from error
         self.pending, self.seconds = [], 0.0
 
     def close(self) -> None:
         """Lets another process write."""
-        self._journal.close()
-        if not self._journal_path.stat().st_size:
-            self._journal_path.unlink()
         self._lock.close()
-
-    def unwritable(self, error: OSError) -> UserError:
-        """What to tell the user when the folder cannot be written."""
-        return UserError(
-            f"{self.folder} cannot be written ({error.strerror or error}); {int(self.done.sum())} finished rows are "
-            "kept: mend that, and the same command continues."
-        )
 
     def _claim(self) -> None:
         if self.folder.is_dir() and any(self.folder.iterdir()) and not (self.run / "settings.json").exists():
@@ -111,17 +88,10 @@ class ShardStore:
         for path in self.shards:
             keys = pq.read_table(path, columns=["index", "sample"])
             self.done[keys["index"].to_numpy(), keys["sample"].to_numpy()] = True
-        if not self._journal_path.exists():
-            return
-        content = self._journal_path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):  # a kill in the middle of a line
-            with self._journal_path.open("rb+") as file:
-                file.truncate(whole)
-        for line in content[:whole].splitlines():
-            row = json.loads(line)
-            if not self.done[row["index"], row["sample"]]:  # a kill between a shard and its journal
-                self.seconds += row.pop("seconds")
+        for row in self._journal.read():
+            seconds = row.pop("seconds")
+            if (row["index"], row["sample"]) not in self:  # a kill between a shard and its journal
+                self.seconds += seconds
                 self._take([row])
 
     def _take(self, rows: Sequence[Row]) -> None:
@@ -133,8 +103,3 @@ class ShardStore:
 def shard_files(folder: Path) -> list[Path]:
     """The parquet files of a dataset folder, in order."""
     return sorted((folder / "data").glob("train-*.parquet"))
-
-
-def _text(value: Any) -> Any:
-    """Halves of surrogate pairs, which models do write, have no UTF-8."""
-    return value.encode(errors="replace").decode() if isinstance(value, str) else value

@@ -9,6 +9,7 @@ import yaml
 
 from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig
 from open_r1.errors import UserError
+from open_r1.hub import reading_hub
 from open_r1.launch.layout import Generation, Job
 from open_r1.options import parse_options
 
@@ -149,11 +150,13 @@ def model_size(model: ModelConfig) -> tuple[int | None, int | None]:
 
     from open_r1.training.model import weights_name
 
+    name = weights_name(model)
     try:
-        config = AutoConfig.from_pretrained(
-            weights_name(model), revision=model.model_revision, trust_remote_code=model.trust_remote_code
-        )
-    except (OSError, ValueError):
+        with reading_hub(name, "model_name_or_path"):
+            config = AutoConfig.from_pretrained(
+                name, revision=model.model_revision, trust_remote_code=model.trust_remote_code
+            )
+    except (OSError, ValueError, UserError):
         return size_in_name(str(model.model_name_or_path)), None
     text = config.get_text_config()
     return _parameters(config, model.trust_remote_code), getattr(text, "num_attention_heads", None)

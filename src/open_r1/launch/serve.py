@@ -1,49 +1,62 @@
 """`open-r1 vllm-serve`: a vLLM server that a run with `vllm_mode: server` can write with and send weights to."""
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated
 
-from open_r1.engine.arguments import positive, share
-from open_r1.engine.vllm_process import TORCHRUN
-from open_r1.engine.vllm_server_process import ServerOptions, server_environment, server_words
+from open_r1.options import parse_known
+from open_r1.options.annotations import Range
 
 DESCRIPTION = """Serves a model with vLLM for `open-r1 grpo --use_vllm true --vllm_mode server`, on the GPUs that
 CUDA_VISIBLE_DEVICES names. Whoever reaches the port can replace the weights: listen on loopback (the default) or on
-the interface of a private network. Options that are not listed here go to `vllm serve` as they are."""
+the interface of a private network. Options that are not listed here go to `vllm serve` as they are.
+
+    open-r1 vllm-serve --model Qwen/Qwen2.5-1.5B-Instruct --tensor-parallel-size 2
+"""
+
+
+@dataclass(kw_only=True)
+class ServeOptions:
+    """Model and server."""
+
+    model: str
+    """Hub id or local folder: the model that the run starts from."""
+    revision: str | None = None
+    """Its revision on the hub."""
+    host: str = "127.0.0.1"
+    """Interface to listen on."""
+    port: Annotated[int, Range(at_least=1, at_most=65535)] = 8000
+    """Port to listen on."""
+    tensor_parallel_size: Annotated[int, Range(at_least=1)] = 1
+    """GPUs that share the model."""
+    dtype: str = "auto"
+    """`auto`: the checkpoint's; float32 on a CPU."""
+    max_model_len: Annotated[int | None, Range(at_least=1)] = None
+    """Longest prompt with its completion, in tokens. Default: as much of the model's as fits."""
+    max_num_seqs: Annotated[int, Range(at_least=1)] = 1024
+    """Completions decoded at once."""
+    gpu_memory_utilization: Annotated[float | None, Range(above=0, at_most=1)] = None
+    """Share of the GPU's memory. Default: 0.9; on a CPU 0.4."""
+    trust_remote_code: bool = False
+    """Run the model's code."""
+    enforce_eager: bool = False
+    """No CUDA graphs: starts sooner."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Becomes the server."""
-    defaults = ServerOptions("")
-    parser = argparse.ArgumentParser("open-r1 vllm-serve", description=DESCRIPTION)
-
-    def option(name: str, kind: Any, text: str, **more: Any) -> None:
-        flags = dict.fromkeys([f"--{name}", f"--{name.replace('-', '_')}"])
-        parser.add_argument(*flags, type=kind, help=text, metavar="X" if kind is str else "N", **more)
-
-    option("model", str, "hub id or local folder: the model that the run starts from", required=True)
-    option("revision", str, "its revision on the hub")
-    option("host", str, f"interface to listen on (default: {defaults.host})", default=defaults.host)
-    option("port", int, f"default: {defaults.port}", default=defaults.port)
-    option("tensor-parallel-size", positive, "GPUs that share the model (default: 1)", default=1)
-    option("dtype", str, "data type (default: auto: the checkpoint's; float32 on a CPU)", default="auto")
-    option(
-        "max-model-len",
-        positive,
-        "longest prompt with its completion, in tokens (default: as much of the model's as fits)",
+    argv = sys.argv[1:] if argv is None else argv
+    (args,), extra = parse_known(
+        argv, ServeOptions, prog="open-r1 vllm-serve", description=DESCRIPTION, usage="[options of vllm serve]"
     )
-    option("max-num-seqs", positive, f"completions decoded at once (default: {defaults.max_num_seqs})", default=1024)
-    option("gpu-memory-utilization", share, "share of the GPU's memory (default: 0.9; CPU: 0.4)")
-    parser.add_argument("--trust-remote-code", "--trust_remote_code", action="store_true", help="run the model's code")
-    parser.add_argument("--enforce-eager", "--enforce_eager", action="store_true", help="no CUDA graphs: starts sooner")
-    args, extra = parser.parse_known_args(argv)
 
     import torch
 
     from open_r1.engine.vllm_engine import VLLMOptions, check_installed, engine_dtype
+    from open_r1.engine.vllm_process import TORCHRUN
+    from open_r1.engine.vllm_server_process import ServerOptions, server_environment, server_words
 
     check_installed()
     on_gpu = torch.cuda.is_available()

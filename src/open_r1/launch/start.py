@@ -1,6 +1,5 @@
 """From the options of a launch to a layout, its checks, and its run on this node."""
 
-import argparse
 import importlib.util
 import socket
 from collections.abc import Mapping, Sequence
@@ -8,6 +7,8 @@ from pathlib import Path
 
 from open_r1.engine.vllm_engine import visible_devices
 from open_r1.errors import UserError
+from open_r1.installing import install_command
+from open_r1.launch.command import LaunchOptions
 from open_r1.launch.commands import Command, server_command, training_command
 from open_r1.launch.control import Alone, Together
 from open_r1.launch.layout import Cluster, Layout, Server, plan_layout
@@ -21,7 +22,7 @@ FIRST_SERVER_PORT = 8000
 """The default of vllm_server_port; where nothing else is asked for, the next free one is taken."""
 
 
-def launch(options: argparse.Namespace, recipe_name: str, overrides: list[str], environment: Mapping[str, str]) -> int:
+def launch(options: LaunchOptions, recipe_name: str, overrides: list[str], environment: Mapping[str, str]) -> int:
     """The exit status. Raises UserError for what can be mended, before anything is started."""
     config = find_accelerator(options.accelerator)
     recipe = read_recipe(recipe_name, overrides)
@@ -38,7 +39,7 @@ def launch(options: argparse.Namespace, recipe_name: str, overrides: list[str], 
     return run.start(options.start_timeout, options.grace)
 
 
-def make_layout(options: argparse.Namespace, recipe: Recipe, config: Path, place: Place) -> Layout:
+def make_layout(options: LaunchOptions, recipe: Recipe, config: Path, place: Place) -> Layout:
     """Layout with ports that are free here."""
     memory = int(options.gpu_memory * 2**30) if options.gpu_memory else gpu_memory()
     gpus = options.gpus_per_node if options.gpus_per_node is not None else len(visible_devices())
@@ -82,9 +83,9 @@ class Launch:
                 "--vllm_server_port, or --vllm_server_base_url to use the server that is there",
             )
         if distributed_type(self.config) == "DEEPSPEED" and self.trains:
-            _need("deepspeed", f"--accelerator {self.config.stem}", "pip install 'open-r1[deepspeed]'")
+            _need("deepspeed", f"--accelerator {self.config.stem}", install_command("deepspeed"))
         if self.servers and self.server_template is None:
-            _need("vllm", "vllm_mode: server", "pip install 'open-r1[vllm]', or give --server-command")
+            _need("vllm", "vllm_mode: server", f"{install_command('vllm')}, or give --server-command")
         load_config(self.recipe.model)
         claim_folder(Path(self.recipe.args.output_dir or "."))
 
@@ -142,7 +143,7 @@ class Launch:
         return ServerPlan(name, command, f"http://{host}:{server.port}", log)
 
 
-def _place(options: argparse.Namespace, environment: Mapping[str, str]) -> Place:
+def _place(options: LaunchOptions, environment: Mapping[str, str]) -> Place:
     """For a dry run, nodes that are not there are fine."""
     if options.dry_run and options.nodes is not None and options.node_rank is None:
         names = ("127.0.0.1",) if options.nodes == 1 else tuple(f"node{i}" for i in range(options.nodes))

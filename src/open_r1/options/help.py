@@ -1,55 +1,160 @@
-"""What `--help` prints: every option under the class that declares it, with its attribute docstring."""
+"""What `--help` prints: the options in groups, the common ones first, each with its attribute docstring.
+
+A group is a dataclass, or a part of one below a comment such as `# --- Loss ---`, as `TrainingArguments` has them.
+"""
 
 import ast
+import functools
 import inspect
 import itertools
+import re
 import shutil
 import textwrap
-from dataclasses import MISSING, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, fields
 from typing import Any
 
+from open_r1.options.annotations import Alias, Positional, mark_of
+from open_r1.options.outline import SOURCES, UNKNOWN
 from open_r1.options.values import describe
 
+COMMON = (
+    "question",
+    "model",
+    "model_name_or_path",
+    "tasks",
+    "hf_dataset",
+    "prompt_column",
+    "dataset_name",
+    "dataset_prompt_column",
+    "system_prompt",
+    "output",
+    "output_dir",
+    "reward_funcs",
+    "learning_rate",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "max_length",
+    "packing",
+    "num_generations",
+    "max_completion_length",
+    "max_new_tokens",
+    "use_vllm",
+    "vllm_mode",
+    "engine",
+    "base_url",
+    "report_to",
+    "dry_run",
+)
+"""Options that stand first in the help of a command that has many."""
+MANY = 16
+"""Options from which on common ones stand first, below an index."""
+_SECTION = re.compile(r"\s*# --- (.+) ---\s*")
 
-def format_help(classes: tuple[type, ...], hints: dict[str, Any], prog: str, description: str, example: str) -> str:
-    """Usage, the options of each class (ours before those of transformers), and an example."""
+
+def is_training(hints: Mapping[str, Any]) -> bool:
+    """Whether options are those of `sft` or `grpo`, which are written as TRL writes them, older names included."""
+    return "per_device_train_batch_size" in hints
+
+
+def spelling(name: str, hints: Mapping[str, Any]) -> str:
+    """An option as docs and messages write it; dashes and underscores work everywhere."""
+    return f"--{name if is_training(hints) else name.replace('_', '-')}"
+
+
+def format_help(
+    classes: Iterable[type], hints: Mapping[str, Any], prog: str, description: str, usage: str | None
+) -> str:
+    """Usage, what the command does, and its options: an index of the groups, and the groups (ours first)."""
     width = min(shutil.get_terminal_size().columns, 110)
-    sections: dict[type, list[str]] = {}
+    groups: dict[str, list[Field]] = {"Common": []} if len(hints) >= MANY else {}
+    foreign: dict[str, list[Field]] = {}
     for cls in classes:
-        docs = {owner: _attribute_docstrings(owner) for owner in cls.__mro__ if owner is not object}
         for f in fields(cls):  # type: ignore[arg-type]
-            if f.name not in hints:
-                continue
-            owner = next(o for o in cls.__mro__ if f.name in inspect.get_annotations(o))
-            text = docs[owner].get(f.name) or " ".join(str(f.metadata.get("help", "")).split())
-            sections.setdefault(owner, []).append(_entry(f, hints[f.name], text, width))
-    lines = [f"usage: {prog} [--config FILE] [--option value ...]", "", description, ""]
-    lines += ["Options come from the YAML file after --config; those on the command line win. True or false"]
-    lines += ["options can stand alone (--packing) or be turned off (--no_packing).", ""]
-    for owner in sorted(sections, key=lambda o: not o.__module__.startswith("open_r1")):
-        summary = (inspect.getdoc(owner) or "").split("\n")[0]
-        title = summary if owner.__module__.startswith("open_r1") else f"From {owner.__module__.split('.')[0]}:"
-        lines += [title, *sections[owner], ""]
-    return "\n".join([*lines, "Example:", f"  {example}", ""])
+            title, ours = _group_of(cls, f.name)
+            if f.name in hints:
+                common = "Common" in groups and f.name in COMMON
+                (groups if ours or common else foreign).setdefault("Common" if common else title, []).append(f)
+    groups.get("Common", []).sort(key=lambda f: COMMON.index(f.name))
+    places = [mark.metavar for hint in hints.values() if (mark := mark_of(hint, Positional))]
+    config = "[--config FILE] " if usage is None and "config" not in hints else ""
+    lines = [f"usage: {' '.join([prog, *places])} {config}[--option value ...] {usage or ''}".rstrip(), ""]
+    lines += [description.strip(), ""]
+    if config:
+        lines += ["Options can also stand in a YAML file (--config FILE); those on the command line win. True or false"]
+        lines += ["options can stand alone; --no-OPTION turns them off, or unsets what has no value by default.", ""]
+    docs = {name: text for cls in classes for name, text in _texts(cls).items()}
+    groups |= foreign
+    if len(groups) > 2:
+        for title, members in groups.items():
+            names = f"{title}: {', '.join(spelling(f.name, hints)[2:] for f in members)}"
+            lines.append(textwrap.fill(names, width, initial_indent="  ", subsequent_indent=" " * 6))
+        lines.append("")
+    for title, members in groups.items():
+        lines += [f"{title}:", *(_entry(f, hints, docs, width) for f in members), ""]
+    if is_training(hints):
+        lines += ["Example:", f"  {prog} --config recipe.yaml --learning_rate 1e-6", ""]
+    return "\n".join(lines)
 
 
-def _entry(f: Any, hint: Any, text: str, width: int) -> str:
-    default = f.default_factory() if f.default_factory is not MISSING else f.default
-    shown = "" if default in (None, MISSING) else f", default {getattr(default, 'value', default)}"
-    head = f"  --{f.name}  ({describe(hint)}{shown})"
+def _entry(f: Field, hints: Mapping[str, Any], docs: Mapping[str, str], width: int) -> str:
+    hint, default = hints[f.name], f.default_factory() if f.default_factory is not MISSING else f.default
+    if isinstance(default, list | tuple):
+        default = ", ".join(map(str, default)) or None
+    shown = "" if default in (None, MISSING, UNKNOWN, "") else f", default {getattr(default, 'value', default)}"
+    if isinstance(default, bool) and not default:
+        shown = ""
+    place, alias = mark_of(hint, Positional), mark_of(hint, Alias)
+    names = [place.metavar] if place else []
+    names += [spelling(name, hints) for name in [f.name, *([alias.name] if alias else [])]]
+    text = docs.get(f.name) or " ".join(str(f.metadata.get("help", "")).split())
+    head = f"  {', '.join(names)}  ({describe(hint)}{shown})"
     return "\n".join([head, textwrap.fill(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6)])
 
 
-def _attribute_docstrings(cls: type) -> dict[str, str]:
-    """The string under each field of `cls`, read from its source."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
-    except OSError:
-        return {}
-    body = tree.body[0].body  # type: ignore[attr-defined]
-    found = {}
-    for statement, following in itertools.pairwise(body):
-        match statement, following:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                found[name] = " ".join(text.split())
+def _group_of(cls: type, name: str) -> tuple[str, bool]:
+    """The title of an option's group, and whether it is ours."""
+    owner = next(o for o in cls.__mro__ if name in inspect.get_annotations(o))
+    section = _sections(owner).get(name)
+    if owner.__module__.startswith("transformers"):
+        return f"{section or 'Other'} (transformers)", False
+    return section or (inspect.getdoc(owner) or owner.__name__).split("\n")[0].rstrip("."), True
+
+
+def _texts(cls: type) -> dict[str, str]:
+    """The string under each field of `cls`."""
+    found: dict[str, str] = {}
+    for owner in reversed(cls.__mro__[:-1]):
+        for statement, following in itertools.pairwise(_definition(owner).body):
+            match statement, following:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    found[name] = " ".join(text.split())
     return found
+
+
+@functools.cache
+def _sections(owner: type) -> dict[str, str]:
+    """The section that each field stands in."""
+    starts = {
+        i: match[1] for i, line in enumerate(_source(owner).splitlines(), 1) if (match := _SECTION.fullmatch(line))
+    }
+    found = {}
+    for statement in _definition(owner).body:
+        above = [line for line in starts if line < statement.lineno]
+        if above and isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            found[statement.target.id] = starts[max(above)]
+    return found
+
+
+@functools.cache
+def _definition(owner: type) -> ast.ClassDef:
+    definition = ast.parse(_source(owner)).body[0]
+    assert isinstance(definition, ast.ClassDef)
+    return definition
+
+
+@functools.cache
+def _source(owner: type) -> str:
+    return textwrap.dedent(SOURCES.get(owner) or inspect.getsource(owner))

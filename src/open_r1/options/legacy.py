@@ -237,7 +237,7 @@ def _translate_value(name: str, given: Given, notes: dict[str, str]) -> Given:
     if name == "dataset_config" and isinstance(value, list):
         if len(value) != 1:
             raise UserError(f"{given.where}: {len(value)} configurations of a dataset: list them in dataset_mixture.")
-        return replace(given, value=value[0])
+        return replace(given, value=value[0], text=None)
     if name == "benchmarks" and isinstance(value, list) and _NO_BENCHMARKS & set(value):
         notes["benchmarks: lcb"] = "LiveCodeBench is not among the benchmarks here"
         return replace(given, value=[item for item in value if item not in _NO_BENCHMARKS] or None, text=None)

@@ -5,47 +5,81 @@ The conventions are those of `transformers.HfArgumentParser`. It is not used its
 because its errors name neither file nor line.
 """
 
-import argparse
 import difflib
-from dataclasses import MISSING, fields, is_dataclass
+import importlib
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from open_r1.errors import UserError
-from open_r1.options.help import format_help
+from open_r1.options.annotations import Alias, Positional, Repeated, check_range, mark_of, split_hint
+from open_r1.options.command_line import Arity, Words, split_command_line
+from open_r1.options.help import format_help, is_training, spelling
 from open_r1.options.legacy import UNDERSTOOD, translate
-from open_r1.options.values import Given, Mismatch, convert, read_words, read_yaml
+from open_r1.options.outline import outline
+from open_r1.options.values import Given, Mismatch, convert, read_words, read_yaml, shown
 
 
-def parse_options(
-    argv: list[str], *classes: type, prog: str, description: str, example: str | None = None
-) -> tuple[Any, ...]:
+def parse_options(argv: Sequence[str], *classes: type | str, prog: str, description: str) -> tuple[Any, ...]:
     """Fills one instance of each of `classes` from `--config FILE` and from options, which win over the file.
 
-    Raises `UserError` for an unknown option, a value of the wrong type, a missing or broken file, and whatever
-    the classes themselves refuse. `--help` prints all options, ends with `example`, and exits.
+    A class can be named, as `module:Class`: it is then imported once its options are in order. Raises `UserError` for
+    an unknown option, a value of the wrong type, a missing or broken file, and whatever the classes themselves refuse.
+    `--help` prints all options and exits.
     """
-    hints = _hints(classes)
-    parser = _parser(hints, prog)
-    known, stray = parser.parse_known_args(argv)
-    if known.help:
-        override = " --learning_rate 1e-6" if "learning_rate" in hints else ""
-        example = example or f"{prog} --config recipe.yaml{override}"
-        print(format_help(classes, hints, prog, description, example))
-        raise SystemExit(0)
-    if len(known.config) > 1:
-        raise UserError(f"--config is given {len(known.config)} times: give one file, and options to override it.")
-    if stray:
-        raise _stray(stray[0], hints)
+    options, rest = _parse(argv, classes, prog, description, None)
+    assert not rest
+    return options
 
-    recipe = _read_recipe(known.config[0]) if known.config else {}
-    typed = {k: read_words(v) for k, v in vars(known).items() if k not in ("config", "help") and v is not None}
-    merged = translate([recipe, typed], set(hints))
+
+def parse_known(
+    argv: Sequence[str], *classes: type | str, prog: str, description: str, usage: str = ""
+) -> tuple[tuple[Any, ...], list[str]]:
+    """As `parse_options`, for a command that hands on the words that it does not know, `--config` among them.
+
+    Returns those words, too; `usage` says what they are.
+    """
+    return _parse(argv, classes, prog, description, usage)
+
+
+def _parse(
+    argv: Sequence[str], classes: tuple[type | str, ...], prog: str, description: str, usage: str | None
+) -> tuple[tuple[Any, ...], list[str]]:
+    others = usage is not None
+    outlines = tuple(cls if isinstance(cls, type) else _outline(cls) for cls in classes)
+    hints = _hints(outlines)
+    if "-h" in argv or "--help" in argv:
+        print(format_help(outlines, hints, prog, description, usage))
+        raise SystemExit(0)
+    understood = UNDERSTOOD if is_training(hints) else set()  # only training has a past
+    aliases = {alias.name: name for name, hint in hints.items() if (alias := mark_of(hint, Alias))}
+    positional = [name for name, hint in hints.items() if mark_of(hint, Positional)]
+    one_word = others or bool(positional)
+    arities: dict[str, Arity] = dict.fromkeys([*understood, *([] if others else ["config"])], "many")
+    arities |= {name: _arity(hint, one_word) for name, hint in hints.items()}
+    arities |= {alias: arities[name] for alias, name in aliases.items()}
+    unsettable = {name for name, hint in hints.items() if _can_be_unset(hint)}
+    words, rest = split_command_line(argv, arities, positional=positional, unsettable=unsettable)
+    if rest and not others:
+        raise _stray(rest[0], [*hints, *aliases, *understood])
+
+    recipe = {}
+    if "config" not in hints and not others:
+        files, named = _config_files(words.pop("config", []), "config" in aliases)
+        recipe = _read_recipe(files)
+        words |= {"config": named} if named else {}
+    typed = {name: _typed(hints.get(aliases.get(name, name)), given) for name, given in words.items()}
+    layers = [_without_aliases(layer, aliases) for layer in (recipe, typed)]
+    merged = translate(layers, set(hints)) if understood else layers[0] | layers[1]
     for name, given in merged.items():
         if name not in hints:
-            raise _unknown(name, given.where, hints)
+            raise _unknown(name, given.where, [*hints, *aliases, *understood])
     values = {name: _convert(name, given, hints[name]) for name, given in merged.items()}
-    return tuple(_build(cls, values) for cls in classes)
+    for cls in outlines:
+        _check_complete(cls, hints, values, prog)
+    return tuple(_build(cls, values) for cls in map(_real, classes)), rest
 
 
 def resolved_options(*instances: Any) -> dict[str, Any]:
@@ -69,43 +103,77 @@ def default_hub_model_id(model_name_or_path: str, task: str, token: str | None =
     return f"{whoami(token)['name']}/{Path(model_name_or_path).name}-{task}"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Any:
-        raise UserError(f"{message} (see {self.prog} --help).")
+def _outline(named: str) -> type:
+    try:
+        return outline(*named.split(":"))
+    except LookupError:  # a library that has moved its sources: slow, but right
+        return _real(named)
 
 
-def _parser(hints: dict[str, Any], prog: str) -> _Parser:
-    """Splits a command line into options and their words; types are looked at later."""
-    parser = _Parser(prog=prog, allow_abbrev=False, add_help=False)
-    parser.add_argument("--config", action="append", default=[])
-    parser.add_argument("-h", "--help", action="store_true")
-    for name in dict.fromkeys([*hints, *UNDERSTOOD]):
-        parser.add_argument(*_flags(name), dest=name, nargs="*")
-        if hints.get(name) in (bool, bool | None):
-            parser.add_argument(*_flags(f"no_{name}"), dest=name, action="store_const", const=["false"])
-    return parser
-
-
-def _flags(name: str) -> list[str]:
-    return sorted({f"--{name}", f"--{name.replace('_', '-')}"})
+def _real(cls: type | str) -> type:
+    if isinstance(cls, type):
+        return cls
+    module, name = cls.split(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _hints(classes: tuple[type, ...]) -> dict[str, Any]:
     hints: dict[str, Any] = {}
     for cls in classes:
-        assert is_dataclass(cls)
-        types = get_type_hints(cls)
+        types = get_type_hints(cls, include_extras=True)
         own = {f.name: types[f.name] for f in fields(cls) if f.init}
         assert not own.keys() & hints.keys(), f"{cls.__name__} repeats {own.keys() & hints.keys()}"
         hints |= own
     return hints
 
 
-def _read_recipe(config: str) -> dict[str, Given]:
-    path = Path(config)
+def _arity(hint: Any, one_word: bool) -> Arity:
+    """How many words may follow an option. Where words without an option mean something, as few as it can do with."""
+    plain = split_hint(hint)[0]
+    is_list = list in (plain, get_origin(plain), *map(get_origin, get_args(plain)))
+    if not one_word or (is_list and not mark_of(hint, Repeated)):
+        return "many"
+    return "none" if plain in (bool, bool | None) else "one"
+
+
+def _can_be_unset(hint: Any) -> bool:
+    plain = split_hint(hint)[0]
+    return plain is bool or NoneType in get_args(plain)
+
+
+def _typed(hint: Any, given: list[Words]) -> Given:
+    if given[-1] is None:
+        plain = split_hint(hint)[0]
+        return Given(False if plain in (bool, bool | None) else None, None, "command line", typed=True)
+    if mark_of(hint, Repeated):
+        return Given([word for words in given for word in words or []], None, "command line", typed=True)
+    return read_words(given[-1])
+
+
+def _config_files(given: list[Words], is_alias: bool) -> tuple[list[str], list[Words]]:
+    """Files of options, and what else `--config` names where it is also an alias: a configuration on the hub."""
+    if not is_alias:
+        return [name for words in given for name in words or [""]], []
+    files = [words[0] for words in given if words and words[0].endswith((".yaml", ".yml"))]
+    return files, [words for words in given if not words or words[0] not in files]
+
+
+def _read_recipe(files: list[str]) -> dict[str, Given]:
+    if len(files) > 1:
+        raise UserError(f"--config is given {len(files)} times: give one file, and options to override it.")
+    if not files:
+        return {}
+    path = Path(files[0])
     if not path.is_file():
-        raise UserError(f"--config {config}: there is no such file.{_recipes_near(path)}")
+        raise UserError(f"--config {path}: there is no such file.{_recipes_near(path)}")
     return read_yaml(path)
+
+
+def _without_aliases(layer: dict[str, Given], aliases: dict[str, str]) -> dict[str, Given]:
+    for alias in layer.keys() & aliases.keys():
+        if aliases[alias] in layer:
+            raise UserError(f"{layer[alias].where}: {alias} and {aliases[alias]} say the same: keep one.")
+    return {aliases.get(name, name): given for name, given in layer.items()}
 
 
 def _recipes_near(path: Path) -> str:
@@ -120,31 +188,39 @@ def _recipes_near(path: Path) -> str:
     return f" There are: {', '.join(near)}." if near else ""
 
 
-def _stray(word: str, hints: dict[str, Any]) -> UserError:
+def _stray(word: str, known: list[str]) -> UserError:
     if word.startswith("--"):
-        return _unknown(word[2:].split("=")[0].replace("-", "_"), "command line", hints)
+        return _unknown(word[2:].split("=")[0].replace("-", "_"), "command line", known)
     remedy = f": write --config {word}" if word.endswith((".yaml", ".yml")) else ""
     return UserError(f"command line: {word!r} belongs to no option{remedy}.")
 
 
-def _unknown(name: str, where: str, hints: dict[str, Any]) -> UserError:
-    near = difflib.get_close_matches(name, [*hints, *UNDERSTOOD], n=1)
+def _unknown(name: str, where: str, known: list[str]) -> UserError:
+    near = difflib.get_close_matches(name, known, n=1)
     return UserError(f"{where}: unknown option {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
 
 
 def _convert(name: str, given: Given, hint: Any) -> Any:
     try:
-        return convert(given.value, given.text, hint)
+        value = convert(given, hint)
     except Mismatch as mismatch:
-        shown = repr(given.value if given.text is None else given.text)
-        raise UserError(f"{given.where}: {name} is {shown}: expected {mismatch}.") from None
+        raise UserError(f"{given.where}: {name} is {shown(given)}: expected {mismatch}.") from None
+    check_range(name, value, hint)
+    return value
+
+
+def _check_complete(cls: type, hints: dict[str, Any], values: dict[str, Any], prog: str) -> None:
+    for f in fields(cls):  # type: ignore[arg-type]
+        if f.init and f.name not in values and f.default is MISSING and f.default_factory is MISSING:
+            place = mark_of(hints[f.name], Positional)
+            spelled = spelling(f.name, hints)
+            raise UserError(
+                f"{f.name} is missing: give {f'{place.metavar} or ' if place else ''}{spelled} (see {prog} --help)."
+            )
 
 
 def _build(cls: type, values: dict[str, Any]) -> Any:
     own = {f.name: values[f.name] for f in fields(cls) if f.name in values}  # type: ignore[arg-type]
-    for f in fields(cls):  # type: ignore[arg-type]
-        if f.init and f.name not in own and f.default is MISSING and f.default_factory is MISSING:
-            raise UserError(f"{f.name} is missing: give --{f.name}.")
     try:
         return cls(**own)
     except (ValueError, ImportError) as error:

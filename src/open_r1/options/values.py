@@ -1,7 +1,9 @@
 """Values as users write them, in YAML or on a command line, turned into what a field's type asks for."""
 
 import re
-from dataclasses import dataclass
+import reprlib
+import sys
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
@@ -10,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import yaml
 
 from open_r1.errors import UserError
+from open_r1.options.annotations import Commas, mark_of, split_hint
 
 _TRUE = ("true", "yes", "t", "y", "1", "on")
 _FALSE = ("false", "no", "f", "n", "0", "off")
@@ -17,11 +20,15 @@ _FALSE = ("false", "no", "f", "n", "0", "off")
 
 @dataclass(frozen=True)
 class Given:
-    """One option as it was written: the value, its raw text if it is a scalar, and where it stands."""
+    """One option as it was written."""
 
     value: Any
+    """As YAML reads it."""
     text: str | None
+    """A scalar's own text."""
     where: str
+    typed: bool = False
+    """On a command line, where text is what was typed, whatever YAML makes of it."""
 
 
 class Mismatch(Exception):
@@ -29,9 +36,13 @@ class Mismatch(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with `1e-6` read as a number, as in YAML 1.2 (PyYAML reads it as text)."""
+    """YAML 1.2's numbers and dates: `1e-6` is a number, `2024-01-05` is text (PyYAML reads it the other way round)."""
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
@@ -40,59 +51,76 @@ _Loader.add_implicit_resolver(
 def read_yaml(path: Path) -> dict[str, Given]:
     """The options of a recipe, each with its line. Raises `UserError` for what is no mapping of options."""
     try:
-        loader = _Loader(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return _read_options(text, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8."
         ) from error
-    given: dict[str, Given] = {}
-    try:
-        root = loader.get_single_node()
-        if root is None:
-            return {}
-        if not isinstance(root, yaml.MappingNode):
-            raise UserError(f"{path}: expected lines of `option: value`, found something else.")
-        for key, node in root.value:
-            where = f"{path}, line {key.start_mark.line + 1}"
-            text = node.value if isinstance(node, yaml.ScalarNode) else None
-            entry = Given(loader.construct_object(node, deep=True), text, where)
-            if key.value in given and given[key.value].value != entry.value:
-                raise UserError(f"{where}: {key.value} has another value in {given[key.value].where}: keep one.")
-            given[key.value] = entry
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UserError(f"{path}, line {line}: the character {error.character:#06x} cannot stand in YAML.") from None
     except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{path}{line}: this is not valid YAML ({error.problem}).") from None
-    finally:
-        loader.dispose()
+        line_text = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path}{line_text}: this is not valid YAML ({error.problem}).") from None
+    except RecursionError:
+        raise UserError(f"{path}: brackets are nested too deeply to be options.") from None
+
+
+def _read_options(text: str, path: Path) -> dict[str, Given]:
+    loader = _Loader(text)
+    given: dict[str, Given] = {}
+    root = loader.get_single_node()
+    if root is None:
+        return {}
+    if not isinstance(root, yaml.MappingNode):
+        raise UserError(f"{path}: expected lines of `option: value`, found something else.")
+    for key, node in root.value:
+        where = f"{path}, line {key.start_mark.line + 1}"
+        if not isinstance(key, yaml.ScalarNode):
+            raise UserError(f"{where}: a list or a mapping stands where the name of an option should.")
+        try:
+            value = loader.construct_object(node, deep=True)
+        except ValueError as error:  # such as a number of 5,000 digits
+            raise UserError(f"{where}: the value of {key.value} cannot be read ({error}).") from None
+        entry = Given(value, node.value if isinstance(node, yaml.ScalarNode) else None, where)
+        if key.value in given and given[key.value].value != entry.value:
+            raise UserError(f"{where}: {key.value} has another value in {given[key.value].where}: keep one.")
+        given[key.value] = entry
     return given
 
 
 def read_words(words: list[str]) -> Given:
     """The words after an option on the command line: none is a bare flag, several are a list."""
-    values = [_read_word(word) for word in words]
     if len(words) == 1:
-        return Given(values[0], words[0], "command line")
-    return Given(values or True, None, "command line")
+        return Given(_read_word(words[0]), words[0], "command line", typed=True)
+    return Given(words or True, None, "command line", typed=True)
 
 
 def _read_word(word: str) -> Any:
     try:
         return yaml.load(word, Loader=_Loader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return word
 
 
-def convert(value: Any, text: str | None, hint: Any) -> Any:
-    """`value` as the type `hint`; `text` is how a scalar was written. Raises `Mismatch`."""
+def convert(given: Given, hint: Any) -> Any:
+    """What was given as the type `hint`. Raises `Mismatch`."""
+    if mark_of(hint, Commas):
+        given = _split_at_commas(given)
+    hint = split_hint(hint)[0]
+    value, text = given.value, given.text
     origin = get_origin(hint)
     if hint is Any:
         return value
     if origin in (Union, UnionType):
-        return _convert_union(value, text, get_args(hint))
+        return _convert_union(given, get_args(hint))
     if origin is Literal:
         for choice in get_args(hint):
             same = value == choice and isinstance(value, bool) == isinstance(choice, bool)
-            if same or text == choice:
+            if text == choice or (same and not (given.typed and isinstance(choice, str))):
                 return choice
         raise Mismatch(describe(hint))
     if isinstance(hint, type) and issubclass(hint, Enum):
@@ -100,20 +128,20 @@ def convert(value: Any, text: str | None, hint: Any) -> Any:
         if word in [member.value for member in hint]:
             return word
         raise Mismatch(describe(hint))
+    if origin is tuple:  # of any length
+        return tuple(_convert_list(given, list[get_args(hint)[0]]))  # type: ignore[misc]
     if origin is list or hint is list:
-        (item_hint,) = get_args(hint) or (Any,)
-        items = value if isinstance(value, list) else [value]
-        if not items or (text is None and not isinstance(value, list)):
-            return _refuse_unless(value == [], [], hint)
-        return [convert(item, text if item is value else None, item_hint) for item in items]
+        return _convert_list(given, hint)
     if origin is dict or hint is dict:
         mapping = _read_word(value) if isinstance(value, str) else value
         return _refuse_unless(isinstance(mapping, dict), mapping, hint)
-    return _convert_scalar(value, text, hint)
+    return _convert_scalar(given, hint)
 
 
-def _convert_union(value: Any, text: str | None, members: tuple[Any, ...]) -> Any:
-    if value is None and NoneType in members:
+def _convert_union(given: Given, members: tuple[Any, ...]) -> Any:
+    value = given.value
+    exact = given.typed and given.text is not None and str in members  # `null` is a text, too
+    if value is None and NoneType in members and not exact:
         return None
     members = tuple(m for m in members if m is not NoneType)
     if str in members and len(members) > 1 and any(isinstance(m, type) and issubclass(m, Enum) for m in members):
@@ -122,32 +150,51 @@ def _convert_union(value: Any, text: str | None, members: tuple[Any, ...]) -> An
         members = tuple(m for m in members if get_origin(m) is not list)
     for member in sorted(members, key=lambda m: m is str):
         try:
-            return convert(value, text, member)
+            return convert(given, member)
         except Mismatch:
             continue
     raise Mismatch(" or ".join(describe(m) for m in members))
 
 
-def _convert_scalar(value: Any, text: str | None, hint: Any) -> Any:
+def _split_at_commas(given: Given) -> Given:
+    value = given.text if given.text is not None and given.value is not None else given.value
+    if isinstance(value, str) and not isinstance(given.value, list):
+        value = [value]
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return replace(given, value=[part for item in value for part in item.split(",")], text=None, typed=True)
+    return given
+
+
+def _convert_list(given: Given, hint: Any) -> list[Any]:
+    (item_hint,) = get_args(hint) or (Any,)
+    value = given.value
+    if isinstance(value, list):
+        _refuse_unless(bool(value) or not given.typed, value, hint)
+        texts = [item if given.typed and isinstance(item, str) else None for item in value]
+        items = [replace(given, value=item, text=text) for item, text in zip(value, texts, strict=True)]
+        return [convert(item, item_hint) for item in items]
+    return [convert(given, item_hint)] if given.text is not None else _refuse_unless(False, value, hint)
+
+
+def _convert_scalar(given: Given, hint: Any) -> Any:
+    value, text = given.value, given.text
     if hint is bool:
         if isinstance(value, bool):
             return value
         word = str(value).lower()
         return _refuse_unless(word in _TRUE + _FALSE, word in _TRUE, hint)
-    if hint in (int, float) and isinstance(value, str):  # a quoted number
-        value = _read_word(value)
-    if hint is int:
-        whole = isinstance(value, int | float) and not isinstance(value, bool) and value == int(value)
-        return _refuse_unless(whole, int(value) if whole else None, hint)
-    if hint is float:
+    if hint in (int, float):
+        value = _read_word(value) if isinstance(value, str) else value  # a quoted number
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return _refuse_unless(number, float(value) if number else None, hint)
-    if hint is str:
-        if isinstance(value, str):
-            return value
+        if number and not abs(value) <= sys.float_info.max:
+            raise Mismatch("a finite number")
+        return hint(_refuse_unless(number and (hint is float or value == int(value)), value, hint))
+    if hint is str or hint is Path:
         scalar = value is not None and not isinstance(value, list | dict | bool)
-        written = text if text is not None else str(value)
-        return _refuse_unless(bool(text) or scalar, written, hint)
+        plain = isinstance(value, str) and not given.typed
+        written = value if plain else text if text is not None else str(value)
+        fits = plain or (text is not None and (given.typed or bool(text))) or scalar
+        return hint(_refuse_unless(fits, written, hint))
     raise Mismatch(describe(hint))
 
 
@@ -157,8 +204,18 @@ def _refuse_unless(fits: bool, value: Any, hint: Any) -> Any:
     return value
 
 
+def shown(given: Given) -> str:
+    """What was given, as an error message shows it."""
+    if given.text is not None:
+        return repr(given.text if len(given.text) <= 200 else given.text[:200] + "...")
+    return reprlib.repr(given.value)
+
+
 def describe(hint: Any) -> str:
     """A type in words: "a whole number", "one of a, b"."""
+    if mark_of(hint, Commas):
+        return f"{describe(get_args(split_hint(hint)[0])[0])}, or several with commas between"
+    hint = split_hint(hint)[0]
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return " or ".join(describe(a) for a in args if a is not NoneType)
@@ -170,5 +227,5 @@ def describe(hint: Any) -> str:
         return f"a list ({describe(args[0])} each)" if args else "a list"
     if origin is dict or hint is dict:
         return "a mapping, as YAML or JSON"
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
     return names.get(hint, getattr(hint, "__name__", str(hint)))

@@ -3,12 +3,15 @@
 from pathlib import Path
 
 from open_r1.errors import UserError
+from open_r1.hub import blocked, why_unreachable
 
 NOT_PUSHED = ["run/journal.jsonl", "run/.lock", "**/.lock", "*.tmp", "**/*.tmp"]
 
 
 def create_dataset_repo(repo: str, private: bool) -> None:
     """Makes sure that `repo` is there and may be written to, before hours of work. Raises `UserError`."""
+    if reason := why_unreachable():
+        raise UserError(blocked(f"{repo} on the hub cannot be written to", reason))
     from huggingface_hub import create_repo
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 

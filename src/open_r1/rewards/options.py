@@ -12,7 +12,7 @@ class OptionError(UserError, ValueError):
 
 @dataclass
 class RewardOptions:
-    """Options of rewards that take any; `GRPOScriptArguments` has them too."""
+    """Options of rewards."""
 
     cosine_min_value_wrong: float = 0.0
     """`cosine`: reward of the shortest wrong answer."""

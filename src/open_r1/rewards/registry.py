@@ -2,10 +2,12 @@
 
 import difflib
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable
 from functools import partial, update_wrapper
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from open_r1.errors import UserError
@@ -91,7 +93,8 @@ def get_reward_funcs(script_args: Any) -> list[RewardFunc]:
 
 
 def get_reward_func(name: str, script_args: Any = None) -> RewardFunc:
-    """One reward: a registered name, or `module:function` (the working directory can be imported from)."""
+    """One reward: a registered name, `module:function` (the working directory can be imported from), or
+    `path/to/file.py:function`."""
     if name in REGISTRY:
         return REGISTRY[name](script_args)
     if ":" in name:
@@ -100,25 +103,55 @@ def get_reward_func(name: str, script_args: Any = None) -> RewardFunc:
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
     raise UserError(
         f"reward_funcs: {name!r} is not a reward; {hint}known are {', '.join(REGISTRY)}, "
-        "and any function of yours as my_module:my_reward."
+        "and any function of yours as my_module:my_reward or path/to/file.py:my_reward."
     )
 
 
 def _import(path: str) -> RewardFunc:
-    module_name, _, attribute = path.partition(":")
-    cwd = str(Path.cwd())
-    if cwd not in sys.path:
-        sys.path.append(cwd)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name != module_name.split(".")[0] and error.name != module_name:
-            raise
-        raise UserError(
-            f"reward_funcs: {path!r}: no module {error.name!r}; put {module_name.split('.')[0]}.py in the working "
-            "directory, or install it."
-        ) from None
+    module_name, _, attribute = path.rpartition(":")
+    if module_name.endswith(".py") or "/" in module_name:
+        module = _load_file(path, Path(module_name).expanduser().absolute())
+    else:
+        module = _load_module(path, module_name)
     function = getattr(module, attribute, None)
     if not callable(function):
-        raise UserError(f"reward_funcs: {path!r}: module {module_name!r} has no function {attribute!r}.")
+        raise UserError(f"reward_funcs: {path!r}: {module_name} has no function {attribute!r}.")
     return function
+
+
+def _load_module(path: str, name: str) -> ModuleType:
+    _can_import_from(Path.cwd())
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name.split(".")[0] and error.name != name:
+            raise
+        raise UserError(
+            f"reward_funcs: {path!r}: no module {error.name!r}; put {name.split('.')[0]}.py in the working directory, "
+            "install it, or give the path of the file, such as path/to/file.py:my_reward."
+        ) from None
+
+
+def _load_file(path: str, file: Path) -> ModuleType:
+    """The module in `file`, whose own imports may come from its folder; the same module for every function of it."""
+    if not file.is_file() or file.suffix != ".py":
+        raise UserError(f"reward_funcs: {path!r}: {file} is no Python file.")
+    name = f"{file.stem} ({file.parent})"  # no module that could be imported has such a name
+    if name in sys.modules:
+        return sys.modules[name]
+    _can_import_from(file.parent)
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _can_import_from(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from open_r1.installing import install_command
 from open_r1.rewards.options import OptionError
 from open_r1.rewards.text import texts_of
 
@@ -40,6 +41,7 @@ def _chinese_words() -> Callable[[str], list[str]]:
     try:
         import jieba
     except ImportError:
-        raise OptionError("repetition_language is 'zh', which needs jieba: pip install 'open-r1[chinese]'.") from None
+        command = install_command("chinese")
+        raise OptionError(f"repetition_language is 'zh', which needs jieba: {command}.") from None
     jieba.setLogLevel("ERROR")
     return lambda text: [word for word in jieba.lcut(text) if word.strip()]

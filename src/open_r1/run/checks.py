@@ -1,5 +1,6 @@
 """What a run looks at before its first step: options, tokenizer, and whether the folder is of the same model."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,23 @@ def options_without_effect(args: TrainConfig) -> list[str]:
             "eval_strategy to steps, or leave eval_steps out."
         )
     return found
+
+
+def room_warning(args: TrainConfig, parameters: int, trained: int) -> str | None:
+    """A sentence if the disk of `output_dir` has no room for what the run saves: `parameters` in float32, and, in a
+    checkpoint, two moments of Adam for each of those that are `trained`."""
+    folder = Path(args.output_dir or ".").absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    checkpoint = SaveStrategy(args.save_strategy) != SaveStrategy.NO
+    needed = 4 * parameters + (8 * trained if checkpoint and not args.save_only_model else 0)
+    free = shutil.disk_usage(there).free
+    if free >= needed:
+        return None
+    what = "a checkpoint" if checkpoint else "the model"
+    return (
+        f"output_dir is {args.output_dir}, where {free / 2**30:.1f} GiB are free, and {what} takes about "
+        f"{needed / 2**30:.1f} GiB: make room before it is saved, or take another disk."
+    )
 
 
 def check_same_model(output_dir: Path, earlier: Mapping[str, Any], config: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from open_r1.modeling.attention import unused_dropout
 from open_r1.modeling.head import MAX_LOGITS
 from open_r1.rewards import BEST, check_golds, gold_completion, score
 from open_r1.rewards.accuracy import golds_of
-from open_r1.run.checks import options_without_effect
+from open_r1.run.checks import options_without_effect, room_warning
 from open_r1.run.policy_engine import describe_engine
 from open_r1.training.grpo_batches import check_batch
 from open_r1.training.model import load_config, load_generation_config
@@ -144,7 +144,8 @@ def _show(
         "output": str(args.output_dir),
     }.items():
         table.add_row(name, value)
-    notes = [*options_without_effect(args), *filter(None, [unused_dropout(config)])]
+    room = None if model.use_peft else room_warning(args, parameters, parameters)
+    notes = [*options_without_effect(args), *filter(None, [unused_dropout(config), room])]
     Console().print(table, *(f"note: {note}" for note in notes), sep="\n")
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from transformers import PreTrainedTokenizerBase, TrainerCallback
-from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_utils import IntervalStrategy
 from transformers.utils.logging import disable_progress_bar
 
@@ -19,8 +18,9 @@ from open_r1.options import default_hub_model_id, resolved_options
 from open_r1.report.card import write_model_card
 from open_r1.report.progress import ProgressCallback
 from open_r1.report.recorder import RunRecorder, read_config
+from open_r1.report.trackers import tracker_problem
 from open_r1.run.benchmarks import Benchmarks
-from open_r1.run.checks import check_same_model, check_vocabulary, options_without_effect
+from open_r1.run.checks import check_same_model, check_vocabulary, options_without_effect, room_warning
 from open_r1.run.first_process import by_first_process
 from open_r1.training.backends import describe_training
 from open_r1.training.checkpoint_files import choose_checkpoint, last_checkpoint, saving
@@ -79,8 +79,8 @@ class Run:
             self._unlock()
 
     def _claim_folder(self) -> None:
-        claim_folder(self.output_dir)
-        (self.output_dir / "run").mkdir(exist_ok=True)
+        for folder in (self.output_dir, self.output_dir / "run"):
+            claim_folder(folder)
         problem = (
             f"output_dir is {self.output_dir}, where another training is running: give another output_dir, or wait "
             "until it has ended."
@@ -129,6 +129,11 @@ class Run:
             print(text, flush=True)
 
     def _check_saveable(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+        sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
+        trained = sum(size for size, trains in sizes if trains)
+        saved = trained if self.model.use_peft else sum(size for size, _ in sizes)
+        if warning := room_warning(self.args, saved, trained):
+            logger.warning(warning)
         check_saveable(str(self.model.model_name_or_path), model.config, model.generation_config, tokenizer)
 
     def _choose_checkpoint(self) -> Path | None:
@@ -164,12 +169,8 @@ def _last_metrics(trainer: PackedTrainer) -> dict[str, Any]:
 
 
 def _set_trackers(args: TrainConfig) -> None:
-    wanted = set(args.report_to or []) - {"none", "all"}
-    if absent := wanted - set(get_available_reporting_integrations()):
-        raise UserError(
-            f"report_to is {', '.join(sorted(absent))}, which is not installed or not known: pip install "
-            "'open-r1[tracking]' brings wandb and trackio."
-        )
+    if problem := tracker_problem(args.report_to):
+        raise UserError(problem)
     for variable, value in (("WANDB_ENTITY", args.wandb_entity), ("WANDB_PROJECT", args.wandb_project)):
         if value:
             os.environ[variable] = value

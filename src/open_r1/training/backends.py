@@ -20,6 +20,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import strtobool
 
 from open_r1.errors import UserError
+from open_r1.installing import install_command
 
 PROCESSES = "OPEN_R1_PROCESSES"
 """Variable of a launcher: how many processes train together."""
@@ -115,7 +116,7 @@ def prepare_deepspeed(on_cpu: bool) -> None:
     if not _asks_deepspeed():
         return
     if find_spec("deepspeed") is None:
-        raise UserError("DeepSpeed was asked for and is not installed: pip install 'open-r1[deepspeed]'.")
+        raise UserError(f"DeepSpeed was asked for and is not installed: {install_command('deepspeed')}.")
     if on_cpu:
         import deepspeed
 

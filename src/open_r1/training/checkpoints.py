@@ -242,8 +242,7 @@ def check_same_settings(what: str, before: Mapping[str, Any], now: Mapping[str, 
     ]
     if changed:
         raise UserError(
-            f"{what} was saved with other settings, which say what it means ({'; '.join(changed)}): continue with the "
-            f"same, or {instead}"
+            f"{what} belongs to other settings ({'; '.join(changed)}): continue with the same, or {instead}"
         )
 
 

@@ -26,9 +26,11 @@ class StopSignals:
         self._before: dict[signal.Signals, Any] = {}
 
     def listen(self) -> None:
-        """Signals are noted from now on."""
+        """Signals are noted from now on; Ctrl-C not in a background job, for which shells have it ignored."""
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+            background = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            taken = [number for number in STOP_SIGNALS if not (background and number == signal.SIGINT)]
+            self._before = {number: signal.signal(number, self._note) for number in taken}
 
     def restore(self) -> None:
         """Signals do again what they did before."""

@@ -14,6 +14,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 
 from open_r1.configs import ModelConfig, TrainConfig
 from open_r1.errors import UserError
+from open_r1.hub import reading_hub
+from open_r1.installing import install_command
 from open_r1.modeling.attention import ATTENTION, SDPA_ATTENTION, check_attention_supported, unused_dropout
 from open_r1.modeling.compiling import compile_layers
 from open_r1.training.backends import whole_models
@@ -114,7 +116,8 @@ def _peft() -> Any:
     try:
         import peft
     except ImportError as error:
-        raise UserError("LoRA adapters need peft, which is not installed: pip install 'open-r1[peft]'.") from error
+        command = install_command("peft")
+        raise UserError(f"LoRA adapters need peft, which is not installed: {command}.") from error
     return peft
 
 
@@ -131,7 +134,8 @@ def _attention(config: ModelConfig) -> str:
 @contextmanager
 def _explained(config: ModelConfig) -> Iterator[None]:
     try:
-        yield
+        with reading_hub(weights_name(config), "model_name_or_path"):
+            yield
     except (OSError, ValueError, RuntimeError, HFValidationError, SafetensorError) as error:
         name = config.model_name_or_path or ""
         kind = "folder" if Path(name).exists() else "hub id or folder"

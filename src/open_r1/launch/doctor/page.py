@@ -1,42 +1,46 @@
 """`open-r1 doctor`: one page about this machine, and about a recipe on it."""
 
-import argparse
 import json
 import logging
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from open_r1.errors import UserError
 from open_r1.launch.doctor.finding import Finding, can_start
+from open_r1.options import parse_known
 
 DESCRIPTION = """What this machine has for training, and for a given --config whether its model, tokenizer, data and
 rewards are in order. Words after it are options of the recipe. The exit status is 1 if no run can start here; no GPU,
-no network and no login are findings, not failures."""
-EXAMPLES = """examples:
-  open-r1 doctor
-  open-r1 doctor --config recipes/SmolLM2-135M-Instruct/grpo/config_demo.yaml --dataset_name problems.jsonl
+no network and no login are findings, not failures.
+
+    open-r1 doctor
+    open-r1 doctor --config recipes/SmolLM2-135M-Instruct/grpo/config_demo.yaml --dataset_name problems.jsonl
 """
 MARKS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "problem": ("✗", "bold red")}
 
 
+@dataclass
+class DoctorOptions:
+    """What to look at."""
+
+    config: str | None = None
+    """A recipe to check as well."""
+    json: bool = False
+    """Print the findings as JSON."""
+
+
 def main(argv: list[str]) -> None:
     """Prints the page and exits: 0 if a run can start here, 1 if not."""
-    parser = argparse.ArgumentParser(
-        prog="open-r1 doctor",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    (options,), overrides = parse_known(
+        argv, DoctorOptions, prog="open-r1 doctor", description=DESCRIPTION, usage="[options of the recipe]"
     )
-    parser.add_argument("--config", help="a recipe to check as well")
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    options, overrides = parser.parse_known_args(argv)
     if overrides and options.config is None:
-        parser.error(f"{overrides[0]} belongs to a recipe: give --config too")
+        raise UserError(f"{overrides[0]} belongs to a recipe: give --config too.")
     findings = examine(options.config, overrides)
     if options.json:
         print(json.dumps({"can_start": can_start(findings), "findings": [asdict(f) for f in findings]}, indent=2))

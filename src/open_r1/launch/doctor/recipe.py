@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from transformers.integrations import get_available_reporting_integrations
-
 from open_r1.data.chat import pad_token_id, prepare_tokenizer, render, stop_token_ids
 from open_r1.data.load import load_train_and_eval
 from open_r1.data.prompts import drop_long_prompts, prompt_rows
 from open_r1.data.sft import tokenize_sft
 from open_r1.engine.vllm_engine import visible_devices
 from open_r1.errors import UserError
+from open_r1.installing import install_command
 from open_r1.launch.doctor.finding import Finding, gib
 from open_r1.launch.layout import Cluster, plan_layout
 from open_r1.launch.recipe import Recipe, generation_of, job_of, read_recipe
+from open_r1.report.trackers import tracker_problem
 from open_r1.rewards import get_reward_funcs
 from open_r1.run.dry_run import ROWS_CHECKED, check_gold_scores, ungradable_golds
 from open_r1.training.model import context_length, load_config
@@ -84,12 +84,11 @@ def _packages(recipe: Recipe) -> Iterator[Finding]:
                 "recipe",
                 "problem",
                 f"{option} needs {package}",
-                f"pip install 'open-r1[{package}]', or {option} false.",
+                f"{install_command(package)}, or {option} false.",
             )
-    absent = set(recipe.args.report_to or []) - {"none", "all"} - set(get_available_reporting_integrations())
-    if absent:
-        text = f"report_to names {', '.join(sorted(absent))}, which is not installed"
-        yield Finding("recipe", "problem", text, "pip install 'open-r1[tracking]', or report_to none.")
+    if problem := tracker_problem(recipe.args.report_to):
+        text, _, remedy = problem.partition(": ")
+        yield Finding("recipe", "problem", text, remedy)
 
 
 def _model(recipe: Recipe, config: Any) -> str:

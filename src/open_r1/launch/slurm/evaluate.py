@@ -1,10 +1,12 @@
 """Benchmarks a model on the GPUs of one node, through `open-r1 evaluate`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
-from open_r1.engine.arguments import positive
 from open_r1.launch.slurm.job import current_job, finish, run_step, step
-from open_r1.launch.slurm.words import Parser, named, split_args
+from open_r1.launch.slurm.words import named, read_words, split_args
+from open_r1.options.annotations import Range
 
 USAGE = "--model M --task T[,T] [--revision R] [--tp N] [--dp N] [--args ...]"
 DESCRIPTION = """Benchmarks a model, as `open-r1 evaluate` does, whose options follow --args.
@@ -14,6 +16,22 @@ DESCRIPTION = """Benchmarks a model, as `open-r1 evaluate` does, whose options f
 
 Samples are kept as they finish: a job that is stopped and put into the queue again goes on where it was.
 """
+
+
+@dataclass(kw_only=True)
+class JobOptions:
+    """Model and benchmarks."""
+
+    model: str
+    """Hub id or folder."""
+    task: str
+    """Benchmarks, with commas between."""
+    revision: str | None = None
+    """Branch, tag or commit of the model on the hub."""
+    tp: Annotated[int | None, Range(at_least=1)] = None
+    """GPUs that share one engine."""
+    dp: Annotated[int | None, Range(at_least=1)] = None
+    """Engines. Default: as many as the GPUs allow."""
 
 
 def main(words: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -26,13 +44,7 @@ def main(words: Sequence[str], environment: Mapping[str, str]) -> int:
 def evaluation_words(words: Sequence[str]) -> list[str]:
     """`open-r1 evaluate ...`. Raises UserError for an option that is not there."""
     before, extra = split_args(words)
-    parser = Parser("slurm/evaluate.slurm", USAGE, DESCRIPTION)
-    parser.option("model", "hub id or folder", required=True)
-    parser.option("task", "benchmarks, with commas between", required=True)
-    parser.option("revision", "of the model on the hub")
-    parser.option("tp", "GPUs that share one engine", positive)
-    parser.option("dp", "engines (default: as many as the GPUs allow)", positive)
-    options = parser.read(_positional(before))
+    options, _ = read_words(_positional(before), JobOptions, "slurm/evaluate.slurm", USAGE, DESCRIPTION)
     command = ["open-r1", "evaluate", "--model", options.model, "--tasks", options.task]
     for name, value in (
         ("revision", options.revision),

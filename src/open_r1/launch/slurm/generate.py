@@ -1,15 +1,12 @@
 """Completions for a dataset: a vLLM server over all nodes of the job, and `open-r1 generate` as its client."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 
-from open_r1.engine.arguments import with_dashes
-from open_r1.generate import parser, read_problems
-from open_r1.generation.arguments import sampling_of
+from open_r1.generate import read_options, read_problems
 from open_r1.launch.slurm.job import current_job, finish, step
-from open_r1.launch.slurm.server import ServerStep, add_server_options, head_of, run_beside, server_plan
-from open_r1.launch.slurm.words import Parser, split_args
+from open_r1.launch.slurm.server import ServerJobOptions, ServerStep, head_of, run_beside
+from open_r1.launch.slurm.words import read_words, split_args
 
 USAGE = "--hf-dataset D --model M [--tp N] [--pp N] [--ray] [options of open-r1 generate]"
 DESCRIPTION = """Starts a vLLM server over all nodes of the job, waits until it answers, and runs `open-r1 generate`
@@ -25,12 +22,10 @@ Rows are kept as they finish: a job that is stopped and put into the queue again
 def main(words: Sequence[str], environment: Mapping[str, str]) -> int:
     """The exit status of the job. Raises UserError if the server does not come up or ends early."""
     before, extra = split_args(words)
-    reader = Parser("slurm/generate.slurm", USAGE, DESCRIPTION)
-    add_server_options(reader)
-    options, rest = reader.parse_known_args(before)
+    options, rest = read_words(before, ServerJobOptions, "slurm/generate.slurm", USAGE, DESCRIPTION, others=True)
     client = client_options(options.model, [*rest, *extra], environment)
     check_client(client)
-    plan, job = server_plan(options), current_job(environment)
+    plan, job = options.plan(), current_job(environment)
     server = ServerStep(plan, job, head_of(environment))
     with server.part:
         server.wait_until_answering()
@@ -41,11 +36,12 @@ def main(words: Sequence[str], environment: Mapping[str, str]) -> int:
 
 def client_options(model: str, words: Sequence[str], environment: Mapping[str, str]) -> list[str]:
     """Options of `open-r1 generate`. Without --output, names decide the folder; a job of an array takes its shard."""
-    given = with_dashes(list(words))
-    names = {word.split("=")[0] for word in given}
-    options = ["--model", model, *given]
-    if "--output" not in names:
-        dataset = next((b for a, b in pairwise(given) if a == "--hf-dataset"), "dataset")
+    names = [word.split("=")[0].replace("_", "-") for word in words]
+    options = ["--model", model, *words]
+    if "--output" not in names and "--config" not in names:
+        dataset = next(
+            (after for name, after in zip(names, words[1:], strict=False) if name == "--hf-dataset"), "dataset"
+        )
         options += ["--output", f"data/{Path(dataset).name}-{Path(model).name}"]
     count = int(environment.get("SLURM_ARRAY_TASK_COUNT", "1"))
     if count > 1 and "--shard" not in names:
@@ -56,6 +52,5 @@ def client_options(model: str, words: Sequence[str], environment: Mapping[str, s
 
 def check_client(options: Sequence[str]) -> None:
     """Raises UserError, before a server is started, for what the client would refuse of its options and its data."""
-    args = parser().parse_args(list(options))
-    sampling_of(args)
-    read_problems(args)
+    args, _ = read_options(options)
+    read_problems(args.hf_dataset, args)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from open_r1.launch.slurm.job import current_job
-from open_r1.launch.slurm.server import ServerStep, add_server_options, head_of, server_plan
-from open_r1.launch.slurm.words import Parser, split_args
+from open_r1.launch.slurm.server import ServerJobOptions, ServerStep, head_of
+from open_r1.launch.slurm.words import read_words, split_args
 
 USAGE = "--model M [--tp N] [--pp N] [--dp N] [--port N] [--ray] [--args options of vllm serve]"
 DESCRIPTION = """An OpenAI-compatible vLLM server over all nodes of the job; the log says its address.
@@ -16,10 +16,8 @@ DESCRIPTION = """An OpenAI-compatible vLLM server over all nodes of the job; the
 def main(words: Sequence[str], environment: Mapping[str, str]) -> int:
     """The exit status of the job."""
     before, extra = split_args(words)
-    parser = Parser("slurm/serve.slurm", USAGE, DESCRIPTION)
-    add_server_options(parser)
-    plan = server_plan(parser.read(before), tuple(extra))
-    job = current_job(environment)
+    options, _ = read_words(before, ServerJobOptions, "slurm/serve.slurm", USAGE, DESCRIPTION)
+    plan, job = options.plan(extra), current_job(environment)
     server = ServerStep(plan, job, head_of(environment))
     with server.part as part:
         server.wait_until_answering()

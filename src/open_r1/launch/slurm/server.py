@@ -1,16 +1,15 @@
 """A vLLM server over nodes of the job: its options, its step, and whether it answers as it should."""
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
-from open_r1.engine.arguments import positive
 from open_r1.engine.openai_engine import OpenAIEngine
 from open_r1.engine.protocol import Message, Request, Sampling
 from open_r1.errors import Interrupted, UserError
@@ -19,7 +18,8 @@ from open_r1.launch.node_run import answers
 from open_r1.launch.nodes import address_of, host_names
 from open_r1.launch.processes import Part
 from open_r1.launch.slurm.job import CONTINUED, Job, step
-from open_r1.launch.slurm.words import Parser, shell_words
+from open_r1.launch.slurm.words import shell_words
+from open_r1.options.annotations import Range
 
 FIRST_PORT = 31_000
 """Ports of a server are counted up from here by the number of its job: above those of `open-r1 launch`, below those
@@ -47,38 +47,46 @@ class ServerPlan:
     """Further options of `vllm serve`."""
 
 
-def add_server_options(parser: Parser) -> None:
-    """The options of `ServerPlan`."""
-    parser.option("model", "hub id or folder", required=True)
-    parser.option(
-        "tp", "GPUs that share each layer (default: those of a node; more of them reach over nodes)", positive
-    )
-    parser.option(
-        "pp", "parts that its layers are split into (default: one a node, if --tp and --dp leave that many)", positive
-    )
-    parser.option("dp", "copies of the model (default: 1)", positive)
-    parser.option("port", "default: by the job's number", int)
-    parser.option("server-timeout", "seconds until the server must answer (default: 3600)", float)
-    parser.option("server-command", "instead of vLLM: a command with {model}, {host}, {port} and {tp} in it")
-    parser.option("server-args", "further options of `vllm serve`, in one string")
-    parser.add_argument("--ray", action="store_true", help="several nodes through Ray instead of vLLM's own launcher")
+@dataclass(kw_only=True)
+class ServerJobOptions:
+    """Model and server."""
 
+    model: str
+    """Hub id or folder."""
+    tp: Annotated[int | None, Range(at_least=1)] = None
+    """GPUs that share each layer. Default: those of a node; more of them reach over nodes."""
+    pp: Annotated[int | None, Range(at_least=1)] = None
+    """Parts that its layers are split into. Default: one a node, if --tp and --dp leave that many."""
+    dp: Annotated[int, Range(at_least=1)] = 1
+    """Copies of the model."""
+    port: int | None = None
+    """Default: by the job's number."""
+    server_timeout: float = 3600.0
+    """Seconds until the server must answer."""
+    server_command: str | None = None
+    """Instead of vLLM: a command with {model}, {host}, {port} and {tp} in it."""
+    server_args: str = ""
+    """Further options of `vllm serve`, in one string."""
+    ray: bool = False
+    """Several nodes through Ray instead of vLLM's own launcher."""
 
-def server_plan(options: argparse.Namespace, extra: tuple[str, ...] = ()) -> ServerPlan:
-    """From parsed options. Raises UserError if they do not fit together."""
-    if options.server_command and (options.ray or options.server_args):
-        raise UserError("--server-command replaces vLLM: --ray and --server-args mean nothing with it.")
-    return ServerPlan(
-        model=options.model,
-        tp=options.tp,
-        pp=options.pp,
-        dp=options.dp or 1,
-        port=options.port,
-        timeout=options.server_timeout or 3600.0,
-        ray=options.ray,
-        command=options.server_command,
-        words=(*shell_words(options.server_args or ""), *extra),
-    )
+    def __post_init__(self) -> None:
+        if self.server_command and (self.ray or self.server_args):
+            raise UserError("--server-command replaces vLLM: --ray and --server-args mean nothing with it.")
+
+    def plan(self, extra: Sequence[str] = ()) -> ServerPlan:
+        """What each node has to know; `extra`: further options of `vllm serve`."""
+        return ServerPlan(
+            model=self.model,
+            tp=self.tp,
+            pp=self.pp,
+            dp=self.dp,
+            port=self.port,
+            timeout=self.server_timeout,
+            ray=self.ray,
+            command=self.server_command,
+            words=(*shell_words(self.server_args), *extra),
+        )
 
 
 def server_command(plan: ServerPlan, job: Job, node: int, head: str) -> list[str]:

@@ -1,11 +1,13 @@
 """Trains a recipe on all nodes of the job, through `open-r1 launch`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
-from open_r1.engine.arguments import positive
 from open_r1.launch.recipe import find_accelerator, find_recipe, read_recipe
 from open_r1.launch.slurm.job import Job, current_job, finish, run_step, step
-from open_r1.launch.slurm.words import Parser, named, shell_words, split_args
+from open_r1.launch.slurm.words import named, read_words, shell_words, split_args
+from open_r1.options.annotations import Range
 
 USAGE = "{model} {task} {suffix of the recipe} {accelerator} ['options'], or by name"
 DESCRIPTION = """Trains recipes/{model}/{task}/config_{suffix}.yaml on all nodes of the job, with
@@ -17,6 +19,26 @@ recipes/accelerate_configs/{accelerator}.yaml.
 
 A time limit (SIGUSR1 before it) or a preemption saves a checkpoint; the job is put into the queue again and continues.
 """
+
+
+@dataclass(kw_only=True)
+class JobOptions:
+    """Recipe and layout."""
+
+    model: str
+    """Folder in recipes/."""
+    task: str
+    """sft or grpo."""
+    config: str
+    """Suffix of the recipe: demo is config_demo.yaml."""
+    accelerator: str = "ddp"
+    """One of recipes/accelerate_configs."""
+    dp: Annotated[int | None, Range(at_least=1)] = None
+    """Generators, where a recipe starts vLLM servers."""
+    tp: Annotated[int | None, Range(at_least=1)] = None
+    """GPUs that share one generator."""
+
+
 BY_POSITION = ("model", "task", "config", "accelerator")
 
 
@@ -34,19 +56,11 @@ def training_words(words: Sequence[str]) -> list[str]:
     if before and not before[0].startswith("-"):
         extra = [word for text in before[len(BY_POSITION) :] for word in shell_words(text)] + extra
         before = named(before[: len(BY_POSITION)], BY_POSITION)
-    parser = Parser("slurm/train.slurm", USAGE, DESCRIPTION)
-    parser.option("model", "folder in recipes/", required=True)
-    parser.option("task", "sft or grpo", required=True)
-    parser.option("config", "suffix of the recipe: demo is config_demo.yaml", required=True)
-    parser.option("accelerator", "one of recipes/accelerate_configs (default: ddp)")
-    parser.option("dp", "generators, where a recipe starts vLLM servers", positive)
-    parser.option("tp", "GPUs that share one generator", positive)
-    options = parser.read(before)
-    accelerator = options.accelerator or "ddp"
+    options, _ = read_words(before, JobOptions, "slurm/train.slurm", USAGE, DESCRIPTION)
     recipe = find_recipe(f"recipes/{options.model}/{options.task}/config_{options.config}.yaml")
-    find_accelerator(accelerator)
+    find_accelerator(options.accelerator)
     read_recipe(str(recipe), extra)
-    command = ["open-r1", "launch", "--accelerator", accelerator]
+    command = ["open-r1", "launch", "--accelerator", options.accelerator]
     for name in ("dp", "tp"):
         if getattr(options, name) is not None:
             command += [f"--{name}", str(getattr(options, name))]

@@ -1,39 +1,26 @@
 """How job scripts are called: by position, as huggingface/open-r1's readme does, or by name."""
 
-import argparse
 import shlex
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import Any
 
 from open_r1.errors import UserError
+from open_r1.options import parse_known
 
 
-class Parser(argparse.ArgumentParser):
-    """Options of a job script; its errors are sentences that show the usage."""
-
-    def __init__(self, script: str, usage: str, description: str) -> None:
-        super().__init__(
-            prog=script,
-            usage=f"sbatch [sbatch's options] {script} {usage}",
-            description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}. Usage: {self.usage}")
-
-    def option(self, name: str, text: str, kind: Callable[[str], Any] = str, required: bool = False) -> None:
-        """`--name X`."""
-        metavar = "X" if kind is str else "N"
-        self.add_argument(f"--{name}", type=kind, help=text, metavar=metavar, required=required)
-
-    def read(self, words: Sequence[str]) -> argparse.Namespace:
-        """Known options alone."""
-        options, strange = self.parse_known_args(list(words))
-        if strange:
-            self.error(f"unknown option {strange[0]!r} (options for the program itself go behind --args)")
-        return options
+def read_words(
+    words: Sequence[str], cls: type, script: str, usage: str, description: str, *, others: bool = False
+) -> tuple[Any, list[str]]:
+    """An instance of `cls` from the words after a job script, and with `others` the words that are not its options.
+    Raises UserError with the usage in its sentence."""
+    usage = f"sbatch [sbatch's options] {script} {usage}"
+    try:
+        (options,), rest = parse_known(words, cls, prog=script, description=f"{usage}\n\n{description}")
+        if rest and not others:
+            raise UserError(f"unknown option {rest[0]!r} (options for the program itself go behind --args).")
+    except UserError as error:
+        raise UserError(f"{error} Usage: {usage}") from None
+    return options, rest
 
 
 def split_args(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,0 +1,53 @@
+"""Which model writes completions, and through which engine: the options of every command that has a model write."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from open_r1.options.annotations import Alias, Range, check_fields
+
+Count = Annotated[int, Range(at_least=1)]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Model and engine."""
+
+    model: str
+    """Hub id or local folder; with an OpenAI-compatible server, the name under which it serves the model."""
+    engine: Literal["auto", "transformers", "vllm", "openai"] = "auto"
+    """`auto` takes the server if `base_url` is given, else vLLM on GPUs where it is installed, else transformers."""
+    revision: str | None = None
+    """Branch, tag or commit of the model on the hub."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """`auto`: float32 on a CPU, that of the checkpoint elsewhere."""
+    max_tokens_per_batch: Annotated[int | None, Range(at_least=1)] = None
+    """transformers: prompt and completion tokens decoded at once. Default: 8,192 on a CPU, 65,536 elsewhere."""
+
+    # --- vLLM ---
+    tensor_parallel_size: Count = 1
+    """GPUs that share one engine."""
+    data_parallel_size: Annotated[int | None, Range(at_least=1)] = None
+    """Engines, each on `tensor_parallel_size` GPUs of its own. Default: as many as the GPUs allow."""
+    engines_per_gpu: Count = 1
+    """Engines that take turns on each GPU; 2 to 4 fill it where the model is small."""
+    gpu_memory_utilization: Annotated[float | None, Range(above=0, at_most=1)] = None
+    """Share of each GPU's memory (default 0.9), or of the machine's without a GPU (default 0.4)."""
+    max_num_seqs: Count = 512
+    """Completions that one engine decodes at once."""
+    enforce_eager: bool = False
+    """No compilation and no CUDA graphs: starts sooner, decodes slower."""
+
+    # --- OpenAI-compatible servers ---
+    base_url: Annotated[str | None, Alias("vllm_server_url")] = None
+    """A server, such as http://localhost:8000/v1, or several with commas between; their key: OPENAI_API_KEY."""
+    concurrency: Annotated[int | None, Range(at_least=1)] = None
+    """Requests under way at all servers together. Default: 64; `generate` works it out from its own options."""
+    timeout: Annotated[float, Range(above=0)] = 3600.0
+    """Seconds that an answer may take."""
+    retries: Annotated[int, Range(at_least=0)] = 5
+    """Times that a request is sent again before it is given up."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)

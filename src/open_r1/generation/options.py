@@ -1,0 +1,96 @@
+"""Options of generating, shared by `open-r1 generate` and `open-r1 data pass-rate`."""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+from open_r1.engine.options import Count, EngineOptions
+from open_r1.errors import UserError
+from open_r1.options.annotations import Range
+
+PLAIN = "{{ instruction }}"
+"""Prompt template that changes nothing."""
+
+
+@dataclass(kw_only=True)
+class SamplingOptions:
+    """Problems, sampling and rows."""
+
+    hf_dataset_config: str | None = None
+    """Configuration of the hub dataset."""
+    hf_dataset_split: str = "train"
+    """Slices such as train[:100] work."""
+    prompt_column: str = "prompt"
+    """Column with the problem."""
+    prompt_template: str = PLAIN
+    """Jinja, or a file with it: {{ instruction }} is the prompt column, other columns go by their names."""
+    system_prompt: str | None = None
+    """Put in front of every problem."""
+    answer_column: str | None = None
+    """Column with right answers. Default: answer, else solution, if there is one."""
+    skip_long_prompts: bool = False
+    """Leave out prompts beyond the model's context."""
+
+    # --- Sampling ---
+    num_generations: Count = 1
+    """Completions a problem."""
+    temperature: Annotated[float, Range(at_least=0)] = 0.6
+    """Sampling temperature; 0 takes the likeliest token."""
+    top_p: Annotated[float, Range(above=0, at_most=1)] = 0.95
+    """Share of the likeliest tokens that are sampled from."""
+    max_new_tokens: Count = 8192
+    """Longest completion in tokens."""
+    seed: int = 0
+    """Of sampling."""
+
+    # --- Work at once, and rows ---
+    input_batch_size: Count = 64
+    """Problems under way at once at servers, for each replica."""
+    client_replicas: Count = 1
+    """Multiplies what is under way at servers."""
+    rows_per_shard: Count = 2000
+    """Rows of a file."""
+    shard: str = "0/1"
+    """I/N: only every N-th problem, from I on."""
+
+    def __post_init__(self) -> None:
+        if self.temperature == 0 and self.num_generations > 1:
+            raise UserError(
+                f"num_generations is {self.num_generations} at temperature 0, where all are alike: give "
+                "--num-generations 1 or a temperature."
+            )
+        match = re.fullmatch(r"(\d+)/(\d+)", self.shard)
+        if not match or int(match[1]) >= int(match[2]):
+            raise UserError(f"shard is {self.shard!r}: expected I/N with I from 0 to N - 1, such as 0/8.")
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """I and N of `shard`."""
+        index, count = self.shard.split("/")
+        return int(index), int(count)
+
+    def with_concurrency(self, engine: EngineOptions) -> EngineOptions:
+        """`engine` with as many requests under way as these options ask for, unless it says how many."""
+        wanted = self.input_batch_size * self.client_replicas * self.num_generations
+        return replace(engine, concurrency=engine.concurrency or wanted)
+
+
+@dataclass(kw_only=True)
+class GenerateOptions(SamplingOptions):
+    """What to generate from, and where the rows go."""
+
+    hf_dataset: str
+    """Hub id, local folder or file with the problems."""
+    output: Path
+    """Folder of the rows."""
+    hf_output_dataset: str | None = None
+    """Hub id: push the finished folder there."""
+    private: bool = False
+    """With hf_output_dataset: not public."""
+
+
+def output_folder(folder: Path, part: tuple[int, int]) -> Path:
+    """`folder`, or the folder in it of one shard of several."""
+    index, count = part
+    return folder if count == 1 else folder / f"shard-{index:05d}-of-{count:05d}"

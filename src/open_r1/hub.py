@@ -1,0 +1,87 @@
+"""Reading from the model hub: one attempt to reach it, and one sentence when it does not answer."""
+
+import contextlib
+import functools
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from huggingface_hub import constants
+from huggingface_hub.utils import get_session
+
+from open_r1.errors import UserError
+
+SECONDS = 5.0
+"""How long the hub may take to answer the first request of a process."""
+_MARK = "OPEN_R1_HUB_UNREACHABLE"
+"""Variable that tells processes started later which endpoint did not answer."""
+
+
+@contextlib.contextmanager
+def reading_hub(name: str, field: str) -> Iterator[None]:
+    """Around all that reads `name`, a hub id or local path that the user gave as `field`.
+
+    The hub is asked once whether it answers. If it does not, only the local cache is used from then on, as with
+    HF_HUB_OFFLINE=1; what is not there raises `UserError`.
+    """
+    if Path(name).expanduser().exists():
+        yield
+        return
+    reason = why_unreachable()
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if reason is None:
+            raise
+        raise UserError(blocked(f"{field} {name} is no local path and not in the cache", reason)) from error
+
+
+def blocked(what: str, reason: str) -> str:
+    """The sentence on a hub that cannot be reached, the same from every command."""
+    return (
+        f"{what}, and {reason}: give a local folder, set HF_ENDPOINT to a mirror that this machine reaches, or fill "
+        "the cache elsewhere and set HF_HUB_OFFLINE=1 (docs/offline.md)."
+    )
+
+
+def why_unreachable() -> str | None:
+    """Why the hub is not asked, or None if it answers (whatever it says)."""
+    if os.environ.get(_MARK) == constants.ENDPOINT:  # a process above this one has tried
+        return f"{constants.ENDPOINT} does not answer"
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    return _ask(constants.ENDPOINT)
+
+
+@functools.cache
+def _ask(endpoint: str) -> str | None:
+    outcome: list[Exception | None] = []
+
+    def ask() -> None:
+        try:
+            get_session().head(endpoint, timeout=SECONDS)
+            outcome.append(None)
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)  # the time-out does not cover the look-up of the name
+    thread.start()
+    thread.join(SECONDS)
+    if outcome and outcome[0] is None:
+        return None
+    _go_offline(endpoint)
+    said = (str(outcome[0]).strip() or type(outcome[0]).__name__).splitlines()[0] if outcome else "no answer"
+    return f"{endpoint} does not answer ({said})"
+
+
+def _go_offline(endpoint: str) -> None:
+    """For this process and those that it starts."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ[_MARK] = endpoint
+    constants.HF_HUB_OFFLINE = True
+    if "datasets" in sys.modules:
+        sys.modules["datasets"].config.HF_HUB_OFFLINE = True

@@ -1,0 +1,87 @@
+"""What stands beside the type of an option: `learning_rate: Annotated[float, Range(at_least=0)] = 1e-6`."""
+
+import math
+from dataclasses import dataclass, fields
+from operator import ge, gt, le, lt
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from open_r1.errors import UserError
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers that an option takes; None, if the type allows it, is always fine."""
+
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+
+    def broken_by(self, value: float) -> str | None:
+        """The bound that `value` breaks, in words; None if it is in the range."""
+        if not math.isfinite(value):
+            return "a finite number"
+        for bound, fits, words in (
+            (self.at_least, ge, "at least"),
+            (self.above, gt, "above"),
+            (self.at_most, le, "at most"),
+            (self.below, lt, "below"),
+        ):
+            if bound is not None and not fits(value, bound):
+                return f"{words} {bound}"
+        return None
+
+
+@dataclass(frozen=True)
+class Positional:
+    """The option may stand without its name, in the order of the fields; help shows it as `metavar`."""
+
+    metavar: str
+
+
+@dataclass(frozen=True)
+class Alias:
+    """Another name of the option."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Commas:
+    """A list that is also read from one text with commas between the items."""
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A list of which a command line gives one item at a time: `--column a --column b`."""
+
+
+Mark = TypeVar("Mark")
+
+
+def mark_of(hint: Any, kind: type[Mark]) -> Mark | None:
+    """The mark of a kind that stands beside a type."""
+    return next((mark for mark in split_hint(hint)[1] if isinstance(mark, kind)), None)
+
+
+def split_hint(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A type and what `Annotated` puts beside it."""
+    return (get_args(hint)[0], get_args(hint)[1:]) if get_origin(hint) is Annotated else (hint, ())
+
+
+def check_range(name: str, value: Any, hint: Any) -> None:
+    """Raises UserError if `value` is a number outside the `Range` of its type."""
+    allowed = mark_of(hint, Range)
+    if allowed is not None and value is not None and (bound := allowed.broken_by(value)):
+        raise UserError(f"{name} is {value}: it must be {bound}.")
+
+
+def check_fields(options: Any) -> None:
+    """Raises UserError for the first field of a dataclass that is outside its range or none of its choices: the parser
+    has seen to both, Python code has not."""
+    hints = get_type_hints(type(options), include_extras=True)
+    for f in fields(options):
+        value, plain = getattr(options, f.name), split_hint(hints[f.name])[0]
+        check_range(f.name, value, hints[f.name])
+        if get_origin(plain) is Literal and value not in get_args(plain):
+            raise UserError(f"{f.name} is {value!r}: expected one of {', '.join(map(str, get_args(plain)))}.")

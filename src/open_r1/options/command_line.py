@@ -1,0 +1,60 @@
+"""Splits a command line into options with their words; what the words mean is decided later."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
+
+from open_r1.errors import UserError
+
+Arity = Literal["none", "one", "many"]
+Words = list[str] | None
+"""What follows an option; None: it was given as `--no_OPTION`."""
+_OPTION = re.compile(r"--([A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
+
+
+def split_command_line(
+    argv: Sequence[str],
+    arities: Mapping[str, Arity],
+    *,
+    positional: Sequence[str] = (),
+    unsettable: Collection[str] = (),
+) -> tuple[dict[str, list[Words]], list[str]]:
+    """The words of each option in `arities`, an entry for each time it is given, and the words that belong to none.
+
+    Names may have dashes or underscores. Words without an option go to those of `positional` that are not given by
+    name. Raises `UserError` for an option without the word that it needs.
+    """
+    given: dict[str, list[Words]] = {}
+    loose: list[tuple[str, bool]] = []
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        if word == "--":
+            loose += [(word, True) for word in words]
+            break
+        match = _OPTION.fullmatch(word)
+        name = match[1].replace("-", "_") if match else ""
+        bare = match is not None and match[2] is None
+        if name in arities:
+            assert match is not None
+            values = [] if bare else [match[2]]
+            most = {"none": 0, "one": 1, "many": len(words)}[arities[name]] if bare else 0
+            while len(values) < most and words and not is_option(words[0]):
+                values.append(words.pop(0))
+            if arities[name] == "one" and not values:
+                raise UserError(f"command line: {word} needs a value.")
+            given.setdefault(name, []).append(values)
+        elif bare and name.startswith("no_") and name[3:] in unsettable:
+            given.setdefault(name[3:], []).append(None)
+        else:
+            loose.append((word, match is None))
+    for name in positional:
+        first = next((i for i, (_, is_word) in enumerate(loose) if is_word), None)
+        if name not in given and first is not None:
+            given[name] = [[loose.pop(first)[0]]]
+    return given, [word for word, _ in loose]
+
+
+def is_option(word: str) -> bool:
+    """Whether a word is the name of an option, known or not, or ends the words of one."""
+    return word in ("-h", "--") or _OPTION.fullmatch(word) is not None

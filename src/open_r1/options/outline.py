@@ -1,0 +1,101 @@
+"""The fields of a dataclass, read from its source.
+
+`transformers.TrainingArguments` takes seconds to import, because torch comes with it. Neither `--help` nor a mistyped
+option should wait for that: an outline has the names, types, defaults and texts of the fields, and nothing else.
+"""
+
+import ast
+import builtins
+import functools
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+SLOW = ("accelerate", "torch", "transformers")
+"""Packages that are read, never imported."""
+UNKNOWN = ...
+"""The value of a default that takes an import to compute."""
+SOURCES: dict[type, str] = {}
+"""The text that each outline was read from."""
+
+
+@functools.cache
+def outline(module: str, name: str) -> type:
+    """A dataclass with the fields of `module.name`. Raises LookupError if its source is not where it should be."""
+    node = _definitions(module).get(name)
+    if not isinstance(node, ast.ClassDef):
+        raise LookupError(f"{module} defines no class {name}")
+    bases = {f"base_{i}": _base(module, base) for i, base in enumerate(node.bases)}
+    body: list[ast.stmt] = [_with_help_alone(n) for n in node.body if isinstance(n, ast.AnnAssign)]
+    used = {n.id for field in body for n in ast.walk(field) if isinstance(n, ast.Name)}
+    scope = {n: _value(module, n) for n in used if not hasattr(builtins, n)} | bases | {"__name__": module}
+    names: list[ast.expr] = [ast.Name(base, ast.Load()) for base in bases]
+    bare = ast.ClassDef(name, bases=names, keywords=[], body=body or [ast.Pass()], decorator_list=[])
+    exec(compile(ast.fix_missing_locations(ast.Module([bare], [])), str(_path(module)), "exec"), scope)
+    scope[name].__doc__ = ast.get_docstring(node)
+    found: type = dataclass(kw_only=True)(scope[name])
+    lines = _path(module).read_text(encoding="utf-8").splitlines()
+    SOURCES[found] = "\n".join(lines[node.lineno - 1 : node.end_lineno])
+    return found
+
+
+@functools.cache
+def _definitions(module: str) -> dict[str, ast.ClassDef | str]:
+    """The classes of a module, and where it imports what from."""
+    found: dict[str, ast.ClassDef | str] = {}
+    for node in ast.walk(ast.parse(_path(module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef):
+            found[node.name] = node
+        elif isinstance(node, ast.ImportFrom):
+            relative = "." * node.level + (node.module or "")
+            where = importlib.util.resolve_name(relative, module.rpartition(".")[0])
+            found |= {alias.name: where for alias in node.names}
+    return found
+
+
+@functools.cache
+def _path(module: str) -> Path:
+    """The file of a module, found without importing the packages around it."""
+    package, *rest = module.split(".")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise LookupError(f"there is no package {package}")
+    path = Path(spec.submodule_search_locations[0], *rest)
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    if not path.is_file():
+        raise LookupError(f"there is no {path}")
+    return path
+
+
+def _with_help_alone(statement: ast.AnnAssign) -> ast.AnnAssign:
+    """`field(default=..., metadata={"help": ...})`, without what else its metadata may hold."""
+    for keyword in statement.value.keywords if isinstance(statement.value, ast.Call) else ():
+        if keyword.arg == "metadata" and isinstance(keyword.value, ast.Dict):
+            pairs = zip(keyword.value.keys, keyword.value.values, strict=True)
+            texts = [(k, v) for k, v in pairs if isinstance(k, ast.Constant) and k.value == "help"]
+            keyword.value = ast.Dict([k for k, _ in texts], [v for _, v in texts])
+    return statement
+
+
+def _base(module: str, base: ast.expr) -> type:
+    name = base.id if isinstance(base, ast.Name) else ""
+    where = _definitions(module).get(name)
+    if isinstance(where, str) and where.split(".")[0] not in SLOW:
+        return _value(module, name)
+    return outline(where if isinstance(where, str) else module, name)
+
+
+def _value(module: str, name: str) -> Any:
+    """What `name` stands for in a module. Of slow packages it is an Enum or a class without contents."""
+    found = _definitions(module).get(name, UNKNOWN)
+    if isinstance(found, str):
+        return _value(found, name) if found.split(".")[0] in SLOW else getattr(importlib.import_module(found), name)
+    if not isinstance(found, ast.ClassDef):
+        return UNKNOWN
+    if not any(isinstance(base, ast.Name) and base.id.endswith("Enum") for base in found.bases):
+        return type(name, (), {})
+    members = [n for n in found.body if isinstance(n, ast.Assign) and isinstance(n.value, ast.Constant)]
+    return Enum(name, {n.targets[0].id: n.value.value for n in members}, type=str)  # type: ignore

@@ -1,0 +1,1 @@
+"""Sample, grade, keep: the loop behind evaluation, generation, pass-rate filtering and the demo."""

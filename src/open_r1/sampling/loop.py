@@ -1,0 +1,168 @@
+"""The loop: requests go to an engine; what it finishes is kept at once, then graded, beside the engine."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from open_r1.engine.choose import OpenEngine
+from open_r1.engine.protocol import Completion, Request, Sampling, token_count
+from open_r1.errors import UserError
+from open_r1.report.sampling_progress import SamplingProgress
+from open_r1.rewards import Verdict
+from open_r1.sampling.journal import CannotWrite, Row
+from open_r1.sampling.requests import SampleRequest
+
+BATCH = 64
+"""Requests that are kept and graded at once at most."""
+READ_AHEAD = 1024
+"""Requests that may wait for the grader before the engine has to wait."""
+MAX_FAILURES = 100
+"""Requests in a row that fail before the run stops."""
+
+Judge = Callable[[Sequence[tuple[Any, str]]], list[Verdict]]
+"""Verdicts of completions, each with the problem that it answers."""
+
+
+class SampleStore(Protocol):
+    """Where samples go."""
+
+    def __contains__(self, key: tuple[int, int]) -> bool: ...
+    def append(self, rows: Sequence[Row], seconds: float) -> None: ...
+    def kept(self) -> str: ...
+
+
+@contextmanager
+def saying_what_is_kept(store: SampleStore) -> Iterator[None]:
+    """Adds to whatever stops the engine, a RuntimeError of torch (out of memory) included, what `store` holds."""
+    try:
+        yield
+    except CannotWrite:
+        raise
+    except UserError as error:
+        raise UserError(f"{str(error).rstrip('.')}. {store.kept()}") from error
+    except RuntimeError as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"the engine stopped: {reason.rstrip('.')}. {store.kept()}") from error
+
+
+def sample(engine: OpenEngine, requests: Iterable[SampleRequest], sampling: Sampling, writer: "SampleWriter") -> None:
+    """Sends `requests`, as the engine has room for them, and gives `writer` what finishes."""
+    waiting: dict[Hashable, SampleRequest] = {}
+
+    def as_requests() -> Iterator[Request]:
+        for sample_request in requests:
+            request = sample_request.request(sampling)
+            waiting[request.id] = sample_request
+            yield request
+
+    for key, completions in engine.engine.stream(as_requests()):
+        writer.add(waiting.pop(key), completions)
+
+
+class SampleWriter:
+    """Keeps and grades what is added, in a thread of its own: the engine waits for neither a disk nor a grader.
+
+    A context manager; leaving it waits until everything is kept and graded, and raises what went wrong there.
+    `columns` gives what a row holds of its problem; `after_batch` runs in the thread after each batch.
+    """
+
+    def __init__(
+        self,
+        store: SampleStore,
+        judge: Judge,
+        progress: SamplingProgress,
+        *,
+        columns: Callable[[Any], Row] = lambda problem: {},
+        after_batch: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.store, self.judge, self.progress = store, judge, progress
+        self.columns, self.after_batch = columns, after_batch
+        self.failures: list[str] = []
+        """What was said of samples that failed."""
+        self._failures_in_a_row = 0
+        self._waiting: queue.Queue[tuple[SampleRequest, list[Completion]] | None] = queue.Queue(READ_AHEAD)
+        self._thread = threading.Thread(target=self._run, name="samples", daemon=True)
+        self._since = time.monotonic()
+        self._error: BaseException | None = None
+
+    def add(self, request: SampleRequest, completions: list[Completion]) -> None:
+        """Takes a finished request. Raises what went wrong with an earlier one."""
+        if self._error is not None:
+            raise self._error
+        self._waiting.put((request, completions))
+
+    def grade(self, rows: Sequence[tuple[Any, Row]]) -> None:
+        """Adds the verdict to each of `rows`, which stand beside their problems."""
+        verdicts = self.judge([(problem, row["completion"]) for problem, row in rows]) if rows else []
+        for (_, row), verdict in zip(rows, verdicts, strict=True):
+            row |= {"extracted": verdict.extracted, "correct": verdict.correct, "reason": verdict.reason}
+        self.progress.add_graded(len(rows), sum(row["correct"] is True for _, row in rows))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._waiting.put(None)
+        self._thread.join()
+        if error is None and self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        while (batch := self._next()) is not None:
+            try:
+                if self._error is None:
+                    self._keep(batch)
+                    self.after_batch()
+            except BaseException as error:
+                self._error = error
+
+    def _next(self) -> list[tuple[SampleRequest, list[Completion]]] | None:
+        """What has finished by now; None at the end."""
+        item = self._waiting.get()
+        batch = []
+        while item is not None:
+            batch.append(item)
+            if len(batch) == BATCH or self._waiting.empty():
+                return batch
+            item = self._waiting.get()
+        if batch:
+            self._waiting.put(None)
+        return batch or None
+
+    def _keep(self, batch: Sequence[tuple[SampleRequest, list[Completion]]]) -> None:
+        rows: list[tuple[Any, Row]] = []
+        for request, completions in batch:
+            for key, completion in zip(request.keys, completions, strict=True):
+                if completion.finish_reason == "error":
+                    self.failures.append(completion.text)
+                    self._failures_in_a_row += 1
+                    continue
+                self._failures_in_a_row = 0
+                if key not in self.store:
+                    rows.append((request.problem, self._row(request, key, completion)))
+        now = time.monotonic()
+        if rows:
+            self.store.append([row for _, row in rows], now - self._since)
+            self._since = now
+            self.progress.add_finished(len(rows))
+            self.grade(rows)
+        if self._failures_in_a_row >= MAX_FAILURES:
+            raise UserError(f"{self._failures_in_a_row} requests in a row failed, the last with: {self.failures[-1]}")
+
+    def _row(self, request: SampleRequest, key: tuple[int, int], completion: Completion) -> Row:
+        return {
+            "index": key[0],
+            **self.columns(request.problem),
+            "sample": key[1],
+            "completion": completion.text,
+            "n_tokens": token_count(completion),
+            "finish_reason": completion.finish_reason,
+            "seed": request.seed,
+        }

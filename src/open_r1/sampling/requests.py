@@ -1,0 +1,53 @@
+"""Samples of problems as requests to an engine."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from open_r1.engine.choose import OpenEngine
+from open_r1.engine.protocol import Request, Sampling
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """`count` samples of `problem` (which has an `index`), numbered from `first` on, as one request."""
+
+    problem: Any
+    first: int
+    count: int
+    prompt: Any
+    prompt_tokens: int
+    max_tokens: int
+    seed: int
+
+    @property
+    def keys(self) -> list[tuple[int, int]]:
+        """`(index, sample)` of each."""
+        return [(self.problem.index, self.first + i) for i in range(self.count)]
+
+    def request(self, sampling: Sampling) -> Request:
+        """For an engine; what `sampling` says besides is the same for all."""
+        own = replace(sampling, n=self.count, max_tokens=self.max_tokens, seed=self.seed, logprobs=False)
+        return Request((self.problem.index, self.first), self.prompt, own)
+
+
+def samples_per_request(engine: OpenEngine, tokens: int) -> int:
+    """How many samples of a problem share a request: all that fit into a batch share a prefill; an engine that makes
+    its own batches gets each as a request of its own. `tokens` are those of prompt and completion together."""
+    budget = engine.max_tokens_per_batch
+    return 1 if budget is None else max(1, budget // tokens)
+
+
+def blocks(requests: Sequence[SampleRequest], budget: int | None) -> Iterator[list[SampleRequest]]:
+    """Requests that are decoded together: at most `budget` tokens, prompts padded to the longest; None: all."""
+    block: list[SampleRequest] = []
+    rows = width = 0
+    for request in requests:
+        grown = max(width, request.prompt_tokens + request.max_tokens)
+        if block and budget is not None and (rows + request.count) * grown > budget:
+            yield block
+            block, rows, grown = [], 0, request.prompt_tokens + request.max_tokens
+        block.append(request)
+        rows, width = rows + request.count, grown
+    if block:
+        yield block
