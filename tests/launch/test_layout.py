@@ -76,7 +76,7 @@ def test_a_generator_takes_as_few_gpus_as_hold_it(parameters, heads, memory, siz
 
 
 def test_a_generator_s_gpus_divide_its_attention_heads():
-    with pytest.raises(UserError, match="70.0B parameters needs"):
+    with pytest.raises(UserError, match=r"70\.0B parameters needs"):
         tensor_parallel(70 * 10**9, 12, 8, 80 * 2**30)
 
 
