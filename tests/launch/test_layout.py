@@ -75,6 +75,11 @@ def test_a_generator_takes_as_few_gpus_as_hold_it(parameters, heads, memory, siz
     assert tensor_parallel(int(parameters), heads, 8, memory * 2**30) == size
 
 
+def test_a_generator_s_gpus_divide_its_attention_heads():
+    with pytest.raises(UserError, match=r"70\.0B parameters needs"):
+        tensor_parallel(70 * 10**9, 12, 8, 80 * 2**30)
+
+
 def test_processes_run_on_the_cpu_where_there_is_no_gpu():
     layout = plan(gpus=0, generation="policy", processes=2)
     assert layout.train == ((0, 1),)

@@ -91,6 +91,7 @@ def test_best_fit_fills_bins_to_the_budget_and_loses_nothing():
     assert all(sum(lengths[i] for i in b) <= 128 for b in bins)
     assert len(bins) <= 1.03 * sum(lengths) / 128
     assert best_fit([300, 2, 3], 128) == [[0], [2, 1]]
+    assert best_fit([7, 6, 3, 2, 2], 10) == [[0, 2], [1, 3, 4]]  # the fullest bin that has room, not the emptiest
     assert best_fit([], 128) == []
 
 

@@ -170,21 +170,14 @@ def expected(folder):
     return steps
 
 
-@pytest.fixture(scope="module")
-def two_processes(folder):
-    """Steps of all rows, run by two processes that were started once."""
-    launch_script(replay.__file__, [folder, folder / "two.pt"], processes=2)
-    return torch.load(folder / "two.pt")
-
-
-def assert_equal_steps(found, wanted):
+def assert_equal_steps(found, wanted, row=""):
     assert len(found) == len(wanted)
     for (loss, gradients), (wanted_loss, wanted_gradients) in zip(found, wanted, strict=True):
-        assert loss == pytest.approx(wanted_loss, rel=1e-4, abs=1e-5)
+        assert loss == pytest.approx(wanted_loss, rel=1e-4, abs=1e-5), row
         assert gradients.keys() == wanted_gradients.keys()
         for name, gradient in gradients.items():
             error = (gradient - wanted_gradients[name]).abs().max()
-            assert error <= 1e-3 * wanted_gradients[name].abs().max() + 1e-7, name
+            assert error <= 1e-3 * wanted_gradients[name].abs().max() + 1e-7, (row, name)
 
 
 def differ(one, two):
@@ -199,11 +192,6 @@ def differ(one, two):
 @pytest.mark.parametrize("row", ROWS)
 def test_grpo_steps_equal_the_reference(folder, expected, row):
     assert_equal_steps(replay.grpo_steps(folder, **ROWS[row]), expected(**ROWS[row]))
-
-
-@pytest.mark.parametrize("row", ROWS)
-def test_grpo_steps_of_two_processes_equal_the_reference(two_processes, expected, row):
-    assert_equal_steps(two_processes[row], expected(**ROWS[row]))
 
 
 def test_each_option_matters(expected):
@@ -259,7 +247,16 @@ def sft_reference(folder, completion_only_loss=True, packing=None):
 
 
 @pytest.mark.parametrize("row", SFT)
-def test_an_sft_step_equals_the_reference(folder, two_processes, row):
-    wanted = sft_reference(folder, **SFT[row])
-    assert_equal_steps(replay.sft_steps(folder, max_length=MAX_LENGTH, **SFT[row]), wanted)
-    assert_equal_steps(two_processes[row], wanted)
+def test_an_sft_step_equals_the_reference(folder, row):
+    assert_equal_steps(replay.sft_steps(folder, max_length=MAX_LENGTH, **SFT[row]), sft_reference(folder, **SFT[row]))
+
+
+def test_steps_of_two_processes_equal_the_reference(folder, expected):
+    """All rows, by two processes that are started once."""
+    launch_script(replay.__file__, [folder, folder / "two.pt"], processes=2)
+    found = torch.load(folder / "two.pt")
+    wanted = {row: expected(**options) for row, options in ROWS.items()}
+    wanted |= {row: sft_reference(folder, **options) for row, options in SFT.items()}
+    assert found.keys() == wanted.keys()
+    for row, steps in found.items():
+        assert_equal_steps(steps, wanted[row], row)

@@ -93,6 +93,21 @@ def test_rounds_ahead_have_known_ages_and_the_prompts_of_their_steps(
     assert strict.updates == list(range(7))
 
 
+def test_no_two_prompts_of_a_run_share_a_seed(folder, tmp_path, monkeypatch):
+    seeds = []
+
+    class Noting(FakeServer):
+        def stream(self, requests):
+            seeds.extend(request.sampling.seed for request in requests)
+            yield from super().stream(requests)
+
+        def sleep(self):
+            pass
+
+    run(folder, tmp_path / "out", monkeypatch, Noting(folder), save_strategy="no")
+    assert len(set(seeds)) == len(seeds) == 7 * 2
+
+
 def test_writing_ahead_overlaps_training(folder, tmp_path, monkeypatch):
     """Each round takes the engine longer than the trainer has work for, and is written while the last one trains."""
     busy = []

@@ -1,0 +1,47 @@
+"""Which rows a step reads: every row once an epoch, whatever the number of processes."""
+
+from itertools import chain
+
+import pytest
+
+from open_r1.training.batches import StepSampler
+
+
+def batches(rank=0, world_size=1, epoch=0, rows=10, batch_size=4, **options):
+    options = {"seed": 3, "shuffle": True, "drop_last": False} | options
+    sampler = StepSampler(rows, batch_size, rank=rank, world_size=world_size, **options)
+    sampler.set_epoch(epoch)
+    found = list(sampler)
+    assert len(found) == len(sampler)
+    return found
+
+
+def rows_of(lists):
+    return list(chain.from_iterable(lists))
+
+
+def test_an_epoch_has_every_row_once_in_an_order_of_its_own():
+    first, second = (rows_of(batches(epoch=epoch)) for epoch in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+    assert first == rows_of(batches()) != rows_of(batches(seed=4))
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_share_the_batches_of_one_process(world_size):
+    parts = [batches(rank, world_size) for rank in range(world_size)]
+    for whole, *shares in zip(batches(), *parts, strict=True):
+        assert sorted(rows_of(shares)) == sorted(whole)
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_an_incomplete_last_batch_is_kept_or_dropped():
+    assert [len(batch) for batch in batches()] == [4, 4, 2]
+    assert [len(batch) for batch in batches(drop_last=True)] == [4, 4]
+
+
+def test_a_batch_is_repeated_and_found_by_its_number():
+    found = batches(repeat=3, shuffle=False, drop_last=True)
+    assert found == [[0, 1, 2, 3]] * 3 + [[4, 5, 6, 7]] * 3
+    sampler = StepSampler(10, 4, seed=3, shuffle=True, drop_last=True, repeat=3, rank=1, world_size=2)
+    assert [sampler.rows_of_batch(i) for i in range(2)] == list(sampler)[::3]
