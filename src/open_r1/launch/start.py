@@ -10,7 +10,7 @@ from open_r1.errors import UserError
 from open_r1.installing import install_command
 from open_r1.launch.command import LaunchOptions
 from open_r1.launch.commands import Command, server_command, training_command
-from open_r1.launch.control import Alone, Together
+from open_r1.launch.control import Control
 from open_r1.launch.layout import Cluster, Layout, Server, plan_layout
 from open_r1.launch.node_run import NodePlan, NodeRun, ServerPlan
 from open_r1.launch.nodes import Place, check_port, choose_ports, claim_folder, find_place, gpu_memory, own_address
@@ -92,24 +92,17 @@ class Launch:
     def start(self, start_timeout: float, grace: float) -> int:
         """Runs this node's part of it until the end; the exit status."""
         layout, place = self.layout, self.place
-        control: Alone | Together = Alone()
-        own, name = place.head, "this node"
-        if place.nodes > 1:
-            plan = f"{layout} {self.recipe.overrides} {self.recipe.path.read_text(encoding='utf-8')}"
-            control = Together(place.nodes, place.rank, place.head, layout.ports.control, plan, start_timeout)
-            own, name = own_address(place.head), control.host(place.rank)
-            control.tell("address", own)
+        plan = f"{layout} {self.recipe.overrides} {self.recipe.path.read_text(encoding='utf-8')}"
+        control = Control(place.nodes, place.rank, place.head, layout.ports.control, plan, start_timeout)
+        own = own_address(place.head)
+        control.tell("address", own)
 
         def training() -> Command:
-            hosts = {
-                s.node: place.head if isinstance(control, Alone) else control.ask("address", s.node)
-                for s in layout.servers
-            }
-            urls = [f"http://{hosts[s.node]}:{s.port}" for s in layout.servers]
+            urls = [f"http://{control.ask('address', s.node)}:{s.port}" for s in layout.servers]
             return self._training(place.rank, visible_devices(), urls)
 
         node = NodePlan(
-            name=name,
+            name=control.host(place.rank) if place.nodes > 1 else "this node",
             servers=tuple(self._server_plan(server, own) for server in self.servers),
             training=training if self.trains else None,
             training_nodes=range(len(layout.train)),
