@@ -38,8 +38,8 @@ from open_r1.launch.processes import Part, describe_exit
 from open_r1.modeling.attention import ATTENTION
 from open_r1.modeling.compiling import compile_layers
 from open_r1.training.logprobs import add_logprob_forward
+from open_r1.training.packed_trainer import PackedTrainer
 from open_r1.training.sft import packed_rows
-from open_r1.training.trainer import PackedTrainer
 
 CONFIGS = Path(__file__).parents[1] / "recipes" / "accelerate_configs"
 
@@ -171,7 +171,7 @@ def work(args: argparse.Namespace) -> None:
             trainer.train()
             timer.extra |= {"backend": trainer.backend, "gather_seconds": engine.seconds}
             if torch.cuda.is_available():
-                timer.extra["peak_gib"] = round(trainer.global_max(torch.cuda.max_memory_allocated() / 2**30), 2)
+                timer.extra["peak_gib"] = round(trainer.ranks.max(torch.cuda.max_memory_allocated() / 2**30), 2)
 
     measured(result, run)
     timer.write()

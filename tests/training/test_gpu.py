@@ -24,7 +24,7 @@ def loss_and_gradients(model, sequences, attention, autocast=True):
     pack = build_pack(sequences, "cuda")
     with torch.autocast("cuda", torch.bfloat16, enabled=autocast):
         out = model(pack=pack)
-    (out.logprobs * pack.fields["weight"]).sum().backward()
+    (out.logprobs * pack.fields.weight).sum().backward()
     return out.logprobs.detach(), gradients(model)
 
 

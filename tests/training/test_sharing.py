@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_models import KINDS, VOCAB, gradients, make, plain_logprobs
 
-from open_r1.training.packing import TokenSequence, build_pack, plan_packs
+from open_r1.training.packing import TokenFields, TokenSequence, build_pack, plan_packs
 
 SHAPES = [(9, [4, 17, 1, 30]), (3, [12, 12]), (20, [7]), (5, [2, 0, 8]), (1, [3, 6])]
 """Prompt length, and the lengths of its completions: one is alone, one is empty."""
@@ -21,7 +21,7 @@ def grouped(shapes=SHAPES, vocab=VOCAB, seed=1):
         prompt = draw(prompt_length)
         for n in lengths:
             learn = torch.arange(prompt_length + n) >= prompt_length
-            fields = {"weight": torch.randn(n, generator=generator)}
+            fields = TokenFields(weight=torch.randn(n, generator=generator))
             sequences.append(TokenSequence(torch.cat([prompt, draw(n)]), learn, fields, group, prompt_length))
     return sequences
 
@@ -30,7 +30,7 @@ def shared_loss(model, sequences, budget, device="cpu", share=True):
     total = 0.0
     for members in plan_packs(sequences, budget, share):
         pack = build_pack([sequences[i] for i in members], device, share)
-        loss = (model(pack=pack, temperature=0.7).logprobs * pack.fields["weight"]).sum()
+        loss = (model(pack=pack, temperature=0.7).logprobs * pack.fields.weight).sum()
         loss.backward()
         total += loss.item()
     return total, gradients(model)
@@ -43,7 +43,7 @@ def test_loss_and_every_gradient_equal_the_padded_computation(kind, budget, chec
     model = make(kind)
     sequences = grouped()
     plain = plain_logprobs(model, sequences, temperature=0.7)
-    expected = sum((x * s.fields["weight"]).sum() for x, s in zip(plain, sequences, strict=True))
+    expected = sum((x * s.fields.weight).sum() for x, s in zip(plain, sequences, strict=True))
     expected.backward()
     expected_gradients = gradients(model)
     if checkpointing:
@@ -58,8 +58,13 @@ def test_loss_and_every_gradient_equal_the_padded_computation(kind, budget, chec
 def test_a_shared_prompt_is_there_once_and_completions_never_see_each_other():
     model = make("llama").eval()
     one = grouped([(6, [5, 8])])
-    other = [one[0], TokenSequence(torch.cat([one[1].input_ids[:6], torch.full((8,), 7)]), one[1].learn, {}, 0, 6)]
-    packs = [build_pack([TokenSequence(s.input_ids, s.learn, {}, 0, 6) for s in both]) for both in (one, other)]
+    other = [
+        one[0],
+        TokenSequence(torch.cat([one[1].input_ids[:6], torch.full((8,), 7)]), one[1].learn, TokenFields(), 0, 6),
+    ]
+    packs = [
+        build_pack([TokenSequence(s.input_ids, s.learn, TokenFields(), 0, 6) for s in both]) for both in (one, other)
+    ]
     assert packs[0].num_tokens == 6 + 5 + 8
     assert packs[0].sequence.tolist() == [0] * 5 + [1] * 8
     with torch.no_grad():
@@ -87,7 +92,7 @@ def test_a_shared_token_cannot_be_learned():
     ids = torch.tensor([3, 4, 5])
     learn = torch.tensor([False, True, True])
     with pytest.raises(ValueError, match="shared prompt"):
-        build_pack([TokenSequence(ids, learn, {}, 0, 2)] * 2)
+        build_pack([TokenSequence(ids, learn, group=0, shared=2)] * 2)
 
 
 @pytest.mark.gpu

@@ -12,7 +12,7 @@ from open_r1.errors import UserError
 from open_r1.modeling import compiling
 from open_r1.report.recorder import read_rollouts
 from open_r1.training.checkpoint_files import seal
-from open_r1.training.trainer import PackedTrainer
+from open_r1.training.packed_trainer import PackedTrainer
 
 MAIN = {"sft": sft.main, "grpo": grpo.main}
 

@@ -22,7 +22,7 @@ from transformers import (
 
 from open_r1.modeling.attention import ATTENTION
 from open_r1.training.logprobs import add_logprob_forward
-from open_r1.training.packing import TokenSequence
+from open_r1.training.packing import TokenFields, TokenSequence
 
 VOCAB = 97
 SIZE = {
@@ -80,7 +80,7 @@ def documents(lengths, learned_share=0.6, seed=1):
             TokenSequence(
                 torch.randint(3, VOCAB, (n,), generator=generator),
                 learn,
-                {"weight": torch.rand(count, generator=generator)},
+                TokenFields(weight=torch.rand(count, generator=generator)),
             )
         )
     return sequences

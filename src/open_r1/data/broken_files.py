@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+class _Duplicate(Exception):
+    """A key that stands twice in one object."""
+
+
 def explain(files: list[Path]) -> str | None:
     """One sentence naming file and row of the first fault in JSON files, or None if none is found."""
     for file in files:
@@ -26,9 +30,11 @@ def _explain_lines(file: Path) -> str | None:
             row = number
             if not line.strip():
                 continue
-            value = json.loads(line)
+            value = json.loads(line, object_pairs_hook=_distinct)
             if not isinstance(value, dict):
                 return f"row {number}: expected a JSON object, found {line.strip()[:40]}."
+    except _Duplicate as error:
+        return f"row {row}: the key {error.args[0]!r} is there twice in one object: delete or rename one."
     except json.JSONDecodeError as error:
         return f"row {row}: this line is not valid JSON ({error.msg}, character {error.pos + 1})."
     except UnicodeDecodeError:
@@ -36,6 +42,15 @@ def _explain_lines(file: Path) -> str | None:
     except (EOFError, gzip.BadGzipFile) as error:
         return f"row {row + 1}: the compressed file is damaged or cut short ({error})."
     return "there are no rows." if row == 0 else None
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value: dict[str, object] = {}
+    for key, item in pairs:
+        if key in value:
+            raise _Duplicate(key)
+        value[key] = item
+    return value
 
 
 def _explain_document(file: Path) -> str | None:

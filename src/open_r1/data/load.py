@@ -16,6 +16,7 @@ from datasets import config as datasets_config
 
 from open_r1.configs import DataConfig
 from open_r1.data.broken_files import explain
+from open_r1.data.check_files import check_text_files
 from open_r1.errors import UserError
 from open_r1.hub import reading_hub
 
@@ -109,6 +110,7 @@ def _load_files(path: Path, split: str) -> Dataset:
         raise UserError(f"{path}: there is no such file or folder.")
     if path.is_file() and path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty.")
+    check_text_files([path] if path.is_file() else _visible_files(path))
     try:
         if path.is_dir():
             return load_dataset(str(path), split=split)
@@ -128,6 +130,11 @@ def _load_files(path: Path, split: str) -> Dataset:
         files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if _suffix(p) == ".jsonl")
         reason = explain(files) or f"{path}, split {split}: {_first_line(_root_cause(error))}"
         raise UserError(reason) from error
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
 def _load_mixture(mixture: dict[str, Any]) -> tuple[Dataset, Dataset | None]:

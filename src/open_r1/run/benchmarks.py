@@ -31,10 +31,10 @@ from open_r1.files import OtherSettings
 from open_r1.report.recorder import read_metrics
 from open_r1.run.first_process import by_first_process
 from open_r1.training.backends import splits_weights
+from open_r1.training.grpo import GRPOTrainer
 from open_r1.training.model import context_length, empty_replica
+from open_r1.training.packed_trainer import PackedTrainer
 from open_r1.training.policy_weights import PolicyWeights
-from open_r1.training.rollout_trainer import RolloutTrainer
-from open_r1.training.trainer import PackedTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ class Benchmarks(TrainerCallback):
                 run_benchmark(self._prepare(asked, mine, engine, shares[trainer.rank]), self.console)
         except _Left:
             left = True
-        if trainer.global_max(float(left)):
+        if trainer.ranks.max(float(left)):
             return None
         return merge_shares(whole, shares) if whole is not None else {}
 
@@ -190,8 +190,8 @@ class Benchmarks(TrainerCallback):
     def _lent_engine(self) -> Iterator[Engine]:
         """The engine that writes rollouts; without one the model, or a copy where each process has a part of it."""
         trainer = self.trainer
-        if isinstance(trainer, RolloutTrainer):
-            with trainer.lent_engine() as engine:
+        if isinstance(trainer, GRPOTrainer):
+            with trainer.source.lent_engine() as engine:
                 before = getattr(engine, "on_tokens", None)
                 yield engine
                 engine.on_tokens = before  # type: ignore[attr-defined]

@@ -25,8 +25,8 @@ from open_r1.run.first_process import by_first_process
 from open_r1.training.backends import describe_training
 from open_r1.training.checkpoint_files import choose_checkpoint, last_checkpoint, saving
 from open_r1.training.interruption import StopSignals
+from open_r1.training.packed_trainer import PackedTrainer
 from open_r1.training.saveable import check_saveable
-from open_r1.training.trainer import PackedTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class Run:
         self._say(describe_training(trainer.accelerator))
         checkpoint = by_first_process(self.args.process_index, self._choose_checkpoint)
         if checkpoint:
-            state, earlier = trainer.load_checkpoint(checkpoint)
+            state, earlier = trainer.checkpointer.load(checkpoint)
             earlier = earlier or read_config(self.recorder.run_dir)
             check_same_model(self.output_dir, earlier, self.config)
             self._say(self._continuing(checkpoint, state.global_step, trainer.total_steps()))

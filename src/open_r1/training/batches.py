@@ -1,18 +1,20 @@
 """Which rows every rank reads at every optimizer step: reproducible, resumable, the same for any world size."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import TrainingArguments
 
 
 class StepSampler(Sampler[list[int]]):
     """Yields, per optimizer step, this rank's row indices.
 
     An epoch is a permutation of the rows (or their order, without `shuffle`), cut into global batches of
-    `batch_size`; rank r of W takes every W-th row of a batch, from the r-th. Each batch is repeated `repeat` times
-    in a row. An incomplete last batch is kept unless `drop_last`; ranks without a row of it then get none.
+    `batch_size`; rank r of W takes every W-th row of a batch, from the r-th. An incomplete last batch is kept unless
+    `drop_last`; ranks without a row of it then get none.
     """
 
     def __init__(
@@ -23,7 +25,6 @@ class StepSampler(Sampler[list[int]]):
         seed: int,
         shuffle: bool,
         drop_last: bool,
-        repeat: int = 1,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -32,7 +33,6 @@ class StepSampler(Sampler[list[int]]):
         self.seed = seed
         self.shuffle = shuffle
         self.drop_last = drop_last
-        self.repeat = repeat
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
@@ -43,7 +43,7 @@ class StepSampler(Sampler[list[int]]):
 
     def __len__(self) -> int:
         whole, rest = divmod(self.num_rows, self.batch_size)
-        return (whole + (rest > 0 and not self.drop_last)) * self.repeat
+        return whole + (rest > 0 and not self.drop_last)
 
     def rows_of_batch(self, batch: int) -> list[int]:
         """This rank's rows of a batch of the epoch."""
@@ -51,16 +51,20 @@ class StepSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         order = self._order()
-        for batch in range(len(self) // self.repeat):
+        for batch in range(len(self)):
             rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            for _ in range(self.repeat):
-                yield rows[self.rank :: self.world_size]
+            yield rows[self.rank :: self.world_size]
 
     def _order(self) -> list[int]:
         if not self.shuffle:
             return list(range(self.num_rows))
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         return torch.randperm(self.num_rows, generator=generator).tolist()
+
+
+def total_steps(args: TrainingArguments, steps_per_epoch: int) -> int:
+    """Optimizer steps of the whole run."""
+    return args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
 
 
 class StepLoader(DataLoader):
@@ -73,6 +77,11 @@ class StepLoader(DataLoader):
     def set_epoch(self, epoch: int) -> None:
         """Called by Trainer at the start of every epoch."""
         self.step_sampler.set_epoch(epoch)
+
+
+def step_numbers(steps_per_epoch: int) -> DataLoader:
+    """The number of each optimizer step of an epoch, for a trainer that takes its rows from elsewhere."""
+    return DataLoader(range(steps_per_epoch), collate_fn=_as_list)  # type: ignore[arg-type]
 
 
 def _as_list(rows: list[Any]) -> list[Any]:

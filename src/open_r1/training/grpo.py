@@ -1,51 +1,89 @@
-"""Group relative policy optimization: sample groups, score them (`rollout_trainer.py`), learn from the differences."""
+"""Group relative policy optimization (DeepSeekMath, arXiv 2402.03300): one step, from a round to the loss.
+
+Every `max_steps_per_rollout` steps a new round of scored rollouts comes from the source (`rollout_source.py`). Its
+rewards become advantages (`advantages.py`), its completions the sequences of each step (`grpo_batches.py`), with the
+logprobs that the loss compares to. A step cuts its sequences into packs, and each pack goes through `pack_loss`
+(`losses.py`); forwards, backwards, the optimizer and checkpoints are those of `packed_trainer.py`.
+"""
 
 import logging
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from open_r1.configs import GRPOConfig
+from open_r1.engine.protocol import Engine
 from open_r1.errors import UserError
 from open_r1.training.backends import prepare_frozen
+from open_r1.training.batches import step_numbers
+from open_r1.training.checkpoints import check_same_settings
+from open_r1.training.grpo_batches import check_batch, step_batches
 from open_r1.training.health import Health
 from open_r1.training.logprobs import TokenLogprobs
 from open_r1.training.losses import PolicyLoss, PolicyLossConfig, importance_weights, policy_loss
+from open_r1.training.packed_trainer import PackedTrainer
 from open_r1.training.packing import Pack, TokenSequence
-from open_r1.training.rollout_trainer import RolloutTrainer
+from open_r1.training.policy_weights import PolicyWeights
+from open_r1.training.rollout_source import RolloutSource
+from open_r1.training.rollouts import rollout_rows, rollouts_of
 
 logger = logging.getLogger(__name__)
 
+ROUND_SETTINGS = (
+    *("temperature", "beta", "loss_type", "scale_rewards", "reward_weights", "max_completion_length"),
+    *("mask_truncated_completions", "max_staleness"),
+)
+"""Options that rollouts are made with, which an unfinished round is continued with."""
+TOKEN_MEANS = (
+    *("entropy", "kl", "clip_ratio/low", "clip_ratio/high"),
+    *("sampling/capped_ratio", "sampling/logprob_difference"),
+)
+"""Figures that are means over learned tokens."""
 
-class GRPOTrainer(RolloutTrainer):
-    """Learns from what `RolloutTrainer` collects, whose arguments it takes. `reference` is the frozen initial model
-    when `beta` is not 0 (None with LoRA: adapters are switched off instead).
-    """
 
-    fields = ("weight", "advantage")
-    token_means = (
-        "entropy",
-        "kl",
-        "clip_ratio/low",
-        "clip_ratio/high",
-        "sampling/capped_ratio",
-        "sampling/logprob_difference",
-    )
-    sums = ("learned", *token_means)
+class GRPOTrainer(PackedTrainer):
+    """`train_dataset` rows have `prompt`, `prompt_ids`, `prompt_text` and whatever columns the rewards read.
+    `stop_token_ids` end a completion. `reference` is the frozen initial model when `beta` is not 0 (None with LoRA:
+    adapters are switched off instead)."""
+
+    args: GRPOConfig
+    sums = ("learned", *TOKEN_MEANS)
 
     def __init__(
         self,
         model: PreTrainedModel,
         args: GRPOConfig,
         *,
+        engine: Engine,
+        reward_funcs: Sequence[Callable],
+        reward_names: Sequence[str],
+        stop_token_ids: Sequence[int],
         reference: PreTrainedModel | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(model, args, **kwargs)
         disable_dropout(model)
+        check_batch(args, len(self.train_dataset), len(reward_names), self.world_size)  # type: ignore[arg-type]
+        self.engine = engine
+        self.reward_names = list(reward_names)
+        self.temperature = args.temperature
+        self.source = RolloutSource(
+            self.args,
+            self.train_dataset,
+            engine,
+            reward_funcs,
+            reward_names,
+            stop_token_ids,
+            ranks=self.ranks,
+            watchdog=self.watchdog,
+            update_weights=self._update_weights,
+            record=self._record,
+        )
         self.reference: Any = None
         if reference is not None:
             self.reference = prepare_frozen(reference, self.accelerator, self.backend)
@@ -57,24 +95,58 @@ class GRPOTrainer(RolloutTrainer):
             beta=args.beta,
             bias_correction_kl=args.use_bias_correction_kl,
         )
+        self.batches: list[list[TokenSequence]] = []
+        """This rank's sequences of each distinct optimizer step of the current round, without those of groups that
+        carry no signal."""
+        self.batch_tokens: list[int] = []
+        """Prompt and completion tokens of each of these steps, groups without signal included."""
         self.health = Health()
+        self._samples: list[str] = []
 
-    # Rollouts
+    def steps_per_epoch(self) -> int:
+        """Steps of all whole rounds that the prompts are enough for."""
+        return self.source.steps_per_epoch
 
-    def _collect(self, number: int) -> list[list[TokenSequence]]:
-        batches = super()._collect(number)
-        self._add_logprobs([s for batch in batches for s in batch])
-        return batches
+    def get_train_dataloader(self) -> DataLoader:
+        """Numbers of steps: prompts come with their round, from the source."""
+        return step_numbers(self.steps_per_epoch())
+
+    # A step
+
+    def step_sequences(self, inputs: Any) -> list[TokenSequence]:
+        """This rank's sequences of this step, after a new round if the last one is used up."""
+        number, position = divmod(self.state.global_step, self.args.max_steps_per_rollout)
+        if position == 0:
+            self._begin_round(number)
+        return self.batches[position % len(self.batches)]
+
+    def step_tokens(self, sequences: list[TokenSequence]) -> int:
+        """All tokens that were sampled for the step."""
+        return self.batch_tokens[self.state.global_step % self.args.max_steps_per_rollout % len(self.batches)]
+
+    def _begin_round(self, number: int) -> None:
+        """A scored round, its advantages, and from them the sequences of each step with their stored logprobs."""
+        collected = self.source.take(number, self.state.global_step + 1)
+        for name, value in collected.figures.items():
+            self.note(name, value)
+        rollouts = rollouts_of(collected.round, self.args, self.args.scale_rewards, self.ranks.std)
+        self._samples = [completion.text for _, completion in rollouts.flat()[:3]]
+        self._record(rollout_rows(rollouts, self.reward_names) + collected.replaced)
+        step_of_prompt = [slot // self.source.prompts_per_step for slot in self.source.slots]
+        self.batches, self.batch_tokens = step_batches(
+            rollouts, step_of_prompt, self.source.steps_per_round, self.args, self.ranks.sum
+        )
+        self._add_logprobs([s for batch in self.batches for s in batch])
 
     def _add_logprobs(self, sequences: list[TokenSequence]) -> None:
-        """Stored forwards: of the policy when rollouts feed more than one step, of the reference when `beta`."""
-        if self.grpo.max_steps_per_rollout > 1:
+        """Stored forwards: of the policy when a round feeds more than one step, of the reference when `beta`."""
+        if self.args.max_steps_per_rollout > 1:
             old = self.sequence_logprobs(self.model_wrapped, sequences)
             for sequence, logprobs in zip(sequences, old, strict=True):
-                sequence.fields["old_logprobs"] = logprobs
-        if self.grpo.beta != 0:
+                sequence.fields.old_logprobs = logprobs
+        if self.args.beta != 0:
             for sequence, logprobs in zip(sequences, self._reference_logprobs(sequences), strict=True):
-                sequence.fields["ref_logprobs"] = logprobs
+                sequence.fields.ref_logprobs = logprobs
 
     def _reference_logprobs(self, sequences: list[TokenSequence]) -> list[Tensor]:
         if self.reference is not None:
@@ -90,66 +162,130 @@ class GRPOTrainer(RolloutTrainer):
     def pack_loss(self, pack: Pack, out: TokenLogprobs) -> Tensor:
         """Sum of weighted token losses; see `losses.py`."""
         fields = pack.fields
+        assert fields.weight is not None and fields.advantage is not None
         where: dict[str, Any] = {"sequence": pack.sequence, "num_sequences": pack.num_sequences}
-        old = fields.get("old_logprobs", out.logprobs.detach())
+        old = out.logprobs.detach() if fields.old_logprobs is None else fields.old_logprobs
         corrections = None
-        if self.grpo.vllm_importance_sampling_correction and "sampler_logprobs" in fields:
+        if self.args.vllm_importance_sampling_correction and fields.sampler_logprobs is not None:
             corrections = importance_weights(
                 old,
-                fields["sampler_logprobs"],
-                self.grpo.vllm_importance_sampling_mode,
-                self.grpo.vllm_importance_sampling_clip_max,
+                fields.sampler_logprobs,
+                self.args.vllm_importance_sampling_mode,
+                self.args.vllm_importance_sampling_clip_max,
                 **where,
             )
         loss = policy_loss(
             out.logprobs,
             old,
-            fields["advantage"],
+            fields.advantage,
             self.loss_config,
             importance_weights=corrections,
-            ref_logprobs=fields.get("ref_logprobs"),
+            ref_logprobs=fields.ref_logprobs,
             **where,
         )
-        self._add_figures(pack, out, loss, old, corrections)
-        return (loss.per_token * fields["weight"]).sum()
+        self._add_figures(pack, out, loss, old)
+        return (loss.per_token * fields.weight).sum()
 
     @torch.no_grad()
-    def _add_figures(
-        self, pack: Pack, out: TokenLogprobs, loss: PolicyLoss, old: Tensor, corrections: Tensor | None
-    ) -> None:
+    def _add_figures(self, pack: Pack, out: TokenLogprobs, loss: PolicyLoss, old: Tensor) -> None:
         """Sums over the learned tokens of a pack, all on the device."""
-        learned = (pack.fields["weight"] > 0).float()
+        assert pack.fields.weight is not None
+        learned = (pack.fields.weight > 0).float()
         figures: dict[str, Tensor | None] = {
             "entropy": out.entropies,
             "clip_ratio/low": loss.clipped_low,
             "clip_ratio/high": loss.clipped_high,
             "kl": loss.kl,
         }
-        if corrections is not None:
-            gap = old - pack.fields["sampler_logprobs"]
+        if self.args.vllm_importance_sampling_correction and pack.fields.sampler_logprobs is not None:
+            gap = old - pack.fields.sampler_logprobs
             figures["sampling/logprob_difference"] = gap.abs()
-            figures["sampling/capped_ratio"] = gap.exp() > self.grpo.vllm_importance_sampling_clip_max
+            figures["sampling/capped_ratio"] = gap.exp() > self.args.vllm_importance_sampling_clip_max
         self.add("learned", learned.sum())
         for name, value in figures.items():
             if value is not None:
-                self.add(name, torch.where(learned > 0, value, 0.0).sum())
+                self.add(name, (value * learned).sum())
+
+    # What others see
 
     def note_sums(self, sums: dict[str, float]) -> None:
         """As in `PackedTrainer`; figures per learned token are noted where there was a token to learn from."""
         super().note_sums(sums)
-        for name in self.token_means:
-            if sums["learned"] and (name != "kl" or self.grpo.beta):
+        for name in TOKEN_MEANS:
+            if sums["learned"] and (name != "kl" or self.args.beta):
                 self.note(name, sums[name] / sums["learned"])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As in `PackedTrainer`, and says in words when the run is going nowhere (`health.py`)."""
         super().log(logs, start_time)
         for problem in self.health.check(logs):
-            if self.grpo.stop_on_unhealthy:
+            if self.args.stop_on_unhealthy:
                 raise UserError(f"stopped at step {self.state.global_step} (stop_on_unhealthy): {problem}")
             if self.is_world_process_zero():
                 samples = "\n---\n".join(self._samples)
                 logger.warning("step %d: %s First completions:\n%s", self.state.global_step, problem, samples)
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict:
+        """Mean rewards and lengths of `num_generations_eval` samples for every evaluation prompt."""
+        rows: Any = eval_dataset if eval_dataset is not None else self.eval_dataset
+        figures = self.source.evaluate(rows, self.state.global_step)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.watchdog.beat("training")
+        return metrics
+
+    def _update_weights(self) -> None:
+        self.watchdog.beat("weight update")
+        model = self.accelerator.unwrap_model(self.model)
+        self.engine.update_weights(PolicyWeights(model, self.engine), self.state.global_step)
+        self.engine.wake()
+
+    def _record(self, rows: list[dict[str, Any]]) -> None:
+        rows = self.ranks.gather(rows)
+        if self.recorder is not None:
+            self.recorder.log_rollouts(self.state.global_step + 1, rows)
+
+    # Checkpoints
+
+    def resume_settings(self) -> dict[str, Any]:
+        """With what a number of steps means as a position in a round of rollouts."""
+        return super().resume_settings() | {
+            "num_generations": self.args.num_generations,
+            "steps_per_generation / gradient_accumulation_steps": self.source.steps_per_round,
+            "num_iterations": self.args.num_iterations,
+            "shuffle_dataset": self.args.shuffle_dataset,
+        }
+
+    def checkpoint_state(self) -> dict[str, Any]:
+        """With rollouts that still feed coming steps."""
+        state = super().checkpoint_state()
+        if self.state.global_step % self.args.max_steps_per_rollout:
+            state["batches"] = [[s.state() for s in batch] for batch in self.batches]
+            state["batch_tokens"] = self.batch_tokens
+        if ahead := self.source.state():
+            state["ahead"] = ahead
+        return state | ({"round_settings": self._round_settings()} if "batches" in state or ahead else {})
+
+    def load_checkpoint_state(self, state: dict[str, Any]) -> None:
+        """Takes back tokens seen and rollouts."""
+        super().load_checkpoint_state(state)
+        per_rollout = self.args.max_steps_per_rollout
+        multiple = f"continue from a checkpoint whose step is a multiple of {per_rollout}."
+        if ("batches" in state or "ahead" in state) and state["world_size"] != self.world_size:
+            raise UserError(
+                f"this checkpoint stands inside a round of rollouts of {state['world_size']} processes, and now there "
+                f"are {self.world_size}: continue with {state['world_size']}, or from a checkpoint whose step is a "
+                f"multiple of {per_rollout}."
+            )
+        rollouts = "this checkpoint's unfinished round of rollouts"
+        check_same_settings(rollouts, state.get("round_settings", {}), self._round_settings(), multiple)
+        self.batches = [[TokenSequence.from_state(s) for s in batch] for batch in state.get("batches", [])]
+        self.batch_tokens = state.get("batch_tokens", [])
+        self.source.load_state(state.get("ahead", {}))
+
+    def _round_settings(self) -> dict[str, Any]:
+        return {name: getattr(self.args, name) for name in ROUND_SETTINGS}
 
 
 def disable_dropout(model: nn.Module) -> None:

@@ -20,7 +20,7 @@ def step_batches(
 ) -> tuple[list[list[TokenSequence]], list[int]]:
     """This rank's sequences of each of `num_steps` optimizer steps, and all the tokens that the step stands for.
 
-    A sequence has the fields `weight` and `advantage`. Groups without signal are left out of the forward pass (when
+    Sequences get their `weight` and `advantage`. Groups without signal are left out of the forward pass (when
     there is no KL term), but not out of the denominators, which `global_sum` adds up over ranks; masked completions
     are left out of both.
     """
@@ -39,8 +39,8 @@ def step_batches(
         batch = [rollout_sequence(*flat[i], group=i // groups) for i in learned]
         for i, sequence in zip(learned, batch, strict=True):
             weight = token_weight(args.loss_type, lengths[i], size, args.max_completion_length)
-            sequence.fields["weight"] = torch.full((lengths[i],), weight)
-            sequence.fields["advantage"] = torch.full((lengths[i],), rollouts.advantages[i].item())
+            sequence.fields.weight = torch.full((lengths[i],), weight)
+            sequence.fields.advantage = torch.full((lengths[i],), rollouts.advantages[i].item())
         batches.append(batch)
     return batches, tokens
 

@@ -1,8 +1,9 @@
 """Packing: sequences of any length laid end to end, so that no compute is spent on padding."""
 
 import bisect
+import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,19 +14,56 @@ from open_r1.modeling.layout import DocumentLayout
 
 
 @dataclass
+class TokenFields:
+    """What a loss knows of each learned token: `(M,)` each, or None where the loss has no use for it."""
+
+    weight: Tensor | None = None
+    """Share of the token's loss in the loss of the step."""
+    advantage: Tensor | None = None
+    sampler_logprobs: Tensor | None = None
+    """Under the distribution that the engine sampled from."""
+    old_logprobs: Tensor | None = None
+    """Of the policy that the round began with; None on fresh rollouts: those of the current policy, detached."""
+    ref_logprobs: Tensor | None = None
+    """Of the frozen initial policy."""
+
+    @staticmethod
+    def concatenate(parts: Sequence["TokenFields"], device: torch.device | str) -> "TokenFields":
+        """The fields of several sequences, end to end. Raises ValueError for a field that only some of them have."""
+        joined = TokenFields()
+        for name in (f.name for f in dataclasses.fields(TokenFields)):
+            values = [value for part in parts if (value := getattr(part, name)) is not None]
+            if values and len(values) < len(parts):
+                raise ValueError(f"{name}: {len(values)} of {len(parts)} sequences in a pack have it")
+            if values:
+                setattr(joined, name, torch.cat(values).to(device))
+        return joined
+
+
+@dataclass
 class TokenSequence:
     """One document to learn from.
 
     `input_ids (L,)` are its tokens, `learn (L,)` marks the tokens whose logprobs are wanted (never the first,
-    which nothing predicts), and each of `fields` holds one float per marked token, in order: `(learn.sum(),)`.
+    which nothing predicts), and `fields` holds values for the marked tokens, in order: `(learn.sum(),)` each.
     Sequences of the same `group` begin with the same `shared` tokens, a prompt, of which none is learned.
     """
 
     input_ids: Tensor
     learn: Tensor
-    fields: dict[str, Tensor] = field(default_factory=dict)
+    fields: TokenFields = field(default_factory=TokenFields)
     group: int | None = None
     shared: int = 0
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: tensors and numbers only."""
+        fields = {name: value for name, value in vars(self.fields).items() if value is not None}
+        return vars(self) | {"fields": fields}
+
+    @staticmethod
+    def from_state(state: Mapping[str, Any]) -> "TokenSequence":
+        """Takes back what `state` returned."""
+        return TokenSequence(**{**state, "fields": TokenFields(**state["fields"])})
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -37,7 +75,7 @@ class Pack:
 
     `input_ids (1, T)`, `position_ids (1, T)` (from 0 in each sequence), `layout` (which tokens see which),
     `predictors (M,)` (positions whose hidden state predicts), `targets (M,)` (the tokens they predict), `sequence
-    (M,)` (which sequence each target belongs to), `fields` (`(M,)` each). A prompt that several sequences share is
+    (M,)` (which sequence each target belongs to), `fields` (of each target). A prompt that several sequences share is
     there once, so T may be less than the sum of their lengths.
     """
 
@@ -48,7 +86,7 @@ class Pack:
     targets: Tensor
     sequence: Tensor
     num_sequences: int
-    fields: dict[str, Tensor]
+    fields: TokenFields
 
     @property
     def num_tokens(self) -> int:
@@ -158,7 +196,6 @@ def build_pack(sequences: Sequence[TokenSequence], device: torch.device | str = 
         if len(s) > kept:
             lay(s.input_ids[kept:], kept, parent)
     counts = torch.tensor([len(t) for t in targets])
-    names = sequences[0].fields.keys()
     return Pack(
         input_ids=torch.cat(documents)[None].to(device),
         position_ids=torch.cat(positions)[None].to(device),
@@ -167,16 +204,16 @@ def build_pack(sequences: Sequence[TokenSequence], device: torch.device | str = 
         targets=torch.cat(targets).to(device),
         sequence=torch.repeat_interleave(torch.arange(len(sequences)), counts).to(device),
         num_sequences=len(sequences),
-        fields={name: torch.cat([s.fields[name] for s in sequences]).to(device) for name in names},
+        fields=TokenFields.concatenate([s.fields for s in sequences], device),
     )
 
 
-def empty_pack(fields: Sequence[str], device: torch.device | str = "cpu") -> Pack:
-    """Two tokens of weight zero: what a rank with nothing left to do sends through the model, so that all ranks
-    run equally many forwards and backwards. Every field is 0."""
+def empty_pack(device: torch.device | str = "cpu") -> Pack:
+    """Two tokens of weight and advantage 0: what a rank with nothing left to do sends through the model, so that all
+    ranks run equally many forwards and backwards."""
     sequence = TokenSequence(
         input_ids=torch.zeros(2, dtype=torch.long),
         learn=torch.tensor([False, True]),
-        fields=dict.fromkeys(fields, torch.zeros(1)),
+        fields=TokenFields(weight=torch.zeros(1), advantage=torch.zeros(1)),
     )
     return build_pack([sequence], device)

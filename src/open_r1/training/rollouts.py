@@ -1,20 +1,44 @@
 """Rollouts: completions with their rewards and advantages, as the trainer learns from them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from open_r1.configs import GRPOConfig
 from open_r1.engine.protocol import Completion, Engine, Request, Sampling
-from open_r1.rewards import extract_answer, prefetch, score
+from open_r1.rewards import RewardError, extract_answer, prefetch, score
 from open_r1.rewards.accuracy import golds_of
 from open_r1.training.advantages import combine_rewards, group_advantages
-from open_r1.training.packing import TokenSequence
+from open_r1.training.packing import TokenFields, TokenSequence
 
 PROMPT_COLUMNS = ("prompt", "prompt_ids", "prompt_text")
+
+
+@dataclass
+class Round:
+    """Groups of `completions` for `prompts` and their `rewards (B, R)`, or the `error` of a reward; `seconds` that
+    generation and scoring took."""
+
+    prompts: list[Mapping[str, Any]]
+    completions: list[list[Completion]]
+    rewards: Tensor = field(default_factory=lambda: torch.empty(0))
+    error: RewardError | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: everything but the prompts."""
+        completions = [[c.__dict__ for c in group] for group in self.completions]
+        return {"completions": completions, "rewards": self.rewards, "seconds": self.seconds}
+
+    @staticmethod
+    def from_state(prompts: list[Mapping[str, Any]], state: Mapping[str, Any]) -> "Round":
+        """Takes back what `state` returned."""
+        completions = [[Completion(**c) for c in group] for group in state["completions"]]
+        return Round(prompts, completions, state["rewards"], seconds=state["seconds"])
 
 
 @dataclass
@@ -102,41 +126,37 @@ def score_groups(
     return torch.tensor([[float("nan") if (v := s[n]) is None else v for n in names] for s in scores])
 
 
-def make_rollouts(
-    prompts: list[Mapping[str, Any]],
-    completions: list[list[Completion]],
-    rewards: Tensor,
-    *,
-    weights: Sequence[float],
-    num_generations: int,
-    scale_rewards: Any,
-    mask_truncated: bool,
-    batch_std: Callable[[Tensor], float],
+def rollouts_of(
+    sampled: Round,
+    args: GRPOConfig,
+    scale: Literal["group", "batch", "none"],
+    batch_std: Callable[[Tensor], float] | None = None,
+    group: int | None = None,
 ) -> Rollouts:
-    """Advantages of scored completions. `batch_std` gives the standard deviation of totals over all ranks."""
-    total = combine_rewards(rewards, torch.tensor(list(weights)))
-    advantages, signal = group_advantages(
-        total, num_generations, scale_rewards, batch_std(total) if scale_rewards == "batch" else None
-    )
-    flat = [c for group in completions for c in group]
-    masked = torch.tensor(
-        [c.finish_reason == "error" or (mask_truncated and c.finish_reason == "length") for c in flat],
-        dtype=torch.bool,
-    )
-    return Rollouts(prompts, completions, rewards, total, advantages, signal, masked)
+    """The advantages of a scored round, whose groups have `num_generations` (or `group`) completions.
+
+    `batch_std`, for scale `batch`, gives the standard deviation of totals over all ranks. Completions that ended in
+    an error are never learned from, truncated ones not with `mask_truncated_completions`.
+    """
+    weights = args.reward_weights or [1.0] * sampled.rewards.shape[-1]
+    total = combine_rewards(sampled.rewards, torch.tensor(weights))
+    std = batch_std(total) if scale == "batch" and batch_std is not None else None
+    advantages, signal = group_advantages(total, group or args.num_generations, scale, std)
+    unlearned = ("error", "length") if args.mask_truncated_completions else ("error",)
+    flat = [c for completions in sampled.completions for c in completions]
+    masked = torch.tensor([c.finish_reason in unlearned for c in flat], dtype=torch.bool)
+    return Rollouts(sampled.prompts, sampled.completions, sampled.rewards, total, advantages, signal, masked)
 
 
 def rollout_sequence(row: Mapping[str, Any], completion: Completion, group: int | None = None) -> TokenSequence:
     """Prompt and completion as one document, of which the completion is learned; `group` shares the prompt."""
     prompt = torch.tensor(row["prompt_ids"])
-    written = torch.tensor(completion.token_ids, dtype=torch.long)
-    fields = {}
-    if completion.logprobs is not None:
-        fields["sampler_logprobs"] = torch.tensor(completion.logprobs)
+    sampled = torch.tensor(completion.token_ids, dtype=torch.long)
+    logprobs = completion.logprobs
     return TokenSequence(
-        input_ids=torch.cat([prompt, written]),
-        learn=torch.cat([torch.zeros(len(prompt), dtype=torch.bool), torch.ones(len(written), dtype=torch.bool)]),
-        fields=fields,
+        input_ids=torch.cat([prompt, sampled]),
+        learn=torch.cat([torch.zeros(len(prompt), dtype=torch.bool), torch.ones(len(sampled), dtype=torch.bool)]),
+        fields=TokenFields(sampler_logprobs=None if logprobs is None else torch.tensor(logprobs)),
         group=group,
         shared=len(prompt),
     )

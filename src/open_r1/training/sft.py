@@ -8,9 +8,10 @@ from datasets import Dataset
 from torch import Tensor
 
 from open_r1.configs import SFTConfig
+from open_r1.training.batches import StepLoader, StepSampler
 from open_r1.training.logprobs import TokenLogprobs
-from open_r1.training.packing import Pack, TokenSequence, best_fit
-from open_r1.training.trainer import PackedTrainer
+from open_r1.training.packed_trainer import PackedTrainer
+from open_r1.training.packing import Pack, TokenFields, TokenSequence, best_fit
 
 
 class PackedRows:
@@ -39,20 +40,39 @@ def packed_rows(dataset: Dataset, args: SFTConfig) -> PackedRows:
 class SFTTrainer(PackedTrainer):
     """Loss of a step: mean of -log p over all learned tokens of the step, on all ranks."""
 
-    fields = ("weight",)
     sums = ("entropy",)
+
+    def steps_per_epoch(self) -> int:
+        """Batches of rows."""
+        return len(self._sampler())
+
+    def get_train_dataloader(self) -> StepLoader:
+        """One list of rows per optimizer step, already this rank's share."""
+        return StepLoader(self.train_dataset, self._sampler())  # type: ignore[arg-type]
+
+    def _sampler(self) -> StepSampler:
+        return StepSampler(
+            len(self.train_dataset),  # type: ignore[arg-type]
+            self.args.per_device_train_batch_size * self.world_size,
+            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+            shuffle=True,
+            drop_last=self.args.dataloader_drop_last,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
 
     def step_sequences(self, rows: list[list[Mapping[str, Any]]]) -> list[TokenSequence]:
         """Every document of this rank's rows, each learned token weighted by one over their number."""
         documents = [document for row in rows for document in row]
         learned = sum(sum(d["loss_mask"]) for d in documents)
-        weight = 1 / max(self.global_sum(learned), 1)
+        weight = 1 / max(self.ranks.sum(learned), 1)
         return [_sequence(d, weight) for d in documents]
 
     def pack_loss(self, pack: Pack, out: TokenLogprobs) -> Tensor:
         """Sum of weighted -log p."""
-        self.add("entropy", (out.entropies * pack.fields["weight"]).sum())
-        return -(out.logprobs * pack.fields["weight"]).sum()
+        assert pack.fields.weight is not None
+        self.add("entropy", (out.entropies * pack.fields.weight).sum())
+        return -(out.logprobs * pack.fields.weight).sum()
 
     def note_sums(self, sums: dict[str, float]) -> None:
         """As in `PackedTrainer`, and notes the mean entropy of the predictions."""
@@ -62,10 +82,10 @@ class SFTTrainer(PackedTrainer):
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict:
         """Mean -log p over the learned tokens of the evaluation rows: `eval_loss`."""
         rows: Any = eval_dataset if eval_dataset is not None else self.eval_dataset
-        mine = [row for i in range(self.rank, len(rows), self.world_size) for row in rows[i]]
+        mine = [row for i in self.ranks.share(len(rows)) for row in rows[i]]
         logprobs = self.sequence_logprobs(self.model_wrapped, [_sequence(d, 1.0) for d in mine], "evaluation")
-        total = self.global_sum(sum(x.sum().item() for x in logprobs))
-        count = self.global_sum(sum(len(x) for x in logprobs))
+        total = self.ranks.sum(sum(x.sum().item() for x in logprobs))
+        count = self.ranks.sum(sum(len(x) for x in logprobs))
         metrics = {f"{metric_key_prefix}_loss": -total / max(count, 1)}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -77,5 +97,5 @@ def _sequence(document: Mapping[str, Any], weight: float) -> TokenSequence:
     return TokenSequence(
         input_ids=torch.tensor(document["input_ids"]),
         learn=learn,
-        fields={"weight": torch.full((int(learn.sum()),), weight)},
+        fields=TokenFields(weight=torch.full((int(learn.sum()),), weight)),
     )

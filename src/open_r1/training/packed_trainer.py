@@ -6,37 +6,47 @@ are Trainer's own.
 """
 
 import copy
-import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase, TrainerCallback
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_callback import ProgressCallback as TqdmCallback
 from transformers.trainer_pt_utils import get_model_param_count
 from transformers.trainer_utils import IntervalStrategy
 
-from open_r1.configs import TrainConfig
-from open_r1.errors import Interrupted
+from open_r1.configs import GRPOConfig, TrainConfig
+from open_r1.errors import Interrupted, UserError
 from open_r1.report.recorder import RunRecorder, is_metrics
-from open_r1.training.batches import StepLoader, StepSampler
-from open_r1.training.checkpoints import CheckpointedTrainer
+from open_r1.training import backends
+from open_r1.training.batches import total_steps
+from open_r1.training.checkpoints import Checkpointer
 from open_r1.training.interruption import StopSignals
 from open_r1.training.logprobs import TokenLogprobs
 from open_r1.training.packing import Pack, TokenSequence, build_pack, empty_pack, plan_packs
+from open_r1.training.ranks import Ranks
 from open_r1.training.watchdog import Watchdog
 
-PackLoss = Callable[[Pack, TokenLogprobs], Tensor]
 
+class PackedTrainer(Trainer):
+    """Base of `SFTTrainer` and `GRPOTrainer`; both say what a batch is and what its loss is.
 
-class PackedTrainer(CheckpointedTrainer):
-    """Base of `SFTTrainer` and `GRPOTrainer`; both say what a batch is and what its loss is."""
+    `args` become Trainer's view of them, in which a batch is everything that one optimizer step reads on one rank.
+    """
+
+    args: TrainConfig
+    sums: tuple[str, ...] = ()
+    """Names that `pack_loss` gives to `add`; a rank whose packs have nothing to add counts as 0."""
+    temperature: float = 1.0
+    share_prompts: bool = True
+    """Whether a group's prompt goes through the model once for all its completions; changes no result."""
 
     def __init__(
         self,
@@ -54,7 +64,7 @@ class PackedTrainer(CheckpointedTrainer):
         self.stop_signals = stop_signals
         self._stop = False
         self.watchdog = Watchdog(args.hang_timeout)
-        self.user_args = args
+        self.checkpointer = Checkpointer(self)
         self.output_dir = Path(args.output_dir or ".")
         self._sums: dict[str, float | Tensor] = {}
         self._step_metrics: dict[str, list[float]] = defaultdict(list)
@@ -73,27 +83,17 @@ class PackedTrainer(CheckpointedTrainer):
         self.remove_callback(TqdmCallback)
         self.remove_callback(PrinterCallback)
 
-    # Data
+    # What SFT and GRPO define
 
-    def step_sampler(self) -> StepSampler:
-        """Which training rows each optimizer step reads."""
-        return StepSampler(
-            len(self.train_dataset),  # type: ignore[arg-type]
-            self.args.per_device_train_batch_size * self.world_size,
-            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
-            shuffle=True,
-            drop_last=self.args.dataloader_drop_last,
-            rank=self.rank,
-            world_size=self.world_size,
-        )
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one epoch."""
+        raise NotImplementedError
 
-    def get_train_dataloader(self) -> StepLoader:
-        """One list of rows per optimizer step, already this rank's share."""
-        return StepLoader(self.train_dataset, self.step_sampler())  # type: ignore[arg-type]
+    def get_train_dataloader(self) -> DataLoader:
+        """What `step_sequences` gets, an item per optimizer step."""
+        raise NotImplementedError
 
-    # One optimizer step
-
-    def step_sequences(self, rows: list[Any]) -> list[TokenSequence]:
+    def step_sequences(self, inputs: Any) -> list[TokenSequence]:
         """This rank's sequences for the step."""
         raise NotImplementedError
 
@@ -105,13 +105,7 @@ class PackedTrainer(CheckpointedTrainer):
         """Loss of one pack, such that the sum over packs and ranks is the loss of the step."""
         raise NotImplementedError
 
-    fields: tuple[str, ...] = ()
-    """Names of the per-token fields that `pack_loss` reads."""
-    sums: tuple[str, ...] = ()
-    """Names that `pack_loss` gives to `add`; a rank whose packs have nothing to add counts as 0."""
-    temperature: float = 1.0
-    share_prompts: bool = True
-    """Whether a group's prompt goes through the model once for all its completions; changes no result."""
+    # One optimizer step
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward over all of this rank's packs; returns this rank's share of the loss, times W.
@@ -142,7 +136,7 @@ class PackedTrainer(CheckpointedTrainer):
         sums = self._step_sums()
         self.note("time/training", time.perf_counter() - began)
         self.note_sums(sums)
-        if sums["stop"]:  # on any rank, so that all stop behind the same step
+        if sums["stop"]:  # on any rank, so that all stop after the same step
             self._stop = self.control.should_save = True
             self.args.save_only_model = False
         return total
@@ -155,10 +149,10 @@ class PackedTrainer(CheckpointedTrainer):
 
     def make_packs(self, sequences: Sequence[TokenSequence]) -> list[Pack]:
         """Packs on this rank's device, as many as the rank that has most, and at least one."""
-        plan = plan_packs(sequences, self.user_args.max_tokens_per_microbatch, self.share_prompts)
+        plan = plan_packs(sequences, self.args.max_tokens_per_microbatch, self.share_prompts)
         packs = [self._pack(sequences, members) for members in plan]
-        missing = max(1, int(self.global_max(len(packs)))) - len(packs)
-        return packs + [empty_pack(self.fields, self.args.device) for _ in range(missing)]
+        missing = max(1, int(self.ranks.max(len(packs)))) - len(packs)
+        return packs + [empty_pack(self.args.device) for _ in range(missing)]
 
     def _pack(self, sequences: Sequence[TokenSequence], members: Sequence[int]) -> Pack:
         return build_pack([sequences[i] for i in members], self.args.device, self.share_prompts)
@@ -172,10 +166,10 @@ class PackedTrainer(CheckpointedTrainer):
         self.watchdog.beat(phase)
         was_training = model.training
         model.eval()
-        plan = plan_packs(sequences, self.user_args.max_tokens_per_microbatch, self.share_prompts)
+        plan = plan_packs(sequences, self.args.max_tokens_per_microbatch, self.share_prompts)
         results: list[Tensor] = [torch.empty(0)] * len(sequences)
-        for _ in range(int(self.global_max(len(plan))) - len(plan)):
-            model(pack=empty_pack((), self.args.device), temperature=self.temperature)
+        for _ in range(int(self.ranks.max(len(plan))) - len(plan)):
+            model(pack=empty_pack(self.args.device), temperature=self.temperature)
         for members in plan:
             pack = self._pack(sequences, members)
             logprobs = model(pack=pack, temperature=self.temperature).logprobs.float().cpu()
@@ -185,22 +179,6 @@ class PackedTrainer(CheckpointedTrainer):
             self.watchdog.beat(phase)
         model.train(was_training)
         return results
-
-    # Sums over ranks
-
-    def global_sum(self, value: float) -> float:
-        """Sum of a number over all ranks."""
-        if self.world_size == 1:
-            return value
-        tensor = torch.tensor(value, dtype=torch.float64, device=self.args.device)
-        return self.accelerator.reduce(tensor, "sum").item()
-
-    def global_max(self, value: float) -> float:
-        """Largest of a number over all ranks."""
-        if self.world_size == 1:
-            return value
-        tensor = torch.tensor([value], dtype=torch.float64, device=self.args.device)
-        return self.accelerator.gather(tensor).max().item()
 
     # Metrics
 
@@ -217,10 +195,8 @@ class PackedTrainer(CheckpointedTrainer):
         names = ("tokens", "tokens_computed", "stop", *self.sums)
         device = self.args.device
         values = torch.stack([torch.as_tensor(self._sums.get(n, 0.0), device=device).double() for n in names])
-        if self.world_size > 1:
-            values = self.accelerator.reduce(values, "sum")
         self._sums.clear()
-        return dict(zip(names, values.tolist(), strict=True))
+        return dict(zip(names, self.ranks.sums(values).tolist(), strict=True))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the figures noted since the last log to Trainer's own, and writes the run's metrics line."""
@@ -243,8 +219,13 @@ class PackedTrainer(CheckpointedTrainer):
 
     # Checkpoints
 
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return total_steps(self.args, self.steps_per_epoch())
+
     def resume_settings(self) -> dict[str, Any]:
-        """What a number of steps means as a position in the data."""
+        """Options, by name, that give the saved state its meaning: a run that continues must have the same. Here:
+        what a number of steps means as a position in the data."""
         per_step = self.args.per_device_train_batch_size * self.world_size
         return {
             "per_device_train_batch_size x gradient_accumulation_steps x processes": per_step,
@@ -254,19 +235,80 @@ class PackedTrainer(CheckpointedTrainer):
         }
 
     def checkpoint_state(self) -> dict[str, Any]:
-        """With the tokens seen, and all options of the run."""
-        config = self.recorder.config if self.recorder is not None else {}
-        return super().checkpoint_state() | {"tokens_seen": self._tokens_seen, "config": config}
+        """What this rank must keep beside Trainer's own state to continue exactly."""
+        return {
+            "world_size": self.world_size,
+            "backend": self.backend,
+            "settings": self.resume_settings(),
+            "tokens_seen": self._tokens_seen,
+            "config": self.recorder.config if self.recorder is not None else {},
+        }
 
     def load_checkpoint_state(self, state: dict[str, Any]) -> None:
-        """Takes back the tokens seen."""
+        """Takes back what `checkpoint_state` returned. Raises UserError if this run cannot continue with it."""
         self._tokens_seen = state["tokens_seen"]
 
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        if self.args.max_steps > 0:
-            return self.args.max_steps
-        return math.ceil(self.args.num_train_epochs * len(self.step_sampler()))
+    def train(  # type: ignore[override]
+        self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
+    ) -> Any:
+        """Trainer's `train`, from a whole checkpoint if one is given."""
+        self.checkpointer.remove_leftovers()
+        if resume_from_checkpoint:
+            folder = Path(str(resume_from_checkpoint))
+            state, _ = self.checkpointer.load(folder)
+            if state.global_step >= self.total_steps():
+                return self.checkpointer.finish(folder, state)
+        if self.backend == "zero3":
+            model: Any = self.model
+            backends.fetch_by_layer(model, self.accelerator)
+        with self.watchdog:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Writes a Hugging Face folder; collective."""
+        self.checkpointer.save_model(output_dir, _internal_call)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        write = super()._save_checkpoint
+        self.checkpointer.save(lambda: write(model, trial))
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self.checkpointer.staging) if self.checkpointer.saving else super()._get_output_dir(trial)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Nothing yet: Trainer calls this while the checkpoint is staged; the checkpointer pushes the renamed one."""
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run writes its own card (`report/card.py`), which Trainer's would overwrite."""
+
+    # Processes
+
+    @property
+    def world_size(self) -> int:
+        return self.ranks.world_size
+
+    @property
+    def rank(self) -> int:
+        return self.ranks.rank
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As Trainer's, on the backend that was asked for: `self.backend` says which."""
+        only_model = self.args.save_only_model
+        self.args.save_only_model = False  # which Trainer refuses on some backends, and `save_model` can on all
+        try:
+            backends.allow_fsdp_on_cpu()
+            super().create_accelerator_and_postprocess()
+        except ValueError as error:
+            raise UserError(f"accelerate cannot start with these options: {error}") from error
+        finally:
+            self.args.save_only_model = only_model
+        self.ranks = Ranks(self.accelerator)
+        self.backend = backends.check_backend(self.accelerator)
+        self.is_wrapped = self.backend not in ("single", "ddp")
+        if self.is_wrapped and only_model and self.args.load_best_model_at_end:
+            raise UserError("load_best_model_at_end needs save_only_model false with DeepSpeed and FSDP.")
+        if self.backend == "fsdp2":
+            backends.reduce_in_float32(self.accelerator)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """As Trainer's. Raises Interrupted after a stop signal, unless this was the last step."""
@@ -280,10 +322,12 @@ class PackedTrainer(CheckpointedTrainer):
 
 
 def _one_batch_per_step(args: TrainConfig) -> TrainConfig:
-    """A copy of `args` for Trainer, where a batch is everything that one optimizer step reads on one rank."""
+    """A copy of `args` in which a batch is everything that one optimizer step reads on one rank."""
     merged = copy.copy(args)
     merged.per_device_train_batch_size = args.per_device_train_batch_size * args.gradient_accumulation_steps
     merged.gradient_accumulation_steps = 1
+    if isinstance(merged, GRPOConfig) and merged.steps_per_generation is not None:
+        merged.steps_per_generation //= args.gradient_accumulation_steps
     merged.use_cache = True
     merged.torch_compile = False  # done by `load_policy`, where it is asked for
     merged.logging_strategy = IntervalStrategy.STEPS  # every step, so that a resumed run logs the same

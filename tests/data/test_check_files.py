@@ -1,0 +1,42 @@
+"""Files that would end the process, shift columns or fill the memory are named with line and remedy."""
+
+import gzip
+
+import pytest
+
+from open_r1.data import check_files
+from open_r1.data.load import load_split
+from open_r1.errors import UserError
+
+GOOD = b'{"problem": "a", "answer": "5"}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"problem,answer\nWhat is 1, plus 2?,3\nx,4\n", r"a\.csv, line 2: 3 values.*2 columns.*quotes"),
+        ("a.csv", b"problem,answer\na,5\nb\n", r"a\.csv, line 3: 1 values.*2 columns"),
+        ("a.csv", b"problem,answer\ncaf\xe9,5\n", r"a\.csv, row 2: .*not UTF-8.*0xe9.*iconv"),
+        ("a.jsonl", GOOD + b'{"problem": "caf\xe9", "answer": "5"}\n', r"a\.jsonl, row 2: .*not UTF-8.*iconv"),
+        ("a.jsonl", b"null\n" + GOOD, r"a\.jsonl, row 1: expected a JSON object, found null"),
+        ("a.jsonl", GOOD + b'{"problem": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", r"row 2: brackets are nested"),
+        ("a.jsonl", GOOD + b'{"problem": "\\ud800", "answer": "5"}\n', r"row 2: half of a surrogate pair.*ufffd"),
+        ("a.jsonl", GOOD + b'{"problem": "b", "answer": "5", "answer": "6"}\n', r"row 2: the key 'answer' .*twice"),
+        ("a.jsonl", GOOD + b'{"problem": "' + b"b" * 5000 + b'"}\n', r"row 2: the line has more than"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_file_line_and_remedy_are_named(tmp_path, monkeypatch, name, content, message, packed):
+    if b"b" * 5000 in content:
+        monkeypatch.setattr(check_files, "LONGEST_LINE", 1000)
+    path = tmp_path / (name + (".gz" if packed else ""))
+    path.write_bytes(gzip.compress(content) if packed else content)
+    with pytest.raises(UserError, match=message.replace(r"a\.csv", r"a\.csv\S*").replace(r"a\.jsonl", r"a\.jsonl\S*")):
+        load_split(str(path))
+
+
+def test_good_files_are_read(tmp_path):
+    (tmp_path / "a.csv").write_text('\ufeffproblem,answer\n"1, plus\n2?",3\n\nx,4\n')
+    assert load_split(str(tmp_path / "a.csv"))["problem"][:] == ["1, plus\n2?", "x"]
+    (tmp_path / "a.jsonl").write_bytes(b'\n{"problem": "\\ud83d\\ude00"}\n')
+    assert load_split(str(tmp_path / "a.jsonl"))["problem"][:] == ["\U0001f600"]
