@@ -32,7 +32,7 @@ def training_command(
 ) -> Command:
     """`accelerate launch` on training node `node`; `gpus` are the names of the node's GPUs, `servers` are addresses
     of the generators."""
-    words = [sys.executable, "-m", "open_r1.launch.accelerated", "--config_file", str(config)]
+    words = [sys.executable, "-m", "open_r1.launch.accelerate_launch", "--config_file", str(config)]
     words += ["--num_machines", str(len(layout.train)), "--num_processes", str(layout.processes)]
     words += ["--machine_rank", str(node), "--main_process_ip", place.head]
     words += ["--main_process_port", str(layout.ports.main)]

@@ -8,14 +8,14 @@ from pathlib import Path
 from open_r1.engine.vllm_engine import visible_devices
 from open_r1.errors import UserError
 from open_r1.installing import install_command
-from open_r1.launch.command import LaunchOptions
 from open_r1.launch.commands import Command, server_command, training_command
 from open_r1.launch.control import Control
 from open_r1.launch.layout import Cluster, Layout, Server, plan_layout
+from open_r1.launch.layout_table import show_layout
 from open_r1.launch.node_run import NodePlan, NodeRun, ServerPlan
 from open_r1.launch.nodes import Place, check_port, choose_ports, claim_folder, find_place, gpu_memory, own_address
+from open_r1.launch.options import LaunchOptions
 from open_r1.launch.recipe import Recipe, distributed_type, find_accelerator, job_of, read_recipe
-from open_r1.launch.show import show_layout
 from open_r1.training.model import load_config
 
 FIRST_SERVER_PORT = 8000
