@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from open_r1.errors import UserError
 from open_r1.launch.commands import Command
 from open_r1.launch.control import Control
 from open_r1.launch.processes import Failure, Part
 
 POLL_SECONDS = 0.2
+REPORT_SECONDS = 15.0
+"""Between lines that say what is being waited for."""
 STOPPED_STATUS = 75
 """Of a run that a signal has stopped, with a checkpoint, to be continued."""
 CAUSE_SECONDS = 3.0
@@ -29,6 +32,21 @@ class ServerPlan:
     command: Command
     url: str
     log: Path
+
+    def start(self) -> Part:
+        """Its process."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        print(f"{self.name}: starting; its log is {self.log}.", flush=True)
+        return Part(self.name, self.command.words, self.command.environment, self.log)
+
+
+class ServerLate(UserError):
+    """A generator did not answer in time."""
+
+    def __init__(self, server: ServerPlan, seconds: float) -> None:
+        self.server = server
+        self.reason = f"did not answer at {server.url} within {seconds:g} s (vllm_server_timeout)"
+        super().__init__(f"{server.name} {self.reason}; its log is {server.log}.")
 
 
 @dataclass(frozen=True)
@@ -77,26 +95,14 @@ class NodeRun:
     def _start_servers(self) -> Failure | None:
         plan = self.plan
         for server in plan.servers:
-            print(f"{server.name}: starting; its log is {server.log}.", flush=True)
-            server.log.parent.mkdir(parents=True, exist_ok=True)
-            self.parts.append(Part(server.name, server.command.words, server.command.environment, server.log))
-        began = last_word = time.monotonic()
-        waiting = list(plan.servers)
-        while waiting:
-            if (failure := self._failed()) or self._signals:
-                return failure
-            waiting = [server for server in waiting if not answers(server.url)]
-            elapsed = time.monotonic() - began
-            if waiting and elapsed > plan.server_timeout:
-                part = next(p for p in self.parts if p.name == waiting[0].name)
-                reason = f"did not answer at {waiting[0].url} within {plan.server_timeout:g} s (vllm_server_timeout)"
-                return self.control.fail(part.failure(plan.name, reason))
-            if waiting and time.monotonic() - last_word > 15:
-                last_word = time.monotonic()
-                print(f"Waiting for {', '.join(s.name for s in waiting)}: {elapsed:.0f} s.", flush=True)
-            time.sleep(POLL_SECONDS)
-        if plan.servers:
-            print(f"{_these(plan.servers)} after {time.monotonic() - began:.0f} s.", flush=True)
+            self.parts.append(server.start())
+        try:
+            for _ in wait_until_answering(plan.servers, plan.server_timeout):
+                if (failure := self._failed()) or self._signals:
+                    return failure
+        except ServerLate as late:
+            part = next(part for part in self.parts if part.name == late.server.name)
+            return self.control.fail(part.failure(plan.name, late.reason))
         self.control.mark("serving")
         while self.control.missing("serving", plan.server_nodes):
             if (failure := self._failed()) or self._signals:
@@ -203,6 +209,26 @@ class NodeRun:
             print("\n".join(f"  {line}" for line in failure.last_lines), file=sys.stderr, flush=True)
 
 
+def wait_until_answering(servers: Sequence[ServerPlan], seconds: float) -> Iterator[None]:
+    """Ends when all servers answer. Yields before each poll, so that the caller can check on its processes. Raises
+    `ServerLate`."""
+    began = reported = time.monotonic()
+    waiting = list(servers)
+    while waiting:
+        yield
+        waiting = [server for server in waiting if not answers(server.url)]
+        now = time.monotonic()
+        if waiting and now - began > seconds:
+            raise ServerLate(waiting[0], seconds)
+        if waiting and now - reported > REPORT_SECONDS:
+            reported = now
+            print(f"Waiting for {', '.join(s.name for s in waiting)}: {now - began:.0f} s.", flush=True)
+        time.sleep(POLL_SECONDS if waiting else 0)
+    if servers:
+        which = f"{servers[0].name} is" if len(servers) == 1 else f"{len(servers)} generators are"
+        print(f"{which} up after {time.monotonic() - began:.0f} s.", flush=True)
+
+
 def answers(url: str) -> bool:
     """Whether a server is up and well."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -211,7 +237,3 @@ def answers(url: str) -> bool:
             return reply.status == 200
     except (urllib.error.URLError, OSError):
         return False
-
-
-def _these(servers: Sequence[ServerPlan]) -> str:
-    return f"{servers[0].name} is up" if len(servers) == 1 else f"{len(servers)} generators are up"
