@@ -5,9 +5,10 @@ import sys
 import pytest
 
 from open_r1.errors import UserError
+from open_r1.launch.slurm import job as job_module
 from open_r1.launch.slurm.evaluate import evaluation_words
 from open_r1.launch.slurm.generate import client_options
-from open_r1.launch.slurm.job import Job, current_job
+from open_r1.launch.slurm.job import Job, current_job, finish
 from open_r1.launch.slurm.server import ServerPlan, check_vllm, parallel_sizes, server_command
 from open_r1.launch.slurm.train import training_words
 
@@ -180,3 +181,58 @@ def test_an_environment_without_vllm_is_said(tmp_path):
 def test_outside_of_a_job_it_says_so():
     with pytest.raises(UserError, match="submit the script with sbatch"):
         current_job({})
+
+
+CONTROLLER = """#!/bin/sh
+# The first {silent} calls find no controller.
+calls={calls}
+echo "$@" >>$calls
+[ $(wc -l <$calls) -gt {silent} ] || {{ echo "Unable to contact slurm controller" >&2; exit 1; }}
+case "$1" in
+requeue) {requeue} ;;
+*) echo "JobId=7 JobState={state} Requeue={may}" ;;
+esac
+"""
+
+
+@pytest.fixture
+def controller(tmp_path, monkeypatch):
+    """A function that puts a `scontrol` on PATH, and returns the file of its calls."""
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(job_module, "CONTROLLER_PAUSE_SECONDS", 0.0)
+
+    def make(silent=0, requeue="exit 0", state="RUNNING", may=1):
+        calls, program = tmp_path / "calls", tmp_path / "scontrol"
+        program.write_text(CONTROLLER.format(calls=calls, silent=silent, requeue=requeue, state=state, may=may))
+        program.chmod(0o755)
+        return calls
+
+    return make
+
+
+JOB = Job("7", "name", nodes=2, gpus_per_node=8)
+
+
+@pytest.mark.parametrize("silent", [0, 1, 3])
+def test_a_stopped_job_requeues_itself_also_if_the_controller_is_silent_at_first(controller, capsys, silent):
+    calls = controller(silent)
+    assert finish(75, JOB) == 0
+    assert calls.read_text().splitlines()[-1] == "requeue 7"
+    assert "Job 7 is in the queue again and will continue" in capsys.readouterr().out
+
+
+def test_a_job_that_was_canceled_does_not_requeue_itself(controller):
+    calls = controller(state="CANCELLED")
+    assert finish(75, JOB) == 75
+    assert "requeue" not in calls.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason", "count"), [({"silent": 99}, "Unable to contact", 12), ({"may": 0}, "no", 2)]
+)
+def test_a_job_that_cannot_requeue_says_how_to_continue(controller, capsys, options, reason, count):
+    calls = controller(requeue="echo no >&2; exit 1", **options)
+    assert finish(75, JOB) == 75
+    said = capsys.readouterr().out
+    assert f"({reason}" in said and "Submit the same command again" in said
+    assert len(calls.read_text().splitlines()) == count

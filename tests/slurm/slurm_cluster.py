@@ -1,4 +1,9 @@
-"""A real Slurm on this one host, which acts as two nodes: munged, slurmctld and two slurmd in a temporary folder."""
+"""A real Slurm on this one host, which acts as two nodes: munged, slurmctld and two slurmd in a temporary folder.
+
+`cred_expire` is the lowest value that Slurm accepts. A requeued job waits one second longer than that (by default two
+minutes) before it starts again, because nodes reject a credential made in the second in which the job's previous one
+was revoked. Do not cut the pause short with `StartTime=now`: Slurm then kills the job ("Job credential revoked").
+"""
 
 import os
 import shutil
@@ -18,7 +23,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={folder}/munge.socket,cred_expire=2
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -111,15 +116,8 @@ class Cluster:
         return dict(word.split("=", 1) for word in words if "=" in word)
 
     def wait(self, number: str, seconds: float) -> str:
-        """The state in which the job ends. Slurm lets a requeued job wait for two minutes, which is cut short."""
-
-        def ended() -> bool:
-            job = self.job(number)
-            if job["Reason"] == "BeginTime":
-                self.run("scontrol", "update", f"JobId={number}", "StartTime=now")
-            return job["JobState"] in ENDED
-
-        _until(ended, seconds, f"job {number} does not end")
+        """The state in which the job ends."""
+        _until(lambda: self.job(number)["JobState"] in ENDED, seconds, f"job {number} does not end")
         return self.job(number)["JobState"]
 
     def log(self, number: str) -> str:
