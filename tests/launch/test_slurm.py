@@ -9,7 +9,7 @@ from open_r1.launch.slurm import job as job_module
 from open_r1.launch.slurm.evaluate import evaluation_words
 from open_r1.launch.slurm.generate import client_options
 from open_r1.launch.slurm.job import Job, current_job, finish
-from open_r1.launch.slurm.server import ServerPlan, check_vllm, parallel_sizes, server_command
+from open_r1.launch.slurm.server import ServerPlan, check_installed, parallel_sizes, server_command
 from open_r1.launch.slurm.train import training_words
 
 RECIPE = "recipes/SmolLM2-135M-Instruct/grpo/config_demo.yaml"
@@ -157,12 +157,11 @@ def test_a_server_that_does_not_fit_the_job_is_one_sentence(options, nodes, sent
     assert sentence in str(error.value)
 
 
-def test_ray_starts_on_all_nodes_alike_and_one_node_needs_neither():
+def test_ray_needs_no_launcher_of_vllm_and_one_node_needs_neither():
     job = Job("7", "name", nodes=2, gpus_per_node=8)
-    commands = [server_command(plan(ray=True), job, node, "n1") for node in (0, 1)]
-    assert commands[0] == commands[1]
-    assert commands[0][1:6] == ["symmetric-run", "--address", "n1:8001", "--min-nodes", "2"]
-    assert pairs(commands[0])["--distributed-executor-backend"] == "ray"
+    command = server_command(plan(ray=True), job, 0, "n1")
+    assert pairs(command)["--distributed-executor-backend"] == "ray"
+    assert "--nnodes" not in command
     alone = server_command(plan(dp=4), Job("7", "name", nodes=1, gpus_per_node=8), 0, "n1")
     assert "--nnodes" not in alone
     assert (pairs(alone)["--tensor-parallel-size"], pairs(alone)["--data-parallel-size"]) == ("2", "4")
@@ -174,8 +173,9 @@ def test_an_environment_without_vllm_is_said(tmp_path):
         if python is not None:
             (tmp_path / "bin/python").write_text(f'#!/bin/sh\nexec {python} -S "$@"\n')
             (tmp_path / "bin/python").chmod(0o755)
-        with pytest.raises(UserError, match=f"vLLM is not installed in {tmp_path}: .* OPEN_R1_VLLM_ENVIRONMENT"):
-            check_vllm({"OPEN_R1_VLLM_ENVIRONMENT": str(tmp_path)})
+        for package, name in (("vllm", "vLLM"), ("ray", "Ray")):
+            with pytest.raises(UserError, match=f"{name} is not installed in {tmp_path}: .* OPEN_R1_VLLM_ENVIRONMENT"):
+                check_installed(package, {"OPEN_R1_VLLM_ENVIRONMENT": str(tmp_path)})
 
 
 def test_outside_of_a_job_it_says_so():

@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "squeue", "scancel")
@@ -152,11 +153,16 @@ def stop_by_preemption(cluster: Cluster, job: str) -> None:
     cluster.submit("--partition=high", "--nodes=2", "--exclusive", "--wrap=sleep 1", cwd=cluster.folder)
 
 
-def _until(condition, seconds: float, what: str) -> None:
+def wait_until(condition: Callable[[], object], seconds: float, explain: Callable[[], object]) -> None:
+    """Fails with what `explain` returns if the condition does not hold in time."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"{what} within {seconds:.0f} s"
+        assert time.monotonic() < deadline, explain()
         time.sleep(0.3)
+
+
+def _until(condition: Callable[[], object], seconds: float, what: str) -> None:
+    wait_until(condition, seconds, lambda: f"{what} within {seconds:.0f} s")
 
 
 def _free_ports(count: int) -> list[int]:

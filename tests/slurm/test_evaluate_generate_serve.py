@@ -3,12 +3,11 @@
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from datasets import load_dataset
-from slurm_cluster import stop_by_preemption, stop_by_scancel
+from slurm_cluster import stop_by_preemption, stop_by_scancel, wait_until
 from toys import make_model, make_tokenizer
 
 from open_r1.demo import task
@@ -180,10 +179,3 @@ def running():
             except OSError:
                 continue
     return found
-
-
-def wait_until(condition, seconds, explain):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, explain()
-        time.sleep(0.2)
