@@ -60,7 +60,7 @@ def test_the_readme_of_open_r1_works_as_it_stands():
             "for SmolLM2-135M-Instruct there are: recipes/SmolLM2-135M-Instruct/grpo/config_demo",
         ),
         ([*POSITIONAL[:3], "zero9"], "there are ddp, fsdp, zero2, zero3"),
-        ([*NAMED, "--learning_rate", "1e-6"], "unknown option '--learning_rate' .* go behind --args"),
+        ([*NAMED, "--learning_rate", "1e-6"], "unknown option '--learning_rate' .* go after --args"),
         ([*NAMED, "--args", "--lerning_rate", "1"], "Did you mean 'learning_rate'"),
         ([*NAMED, "--dp", "many"], "dp is 'many': expected a whole number. Usage: sbatch"),
         (NAMED[:4], "config is missing: give --config"),
