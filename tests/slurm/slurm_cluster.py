@@ -161,6 +161,20 @@ def wait_until(condition: Callable[[], object], seconds: float, explain: Callabl
         time.sleep(0.3)
 
 
+def processes(job: str, program: str = "", node: str = "") -> list[int]:
+    """Processes that the job has started, by the variables that Slurm gave them; `program` is the file that runs."""
+    wanted = [f"SLURM_JOB_ID={job}", *([f"SLURMD_NODENAME={node}"] if node else [])]
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            runs = not program or (entry / "exe").readlink().name == program
+            if runs and set(wanted) <= set((entry / "environ").read_text().split("\0")):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
 def _until(condition: Callable[[], object], seconds: float, what: str) -> None:
     wait_until(condition, seconds, lambda: f"{what} within {seconds:.0f} s")
 

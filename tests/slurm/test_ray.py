@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from datasets import load_dataset
-from slurm_cluster import wait_until
+from slurm_cluster import processes, wait_until
 
 from open_r1.demo.files import write_jsonl
 
@@ -79,17 +79,3 @@ def fetch(url):
 def logs(cluster, project, job):
     """The job's own log and its server's."""
     return cluster.log(job) + "".join(path.read_text() for path in project.glob(f"logs/*-{job}-server.out"))
-
-
-def processes(job, program="", node=""):
-    """Processes that the job has started, by the variables that Slurm gave them; `program` is the file that runs."""
-    wanted = [f"SLURM_JOB_ID={job}", *([f"SLURMD_NODENAME={node}"] if node else [])]
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            runs = not program or (entry / "exe").readlink().name == program
-            if runs and set(wanted) <= set((entry / "environ").read_text().split("\0")):
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
