@@ -93,9 +93,7 @@ def paged_attention(
     if q.is_cuda:
         from open_r1.engine.native.kernels.attention import paged_attention_triton
 
-        return paged_attention_triton(
-            q, k, v, kv_pages, slots, block_table, lengths, scale, softcap, window, sinks
-        )
+        return paged_attention_triton(q, k, v, kv_pages, slots, block_table, lengths, scale, softcap, window, sinks)
     return paged_attention_torch(q, k, v, kv_pages, slots, block_table, lengths, scale, softcap, window, sinks)
 
 

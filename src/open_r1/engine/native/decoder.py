@@ -1,12 +1,11 @@
 """One decoding step of all rows, on CUDA as one graph for each number of rows, and the prefill of prompts."""
 
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from open_r1.engine.native.attention import PromptStorage, Rows
 from open_r1.engine.native.model import NativeModel

@@ -141,7 +141,9 @@ class Loop:
         if self._copies is None:
             status, written = slots.status.clone(), slots.written.clone()
         else:
-            status, written = (torch.empty(x.shape, dtype=x.dtype, pin_memory=True) for x in (slots.status, slots.written))
+            status, written = (
+                torch.empty(x.shape, dtype=x.dtype, pin_memory=True) for x in (slots.status, slots.written)
+            )
             status.copy_(slots.status, non_blocking=True)
             written.copy_(slots.written, non_blocking=True)
             event = torch.cuda.Event()

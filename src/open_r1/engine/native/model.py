@@ -31,7 +31,7 @@ class NativeModel:
         self.rule: LogitRule = logit_rule(config, 1.0)
         self.vocabulary: int = self.head.weight.shape[0]
         self.device = self.head.weight.device
-        self.attentions = [layer.self_attn for layer in self.layers]
+        self.attentions: list[Any] = [layer.self_attn for layer in self.layers]
         self.heads: int = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         self.head_width: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         # A four-dimensional mask is passed through as it is: transformers then builds none of its own.
@@ -120,7 +120,6 @@ class NativeModel:
             if parameter.dtype != tensors[name].dtype:
                 raise ValueError(f"{name}: {parameter.dtype} cannot share with {tensors[name].dtype}")
             self.model.get_submodule(owner)._parameters[leaf] = tensors[name]  # type: ignore[assignment]
-        self.model.tie_weights()
         self.targets = _targets(self.model)
 
 

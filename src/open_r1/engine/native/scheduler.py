@@ -16,12 +16,16 @@ from open_r1.engine.protocol import Completion, Sampling
 
 @dataclass(eq=False)
 class Group:
-    """A request: the completions of one prompt. `done` has those that are finished."""
+    """A request: the completions of one prompt. `done` has those that are finished. Groups of the same `key` have the
+    same prompt, and share its pages."""
 
     id: Hashable
     prompt: list[int]
     sampling: Sampling
     done: dict[int, Completion] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.key = np.asarray(self.prompt).tobytes()
 
 
 @dataclass(eq=False)
@@ -94,10 +98,10 @@ class Scheduler:
         if self.running and len(self._free_slots) * 8 < min(self.slots, 8 * len(self.waiting)):
             return admitted
         headroom = sum(len(r.pages) < pages_for(r.end, self.page_size) for r in self.running)
-        siblings = {r.group: r for r in self.running}
+        siblings = {r.group.key: r for r in self.running}
         while self.waiting and self._free_slots:
             rollout = self.waiting[0]
-            sibling = siblings.get(rollout.group)
+            sibling = siblings.get(rollout.group.key)
             length = len(rollout.known) - 1
             shared = sibling.pages[: (len(rollout.group.prompt) - 1) // self.page_size] if sibling else []
             total = pages_for(length, self.page_size)
@@ -115,7 +119,7 @@ class Scheduler:
                 admitted.prefills.append(Prefill(rollout, len(shared) * self.page_size))
             admitted.rollouts.append(rollout)
             self.running.append(rollout)
-            siblings.setdefault(rollout.group, rollout)
+            siblings.setdefault(rollout.group.key, rollout)
             headroom += len(rollout.pages) < pages_for(rollout.end, self.page_size)
         return admitted
 
@@ -160,7 +164,6 @@ class Scheduler:
         self.pool.release(rollout.pages)
         self._free_slots.append(rollout.slot)
         rollout.pages, rollout.slot, rollout.cached, rollout.sent = [], -1, 0, 0
-
 
 
 def storage(prefill: Prefill, page_size: int) -> tuple[np.ndarray, np.ndarray]:

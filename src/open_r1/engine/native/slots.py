@@ -22,8 +22,8 @@ class Slots:
     """S slots and one more, whose status is never LIVE, for rows of a batch that no completion has.
 
     `token (S + 1,)` goes into the next step at position `length`; `written` counts the completion's tokens, of which
-    `tokens (S + 1, W)` and `logprobs` hold those written since the slot was given out. `uniforms (S + 1, W)` has one uniform
-    number for each token, `block_table (S + 1, P)` the pages.
+    `tokens (S + 1, W)` and `logprobs` hold those written since the slot was given out. `uniforms (S + 1, W)` has one
+    uniform number for each token, `block_table (S + 1, P)` the pages.
     """
 
     token: Tensor
@@ -65,7 +65,7 @@ class Slots:
     def admit(self, rollouts: Sequence[Rollout]) -> None:
         """Fills the slots of newcomers (all but their pages)."""
         samplings = [r.group.sampling for r in rollouts]
-        columns = {
+        columns: dict[str, list] = {
             "token": [r.known[-1] for r in rollouts],
             "length": [len(r.known) - 1 for r in rollouts],
             "written": [len(r.tokens) for r in rollouts],
@@ -88,8 +88,9 @@ class Slots:
         self.uniforms[where, :width] = to_device(noise, torch.float32, self.uniforms.device)
 
     def set_pages(self, rollouts: Sequence[Rollout]) -> None:
-        """Tells the device which pages `rollouts` have."""
-        width = max(len(r.pages) for r in rollouts)
+        """Tells the device which pages `rollouts` have. A row that has ended goes on storing one token behind its
+        last, so what follows its pages has to be the scratch page."""
+        width = min(max(len(r.pages) for r in rollouts) + 1, self.block_table.shape[1])
         table = np.zeros((len(rollouts), width), dtype=np.int32)
         for row, r in zip(table, rollouts, strict=True):
             row[: len(r.pages)] = r.pages
