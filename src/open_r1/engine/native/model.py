@@ -114,18 +114,18 @@ class NativeModel:
 
     def share(self, policy: nn.Module) -> None:
         """Uses the policy's own tensors, of equal names, shapes and dtypes, from now on."""
-        tensors = dict(policy.named_parameters())
-        for name, parameter in list(self.model.named_parameters()):
+        tensors: dict[str, Any] = dict(policy.named_parameters(remove_duplicate=False))
+        for name, parameter in list(self.model.named_parameters(remove_duplicate=False)):
             owner, _, leaf = name.rpartition(".")
             if parameter.dtype != tensors[name].dtype:
                 raise ValueError(f"{name}: {parameter.dtype} cannot share with {tensors[name].dtype}")
-            self.model.get_submodule(owner)._parameters[leaf] = tensors[name]  # type: ignore[assignment]
+            self.model.get_submodule(owner)._parameters[leaf] = tensors[name]
         self.targets = _targets(self.model)
 
 
-def training_copy(model: PreTrainedModel) -> PreTrainedModel:
+def training_copy(model: Any) -> PreTrainedModel:
     """`model` with linear layers in bfloat16 and everything else in float32, embedding and head untied."""
-    head: Any = model.get_output_embeddings()
+    head = model.get_output_embeddings()
     if head.weight is model.get_input_embeddings().weight:
         head.weight = nn.Parameter(head.weight.detach().to(torch.bfloat16, copy=True), requires_grad=False)
     for module in model.modules():
