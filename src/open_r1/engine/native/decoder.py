@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.fx.experimental import _config as shapes
 
 from open_r1.engine.native.attention import PromptStorage, Rows
 from open_r1.engine.native.model import NativeModel
@@ -130,9 +131,10 @@ class Decoder:
 
     @contextmanager
     def _decoding(self) -> Any:
-        """Decoder layers compiled, for as long as it lasts."""
+        """Decoder layers compiled, for as long as it lasts. They must take a number of rows for what it is, also where
+        it happens to be the width of a head."""
         if self.compiler is None:
             yield
             return
-        with self.model.layers_replaced(self.compiler):
+        with shapes.patch(use_duck_shape=False), self.model.layers_replaced(self.compiler):
             yield
