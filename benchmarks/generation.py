@@ -79,7 +79,7 @@ def draw_limits(args: argparse.Namespace, count: int, seed: int) -> list[int]:
     return draw_lengths(count, median=0.65 * args.tokens, mean=0.85 * args.tokens, cap=args.tokens, seed=seed)
 
 
-def our_requests(args: argparse.Namespace, sequences: int, seed: int) -> list[Any]:
+def draw_requests(args: argparse.Namespace, sequences: int, seed: int) -> list[Any]:
     """What Open R1's engines are asked: a group a prompt, or with lengths of their own a request a completion."""
     from open_r1.engine.protocol import Request, Sampling
 
@@ -119,9 +119,9 @@ class Native:
         )
         self.engine.start()
 
-    def run(self, args: argparse.Namespace, sequences: int, seed: int) -> int:
+    def run(self, requests: list[Any]) -> int:
         """Decodes; returns the number of tokens."""
-        groups = self.engine.generate(our_requests(args, sequences, seed))
+        groups = self.engine.generate(requests)
         return sum(len(c.token_ids or []) for completions in groups for c in completions)
 
     def close(self) -> None:
@@ -149,9 +149,9 @@ class Ours:
         self.engine = VLLMEngine(options, tokenizer, max_model_len=args.prompt + args.tokens)
         self.engine.start()
 
-    def run(self, args: argparse.Namespace, sequences: int, seed: int) -> int:
+    def run(self, requests: list[Any]) -> int:
         """Decodes; returns the number of tokens."""
-        groups = self.engine.generate(our_requests(args, sequences, seed))
+        groups = self.engine.generate(requests)
         return sum(len(c.token_ids or []) for completions in groups for c in completions)
 
     def close(self) -> None:
@@ -173,17 +173,15 @@ class Plain:
             enforce_eager=args.eager,
         )
 
-    def run(self, args: argparse.Namespace, sequences: int, seed: int) -> int:
+    def run(self, requests: list[Any]) -> int:
         """Decodes; returns the number of tokens."""
         from vllm import SamplingParams
 
-        group = min(GROUP, sequences)
-        common: Any = {"temperature": 1.0, "top_p": args.top_p, "ignore_eos": True, "logprobs": 0}
-        prompts: Any = [{"prompt_token_ids": ids} for ids in draw_prompts(args, sequences // group, seed)]
-        params: Any = SamplingParams(n=group, max_tokens=args.tokens, **common)
-        if args.lengths == "lognormal":
-            prompts = [prompt for prompt in prompts for _ in range(group)]
-            params = [SamplingParams(max_tokens=n, **common) for n in draw_limits(args, sequences, seed)]
+        prompts: Any = [{"prompt_token_ids": request.prompt} for request in requests]
+        params = [
+            SamplingParams(n=s.n, temperature=1.0, top_p=s.top_p, max_tokens=s.max_tokens, ignore_eos=True, logprobs=0)
+            for s in (request.sampling for request in requests)
+        ]
         outputs = self.llm.generate(prompts, params, use_tqdm=False)
         return sum(len(c.token_ids) for output in outputs for c in output.outputs)
 
@@ -203,11 +201,12 @@ def measure(args: argparse.Namespace, folder: Path, case: str, engines: int) -> 
     engine = opened[case](args, folder, engines)
     start = time.perf_counter() - began
     for sequences in args.sequences:
-        engine.run(args, max(1, sequences // 2), seed=-1)
+        engine.run(draw_requests(args, max(1, sequences // 2), seed=-1))
         rates, tokens, seconds = [], 0, 0.0
         for repeat in range(args.repeats):
+            requests = draw_requests(args, sequences, seed=repeat)
             began = time.perf_counter()
-            tokens = engine.run(args, sequences, seed=repeat)
+            tokens = engine.run(requests)
             seconds = time.perf_counter() - began
             rates.append(tokens / seconds)
         floor = floor_seconds(args.shape, sequences, args.prompt, args.tokens, engines, args.bandwidth)

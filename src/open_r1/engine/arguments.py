@@ -36,12 +36,16 @@ def add_engine_options(parser: argparse.ArgumentParser, *, servers: bool = True,
         "--gpu-memory-utilization",
         type=share,
         metavar="S",
-        help="vllm: share of each GPU's memory (default 0.9), or of a CPU's (0.4)",
+        help="vllm: share of each GPU's memory (default 0.9), or of a CPU's (0.4); native: for keys and values (0.6)",
     )
     group.add_argument(
-        "--max-num-seqs", type=positive, default=512, metavar="N", help="vllm: answers that an engine writes at once"
+        "--max-num-seqs",
+        type=positive,
+        default=512,
+        metavar="N",
+        help="vllm, native: answers written at once",
     )
-    group.add_argument("--enforce-eager", action="store_true", help="vllm: starts sooner, decodes slower")
+    group.add_argument("--enforce-eager", action="store_true", help="vllm, native: starts sooner, decodes slower")
     if not servers:
         return
     group.add_argument("--base-url", metavar="URL", help="OpenAI-compatible server; its key: OPENAI_API_KEY")

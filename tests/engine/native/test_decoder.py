@@ -33,6 +33,7 @@ def tokens_of(decoder, completions):
         loop.turn()
         for _, group in loop.take():
             return [c.token_ids for c in group]
+    raise AssertionError("nothing was finished")
 
 
 @pytest.mark.parametrize(("kind", "layers", "kinds"), [("qwen2", 4, 1), ("gemma3_text", 4, 2), ("cohere2", 4, 2)])

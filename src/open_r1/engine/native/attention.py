@@ -28,10 +28,9 @@ class PromptStorage(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The B rows of a decoding step: `slots (B,)`, and of all slots `block_table (S, P)` and `lengths (S,)`, the
-    tokens in the cache before the step."""
+    """The B rows of a decoding step: `block_table (B, P)`, their pages, and `lengths (B,)`, the tokens in the cache
+    before the step."""
 
-    slots: Tensor
     block_table: Tensor
     lengths: Tensor
 
@@ -77,7 +76,6 @@ def paged_attention(
     k: Tensor,
     v: Tensor,
     kv_pages: Tensor,
-    slots: Tensor,
     block_table: Tensor,
     lengths: Tensor,
     scale: float,
@@ -93,8 +91,8 @@ def paged_attention(
     if q.is_cuda:
         from open_r1.engine.native.kernels.attention import paged_attention_triton
 
-        return paged_attention_triton(q, k, v, kv_pages, slots, block_table, lengths, scale, softcap, window, sinks)
-    return paged_attention_torch(q, k, v, kv_pages, slots, block_table, lengths, scale, softcap, window, sinks)
+        return paged_attention_triton(q, k, v, kv_pages, block_table, lengths, scale, softcap, window, sinks)
+    return paged_attention_torch(q, k, v, kv_pages, block_table, lengths, scale, softcap, window, sinks)
 
 
 @paged_attention.register_fake
@@ -107,7 +105,6 @@ def paged_attention_torch(
     k: Tensor,
     v: Tensor,
     kv_pages: Tensor,
-    slots: Tensor,
     block_table: Tensor,
     lengths: Tensor,
     scale: float,
@@ -117,8 +114,8 @@ def paged_attention_torch(
 ) -> Tensor:
     """`paged_attention` in plain operations, in float32."""
     rows, size = torch.arange(len(q), device=q.device), kv_pages.shape[3]
-    last = lengths[slots].long()
-    table = block_table[slots, : int(last.max()) // size + 1].long()
+    last = lengths.long()
+    table = block_table[:, : int(last.max()) // size + 1].long()
     for half, x in enumerate((k, v)):
         kv_pages[table[rows, last // size], half, :, last % size] = x.to(kv_pages.dtype)
     # (B, P, 2, Hkv, size, D) -> (2, B, Hkv, P * size, D)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.fx.experimental import _config as shapes
+from torch.fx.experimental import _config as torch_shapes
 
 from open_r1.engine.native.attention import PromptStorage, Rows
 from open_r1.engine.native.model import NativeModel
@@ -103,9 +103,8 @@ class Decoder:
     def step(self, size: int, truncate: bool) -> None:
         """One token more for the first `size` rows."""
         slots, rows = self.slots, self.rows[:size]
-        hidden = self.model.hidden(
-            slots.token[rows], slots.length[rows].long(), rows=Rows(rows, slots.block_table, slots.length)
-        )
+        lengths = slots.length[rows]
+        hidden = self.model.hidden(slots.token[rows], lengths.long(), rows=Rows(slots.block_table[rows], lengths))
         chunks = -(-size * self.model.vocabulary // MAX_LOGITS)
         for part, chosen in zip(hidden.chunk(chunks), rows.chunk(chunks), strict=True):
             sample(self.model.head_product(part), slots, chosen, self.model.rule, truncate)
@@ -136,5 +135,6 @@ class Decoder:
         if self.compiler is None:
             yield
             return
+        shapes: Any = torch_shapes
         with shapes.patch(use_duck_shape=False), self.model.layers_replaced(self.compiler):
             yield

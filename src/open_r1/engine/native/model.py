@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from open_r1.engine.native.attention import NATIVE_ATTENTION
 from open_r1.errors import UserError
-from open_r1.modeling.head import LogitRule, logit_rule
+from open_r1.modeling.head import LogitRule, float32_product, logit_rule
 
 
 class NativeModel:
@@ -66,13 +66,8 @@ class NativeModel:
             ).last_hidden_state[0]
 
     def head_product(self, hidden: Tensor) -> Tensor:
-        """Float32 `(T, V)`: hidden states times head, in the head's dtype, summed and kept in float32."""
-        weight, bias, hidden = self.head.weight, self.head.bias, hidden.to(self.head.weight.dtype)
-        if hidden.is_cuda and hidden.dtype != torch.float32:
-            product = torch.mm(hidden, weight.t(), out_dtype=torch.float32)
-        else:
-            product = hidden.float() @ weight.float().t()
-        return product if bias is None else product + bias.float()
+        """Float32 logits `(T, V)`, before `rule`."""
+        return float32_product(hidden.to(self.head.weight.dtype), self.head.weight, self.head.bias)
 
     def cache_bytes(self, page_size: int) -> int:
         """Bytes of one page, over all layers."""

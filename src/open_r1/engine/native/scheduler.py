@@ -33,8 +33,9 @@ class Rollout:
     """Completion `index` of a group, of at most `limit` tokens.
 
     `tokens` and `logprobs` are what it had written when it was last preempted. While it runs it has a slot, and
-    pages for `cached` tokens: those whose keys and values are in the cache after all steps launched so far. `sent` of
-    its pages are known to the device, and `seen` of its tokens to whoever watches.
+    pages for `cached` tokens: those whose keys and values are in the cache after all steps launched so far, and at most
+    `end`, because nothing follows the last token. `sent` of its pages are known to the device, and `seen` of its tokens
+    to whoever watches.
     """
 
     group: Group
@@ -48,15 +49,13 @@ class Rollout:
     sent: int = 0
     seen: int = 0
 
+    def __post_init__(self) -> None:
+        self.end = len(self.group.prompt) + self.limit - 1
+
     @property
     def known(self) -> list[int]:
         """Prompt and what was written before the last preemption: the last of them is the next step's input."""
         return self.group.prompt + self.tokens
-
-    @property
-    def end(self) -> int:
-        """Tokens in the cache after the last step: nothing follows the last token, which is not cached."""
-        return len(self.group.prompt) + self.limit - 1
 
 
 @dataclass
@@ -95,7 +94,8 @@ class Scheduler:
         """Lets the first of those who wait run, as slots and pages allow for `steps` steps; many at a time, since
         each time costs a prefill."""
         admitted = Admitted()
-        if self.running and len(self._free_slots) * 8 < min(self.slots, 8 * len(self.waiting)):
+        enough = min(self.slots, 8 * len(self.waiting))
+        if not self.waiting or (self.running and len(self._free_slots) * 8 < enough):
             return admitted
         headroom = sum(len(r.pages) < pages_for(r.end, self.page_size) for r in self.running)
         siblings = {r.group.key: r for r in self.running}
@@ -133,7 +133,8 @@ class Scheduler:
             missing = pages_for(min(rollout.cached + steps, rollout.end), self.page_size) - len(rollout.pages)
             if missing > self.pool.free:
                 return False
-            rollout.pages += self.pool.take(max(0, missing))
+            if missing > 0:
+                rollout.pages += self.pool.take(missing)
         return True
 
     def advance(self, rollouts: Sequence[Rollout], steps: int) -> None:

@@ -31,7 +31,7 @@ def scores_of(product, scale, softcap, CAPPED: tl.constexpr):
 
 @triton.jit
 def attend(
-    Q, K, V, PAGES, SLOTS, TABLE, LENGTHS, SINKS, OUT, PARTS, PEAKS, SUMS,
+    Q, K, V, PAGES, TABLE, LENGTHS, SINKS, OUT, PARTS, PEAKS, SUMS,
     q_row, q_head, k_row, k_head, v_row, v_head, page_stride, half_stride, head_stride, table_row,
     scale, softcap, window,
     HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_P: tl.constexpr, D: tl.constexpr, DP: tl.constexpr,
@@ -41,15 +41,14 @@ def attend(
     """Program (row, key-value head, split). The first split stores the new key and value, and has them and the sink
     in its sums from the beginning."""
     row, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    slot = tl.load(SLOTS + row)
-    cached = tl.load(LENGTHS + slot)
+    cached = tl.load(LENGTHS + row)
     g, d, j = tl.arange(0, GROUP_P), tl.arange(0, DP), tl.arange(0, BLOCK)
     head = kv_head * GROUP + g
     real = (g < GROUP)[:, None] & (d < D)[None, :]
     q = tl.load(Q + row * q_row + head[:, None] * q_head + d[None, :], mask=real, other=0.0).to(PAGES.dtype.element_ty)
     k = tl.load(K + row * k_row + kv_head * k_head + d, mask=d < D, other=0.0).to(PAGES.dtype.element_ty)
     v = tl.load(V + row * v_row + kv_head * v_head + d, mask=d < D, other=0.0).to(PAGES.dtype.element_ty)
-    table = TABLE + slot * table_row
+    table = TABLE + row * table_row
     mine = PAGES + kv_head * head_stride
     first_split = split == 0
     target = mine + tl.load(table + cached // SIZE).to(tl.int64) * page_stride + (cached % SIZE) * D + d
@@ -118,7 +117,6 @@ def paged_attention_triton(
     k: Tensor,
     v: Tensor,
     kv_pages: Tensor,
-    slots: Tensor,
     block_table: Tensor,
     lengths: Tensor,
     scale: float,
@@ -126,6 +124,9 @@ def paged_attention_triton(
     window: int,
     sinks: Tensor | None,
     splits: int | None = None,
+    block: int = 64,
+    num_warps: int = 4,
+    num_stages: int = 3,
 ) -> Tensor:
     """`paged_attention`, by default with as many splits as fill the GPU."""
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
@@ -141,13 +142,13 @@ def paged_attention_triton(
         peaks, sums = (torch.empty(rows, heads, splits, dtype=torch.float32, device=q.device) for _ in range(2))
     group, width_p = heads // kv_heads, max(16, triton.next_power_of_2(width))
     attend[rows, kv_heads, splits](
-        q, k, v, kv_pages, slots, block_table, lengths, sinks if sinks is not None else q, out, parts, peaks, sums,
+        q, k, v, kv_pages, block_table, lengths, sinks if sinks is not None else q, out, parts, peaks, sums,
         q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
         kv_pages.stride(0), kv_pages.stride(1), kv_pages.stride(2), block_table.stride(0), scale, softcap, window,
         HEADS=heads, GROUP=group, GROUP_P=max(16, triton.next_power_of_2(group)), D=width, DP=width_p,
-        SIZE=size, BLOCK=min(64, size), SPLITS=splits,
+        SIZE=size, BLOCK=min(block, size), SPLITS=splits,
         CAPPED=softcap > 0, WINDOWED=window > 0, WITH_SINKS=sinks is not None,
-        PRECISION="ieee" if kv_pages.dtype == torch.float32 else "tf32", num_warps=4, num_stages=3,
+        PRECISION="ieee" if kv_pages.dtype == torch.float32 else "tf32", num_warps=num_warps, num_stages=num_stages,
     )  # fmt: skip
     if splits > 1:
         join[(rows * heads,)](

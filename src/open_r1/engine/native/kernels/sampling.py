@@ -1,8 +1,9 @@
 """Sampling by inverting one uniform number through the distribution, in two passes over the logits.
 
 The first takes the maximum and the sum of exponentials of each block of the vocabulary; the second finds, a row at a
-time, the block that the number falls into, and the token in it. Truncation puts a search between them: for the least
-logit that is kept, by how much of the mass, or how many tokens, reach eight candidates at once, again and again.
+time, the block that the number falls into, and the token in it. Truncation puts a search between them, for the least
+logit that is kept: how much of the mass, or how many tokens, reach each of eight candidates? That leaves an eighth of
+the range, and again, until so few logits are left between its ends that they fit into registers.
 """
 
 import torch
@@ -18,7 +19,10 @@ BLOCK = 4096
 REACH = 40.0
 """How far below the largest logit a kept one can be: e^-40 of its probability is nothing in float32."""
 PASSES = 8
-"""Of the search, each an eighth as wide as the one before: 40 / 8^8 is a rounding error of logits."""
+"""Of the search at most, each an eighth as wide as the one before: 40 / 8^8 is a rounding error of logits."""
+SEARCH_BLOCK = 1024
+FEW = 2048
+"""Logits that fit into registers."""
 
 
 @triton.jit
@@ -56,30 +60,75 @@ def block_sums(
 
 
 @triton.jit
-def reached(
-    ROW, low, step, goal_floor, top, temperature, scale, cap,
-    V: tl.constexpr, BLOCK: tl.constexpr, CAPPED: tl.constexpr, COUNT: tl.constexpr,
-):  # fmt: skip
-    """For the eight candidates low, low + step, ...: how many logits reach each (`COUNT`), or their mass, of those
-    that reach `goal_floor`."""
+def bracket(sums, goal, above):
+    """Which of eight rising candidates is the last that `goal` reaches, what reaches it, and what reaches the next."""
     ways = tl.arange(0, 8)
-    candidates = low + step * ways
-    sums = tl.zeros((8,), tl.float32)
+    last = tl.max(tl.where(sums >= goal, ways, 0), 0)
+    at = tl.sum(tl.where(ways == last, sums, 0.0), 0)
+    beyond = tl.where(last == 7, above, tl.sum(tl.where(ways == last + 1, sums, 0.0), 0))
+    return last, at, beyond
+
+
+@triton.jit
+def search(
+    ROW, SPARE, goal, least, top, temperature, scale, cap,
+    V: tl.constexpr, BLOCK: tl.constexpr, FEW: tl.constexpr, REACH: tl.constexpr, PASSES: tl.constexpr,
+    CAPPED: tl.constexpr, COUNT: tl.constexpr,
+):  # fmt: skip
+    """The largest number that `goal` logits reach (`COUNT`), or a share `goal` of the mass, of the logits that reach
+    `least`. It is between `low` and `low + 8 * step`, whose upper end `above` reach."""
+    ways = tl.arange(0, 8)
+    low, step, above = top - REACH, REACH * (1 + 1e-6) / 8, 0.0
+    inside, passes = V + 0.0, 0
+    while (inside > FEW) & (passes < PASSES):
+        candidates = low + step * ways
+        parts = tl.zeros((8, BLOCK), tl.float32)
+        for start in range(0, V, BLOCK):
+            at = start + tl.arange(0, BLOCK)
+            x = logits_of(ROW, at, at < V, temperature, scale, cap, CAPPED)
+            weight = tl.where(x >= least, 1.0, 0.0)
+            if not COUNT:
+                weight *= tl.exp(x - top)
+            parts += tl.where(x[None, :] >= candidates[:, None], weight[None, :], 0.0)
+        sums = tl.sum(parts, 1)
+        if not COUNT:
+            if passes == 0:
+                goal *= tl.max(sums, 0)  # all but nothing reaches the first candidate
+        last, reach, above = bracket(sums, goal, above)
+        low += step * last
+        step /= 8
+        passes += 1
+        inside = reach - above
+        if not COUNT:
+            inside *= tl.exp(top - low)  # each has at least the mass of the lower end
+
+    count = 0
     for start in range(0, V, BLOCK):
         at = start + tl.arange(0, BLOCK)
         x = logits_of(ROW, at, at < V, temperature, scale, cap, CAPPED)
-        weight = tl.where(x >= goal_floor, 1.0, 0.0)
-        if not COUNT:
-            weight *= tl.exp(x - top)
-        sums += tl.sum(tl.where(x[None, :] >= candidates[:, None], weight[None, :], 0.0), 1)
-    return sums
+        take = (x >= low) & (x < low + 8 * step) & (x >= least)
+        place = count + tl.cumsum(take.to(tl.int32), 0) - 1
+        tl.store(SPARE + place, x, mask=take & (place < FEW))
+        count += tl.sum(take.to(tl.int32), 0)
+    tl.debug_barrier()
+    i = tl.arange(0, FEW)
+    x = tl.load(SPARE + i, mask=i < count, other=float("-inf"))
+    weight = tl.where(i < count, 1.0, 0.0)
+    if not COUNT:
+        weight *= tl.exp(x - top)
+    for _ in range(PASSES):
+        reach = tl.where(x[None, :] >= (low + step * ways)[:, None], weight[None, :], 0.0)
+        last, _, _ = bracket(above + tl.sum(reach, 1), goal, above)
+        low += step * last
+        step /= 8
+    return low
 
 
 @triton.jit
 def find_floors(
-    LOGITS, ROWS, TEMPERATURE, TOP_K, TOP_P, MIN_P, TOPS, FLOORS, stride, scale, cap,
+    LOGITS, ROWS, TEMPERATURE, TOP_K, TOP_P, MIN_P, TOPS, SPARE, FLOORS, stride, scale, cap,
     V: tl.constexpr, BLOCK: tl.constexpr, BLOCKS: tl.constexpr, BLOCKS_P: tl.constexpr, CAPPED: tl.constexpr,
-    REACH: tl.constexpr, PASSES: tl.constexpr,
+    FEW: tl.constexpr, REACH: tl.constexpr, PASSES: tl.constexpr,
 ):  # fmt: skip
     """Program (row): the least logit that top-k, then top-p, then min-p keep."""
     row = tl.program_id(0).to(tl.int64)
@@ -87,26 +136,19 @@ def find_floors(
     temperature, greedy = temperature_of(TEMPERATURE, slot)
     b = tl.arange(0, BLOCKS_P)
     top = tl.max(tl.load(TOPS + row * BLOCKS + b, mask=b < BLOCKS, other=float("-inf")), 0)
-    logits, ways = LOGITS + row * stride, tl.arange(0, 8)
+    logits, spare = LOGITS + row * stride, SPARE + row * FEW
     floor = top - 1.0e30
     k, p = tl.load(TOP_K + slot), tl.load(TOP_P + slot)
     if (k > 0) & (k < V) & (greedy == 0):
-        low, step = top - REACH, REACH / 8
-        for _ in range(PASSES):
-            sums = reached(logits, low, step, floor, top, temperature, scale, cap, V, BLOCK, CAPPED, True)
-            low += step * tl.max(tl.where(sums >= k.to(tl.float32), ways, 0), 0)
-            step /= 8
-        floor = low
+        floor = search(
+            logits, spare, k.to(tl.float32), floor, top, temperature, scale, cap,
+            V, BLOCK, FEW, REACH, PASSES, CAPPED, True,
+        )  # fmt: skip
     if (p < 1.0) & (greedy == 0):
-        low, step = top - REACH, REACH / 8
-        goal = 0.0
-        for i in range(PASSES):
-            sums = reached(logits, low, step, floor, top, temperature, scale, cap, V, BLOCK, CAPPED, False)
-            if i == 0:
-                goal = p * tl.max(sums, 0)  # all but nothing reaches the first candidate
-            low += step * tl.max(tl.where(sums >= goal, ways, 0), 0)
-            step /= 8
-        floor = tl.maximum(floor, low)
+        nucleus = search(
+            logits, spare, p, floor, top, temperature, scale, cap, V, BLOCK, FEW, REACH, PASSES, CAPPED, False
+        )
+        floor = tl.maximum(floor, nucleus)
     smallest = tl.load(MIN_P + slot)
     floor = tl.where(smallest > 0.0, tl.maximum(floor, top + tl.log(tl.maximum(smallest, 1e-38))), floor)
     tl.store(FLOORS + row, tl.where(greedy, top - 1.0e30, floor))
@@ -184,9 +226,10 @@ def sample_triton(product: Tensor, slots: Slots, rows: Tensor, rule: LogitRule, 
         block_sums[count, blocks](
             *head, floors, tops, sums, product.stride(0), *numbers, **common, FLOORED=False, num_warps=8
         )
+        spare = torch.empty(count, FEW, dtype=torch.float32, device=product.device)
         find_floors[(count,)](
-            *head, slots.top_k, slots.top_p, slots.min_p, tops, floors, product.stride(0), *numbers,
-            **wide, REACH=REACH, PASSES=PASSES, num_warps=8,
+            *head, slots.top_k, slots.top_p, slots.min_p, tops, spare, floors, product.stride(0), *numbers,
+            **{**wide, "BLOCK": SEARCH_BLOCK}, FEW=FEW, REACH=REACH, PASSES=PASSES, num_warps=8,
         )  # fmt: skip
     block_sums[count, blocks](
         *head, floors, tops, sums, product.stride(0), *numbers, **common, FLOORED=truncate, num_warps=8
