@@ -99,7 +99,7 @@ def search(
         step /= 8
         passes += 1
         inside = reach - above
-        if not COUNT:  # noqa: SIM102 (known when the kernel is compiled)
+        if not COUNT:
             inside *= tl.exp(top - low)  # each has at least the mass of the lower end
 
     count = 0
