@@ -1,4 +1,4 @@
-"""What one node does in a launch: starts its parts, watches them and the other nodes, and ends them all together."""
+"""A launch on one node: starts generators and training, watches them and the other nodes, and ends all together."""
 
 import signal
 import sys
@@ -20,8 +20,9 @@ POLL_SECONDS = 0.2
 REPORT_SECONDS = 15.0
 """Between lines that say what is being waited for."""
 STOPPED_STATUS = 75
-"""Of a run that a signal has stopped, with a checkpoint, to be continued."""
+"""Exit status of training that saved a checkpoint after a signal; the same command continues it."""
 CAUSE_SECONDS = 3.0
+"""Time for the death of a generator to be noticed after training has failed because of it."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,10 @@ class ServerPlan:
     log: Path
 
     def start(self) -> Part:
-        """Its process."""
+        """Starts it."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         print(f"{self.name}: starting; its log is {self.log}.", flush=True)
-        return Part(self.name, self.command.words, self.command.environment, self.log)
+        return Part(self.name, self.command.argv, self.command.environment, self.log)
 
 
 class ServerLate(UserError):
@@ -54,10 +55,10 @@ class NodePlan:
     """What this node runs."""
 
     name: str
-    """The node in words."""
+    """Its name in messages."""
     servers: tuple[ServerPlan, ...]
     training: Callable[[], Command] | None
-    """Made when all generators are up; None on a node that only generates."""
+    """Called when all generators are up; None on a node that only generates."""
     training_nodes: range
     server_nodes: range
     server_timeout: float
@@ -78,7 +79,7 @@ class NodeRun:
 
     def run(self) -> int:
         """Exit status: 0, that of the part that failed first on any node, or 128 plus a signal's number."""
-        with self._taking_signals():
+        with self._handling_signals():
             try:
                 failure = self._start_servers() or self._start_training() or self._watch()
             finally:
@@ -86,11 +87,11 @@ class NodeRun:
         if failure is None and stopped:
             return stopped
         if failure is not None:
-            self._tell(failure)
+            self._report(failure)
             return failure.status
         return 0
 
-    # Its three phases; each returns what failed, if something did
+    # The three phases; each returns the first failure, if any
 
     def _start_servers(self) -> Failure | None:
         plan = self.plan
@@ -113,7 +114,7 @@ class NodeRun:
     def _start_training(self) -> Failure | None:
         if self.plan.training is not None and not self._signals:
             command = self.plan.training()
-            self.training = Part("training", command.words, command.environment)
+            self.training = Part("training", command.argv, command.environment)
             self.parts.append(self.training)
         return None
 
@@ -131,7 +132,7 @@ class NodeRun:
         return None
 
     def _failed(self) -> Failure | None:
-        """A part of this node that has ended though it should run, or whatever failed elsewhere."""
+        """The first failure, here or on another node."""
         failed = self._generator_failure()
         if failed is None and self.training is not None and self.training.poll():
             failed = self._wait_for_cause() or self.control.fail(self.training.failure(self.plan.name))
@@ -142,8 +143,8 @@ class NodeRun:
         return None if part is None else self.control.fail(part.failure(self.plan.name))
 
     def _wait_for_cause(self) -> Failure | None:
-        """A generator's death, here or elsewhere, that ended training, which can notice it before its guard is through
-        with what the generator has left behind."""
+        """The death of a generator, here or elsewhere, because of which training failed. Training can fail first: the
+        guard of a generator reports its exit only when it has ended what the generator left behind."""
         stopped = self.training is not None and self.training.poll() in (STOPPED_STATUS, 130)
         deadline = time.monotonic() + (CAUSE_SECONDS if self.plan.server_nodes and not stopped else 0.0)
         while time.monotonic() < deadline:
@@ -155,7 +156,7 @@ class NodeRun:
     # Signals
 
     @contextmanager
-    def _taking_signals(self) -> Iterator[None]:
+    def _handling_signals(self) -> Iterator[None]:
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
         before = {number: signal.signal(number, self._on_signal) for number in numbers}
         try:
@@ -184,7 +185,7 @@ class NodeRun:
     # The end
 
     def _stop_all(self) -> int:
-        """Ends every part; returns the status that a signal gives, 0 if none was taken."""
+        """Ends every part; returns the exit status if a signal ended the run, else 0."""
         for part in self.parts:
             part.let_go()
         for part in self.parts:
@@ -198,7 +199,7 @@ class NodeRun:
         self.control.close()
         return 0
 
-    def _tell(self, failure: Failure) -> None:
+    def _report(self, failure: Failure) -> None:
         where = "" if failure.node in (failure.part, "this node") else f" on {failure.node}"
         if failure.exit_code in (STOPPED_STATUS, 130):
             print(f"Stopped: {failure.part}{where} {failure.reason}. The same command continues.", file=sys.stderr)
