@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from open_r1.engine.options import Count, EngineOptions
 from open_r1.errors import UserError
-from open_r1.evaluation.tasks import TASKS, Task, find_task, folder_name, load_problems, with_prompt
+from open_r1.evaluation.problems import Task, folder_name
+from open_r1.evaluation.tasks import TASKS, find_task, load_problems, with_prompt
 from open_r1.options import parse_options
 from open_r1.options.annotations import Commas, Range
 from open_r1.run.entry import exit_with_sentence, quiet_libraries

@@ -24,9 +24,10 @@ from open_r1.engine.transformers_engine import ReplicaEngine, TransformersEngine
 from open_r1.engine.weights_digest import weights_digest
 from open_r1.errors import Interrupted, UserError
 from open_r1.evaluation.plan import messages_of
+from open_r1.evaluation.problems import BenchmarkProblem, Task, folder_name
 from open_r1.evaluation.protocol import Protocol, protocol_for
 from open_r1.evaluation.run import Benchmark, merge_shares, prepare, run_benchmark
-from open_r1.evaluation.tasks import Problem, Task, find_task, folder_name, load_problems
+from open_r1.evaluation.tasks import find_task, load_problems
 from open_r1.files import OtherSettings
 from open_r1.report.recorder import read_metrics
 from open_r1.run.first_process import by_first_process
@@ -45,7 +46,7 @@ class Asked:
 
     task: Task
     protocol: Protocol
-    problems: list[Problem]
+    problems: list[BenchmarkProblem]
 
 
 class _Left(Exception):
@@ -172,7 +173,7 @@ class Benchmarks(TrainerCallback):
             return None
         return merge_shares(whole, shares) if whole is not None else {}
 
-    def _prepare(self, asked: Asked, problems: list[Problem], engine: OpenEngine, folder: Path) -> Benchmark:
+    def _prepare(self, asked: Asked, problems: list[BenchmarkProblem], engine: OpenEngine, folder: Path) -> Benchmark:
         """With samples that were made in another way (of a model trained further, say) put out of the way."""
         options: Any = {"console": self.console}
         arguments = (asked.task, problems, str(self.args.output_dir), engine, asked.protocol, folder)
