@@ -29,11 +29,12 @@ from open_r1.evaluation.protocol import Protocol, protocol_for
 from open_r1.evaluation.run import Benchmark, merge_shares, prepare, run_benchmark
 from open_r1.evaluation.tasks import find_task, load_problems
 from open_r1.files import OtherSettings
+from open_r1.modeling.loading import context_length
 from open_r1.report.recorder import read_metrics
 from open_r1.run.first_process import by_first_process
 from open_r1.training.backends import splits_weights
 from open_r1.training.grpo import GRPOTrainer
-from open_r1.training.model import context_length, empty_replica
+from open_r1.training.model import empty_replica, load_config
 from open_r1.training.packed_trainer import PackedTrainer
 from open_r1.training.policy_weights import PolicyWeights
 
@@ -88,7 +89,7 @@ class Benchmarks(TrainerCallback):
             raise UserError(
                 f"benchmarks_every_n_steps is {args.benchmarks_every_n_steps}, but benchmarks is empty: name some."
             )
-        self.context = context_length(model) if self.asked else None
+        self.context = context_length(load_config(model)) if self.asked else None
         self.context_name = "the model's context has"
         most = args.vllm_max_model_length if isinstance(args, GRPOConfig) and args.use_vllm else None
         if most is not None and (self.context is None or most < self.context):
