@@ -206,6 +206,12 @@ def test_batches_hold_every_sample_once_within_the_budget():
         assert len(block) == 1 or sum(ask.count for ask in block) * width <= 100
 
 
+def test_no_two_requests_share_a_seed():
+    protocol = protocol_for(find_task("x.jsonl"), num_samples=5, max_new_tokens=20)
+    asks = plan([problem(i, 3) for i in range(4)], opened(None), protocol)
+    assert len({ask.seed for ask in asks}) == len(asks) == 4 * 5
+
+
 def test_seeds_differ_between_problems_samples_and_runs():
     seeds = {request_seed(s, i, f) for s in range(4) for i in range(20) for f in range(20)}
     assert len(seeds) == 4 * 20 * 20

@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 GPU_MEMORY, CPU_MEMORY = 0.9, 0.4
 """Share of the memory that vLLM takes, unless told otherwise."""
+NATIVE_MEMORY = 0.6
+"""Share of the memory that the native engine's keys and values may take, unless told otherwise."""
 
 
 @dataclass
@@ -51,12 +53,13 @@ class OpenEngine:
 
     def reserve(self, tokens: int) -> None:
         """Says how long the longest request is, prompt and completion together, before the first one is made."""
-        if self.name == "vllm":
+        if self.name in ("vllm", "native"):
             self.engine.need(tokens)  # type: ignore[attr-defined]
 
     def start(self) -> None:
-        """Starts vLLM's processes, which takes minutes; without it they start with the first request."""
-        if self.name == "vllm":
+        """Starts vLLM's processes, which takes minutes, or captures the native engine's graphs; without it they start
+        with the first request."""
+        if self.name in ("vllm", "native"):
             self.engine.start()  # type: ignore[attr-defined]
 
     def watch(self, on_tokens: Callable[[int], None] | None) -> None:
@@ -68,7 +71,7 @@ def open_engine(options: EngineOptions) -> OpenEngine:
     """The engine of `options`. Raises `UserError`."""
     if options.engine == "openai" and options.base_url is None:
         raise UserError("engine is openai: give --base-url, such as http://localhost:8000/v1.")
-    if options.engine in ("transformers", "vllm") and options.base_url is not None:
+    if options.engine in ("native", "transformers", "vllm") and options.base_url is not None:
         raise UserError(f"base_url is given, but engine is {options.engine}: leave one of them out.")
     adapters = has_only_adapters(options.model)
     if options.engine == "vllm" and adapters:
@@ -88,7 +91,7 @@ def open_engine(options: EngineOptions) -> OpenEngine:
         return _open_server(options, options.base_url)
     if on_vllm:
         return _open_vllm(options)
-    return _open_transformers(options)
+    return _open_native(options) if options.engine == "native" else _open_transformers(options)
 
 
 def decode_budget(device_type: str) -> int:
@@ -121,6 +124,26 @@ def _open_transformers(options: EngineOptions) -> OpenEngine:
             "max_tokens_per_batch": budget,
         },
     )
+
+
+def _open_native(options: EngineOptions) -> OpenEngine:
+    from open_r1.engine.native.engine import NativeEngine, NativeOptions
+
+    opened = _open_transformers(options)
+    reference: Any = opened.engine
+    opened.engine = NativeEngine(
+        reference.model,
+        reference.tokenizer,
+        max_model_len=1,
+        options=NativeOptions(
+            max_num_seqs=options.max_num_seqs,
+            memory=options.gpu_memory_utilization or NATIVE_MEMORY,
+            compile=not options.enforce_eager,
+        ),
+    )
+    opened.name, opened.max_tokens_per_batch = "native", None
+    del opened.identity["max_tokens_per_batch"]
+    return opened
 
 
 def _vllm_on_gpus() -> bool:
