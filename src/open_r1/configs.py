@@ -163,7 +163,6 @@ class TrainConfig(TrainingArguments):
         self.use_cpu = self.use_cpu or not _has_accelerator()
         if not self.use_cpu:
             _check_processes_fit()
-        _prepare_deepspeed(self.use_cpu)
         if getattr(self, "activation_checkpointing", False) is None:  # the new name, from transformers 5.23 on
             self.activation_checkpointing = self.gradient_checkpointing
             self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs
@@ -353,12 +352,6 @@ class GRPOConfig(TrainConfig):
         """Optimizer steps that one round of rollouts feeds: distinct batches times passes."""
         assert self.steps_per_generation is not None
         return self.steps_per_generation // self.gradient_accumulation_steps * self.num_iterations
-
-
-def _prepare_deepspeed(on_cpu: bool) -> None:
-    from open_r1.training.backends import prepare_deepspeed  # rooms that need the options alone do not load training
-
-    prepare_deepspeed(on_cpu)
 
 
 def _has_accelerator() -> bool:
