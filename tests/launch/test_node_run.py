@@ -14,7 +14,8 @@ import pytest
 from open_r1.launch import node_run
 from open_r1.launch.commands import Command
 from open_r1.launch.control import Control
-from open_r1.launch.node_run import NodePlan, NodeRun, ServerPlan
+from open_r1.launch.generators import Generator
+from open_r1.launch.node_run import NodePlan, NodeRun
 
 SERVER = str(Path(__file__).parent / "fake_server.py")
 
@@ -25,13 +26,13 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def server(folder: Path, late: float = 0.0, dies: float = 0.0, name: str = "generator") -> ServerPlan:
+def server(folder: Path, late: float = 0.0, dies: float = 0.0, name: str = "generator") -> Generator:
     port = free_port()
     words = (sys.executable, SERVER, str(port), f"late={late}", *([f"dies={dies}"] if dies else []))
-    return ServerPlan(name, Command(words, {}), f"http://127.0.0.1:{port}", folder / f"{name}.log")
+    return Generator(name, Command(words, {}), f"http://127.0.0.1:{port}", folder / f"{name}.log")
 
 
-def plan(*servers: ServerPlan, training: str = "print('trained')", timeout: float = 20.0) -> NodePlan:
+def plan(*servers: Generator, training: str = "print('trained')", timeout: float = 20.0) -> NodePlan:
     command = Command((sys.executable, "-c", training), {})
     return NodePlan("this node", servers, lambda: command, range(1), range(1 if servers else 0), timeout, 5.0)
 
@@ -62,7 +63,7 @@ def test_a_server_that_is_late_ends_it_before_training(tmp_path, capfd):
 
 
 def test_a_server_that_cannot_start_is_shown_with_its_last_lines(tmp_path, capfd):
-    broken = ServerPlan(
+    broken = Generator(
         "generator",
         Command((sys.executable, "-c", "print('no such model'); exit(3)"), {}),
         "http://127.0.0.1:9",

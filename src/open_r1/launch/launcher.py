@@ -10,9 +10,10 @@ from open_r1.errors import UserError
 from open_r1.installing import install_command
 from open_r1.launch.commands import Command, server_command, training_command
 from open_r1.launch.control import Control
+from open_r1.launch.generators import Generator
 from open_r1.launch.layout import Cluster, Layout, Server, plan_layout
 from open_r1.launch.layout_table import show_layout
-from open_r1.launch.node_run import NodePlan, NodeRun, ServerPlan
+from open_r1.launch.node_run import NodePlan, NodeRun
 from open_r1.launch.nodes import Place, check_port, choose_ports, claim_folder, find_place, gpu_memory, own_address
 from open_r1.launch.options import LaunchOptions
 from open_r1.launch.recipe import Recipe, distributed_type, find_accelerator, job_of, read_recipe
@@ -103,7 +104,7 @@ class Launcher:
 
         node = NodePlan(
             name=control.host(place.rank) if place.nodes > 1 else "this node",
-            servers=tuple(self._server_plan(server, own) for server in self.servers),
+            servers=tuple(self._generator(server, own) for server in self.servers),
             training=training if self.trains else None,
             training_nodes=range(len(layout.train)),
             server_nodes=range(min((s.node for s in layout.servers), default=place.nodes), place.nodes),
@@ -129,11 +130,11 @@ class Launcher:
         names = [gpus[i] for i in server.gpus]
         return server_command(self.recipe.model, self.recipe.args, host, server.port, names, self.server_template)
 
-    def _server_plan(self, server: Server, host: str) -> ServerPlan:
+    def _generator(self, server: Server, host: str) -> Generator:
         name = f"generator {server.port}"
         log = Path(self.recipe.args.output_dir) / "run" / "launch" / f"node-{server.node}-generator-{server.port}.log"
         command = self._server(server, host, visible_devices())
-        return ServerPlan(name, command, f"http://{host}:{server.port}", log)
+        return Generator(name, command, f"http://{host}:{server.port}", log)
 
 
 def _place(options: LaunchOptions, environment: Mapping[str, str]) -> Place:

@@ -3,51 +3,21 @@
 import signal
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 
-from open_r1.errors import UserError
 from open_r1.launch.commands import Command
 from open_r1.launch.control import Control
+from open_r1.launch.generators import Generator, GeneratorLate, wait_until_answering
 from open_r1.launch.processes import Failure, Part
 
 POLL_SECONDS = 0.2
-REPORT_SECONDS = 15.0
-"""Between lines that say what is being waited for."""
 STOPPED_STATUS = 75
 """Exit status of training that saved a checkpoint after a signal; the same command continues it."""
 CAUSE_SECONDS = 3.0
 """Time for the death of a generator to be noticed after training has failed because of it."""
-
-
-@dataclass(frozen=True)
-class ServerPlan:
-    """A generator to start here."""
-
-    name: str
-    command: Command
-    url: str
-    log: Path
-
-    def start(self) -> Part:
-        """Starts it."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        print(f"{self.name}: starting; its log is {self.log}.", flush=True)
-        return Part(self.name, self.command.argv, self.command.environment, self.log)
-
-
-class ServerLate(UserError):
-    """A generator did not answer in time."""
-
-    def __init__(self, server: ServerPlan, seconds: float) -> None:
-        self.server = server
-        self.reason = f"did not answer at {server.url} within {seconds:g} s (vllm_server_timeout)"
-        super().__init__(f"{server.name} {self.reason}; its log is {server.log}.")
 
 
 @dataclass(frozen=True)
@@ -56,7 +26,7 @@ class NodePlan:
 
     name: str
     """Its name in messages."""
-    servers: tuple[ServerPlan, ...]
+    servers: tuple[Generator, ...]
     training: Callable[[], Command] | None
     """Called when all generators are up; None on a node that only generates."""
     training_nodes: range
@@ -101,7 +71,7 @@ class NodeRun:
             for _ in wait_until_answering(plan.servers, plan.server_timeout):
                 if (failure := self._failed()) or self._signals:
                     return failure
-        except ServerLate as late:
+        except GeneratorLate as late:
             part = next(part for part in self.parts if part.name == late.server.name)
             return self.control.fail(part.failure(plan.name, late.reason))
         self.control.mark("serving")
@@ -208,33 +178,3 @@ class NodeRun:
         if failure.last_lines and not (failure.shown and failure.node == self.plan.name):
             print("Its last lines:", file=sys.stderr)
             print("\n".join(f"  {line}" for line in failure.last_lines), file=sys.stderr, flush=True)
-
-
-def wait_until_answering(servers: Sequence[ServerPlan], seconds: float) -> Iterator[None]:
-    """Ends when all servers answer. Yields before each poll, so that the caller can check on its processes. Raises
-    `ServerLate`."""
-    began = reported = time.monotonic()
-    waiting = list(servers)
-    while waiting:
-        yield
-        waiting = [server for server in waiting if not answers(server.url)]
-        now = time.monotonic()
-        if waiting and now - began > seconds:
-            raise ServerLate(waiting[0], seconds)
-        if waiting and now - reported > REPORT_SECONDS:
-            reported = now
-            print(f"Waiting for {', '.join(s.name for s in waiting)}: {now - began:.0f} s.", flush=True)
-        time.sleep(POLL_SECONDS if waiting else 0)
-    if servers:
-        which = f"{servers[0].name} is" if len(servers) == 1 else f"{len(servers)} generators are"
-        print(f"{which} up after {time.monotonic() - began:.0f} s.", flush=True)
-
-
-def answers(url: str) -> bool:
-    """Whether a server is up and well."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(f"{url}/health", timeout=2.0) as reply:
-            return reply.status == 200
-    except (urllib.error.URLError, OSError):
-        return False

@@ -15,8 +15,8 @@ from open_r1.configs import GRPOConfig, ModelConfig
 from open_r1.engine.vllm_engine import visible_devices
 from open_r1.errors import UserError
 from open_r1.launch.commands import server_command
+from open_r1.launch.generators import Generator, answers, wait_until_answering
 from open_r1.launch.layout import tensor_parallel
-from open_r1.launch.node_run import ServerPlan, answers, wait_until_answering
 from open_r1.launch.nodes import gpu_memory, port_is_free
 from open_r1.launch.recipe import model_size
 from open_r1.run.first_process import by_first_process
@@ -56,7 +56,7 @@ def start_generators(args: GRPOConfig, model: ModelConfig, template: str | None 
         command = server_command(model, args, "127.0.0.1", port, group, template)
         name = f"vLLM on GPU {','.join(group)}" if group else "vLLM on the CPU"
         log = Path(args.output_dir or ".") / "run" / "vllm" / f"server-{port}.log"
-        servers.append(ServerPlan(name, command, f"http://127.0.0.1:{port}", log))
+        servers.append(Generator(name, command, f"http://127.0.0.1:{port}", log))
     with ExitStack() as started:
         parts = [started.enter_context(server.start()) for server in servers]
         for _ in wait_until_answering(servers, args.vllm_server_timeout):
