@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from open_r1.errors import UserError
-from open_r1.launch.control import Control
+from open_r1.launch.control import EXCHANGE_SECONDS, Control
 from open_r1.launch.processes import Failure
 
 
@@ -43,7 +43,9 @@ def test_the_failure_that_was_published_first_is_that_of_all_nodes():
     failure = Failure("training", "node 1", 5, "ended with exit code 5", ("CUDA out of memory",), shown=True)
     assert second.fail(failure) == failure
     assert first.fail(Failure("training", "node 0", 1, "ended with exit code 1")) == failure
-    assert first.failure() == second.failure() == failure
+    for _ in range(10):  # it stays so
+        assert first.failure() == second.failure() == failure
+        time.sleep(EXCHANGE_SECONDS / 2)
     close(first, second)
 
 
