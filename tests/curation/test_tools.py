@@ -73,7 +73,7 @@ def test_mix_takes_the_declaration_of_recipes(data, jsonl, tmp_path):
 
 
 def test_mix_says_what_is_wrong_with_a_declaration(data, tmp_path):
-    for text, expected in (("a: [", "no valid YAML"), ("a: 1", "expected dataset_mixture")):
+    for text, expected in (("a: [", "not valid YAML"), ("a: 1", "expected dataset_mixture")):
         (tmp_path / "mix.yaml").write_text(text)
         with pytest.raises(UserError, match=expected):
             data("mix", tmp_path / "mix.yaml")

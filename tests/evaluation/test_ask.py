@@ -94,6 +94,14 @@ def test_sampling_that_cannot_be_is_refused(tiny_model, option, value):
         ask.main(["--model", str(tiny_model), option, value, "1 + 1?"])
 
 
+def test_options_may_stand_in_a_file(tiny_model, tmp_path, capsys):
+    (tmp_path / "ask.yaml").write_text(f"question: 1 + 1?\nmodel: {tiny_model}\nmax_new_tokens: 4\nseed: 3")
+    ask.main(["--config", str(tmp_path / "ask.yaml")])
+    first = capsys.readouterr().out
+    ask.main(["--model", str(tiny_model), "--max_new_tokens", "4", "1 + 1?", "--seed", "3"])
+    assert first.strip() and capsys.readouterr().out == first
+
+
 def test_an_empty_question_is_refused(tiny_model):
     with pytest.raises(UserError, match="question is empty"):
         ask.main(["--model", str(tiny_model), " "])

@@ -50,6 +50,13 @@ def test_rows_are_graded_and_load(run, server, tmp_path, capsys):
     assert {body["temperature"] for body in server.bodies} == {0.7}
 
 
+def test_options_may_stand_in_a_file(run, server, tmp_path):
+    (tmp_path / "generate.yaml").write_text("num_generations: 3\nsystem_prompt: Add.\nshard: 1/3\n")
+    run(server.url, "--config", str(tmp_path / "generate.yaml"), "--num_generations", "2")
+    assert {body["messages"][0]["content"] for body in server.bodies} == {"Add."}
+    assert keys(tmp_path / "out" / "shard-00001-of-00003") == [(i, j) for i in range(1, 30, 3) for j in range(2)]
+
+
 def test_the_template_is_filled_in_and_the_system_prompt_sent(run, server):
     run(server.url, "--prompt-template", "Level {{ level }}. {{ instruction }}\n", "--system-prompt", "Add.")
     sent = sorted(body["messages"][1]["content"] for body in server.bodies)

@@ -17,12 +17,13 @@ against it, whose options are taken as they are.
 
 Rows are kept as they finish: a job that is stopped and put into the queue again goes on where it was.
 """
+REST = "Options of `open-r1 generate`, which are also taken without --args."
 
 
 def main(words: Sequence[str], environment: Mapping[str, str]) -> int:
     """The exit status of the job. Raises UserError if the server does not come up or ends early."""
     before, extra = split_args(words)
-    options, rest = read_words(before, ServerJobOptions, "slurm/generate.slurm", USAGE, DESCRIPTION, others=True)
+    options, rest = read_words(before, ServerJobOptions, "slurm/generate.slurm", USAGE, DESCRIPTION, REST, others=True)
     client = client_options(options.model, [*rest, *extra], environment)
     check_client(client)
     plan, job = options.plan(), current_job(environment)
