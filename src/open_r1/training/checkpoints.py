@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
+from torch import Tensor
 from transformers import Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 
@@ -21,6 +23,7 @@ from open_r1.errors import UserError
 from open_r1.training import backends
 from open_r1.training.checkpoint_files import CHECKSUMS, publish, read_state, saving, seal
 from open_r1.training.policy_weights import whole_state_dict
+from open_r1.training.saveable import save_weights_alone
 
 if TYPE_CHECKING:
     from open_r1.training.packed_trainer import PackedTrainer
@@ -131,6 +134,21 @@ class Checkpointer:
                 _set_dtype(folder, half)
         if trainer.args.push_to_hub and not internal_call:
             trainer.push_to_hub(commit_message="Model save", revision=trainer.args.hub_revision)
+
+    def save_files(self, write: Callable[[], None], output_dir: str | None, weights: dict[str, Tensor] | None) -> None:
+        """Has Trainer `write` a folder. The weights are kept if anything that belongs beside them cannot be written."""
+        try:
+            write()
+        except (OSError, RuntimeError, SafetensorError):
+            raise  # of the disk, see `saving`
+        except Exception as error:
+            trainer = self.trainer
+            path = trainer.output_dir / "model.safetensors"
+            save_weights_alone(trainer.accelerator.unwrap_model(trainer.model), weights, path)
+            raise UserError(
+                f"{output_dir} could not be written ({error}); the weights of step {trainer.state.global_step} are in "
+                f"{path}. Put the configuration and tokenizer of the model that was trained beside them."
+            ) from error
 
     def save(self, write: Callable[[], None]) -> None:
         """Has Trainer `write` a checkpoint into a staging folder and renames it, so that it is whole or not there."""

@@ -268,6 +268,10 @@ class PackedTrainer(Trainer):
         """Writes a Hugging Face folder; collective."""
         self.checkpointer.save_model(output_dir, _internal_call)
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        write = super()._save
+        self.checkpointer.save_files(lambda: write(output_dir, state_dict), output_dir, state_dict)
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         write = super()._save_checkpoint
         self.checkpointer.save(lambda: write(model, trial))
