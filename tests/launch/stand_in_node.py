@@ -12,7 +12,7 @@ from pathlib import Path
 
 from open_r1.errors import UserError
 from open_r1.launch.commands import Command
-from open_r1.launch.control import Together
+from open_r1.launch.control import Control
 from open_r1.launch.node_run import NodePlan, NodeRun, ServerPlan
 
 SERVER = str(Path(__file__).parent / "fake_server.py")
@@ -48,7 +48,7 @@ def _become(output: Path) -> None:
 
 def run_node(port: int, nodes: int, rank: int, env: dict[str, str]) -> int:
     try:
-        control = Together(
+        control = Control(
             nodes,
             rank,
             "127.0.0.1",

@@ -58,7 +58,7 @@ class LaunchOptions:
 def main(argv: list[str]) -> None:
     """Exits with the status of the part that failed first. Raises UserError before anything is started."""
     options, recipe, overrides = parse(argv)
-    from open_r1.launch.start import launch
+    from open_r1.launch.launcher import launch
 
     sys.exit(launch(options, recipe, overrides, os.environ))
 
