@@ -159,8 +159,7 @@ def _settle(answer: str, gold: str) -> bool | None:
     settled = fastpath.settle(answer, gold)
     if settled is not None or len(answer) > MAX_STRUCTURE or len(gold) > MAX_STRUCTURE:
         return settled
-    pair = structure.same_units(answer, gold)
-    return False if pair is None else structure.compare(*pair, lambda one, other: None)
+    return structure.compare(answer, gold, lambda one, other: None)
 
 
 _extract_gold = lru_cache(maxsize=65_536)(answers.extract_gold)

@@ -53,7 +53,21 @@ _TABLE = {
     for name, factor in (entry.split("=") for entry in entries.split())
 }
 
-_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SCALES = {
+    "hundred": Fraction(100), "thousand": Fraction(1000), "million": Fraction(10**6), "billion": Fraction(10**9),
+    "trillion": Fraction(10**12), "lakh": Fraction(10**5), "crore": Fraction(10**7), "dozen": Fraction(12),
+    "half": Fraction(1, 2), "third": Fraction(1, 3), "quarter": Fraction(1, 4), "fourth": Fraction(1, 4),
+    "fifth": Fraction(1, 5), "sixth": Fraction(1, 6), "seventh": Fraction(1, 7), "eighth": Fraction(1, 8),
+    "ninth": Fraction(1, 9), "tenth": Fraction(1, 10), "twelfth": Fraction(1, 12), "hundredth": Fraction(1, 100),
+    "thousandth": Fraction(1, 1000), "millionth": Fraction(1, 10**6), "billionth": Fraction(1, 10**9),
+}  # fmt: skip
+_SCALES |= {f"{name}s": factor for name, factor in _SCALES.items()} | {"halves": Fraction(1, 2)}
+"""Words that are factors; an ordinal is one in the plural only, or behind 1."""
+_ORDINALS = frozenset(name for name, factor in _SCALES.items() if factor < 1 and not name.endswith("s"))
+_GREEK = frozenset(
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron rho sigma tau upsilon phi chi psi "
+    "omega".split()
+)
 _POWERS = {"square": 2, "squared": 2, "sq": 2, "cubic": 3, "cubed": 3, "cu": 3}
 # A quantity that is followed by one of these is another quantity, or none.
 _MEANINGFUL = frozenset(
@@ -62,16 +76,31 @@ _MEANINGFUL = frozenset(
         """pi sqrt sin cos tan log ln exp and or to over times plus mod minus by half halves thirds fourths quarters
         fifths choose divided if when unless is isn are was not no nor of th st nd rd factorial less more fewer greater
         than maybe perhaps possibly either but else other something wrong right correct incorrect false true sure
-        unknown squared cubed square cubic root power twice double triple negative zero one two three four five six
-        seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty
-        forty fifty sixty seventy eighty ninety hundred thousand million billion trillion infinity undefined none""",
+        unknown squared cubed square cubic root power twice double triple negative positive zero one two three four five
+        six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty
+        thirty forty fifty sixty seventy eighty ninety infinity undefined none invalid impossible
+        at most least up about around above below under over before after between within without except exclusive
+        inclusive minimum maximum onwards upwards downwards beyond onward higher lower larger smaller bigger fewer any
+        every all some many several both neither either nor etc although though since because where for as so then
+        times-fold fold th squared opposite reciprocal inverse remainder mod modulo base cannot can could may might must
+        should would will does do did has have had be been being unless until till only-if iff score gross pair pairs
+        half halves third fourth fifth sixth seventh eighth ninth tenth""",
     )
-)
-_MEANINGFUL_IN_TEXT = _MEANINGFUL - {"of", "to", "by", "correct", "right", "other", "two", "three", "one"}
+) | set(_SCALES) | _GREEK
+_MEANINGFUL_IN_TEXT = _MEANINGFUL - {"of", "to", "by", "correct", "right", "other", "two", "three", "one", "pair", "pairs"}
 _NOUN = re.compile(r"(?=.*[aeiouy])[a-z]{3,}")
 _NEUTRAL = {"unit", "total", "way", "item", "thing", "piece", "time"}
 MAX_WORDS = 5
 
+_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})++|\d++)(?:\.\d++)?")
+_LAST_NUMBER = re.compile(r"[-\d.,]*+$")
+_VARIABLE = re.compile(r"[A-Za-z]")
+_COMMAND = re.compile(r"\\(?:frac|sqrt|cdot|times|pi|left|right)(?![A-Za-z])")
+_SUM = re.compile(r"(?<=[\w)}])\s*+[+-]")
+_ORDINAL = re.compile(
+    r"^(-?\d++)\s?\^?\s?\{?\s?(?:\\(?:text|mathrm|textrm|rm)\s?\{\s?)?(?:st|nd|rd|th)(?![A-Za-z])[\s}]*+(?=$|[A-Za-z])"
+)
+_REMARK = re.compile(r"(?<=[\d}])(?: | ?(?=\(\\))\((?:\\text\s?\{)?([A-Za-z][A-Za-z ]*+)\}?\)$")
 _SUFFIX = r"(?:\s*\^\s*\{?\s*(-?[1-4])\s*\}?)?\s*$"
 _LATEX_UNIT = re.compile(
     r"\\(?:text|mathrm|mbox|textrm|textnormal|textit|textbf|rm)\s*\{\s*((?:[^{}\\\d]|\^\{?-?\d\}?)*)\}" + _SUFFIX
@@ -85,27 +114,29 @@ _PLAIN_UNIT = re.compile(
 @dataclass(frozen=True)
 class Unit:
     """A unit: `dimension` holds base quantities with their powers, `factor` of base units. For what is not known,
-    `dimension` is empty and `words` says what was counted."""
+    `dimension` is empty and `words` says what was counted. A `bare` one is a letter that may be a variable: `4m`."""
 
     dimension: tuple[tuple[str, int], ...]
     factor: Fraction
     words: frozenset[str] = frozenset()
+    bare: bool = False
 
 
 def split_unit(answer: str) -> tuple[str, Unit | None]:
     """`(quantity, unit)`; the unit is None if there is none. Words of scale become part of the quantity: `2 million`
     is `2*10^6`. Words that say something else (`5 squared`, `5 or six`) are no unit."""
+    answer = _ORDINAL.sub(r"\1 ", answer).strip()
+    if (remark := _REMARK.search(answer)) and (unit := parse_unit(remark[1], plain=True)):
+        return answer[: remark.start()], unit
     for pattern in (_LATEX_UNIT, _PLAIN_UNIT):
         match = pattern.search(answer)
         quantity = answer[: match.start()].rstrip(" ~,") if match else ""
         if match and quantity and re.search(r"[\d)}A-Za-z%]$", quantity):
             text = match[1].strip() + (f"^{match[2]}" if match[2] else "")
             words = text.split()
-            if not words:
+            if not words or not _is_amount(quantity, text):
                 return answer, None
-            while words and (word := words[0].lower()) in (*_SCALES, "dozen"):
-                quantity += f"\\cdot10^{{{_SCALES[word]}}}" if word in _SCALES else "\\cdot12"
-                words.pop(0)
+            quantity, words = _scaled(quantity, words)
             if words and words[0].lower() in ("percent", "pct", "percentage"):
                 return quantity + "%", None
             if not words:
@@ -113,6 +144,39 @@ def split_unit(answer: str) -> tuple[str, Unit | None]:
             unit = parse_unit(" ".join(words), plain=pattern is _PLAIN_UNIT)
             return (answer, None) if unit is None else (quantity, unit)
     return answer, None
+
+
+def _scaled(quantity: str, words: list[str]) -> tuple[str, list[str]]:
+    """Scale words at the front as factors of the quantity: `5`, `["tenths"]` as `\\frac{1}{10}\\cdot(5)`."""
+    factor = Fraction(1)
+    while words and (scale := _SCALES.get(words[0].lower())) is not None:
+        if words[0].lower() in _ORDINALS and _LAST_NUMBER.search(quantity)[0] not in ("1", "-1"):  # type: ignore[index]
+            break  # `15 tenth`
+        factor *= scale
+        words = words[1:]
+        if words[:1] == ["of"] and words[1:2] in (["a"], ["an"]):
+            words = words[2:]
+    if factor == 1:
+        return quantity, words
+    if _NUMBER.fullmatch(quantity):
+        amount = Fraction(quantity.replace(",", "")) * factor
+        return _written(amount), words
+    scale = str(factor.numerator) if factor.denominator == 1 else f"\\frac{{{factor.numerator}}}{{{factor.denominator}}}"
+    return f"{scale}\\cdot({quantity})", words
+
+
+def _written(number: Fraction) -> str:
+    sign, number = "-" if number < 0 else "", abs(number)
+    if number.denominator == 1:
+        return f"{sign}{number.numerator}"
+    return f"{sign}\\frac{{{number.numerator}}}{{{number.denominator}}}"
+
+
+def _is_amount(quantity: str, unit: str) -> bool:
+    """May a unit follow? Behind a variable (`2m+1`, `m^2+2m`) a letter is one more variable."""
+    if len(unit) > 2:
+        return True
+    return not _VARIABLE.search(_COMMAND.sub(" ", quantity)) and not _SUM.search(quantity)
 
 
 @lru_cache(maxsize=8192)
@@ -186,8 +250,10 @@ def _singular(word: str) -> str:
 def ratio(answer: Unit | None, gold: Unit | None) -> Fraction | None:
     """By what a quantity in `gold` must be multiplied to be one in `answer`; None if they measure different things.
 
-    A missing unit is let pass, and so are degrees that do not say of what.
+    A missing unit is let pass, unless that of `gold` may be a variable, and so are degrees that do not say of what.
     """
+    if answer is None and gold is not None and gold.bare:
+        return None
     if answer is None or gold is None or answer == gold:
         return Fraction(1)
     if answer.dimension == gold.dimension and answer.dimension:
