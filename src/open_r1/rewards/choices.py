@@ -3,6 +3,7 @@
 import re
 
 _CHOICE = re.compile(r"\(?([A-Z])\)?(?:[).:,].*)?", re.DOTALL)
+_SMALL = re.compile(r"\(?[a-z]\)?\.?")
 _LABEL = re.compile(r"(?<![A-Za-z])\(?([A-Z])(?=\s*+[).:,]|$)")
 _CHOSEN = re.compile(
     r"^(?:the )?(?:correct |final |best |right )?(?:option|choice|answer)(?: is)?(?::|\s)\s*+"
@@ -26,6 +27,8 @@ def option(text: str) -> str:
 def letter(text: str) -> str | None:
     """The one letter that plain `text` chooses, "" if it names several or denies one, None if it is no choice."""
     text = _NOT.sub("", option(text)).strip()
+    if _SMALL.fullmatch(text):
+        text = text.upper()
     if reason := _REASON.match(text):
         text = reason[1]
     chosen = _CHOICE.fullmatch(text)

@@ -14,7 +14,7 @@ Node = tuple[Any, ...]
 MAX_LENGTH = 2_000
 _TOKEN = re.compile(r"\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|[A-Za-z]|\\[{}|]|[-+*/^_!|(){}\[\],']")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
-_THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
+_THOUSANDS = re.compile(r"(?<![\d,.(\[])\d{1,3}(?:,\d{3})++(?![\d,)\]])")
 _GREEK = frozenset(
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta kappa lambda mu nu xi rho sigma tau phi "
     "varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell".split()
@@ -41,8 +41,7 @@ def parse(text: str) -> Node | None:
     """
     if len(text) > MAX_LENGTH:
         return None
-    if text[:1] not in ("(", "["):
-        text = _THOUSANDS.sub(lambda match: match.group().replace(",", ""), text)
+    text = _THOUSANDS.sub(lambda match: match.group().replace(",", ""), text)
     if _WORD.search(text) or re.search(r"\\\\|(?<![\\A-Za-z])ln", text):
         return None
     tokens = [_ALIASES.get(token, token) for token in _TOKEN.findall(text)]

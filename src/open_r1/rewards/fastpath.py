@@ -58,8 +58,8 @@ def _named_differently(answer: str, gold: str) -> bool:
 
 def _surely_differ(answer: str, gold: str) -> bool:
     """Different kinds of things, or expressions with different values."""
-    kinds = _kind(answer), _kind(gold)
-    if None not in kinds and kinds[0] != kinds[1]:
+    kinds = {_kind(answer), _kind(gold)}
+    if None not in kinds and len(kinds) > 1 and kinds != {"list", "matrix"}:
         return True
     plain_answer, plain_gold = answer.rstrip("%"), gold.rstrip("%")
     if plain_answer == answer and plain_gold == gold:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from open_r1.rewards import answers, fastpath, structure
+from open_r1.rewards.notation import canonical
 from open_r1.rewards.pool import Pool, Reply
 
 MAX_ANSWER = 2_000
@@ -97,14 +98,16 @@ class Grader:
         if problem:
             return Verdict(None, None, problem)
         answer = answers.extract_answer(completion)
+        if answer is not None and len(answer) > self.max_answer:
+            answer = " ".join(answer.split())
+        if answer is not None and len(answer) > self.max_answer:
+            return Verdict(None, answer, f"the answer has {len(answer)} characters, more than {self.max_answer}")
         if answer is None:
             nothing = Verdict(False, None, "the completion gives no answer")
             return nothing if fastpath.is_plain(gold_answer) else (None, self._ask(gold=gold_answer))
         settled = _settle(answer, gold_answer)
         if settled is not None:
             return Verdict(settled, answer, "compared as text or number")
-        if len(answer) > self.max_answer:
-            return Verdict(None, answer, f"the answer has {len(answer)} characters, more than {self.max_answer}")
         if _depth(answer) > MAX_DEPTH:
             return Verdict(None, answer, f"the answer is nested more than {MAX_DEPTH} deep")
         return answer, self._ask(answer=answer, gold=gold_answer)
@@ -156,9 +159,8 @@ class Grader:
 
 def _settle(answer: str, gold: str) -> bool | None:
     """What can be decided here; lists and tuples of plain items too."""
-    settled = fastpath.settle(answer, gold)
-    if settled is not None or len(answer) > MAX_STRUCTURE or len(gold) > MAX_STRUCTURE:
-        return settled
+    if len(answer) > MAX_STRUCTURE or len(gold) > MAX_STRUCTURE:
+        return True if canonical(answer) == canonical(gold) else None
     return structure.compare(answer, gold, lambda one, other: None)
 
 

@@ -9,11 +9,11 @@ from open_r1.rewards import names
 MAX_SIGNS = 3
 MAX_FORMS = 64
 _OPPOSITE = {"+": "-", "-": "+"}
-_THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})++(?![\d,])")
+_THOUSANDS = re.compile(r"(?<![\d,.(\[])\d{1,3}(?:,\d{3})++(?![\d,)\]])")
 _AND = re.compile(
     r"(?:,|;)?+ ?\\text\s?\{\s?,?\s?(?:and|or)\s?,?\s?\} ?|(?:,|;)?+ ?(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]) ?| ?; ?"
 )
-_AND_IN_TEXT = re.compile(r"\\text\s?\{([^{}]{1,60}?)\s(and|or)(?:\s([^{}]{1,60}))?\}")
+_AND_IN_TEXT = re.compile(r"\\text\s?\{([^{}]{1,60}?)\s(and|or)(?:\s([^{}]{0,60}))?\}")
 _MEMBER = re.compile(r"^ ?[A-Za-z](?:_\w)? ?\\in(?![a-z]) ?")
 _SET_NAME = re.compile(r"^ ?(?:[A-Za-z](?:_\w)?|[A-Za-z]\([A-Za-z]\)) ?= ?(?=[\[(]|\\\{)")
 _SIGNS = re.compile(r"\\pm(?![A-Za-z])|\\mp(?![A-Za-z])")

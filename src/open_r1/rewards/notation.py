@@ -45,7 +45,7 @@ _CIRC_TEXT = r"(?:\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|°)"
 _CIRC = re.compile(_CIRC_TEXT)
 TEMPERATURE = re.compile(rf"{_CIRC_TEXT}\s*(?:\\(?:text|mathrm)\s*\{{\s*)?([CF])(?:\s*\}})?[\s$.]*$")
 DEGREES = re.compile(rf"{_CIRC_TEXT}[\s$.]*$")
-_TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _TURN = re.compile(rf"(?<![\d.])(\d++(?:\.\d++)?)\s*+{_CIRC_TEXT}")
 MONEY = re.compile(
     r"\\text\s*\{\s*[€£¥₹]\s*\}|[€£¥₹]|\\(?:euro|pounds)(?![A-Za-z])|^\s*(?:USD|EUR|GBP)(?=\s*\d)|\\\$"
@@ -59,8 +59,8 @@ _WRAPPED = re.compile(
     r"\{([^{}]*)\}"
 )
 _UPRIGHT = re.compile(
-    r"\\(?:operatorname\*?|mathrm|text)\s*+\{\s*+(sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|ln|log|exp|gcd|lcm|max|min)"
-    r"\s*+\}"
+    r"\\(?:(?:mathrm|text)\s*+\{\s*+(?=sin|cos|tan|cot|csc|arc|ln|log|exp|gcd|lcm)|operatorname\*?\s*+\{\s*+)"
+    r"(sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|ln|log|exp|gcd|lcm|max|min)\s*+\}"
 )
 _ROW_SPACING = re.compile(r"\\\\\s*+\[[^\[\]\\&]{0,20}\]")
 _FRAC = re.compile(r"\\[dtc]?(frac|binom)(?![A-Za-z])")
@@ -101,7 +101,7 @@ def clean(answer: str) -> str:
 
 def _without_degrees(answer: str) -> str:
     """Without the mark of degrees at the end; in sines and cosines in radians, where algebra takes them so."""
-    if _TRIGONOMETRY.search(answer):
+    if TRIGONOMETRY.search(answer):
         answer = _TURN.sub(r"{(\\frac{\1\\pi}{180})}", answer)
     return _CIRC.sub("", DEGREES.sub("", TEMPERATURE.sub("", answer)))
 

@@ -112,7 +112,7 @@ def measured(answer: str) -> tuple[str, Unit | None]:
     if unit is None:
         if temperature := notation.TEMPERATURE.search(written):
             unit = parse_unit({"C": "celsius", "F": "fahrenheit"}[temperature[1]])
-        elif notation.DEGREES.search(written):
+        elif notation.DEGREES.search(written) and not notation.TRIGONOMETRY.search(written):
             unit = parse_unit("degree")
         elif money := notation.MONEY.search(written):
             sign = _MONEY_DRESS.sub("", money.group())

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterable
 
 from open_r1.rewards import conditions, expression, fastpath, intervals, listing, matrices, names, numeric, quantity, realsets
 from open_r1.rewards.listing import Collection
-from open_r1.rewards.notation import plain_text
-from open_r1.rewards.units import parse_unit, ratio, turns
+from open_r1.rewards.notation import TRIGONOMETRY, clean, plain_text
+from open_r1.rewards.units import TURNS, parse_unit, ratio, turns
 
 MAX_ITEMS = 64
 _RELATION = re.compile(r"[<>]|\\(?:le|ge|leq|geq|lt|gt|neq?|leqslant|geqslant)(?![A-Za-z])")
 _REAL_SET = re.compile(_RELATION.pattern + r"|\\cup|\\setminus|\\mathbb ?\{?R")
 _LEAD = re.compile(r"^\\text\s?\{\s?(?:only|just|exactly|simply|is)\s?\}\s?", re.IGNORECASE)
 _APPROXIMATELY = re.compile(r"\\(?:approx|simeq|sim)(?![A-Za-z]).*+$", re.DOTALL)
+_LISTED = re.compile(r",|;|\b(?:and|or)\b")
 _MULTIPLE_OF_PI = re.compile(r"\\pi(?![A-Za-z])")
 
 Leaf = Callable[[str, str], bool | None]
@@ -24,12 +25,12 @@ Leaf = Callable[[str, str], bool | None]
 def compare(answer: str, gold: str, leaf: Leaf) -> bool | None:
     """Are two answers as they were written the same? `leaf` compares what cannot be taken apart; None where it does
     not know."""
-    settled = fastpath.settle(answer, gold)
-    if settled is not None:
-        return settled
     pair = same_units(answer, gold)
     if pair is None:
         return False
+    settled = None if pair[1].startswith(TURNS) else fastpath.settle(answer, gold)
+    if settled is not None:
+        return settled
     answer_said, gold_said = (conditions.split(_value(text)) for text in pair)
     return _compare(conditions.common_names(answer_said, gold_said), gold_said.value, leaf)
 
@@ -42,7 +43,10 @@ def _value(text: str) -> str:
 
 
 def same_units(answer: str, gold: str) -> tuple[str, str] | None:
-    """Cleaned quantities of both in the answer's unit; None if the units do not go together."""
+    """Cleaned quantities of both in the answer's unit; None if the units do not go together. Items of lists keep
+    their own."""
+    if _LISTED.search(answer) and len(listing.read(clean(answer)).items) > 1:
+        return clean(answer), clean(gold)
     (answer, answer_unit), (gold, gold_unit) = quantity.measured(answer), quantity.measured(gold)
     if answer_unit is None and gold_unit == parse_unit("degree") and _is_multiple_of_pi(answer):
         answer_unit = parse_unit("radian")
@@ -58,7 +62,7 @@ def same_units(answer: str, gold: str) -> tuple[str, str] | None:
 
 
 def _is_multiple_of_pi(text: str) -> bool:
-    return bool(_MULTIPLE_OF_PI.search(text)) and numeric.is_constant(plain_text(names.split(text).value))
+    return bool(_MULTIPLE_OF_PI.search(text)) and not TRIGONOMETRY.search(text) and numeric.is_constant(plain_text(names.split(text).value))
 
 
 def _compare(answer: str, gold: str, leaf: Leaf) -> bool | None:
@@ -66,11 +70,14 @@ def _compare(answer: str, gold: str, leaf: Leaf) -> bool | None:
     if settled is not None:
         return settled
     if _REAL_SET.search(gold) or _REAL_SET.search(answer):
-        same = _same_real_sets(answer, gold, leaf)
-        if same is not None:
-            return same
+        one, other = intervals.read(answer), intervals.read(gold)
+        if one and other:
+            same = realsets.same(one, other, lambda left, right: _compare(left, right, leaf))
+            return leaf(answer, gold) if same is None else same
+        if (one or other) and "{" in (listing.read(answer).opening, listing.read(gold).opening):
+            return False  # some numbers, and all between some
     if (rows := matrices.read(gold)) is not None:
-        return _same_matrix(answer, rows, leaf)
+        return _same_matrix(answer, gold, rows, leaf)
     answers, golds = listing.read(answer), listing.read(gold)
     if listing.has_signs(answers) or listing.has_signs(golds):
         return leaf(answer, gold)
@@ -79,21 +86,13 @@ def _compare(answer: str, gold: str, leaf: Leaf) -> bool | None:
     return _same_collections(answers, golds, leaf, gold)
 
 
-def _same_real_sets(answer: str, gold: str, leaf: Leaf) -> bool | None:
-    one, other = intervals.read(answer), intervals.read(gold)
-    if one and other:
-        return realsets.same(one, other, lambda left, right: _compare(left, right, leaf))
-    braces = "{" in (listing.read(answer).opening, listing.read(gold).opening)
-    return False if (one or other) and braces else None
-
-
-def _same_matrix(answer: str, rows: matrices.Rows, leaf: Leaf) -> bool | None:
+def _same_matrix(answer: str, gold: str, rows: matrices.Rows, leaf: Leaf) -> bool | None:
     """Entry by entry; a column may be written as a tuple."""
     answer_rows = matrices.read(names.split(answer).value)
     if answer_rows is None:
         entries, column = listing.read(answer), matrices.column(rows)
         if column is None or not (entries.is_tuple or entries.names) or len(entries.items) != len(column):
-            return None if "\\begin" in answer else False
+            return leaf(answer, gold) if "\\begin" in answer else False
         answer_rows = [[entry] for entry in listing.as_point(entries)]
     if [len(row) for row in answer_rows] != [len(row) for row in rows]:
         return False
@@ -145,6 +144,8 @@ def _same_equation(answer: str, gold: str, other: names.Named, leaf: Leaf) -> bo
     sides = names.sides(answer)
     plain = [plain_text(side) for side in sides]
     if all(map(numeric.is_constant, plain)):
+        if len(set(plain)) < len(plain):
+            return False  # `4 = 4` says nothing
         true = _all(_compare(side, sides[-1], leaf) for side in sides[:-1])
         return _compare(sides[-1], other.value, leaf) if true else False if true is False else None
     if other.name is not None:

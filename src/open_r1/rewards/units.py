@@ -81,7 +81,7 @@ _MEANINGFUL = frozenset(
         thirty forty fifty sixty seventy eighty ninety infinity undefined none invalid impossible
         at most least up about around above below under over before after between within without except exclusive
         inclusive minimum maximum onwards upwards downwards beyond onward higher lower larger smaller bigger fewer any
-        every all some many several both neither either nor etc although though since because where for as so then
+        all some many several both neither either nor etc although though since because where for as so then
         times-fold fold th squared opposite reciprocal inverse remainder mod modulo base cannot can could may might must
         should would will does do did has have had be been being unless until till only-if iff score gross pair pairs
         half halves third fourth fifth sixth seventh eighth ninth tenth""",
@@ -267,14 +267,17 @@ def ratio(answer: Unit | None, gold: Unit | None) -> Fraction | None:
     return Fraction(1) if _share_a_word(answer, gold) else None
 
 
+TURNS = (r"\frac{\pi}{180}", r"\frac{180}{\pi}")
+
+
 def turns(answer: Unit | None, gold: Unit | None) -> str | None:
     """LaTeX of the factor from degrees in `gold` to radians in `answer`, or back; None for other units."""
     if answer is None or gold is None:
         return None
     pair = answer.dimension, gold.dimension
     if pair == ((("radian", 1),), (("angle", 1),)):
-        return r"\frac{\pi}{180}"
-    return r"\frac{180}{\pi}" if pair == ((("angle", 1),), (("radian", 1),)) else None
+        return TURNS[0]
+    return TURNS[1] if pair == ((("angle", 1),), (("radian", 1),)) else None
 
 
 def _share_a_word(one: Unit, other: Unit) -> bool:
