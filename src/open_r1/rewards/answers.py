@@ -151,7 +151,7 @@ def _from_block(block: str) -> str | None:
     boxed = last_boxed(block)
     if boxed is not None:
         return boxed
-    if (not is_prose(block) and not _CHINESE.search(block)) or choices.letter(block) or _COUNTED.fullmatch(block):
+    if (not is_prose(block) and not _CHINESE.search(block)) or choices.letter(block) or _is_counted(block):
         return _unwrapped(block) or None
     return _from_anchor(block) or _last_value(block) or block
 
@@ -169,13 +169,18 @@ def _from_anchor(text: str) -> str | None:
         return None
     if not is_prose(sentence) and not _CHINESE.search(sentence):
         return _unwrapped(sentence)
-    if choices.letter(sentence) or (len(sentence) < MAX_COUNTED and _COUNTED.fullmatch(sentence)):
+    if choices.letter(sentence) or _is_counted(sentence):
         return sentence
     found = _values(sentence)
     values = list(dict.fromkeys(value[2] for value in found))
     if len(values) > 1 and _HEDGE.search(sentence):
         return ",".join(values)
     return ",".join(_enumerated(sentence, found)) if values else sentence
+
+
+def _is_counted(text: str) -> bool:
+    """`9 chickens and 10 rabbits`."""
+    return len(text) <= MAX_COUNTED and bool(_COUNTED.fullmatch(text))
 
 
 def _without_remark(sentence: str) -> str:

@@ -135,7 +135,7 @@ def _operation(node: Node, largest: list[float]) -> complex:
         return complex(of_name(node[1]))
     operands = [_value(each, largest) for each in node[1 + (kind in ("call", "apply")) :]]
     if kind == "neg":
-        return -operands[0]
+        return 0 - operands[0]  # not -x, which is on the other side of the cut of a root
     if kind == "apply":
         return sum((cmath.cos(of_name(node[1]) * value) + value**2 for value in operands), complex(of_name(node[1])))
     if kind == "call":
