@@ -4,13 +4,13 @@ import re
 
 _CHOICE = re.compile(r"\(?([A-Z])\)?(?:[).:,].*)?", re.DOTALL)
 _SMALL = re.compile(r"\(?[a-z]\)?\.?")
-_LABEL = re.compile(r"(?<![A-Za-z])\(?([A-Z])(?=\s*+[).:,]|$)")
+_LABEL = re.compile(r"(?<![A-Za-z])\(?([A-Z])(?=\)? ?[).:,])|(?:[,;/&]|\band|\bor) ?\(?([A-Z])\)?$")
 _CHOSEN = re.compile(
     r"^(?:the )?(?:correct |final |best |right )?(?:option|choice|answer)(?: is)?(?::|\s)\s*+"
     r"(?=\(?[A-Za-z]\)?(?:$|[\s.:)]))",
     re.IGNORECASE,
 )
-_NOT = re.compile(r"[,;]?\s*+\(?\b(?:and )?not\s*+\(?[A-Z]\)?[).]*$")
+_NOT = re.compile(r"[,;]? ?(?:and )?\(?\bnot \(?[A-Z]\)?[).]{0,3}$")
 _REASON = re.compile(r"^(\(?[A-Z]\)?)[,;]?\s++(?:because|since|as|due|by|for)\b.*+$", re.DOTALL)
 _DENIED = re.compile(
     r"\b(?:is|are|was)\s++(?:false|wrong|incorrect|not|excluded|impossible|ruled)\b|\bisn't\b|\bis not\b|不对|错误"
@@ -35,7 +35,7 @@ def letter(text: str) -> str | None:
     if chosen is None:
         return None
     rest = text[chosen.end(1) :]
-    others = {*_LABEL.findall(rest), *_ANOTHER.findall(rest)} - {chosen[1]}
+    others = {*sum(_LABEL.findall(rest), ()), *_ANOTHER.findall(rest)} - {chosen[1], ""}
     return "" if others or _DENIED.search(rest) else chosen[1]
 
 

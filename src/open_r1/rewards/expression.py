@@ -106,7 +106,7 @@ class _Reader:
             elif token in _OVER:
                 self.take()
                 value, divided = ("div", value, self.signed()), True
-            elif divided or token[0].isdigit() or token[0] == ".":
+            elif divided or (token[0] in "0123456789." and self.tokens[self.position - 1] != "!"):
                 raise _Unclear  # 1/2x, or two numbers side by side
             elif token == "\\frac" and self.tokens[self.position - 1][-1].isdigit():
                 value = _mixed(value, self.power())

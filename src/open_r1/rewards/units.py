@@ -103,7 +103,7 @@ _ORDINAL = re.compile(
 _REMARK = re.compile(r"(?<=[\d}])(?: | ?(?=\(\\))\((?:\\text\s?\{)?([A-Za-z][A-Za-z ]*+)\}?\)$")
 _SUFFIX = r"(?:\s*\^\s*\{?\s*(-?[1-4])\s*\}?)?\s*$"
 _LATEX_UNIT = re.compile(
-    r"\\(?:text|mathrm|mbox|textrm|textnormal|textit|textbf|rm)\s*\{\s*((?:[^{}\\\d]|\^\{?-?\d\}?)*)\}" + _SUFFIX
+    r"\\(?:text|mathrm|mbox|textrm|textnormal|textit|textbf|rm)\s*+\{\s*+((?:[^{}\\\d]|\^\{?-?\d\}?)*)\}" + _SUFFIX
 )
 _PLAIN_UNIT = re.compile(
     r"(?<=[\d)}%])(?:\s+|(?=(?:mm|cm|km|kg|ft|mph|ml|mL|lbs?|min|hrs?|in|m)(?:\b|\^)))"
