@@ -4,6 +4,7 @@ What `expression` reads is compared exactly or with many digits; the rest (sums,
 forms) by math-verify, whose verdict "right" is checked with many digits where it can be.
 """
 
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +23,7 @@ from open_r1.rewards.notation import canonical, plain_text
 # Units are split off before: math-verify's own list would read `3t` as 3.
 _NORMALIZATION = NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="none")
 CHECKED_DIGITS = 40
+_LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
 _UNDONE = (sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit, sympy.Derivative)
 
 
@@ -59,6 +61,8 @@ def same_expression(answer: str, gold: str) -> bool | None:
         exact = same_equation(answer, gold)
     if exact is not None:
         return exact
+    if _letters(answer) != _letters(gold) and _letters(answer.lower()) == _letters(gold.lower()):
+        return False  # math-verify does not tell `X` from `x`
     gold_expression = parsed(gold)
     if gold_expression is None:
         return None
@@ -111,6 +115,11 @@ def same_equation(answer: str, gold: str) -> bool | None:
             return None
         pairs.append((sides[0], sides[1]))
     return precise.proportional(*pairs) or None
+
+
+def _letters(text: str) -> set[str]:
+    """Letters outside commands."""
+    return set(_LETTER.findall(plain_text(text)))
 
 
 def _surely_differ(answer: Any, gold: Any) -> bool:

@@ -8,7 +8,7 @@ import re
 from open_r1.rewards import choices
 
 WINDOW = 20_000
-MAX_GAP = 60
+MAX_GAP = 40
 MAX_COUNTED = 200
 _SEPARATOR = re.compile(r",|;|\band\b|\bor\b|&")
 _BRACES = re.compile(r"(?P<boxed>\\f?boxed\s*+\{)|\\.|[{}]", re.DOTALL)

@@ -15,6 +15,7 @@ _REASON = re.compile(r"^(\(?[A-Z]\)?)[,;]?\s++(?:because|since|as|due|by|for)\b.
 _DENIED = re.compile(
     r"\b(?:is|are|was)\s++(?:false|wrong|incorrect|not|excluded|impossible|ruled)\b|\bisn't\b|\bis not\b|不对|错误"
 )
+_HEDGE = re.compile(r"\b(?:but|or|and|also|maybe|perhaps|possibly|could|might)\b")
 _ANOTHER = re.compile(r"\b(?:answer|option|choice)\b[^.\n]{0,40}?\b(?:is|:)?\s*+\(?([A-Z])(?![A-Za-z])")
 _STARS = re.compile(r"\*\*|__")
 
@@ -36,7 +37,7 @@ def letter(text: str) -> str | None:
         return None
     rest = text[chosen.end(1) :]
     others = {*sum(_LABEL.findall(rest), ()), *_ANOTHER.findall(rest)} - {chosen[1], ""}
-    return "" if others or _DENIED.search(rest) else chosen[1]
+    return "" if others or _DENIED.search(rest) or (rest[:1] == "," and _HEDGE.search(rest)) else chosen[1]
 
 
 def is_letter(text: str) -> bool:

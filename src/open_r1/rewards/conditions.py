@@ -33,6 +33,7 @@ def split(text: str) -> Conditioned:
     r"""`2k\pi, k \in \mathbb{Z}` as `2k\pi` and the integer `k`. A condition that says more is left in place."""
     for begin in _BEGIN.finditer(text):
         value, tail = text[: begin.start()].rstrip(" ,;("), _TEXT.sub(r"\1", _closed(text[begin.start() :]))
+        tail = " ".join(tail.split())
         if not value or len(tail) > MAX_TAIL or value.count("{") != value.count("}"):
             continue
         integers = tuple(first or second for first, second in _DECLARED.findall(tail))

@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 from functools import lru_cache
 
-from open_r1.rewards import choices, numeric, phrases
+from open_r1.rewards import choices, names, numeric, phrases
 from open_r1.rewards.notation import canonical, plain_text
 from open_r1.rewards.quantity import measured, number, rounds, same_number, value_and_unit, without_name
 from open_r1.rewards.units import ratio, turns
@@ -12,7 +12,6 @@ from open_r1.rewards.units import ratio, turns
 _LIST = re.compile(r"(?:[(\[]|\\\{)[^<>=]*,[^<>=]*(?:[)\]]|\\\})")
 _BASED = re.compile(r"([0-9A-F]+)_\{?(\d{1,2})\}?")
 _MARKS = re.compile(r"[$€£¥₹°]|\\circ|\\euro|\\pounds")
-_NAME_AND_VALUE = re.compile(r"([A-Za-z])=([^A-Za-z=<>]+)")
 _TEXT_ONLY = re.compile(r"[^\W\d_]{2,}(?:[ ',.-]+[^\W\d_]+)*(?: \d{1,2})?")
 _FOLDED = re.compile(r"\band\b|[\W_]+")
 
@@ -22,7 +21,7 @@ def settle(answer: str, gold: str) -> bool | None:
     flat_answer, flat_gold = canonical(answer), canonical(gold)
     if flat_answer and flat_answer == flat_gold:
         return _same_marks(answer, gold)
-    if _named_differently(flat_answer, flat_gold):
+    if "=" in flat_answer and "=" in flat_gold and _named_differently(plain_text(answer), plain_text(gold)):
         return False
     if "=" not in flat_gold:
         flat_answer = without_name(flat_answer)
@@ -51,9 +50,13 @@ def _same_marks(answer: str, gold: str) -> bool:
 
 
 def _named_differently(answer: str, gold: str) -> bool:
-    """`y=3` for `x=3`."""
-    one, other = _NAME_AND_VALUE.fullmatch(answer), _NAME_AND_VALUE.fullmatch(gold)
-    return bool(one and other and one[1] != other[1])
+    """`y=3` for `x=3`, `a_2=2` for `a_1=2`."""
+    one, other = names.split(answer), names.split(gold)
+    if one.name is None or other.name is None or one.name == other.name or one.words or other.words:
+        return False
+    if one.parameters or other.parameters:
+        return False
+    return numeric.is_constant(one.value) and numeric.is_constant(other.value)
 
 
 def _surely_differ(answer: str, gold: str) -> bool:
@@ -94,6 +97,8 @@ def _settle_words(answer: str, gold: str) -> bool | None:
         answer_number, answer_unit = value_and_unit(answer)
         if answer_number is None:
             return None
+        if (gold_number.percent and answer_unit) or (answer_number.percent and gold_unit):
+            return False
         times = ratio(answer_unit, gold_unit)
         if times is None:
             return None if turns(answer_unit, gold_unit) else False

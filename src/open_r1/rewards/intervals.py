@@ -13,6 +13,7 @@ _REALS = re.compile(r"\\mathbb\s?\{?R\}?|\\R(?![A-Za-z])|(?:\\text\{)?\s?all rea
 _SIGNS = {r"\leqslant": "<=", r"\leq": "<=", r"\le": "<=", r"\lt": "<", "<": "<", "<=": "<="}
 _SIGNS |= {r"\geqslant": ">=", r"\geq": ">=", r"\ge": ">=", r"\gt": ">", ">": ">", ">=": ">="}
 _RELATION = re.compile(r"(\\(?:leqslant|geqslant|leq|geq|le|ge|lt|gt)(?![A-Za-z])|<=|>=|<|>)")
+_COMPARED = re.compile(_RELATION.pattern + r"|\\neq?(?![A-Za-z])|!=")
 _NAME = r"([A-Za-z](?:_\w)?)"
 _UNEQUAL = re.compile(rf"{_NAME}\s?(?:\\neq?(?![A-Za-z])|!=|\\not\s?=)(.+)")
 _EQUAL = re.compile(rf"{_NAME}\s?=([^=]+)")
@@ -47,7 +48,7 @@ def _union(text: str, variables: set[str]) -> tuple[Interval, ...]:
         variables.add(member[1])
         text = text[member.end() :].strip()
     parts = _split(_OR, text)
-    if len(parts) == 1 and "," in text and _RELATION.search(text) and not _AND.search(text):
+    if len(parts) == 1 and "," in text and _COMPARED.search(text) and not _AND.search(text):
         return _listed(text, variables)
     if len(parts) > MAX_PIECES:
         raise _NoSet

@@ -94,7 +94,7 @@ def clean(answer: str) -> str:
     if "circ" in answer or "°" in answer:
         answer = _without_degrees(answer)
     answer = _UPRIGHT.sub(r"\\\1 ", _FRAC.sub(r"\\\1", answer))
-    answer = _braced(plain.to_latex(answer))
+    answer = _braced(plain.to_latex(answer.strip(" *")))
     answer = _ROW_SPACING.sub(r"\\\\", answer).replace("\\varnothing", "\\emptyset")
     return _without_stop(_APPROXIMATELY.sub("", " ".join(answer.split()).strip(" *")))
 

@@ -114,7 +114,7 @@ def _same_single(answer: str, gold: str, answers: Collection, golds: Collection,
             return leaf(answer, gold)
         return _compare(one.value, other.value, leaf)
     if not _same_name(one, other):
-        return None if other.parameters or one.words != other.words else _maybe_equation(answer, gold, leaf)
+        return False if one.parameters and other.parameters else _maybe_equation(answer, gold, leaf)
     value = names.renamed(one, other)
     if value is None:
         return False
@@ -154,7 +154,7 @@ def _same_equation(answer: str, gold: str, other: names.Named, leaf: Leaf) -> bo
         return leaf(answer, gold)
     if names.split(f"{sides[-1]}=0").name and numeric.is_constant(plain[0]):
         return _compare(sides[0], gold, leaf)
-    if numeric.is_constant(plain[-1]) and not _combines(plain[0]):
+    if numeric.is_constant(plain[-1]) and (not _combines(plain[0]) or plain[-1] == "0"):
         return False
     return _compare(sides[-1], gold, leaf) if numeric.is_constant(plain[-1]) else leaf(answer, gold)
 

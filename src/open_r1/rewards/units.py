@@ -282,6 +282,8 @@ def turns(answer: Unit | None, gold: Unit | None) -> str | None:
 
 def _share_a_word(one: Unit, other: Unit) -> bool:
     """Apples are no oranges, but red apples are apples; `10 centimetres long` are 10 centimetres."""
+    if one.words & {"square", "cubic"} != other.words & {"square", "cubic"} and not (one.dimension or other.dimension):
+        return False
     if not one.dimension and not other.dimension:
         return bool(one.words & other.words or (one.words | other.words) & _NEUTRAL)
     known, words = (one, other.words) if one.dimension else (other, one.words)
