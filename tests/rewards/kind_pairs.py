@@ -329,6 +329,6 @@ COMPLETIONS: list[tuple[str, str, bool]] = [
     ("Answer: m+n = 256+37 = 293", "293", True),
     ("Answer: m+n = 256+37 = 293", "256", False),
     ("The answer is 5" + " " * 9_000 + "x", "5", False),
-    ("The answer is $3$" + " " * 19_000 + "x $4$ good pears", "3", False),
+    ("The answer is $3$" + " " * 19_000 + "x $4$ good pears", "4", False),
 ]
 """Whole completions, golds, and whether that is right."""

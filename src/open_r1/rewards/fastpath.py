@@ -21,7 +21,7 @@ def settle(answer: str, gold: str) -> bool | None:
     flat_answer, flat_gold = canonical(answer), canonical(gold)
     if flat_answer and flat_answer == flat_gold:
         return _same_marks(answer, gold)
-    if "=" in flat_answer and "=" in flat_gold and _named_differently(plain_text(answer), plain_text(gold)):
+    if flat_answer.count("=") == 1 == flat_gold.count("=") and _named_differently(plain_text(answer), plain_text(gold)):
         return False
     if "=" not in flat_gold:
         flat_answer = without_name(flat_answer)
