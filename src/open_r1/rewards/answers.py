@@ -4,6 +4,7 @@ Time is linear in the text, and only its last 20,000 characters are read.
 """
 
 import re
+from dataclasses import dataclass
 
 from open_r1.rewards import choices
 
@@ -102,12 +103,27 @@ def _are_joined(between: str) -> bool:
     return bool(joint and _SEPARATOR.search(bare) and not _NO_JOINT.search(bare))
 
 
+@dataclass(frozen=True)
+class Found:
+    """A final answer, and where it stood: `block`, `box`, `sentence`, `last line` or `last value`."""
+
+    answer: str
+    place: str
+
+
 def extract_answer(completion: str) -> str | None:
+    """The final answer of a completion, or None if it gives none; `find_answer` says where it was."""
+    found = find_answer(completion)
+    return found.answer if found else None
+
+
+def find_answer(completion: str) -> Found | None:
     """The final answer of a completion, or None if it gives none.
 
     Reasoning that was begun and not ended gives none. Looked for behind the last `</think>` (everywhere if there is
     neither mark), in this order: the last `<answer>` block,
-    the last `\\boxed{}`, the last "the answer is ...", the last formula or number. A bare enumeration counts as
+    the last `\\boxed{}`, the last "the answer is ...", a letter of choice in the last line, the last formula or
+    number. A bare enumeration counts as
     one answer: listing candidates does not hit.
     """
     said = completion.rpartition("</think>")[2]
@@ -116,8 +132,13 @@ def extract_answer(completion: str) -> str | None:
     part = said[-WINDOW:]
     blocks = _ANSWER_BLOCK.findall(part)
     if blocks and not _points_elsewhere(blocks[-1]):
-        return _from_block(blocks[-1].strip())
-    return last_boxed(part) or _from_anchor(part) or choices.last_line(part) or _last_value(part)
+        answer = _from_block(blocks[-1].strip())
+        return Found(answer, "block") if answer else None
+    finders = {"box": last_boxed, "sentence": _from_anchor, "last line": choices.last_line, "last value": _last_value}
+    for place, find in finders.items():
+        if answer := find(part):
+            return Found(answer, place)
+    return None
 
 
 def last_block(completion: str) -> str | None:
