@@ -18,6 +18,7 @@ from datasets import Dataset
 from open_r1.configs import GRPOConfig, GRPOScriptArguments, ModelConfig
 from open_r1.data.chat import prepare_tokenizer, stop_token_ids
 from open_r1.data.load import load_train_and_eval
+from open_r1.data.columns import require_gold
 from open_r1.data.prompts import drop_long_prompts, prompt_rows
 from open_r1.launch.benchmarks import Benchmarks
 from open_r1.launch.dry_run import dry_run_grpo
@@ -25,7 +26,7 @@ from open_r1.launch.entry import exit_with_sentence
 from open_r1.launch.policy_engine import open_policy_engine
 from open_r1.launch.run import Run, needs_eval
 from open_r1.options import parse_options
-from open_r1.rewards import get_reward_funcs
+from open_r1.rewards import GRADED, get_reward_funcs
 from open_r1.training.grpo import GRPOTrainer
 from open_r1.training.model import context_length, load_causal_lm, load_policy
 
@@ -46,9 +47,13 @@ def main(argv: list[str] | None = None) -> None:
     train, evaluation = load_train_and_eval(script, need_eval=needs_eval(args))
     limits = [limit for limit in (context_length(model_config), args.vllm_max_model_length) if limit is not None]
     context = min(limits, default=None)
+    compared = [name for name in script.reward_funcs if name in GRADED]
 
     def as_prompts(rows: Dataset) -> Dataset:
-        rows = prompt_rows(rows, tokenizer, script.dataset_prompt_column, script.system_prompt)
+        require_gold(rows, script.dataset_answer_column, compared)
+        rows = prompt_rows(
+            rows, tokenizer, script.dataset_prompt_column, script.system_prompt, script.dataset_answer_column
+        )
         return drop_long_prompts(rows, context, args.max_completion_length)
 
     with args.main_process_first(desc="prompts"):

@@ -211,7 +211,11 @@ PAIRS: dict[str, list[tuple[str, str, bool]]] = {
         (r"[1,2]\cup[2,4]", "[1,4]", True),
         (r"x > 1 \text{ and } x \le 3", "(1,3]", True),
         (r"4 < m \leq 8 \text{ or } 10 \leq m < 12", r"(4, 8] \cup [10, 12)", True),
-        (r"(\sqrt2,0,\sqrt2),(\sqrt2,0,-\sqrt2),(-\sqrt2,0,\sqrt2),(-\sqrt2,0,-\sqrt2)", r"(\pm\sqrt2,0,\pm\sqrt2)", True),
+        (
+            r"(\sqrt2,0,\sqrt2),(\sqrt2,0,-\sqrt2),(-\sqrt2,0,\sqrt2),(-\sqrt2,0,-\sqrt2)",
+            r"(\pm\sqrt2,0,\pm\sqrt2)",
+            True,
+        ),
         (r"(\sqrt2,0,\sqrt2),(-\sqrt2,0,-\sqrt2)", r"(\pm\sqrt2,0,\pm\sqrt2)", False),
         (r"(\pm 1, 2)", "(1,2),(-1,2)", True),
         (r"(\pm 1, 2)", "(1,2)", False),

@@ -110,7 +110,9 @@ def test_grading_takes_linear_time_in_the_calling_process(frame):
             assert min(cpu(text + " " * n) for n in range(2)) < 1.0, run
 
 
-@pytest.mark.parametrize("run", ["\n", " ", "1 ", "a", "<think>\n", "</think>", "Step 1: ", "- ", "First, ", "\u2800", "$"])
+@pytest.mark.parametrize(
+    "run", ["\n", " ", "1 ", "a", "<think>\n", "</think>", "Step 1: ", "- ", "First, ", "\u2800", "$"]
+)
 def test_a_megabyte_takes_less_than_a_second(run):
     completion = run * (1_000_000 // len(run)) + "x"
     for reward in (format_reward, format_lenient_reward, tag_count_reward, reasoning_steps_reward, accuracy_reward):

@@ -21,5 +21,7 @@ def test_pairs_of_a_kind_are_decided_as_labelled(grader, kind):
 
 def test_completions_are_decided_as_labelled(grader):
     verdicts = grader.grade_many(completions=[c for c, _, _ in COMPLETIONS], golds=[g for _, g, _ in COMPLETIONS])
-    wrong = [(row, verdict) for row, verdict in zip(COMPLETIONS, verdicts, strict=True) if verdict.correct is not row[2]]
+    wrong = [
+        (row, verdict) for row, verdict in zip(COMPLETIONS, verdicts, strict=True) if verdict.correct is not row[2]
+    ]
     assert not wrong

@@ -99,7 +99,9 @@ def same_value(answer: str, gold: str) -> bool | None:
         for text, constant in ((answer, other), (gold, one)):
             decimal = quantity.number(canonical(text))
             if decimal is not None and decimal.decimals and decimal.significant >= quantity.MIN_DIGITS:
-                return not expression.decimal_digits(constant) and precise.rounds(decimal.number, decimal.decimals, constant)
+                return not expression.decimal_digits(constant) and precise.rounds(
+                    decimal.number, decimal.decimals, constant
+                )
     return same
 
 

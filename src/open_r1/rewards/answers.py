@@ -38,9 +38,7 @@ _MATH = re.compile(
 )
 _NUMBER = re.compile(r"(?<![A-Za-z0-9_.])[-−+]?[$€£¥]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+)?\s?\\?%?")
 _BETWEEN_ITEMS = re.compile(r"[\s,;/&|，、；]*+(?:or|and|或|和)?[\s,;/&|，、；]*+", re.IGNORECASE)
-_COUNTED = re.compile(
-    r"\$?-?\d[\d,.]*\$?(?: [A-Za-z]+){1,3}(?:(?:,|,? and) \$?-?\d[\d,.]*\$?(?: [A-Za-z]+){1,3})+"
-)
+_COUNTED = re.compile(r"\$?-?\d[\d,.]*\$?(?: [A-Za-z]+){1,3}(?:(?:,|,? and) \$?-?\d[\d,.]*\$?(?: [A-Za-z]+){1,3})+")
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 _NEXT_SENTENCE = re.compile(r"\.\s++(?=[A-Z])(?!(?:Or|Maybe|Perhaps|Possibly|Alternatively)\b)|。|；")
 _REMARK = re.compile(r"(?<!\\)\((?=[^()]*[A-Za-z]{3})[^()]*\)")

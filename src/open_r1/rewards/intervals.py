@@ -21,7 +21,9 @@ _OR = re.compile(r"\\text\s?\{\s?,?\s?or\s?,?\s?\}|\\(?:lor|vee|cup)(?![A-Za-z])
 _AND = re.compile(r"\\text\s?\{\s?,?\s?and\s?,?\s?\}|\\(?:land|wedge|cap)(?![A-Za-z])|\band\b", re.IGNORECASE)
 _WITHOUT = re.compile(r"\s?(?:\\setminus|\\backslash|-)\s?(?=\\\{)")
 _MEMBER = re.compile(rf"^\s?{_NAME}\s?\\in(?![a-z])\s?")
-_BUILDER = re.compile(rf"\\\{{\s?{_NAME}\s?(?:\\in\s?\\mathbb\s?\{{?R\}}?\s?)?(?:\||:|\\mid(?![A-Za-z])|\\vert(?![A-Za-z]))(.+)\\\}}")
+_BUILDER = re.compile(
+    rf"\\\{{\s?{_NAME}\s?(?:\\in\s?\\mathbb\s?\{{?R\}}?\s?)?(?:\||:|\\mid(?![A-Za-z])|\\vert(?![A-Za-z]))(.+)\\\}}"
+)
 _POINTS = re.compile(r"\\\{([^{}|:<>]*(?:\{[^{}]*\}[^{}|:<>]*)*)\\\}")
 _MODULUS = re.compile(rf"(?:\||\\lvert)\s?{_NAME}\s?(?:\||\\rvert)")
 _VARIABLE = re.compile(_NAME)
@@ -177,4 +179,3 @@ def _split(pattern: re.Pattern[str], text: str) -> list[str]:
             parts.append(text[start : match.start()].strip())
             start = match.end()
     return [*parts, text[start:].strip()]
-

@@ -4,7 +4,8 @@ import re
 
 _KIND = r"(?:[pbB]?matrix|smallmatrix|array)"
 _MATRIX = re.compile(
-    rf"[(\[]?\s?\\begin\s?\{{({_KIND})\}}\s?(?:\{{[^{{}}]*\}})?((?:(?!\\begin|\\end).)*+)\\end\s?\{{\1\}}\s?[)\]]?", re.DOTALL
+    rf"[(\[]?\s?\\begin\s?\{{({_KIND})\}}\s?(?:\{{[^{{}}]*\}})?((?:(?!\\begin|\\end).)*+)\\end\s?\{{\1\}}\s?[)\]]?",
+    re.DOTALL,
 )
 _ROW = re.compile(r"\\\\|\\cr(?![A-Za-z])")
 MAX_CELLS = 256
@@ -20,7 +21,12 @@ def read(text: str) -> Rows | None:
     rows = [[cell.strip() for cell in row.split("&")] for row in _ROW.split(found[2].replace("\\hline", ""))]
     if rows and rows[-1] == [""]:
         rows.pop()
-    if not rows or len({len(row) for row in rows}) > 1 or not all(map(all, rows)) or len(rows) * len(rows[0]) > MAX_CELLS:
+    if (
+        not rows
+        or len({len(row) for row in rows}) > 1
+        or not all(map(all, rows))
+        or len(rows) * len(rows[0]) > MAX_CELLS
+    ):
         return None
     return rows
 

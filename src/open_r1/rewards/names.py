@@ -96,9 +96,12 @@ def squeezed(name: str) -> str:
 def are_roots(names: list[str]) -> bool:
     """`x_1, x_2, x_3`: numbered solutions, whose order says nothing."""
     found = [_ROOT_NAME.fullmatch(name) for name in names]
-    return all(found) and {match[1] for match in found if match} == {names[0][0]} and names[0][0] in "xyzt" and [
-        int(match[2]) for match in found if match
-    ] == list(range(1, len(names) + 1))
+    return (
+        all(found)
+        and {match[1] for match in found if match} == {names[0][0]}
+        and names[0][0] in "xyzt"
+        and [int(match[2]) for match in found if match] == list(range(1, len(names) + 1))
+    )
 
 
 def in_order(names: list[str]) -> list[int]:

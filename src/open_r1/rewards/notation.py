@@ -11,7 +11,19 @@ _DROP = re.compile(
 )
 _INVISIBLE = dict.fromkeys([0, 0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF])
 _UNICODE = str.maketrans(
-    {"−": "-", "–": "-", "％": "%", "，": ",", "（": "(", "）": ")", "：": ":", "；": ";", "、": ",", "′": "'", "’": "'"}
+    {
+        "−": "-",
+        "–": "-",
+        "％": "%",
+        "，": ",",
+        "（": "(",
+        "）": ")",
+        "：": ":",
+        "；": ";",
+        "、": ",",
+        "′": "'",
+        "’": "'",
+    }
     | {"＝": "=", "＜": "<", "＞": ">", "＋": "+", "［": "[", "］": "]", "｛": r"\{", "｝": r"\}", "∣": "|", "｜": "|"}
     | {character: " " for character in "\xa0\u1680\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))}
     | {"×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge "}
@@ -22,7 +34,9 @@ _UNICODE = str.maketrans(
     | _INVISIBLE
 )
 _GREEK = "αβγδεζηθικλμνξ-πρ-στυφχψω"
-_NAMES = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi - pi rho - sigma tau upsilon phi chi psi"
+_NAMES = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi - pi rho - sigma tau upsilon phi chi psi"
+)
 _UNICODE |= {
     ord(letter): f"\\{name} " for letter, name in zip(_GREEK, [*_NAMES.split(), "omega"], strict=True) if name != "-"
 }

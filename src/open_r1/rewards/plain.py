@@ -10,7 +10,9 @@ _FUNCTION = re.compile(
     r"(?=[ ]?[(^_\\]|[ ][A-Za-z0-9](?![A-Za-z]))|(?P<bracketed>sec|max|min|gcd|lcm|floor|ceil)(?=\())"
 )
 _BASE = re.compile(r"(?<![\\A-Za-z])log(2|10)(?=\()")
-_CALL = re.compile(r"(?<![\\A-Za-z])(?P<name>\\?sqrt|cbrt|exp|abs)[ ]?\(|(?<![\\A-Za-z])sqrt[ ]?(?P<token>\d+|[A-Za-z](?![A-Za-z]))")
+_CALL = re.compile(
+    r"(?<![\\A-Za-z])(?P<name>\\?sqrt|cbrt|exp|abs)[ ]?\(|(?<![\\A-Za-z])sqrt[ ]?(?P<token>\d+|[A-Za-z](?![A-Za-z]))"
+)
 _RAISED = re.compile(r"\^[ ]?(-?\d{2,}|-\d)(?![.\d])|\^(?=\()")
 _FORMS = {"sqrt": (r"\sqrt{", "}"), "cbrt": (r"\sqrt[3]{", "}"), "exp": ("e^{", "}"), "abs": ("|", "|")}
 

@@ -215,7 +215,9 @@ def _is_rational(node: Node) -> bool:
 
 
 def _irrational(node: Node) -> bool:
-    return node[0] == "call" and node[1] in _FUNCTIONS and node[1] != "abs" or (node[0] == "pow" and _fractional(node[2]))
+    return (
+        node[0] == "call" and node[1] in _FUNCTIONS and node[1] != "abs" or (node[0] == "pow" and _fractional(node[2]))
+    )
 
 
 def _fractional(exponent: Node) -> bool:
@@ -224,6 +226,8 @@ def _fractional(exponent: Node) -> bool:
 
 
 def _in_pieces(node: Node) -> bool:
-    return node[0] == "root" or (node[0] == "call" and node[1] in _PIECEWISE) or (
-        node[0] == "pow" and _fractional(node[2])
+    return (
+        node[0] == "root"
+        or (node[0] == "call" and node[1] in _PIECEWISE)
+        or (node[0] == "pow" and _fractional(node[2]))
     )

@@ -20,7 +20,16 @@ _REPEATING = re.compile(r"([+-]?)(\d*)\.(\d*)\\(?:overline|bar|dot)\{?(\d+)\}?")
 _SCIENTIFIC = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:[eE]|(?:\\times|\\cdot|\*)10\^)\{?\(?([+-]?\d{1,2})\)?\}?")
 _NAME = re.compile(r"(?:[A-Za-z](?:_\{?\w+\}?)?'?(?:\([A-Za-z]\))?|\\[a-z]+)(?:=|\\in(?![a-z]))")
 _PARENTHESES = re.compile(r"\(([^()\[\],]*)\)")
-_MONEY = {"$": "usd", "\\$": "usd", "€": "eur", "\\euro": "eur", "£": "gbp", "\\pounds": "gbp", "¥": "yen", "₹": "rupee"}
+_MONEY = {
+    "$": "usd",
+    "\\$": "usd",
+    "€": "eur",
+    "\\euro": "eur",
+    "£": "gbp",
+    "\\pounds": "gbp",
+    "¥": "yen",
+    "₹": "rupee",
+}
 _MONEY_DRESS = re.compile(r"\\text|[\s{}]")
 _MATH_MODE = re.compile(r"[$\\]")
 

@@ -6,7 +6,18 @@ Most parts are plain, so that most answers need no algebra; and each part is com
 import re
 from collections.abc import Callable, Iterable
 
-from open_r1.rewards import conditions, expression, fastpath, intervals, listing, matrices, names, numeric, quantity, realsets
+from open_r1.rewards import (
+    conditions,
+    expression,
+    fastpath,
+    intervals,
+    listing,
+    matrices,
+    names,
+    numeric,
+    quantity,
+    realsets,
+)
 from open_r1.rewards.listing import Collection
 from open_r1.rewards.notation import TRIGONOMETRY, clean, plain_text
 from open_r1.rewards.units import TURNS, parse_unit, ratio, turns
@@ -62,7 +73,11 @@ def same_units(answer: str, gold: str) -> tuple[str, str] | None:
 
 
 def _is_multiple_of_pi(text: str) -> bool:
-    return bool(_MULTIPLE_OF_PI.search(text)) and not TRIGONOMETRY.search(text) and numeric.is_constant(plain_text(names.split(text).value))
+    return (
+        bool(_MULTIPLE_OF_PI.search(text))
+        and not TRIGONOMETRY.search(text)
+        and numeric.is_constant(plain_text(names.split(text).value))
+    )
 
 
 def _compare(answer: str, gold: str, leaf: Leaf) -> bool | None:
@@ -188,7 +203,11 @@ def _same_collections(answers: Collection, golds: Collection, leaf: Leaf, gold: 
         return _same_items(answers, golds, leaf)
     if answers.opening == "{" or len(golds.items) != len(answers.items):
         return False
-    if len(golds.items) == 2 and answers.opening and (answers.opening, answers.closing) != (golds.opening, golds.closing):
+    if (
+        len(golds.items) == 2
+        and answers.opening
+        and (answers.opening, answers.closing) != (golds.opening, golds.closing)
+    ):
         return False
     return _in_order(listing.as_point(answers), golds.items, leaf)
 

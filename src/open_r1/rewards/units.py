@@ -70,10 +70,11 @@ _GREEK = frozenset(
 )
 _POWERS = {"square": 2, "squared": 2, "sq": 2, "cubic": 3, "cubed": 3, "cu": 3}
 # A quantity that is followed by one of these is another quantity, or none.
-_MEANINGFUL = frozenset(
-    re.findall(
-        r"\w+",
-        """pi sqrt sin cos tan log ln exp and or to over times plus mod minus by half halves thirds fourths quarters
+_MEANINGFUL = (
+    frozenset(
+        re.findall(
+            r"\w+",
+            """pi sqrt sin cos tan log ln exp and or to over times plus mod minus by half halves thirds fourths quarters
         fifths choose divided if when unless is isn are was not no nor of th st nd rd factorial less more fewer greater
         than maybe perhaps possibly either but else other something wrong right correct incorrect false true sure
         unknown squared cubed square cubic root power twice double triple negative positive zero one two three four five
@@ -85,9 +86,24 @@ _MEANINGFUL = frozenset(
         times-fold fold th squared opposite reciprocal inverse remainder mod modulo base cannot can could may might must
         should would will does do did has have had be been being unless until till only-if iff score gross pair pairs
         half halves third fourth fifth sixth seventh eighth ninth tenth""",
+        )
     )
-) | set(_SCALES) | _GREEK
-_MEANINGFUL_IN_TEXT = _MEANINGFUL - {"of", "to", "by", "correct", "right", "other", "two", "three", "one", "pair", "pairs"}
+    | set(_SCALES)
+    | _GREEK
+)
+_MEANINGFUL_IN_TEXT = _MEANINGFUL - {
+    "of",
+    "to",
+    "by",
+    "correct",
+    "right",
+    "other",
+    "two",
+    "three",
+    "one",
+    "pair",
+    "pairs",
+}
 _NOUN = re.compile(r"(?=.*[aeiouy])[a-z]{3,}")
 _NEUTRAL = {"unit", "total", "way", "item", "thing", "piece", "time"}
 MAX_WORDS = 5
@@ -161,7 +177,9 @@ def _scaled(quantity: str, words: list[str]) -> tuple[str, list[str]]:
     if _NUMBER.fullmatch(quantity):
         amount = Fraction(quantity.replace(",", "")) * factor
         return _written(amount), words
-    scale = str(factor.numerator) if factor.denominator == 1 else f"\\frac{{{factor.numerator}}}{{{factor.denominator}}}"
+    scale = (
+        str(factor.numerator) if factor.denominator == 1 else f"\\frac{{{factor.numerator}}}{{{factor.denominator}}}"
+    )
     return f"{scale}\\cdot({quantity})", words
 
 
