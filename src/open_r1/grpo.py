@@ -17,8 +17,8 @@ from datasets import Dataset
 
 from open_r1.configs import GRPOConfig, GRPOScriptArguments, ModelConfig
 from open_r1.data.chat import prepare_tokenizer, stop_token_ids
-from open_r1.data.load import load_train_and_eval
 from open_r1.data.columns import require_gold
+from open_r1.data.load import load_train_and_eval
 from open_r1.data.prompts import drop_long_prompts, prompt_rows
 from open_r1.launch.benchmarks import Benchmarks
 from open_r1.launch.dry_run import dry_run_grpo

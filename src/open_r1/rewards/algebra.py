@@ -16,8 +16,18 @@ from math_verify.grader import should_treat_as_complex
 from sympy.core.relational import Relational
 from sympy.logic.boolalg import BooleanAtom
 
-from open_r1.rewards import conditions, expression, fastpath, intervals, listing, matrices, names, precise, quantity
-from open_r1.rewards import structure
+from open_r1.rewards import (
+    conditions,
+    expression,
+    fastpath,
+    intervals,
+    listing,
+    matrices,
+    names,
+    precise,
+    quantity,
+    structure,
+)
 from open_r1.rewards.notation import canonical, plain_text
 
 # Units are split off before: math-verify's own list would read `3t` as 3.

@@ -4,6 +4,7 @@ import re
 
 _CHOICE = re.compile(r"\(?([A-Z])\)?(?:[).:,].*)?", re.DOTALL)
 _SMALL = re.compile(r"\(?[a-z]\)?\.?")
+_LETTER = re.compile(r"\(?[A-Z][).:]?")
 _LABEL = re.compile(r"(?<![A-Za-z])\(?([A-Z])(?=\)? ?[).:,])|(?:[,;/&]|\band|\bor) ?\(?([A-Z])\)?$")
 _CHOSEN = re.compile(
     r"^(?:the )?(?:correct |final |best |right )?(?:option|choice|answer)(?: is)?(?::|\s)\s*+"
@@ -42,7 +43,7 @@ def letter(text: str) -> str | None:
 
 def is_letter(text: str) -> bool:
     """Is plain `text` a letter of choice and nothing else?"""
-    return bool(_CHOICE.fullmatch(text) and len(text) <= 3)
+    return bool(_LETTER.fullmatch(text))
 
 
 def same(answer: str, gold: str) -> bool | None:
@@ -51,7 +52,7 @@ def same(answer: str, gold: str) -> bool | None:
     if not is_letter(gold):
         return None
     chosen = letter(answer)
-    return None if chosen is None else chosen == letter(gold)
+    return None if chosen is None else chosen == gold.strip("().:")
 
 
 _ALONE = re.compile(r"(?:\*\*|__)?\(?([A-Z])\)?(?:\*\*|__)?\.?")

@@ -16,13 +16,12 @@ _TOKEN = re.compile(r"\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|[A-Za-z]|\\[{}|]|[-+*/^_!|
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _THOUSANDS = re.compile(r"(?<![\d,.(\[])\d{1,3}(?:,\d{3})++(?![\d,)\]])")
 _GREEK = frozenset(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta kappa lambda mu nu xi rho sigma tau phi "
-    "varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell".split()
+    ["alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "vartheta", "kappa", "lambda", "mu", "nu", "xi", "rho", "sigma", "tau", "phi", "varphi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Sigma", "Phi", "Psi", "Omega", "ell"]
 )
 _TIMES, _OVER = ("*", "\\cdot", "\\times"), ("/", "\\div")
-_TRIGONOMETRIC = frozenset("sin cos tan csc sec cot sinh cosh tanh".split())
-_FUNCTIONS = _TRIGONOMETRIC | frozenset("arcsin arccos arctan ln exp lg".split())
-_OF_MANY = frozenset("max min gcd lcm".split())
+_TRIGONOMETRIC = frozenset(["sin", "cos", "tan", "csc", "sec", "cot", "sinh", "cosh", "tanh"])
+_FUNCTIONS = _TRIGONOMETRIC | frozenset(["arcsin", "arccos", "arctan", "ln", "exp", "lg"])
+_OF_MANY = frozenset(["max", "min", "gcd", "lcm"])
 _NAMED_FUNCTIONS = frozenset("fgFGPQ")
 _CLOSING = {"(": ")", "[": "]", "{": "}", "|": "|", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
 _ALIASES = {"\\lvert": "|", "\\rvert": "|", "\\vert": "|", "\\dfrac": "\\frac", "\\tfrac": "\\frac"}
@@ -179,7 +178,7 @@ class _Reader:
         if self.peek() == "{":
             return self.atom()
         token = self.peek() or ""
-        if len(token) == 1 and token.isalnum() or token == "\\pi" or token[1:] in _GREEK or token == "(":
+        if (len(token) == 1 and token.isalnum()) or token == "\\pi" or token[1:] in _GREEK or token == "(":
             return self.atom()
         raise _Unclear
 

@@ -25,7 +25,7 @@ _UNICODE = str.maketrans(
         "’": "'",
     }
     | {"＝": "=", "＜": "<", "＞": ">", "＋": "+", "［": "[", "］": "]", "｛": r"\{", "｝": r"\}", "∣": "|", "｜": "|"}
-    | {character: " " for character in "\xa0\u1680\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))}
+    | dict.fromkeys("\xa0\u1680\u202f\u205f\u3000" + "".join(map(chr, range(8192, 8203))), " ")
     | {"×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge "}
     | {"≈": r"\approx ", "⋅": r"\cdot ", "∩": r"\cap ", "∀": r"\forall ", "ℤ": r"\mathbb{Z}", "∖": r"\setminus "}
     | {"∪": r"\cup ", "∅": r"\emptyset ", "∈": r"\in ", "±": r"\pm ", "≠": r"\ne ", "ℝ": r"\mathbb{R}", "…": "..."}
@@ -66,7 +66,7 @@ MONEY = re.compile(
     r"|^\s*\$(?=[^$]*$)|(?<=\d)\$(?=\s*$)"
 )
 
-_GROUPED = re.compile(r"(?<=\d)(?:,?\\!\s*|\{,\}|,\s*\\,|\\,)(?=\d{3})")
+_GROUPED = re.compile(r"(?<=\d)(?:,?\s?\\!\s*+|\{,\}|,\s*\\,|\\,)(?=\d{3})")
 _SPACED_GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?!\d|/| \d(?!\d*/\d))")
 _WRAPPED = re.compile(
     r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mbox|hbox|operatorname|bold|boldsymbol)\s*"

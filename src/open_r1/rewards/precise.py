@@ -216,7 +216,7 @@ def _is_rational(node: Node) -> bool:
 
 def _irrational(node: Node) -> bool:
     return (
-        node[0] == "call" and node[1] in _FUNCTIONS and node[1] != "abs" or (node[0] == "pow" and _fractional(node[2]))
+        (node[0] == "call" and node[1] in _FUNCTIONS and node[1] != "abs") or (node[0] == "pow" and _fractional(node[2]))
     )
 
 

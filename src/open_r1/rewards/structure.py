@@ -98,7 +98,7 @@ def _compare(answer: str, gold: str, leaf: Leaf) -> bool | None:
         return leaf(answer, gold)
     if len(golds.items) == 1 == len(answers.items):
         return _same_single(answer, gold, answers, golds, leaf)
-    return _same_collections(answers, golds, leaf, gold)
+    return _same_collections(answers, golds, leaf)
 
 
 def _same_matrix(answer: str, gold: str, rows: matrices.Rows, leaf: Leaf) -> bool | None:
@@ -111,7 +111,7 @@ def _same_matrix(answer: str, gold: str, rows: matrices.Rows, leaf: Leaf) -> boo
         answer_rows = [[entry] for entry in listing.as_point(entries)]
     if [len(row) for row in answer_rows] != [len(row) for row in rows]:
         return False
-    cells = zip(sum(answer_rows, []), sum(rows, []), strict=True)
+    cells = [pair for pairs in zip(answer_rows, rows, strict=True) for pair in zip(*pairs, strict=True)]
     return _all(_compare(one, other, leaf) for one, other in cells)
 
 
@@ -140,7 +140,7 @@ def _same_single(answer: str, gold: str, answers: Collection, golds: Collection,
 def _same_name(one: names.Named, other: names.Named) -> bool:
     """`f(x)` is `f(z)`, and `y` may be the name of any function's value."""
     if one.name == other.name or one.words or other.words:
-        return one.words == other.words and one.name == other.name or one.words != other.words
+        return (one.words == other.words and one.name == other.name) or one.words != other.words
     return bool(one.parameters) != bool(other.parameters) and "y" in (one.name, other.name)
 
 
@@ -189,12 +189,12 @@ def _same_bracketed(answer: str, gold: str, answers: Collection, golds: Collecti
     return leaf(answer, gold)
 
 
-def _same_collections(answers: Collection, golds: Collection, leaf: Leaf, gold: str) -> bool | None:
+def _same_collections(answers: Collection, golds: Collection, leaf: Leaf) -> bool | None:
     """By name where both have names, by order in tuples, else as a set."""
     if answers.names and golds.names and not (answers.labels ^ golds.labels):
         return _same_by_name(answers, golds, leaf)
     if len(golds.items) == 1 or len(answers.items) == 1:
-        return _one_against_many(answers, golds, leaf, gold)
+        return False
     if golds.names:
         return _same_as_named(answers, golds, leaf)
     if not golds.is_tuple:
@@ -228,13 +228,6 @@ def _same_as_named(answers: Collection, golds: Collection, leaf: Leaf) -> bool |
     if len(answers.items) != len(golds.items):
         return False
     return _in_order(answers.items, listing.as_point(golds) if answers.is_tuple else golds.items, leaf)
-
-
-def _one_against_many(answers: Collection, golds: Collection, leaf: Leaf, gold: str) -> bool | None:
-    """The same value several times is that value; else one is not many."""
-    if len(golds.items) == 1 and not answers.opening and not answers.names and not _RELATION.search(gold):
-        return _all(_compare(one, golds.items[0], leaf) for one in answers.items)
-    return False
 
 
 def _same_items(answers: Collection, golds: Collection, leaf: Leaf) -> bool | None:

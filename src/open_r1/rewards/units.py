@@ -65,8 +65,7 @@ _SCALES |= {f"{name}s": factor for name, factor in _SCALES.items()} | {"halves":
 """Words that are factors; an ordinal is one in the plural only, or behind 1."""
 _ORDINALS = frozenset(name for name, factor in _SCALES.items() if factor < 1 and not name.endswith("s"))
 _GREEK = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron rho sigma tau upsilon phi chi psi "
-    "omega".split()
+    ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi", "omicron", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"]
 )
 _POWERS = {"square": 2, "squared": 2, "sq": 2, "cubic": 3, "cubed": 3, "cu": 3}
 # A quantity that is followed by one of these is another quantity, or none.
@@ -106,6 +105,8 @@ _MEANINGFUL_IN_TEXT = _MEANINGFUL - {
 }
 _NOUN = re.compile(r"(?=.*[aeiouy])[a-z]{3,}")
 _NEUTRAL = {"unit", "total", "way", "item", "thing", "piece", "time"}
+_POWER_WORDS = {"square", "sq", "cubic"}
+_NOT_COUNTED = ("length", "angle", "celsius", "fahrenheit", "radian")
 MAX_WORDS = 5
 
 _NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})++|\d++)(?:\.\d++)?")
@@ -300,12 +301,12 @@ def turns(answer: Unit | None, gold: Unit | None) -> str | None:
 
 def _share_a_word(one: Unit, other: Unit) -> bool:
     """Apples are no oranges, but red apples are apples; `10 centimetres long` are 10 centimetres."""
-    if one.words & {"square", "cubic"} != other.words & {"square", "cubic"} and not (one.dimension or other.dimension):
-        return False
     if not one.dimension and not other.dimension:
-        return bool(one.words & other.words or (one.words | other.words) & _NEUTRAL)
+        same_power = one.words & _POWER_WORDS == other.words & _POWER_WORDS
+        return same_power and bool(one.words & other.words or (one.words | other.words) & _NEUTRAL)
     known, words = (one, other.words) if one.dimension else (other, one.words)
     if words & _NEUTRAL:
-        return True
+        power = 3 if "cubic" in words else 2 if words & _POWER_WORDS else 1
+        return known.dimension == (("length", power),) or (power == 1 and known.dimension[0][0] not in _NOT_COUNTED)
     named = [unit for unit in map(_word, words) if unit is not None]
     return any(unit.factor == known.factor and unit.dimension == known.dimension for unit in named)

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from transformers.integrations import get_available_reporting_integrations
 
 from open_r1.data.chat import pad_token_id, prepare_tokenizer, render, stop_token_ids
-from open_r1.data.load import load_train_and_eval
 from open_r1.data.columns import gold_path
+from open_r1.data.load import load_train_and_eval
 from open_r1.data.prompts import drop_long_prompts, prompt_rows
 from open_r1.data.sft import tokenize_sft
 from open_r1.engine.vllm_engine import visible_devices
