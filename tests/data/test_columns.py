@@ -62,7 +62,7 @@ def test_names_that_lead_nowhere_are_told(named, message):
 def test_a_dataset_without_a_gold_is_refused_if_a_reward_needs_one():
     rows = Dataset.from_list([{"prompt": "1+1?", "level": 1}])
     with pytest.raises(
-        UserError, match="accuracy needs the right answer.*there are: prompt, level.*dataset_answer_col"
+        UserError, match=r"accuracy needs the right answer.*there are: prompt, level.*dataset_answer_col"
     ):
         require_gold(rows, None, ["accuracy"])
     require_gold(rows, None, [])

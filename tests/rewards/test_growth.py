@@ -29,13 +29,14 @@ from open_r1.rewards.quantity import MAX_DIGITS
 UNBOUNDED = {"answers", "choices", "format", "reasoning_steps", "tag_count", "programs"}
 """Modules whose expressions see a whole completion, or its last `WINDOW` characters."""
 RUNS = [
-    " ", "\n", "\t", "1", "1,", "1.", "a", "A", "a ", "Ab ", "$", "$ ", "$$", "\\", "\\!", "\\,", "{", "}", "{}", "(", ")",
-    "[", "(a", "( ", "|", "_", "*", "**", "#", ",", ", ", ";", "<", "=", "a=", "a_1=", "^", "^{", "\\circ", "°", "1°",
-    "\\text{", "\\text{a}", "\\text ", "\\boxed{", "\\boxed ", "\\frac", "\\frac{1}{", "\\sqrt", "\\pm", "\\pi", "\\in ",
-    "\\begin{pmatrix}", "\\\\", "\\\\[", "&", "answer ", "answer is", "answer:", "is ", "and ", "or ", "not ", "for all ",
-    "\\(", "\\)", "\\[", "\\{", "\\{x|", "\\cup", "1 000 ", "000 ", " 1/", "/", "%", "'", "f(", "Step 1", "First,",
-    "1. ", "<answer>", "<think>", "</think>", "```python\n", "```", "①", "√", "²", "x^(", "sqrt(", "log(", "log ", "-",
-    "1 to ", "1 apples and ", "A. ", "(A) ", "option ", "x \\mid ", "x:", ":", "a:", "a b:", "\\ne", "\\mathbb", "  a",
+    " ", "\n", "\t", "1", "1,", "1.", "a", "A", "a ", "Ab ", "$", "$ ", "$$", "\\", "\\!", "\\,", "{", "}",
+    "{}", "(", ")", "[", "(a", "( ", "|", "_", "*", "**", "#", ",", ", ", ";", "<", "=", "a=", "a_1=", "^",
+    "^{", "\\circ", "°", "1°", "\\text{", "\\text{a}", "\\text ", "\\boxed{", "\\boxed ", "\\frac",
+    "\\frac{1}{", "\\sqrt", "\\pm", "\\pi", "\\in ", "\\begin{pmatrix}", "\\\\", "\\\\[", "&", "answer ",
+    "answer is", "answer:", "is ", "and ", "or ", "not ", "for all ", "\\(", "\\)", "\\[", "\\{", "\\{x|",
+    "\\cup", "1 000 ", "000 ", " 1/", "/", "%", "'", "f(", "Step 1", "First,", "1. ", "<answer>", "<think>",
+    "</think>", "```python\n", "```", "①", "√", "²", "x^(", "sqrt(", "log(", "log ", "-", "1 to ",
+    "1 apples and ", "A. ", "(A) ", "option ", "x \\mid ", "x:", ":", "a:", "a b:", "\\ne", "\\mathbb", "  a",
     "答案", "，",
 ]  # fmt: skip
 HEADS = ["", "5", "\\text{", "answer: 5"]

@@ -24,9 +24,8 @@ def require_path(dataset: Dataset, path: str, *, remedy: str = "") -> None:
         if not isinstance(where, dict) or field not in where:
             parent = ".".join([column, *fields[: depth - 1]])
             there = f"its fields are: {', '.join(where)}" if isinstance(where, dict) else "it has no fields"
-            raise UserError(
-                f"{source_name(dataset)}: there is no {path!r}: {parent!r} has no field {field!r}; {there}. {remedy}".strip()
-            )
+            reason = f"there is no {path!r}: {parent!r} has no field {field!r}; {there}. {remedy}"
+            raise UserError(f"{source_name(dataset)}: {reason.strip()}")
         where = where[field]
 
 
@@ -56,8 +55,8 @@ def require_gold(dataset: Dataset, named: str | None, rewards: list[str]) -> Non
     if rewards and gold_path(dataset, named) is None and not any(name in dataset.column_names for name in GOLD_COLUMNS):
         columns = ", ".join(dataset.column_names)
         raise UserError(
-            f"{source_name(dataset)}: {' and '.join(rewards)} needs the right answer, and there is no column 'answer' or "
-            f"'solution'; there are: {columns}. Name it: --dataset_answer_column NAME (NAME.FIELD for a field)."
+            f"{source_name(dataset)}: {' and '.join(rewards)} needs the right answer, and there is no column 'answer' "
+            f"or 'solution'; there are: {columns}. Name it: --dataset_answer_column NAME (NAME.FIELD for a field)."
         )
 
 

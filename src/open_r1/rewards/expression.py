@@ -16,7 +16,11 @@ _TOKEN = re.compile(r"\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|[A-Za-z]|\\[{}|]|[-+*/^_!|
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _THOUSANDS = re.compile(r"(?<![\d,.(\[])\d{1,3}(?:,\d{3})++(?![\d,)\]])")
 _GREEK = frozenset(
-    ["alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "vartheta", "kappa", "lambda", "mu", "nu", "xi", "rho", "sigma", "tau", "phi", "varphi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Sigma", "Phi", "Psi", "Omega", "ell"]
+    re.findall(
+        r"\w+",
+        "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta kappa lambda mu nu xi rho sigma tau phi "
+        "varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell",
+    )
 )
 _TIMES, _OVER = ("*", "\\cdot", "\\times"), ("/", "\\div")
 _TRIGONOMETRIC = frozenset(["sin", "cos", "tan", "csc", "sec", "cot", "sinh", "cosh", "tanh"])
@@ -34,7 +38,7 @@ class _Unclear(Exception):
 
 @lru_cache(maxsize=65_536)
 def parse(text: str) -> Node | None:
-    r"""The tree of cleaned `text`, None if it is not read: `parse("2x")` is `("mul", ("number", 2, None), ("symbol", "x"))`.
+    r"""The tree of cleaned `text`, None if it is not read: `("mul", ("number", 2, None), ("symbol", "x"))` for `2x`.
 
     A number holds its exact value, and its significant digits if it was written as a decimal.
     """

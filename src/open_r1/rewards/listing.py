@@ -106,7 +106,7 @@ def _every_tuple(opening: str, closing: str, items: list[str]) -> Collection:
 def _expanded(items: list[str]) -> list[str]:
     if not any(map(_SIGNS.search, items)):
         return items
-    forms = []
+    forms: list[str] = []
     for item in items:
         inner = read(item) if item[:1] in BRACKETS and "," in item else None
         forms += inner.items if inner and not inner.is_tuple else both_ways(item)

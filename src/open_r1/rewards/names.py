@@ -105,7 +105,7 @@ def are_roots(names: list[str]) -> bool:
 
 
 def in_order(names: list[str]) -> list[int]:
-    """Positions of `names` as a point has them: coordinates by the alphabet (`y=2, x=1`), others as they are written."""
+    """Positions of `names` as a point has them: coordinates by the alphabet (`y=2, x=1`), others as written."""
     positions = list(range(len(names)))
     if all(map(_COORDINATES.fullmatch, names)):
         return sorted(positions, key=lambda position: names[position])

@@ -62,7 +62,7 @@ def _rational(node: Node, max_bits: int) -> Fraction:
     if kind in ("factorial", "binomial"):
         value = Fraction(_count(kind, operands, max_bits))
     elif kind == "pow":
-        value = _power(*operands, max_bits)
+        value = _power(operands[0], operands[1], max_bits)
     else:
         left, right = operands
         if kind == "add":
@@ -77,8 +77,10 @@ def _rational(node: Node, max_bits: int) -> Fraction:
 
 
 def _rational_call(name: str, values: list[Fraction]) -> Fraction:
-    if name in ("abs", "floor", "ceil"):
-        return Fraction({"abs": abs, "floor": math.floor, "ceil": math.ceil}[name](values[0]))
+    if name == "abs":
+        return abs(values[0])
+    if name in ("floor", "ceil"):
+        return Fraction(math.floor(values[0]) if name == "floor" else math.ceil(values[0]))
     if name in ("max", "min"):
         return max(values) if name == "max" else min(values)
     if name in ("gcd", "lcm") and all(value.denominator == 1 for value in values):

@@ -76,7 +76,8 @@ def _same_constant(answer: Node, gold: Node) -> bool | None:
 
 def _same_at_points(answer: Node, gold: Node, names: list[str]) -> bool | None:
     pieces = any(_in_pieces(node) for tree in (answer, gold) for node in expression.walk(tree))
-    real, others = [], []
+    real: list[bool] = []
+    others: list[bool] = []
     for point in _points(names, POINTS_IN_PIECES if pieces else POINTS, answer, gold):
         values = _values(answer, gold, point)
         if values is None:
@@ -90,7 +91,8 @@ def _same_at_points(answer: Node, gold: Node, names: list[str]) -> bool | None:
 
 def _points(names: list[str], count: int, *nodes: Node) -> Iterator[Point]:
     """Values for the variables: within (0, 1), between 1 and 40, with both signs, and beyond the numbers in `nodes`."""
-    largest = max((abs(each[1]) for node in nodes for each in expression.walk(node) if each[0] == "number"), default=0)
+    numbers = [abs(each[1]) for node in nodes for each in expression.walk(node) if each[0] == "number"]
+    largest: Fraction = max(numbers, default=Fraction(0))
     scales = [Fraction(1), Fraction(1), Fraction(4), Fraction(40), max(Fraction(400), 5 * largest)]
     if any(each[0] in ("factorial", "binomial") for node in nodes for each in expression.walk(node)):
         scales = [Fraction(1), Fraction(2), Fraction(4)]
@@ -215,8 +217,8 @@ def _is_rational(node: Node) -> bool:
 
 
 def _irrational(node: Node) -> bool:
-    return (
-        (node[0] == "call" and node[1] in _FUNCTIONS and node[1] != "abs") or (node[0] == "pow" and _fractional(node[2]))
+    return (node[0] == "call" and node[1] in _FUNCTIONS and node[1] != "abs") or (
+        node[0] == "pow" and _fractional(node[2])
     )
 
 

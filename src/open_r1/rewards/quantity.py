@@ -101,7 +101,7 @@ def _rounded(decimal: Value, target: Fraction) -> bool:
 
 
 def rounds(answer: str, gold: str) -> bool:
-    """Is one of two cleaned strings a decimal of six digits or more, and the other a constant that it rounds or cuts?"""
+    """Is one of two cleaned strings a decimal of six digits or more that rounds or cuts the other, a constant?"""
     for decimal_text, constant in ((answer, gold), (gold, answer)):
         decimal = number(canonical(decimal_text))
         if decimal is None or not decimal.decimals or decimal.percent or number(canonical(constant)):

@@ -62,7 +62,7 @@ def is_ordered(pieces: tuple[Interval, ...]) -> bool:
 
 
 def merged(pieces: tuple[Interval, ...]) -> tuple[Interval, ...] | None:
-    """The same set in ascending order, without overlaps: `[1,2]` and `[2,4]` as `[1,4]`; None if ends are not numbers."""
+    """The set in ascending order, without overlaps: `[1,2]` and `[2,4]` as `[1,4]`; None if ends are not numbers."""
     if not is_ordered(pieces):
         return None
     ordered = sorted((piece for piece in pieces if not _is_empty(piece)), key=lambda p: (_key(p.low), not p.low_closed))
@@ -136,11 +136,11 @@ def same(answer: RealSet, gold: RealSet, compare: Same) -> bool | None:
     """Are both the same set, by `compare` of their ends? None if it does not know."""
     if answer.variable and gold.variable and answer.variable != gold.variable:
         return False
-    ordered = merged(answer.pieces), merged(gold.pieces)
-    if ordered[0] is not None and ordered[1] is not None:
-        if len(ordered[0]) != len(ordered[1]):
+    answers, golds = merged(answer.pieces), merged(gold.pieces)
+    if answers is not None and golds is not None:
+        if len(answers) != len(golds):
             return False
-        return _all([_same_piece(one, other, compare) for one, other in zip(*ordered, strict=True)])
+        return _all([_same_piece(one, other, compare) for one, other in zip(answers, golds, strict=True)])
     if len(answer.pieces) != len(gold.pieces):
         return None
     left, unsure = list(answer.pieces), False

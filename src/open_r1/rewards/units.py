@@ -6,107 +6,24 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-_WORDS = {
-    "length": "metre=1 meter=1 inch=127/5000 inche=127/5000 foot=381/1250 feet=381/1250 yard=1143/1250 "
-    "mile=201168/125 mi=201168/125 ft=381/1250 yd=1143/1250 in=127/5000",
-    "mass": "gram=1/1000 gm=1/1000 pound=45359237/100000000 lb=45359237/100000000 ounce=45359237/1600000000 "
-    "oz=45359237/1600000000 ton=1000 tonne=1000",
-    "time": "second=1 sec=1 minute=60 min=60 hour=3600 hr=3600 day=86400 week=604800",
-    "month": "month=1 year=12 yr=12 decade=120 century=1200",
-    "volume": "litre=1/1000 liter=1/1000 gallon=473176473/125000000000 gal=473176473/125000000000",
-    "usd": "dollar=1 usd=1 buck=1 cent=1/100",
-    "eur": "euro=1 eur=1",
-    "gbp": "gbp=1",
-    "angle": "degree=1 deg=1",
-    "radian": "radian=1 rad=1",
-    "celsius": "celsius=1",
-    "fahrenheit": "fahrenheit=1",
-    "bit": "bit=1 byte=8",
-    "energy": "joule=1 calorie=523/125 cal=523/125",
-    "power": "watt=1",
-    "force": "newton=1",
-    "voltage": "volt=1",
-    "frequency": "hertz=1",
-    "pressure": "pascal=1",
-    "amount": "mole=1 mol=1",
-    "electron": "electronvolt=1",
-}
-_SYMBOLS = {
-    "m": "metre",
-    "g": "gram",
-    "s": "second",
-    "h": "hour",
-    "L": "litre",
-    "l": "litre",
-    "J": "joule",
-    "W": "watt",
-}
-_SYMBOLS |= {"N": "newton", "V": "volt", "Hz": "hertz", "Pa": "pascal", "eV": "electronvolt", "mol": "mole"}
-_PREFIXES = {"n": -9, "µ": -6, "μ": -6, "m": -3, "c": -2, "d": -1, "k": 3, "M": 6, "G": 9, "T": 12}
-_LONG_PREFIXES = {"nano": -9, "micro": -6, "milli": -3, "centi": -2, "deci": -1, "kilo": 3, "mega": 6, "giga": 9}
-_SCALED = {"metre", "meter", "gram", "second", "litre", "liter", "joule", "watt", "newton", "volt", "hertz"}
-_SCALED |= {"pascal", "electronvolt", "mole", "calorie", "byte", "bit"}
-_ABBREVIATIONS = {"mph": "mile/hour", "kph": "km/hour", "kmph": "km/hour", "kmh": "km/hour", "cc": "cm^3"}
-_TABLE = {
-    name: (dimension, Fraction(factor))
-    for dimension, entries in _WORDS.items()
-    for name, factor in (entry.split("=") for entry in entries.split())
-}
+from open_r1.rewards.unit_words import (
+    ABBREVIATIONS,
+    LONG_PREFIXES,
+    MEANINGFUL,
+    MEANINGFUL_IN_TEXT,
+    NEUTRAL,
+    NOT_COUNTED,
+    ORDINALS,
+    POWER_WORDS,
+    POWERS,
+    PREFIXES,
+    SCALED,
+    SCALES,
+    SYMBOLS,
+    TABLE,
+)
 
-_SCALES = {
-    "hundred": Fraction(100), "thousand": Fraction(1000), "million": Fraction(10**6), "billion": Fraction(10**9),
-    "trillion": Fraction(10**12), "lakh": Fraction(10**5), "crore": Fraction(10**7), "dozen": Fraction(12),
-    "half": Fraction(1, 2), "third": Fraction(1, 3), "quarter": Fraction(1, 4), "fourth": Fraction(1, 4),
-    "fifth": Fraction(1, 5), "sixth": Fraction(1, 6), "seventh": Fraction(1, 7), "eighth": Fraction(1, 8),
-    "ninth": Fraction(1, 9), "tenth": Fraction(1, 10), "twelfth": Fraction(1, 12), "hundredth": Fraction(1, 100),
-    "thousandth": Fraction(1, 1000), "millionth": Fraction(1, 10**6), "billionth": Fraction(1, 10**9),
-}  # fmt: skip
-_SCALES |= {f"{name}s": factor for name, factor in _SCALES.items()} | {"halves": Fraction(1, 2)}
-"""Words that are factors; an ordinal is one in the plural only, or behind 1."""
-_ORDINALS = frozenset(name for name, factor in _SCALES.items() if factor < 1 and not name.endswith("s"))
-_GREEK = frozenset(
-    ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi", "omicron", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"]
-)
-_POWERS = {"square": 2, "squared": 2, "sq": 2, "cubic": 3, "cubed": 3, "cu": 3}
-# A quantity that is followed by one of these is another quantity, or none.
-_MEANINGFUL = (
-    frozenset(
-        re.findall(
-            r"\w+",
-            """pi sqrt sin cos tan log ln exp and or to over times plus mod minus by half halves thirds fourths quarters
-        fifths choose divided if when unless is isn are was not no nor of th st nd rd factorial less more fewer greater
-        than maybe perhaps possibly either but else other something wrong right correct incorrect false true sure
-        unknown squared cubed square cubic root power twice double triple negative positive zero one two three four five
-        six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty
-        thirty forty fifty sixty seventy eighty ninety infinity undefined none invalid impossible
-        at most least up about around above below under over before after between within without except exclusive
-        inclusive minimum maximum onwards upwards downwards beyond onward higher lower larger smaller bigger fewer any
-        all some many several both neither either nor etc although though since because where for as so then
-        times-fold fold th squared opposite reciprocal inverse remainder mod modulo base cannot can could may might must
-        should would will does do did has have had be been being unless until till only-if iff score gross pair pairs
-        half halves third fourth fifth sixth seventh eighth ninth tenth""",
-        )
-    )
-    | set(_SCALES)
-    | _GREEK
-)
-_MEANINGFUL_IN_TEXT = _MEANINGFUL - {
-    "of",
-    "to",
-    "by",
-    "correct",
-    "right",
-    "other",
-    "two",
-    "three",
-    "one",
-    "pair",
-    "pairs",
-}
 _NOUN = re.compile(r"(?=.*[aeiouy])[a-z]{3,}")
-_NEUTRAL = {"unit", "total", "way", "item", "thing", "piece", "time"}
-_POWER_WORDS = {"square", "sq", "cubic"}
-_NOT_COUNTED = ("length", "angle", "celsius", "fahrenheit", "radian")
 MAX_WORDS = 5
 
 _NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})++|\d++)(?:\.\d++)?")
@@ -166,8 +83,8 @@ def split_unit(answer: str) -> tuple[str, Unit | None]:
 def _scaled(quantity: str, words: list[str]) -> tuple[str, list[str]]:
     """Scale words at the front as factors of the quantity: `5`, `["tenths"]` as `\\frac{1}{10}\\cdot(5)`."""
     factor = Fraction(1)
-    while words and (scale := _SCALES.get(words[0].lower())) is not None:
-        if words[0].lower() in _ORDINALS and _LAST_NUMBER.search(quantity)[0] not in ("1", "-1"):  # type: ignore[index]
+    while words and (scale := SCALES.get(words[0].lower())) is not None:
+        if words[0].lower() in ORDINALS and _LAST_NUMBER.search(quantity)[0] not in ("1", "-1"):  # type: ignore[index]
             break  # `15 tenth`
         factor *= scale
         words = words[1:]
@@ -178,10 +95,9 @@ def _scaled(quantity: str, words: list[str]) -> tuple[str, list[str]]:
     if _NUMBER.fullmatch(quantity):
         amount = Fraction(quantity.replace(",", "")) * factor
         return _written(amount), words
-    scale = (
-        str(factor.numerator) if factor.denominator == 1 else f"\\frac{{{factor.numerator}}}{{{factor.denominator}}}"
-    )
-    return f"{scale}\\cdot({quantity})", words
+    whole = factor.denominator == 1
+    written = str(factor.numerator) if whole else f"\\frac{{{factor.numerator}}}{{{factor.denominator}}}"
+    return f"{written}\\cdot({quantity})", words
 
 
 def _written(number: Fraction) -> str:
@@ -205,7 +121,7 @@ def parse_unit(text: str, *, plain: bool = False) -> Unit | None:
     if known is not None:
         return known
     words = [word.lower() for word in re.findall(r"[^\W\d_]+", text)]
-    forbidden = _MEANINGFUL if plain else _MEANINGFUL_IN_TEXT
+    forbidden = MEANINGFUL if plain else MEANINGFUL_IN_TEXT
     if "of" in words[1:]:  # `15% of the total`, not `5 of x`
         forbidden = forbidden - {"of"}
     nouns = words[1:] if words[:1] in (["square"], ["cubic"]) else words
@@ -221,10 +137,10 @@ def _known(text: str) -> Unit | None:
         word = token.lower().rstrip(".")
         if word in ("/", "per"):
             sign = -1
-        elif word in _POWERS and not (word.endswith("d") and last):
-            power = _POWERS[word]
-        elif last and (token[0] == "^" or word in _POWERS):
-            extra = (_POWERS.get(word) or int(token.strip("^{}"))) - 1
+        elif word in POWERS and not (word.endswith("d") and last):
+            power = POWERS[word]
+        elif last and (token[0] == "^" or word in POWERS):
+            extra = (POWERS.get(word) or int(token.strip("^{}"))) - 1
             for name, exponent in last[0].items():
                 dimension[name] += exponent * extra
             factor *= last[1] ** extra
@@ -243,20 +159,20 @@ def _known(text: str) -> Unit | None:
 
 def _word(token: str) -> Unit | None:
     """Unit of one word or symbol."""
-    if token.lower() in _ABBREVIATIONS:
-        return _known(_ABBREVIATIONS[token.lower()])
+    if token.lower() in ABBREVIATIONS:
+        return _known(ABBREVIATIONS[token.lower()])
     for name in (token, token.lower(), _singular(token.lower())):
         scale = 0
-        if name not in _TABLE:
-            long = next((p for p in _LONG_PREFIXES if name.startswith(p) and name[len(p) :] in _SCALED), None)
+        if name not in TABLE:
+            long = next((p for p in LONG_PREFIXES if name.startswith(p) and name[len(p) :] in SCALED), None)
             if long:
-                name, scale = name[len(long) :], _LONG_PREFIXES[long]
-            elif name in _SYMBOLS:
-                name = _SYMBOLS[name]
-            elif name[:1] in _PREFIXES and name[1:] in _SYMBOLS and name[1:] != "h":
-                name, scale = _SYMBOLS[name[1:]], _PREFIXES[name[:1]]
-        if name in _TABLE:
-            dimension, factor = _TABLE[name]
+                name, scale = name[len(long) :], LONG_PREFIXES[long]
+            elif name in SYMBOLS:
+                name = SYMBOLS[name]
+            elif name[:1] in PREFIXES and name[1:] in SYMBOLS and name[1:] != "h":
+                name, scale = SYMBOLS[name[1:]], PREFIXES[name[:1]]
+        if name in TABLE:
+            dimension, factor = TABLE[name]
             powers = (("length", 3),) if dimension == "volume" else ((dimension, 1),)
             return Unit(powers, factor * Fraction(10) ** scale)
     return None
@@ -302,11 +218,11 @@ def turns(answer: Unit | None, gold: Unit | None) -> str | None:
 def _share_a_word(one: Unit, other: Unit) -> bool:
     """Apples are no oranges, but red apples are apples; `10 centimetres long` are 10 centimetres."""
     if not one.dimension and not other.dimension:
-        same_power = one.words & _POWER_WORDS == other.words & _POWER_WORDS
-        return same_power and bool(one.words & other.words or (one.words | other.words) & _NEUTRAL)
+        same_power = one.words & POWER_WORDS == other.words & POWER_WORDS
+        return same_power and bool(one.words & other.words or (one.words | other.words) & NEUTRAL)
     known, words = (one, other.words) if one.dimension else (other, one.words)
-    if words & _NEUTRAL:
-        power = 3 if "cubic" in words else 2 if words & _POWER_WORDS else 1
-        return known.dimension == (("length", power),) or (power == 1 and known.dimension[0][0] not in _NOT_COUNTED)
+    if words & NEUTRAL:
+        power = 3 if "cubic" in words else 2 if words & POWER_WORDS else 1
+        return known.dimension == (("length", power),) or (power == 1 and known.dimension[0][0] not in NOT_COUNTED)
     named = [unit for unit in map(_word, words) if unit is not None]
     return any(unit.factor == known.factor and unit.dimension == known.dimension for unit in named)
