@@ -4,7 +4,7 @@
 
 A line of PAIRS.jsonl is `{"answer", "gold", "right", "completion", "contested"}`: an answer and the verdict that it
 deserves against the gold. `completion` is true where `answer` is a whole completion; other answers are boxed.
-`contested` is true where reasonable people differ. `mathruler` needs `pip install mathruler`.
+`contested` is true where reasonable people differ. `mathruler` needs `pip install mathruler sympy pylatexenc tqdm`.
 """
 
 import argparse

@@ -170,6 +170,8 @@ class Grader:
 
 def _settle(answer: str, gold: str) -> bool | None:
     """What can be decided here; lists and tuples of plain items too."""
+    if answer.isdecimal() and gold.isdecimal():
+        return answer.lstrip("0") == gold.lstrip("0")
     if len(answer) > MAX_STRUCTURE or len(gold) > MAX_STRUCTURE:
         return True if canonical(answer) == canonical(gold) else None
     return structure.compare(answer, gold, lambda one, other: None)

@@ -20,7 +20,8 @@ PLACES = {
 def reason(how: str, place: str, answer: str, gold: str) -> str:
     """`how`, and the heuristics behind it: `compared as text or number; heuristic: a unit on one side only`."""
     heuristics = [PLACES[place]] if place in PLACES else []
-    heuristics += _of_pair(answer, gold)
+    if not (answer.isdecimal() and gold.isdecimal()):
+        heuristics += _of_pair(answer, gold)
     return f"{how}; heuristic: {', '.join(heuristics)}" if heuristics else how
 
 
