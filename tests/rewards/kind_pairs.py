@@ -67,6 +67,8 @@ PAIRS: dict[str, list[tuple[str, str, bool]]] = {
         ("1,1,2", "2,1,1", True),
         ("1,1,2", "1,2", False),
         (r"\{1,2\}", r"\{1,2,2\}", True),
+        ("111", r"111,\!111", False),
+        ("111", "111, 111", False),
         ("(1,2),(3,4)", "(3,4),(1,2),(1,2)", True),
         ("2,2", "a=2, b=2", True),
         ("16,3,1,1", "w=16, d=3, a=1, b=1", True),
@@ -147,6 +149,12 @@ PAIRS: dict[str, list[tuple[str, str, bool]]] = {
         ("12g", "12", False),
         ("73\\%", r"73^\circ", False),
         (r"20\text{ square units}", r"20\text{ cubic units}", False),
+        (r"20\text{ miles}", r"20\text{ square units}", False),
+        (r"90\text{ units}", r"90^\circ", False),
+        (r"20\text{ cm}^2", r"20\text{ square units}", True),
+        ("2 euros", "2 pieces", False),
+        ("-37_8", "-37_{10}", False),
+        ("-37_8", "-37_8", True),
     ],
     "plain notation": [
         (r"\frac{\pi}{2}", "pi/2", True),
@@ -300,6 +308,9 @@ PAIRS: dict[str, list[tuple[str, str, bool]]] = {
         ("A", "A is wrong, so C", False),
         ("A", "A or C", False),
         ("A", "A, C", False),
+        (r"\text{A,B}", r"\text{A,C}", False),
+        (r"\text{B,C}", r"\text{C,E}", False),
+        (r"\text{B,C}", "B, C", True),
     ],
 }
 

@@ -33,6 +33,7 @@ from open_r1.rewards.notation import canonical, plain_text
 # Units are split off before: math-verify's own list would read `3t` as 3.
 _NORMALIZATION = NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="none")
 CHECKED_DIGITS = 40
+_BASE = re.compile(r"\d_")
 _LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
 _UNDONE = (sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit, sympy.Derivative)
 
@@ -71,6 +72,8 @@ def same_expression(answer: str, gold: str) -> bool | None:
         exact = same_equation(answer, gold)
     if exact is not None:
         return exact
+    if _BASE.search(answer) or _BASE.search(gold):
+        return False  # math-verify drops the base
     if _letters(answer) != _letters(gold) and _letters(answer.lower()) == _letters(gold.lower()):
         return False  # math-verify does not tell `X` from `x`
     gold_expression = parsed(gold)

@@ -10,7 +10,7 @@ from open_r1.rewards.quantity import measured, number, rounds, same_number, valu
 from open_r1.rewards.units import ratio, turns
 
 _LIST = re.compile(r"(?:[(\[]|\\\{)[^<>=]*,[^<>=]*(?:[)\]]|\\\})")
-_BASED = re.compile(r"([0-9A-F]+)_\{?(\d{1,2})\}?")
+_BASED = re.compile(r"(-?[0-9A-F]+)_\{?(\d{1,2})\}?")
 _MARKS = re.compile(r"[$€£¥₹°]|\\circ|\\euro|\\pounds")
 _TEXT_ONLY = re.compile(r"[^\W\d_]{2,}(?:[ ',.-]+[^\W\d_]+)*(?: \d{1,2})?")
 _FOLDED = re.compile(r"\band\b|[\W_]+")

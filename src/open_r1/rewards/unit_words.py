@@ -96,4 +96,4 @@ MEANINGFUL = (
 MEANINGFUL_IN_TEXT = MEANINGFUL - frozenset(re.findall(r"\w+", "of to by correct right other two three one pair pairs"))
 NEUTRAL = {"unit", "total", "way", "item", "thing", "piece", "time"}
 POWER_WORDS = {"square", "sq", "cubic"}
-NOT_COUNTED = ("length", "angle", "celsius", "fahrenheit", "radian")
+NOT_COUNTED = ("usd", "eur", "gbp", "length", "angle", "celsius", "fahrenheit", "radian")
