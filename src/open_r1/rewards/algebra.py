@@ -33,6 +33,8 @@ from open_r1.rewards.notation import canonical, plain_text
 # Units are split off before: math-verify's own list would read `3t` as 3.
 _NORMALIZATION = NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="none")
 CHECKED_DIGITS = 40
+_WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{4,}")
+_WORD_IN_TEXT = re.compile(r"\\(?:text|mathrm|textbf)\s?\{[^{}]*[A-Za-z]{3,}[^{}]*\}")
 _BASE = re.compile(r"\d_")
 _LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
 _UNDONE = (sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit, sympy.Derivative)
@@ -72,8 +74,10 @@ def same_expression(answer: str, gold: str) -> bool | None:
         exact = same_equation(answer, gold)
     if exact is not None:
         return exact
-    if _BASE.search(answer) or _BASE.search(gold):
-        return False  # math-verify drops the base
+    if _BASE.search(answer) or _BASE.search(gold) or answer.count("'") != gold.count("'"):
+        return False  # math-verify drops bases and primes
+    if _has_words(answer) or _has_words(gold):
+        return False  # math-verify multiplies their letters
     if _letters(answer) != _letters(gold) and _letters(answer.lower()) == _letters(gold.lower()):
         return False  # math-verify does not tell `X` from `x`
     gold_expression = parsed(gold)
@@ -130,6 +134,10 @@ def same_equation(answer: str, gold: str) -> bool | None:
             return None
         pairs.append((sides[0], sides[1]))
     return precise.proportional(*pairs) or None
+
+
+def _has_words(text: str) -> bool:
+    return bool(_WORD.search(text) or _WORD_IN_TEXT.search(text))
 
 
 def _letters(text: str) -> set[str]:

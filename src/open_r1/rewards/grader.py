@@ -170,7 +170,7 @@ class Grader:
 
 def _settle(answer: str, gold: str) -> bool | None:
     """What can be decided here; lists and tuples of plain items too."""
-    if answer.isdecimal() and gold.isdecimal():
+    if answer.isascii() and answer.isdigit() and gold.isascii() and gold.isdigit():
         return answer.lstrip("0") == gold.lstrip("0")
     if len(answer) > MAX_STRUCTURE or len(gold) > MAX_STRUCTURE:
         return True if canonical(answer) == canonical(gold) else None

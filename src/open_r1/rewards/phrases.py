@@ -24,6 +24,8 @@ def meaning(text: str) -> str | None:
     if len(text) > 60:
         return None
     text = _EMPTY.sub("emptyset", text)
+    if r"\{" in text:
+        return None  # `{\emptyset}` is not empty
     if not re.search(r"[A-Za-z]{3}", text) or re.search(r"\d", text):
         return None
     if re.fullmatch(r"\(\s*-\s*\\infty\s*,\s*\+?\s*\\infty\s*\)", re.sub(r"^.*\\in(?![a-z])\s*", "", text)):

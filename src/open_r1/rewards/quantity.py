@@ -31,6 +31,7 @@ _MONEY = {
     "₹": "rupee",
 }
 _MONEY_DRESS = re.compile(r"\\text|[\s{}]")
+_BARE = re.compile(r"[A-Za-z](?: ?\^ ?\{?\d\}?)?")
 _MATH_MODE = re.compile(r"[$\\]")
 
 
@@ -126,11 +127,14 @@ def measured(answer: str) -> tuple[str, Unit | None]:
         elif money := notation.MONEY.search(written):
             sign = _MONEY_DRESS.sub("", money.group())
             unit = parse_unit(_MONEY.get(sign, sign.strip("\\")))
-    elif len(cleaned) - len(quantity.rstrip()) < 2 or (
-        len(letter := cleaned[len(quantity.rstrip()) :].strip()) == 1 and letter.isalpha() and _MATH_MODE.search(answer)
-    ):
+    elif _is_bare(cleaned[len(quantity.rstrip()) :], answer):
         unit = replace(unit, bare=True)
     return quantity, unit
+
+
+def _is_bare(unit: str, answer: str) -> bool:
+    """Is a unit one letter that stands where a variable would: `4m`, `$4 m$`?"""
+    return bool(_BARE.fullmatch(unit.strip())) and (unit[:1] != " " or bool(_MATH_MODE.search(answer)))
 
 
 def without_name(answer: str) -> str:

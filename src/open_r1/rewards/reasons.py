@@ -20,7 +20,7 @@ PLACES = {
 def reason(how: str, place: str, answer: str, gold: str) -> str:
     """`how`, and the heuristics behind it: `compared as text or number; heuristic: a unit on one side only`."""
     heuristics = [PLACES[place]] if place in PLACES else []
-    if not (answer.isdecimal() and gold.isdecimal()):
+    if not (answer.isdigit() and gold.isdigit()):
         heuristics += _of_pair(answer, gold)
     return f"{how}; heuristic: {', '.join(heuristics)}" if heuristics else how
 

@@ -185,6 +185,8 @@ def _same_bracketed(answer: str, gold: str, answers: Collection, golds: Collecti
     if "{" in (answers.opening, golds.opening):
         if not ({answers.opening, golds.opening} <= {"{", ""}):
             return False
+        if answers.opening != golds.opening and "\\emptyset" in answers.items + golds.items:
+            return False  # the set of the empty set is not empty
         return _compare(answers.items[0], golds.items[0], leaf)
     return leaf(answer, gold)
 
@@ -235,7 +237,10 @@ def _same_items(answers: Collection, golds: Collection, leaf: Leaf) -> bool | No
     one, other = list(answers.items), list(golds.items)
     if max(len(one), len(other)) > MAX_ITEMS:
         return None
-    if "{" in (answers.opening, golds.opening) or all(item[:1] == "(" for item in one + other):
+    points = all(item[:1] == "(" for item in one + other)
+    if points or answers.opening == "{":
+        one = _distinct(one, leaf)
+    if points or golds.opening == "{":
         one, other = _distinct(one, leaf), _distinct(other, leaf)
     return _matched(one, other, leaf) if len(one) == len(other) else False
 
