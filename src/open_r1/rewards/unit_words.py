@@ -83,7 +83,8 @@ MEANINGFUL = (
         undefined none invalid impossible at most least up about around above below under before after between
         within without except exclusive inclusive minimum maximum onwards upwards downwards beyond onward higher
         lower larger smaller bigger any all some many several both neither etc although though since because
-        where for as so then fold opposite reciprocal permille ppm couple myriad zillion mil bn inverse remainder modulo base cannot can could may might
+        where for as so then fold opposite reciprocal permille ppm couple myriad
+        zillion mil bn inverse remainder modulo base cannot can could may might
         must should would will does do did has have had be been being until till only iff score gross pair pairs
         third fourth fifth sixth seventh eighth ninth tenth
         """,
