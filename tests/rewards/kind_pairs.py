@@ -163,6 +163,7 @@ PAIRS: dict[str, list[tuple[str, str, bool]]] = {
         (r"20\text{ cm}^2", r"20\text{ square units}", True),
         ("2 euros", "2 pieces", False),
         ("-37_8", "-37_{10}", False),
+        (r"66^\circ", "66_8", False),
         ("-37_8", "-37_8", True),
     ],
     "plain notation": [
@@ -351,6 +352,7 @@ COMPLETIONS: list[tuple[str, str, bool]] = [
     (r"first I get \boxed{4}, so then \boxed{5}", "5", True),
     (r"from $x=\boxed{4}$, giving $x+1=\boxed{5}$", "5", True),
     (r"\boxed{42}, \boxed{43}", "43", False),
+    (r"$\boxed{15\frac{39}{40}}$ or $\boxed{\frac{639}{40}}$", r"\frac{639}{40}", True),
     ("Answer: m+n = 256+37 = 293", "293", True),
     ("Answer: m+n = 256+37 = 293", "256", False),
     ("The answer is 5" + " " * 9_000 + "x", "5", False),

@@ -31,6 +31,8 @@ def settle(answer: str, gold: str) -> bool | None:
         return flat_answer.lstrip("0") == flat_gold.lstrip("0")
     based = _BASED.fullmatch(flat_gold) or _BASED.fullmatch(flat_answer)
     settled = _settle_base(flat_answer, flat_gold) if based else _settle_words(answer, gold)
+    if based and settled and (measured(answer)[1] or measured(gold)[1]):
+        return False  # `66_8` and 66 degrees
     if settled is not None:
         return settled
     answer, gold = plain_text(answer), plain_text(gold)

@@ -196,7 +196,7 @@ def _same_collections(answers: Collection, golds: Collection, leaf: Leaf) -> boo
     if answers.names and golds.names and not (answers.labels ^ golds.labels):
         return _same_by_name(answers, golds, leaf)
     if len(golds.items) == 1 or len(answers.items) == 1:
-        return False
+        return _one_in_many_forms(answers, golds, leaf)
     if golds.names:
         return _same_as_named(answers, golds, leaf)
     if not golds.is_tuple:
@@ -230,6 +230,14 @@ def _same_as_named(answers: Collection, golds: Collection, leaf: Leaf) -> bool |
     if len(answers.items) != len(golds.items):
         return False
     return _in_order(answers.items, listing.as_point(golds) if answers.is_tuple else golds.items, leaf)
+
+
+def _one_in_many_forms(answers: Collection, golds: Collection, leaf: Leaf) -> bool | None:
+    """One value is not many, unless it is written in several forms: `15\\frac{39}{40}` and `\\frac{639}{40}`."""
+    several = len(set(answers.items)) == len(answers.items) > 1 and not answers.opening and not answers.names
+    if len(golds.items) > 1 or not several or _RELATION.search(golds.items[0]):
+        return False
+    return _in_order(answers.items, golds.items * len(answers.items), leaf)
 
 
 def _same_items(answers: Collection, golds: Collection, leaf: Leaf) -> bool | None:
