@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pyarrow.parquet as pq
 import pytest
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load, save
@@ -33,6 +34,14 @@ def test_evaluate_writes_and_prints(evaluated, capsys):
     assert results["protocol"]["max_new_tokens"] == 8
     out = capsys.readouterr().out
     assert "sums" in out and "3 × 2" in out
+
+
+def test_the_native_engine_samples_what_transformers_samples(evaluated):
+    options = ["--limit", "3", "--temperature", "0"]
+    native, reference = evaluated("native", "--engine", "native", *options), evaluated("transformers", *options)
+    assert json.loads((native / "sums" / "results.json").read_text())["engine"] == "native"
+    texts = [pq.read_table(folder / "sums" / "samples.parquet")["completion"] for folder in (native, reference)]
+    assert texts[0].to_pylist() == texts[1].to_pylist()
 
 
 def test_both_protocols_by_one_command_give_what_each_gives(evaluated, capsys):
