@@ -158,13 +158,13 @@ def test_compiled_layers_train_as_plain_ones_do(folder, tmp_path, backend):
 
 def test_a_reward_that_fails_in_one_process_ends_all_of_them(folder, tmp_path):
     argv = arguments(folder, "grpo", tmp_path / "out", reward_funcs="odd_rewards:broken_on_rank_1")
-    done = launch("grpo", argv, processes=2, check=False)
+    done = launch("grpo", argv, processes=2, check=False, torchrun=True)
     assert "ZeroDivisionError" in done.stderr or "division by zero" in done.stderr
     assert "a reward failed in another process" in done.stderr
 
 
 def test_what_the_first_process_refuses_ends_all_with_its_sentence(folder, tmp_path):
-    done = launch("sft", arguments(folder, "sft", "/proc/none"), processes=2, check=False)
+    done = launch("sft", arguments(folder, "sft", "/proc/none"), processes=2, check=False, torchrun=True)
     assert done.stderr.count("error: output_dir is /proc/none, which cannot be written to") == 2
     assert "[rank1]" not in done.stderr
 

@@ -12,7 +12,7 @@ from open_r1.engine.native.model import NativeModel
 from open_r1.engine.native.sampler import sample
 from open_r1.engine.native.scheduler import Prefill, Rollout, storage
 from open_r1.engine.native.slots import Slots, to_device
-from open_r1.internals.torch import independent_dynamic_sizes
+from open_r1.internals.torch import separate_symbols
 from open_r1.modeling.layout import DocumentLayout
 
 MAX_LOGITS = 2**27
@@ -135,5 +135,5 @@ class Decoder:
         if self.compiler is None:
             yield
             return
-        with independent_dynamic_sizes(), self.model.layers_replaced(self.compiler):
+        with separate_symbols(), self.model.layers_replaced(self.compiler):
             yield
