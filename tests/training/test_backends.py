@@ -58,6 +58,16 @@ def test_grpo_on_two_processes_killed_and_resumed_ends_where_one_does(folder, tm
     assert_same_weights(tmp_path / "one", tmp_path / "two", atol=2e-4)
 
 
+@pytest.mark.parametrize("backend", ["fsdp", *DEEPSPEED])
+def test_the_native_engine_follows_weights_that_are_split(folder, tmp_path, backend):
+    options = {"engine": "native", "per_device_train_batch_size": 4, "max_steps": 2}
+    one = on_one_process(folder, "grpo", tmp_path / "one", **options)
+    argv = arguments(folder, "grpo", tmp_path / "two", **options)
+    launch("grpo", argv, processes=2, env=backend_env(backend))
+    assert_same_run(one, metrics(tmp_path / "two"))
+    assert_same_weights(tmp_path / "one", tmp_path / "two", atol=2e-4)
+
+
 def zero3_of_small_parts(folder):
     """ZeRO-3 that splits the smallest weights too and lets go of them after every use, as it does with large ones."""
     options = {f"stage3_{name}": 0 for name in ("param_persistence_threshold", "max_reuse_distance")}

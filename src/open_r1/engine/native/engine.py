@@ -164,7 +164,8 @@ class NativeEngine:
         else:
             memory = psutil.virtual_memory()
             free, total = memory.available, memory.total
-        return int(min(free, total * self.options.memory)) // self.model.cache_bytes(self.options.page_size)
+        # What is free is also for prompts under way, logits and graphs.
+        return int(min(0.8 * free, total * self.options.memory)) // self.model.cache_bytes(self.options.page_size)
 
     def _limit(self, request: Request, prompt: list[int]) -> int:
         """Tokens that the completion may have: no position is beyond the model's context."""

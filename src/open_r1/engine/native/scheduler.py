@@ -86,10 +86,6 @@ class Scheduler:
         self._free_slots = list(range(slots - 1, -1, -1))
         self.preemptions = 0
 
-    def fits(self, tokens: int) -> bool:
-        """Whether a prompt and completion of `tokens` together could run alone."""
-        return pages_for(tokens - 1, self.page_size) <= self.pool.total
-
     def admit(self, steps: int) -> Admitted:
         """Lets the first of those who wait run, as slots and pages allow for `steps` steps; many at a time, since
         each time costs a prefill."""

@@ -16,6 +16,8 @@ NOTHING: Any = tl.constexpr(-1.0e30)
 LOG2_E: Any = tl.constexpr(1.4426950408889634)
 PROGRAMS = 528
 """Programs to aim for: four for each multiprocessor of an H100 or H200."""
+BLOCK = 64
+"""Keys that a program reads at once."""
 MIN_SPLIT = 256
 """Keys for which a split pays."""
 
@@ -124,9 +126,6 @@ def paged_attention_triton(
     window: int,
     sinks: Tensor | None,
     splits: int | None = None,
-    block: int = 64,
-    num_warps: int = 4,
-    num_stages: int = 3,
 ) -> Tensor:
     """`paged_attention`, by default with as many splits as fill the GPU."""
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
@@ -146,9 +145,9 @@ def paged_attention_triton(
         q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
         kv_pages.stride(0), kv_pages.stride(1), kv_pages.stride(2), block_table.stride(0), scale, softcap, window,
         HEADS=heads, GROUP=group, GROUP_P=max(16, triton.next_power_of_2(group)), D=width, DP=width_p,
-        SIZE=size, BLOCK=min(block, size), SPLITS=splits,
+        SIZE=size, BLOCK=min(BLOCK, size), SPLITS=splits,
         CAPPED=softcap > 0, WINDOWED=window > 0, WITH_SINKS=sinks is not None,
-        PRECISION="ieee" if kv_pages.dtype == torch.float32 else "tf32", num_warps=num_warps, num_stages=num_stages,
+        PRECISION="ieee" if kv_pages.dtype == torch.float32 else "tf32", num_warps=4, num_stages=3,
     )  # fmt: skip
     if splits > 1:
         join[(rows * heads,)](
