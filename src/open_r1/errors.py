@@ -15,3 +15,8 @@ class Interrupted(Exception):
     """
 
     EXIT_CODE = 75
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line without the full stop; the name of its class if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].removesuffix(".")

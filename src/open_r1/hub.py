@@ -11,7 +11,7 @@ from pathlib import Path
 from huggingface_hub import constants
 from huggingface_hub.utils import get_session
 
-from open_r1.errors import UserError
+from open_r1.errors import UserError, first_line
 
 SECONDS = 5.0
 """How long the hub may take to answer the first request of a process."""
@@ -74,7 +74,8 @@ def _ask(endpoint: str) -> str | None:
     if outcome and outcome[0] is None:
         return None
     _go_offline(endpoint)
-    said = (str(outcome[0]).strip() or type(outcome[0]).__name__).splitlines()[0] if outcome else "no answer"
+    error = outcome[0] if outcome else None
+    said = "no answer" if error is None else first_line(error)
     return f"{endpoint} does not answer ({said})"
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from open_r1.curation.normal import tokens_of
+from open_r1.curation.normal_form import tokens_of
 from open_r1.curation.overlap import KnownProblems, shape_of
 from open_r1.errors import UserError
 

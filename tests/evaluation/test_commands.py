@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from open_r1 import evaluate
 from open_r1.cli import main
 from open_r1.errors import UserError
+from open_r1.evaluation.answers_page import write_report
 from open_r1.evaluation.compare import compare
-from open_r1.evaluation.read import write_report
 
 
 @pytest.fixture

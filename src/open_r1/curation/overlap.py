@@ -17,7 +17,7 @@ from typing import Any
 
 from datasketch import MinHash, MinHashLSH
 
-from open_r1.curation.normal import numbers_of, tokens_of
+from open_r1.curation.normal_form import numbers_of, tokens_of
 
 PERMUTATIONS = 128
 RECALL = 0.9

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from open_r1.errors import UserError
+from open_r1.errors import UserError, first_line
 from open_r1.hub import reading_hub
 
 logger = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ def _load_tokenizer(name: str, revision: str | None, trust_remote_code: bool, op
                 str(folder) if folder.is_dir() else name, revision=revision, trust_remote_code=trust_remote_code
             )
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"{option} {name}: the tokenizer cannot be loaded: {reason}") from error
 
 

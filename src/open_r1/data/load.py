@@ -17,7 +17,7 @@ from datasets import config as datasets_config
 from open_r1.configs import DataConfig
 from open_r1.data.broken_files import explain
 from open_r1.data.check_files import check_text_files
-from open_r1.errors import UserError
+from open_r1.errors import UserError, first_line
 from open_r1.hub import reading_hub
 
 datasets_config.HF_UPDATE_DOWNLOAD_COUNTS = False  # a server would hear of every local file that is opened
@@ -49,7 +49,7 @@ def load_split(
         except Exception as error:
             raise UserError(
                 f"dataset {path_or_id!r} is no local file or folder, and cannot be read from the hub: "
-                f"{_first_line(error)}"
+                f"{first_line(error)}"
             ) from error
     if len(dataset) == 0:
         raise UserError(f"{path_or_id}, split {split}: there are no rows.")
@@ -100,7 +100,7 @@ def _load_saved(path: Path, split: str) -> Dataset:
     try:
         slices = ReadInstruction.from_spec(split).to_absolute({name: len(part) for name, part in parts.items()})
     except (ValueError, AssertionError) as error:
-        raise UserError(f"{path}: split {split!r} cannot be read: {_first_line(error)}") from error
+        raise UserError(f"{path}: split {split!r} cannot be read: {first_line(error)}") from error
     chosen = [parts[part.splitname].select(range(part.from_, part.to)) for part in slices]
     return chosen[0] if len(chosen) == 1 else concatenate_datasets(chosen)
 
@@ -128,7 +128,7 @@ def _load_files(path: Path, split: str) -> Dataset:
         if "corresponds to no data" in str(error):
             raise UserError(f"{path}, split {split}: there are no rows.") from error
         files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if _suffix(p) == ".jsonl")
-        reason = explain(files) or f"{path}, split {split}: {_first_line(_root_cause(error))}"
+        reason = explain(files) or f"{path}, split {split}: {first_line(_root_cause(error))}"
         raise UserError(reason) from error
 
 
@@ -153,14 +153,14 @@ def _load_mixture(mixture: dict[str, Any]) -> tuple[Dataset, Dataset | None]:
     try:
         mixed = concatenate_datasets(parts).shuffle(seed=seed)
     except ValueError as error:
-        raise UserError(f"dataset_mixture: columns of different types: {_first_line(error)}") from error
+        raise UserError(f"dataset_mixture: columns of different types: {first_line(error)}") from error
     size = mixture.get("test_split_size")
     if size is None:
         return mixed, None
     try:
         halves = mixed.train_test_split(test_size=size, seed=seed)
     except (ValueError, TypeError) as error:
-        raise UserError(f"dataset_mixture: test_split_size is {size!r}: {_first_line(error)}") from error
+        raise UserError(f"dataset_mixture: test_split_size is {size!r}: {first_line(error)}") from error
     return halves["train"], halves["test"]
 
 
@@ -198,7 +198,3 @@ def _root_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None or error.__context__ is not None:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
     return error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

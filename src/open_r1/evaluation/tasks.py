@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from open_r1.errors import UserError
+from open_r1.errors import UserError, first_line
 from open_r1.evaluation.problems import CHOICE, BenchmarkProblem, Source, Task, folder_name
 from open_r1.evaluation.reasoning_gym import gym_task
 from open_r1.hub import reading_hub
@@ -172,7 +172,7 @@ def _hub_rows(name: str, source: Source) -> list[dict[str, Any]]:
     except UserError as error:
         raise UserError(f"{error} --data-dir DIR reads {folder_name(name)}.jsonl from a folder.") from error
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         where = " ".join(filter(None, [source.id, source.config, source.revision and f"at {source.revision[:12]}"]))
         raise UserError(
             f"task {name}: {where} cannot be read from the hub ({reason}); without the hub, give --data-dir a "

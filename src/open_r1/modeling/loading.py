@@ -9,7 +9,7 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 
-from open_r1.errors import UserError
+from open_r1.errors import UserError, first_line
 from open_r1.hub import reading_hub
 from open_r1.modeling.checkpoint import Checkpoint
 
@@ -55,7 +55,7 @@ def explain_loading_errors(checkpoint: Checkpoint) -> Iterator[None]:
         with reading_hub(checkpoint.name, checkpoint.option):
             yield
     except (OSError, ValueError, RuntimeError, HFValidationError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].removesuffix(".")
+        reason = first_line(error)
         raise UserError(
             f"{checkpoint.option} is {checkpoint.name!r}, which cannot be loaded as a causal language model: {reason}. "
             "Give a hub id, or a folder with config.json and model.safetensors."

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from open_r1.errors import UserError
+from open_r1.errors import UserError, first_line
 from open_r1.hub import blocked, why_unreachable
 
 NOT_PUSHED = ["run/journal.jsonl", "run/.lock", "**/.lock", "*.tmp", "**/*.tmp"]
@@ -33,7 +33,7 @@ def push_dataset(folder: Path, repo: str) -> str:
 
 
 def _refused(repo: str, error: Exception) -> UserError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    reason = first_line(error)
     return UserError(
         f"{repo} on the hub cannot be written to ({reason}): log in with `hf auth login`, or check the id."
     )

@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self
 
 from open_r1.engine.choose import OpenEngine
 from open_r1.engine.protocol import Completion, Request, Sampling, token_count
-from open_r1.errors import UserError
+from open_r1.errors import UserError, first_line
 from open_r1.report.sampling_progress import SamplingProgress
 from open_r1.rewards import Verdict
 from open_r1.sampling.journal import CannotWrite, Row
@@ -45,8 +45,8 @@ def saying_what_is_kept(store: SampleStore) -> Iterator[None]:
     except UserError as error:
         raise UserError(f"{str(error).rstrip('.')}. {store.kept()}") from error
     except RuntimeError as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"the engine stopped: {reason.rstrip('.')}. {store.kept()}") from error
+        reason = first_line(error)
+        raise UserError(f"the engine stopped: {reason}. {store.kept()}") from error
 
 
 def sample(engine: OpenEngine, requests: Iterable[SampleRequest], sampling: Sampling, writer: "SampleWriter") -> None:
