@@ -121,7 +121,7 @@ def without_a_tensor(weights):
 
 @pytest.mark.parametrize(
     ("change", "expected"),
-    [(lambda weights: weights[:500], "it cannot be loaded"), (without_a_tensor, "the weights lack 1 tensors")],
+    [(lambda weights: weights[:500], "cannot be loaded"), (without_a_tensor, "the weights lack 1 tensors")],
 )
 def test_weights_that_are_not_whole_are_refused(tiny_model, sums, tmp_path, change, expected):
     shutil.copytree(tiny_model, tmp_path / "model")

@@ -371,3 +371,19 @@ def test_compiling_without_a_compiler_is_refused_in_a_sentence(folder, tmp_path,
     monkeypatch.setattr(compiling, "can_compile", lambda: False)
     with pytest.raises(UserError, match="torch_compile is true, which needs a C compiler"):
         run(folder, "sft", tmp_path / "out", torch_compile="true")
+
+
+@pytest.mark.parametrize("options", [{}, {"use_peft": "true"}, {"vllm_enable_sleep_mode": "true"}])
+def test_with_the_native_engine_a_run_is_the_same(folder, tmp_path, options):
+    """Invariant 10: its copy of the policy follows every update, of adapters the merged weights."""
+    policy = run(folder, "grpo", tmp_path / "policy", **options)
+    native = run(folder, "grpo", tmp_path / "native", engine="native", **options)
+    close(native, policy, ["loss", "grad_norm", "reward", "entropy", "completions/mean_length"], rel=2e-3)
+    for step in (1, 4):
+        one, other = (read_rollouts(tmp_path / name / "run", step).to_pylist() for name in ("native", "policy"))
+        assert [row["completion"] for row in one] == [row["completion"] for row in other]
+
+
+def test_two_engines_are_one_too_many(folder, tmp_path):
+    with pytest.raises(UserError, match="engine is native and use_vllm true"):
+        run(folder, "grpo", tmp_path / "out", engine="native", use_vllm="true")

@@ -10,7 +10,7 @@ from rich.console import Console
 from open_r1.engine.choose import OpenEngine
 from open_r1.engine.protocol import Sampling, request_seed
 from open_r1.errors import UserError
-from open_r1.generation.problems import Problem, Problems, prompt_bytes
+from open_r1.generation.problems import Problems, PromptRow, prompt_bytes
 from open_r1.generation.store import GENERATED, PROMPT, ShardStore
 from open_r1.report.sampling_progress import SamplingProgress
 from open_r1.rewards import Verdict, grade_many
@@ -113,7 +113,7 @@ class Generation:
         bound = longest + TEMPLATE_TOKENS + self.sampling.max_tokens
         self.engine.reserve(bound if context is None else min(bound, context))
 
-    def _is_too_long(self, problem: Problem, room: int) -> bool:
+    def _is_too_long(self, problem: PromptRow, room: int) -> bool:
         if room >= 1:
             return False
         if not self.skip_long:
