@@ -67,6 +67,9 @@ class DataConfig:
     """Several datasets: `datasets` (a list of id, config, split, columns, weight), `seed`, `test_split_size`."""
     dataset_prompt_column: str = "prompt"
     """Column with the problem: text, or a list of messages."""
+    dataset_answer_column: str | None = None
+    """Column with the right answer, or a field in one (`reward_model.ground_truth`). Default: `answer`, else
+    `solution`, else verl's `reward_model.ground_truth`."""
     system_prompt: str | None = None
     """Put in front of every conversation that has no system message."""
     dry_run: bool = False

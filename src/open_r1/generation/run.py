@@ -63,7 +63,9 @@ class Generation:
         if done < total:
             self.engine.start()  # before the clock starts
         with SamplingProgress("generate", total, done, 0, console, graded=0) as progress:
-            writer = SampleWriter(self.store, self._judge, progress, after_batch=self._write_full_shard)
+            writer = SampleWriter(
+                self.store, self._judge, progress, after_batch=self._write_full_shard, room=self._room_in_shard
+            )
             pending = self.store.pending
             known = {p.index: p for p in self.problems.read(sorted({row["index"] for row in pending}))}
             writer.grade([(known[row["index"]], row) for row in pending])
@@ -129,6 +131,9 @@ class Generation:
             return [Verdict(None, None, "the dataset has no right answers")] * len(answers)
         texts = [self._prefill + text for _, text in answers]
         return grade_many(completions=texts, golds=[problem.gold for problem, _ in answers])
+
+    def _room_in_shard(self) -> int:
+        return self.rows_per_shard - len(self.store.pending)
 
     def _write_full_shard(self) -> None:
         if len(self.store.pending) >= self.rows_per_shard:

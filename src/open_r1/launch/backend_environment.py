@@ -1,5 +1,5 @@
-"""What `accelerate launch` would put into the environment for a configuration file: with it any launcher (torchrun,
-srun) starts DDP, DeepSpeed or FSDP2, also on a CPU, where accelerate's own launcher starts one process."""
+"""The variables that `accelerate launch` would set for a configuration file. With them any launcher (torchrun, srun)
+starts DDP, DeepSpeed or FSDP2, also on a CPU, where `accelerate launch --cpu` starts a single process."""
 
 from pathlib import Path
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from open_r1.data.chat import pad_token_id, prepare_tokenizer, render, stop_token_ids
+from open_r1.data.columns import gold_path
 from open_r1.data.load import load_train_and_eval
 from open_r1.data.prompts import drop_long_prompts, prompt_rows
 from open_r1.data.sft import tokenize_sft
@@ -143,7 +144,13 @@ def _examples(recipe: Recipe, tokenizer: Any, rows: Any) -> str:
         tokenized = tokenize_sft(some, tokenizer, recipe.args, recipe.script.system_prompt)
         lengths = [len(ids) for ids in tokenized["input_ids"]]
         return f"the first {len(some):,} give {len(lengths):,} documents, the longest of {max(lengths):,} tokens"
-    prompts = prompt_rows(some, tokenizer, recipe.script.dataset_prompt_column, recipe.script.system_prompt)
+    prompts = prompt_rows(
+        some,
+        tokenizer,
+        recipe.script.dataset_prompt_column,
+        recipe.script.system_prompt,
+        recipe.script.dataset_answer_column,
+    )
     limits = (context_length(load_config(recipe.model)), recipe.args.vllm_max_model_length)
     context = min((limit for limit in limits if limit is not None), default=None)
     kept = drop_long_prompts(prompts, context, recipe.args.max_completion_length)
@@ -153,10 +160,17 @@ def _examples(recipe: Recipe, tokenizer: Any, rows: Any) -> str:
 
 def _golds(recipe: Recipe, tokenizer: Any, rows: Any, functions: Any) -> str:
     some = rows.select(range(min(ROWS_CHECKED, len(rows))))
-    prompts = prompt_rows(some, tokenizer, recipe.script.dataset_prompt_column, recipe.script.system_prompt)
+    prompts = prompt_rows(
+        some,
+        tokenizer,
+        recipe.script.dataset_prompt_column,
+        recipe.script.system_prompt,
+        recipe.script.dataset_answer_column,
+    )
     names = recipe.script.reward_funcs  # type: ignore[attr-defined]
     check_gold_scores(names, functions, [prompts[i] for i in range(len(prompts))])
-    ungradable = ungradable_golds(rows, names).get("ungradable golds", "none")
+    moved = gold_path(rows, recipe.script.dataset_answer_column) is not None
+    ungradable = ungradable_golds(prompts if moved else rows, names).get("ungradable golds", "none")
     return f"the first {len(some)} get every reward's maximum; ungradable in all {len(rows):,} rows: {ungradable}"
 
 

@@ -91,9 +91,8 @@ def search(
                 weight *= tl.exp(x - top)
             parts += tl.where(x[None, :] >= candidates[:, None], weight[None, :], 0.0)
         sums = tl.sum(parts, 1)
-        if not COUNT:  # noqa: SIM102 (known when the kernel is compiled)
-            if passes == 0:
-                goal *= tl.max(sums, 0)  # all but nothing reaches the first candidate
+        if not COUNT:
+            goal *= tl.where(passes == 0, tl.max(sums, 0), 1.0)  # all but nothing reaches the first candidate
         last, reach, above = bracket(sums, goal, above)
         low += step * last
         step /= 8
