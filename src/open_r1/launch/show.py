@@ -11,7 +11,7 @@ from open_r1.launch.recipe import Recipe
 
 WHO_WRITES = {
     "policy": "the policy itself, on the training {devices}",
-    "colocate": "vLLM on the training {devices}, an engine for each process",
+    "colocate": "on the training {devices}, an engine for each process",
     "external": "the servers at {url}",
 }
 

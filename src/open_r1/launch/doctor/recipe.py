@@ -20,6 +20,7 @@ from open_r1.launch.recipe import Recipe, generation_of, job_of, read_recipe
 from open_r1.report.trackers import tracker_problem
 from open_r1.rewards import get_reward_funcs
 from open_r1.run.dry_run import ROWS_CHECKED, check_gold_scores, ungradable_golds
+from open_r1.run.policy_engine import describe_engine
 from open_r1.training.model import context_length, load_config
 
 T = TypeVar("T")
@@ -63,6 +64,7 @@ def check_recipe(name: str, overrides: list[str]) -> list[Finding]:
     if tokenizer is not None and rows is not None:
         checkup.step("examples", lambda: _examples(recipe, tokenizer, rows), lambda text: text)
     if recipe.task == "grpo":
+        checkup.step("engine", lambda: describe_engine(recipe.args, recipe.model), lambda text: text)
         functions = checkup.step(
             "rewards",
             lambda: get_reward_funcs(recipe.script),
@@ -76,15 +78,15 @@ def check_recipe(name: str, overrides: list[str]) -> list[Finding]:
 
 
 def _packages(recipe: Recipe) -> Iterator[Finding]:
-    needs = {"peft": recipe.model.use_peft, "vllm": generation_of(recipe) in ("colocate", "server")}
-    for package, needed in needs.items():
+    needs = (
+        ("peft", "use_peft", recipe.model.use_peft, "use_peft false"),
+        ("vllm", "vllm_mode: server", generation_of(recipe) == "server", "vllm_mode colocate, which needs no vLLM"),
+        ("vllm", "engine: vllm", generation_of(recipe) == "colocate" and recipe.args.engine == "vllm", "engine auto"),
+    )
+    for package, option, needed, instead in needs:
         if needed and importlib.util.find_spec(package) is None:
-            option = "use_peft" if package == "peft" else "use_vllm"
             yield Finding(
-                "recipe",
-                "problem",
-                f"{option} needs {package}",
-                f"{install_command(package)}, or {option} false.",
+                "recipe", "problem", f"{option} needs {package}", f"{install_command(package)}, or {instead}."
             )
     if problem := tracker_problem(recipe.args.report_to):
         text, _, remedy = problem.partition(": ")
