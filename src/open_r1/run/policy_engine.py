@@ -109,12 +109,7 @@ def _say_what_has_no_effect(args: GRPOConfig, name: str) -> None:
     """One warning for options of vLLM that a recipe has, and that another engine has no use for."""
     notes = []
     if args.use_vllm and name in ("native", "transformers"):
-        why = (
-            "that is what engine says"
-            if args.engine == name
-            else "engine: auto takes it here, and use_vllm is not needed"
-        )
-        notes.append(f"use_vllm (the {name} engine writes: {why}; engine: vllm asks for vLLM)")
+        notes.append(f"use_vllm (engine is {args.engine}, which here is {name}; engine: vllm asks for vLLM)")
     if args.vllm_engines_per_gpu > 1 and name == "native":
         notes.append("vllm_engines_per_gpu (one native engine fills a GPU)")
     if notes and args.process_index == 0:

@@ -1,5 +1,7 @@
 """What the native engine cannot decode with."""
 
+from typing import Any
+
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
 
@@ -39,10 +41,11 @@ def _why_unsupported_modules(config: PretrainedConfig) -> str | None:
     """The engine swaps the attention function of `layers[i].self_attn`, and gives each a cache of one shape."""
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return "transformers has no causal language model for it"
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     with torch.device("meta"):
-        model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
+        model = kind(config)
     layers = getattr(getattr(model, model.base_model_prefix, None), "layers", ())
-    attentions = [getattr(layer, "self_attn", None) for layer in layers]
+    attentions: list[Any] = [getattr(layer, "self_attn", None) for layer in layers]
     if not attentions or None in attentions:
         return "its layers are not built like Llama's"
     if not model._supports_attention_backend:

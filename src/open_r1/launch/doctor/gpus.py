@@ -114,7 +114,7 @@ def _vllm(torch: Any) -> Finding:
     found = next(iter(names.values()), None)
     if found is None:
         who = f"only GRPO's servers (vllm_mode: server) and engine: vllm need it ({install_command('vllm')})"
-        return Finding("vllm", "ok", f"not installed; one GPU needs none, {who}")
+        return Finding("vllm", "ok", f"not installed; a model that fits a GPU needs none: {who}")
     wanted = next((r for r in found.requires or [] if re.match(r"torch\s*[=<>]", r)), "")
     version = re.search(r"==\s*([\w.+]+)", wanted)
     text = f"{found.version}, made for {wanted.split(';')[0].strip() or 'any torch'}"

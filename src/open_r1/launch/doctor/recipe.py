@@ -50,7 +50,9 @@ def check_recipe(name: str, overrides: list[str]) -> list[Finding]:
     if recipe is None:
         return checkup.findings
     checkup.findings += _packages(recipe)
-    checkup.step("model", lambda: load_config(recipe.model), lambda c: _model(recipe, c))
+    config = checkup.step("model", lambda: load_config(recipe.model), lambda c: _model(recipe, c))
+    if recipe.task == "grpo" and config is not None:
+        checkup.step("engine", lambda: describe_engine(recipe.args, recipe.model), lambda text: text)
     tokenizer = checkup.step("tokenizer", lambda: _tokenizer(recipe), _describe_tokenizer)
     if tokenizer is not None:
         checkup.step("chat template", lambda: _template(tokenizer), lambda text: text)
@@ -64,7 +66,6 @@ def check_recipe(name: str, overrides: list[str]) -> list[Finding]:
     if tokenizer is not None and rows is not None:
         checkup.step("examples", lambda: _examples(recipe, tokenizer, rows), lambda text: text)
     if recipe.task == "grpo":
-        checkup.step("engine", lambda: describe_engine(recipe.args, recipe.model), lambda text: text)
         functions = checkup.step(
             "rewards",
             lambda: get_reward_funcs(recipe.script),
