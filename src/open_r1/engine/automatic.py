@@ -3,7 +3,6 @@
 import logging
 from typing import Literal
 
-import torch
 from transformers import PretrainedConfig
 
 from open_r1.engine.native.support import why_unsupported
@@ -15,11 +14,11 @@ logger = logging.getLogger(__name__)
 LocalEngine = Literal["native", "vllm", "transformers"]
 
 
-def automatic_engine(config: PretrainedConfig, *, wants_vllm: bool) -> LocalEngine:
+def automatic_engine(config: PretrainedConfig, *, on_cuda: bool, wants_vllm: bool) -> LocalEngine:
     """The native engine on CUDA where it can decode with the model of `config`; else vLLM if it is wanted and
     installed; else transformers."""
     other: LocalEngine = "vllm" if wants_vllm and version_of_vllm() is not None else "transformers"
-    if not torch.cuda.is_available():
+    if not on_cuda:
         return other
     reason = why_unsupported(config) if can_compile() else "Triton finds no C compiler"
     if reason is None:

@@ -162,7 +162,6 @@ def _adapters_only(model: str) -> bool:
 
 
 def _automatic(options: EngineOptions, adapters: bool) -> str:
-    import torch
     from transformers import AutoConfig
 
     from open_r1.engine.automatic import automatic_engine
@@ -170,9 +169,9 @@ def _automatic(options: EngineOptions, adapters: bool) -> str:
 
     if options.base_url is not None:
         return "openai"
-    if adapters or not torch.cuda.is_available():
+    gpus = _gpus()
+    if adapters or not gpus:
         return "transformers"
-    gpus = torch.cuda.device_count()
     if options.tensor_parallel_size * (options.data_parallel_size or gpus) > 1:
         if version_of_vllm() is not None:
             return "vllm"
@@ -181,7 +180,13 @@ def _automatic(options: EngineOptions, adapters: bool) -> str:
         config = AutoConfig.from_pretrained(
             options.model, revision=options.revision, trust_remote_code=options.trust_remote_code
         )
-        return automatic_engine(config, wants_vllm=True)
+        return automatic_engine(config, on_cuda=True, wants_vllm=True)
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def _open_vllm(options: EngineOptions) -> OpenEngine:

@@ -201,18 +201,19 @@ class Benchmarks(TrainerCallback):
                 engine.on_tokens = before  # type: ignore[attr-defined]
             return
         model: Any = trainer.accelerator.unwrap_model(trainer.model)
+        device = self.args.device.type
         name: Any = getattr(self.args, "engine", "auto")
         if name == "auto":
-            name = automatic_engine(model.config, wants_vllm=False)
-        budget = decode_budget(self.args.device.type)
+            name = automatic_engine(model.config, on_cuda=device == "cuda", wants_vllm=False)
+        budget = decode_budget(device)
         if name == "transformers" and not splits_weights(self.args):
             yield TransformersEngine(model, self.tokenizer, max_tokens_per_batch=budget)
             return
         trainer.watchdog.beat("weights for benchmarks")
         copy: NativeEngine | ReplicaEngine
-        with torch.random.fork_rng([self.args.device] if self.args.device.type == "cuda" else []):
+        with torch.random.fork_rng([self.args.device] if device == "cuda" else []):
             if name == "native":
-                if self.args.device.type == "cuda":
+                if device == "cuda":
                     torch.cuda.empty_cache()  # what training leaves unused is room for the engine's cache
                 options = NativeOptions(max_num_seqs=MOST_SEQUENCES)
                 copy = native_engine(self.args, self.model, model, self.tokenizer, self.longest, options)

@@ -73,7 +73,9 @@ def policy_engine(args: GRPOConfig, config: PretrainedConfig) -> LocalEngine | L
     """Who writes the completions of the policy of `config`; `server`: vLLM, started by somebody else."""
     if args.uses_vllm_servers:
         return "server"
-    return automatic_engine(config, wants_vllm=args.use_vllm) if args.engine == "auto" else args.engine
+    if args.engine != "auto":
+        return args.engine
+    return automatic_engine(config, on_cuda=args.device.type == "cuda", wants_vllm=args.use_vllm)
 
 
 def describe_engine(args: GRPOConfig, model_config: ModelConfig) -> str:
