@@ -207,7 +207,7 @@ def test_vllm_beside_the_trainer_writes_them(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "wide")
     folder = tmp_path / "wide"
     make_model(folder / "model", arch="llama", hidden_size=128)  # vLLM has no narrower heads on a CPU
-    vllm = {"use_vllm": "true", "vllm_gpu_memory_utilization": 0.2, "vllm_enforce_eager": "true"}
+    vllm = {"engine": "vllm", "vllm_gpu_memory_utilization": 0.2, "vllm_enforce_eager": "true"}
     greedily = {**EVERY, "benchmarks_protocol": "greedy", "benchmarks_num_samples": 1, "benchmarks_max_new_tokens": 40}
     evaluation = run(folder, "grpo", tmp_path / "out", **greedily, **vllm)
     for path, model in ((evaluation, ""), (evaluation / "step-000002", "checkpoint-2")):
