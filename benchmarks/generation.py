@@ -2,16 +2,16 @@
 memory allows.
 
     python benchmarks/generation.py --shape 1.5b --sequences 64 512 1024 --cases native native-training
-    python benchmarks/generation.py --shape 1.5b --sequences 512 --cases native --lengths lognormal --tokens 512
+    python benchmarks/generation.py --shape 1.5b --sequences 512 --cases native --lengths fixed lognormal --top-p 1 0.95
     python benchmarks/generation.py --shape 1.5b --sequences 64 512 1024 --engines 1 2
     python benchmarks/generation.py --shape 135m --engines 1 2 4 --cases ours
     python benchmarks/generation.py --shape small --sequences 8 --tokens 16 --eager --memory 0.2    # CPU
 
 The model has random weights of the shape. Prompts are random tokens, 16 completions each; every completion has exactly
-`--tokens` tokens (`--lengths lognormal`: at most so many, log-normal), sampled at temperature 1, and the logprob of
-each comes back. Before each measurement half as many sequences warm up. `native` decodes with a bfloat16 copy,
-`native-training` with the copy that GRPO uses. `LLM.generate` has default options except for memory, context length
-and batch limit, which it shares with ours.
+`--tokens` tokens (`--lengths lognormal`: at most `--cap`, 0.65 of it on average), sampled at temperature 1, and the
+logprob of each comes back. Before each measurement half as many sequences warm up. `native` decodes with a bfloat16
+copy, `native-training` with the copy that GRPO uses. `LLM.generate` has default options except for memory, context
+length and batch limit, which it shares with ours.
 
 The floor of a decoding step is the time to read the weights once and every live key and value once at --bandwidth,
 by default what a copy of a large tensor reaches.
@@ -20,6 +20,7 @@ by default what a copy of a large tensor reaches.
 import argparse
 import functools
 import gc
+import itertools
 import json
 import os
 import random
@@ -72,25 +73,30 @@ def draw_prompts(args: argparse.Namespace, count: int, seed: int) -> list[list[i
     return [[rng.randrange(2, SHAPES[args.shape][5]) for _ in range(args.prompt)] for _ in range(count)]
 
 
+def longest(args: argparse.Namespace) -> int:
+    """Tokens of prompt and completion together, at most."""
+    return args.prompt + max(args.tokens, args.cap if "lognormal" in args.lengths else 0)
+
+
 def draw_limits(args: argparse.Namespace, count: int, seed: int) -> list[int]:
-    """Tokens of each completion."""
-    if args.lengths == "fixed":
-        return [args.tokens] * count
-    return draw_lengths(count, median=0.65 * args.tokens, mean=0.85 * args.tokens, cap=args.tokens, seed=seed)
+    """Tokens of each completion: log-normal, 0.65 of the cap on average."""
+    return draw_lengths(count, median=0.65 * args.cap, mean=0.85 * args.cap, cap=args.cap, seed=seed)
 
 
-def draw_requests(args: argparse.Namespace, sequences: int, seed: int) -> list[Any]:
-    """What Open R1's engines are asked: a group a prompt, or with lengths of their own a request a completion."""
+def draw_requests(
+    args: argparse.Namespace, sequences: int, seed: int, lengths: str = "fixed", top_p: float = 1.0
+) -> list[Any]:
+    """What engines are asked: a group a prompt, or with lengths of their own a request a completion."""
     from open_r1.engine.protocol import Request, Sampling
 
     group = min(GROUP, sequences)
     prompts = draw_prompts(args, sequences // group, seed)
-    if args.lengths == "fixed":
-        sampling = Sampling(n=group, max_tokens=args.tokens, top_p=args.top_p)
+    if lengths == "fixed":
+        sampling = Sampling(n=group, max_tokens=args.tokens, top_p=top_p)
         return [Request(i, prompt, replace(sampling, seed=i)) for i, prompt in enumerate(prompts)]
     limits = draw_limits(args, sequences, seed)
     return [
-        Request(i, prompts[i // group], Sampling(max_tokens=limit, top_p=args.top_p, seed=i))
+        Request(i, prompts[i // group], Sampling(max_tokens=limit, top_p=top_p, seed=i))
         for i, limit in enumerate(limits)
     ]
 
@@ -114,7 +120,7 @@ class Native:
         self.engine = NativeEngine(
             training_copy(model) if training else model,
             AutoTokenizer.from_pretrained(folder),
-            max_model_len=args.prompt + args.tokens,
+            max_model_len=longest(args),
             options=options,
         )
         self.engine.start()
@@ -146,7 +152,7 @@ class Ours:
             log_dir=args.log_dir,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.engine = VLLMEngine(options, tokenizer, max_model_len=args.prompt + args.tokens)
+        self.engine = VLLMEngine(options, tokenizer, max_model_len=longest(args))
         self.engine.start()
 
     def run(self, requests: list[Any]) -> int:
@@ -167,7 +173,7 @@ class Plain:
 
         self.llm = LLM(
             str(folder),
-            max_model_len=args.prompt + args.tokens,
+            max_model_len=longest(args),
             gpu_memory_utilization=args.memory,
             max_num_seqs=max(args.sequences),
             enforce_eager=args.eager,
@@ -200,25 +206,25 @@ def measure(args: argparse.Namespace, folder: Path, case: str, engines: int) -> 
     }
     engine = opened[case](args, folder, engines)
     start = time.perf_counter() - began
-    for sequences in args.sequences:
-        engine.run(draw_requests(args, max(1, sequences // 2), seed=-1))
+    for sequences, lengths, top_p in itertools.product(args.sequences, args.lengths, args.top_p):
+        engine.run(draw_requests(args, max(1, sequences // 2), -1, lengths, top_p))
         rates, tokens, seconds = [], 0, 0.0
         for repeat in range(args.repeats):
-            requests = draw_requests(args, sequences, seed=repeat)
+            requests = draw_requests(args, sequences, repeat, lengths, top_p)
             began = time.perf_counter()
             tokens = engine.run(requests)
             seconds = time.perf_counter() - began
             rates.append(tokens / seconds)
-        floor = floor_seconds(args.shape, sequences, args.prompt, args.tokens, engines, args.bandwidth)
+        floor = floor_seconds(args.shape, sequences, args.prompt, tokens // sequences, engines, args.bandwidth)
         rate = statistics.median(rates)
         line = {
             "case": f"{case}, {engines} engine(s)" if case == "ours" else case,
             "shape": args.shape,
             "sequences": sequences,
             "tokens": args.tokens,
-            "lengths": args.lengths,
+            "lengths": lengths,
             "mean_tokens": round(tokens / sequences, 1),
-            "top_p": args.top_p,
+            "top_p": top_p,
             "tokens_per_second": round(rate),
             "range": [round(min(rates)), round(max(rates))],
             "floor_tokens_per_second": round(tokens / floor),
@@ -227,9 +233,9 @@ def measure(args: argparse.Namespace, folder: Path, case: str, engines: int) -> 
             "start_seconds": round(start, 1),
         }
         print(
-            f"{args.shape:>5}  {line['case']:<20} {sequences:>5} sequences  {line['tokens_per_second']:>9,} tokens/s "
-            f"({line['range'][0]:,} to {line['range'][1]:,})  {line['share_of_floor']:.1%} of the floor's "
-            f"{line['floor_tokens_per_second']:,}  start {start:.0f} s",
+            f"{args.shape:>5}  {line['case']:<20} {sequences:>5} x {tokens // sequences} {lengths}, top-p {top_p:g}  "
+            f"{rate:>9,.0f} tokens/s ({min(rates):,.0f} to {max(rates):,.0f})  {line['share_of_floor']:.1%} of the "
+            f"floor's {line['floor_tokens_per_second']:,}  start {start:.0f} s",
             flush=True,
         )
         if args.results is not None:
@@ -247,8 +253,9 @@ def main() -> None:
     parser.add_argument("--engines", type=int, nargs="+", default=[1], help="ours: engines on the GPU")
     parser.add_argument("--sequences", type=int, nargs="+", default=[64, 512, 1024])
     parser.add_argument("--tokens", type=int, default=512, help="of each completion")
-    parser.add_argument("--lengths", choices=["fixed", "lognormal"], default="fixed")
-    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--lengths", nargs="+", choices=["fixed", "lognormal"], default=["fixed"])
+    parser.add_argument("--cap", type=int, default=512, help="most tokens of a completion of log-normal length")
+    parser.add_argument("--top-p", type=float, nargs="+", default=[1.0])
     parser.add_argument("--page-size", type=int, default=64, help="native: tokens of a page")
     parser.add_argument("--prompt", type=int, default=128, help="tokens of each prompt")
     parser.add_argument("--repeats", type=int, default=2)

@@ -108,14 +108,17 @@ def speed(data: Path | None, problems: int, samples: int = 8) -> None:
 
 
 def quality() -> None:
-    """Labelled pairs of tests/rewards/answer_pairs.py, by category: those of the first table, the adversarial ones, and
-    whole completions."""
+    """Labelled pairs of tests/rewards, by category: by kind (`kind_pairs.py`), those of the first table, the
+    adversarial ones (`answer_pairs.py`), and whole completions."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "rewards"))
+    import kind_pairs
     from answer_pairs import ADVERSARIAL, COMPLETIONS, PAIRS
 
-    for pairs in (PAIRS, ADVERSARIAL):
+    kinds = [(kind, *pair) for kind, pairs in kind_pairs.PAIRS.items() for pair in pairs]
+    for pairs in (kinds, PAIRS, ADVERSARIAL):
         _quality_table([(category, gold, f"$\\boxed{{{answer}}}$", right) for category, gold, answer, right in pairs])
-    _quality_table([("completions", gold, completion, right) for completion, gold, right in COMPLETIONS])
+    completions = [*COMPLETIONS, *kind_pairs.COMPLETIONS]
+    _quality_table([("completions", gold, completion, right) for completion, gold, right in completions])
 
 
 def _quality_table(rows: list[tuple[str, str, str, bool]]) -> None:

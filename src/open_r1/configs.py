@@ -67,6 +67,9 @@ class DataConfig:
     """Several datasets: `datasets` (a list of id, config, split, columns, weight), `seed`, `test_split_size`."""
     dataset_prompt_column: str = "prompt"
     """Column with the problem: text, or a list of messages."""
+    dataset_answer_column: str | None = None
+    """Column with the right answer, or a field in one (`reward_model.ground_truth`). Default: `answer`, else
+    `solution`, else verl's `reward_model.ground_truth`."""
     system_prompt: str | None = None
     """Put in front of every conversation that has no system message."""
     dry_run: bool = False
@@ -163,7 +166,6 @@ class TrainConfig(TrainingArguments):
         self.use_cpu = self.use_cpu or not _has_accelerator()
         if not self.use_cpu:
             _check_processes_fit()
-        _prepare_deepspeed(self.use_cpu)
         if getattr(self, "activation_checkpointing", False) is None:  # the new name, from transformers 5.23 on
             self.activation_checkpointing = self.gradient_checkpointing
             self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs
@@ -363,12 +365,6 @@ class GRPOConfig(TrainConfig):
         """Optimizer steps that one round of rollouts feeds: distinct batches times passes."""
         assert self.steps_per_generation is not None
         return self.steps_per_generation // self.gradient_accumulation_steps * self.num_iterations
-
-
-def _prepare_deepspeed(on_cpu: bool) -> None:
-    from open_r1.training.backends import prepare_deepspeed  # rooms that need the options alone do not load training
-
-    prepare_deepspeed(on_cpu)
 
 
 def _has_accelerator() -> bool:

@@ -16,24 +16,28 @@ from typing import Any
 
 from open_r1.options import parse_options
 from open_r1.run.entry import exit_with_sentence
+from open_r1.training.deepspeed_setup import prepare_deepspeed
 
 
 def main(argv: list[str] | None = None) -> None:
     """Trains as `argv` says (default: the command line). Raises UserError for what the user can mend."""
+    prepare_deepspeed()
     argv = sys.argv[1:] if argv is None else argv
     classes = [f"open_r1.configs:{name}" for name in ("GRPOScriptArguments", "GRPOConfig", "ModelConfig")]
     script, args, model_config = parse_options(argv, *classes, prog="open-r1 grpo", description=__doc__)
 
     from open_r1.data.chat import prepare_tokenizer, stop_token_ids  # torch takes seconds: options were read first
+    from open_r1.data.columns import require_gold
     from open_r1.data.load import load_train_and_eval
     from open_r1.data.prompts import drop_long_prompts, prompt_rows
-    from open_r1.rewards import get_reward_funcs
+    from open_r1.modeling.loading import context_length
+    from open_r1.rewards import GRADED, get_reward_funcs
     from open_r1.run.benchmarks import Benchmarks
     from open_r1.run.dry_run import dry_run_grpo
     from open_r1.run.policy_engine import open_policy_engine
     from open_r1.run.run import Run, needs_eval
     from open_r1.training.grpo import GRPOTrainer
-    from open_r1.training.model import context_length, load_causal_lm, load_policy
+    from open_r1.training.model import load_causal_lm, load_config, load_policy
 
     tokenizer = prepare_tokenizer(
         model_config.model_name_or_path,
@@ -43,11 +47,15 @@ def main(argv: list[str] | None = None) -> None:
     )
     reward_funcs = get_reward_funcs(script)
     train, evaluation = load_train_and_eval(script, need_eval=needs_eval(args))
-    limits = [limit for limit in (context_length(model_config), args.vllm_max_model_length) if limit is not None]
-    context = min(limits, default=None)
+    limits = (context_length(load_config(model_config)), args.vllm_max_model_length)
+    context = min((limit for limit in limits if limit is not None), default=None)
+    compared = [name for name in script.reward_funcs if name in GRADED]
 
     def as_prompts(rows: Any) -> Any:
-        rows = prompt_rows(rows, tokenizer, script.dataset_prompt_column, script.system_prompt)
+        require_gold(rows, script.dataset_answer_column, compared)
+        rows = prompt_rows(
+            rows, tokenizer, script.dataset_prompt_column, script.system_prompt, script.dataset_answer_column
+        )
         return drop_long_prompts(rows, context, args.max_completion_length)
 
     with args.main_process_first(desc="prompts"):

@@ -24,9 +24,9 @@ def reading_hub(name: str, field: str) -> Iterator[None]:
     """Around all that reads `name`, a hub id or local path that the user gave as `field`.
 
     The hub is asked once whether it answers. If it does not, only the local cache is used from then on, as with
-    HF_HUB_OFFLINE=1; what is not there raises `UserError`.
+    HF_HUB_OFFLINE=1; what is not there raises `UserError`. It is not asked for what can only be a local path.
     """
-    if Path(name).expanduser().exists():
+    if name.startswith(("/", ".", "~")) or Path(name).expanduser().exists():
         yield
         return
     reason = why_unreachable()

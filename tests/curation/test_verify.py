@@ -170,3 +170,11 @@ def test_letters_of_other_scripts_are_counted():
 )
 def test_think_marks(completion, content):
     assert with_think_marks(completion, "4") == content
+
+
+def test_verdicts_are_counted_by_reason(data, jsonl):
+    boxed = "<think>\nsum\n</think>\n\\boxed{5 cm}"
+    rows = [row(boxed, "a?") | {"answer": "5"}, row(boxed, "b?") | {"answer": "6"}]
+    _, report = data("verify", jsonl(rows))
+    assert report["right: compared as text or number; heuristic: a unit on one side only"] == 1
+    assert report["wrong: compared as text or number; heuristic: a unit on one side only"] == 1

@@ -81,7 +81,7 @@ def test_the_limit_follows_the_context(tiny_model):
 
 
 def test_a_reader_that_leaves_ends_the_writing(tiny_model):
-    words = [sys.executable, "-m", "open_r1.evaluation.ask", "--model", str(tiny_model), "--seed", "3", "1 + 1?"]
+    words = [sys.executable, "-m", "open_r1.cli", "ask", "--model", str(tiny_model), "--seed", "3", "1 + 1?"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.read(1)
     process.stdout.close()

@@ -45,6 +45,16 @@ def test_options_may_stand_in_a_file(tiny_model, sums, tmp_path):
     assert (results["n_problems"], results["num_samples"], results["protocol"]["system_prompt"]) == (2, 1, None)
 
 
+def test_the_native_engine_answers_as_transformers_does(tiny_model, sums, tmp_path):
+    texts = {}
+    for engine in ("native", "transformers"):
+        words = ["--model", str(tiny_model), "--tasks", str(sums), "--output", str(tmp_path / engine), "--limit", "3"]
+        evaluate.main([*words, "--engine", engine, "--protocol", "greedy", "--max-new-tokens", "8"])
+        assert json.loads((tmp_path / engine / "sums/results.json").read_text())["engine"] == engine
+        texts[engine] = pq.read_table(tmp_path / engine / "sums/samples.parquet")["completion"].to_pylist()
+    assert texts["native"] == texts["transformers"]
+
+
 def test_both_protocols_by_one_command_give_what_each_gives(evaluated, capsys):
     both = evaluated("both", "--protocol", "greedy,deepseek", "--k", "2", "--limit", "3")
     for protocol, samples in (("greedy", 1), ("deepseek", 2)):
@@ -121,7 +131,7 @@ def without_a_tensor(weights):
 
 @pytest.mark.parametrize(
     ("change", "expected"),
-    [(lambda weights: weights[:500], "it cannot be loaded"), (without_a_tensor, "the weights lack 1 tensors")],
+    [(lambda weights: weights[:500], "cannot be loaded"), (without_a_tensor, "the weights lack 1 tensors")],
 )
 def test_weights_that_are_not_whole_are_refused(tiny_model, sums, tmp_path, change, expected):
     shutil.copytree(tiny_model, tmp_path / "model")

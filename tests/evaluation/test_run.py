@@ -13,10 +13,11 @@ from open_r1.engine.protocol import request_seed
 from open_r1.errors import UserError
 from open_r1.evaluation import store
 from open_r1.evaluation.plan import plan
+from open_r1.evaluation.problems import BenchmarkProblem
 from open_r1.evaluation.protocol import protocol_for
 from open_r1.evaluation.run import evaluate_task
 from open_r1.evaluation.store import SampleStore, read_samples
-from open_r1.evaluation.tasks import Problem, find_task, load_problems
+from open_r1.evaluation.tasks import find_task, load_problems
 from open_r1.sampling import journal
 from open_r1.sampling.requests import blocks
 
@@ -185,7 +186,7 @@ def test_more_k_than_samples_is_refused(sums, tmp_path):
 
 
 def problem(index, length):
-    return Problem(index, f"p{index}", "x", "x" * length, "1")
+    return BenchmarkProblem(index, f"p{index}", "x", "x" * length, "1")
 
 
 def test_answers_get_what_the_prompt_leaves_of_the_context():

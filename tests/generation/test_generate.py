@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 
+import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 from evaluation.scripted import Started, before_the_clock, opened
@@ -33,7 +34,8 @@ def every_key(problems, samples):
 def test_rows_are_graded_and_load(run, server, tmp_path, capsys):
     folder = run(server.url, "--num-generations", "4", "--rows-per-shard", "50", "--temperature", "0.7")
     assert keys(folder) == every_key(30, 4)
-    assert len(shard_files(folder)) == 3
+    sizes = [pq.read_metadata(path).num_rows for path in shard_files(folder)]
+    assert sum(sizes) == 120 and all(size >= 50 for size in sizes[:-1]) and sizes[-1] < 120
     rows = load_dataset(str(folder), split="train").sort(["index", "sample"])
     row = rows[4 * 6]
     assert row["prompt"] == [{"role": "user", "content": "6 + 1?"}]

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from open_r1.errors import UserError
 from open_r1.launch.commands import Command
-from open_r1.launch.control import Together
-from open_r1.launch.node_run import NodePlan, NodeRun, ServerPlan
+from open_r1.launch.control import Control
+from open_r1.launch.generators import Generator
+from open_r1.launch.node_run import NodePlan, NodeRun
 
 SERVER = str(Path(__file__).parent / "fake_server.py")
 
@@ -48,7 +49,7 @@ def _become(output: Path) -> None:
 
 def run_node(port: int, nodes: int, rank: int, env: dict[str, str]) -> int:
     try:
-        control = Together(
+        control = Control(
             nodes,
             rank,
             "127.0.0.1",
@@ -67,7 +68,7 @@ def run_node(port: int, nodes: int, rank: int, env: dict[str, str]) -> int:
             place = s.getsockname()[1]
         words = (sys.executable, SERVER, str(place), f"late={env[f'SERVER_{rank}']}")
         log = Path(tempfile.mkstemp()[1])
-        servers = (ServerPlan("generator", Command(words, {}), f"http://127.0.0.1:{place}", log),)
+        servers = (Generator("generator", Command(words, {}), f"http://127.0.0.1:{place}", log),)
     if f"TRAINING_{rank}" in env:
         command = Command((sys.executable, "-c", env[f"TRAINING_{rank}"]), {})
         training = lambda: command  # noqa: E731

@@ -16,8 +16,8 @@ from runs import arguments, assert_same_weights, make_folder
 from toys import make_model
 
 from open_r1 import cli
-from open_r1.launch.command import parse
 from open_r1.launch.nodes import port_is_free
+from open_r1.launch.options import parse
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,7 +96,9 @@ def test_what_ends_a_run_is_said_with_its_status_and_nothing_is_left(recipe, tmp
     shown = list(itertools.takewhile(lambda line: "step 1/1000" not in line, lines))
     assert any("Training in 2 processes on cpu (gloo), weights whole on each." in line for line in shown)
     below = psutil.Process(run.pid).children(recursive=True)
-    workers = [p for p in below if "grpo.py" in " ".join(p.cmdline()) and "accelerated" not in " ".join(p.cmdline())]
+    workers = [
+        p for p in below if "grpo.py" in " ".join(p.cmdline()) and "accelerate_launch" not in " ".join(p.cmdline())
+    ]
     workers[-1].send_signal(signal.SIGKILL)
     _, err = run.communicate(timeout=60)
     assert run.returncode == 137
@@ -146,7 +148,7 @@ def test_a_dry_run_shows_layout_and_commands_of_a_cluster_that_is_not_here(recip
     assert "--num_processes 8 --machine_rank 0" in node0
     assert "--vllm_server_base_url http://node1:" in node0
     assert node1.count("CUDA_VISIBLE_DEVICES=") == 8
-    assert "launch.accelerated" not in node1
+    assert "launch.accelerate_launch" not in node1
 
 
 def test_options_of_the_launch_may_stand_on_either_side_of_the_recipe():

@@ -13,8 +13,9 @@ import pytest
 
 from open_r1.launch import node_run
 from open_r1.launch.commands import Command
-from open_r1.launch.control import Alone
-from open_r1.launch.node_run import NodePlan, NodeRun, ServerPlan
+from open_r1.launch.control import Control
+from open_r1.launch.generators import Generator
+from open_r1.launch.node_run import NodePlan, NodeRun
 
 SERVER = str(Path(__file__).parent / "fake_server.py")
 
@@ -25,13 +26,13 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def server(folder: Path, late: float = 0.0, dies: float = 0.0, name: str = "generator") -> ServerPlan:
+def server(folder: Path, late: float = 0.0, dies: float = 0.0, name: str = "generator") -> Generator:
     port = free_port()
     words = (sys.executable, SERVER, str(port), f"late={late}", *([f"dies={dies}"] if dies else []))
-    return ServerPlan(name, Command(words, {}), f"http://127.0.0.1:{port}", folder / f"{name}.log")
+    return Generator(name, Command(words, {}), f"http://127.0.0.1:{port}", folder / f"{name}.log")
 
 
-def plan(*servers: ServerPlan, training: str = "print('trained')", timeout: float = 20.0) -> NodePlan:
+def plan(*servers: Generator, training: str = "print('trained')", timeout: float = 20.0) -> NodePlan:
     command = Command((sys.executable, "-c", training), {})
     return NodePlan("this node", servers, lambda: command, range(1), range(1 if servers else 0), timeout, 5.0)
 
@@ -47,14 +48,14 @@ def no_orphans():
 
 
 def test_training_begins_when_the_servers_answer_and_they_end_with_it(tmp_path, capfd):
-    assert NodeRun(plan(server(tmp_path, late=0.5), server(tmp_path, name="other")), Alone()).run() == 0
+    assert NodeRun(plan(server(tmp_path, late=0.5), server(tmp_path, name="other")), Control()).run() == 0
     shown = capfd.readouterr().out
     assert shown.index("2 generators are up") < shown.index("trained")
     assert "listening" in (tmp_path / "other.log").read_text()
 
 
 def test_a_server_that_is_late_ends_it_before_training(tmp_path, capfd):
-    assert NodeRun(plan(server(tmp_path, late=60), timeout=0.5), Alone()).run() == 1
+    assert NodeRun(plan(server(tmp_path, late=60), timeout=0.5), Control()).run() == 1
     out, err = capfd.readouterr()
     assert "did not answer at http://127.0.0.1:" in err
     assert "vllm_server_timeout" in err
@@ -62,34 +63,34 @@ def test_a_server_that_is_late_ends_it_before_training(tmp_path, capfd):
 
 
 def test_a_server_that_cannot_start_is_shown_with_its_last_lines(tmp_path, capfd):
-    broken = ServerPlan(
+    broken = Generator(
         "generator",
         Command((sys.executable, "-c", "print('no such model'); exit(3)"), {}),
         "http://127.0.0.1:9",
         tmp_path / "log",
     )
-    assert NodeRun(plan(broken), Alone()).run() == 3
+    assert NodeRun(plan(broken), Control()).run() == 3
     err = capfd.readouterr().err
     assert "error: generator ended with exit code 3" in err
     assert "no such model" in err
 
 
 def test_a_server_that_dies_ends_training(tmp_path, capfd):
-    assert NodeRun(plan(server(tmp_path, dies=1.0), training="import time; time.sleep(60)"), Alone()).run() == 9
+    assert NodeRun(plan(server(tmp_path, dies=1.0), training="import time; time.sleep(60)"), Control()).run() == 9
     err = capfd.readouterr().err
     assert "generator ended with exit code 9" in err
     assert "out of memory" in err
 
 
 def test_a_server_whose_death_training_sees_first_is_what_failed(tmp_path, capfd):
-    assert NodeRun(plan(server(tmp_path, dies=1.0), training="exit(2)"), Alone()).run() == 9
+    assert NodeRun(plan(server(tmp_path, dies=1.0), training="exit(2)"), Control()).run() == 9
     assert "generator ended with exit code 9" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("training", "status"), [("exit(4)", 4), ("import os; os.kill(os.getpid(), 9)", 137)])
 def test_training_that_fails_gives_its_status(training, status, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(node_run, "CAUSE_SECONDS", 0.5)
-    assert NodeRun(plan(server(tmp_path), training=f"print('step 1'); {training}"), Alone()).run() == status
+    assert NodeRun(plan(server(tmp_path), training=f"print('step 1'); {training}"), Control()).run() == status
     out, err = capfd.readouterr()
     assert f"training ended with exit code {status}" in err
     assert out.count("step 1") == 1
@@ -107,7 +108,7 @@ WORKER = (
 def test_signals_go_to_training_which_has_time_to_save(sent, code, status, tmp_path, capfd):
     worker = WORKER.format(n=int(sent), code=code)
     agent = f"import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', {worker!r}]).returncode)"
-    run = NodeRun(plan(training=agent), Alone())
+    run = NodeRun(plan(training=agent), Control())
 
     def send():
         while not (run.training and "up" in run.training.lines):
@@ -123,6 +124,6 @@ def test_signals_go_to_training_which_has_time_to_save(sent, code, status, tmp_p
 
 
 def test_a_signal_while_servers_start_ends_it(tmp_path):
-    run = NodeRun(plan(server(tmp_path, late=60)), Alone())
+    run = NodeRun(plan(server(tmp_path, late=60)), Control())
     threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGTERM)).start()
     assert run.run() == 128 + signal.SIGTERM

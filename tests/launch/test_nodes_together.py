@@ -72,14 +72,17 @@ def test_nodes_that_were_started_differently_do_not_begin(start):
     assert any("another command or another version" in out for _, out in ended)
 
 
-@pytest.mark.parametrize("killed", [0, 1])
-def test_a_node_that_is_killed_is_missed(killed, start):
+@pytest.mark.parametrize(
+    ("killed", "number"), [(0, signal.SIGKILL), (1, signal.SIGKILL), (0, signal.SIGSTOP), (1, signal.SIGSTOP)]
+)
+def test_a_node_that_is_killed_or_hangs_is_missed(killed, number, start):
     wait = "import time; print('up', flush=True); time.sleep(80)"
     nodes = start(2, TRAINING_0=wait, TRAINING_1=wait, SILENCE=3)
     wait_until(lambda: all(node.output.exists() and "up" in node.output.read_text() for node in nodes))
     below = psutil.Process(nodes[killed].pid).children(recursive=True)
-    os.kill(nodes[killed].pid, signal.SIGKILL)
+    os.kill(nodes[killed].pid, number)
     code, out = nodes[1 - killed].wait()
+    os.kill(nodes[killed].pid, signal.SIGKILL)
     assert nodes[killed].wait()[0] == 128 + signal.SIGKILL
     assert code == 1
     assert "silent for 3 s" in out if killed else "has gone" in out

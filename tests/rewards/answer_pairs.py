@@ -10,16 +10,13 @@ ADVERSARIAL: list[tuple[str, str, str, bool]] = [
 ]
 """In the same form, written to find wrong verdicts; what was found was mended, but for `KNOWN_WRONG`."""
 KNOWN_WRONG = {
-    ("x=1", "2x=2"),
     ("90^\\circ", "90^\\circ C"),
     ("0.25", "25 cents"),
     ("1.5", "1 and 1/2"),
     ("2", "7 \\bmod 5"),
-    ("x", "X"),
     ("ab", "ba"),
     ("abc", "cab"),
     ("Alice, Bob", "Bob and Alice"),
-    ("|3+4i|", "5"),
     ("1 kW", "1000 W"),
     ("5 N", "5 newtons"),
     ("18", "\\text{USD }18"),
@@ -140,7 +137,8 @@ _add(
     (r"\sqrt[3]{4}", r"\sqrt{4}", False),
     (r"\frac{\pi}{2}", r"\pi/2", True),
     (r"\frac{\pi}{2}", r"\frac{1}{2}\pi", True),
-    (r"\frac{\pi}{2}", r"90^\circ", False),
+    (r"\frac{\pi}{2}", r"90^\circ", True),
+    (r"\frac{\pi}{2}", "90", False),
     (r"\frac{\pi}{2}", r"\pi", False),
     ("8", "2^3", True),
     ("8", "3^2", False),

@@ -10,7 +10,7 @@ from toys import make_model, make_tokenizer
 
 from open_r1.configs import GRPOConfig, ModelConfig
 from open_r1.errors import UserError
-from open_r1.launch.node_run import answers
+from open_r1.launch.generators import answers
 from open_r1.run.spare_gpus import leftover_gpus, server_urls
 
 SERVER = Path(__file__).parents[1] / "launch" / "fake_server.py"

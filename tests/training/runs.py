@@ -68,27 +68,25 @@ def backend_env(name):
     return backend_environment(ROOT / f"recipes/accelerate_configs/{name}.yaml", processes=2)
 
 
-def launch(task, argv, processes=1, check=True, env=None):
-    """Runs an entry script in `processes` of a group, or, to see how a run ends (`check` is false), as users start
-    it: by torchrun where there are several processes or `env` chooses a backend."""
-    return launch_script(ROOT / "src/open_r1" / f"{task}.py", argv, processes, check, env)
+def launch(task, argv, processes=1, check=True, env=None, torchrun=False):
+    """Runs an entry script in `processes`, which are a group if there are several or `env` chooses a backend. With
+    `torchrun` as users start them, which takes longer: to see how they end together."""
+    return launch_script(ROOT / "src/open_r1" / f"{task}.py", argv, processes, check, env, torchrun)
 
 
-def launch_script(script, argv, processes=1, check=True, env=None):
+def launch_script(script, argv, processes=1, check=True, env=None, torchrun=False):
     """Runs a script as `launch` runs an entry script."""
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", **(env or {})}
-    in_group = processes > 1 or "ACCELERATE_MIXED_PRECISION" in (env or {})
-    if check:
+    if torchrun:
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+        command += ["--master_port", str(_free_port()), str(script), *argv]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    else:
+        in_group = processes > 1 or "ACCELERATE_MIXED_PRECISION" in (env or {})
         done = forked.run(script, argv, group(environment, processes) if in_group else [environment])
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done
-    command = [sys.executable]
-    if in_group:
-        command += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
-        command += ["--master_port", str(_free_port())]
-    command = [*command, str(script), *argv]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert not check or done.returncode == 0, done.stderr[-3000:]
+    return done
 
 
 def group(environment, processes):

@@ -10,7 +10,7 @@ from runs import arguments, assert_same_weights, backend_env, launch, make_folde
 
 from open_r1 import grpo, sft
 from open_r1.errors import UserError
-from open_r1.training import backends
+from open_r1.training import backends, deepspeed_setup
 from open_r1.training.checkpoint_files import seal
 
 MAIN = {"sft": sft.main, "grpo": grpo.main}
@@ -158,13 +158,13 @@ def test_compiled_layers_train_as_plain_ones_do(folder, tmp_path, backend):
 
 def test_a_reward_that_fails_in_one_process_ends_all_of_them(folder, tmp_path):
     argv = arguments(folder, "grpo", tmp_path / "out", reward_funcs="odd_rewards:broken_on_rank_1")
-    done = launch("grpo", argv, processes=2, check=False)
+    done = launch("grpo", argv, processes=2, check=False, torchrun=True)
     assert "ZeroDivisionError" in done.stderr or "division by zero" in done.stderr
     assert "a reward failed in another process" in done.stderr
 
 
 def test_what_the_first_process_refuses_ends_all_with_its_sentence(folder, tmp_path):
-    done = launch("sft", arguments(folder, "sft", "/proc/none"), processes=2, check=False)
+    done = launch("sft", arguments(folder, "sft", "/proc/none"), processes=2, check=False, torchrun=True)
     assert done.stderr.count("error: output_dir is /proc/none, which cannot be written to") == 2
     assert "[rank1]" not in done.stderr
 
@@ -200,6 +200,6 @@ def test_what_does_not_run_as_it_was_asked_for_is_refused(environment, message, 
 
 def test_deepspeed_that_was_asked_for_and_is_not_installed_is_one_sentence(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    monkeypatch.setattr(deepspeed_setup, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"not installed: pip install -e \S*deepspeed"):
-        backends.prepare_deepspeed(on_cpu=True)
+        deepspeed_setup.prepare_deepspeed()

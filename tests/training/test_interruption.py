@@ -72,7 +72,7 @@ def test_ctrl_c_after_another_signal_ends_the_run_at_once_and_names_the_checkpoi
 
 def test_all_ranks_stop_behind_the_same_step_when_one_gets_the_signal(folder, tmp_path):
     argv = arguments(folder, "grpo", tmp_path / "out", **options(per_device_train_batch_size=4))
-    done = launch("grpo", argv, processes=2, check=False, env={"STOP": "SIGUSR1"})
+    done = launch("grpo", argv, processes=2, check=False, env={"STOP": "SIGUSR1"}, torchrun=True)
     assert done.stderr.count("Stopped after step 3") == 2
     assert done.stderr.count("exitcode  : 75") == 2
     assert (tmp_path / "out/checkpoint-3/open_r1-rank1.pt").exists()

@@ -82,7 +82,7 @@ def test_packs_hold_whole_groups_within_the_budget_and_split_only_what_is_larger
     assert sizes[0] == 150
     assert sorted(len(members) for members in plan if members[0] in range(4, 14)) == [1, 3, 3, 3]
     assert [0, 1, 2, 3] in plan
-    assert plan_packs(grouped([(50, [10] * 4)]), 90) == [[0, 1, 2, 3]]
+    assert plan_packs(grouped([(50, [10, 10])] * 2), 140) == [[0, 1, 2, 3]]
     whole = plan_packs(sequences, 120, share=False)
     assert sum(len(members) for members in whole) == len(sequences)
     assert all(sum(len(sequences[i]) for i in members) <= 120 for members in whole[1:])

@@ -343,7 +343,7 @@ def test_weights_that_are_missing_are_not_trained_from_random_values(folder, tmp
         ({"max_steps": 0}, "max_steps is 0"),
         ({"learning_rate": -0.1}, "learning_rate is -0.1"),
         ({"max_completion_length": 0}, "max_completion_length is 0"),
-        ({"report_to": "tensorboardd"}, "report_to is tensorboardd"),
+        ({"report_to": "tensorboardd"}, "report_to is 'tensorboardd'"),
         ({"resume_from_checkpoint": "/nowhere/checkpoint-3"}, "/nowhere/checkpoint-3 is no whole checkpoint"),
     ],
 )

@@ -3,12 +3,14 @@
     open-r1 data verify data/traces --output data/verified
     open-r1 data verify open-r1/OpenR1-Math-220k --choose shortest --per-problem 2 --dry-run
 
-Reads what `open-r1 generate` wrote, or any dataset with completions and right answers. Every answer is graded anew.
+Reads what `open-r1 generate` wrote, or any dataset with completions and right answers. Every answer is graded anew;
+verdicts are counted by reason, so that those that rest on a heuristic (prose, units, names) can be looked at.
 Completions that were cut off, repeat themselves, change their script or have no reasoning are dropped first.
 """
 
 import hashlib
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -93,6 +95,7 @@ class Verifier:
     def choose(self, report: Report) -> list[Candidate]:
         """What to keep, in the order of the rows; says in `report` what is not."""
         by_problem: dict[bytes, list[Candidate]] = {}
+        reasons: Counter[str] = Counter()
         for start, batch in self._batches():
             candidates = self._sound(start, batch, report)
             golds = self._golds(batch)
@@ -100,6 +103,8 @@ class Verifier:
                 completions=[text for _, _, text in candidates], golds=[golds[c.row - start] for c, _, _ in candidates]
             )
             for (candidate, key, text), verdict in zip(candidates, verdicts, strict=True):
+                if verdict.correct is not None:
+                    reasons[f"{'right' if verdict.correct else 'wrong'}: {verdict.reason}"] += 1
                 if verdict.correct is None:
                     reason = f"ungradable: {verdict.reason}" if "gold" in verdict.reason else "ungradable"
                 elif not verdict.correct:
@@ -111,6 +116,7 @@ class Verifier:
                     continue
                 self._drop(report, reason, candidate)
         report.figures["problems with a kept answer"] = len(by_problem)
+        report.figures |= dict(reasons.most_common())
         return sorted(self._pick(by_problem, report), key=lambda c: (c.row, c.part))
 
     def tables(self, chosen: list[Candidate]) -> Iterator[pa.Table]:

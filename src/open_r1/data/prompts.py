@@ -8,42 +8,48 @@ from transformers import PreTrainedTokenizerBase
 
 from open_r1.data.caching import fingerprint
 from open_r1.data.chat import check_messages, encode, render, with_system_prompt
-from open_r1.data.load import require_columns, source_name
+from open_r1.data.columns import GOLD_COLUMNS, gold_path, require_path, value_at
+from open_r1.data.load import source_name
 from open_r1.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-GOLD_COLUMNS = ("answer", "solution")
-
 
 def prompt_rows(
-    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, prompt_column: str, system_prompt: str | None
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt_column: str,
+    system_prompt: str | None,
+    answer_column: str | None = None,
 ) -> Dataset:
     """`dataset` with `prompt` (messages), `prompt_text` (rendered up to where the assistant starts) and `prompt_ids`.
 
-    Text becomes one user message. The other columns stay, for the rewards. Raises `UserError` with source, row
+    Text becomes one user message. The other columns stay, for the rewards; `answer` is what `answer_column` holds,
+    which may be a field (`reward_model.ground_truth`). Raises `UserError` with source, row
     and column for a missing column, an empty problem, a conversation that already ends with an answer, and a row
     whose gold (`answer` and `solution`, as far as there are such columns) is empty.
     """
-    require_columns(dataset, prompt_column, remedy="Name the one with the problem: --dataset_prompt_column NAME.")
+    require_path(dataset, prompt_column, remedy="Name the one with the problem: --dataset_prompt_column NAME.")
     source = source_name(dataset)
-    gold_columns = [name for name in GOLD_COLUMNS if name in dataset.column_names]
+    gold = gold_path(dataset, answer_column)
+    gold_columns = [gold] if gold else [name for name in GOLD_COLUMNS if name in dataset.column_names]
 
     def to_prompt(row: dict[str, Any], index: int) -> dict[str, Any]:
         where = f"{source}, row {index + 1}"
-        if gold_columns and all(_is_empty(row[name]) for name in gold_columns):
+        if gold_columns and all(_is_empty(value_at(row, name)) for name in gold_columns):
             columns = " and ".join(gold_columns)
             raise UserError(f"{where}, column {columns}: the gold answer is empty, so no completion can be right.")
         where += f", column {prompt_column}"
-        messages = with_system_prompt(_messages(row[prompt_column], where), system_prompt)
+        messages = with_system_prompt(_messages(value_at(row, prompt_column), where), system_prompt)
         text = render(tokenizer, messages, add_generation_prompt=True, where=where)
-        return {"prompt": messages, "prompt_text": text, "prompt_ids": encode(tokenizer, text)}
+        answer = {"answer": str(value_at(row, gold))} if gold else {}
+        return {**answer, "prompt": messages, "prompt_text": text, "prompt_ids": encode(tokenizer, text)}
 
     return dataset.map(
         to_prompt,
         with_indices=True,
         desc="Prompts",
-        new_fingerprint=fingerprint(dataset, tokenizer, "prompts", prompt_column, system_prompt),
+        new_fingerprint=fingerprint(dataset, tokenizer, "prompts", prompt_column, system_prompt, gold),
     )
 
 

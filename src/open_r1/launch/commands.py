@@ -18,13 +18,13 @@ from open_r1.training.model import weights_name
 
 @dataclass(frozen=True)
 class Command:
-    """A command line with what its environment adds."""
+    """A command line, and the variables that it needs besides those of this process."""
 
-    words: tuple[str, ...]
+    argv: tuple[str, ...]
     environment: dict[str, str]
 
     def __str__(self) -> str:
-        return shlex.join([*(f"{name}={value}" for name, value in self.environment.items()), *self.words])
+        return shlex.join([*(f"{name}={value}" for name, value in self.environment.items()), *self.argv])
 
 
 def training_command(
@@ -32,7 +32,7 @@ def training_command(
 ) -> Command:
     """`accelerate launch` on training node `node`; `gpus` are the names of the node's GPUs, `servers` are addresses
     of the generators."""
-    words = [sys.executable, "-m", "open_r1.launch.accelerated", "--config_file", str(config)]
+    words = [sys.executable, "-m", "open_r1.launch.accelerate_launch", "--config_file", str(config)]
     words += ["--num_machines", str(len(layout.train)), "--num_processes", str(layout.processes)]
     words += ["--machine_rank", str(node), "--main_process_ip", place.head]
     words += ["--main_process_port", str(layout.ports.main)]
@@ -70,12 +70,12 @@ def server_command(
         )
         words = server_words(options, on_gpu=bool(gpus))
     environment = server_environment(gpus or None)
-    environment.pop("PYTHONPATH")  # every part of a launch gets it
+    environment.pop("PYTHONPATH")  # `Part` sets it
     return Command(tuple(words), environment)
 
 
 def fill_template(template: str, **fields: object) -> list[str]:
-    """The words of a `--server-command`, with `fields` for what stands in braces. Raises UserError if they cannot be
+    """The arguments of a `--server-command`, with `fields` in place of the braces. Raises UserError if they cannot be
     read."""
     try:
         return [word.format(**fields) for word in shlex.split(template)]

@@ -1,197 +1,206 @@
-"""How the nodes of a launch know of each other: who is there, whose servers are up, who has finished, what failed.
+"""How the nodes of a launch keep in touch: who is there, whose generators answer, who has finished, what failed.
 
-One `TCPStore` (PyTorch's own, as its rendezvous uses) on node 0. Marks are set once and never taken back.
+Each node writes its own state into a store of PyTorch's on node 0 and reads the states of the others a few times a
+second. A thread does this, because a call to a `TCPStore` whose host has vanished can block forever.
+
+The agents of torchrun meet through such a store too. But they do not tell each other which process failed, they notice
+a node without network only when a collective times out, and they know nothing of generators.
 """
 
+import itertools
 import json
 import socket
+import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
-from typing import Protocol
+from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any
 
 from open_r1.errors import UserError
 from open_r1.launch.processes import Failure
-from open_r1.launch.store import Lost, Store
 
 SILENCE_SECONDS = 60.0
-"""Without a sign of life from a node for this long, it is taken for dead."""
+"""A node that has not written its state for this long counts as dead."""
 GOODBYE_SECONDS = 30.0
+CONNECT_SLACK = 5.0
+EXCHANGE_SECONDS = 0.25
 
 
-class Control(Protocol):
-    """What a node tells the others and asks of them."""
+@dataclass(frozen=True)
+class NodeState:
+    """What a node tells the others."""
 
-    def mark(self, name: str) -> None:
-        """Says that this node has reached `name`."""
-
-    def missing(self, name: str, nodes: range) -> list[int]:
-        """Nodes that have not said so."""
-
-    def fail(self, failure: Failure) -> Failure:
-        """Tells of a failure; returns the one that came first."""
-
-    def failure(self) -> Failure | None:
-        """What has failed anywhere; also a node that has gone silent."""
-
-    def close(self) -> None:
-        """Leaves; node 0 stays until the others have left."""
+    host: str
+    plan: str
+    """Hash of what it will run."""
+    marks: tuple[str, ...] = ()
+    """What it has reached: serving, finished, left."""
+    values: dict[str, str] = field(default_factory=dict)
+    beat: int = 0
+    """Counts the exchanges."""
 
 
-class Alone:
-    """The control of a single node."""
+class Control:
+    """The nodes as one of them sees them. Without arguments: a single node.
 
-    def __init__(self) -> None:
-        self._marks: set[str] = set()
-        self._failure: Failure | None = None
-
-    def mark(self, name: str) -> None:
-        self._marks.add(name)
-
-    def missing(self, name: str, nodes: range) -> list[int]:
-        return [] if name in self._marks else [0]
-
-    def fail(self, failure: Failure) -> Failure:
-        self._failure = self._failure or failure
-        return self._failure
-
-    def failure(self) -> Failure | None:
-        return self._failure
-
-    def close(self) -> None:
-        pass
-
-
-class Together:
-    """The control of several nodes; made on each of them, with the same `plan`, a text that says what will run."""
+    Every node passes the same `plan`, a text that says what will run. Raises UserError if the nodes do not meet within
+    `timeout` seconds, or if their plans differ.
+    """
 
     def __init__(
         self,
-        nodes: int,
-        rank: int,
-        head: str,
-        port: int,
-        plan: str,
-        timeout: float,
+        nodes: int = 1,
+        rank: int = 0,
+        head: str = "localhost",
+        port: int = 0,
+        plan: str = "",
+        timeout: float = 60.0,
         silence: float = SILENCE_SECONDS,
     ) -> None:
         self.nodes, self.rank, self._silence = nodes, rank, silence
-        self._beats: dict[int, tuple[int, float]] = {}
-        self._last_beat = 0.0
-        self._silent: set[int] = set()
-        began = time.monotonic()
-        try:
-            self._store = Store(head, port, rank == 0, timeout, silence)
-        except Lost as error:
-            if rank == 0:
-                raise UserError(
-                    f"port {port} (for the nodes to meet) cannot be opened here: give --main-port."
-                ) from error
-            raise UserError(
-                f"node 0 ({head}, port {port}) did not answer within {timeout:.0f} s: is it up, does the same command "
-                "run there, and does no firewall stand between?"
-            ) from error
-        try:
-            self._store.set(f"host/{rank}", json.dumps({"host": socket.gethostname(), "plan": plan}))
-            self._meet(plan, began + timeout, timeout)
-        except Lost as error:
-            raise UserError(f"node 0 ({head}) has gone: its own messages say why.") from error
+        self._own = self._published = NodeState(socket.gethostname(), sha256(plan.encode()).hexdigest())
+        self._own_failure: Failure | None = None
+        self._closed = False
+        # The exchanging thread writes what follows.
+        self._states: dict[int, NodeState] = {}
+        self._changed: dict[int, float] = {}
+        self._failure: Failure | None = None
+        self._contact: float | None = None
+        """When the last exchange ended."""
+        self._disconnected = False
+        threading.Thread(target=self._keep_in_touch, args=(head, port, timeout), daemon=True).start()
+        self._meet(head, port, timeout)
 
-    def _meet(self, plan: str, deadline: float, timeout: float) -> None:
-        absent = self._missing_keys("host", range(self.nodes))
-        while absent and time.monotonic() < deadline:
-            time.sleep(0.1)
-            absent = self._missing_keys("host", range(self.nodes))
-        if absent:
-            names = ", ".join(map(str, absent))
+    def mark(self, name: str) -> None:
+        """Says that this node has reached `name`."""
+        self._own = replace(self._own, marks=(*self._own.marks, name))
+
+    def missing(self, name: str, nodes: range) -> list[int]:
+        """Nodes that have not said so."""
+        return [node for node in nodes if name not in self._state(node).marks]
+
+    def tell(self, name: str, value: str) -> None:
+        """Publishes a value of this node."""
+        self._own = replace(self._own, values={**self._own.values, name: value})
+
+    def ask(self, name: str, node: int) -> str:
+        """A value of another node, which may still have to publish it."""
+        if not self._wait(lambda: name in self._state(node).values, self._silence):
+            raise UserError(f"{self.host(node)} did not say its {name}.")
+        return self._state(node).values[name]
+
+    def fail(self, failure: Failure) -> Failure:
+        """Publishes a failure; returns the one that was published first."""
+        self._own_failure = self._own_failure or failure
+        self._wait(lambda: self._failure is not None, self._silence)
+        return self._failure or failure
+
+    def failure(self) -> Failure | None:
+        """The first failure on any node, including a node that has gone silent."""
+        if self._failure is None and self._lost():
+            return Failure("node 0", "node 0", 1, "has gone: the connection to it is lost")
+        if self._failure is None and (silent := self._silent()):
+            name = self.host(min(silent))
+            return self.fail(Failure(name, name, 1, f"silent for {self._silence:.0f} s"))
+        return self._failure
+
+    def host(self, node: int) -> str:
+        """The name of a node in messages."""
+        return f"node {node} ({self._states[node].host})" if node in self._states else f"node {node}"
+
+    def close(self) -> None:
+        """Leaves. Node 0, which has the store, stays until the others have left."""
+        self.mark("left")
+        self._wait(lambda: self._published is self._own, GOODBYE_SECONDS)
+        if self.rank == 0:
+            self._wait(lambda: set(self.missing("left", range(self.nodes))) <= self._silent(), GOODBYE_SECONDS)
+        self._closed = True
+
+    def _meet(self, head: str, port: int, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        if not self._wait(lambda: self._contact is not None, timeout + CONNECT_SLACK):
             raise UserError(
-                f"node {names} of {self.nodes} did not come within {timeout:.0f} s; there are "
-                f"{', '.join(self.host(n) for n in range(self.nodes) if n not in absent)}. Is it up, and does the same "
-                "command run there?"
+                f"port {port} (for the nodes to meet) cannot be opened here: give --main-port."
+                if self.rank == 0
+                else f"node 0 ({head}, port {port}) did not answer within {timeout:.0f} s: is it up, does the same "
+                "command run there, and does no firewall stand between?"
             )
-        for node in range(self.nodes):
-            if json.loads(self._store.get(f"host/{node}"))["plan"] != plan:
+        if not self._wait(lambda: len(self._states) == self.nodes, deadline - time.monotonic()):
+            if self._lost():
+                raise UserError(f"node 0 ({head}) has gone: its own messages say why.")
+            absent = ", ".join(str(node) for node in range(self.nodes) if node not in self._states)
+            raise UserError(
+                f"node {absent} of {self.nodes} did not come within {timeout:.0f} s; there are "
+                f"{', '.join(map(self.host, sorted(self._states)))}. Is it up, and does the same command run there?"
+            )
+        for node, state in self._states.items():
+            if state.plan != self._own.plan:
                 raise UserError(
                     f"{self.host(node)} was started with another command or another version of the recipe than "
                     f"{self.host(self.rank)}: give all nodes the same."
                 )
 
-    def host(self, node: int) -> str:
-        """A node in words."""
+    def _state(self, node: int) -> NodeState:
+        return self._own if node == self.rank else self._states[node]
+
+    def _wait(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Whether the condition came true in time, and before the connection was lost."""
+        deadline = time.monotonic() + seconds
+        while not condition() and not self._lost() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return condition()
+
+    def _lost(self) -> bool:
+        """Whether node 0 does not answer."""
+        if self._disconnected or self._contact is None:
+            return self._disconnected
+        return self.rank != 0 and time.monotonic() - self._contact > self._silence
+
+    def _silent(self) -> set[int]:
+        """Nodes that have neither written nor left; only node 0 judges this."""
+        if self.rank != 0 or self._contact is None:
+            return set()
+        quiet = {node for node, changed in self._changed.items() if self._contact - changed > self._silence}
+        return quiet & set(self.missing("left", range(self.nodes)))
+
+    def _keep_in_touch(self, head: str, port: int, timeout: float) -> None:
+        """The thread."""
+        keys = [*(f"node {node}" for node in range(self.nodes)), "failure"]
         try:
-            return f"node {node} ({json.loads(self._store.get(f'host/{node}'))['host']})"
-        except Lost:
-            return f"node {node}"
+            with suppress(RuntimeError):  # PyTorch's network and store errors
+                store = self._open_store(head, port, timeout)
+                for key in keys if self.rank == 0 else ():
+                    store.compare_set(key, "", "null")
+                for beat in itertools.count():
+                    self._exchange(store, keys, beat)
+                    if self._closed:
+                        break
+                    time.sleep(EXCHANGE_SECONDS)
+        finally:
+            self._disconnected = True
 
-    def tell(self, name: str, value: str) -> None:
-        """Publishes a value of this node."""
-        self._store.set(f"value/{name}/{self.rank}", value)
+    def _open_store(self, head: str, port: int, timeout: float) -> Any:
+        from torch.distributed import HashStore, TCPStore
 
-    def ask(self, name: str, node: int) -> str:
-        """Waits for a value of another node."""
-        try:
-            return self._store.get(f"value/{name}/{node}")
-        except Lost as error:
-            raise UserError(f"{self.host(node)} did not say its {name}.") from error
+        if self.nodes == 1:
+            return HashStore()
+        seconds = timedelta(seconds=timeout)
+        return TCPStore(head, port, is_master=self.rank == 0, timeout=seconds, wait_for_workers=False)
 
-    def mark(self, name: str) -> None:
-        with suppress(Lost):  # `failure` tells of it
-            self._store.set(f"{name}/{self.rank}", "1")
-
-    def missing(self, name: str, nodes: range) -> list[int]:
-        try:
-            return self._missing_keys(name, nodes)
-        except Lost:
-            return list(nodes)
-
-    def fail(self, failure: Failure) -> Failure:
-        try:
-            return _failure(self._store.set_first("failure", json.dumps(asdict(failure))))
-        except Lost:
-            return failure
-
-    def failure(self) -> Failure | None:
-        try:
-            if self._store.has("failure"):
-                return _failure(self._store.get("failure"))
-            silent = self._silent_nodes()
-        except Lost:
-            return Failure("node 0", "node 0", 1, "has gone: the connection to it is lost")
-        if silent:
-            return self.fail(
-                Failure(self.host(silent[0]), self.host(silent[0]), 1, f"silent for {self._silence:.0f} s")
-            )
-        return None
-
-    def _silent_nodes(self) -> list[int]:
-        """Beats for this node; node 0 listens to all others. A node that has left is not silent."""
+    def _exchange(self, store: Any, keys: list[str], beat: int) -> None:
+        own, failure = self._own, self._own_failure
+        store.set(keys[self.rank], json.dumps(asdict(replace(own, beat=beat))))
+        if failure is not None:
+            store.compare_set("failure", "null", json.dumps(asdict(failure)))
+        *states, first = map(json.loads, store.multi_get(keys))
         now = time.monotonic()
-        if now - self._last_beat < 1.0:
-            return []
-        self._last_beat = now
-        self._store.add(f"beat/{self.rank}", 1)
-        if self.rank != 0:
-            return []
-        for node in range(1, self.nodes):
-            count = self._store.add(f"beat/{node}", 0)
-            if node not in self._beats or self._beats[node][0] != count:
-                self._beats[node] = (count, now)
-        quiet = {n for n, (_, when) in self._beats.items() if now - when > self._silence}
-        self._silent = quiet & set(self.missing("left", range(self.nodes)))
-        return sorted(self._silent)
-
-    def close(self) -> None:
-        deadline = time.monotonic() + GOODBYE_SECONDS
-        self.mark("left")
-        while self.rank == 0 and time.monotonic() < deadline:
-            if set(self.missing("left", range(self.nodes))) <= self._silent:
-                return
-            time.sleep(0.1)
-
-    def _missing_keys(self, name: str, nodes: range) -> list[int]:
-        return [node for node in nodes if not self._store.has(f"{name}/{node}")]
-
-
-def _failure(text: str) -> Failure:
-    told = json.loads(text)
-    return Failure(**told | {"last_lines": tuple(told["last_lines"])})
+        for node, state in enumerate(states):
+            if state is not None and (node not in self._states or state["beat"] != self._states[node].beat):
+                self._changed[node] = now
+                self._states[node] = NodeState(**state)
+        if first is not None:
+            self._failure = Failure(**first | {"last_lines": tuple(first["last_lines"])})
+        self._published, self._contact = own, now

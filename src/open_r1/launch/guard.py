@@ -1,8 +1,8 @@
-"""`python -m open_r1.launch.guard FD GRACE WORD...`: runs a command, and leaves nothing of it behind.
+"""`python -m open_r1.launch.guard FD GRACE WORD...`: runs a command, and ends every process that it leaves behind.
 
-The command ends when whoever started the guard ends, however that happens: FD is a pipe whose other end that process
-holds, and which closes with it. What the command started and forgot is ended too. The exit status is the command's,
-128 plus the signal's number if it died of one.
+FD is a pipe whose other end the launcher holds. When it closes, even because the launcher was killed, the guard ends
+the command and all its descendants. The exit status is that of the command, or 128 plus the number of the signal that
+ended it. torchrun's agent does not do this: after `kill -9` its workers go on, and so does what they started.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ SET_PDEATHSIG, SET_CHILD_SUBREAPER = 1, 36
 """From linux/prctl.h."""
 POLL_SECONDS = 0.1
 NOT_STARTED = 127
-"""The status that shells give for a command that is not there."""
+"""The status of shells for a command that does not exist."""
 
 
 def main(argv: list[str]) -> int:
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     fd, grace, command = int(argv[0]), float(argv[1]), argv[2:]
     _prctl(SET_CHILD_SUBREAPER)  # orphans of the command become children of this process
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # the one at the other end of the pipe decides
+        signal.signal(number, signal.SIG_IGN)  # only the launcher decides
     try:
         process = subprocess.Popen(command, preexec_fn=_before_command, close_fds=True)
     except OSError as error:
@@ -52,7 +52,7 @@ def descendants(pid: int | None = None) -> list[psutil.Process]:
 
 
 def end_processes(processes: list[psutil.Process], grace: float) -> None:
-    """SIGTERM, then after `grace` seconds SIGKILL for those that are left and all that they have started since."""
+    """SIGTERM; after `grace` seconds SIGKILL for those that still run and for what they have started since."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
@@ -73,7 +73,7 @@ def _runs(process: psutil.Process) -> bool:
 
 
 def _before_command() -> None:
-    """In the child. SIGUSR1 stays ignored: Slurm sends it to all processes, and it ends those that do not take it."""
+    """In the child. SIGUSR1 stays ignored: Slurm sends it to all processes, and it ends those without a handler."""
     _prctl(SET_PDEATHSIG, signal.SIGKILL)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)

@@ -1,34 +1,23 @@
-"""What one node does in a launch: starts its parts, watches them and the other nodes, and ends them all together."""
+"""A launch on one node: starts generators and training, watches them and the other nodes, and ends all together."""
 
 import signal
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 
 from open_r1.launch.commands import Command
 from open_r1.launch.control import Control
+from open_r1.launch.generators import Generator, GeneratorLate, wait_until_answering
 from open_r1.launch.processes import Failure, Part
 
 POLL_SECONDS = 0.2
 STOPPED_STATUS = 75
-"""Of a run that a signal has stopped, with a checkpoint, to be continued."""
+"""Exit status of training that saved a checkpoint after a signal; the same command continues it."""
 CAUSE_SECONDS = 3.0
-
-
-@dataclass(frozen=True)
-class ServerPlan:
-    """A generator to start here."""
-
-    name: str
-    command: Command
-    url: str
-    log: Path
+"""Time for the death of a generator to be noticed after training has failed because of it."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +25,10 @@ class NodePlan:
     """What this node runs."""
 
     name: str
-    """The node in words."""
-    servers: tuple[ServerPlan, ...]
+    """Its name in messages."""
+    servers: tuple[Generator, ...]
     training: Callable[[], Command] | None
-    """Made when all generators are up; None on a node that only generates."""
+    """Called when all generators are up; None on a node that only generates."""
     training_nodes: range
     server_nodes: range
     server_timeout: float
@@ -60,7 +49,7 @@ class NodeRun:
 
     def run(self) -> int:
         """Exit status: 0, that of the part that failed first on any node, or 128 plus a signal's number."""
-        with self._taking_signals():
+        with self._handling_signals():
             try:
                 failure = self._start_servers() or self._start_training() or self._watch()
             finally:
@@ -68,35 +57,23 @@ class NodeRun:
         if failure is None and stopped:
             return stopped
         if failure is not None:
-            self._tell(failure)
+            self._report(failure)
             return failure.status
         return 0
 
-    # Its three phases; each returns what failed, if something did
+    # The three phases; each returns the first failure, if any
 
     def _start_servers(self) -> Failure | None:
         plan = self.plan
         for server in plan.servers:
-            print(f"{server.name}: starting; its log is {server.log}.", flush=True)
-            server.log.parent.mkdir(parents=True, exist_ok=True)
-            self.parts.append(Part(server.name, server.command.words, server.command.environment, server.log))
-        began = last_word = time.monotonic()
-        waiting = list(plan.servers)
-        while waiting:
-            if (failure := self._failed()) or self._signals:
-                return failure
-            waiting = [server for server in waiting if not answers(server.url)]
-            elapsed = time.monotonic() - began
-            if waiting and elapsed > plan.server_timeout:
-                part = next(p for p in self.parts if p.name == waiting[0].name)
-                reason = f"did not answer at {waiting[0].url} within {plan.server_timeout:g} s (vllm_server_timeout)"
-                return self.control.fail(part.failure(plan.name, reason))
-            if waiting and time.monotonic() - last_word > 15:
-                last_word = time.monotonic()
-                print(f"Waiting for {', '.join(s.name for s in waiting)}: {elapsed:.0f} s.", flush=True)
-            time.sleep(POLL_SECONDS)
-        if plan.servers:
-            print(f"{_these(plan.servers)} after {time.monotonic() - began:.0f} s.", flush=True)
+            self.parts.append(server.start())
+        try:
+            for _ in wait_until_answering(plan.servers, plan.server_timeout):
+                if (failure := self._failed()) or self._signals:
+                    return failure
+        except GeneratorLate as late:
+            part = next(part for part in self.parts if part.name == late.server.name)
+            return self.control.fail(part.failure(plan.name, late.reason))
         self.control.mark("serving")
         while self.control.missing("serving", plan.server_nodes):
             if (failure := self._failed()) or self._signals:
@@ -107,7 +84,7 @@ class NodeRun:
     def _start_training(self) -> Failure | None:
         if self.plan.training is not None and not self._signals:
             command = self.plan.training()
-            self.training = Part("training", command.words, command.environment)
+            self.training = Part("training", command.argv, command.environment)
             self.parts.append(self.training)
         return None
 
@@ -125,7 +102,7 @@ class NodeRun:
         return None
 
     def _failed(self) -> Failure | None:
-        """A part of this node that has ended though it should run, or whatever failed elsewhere."""
+        """The first failure, here or on another node."""
         failed = self._generator_failure()
         if failed is None and self.training is not None and self.training.poll():
             failed = self._wait_for_cause() or self.control.fail(self.training.failure(self.plan.name))
@@ -136,8 +113,8 @@ class NodeRun:
         return None if part is None else self.control.fail(part.failure(self.plan.name))
 
     def _wait_for_cause(self) -> Failure | None:
-        """A generator's death, here or elsewhere, that ended training, which can notice it before its guard is through
-        with what the generator has left behind."""
+        """The death of a generator, here or elsewhere, because of which training failed. Training can fail first: the
+        guard of a generator reports its exit only when it has ended what the generator left behind."""
         stopped = self.training is not None and self.training.poll() in (STOPPED_STATUS, 130)
         deadline = time.monotonic() + (CAUSE_SECONDS if self.plan.server_nodes and not stopped else 0.0)
         while time.monotonic() < deadline:
@@ -149,7 +126,7 @@ class NodeRun:
     # Signals
 
     @contextmanager
-    def _taking_signals(self) -> Iterator[None]:
+    def _handling_signals(self) -> Iterator[None]:
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
         before = {number: signal.signal(number, self._on_signal) for number in numbers}
         try:
@@ -178,7 +155,7 @@ class NodeRun:
     # The end
 
     def _stop_all(self) -> int:
-        """Ends every part; returns the status that a signal gives, 0 if none was taken."""
+        """Ends every part; returns the exit status if a signal ended the run, else 0."""
         for part in self.parts:
             part.let_go()
         for part in self.parts:
@@ -192,7 +169,7 @@ class NodeRun:
         self.control.close()
         return 0
 
-    def _tell(self, failure: Failure) -> None:
+    def _report(self, failure: Failure) -> None:
         where = "" if failure.node in (failure.part, "this node") else f" on {failure.node}"
         if failure.exit_code in (STOPPED_STATUS, 130):
             print(f"Stopped: {failure.part}{where} {failure.reason}. The same command continues.", file=sys.stderr)
@@ -201,17 +178,3 @@ class NodeRun:
         if failure.last_lines and not (failure.shown and failure.node == self.plan.name):
             print("Its last lines:", file=sys.stderr)
             print("\n".join(f"  {line}" for line in failure.last_lines), file=sys.stderr, flush=True)
-
-
-def answers(url: str) -> bool:
-    """Whether a server is up and well."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(f"{url}/health", timeout=2.0) as reply:
-            return reply.status == 200
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def _these(servers: Sequence[ServerPlan]) -> str:
-    return f"{servers[0].name} is up" if len(servers) == 1 else f"{len(servers)} generators are up"

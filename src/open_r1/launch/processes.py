@@ -1,4 +1,4 @@
-"""The processes that a launch starts on one node: each with a name, its output passed on, its last lines kept."""
+"""The processes that a launch starts on one node: `Part` passes their output on and keeps its last lines."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from open_r1.engine.vllm_process import TORCHRUN
 
 KEPT_LINES = 40
 GRACE_SECONDS = 10.0
-"""Between SIGTERM and SIGKILL when a part is ended because another has died."""
+"""Between SIGTERM and SIGKILL."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Failure:
     reason: str
     last_lines: tuple[str, ...] = ()
     shown: bool = False
-    """Whether these lines stand in the output of that node already."""
+    """Whether that node has already printed these lines."""
 
     @property
     def status(self) -> int:
@@ -43,7 +43,7 @@ class Failure:
 class Part:
     """A command that runs under a guard (`launch/guard.py`), so that it never outlives this process.
 
-    Its output goes to this process' own, or, for a part that nobody watches, to the file `log`.
+    Its output goes to this process's own output, or to the file `log`.
     """
 
     def __init__(
@@ -76,17 +76,17 @@ class Part:
 
     def poll(self) -> int | None:
         """Exit status, or None while it runs; 128 plus a signal's number also where the guard itself was killed."""
-        return _as_shells_do(self.process.poll())
+        return _shell_status(self.process.poll())
 
     def wait(self, seconds: float | None = None) -> int | None:
         """Exit status, or None if it still runs after `seconds`."""
         with suppress(subprocess.TimeoutExpired):
-            return _as_shells_do(self.process.wait(seconds))
+            return _shell_status(self.process.wait(seconds))
         return None
 
     def signal_workers(self, number: signal.Signals) -> None:
-        """Sends a signal to the processes that the command has started (the trainers of `accelerate launch`), not to
-        the command itself, which would end them at once; to the command if it has started none."""
+        """Sends a signal to the processes that the command has started (the training processes of `accelerate
+        launch`), because the command itself would end them at once. Without any, the command gets the signal."""
         with suppress(psutil.NoSuchProcess):
             for command in psutil.Process(self.process.pid).children():
                 for process in command.children() or [command]:
@@ -100,13 +100,13 @@ class Part:
         self._reader.join(timeout=5.0)
 
     def let_go(self) -> None:
-        """Begins to end it, without waiting."""
+        """Starts to end it, without waiting."""
         if self._alive >= 0:
             os.close(self._alive)
             self._alive = -1
 
     def failure(self, node: str, reason: str | None = None) -> Failure:
-        """How it ended; with a `reason`, why it is to be ended."""
+        """How it ended, or the `reason` why it has to end."""
         code = self.poll()
         if code is not None:
             self._reader.join(timeout=5.0)
@@ -125,7 +125,7 @@ class Part:
         target: BinaryIO = self.log.open("ab") if self.log else sys.stdout.buffer
         rest = b""
         while chunk := os.read(stream.fileno(), 65536):
-            with suppress(OSError, ValueError):  # whoever read our output has left
+            with suppress(OSError, ValueError):  # the reader of our output has closed it
                 target.write(chunk)
                 target.flush()
             *lines, rest = (rest + chunk).replace(b"\r", b"\n").split(b"\n")
@@ -137,16 +137,17 @@ class Part:
 
 
 def _environment() -> dict[str, str]:
-    """This process' own, without what would have a server join the process group of a trainer that starts it."""
+    """This process's own, without the variables of torchrun: with them, a server started by a training process would
+    join its process group."""
     return {name: value for name, value in os.environ.items() if name not in TORCHRUN}
 
 
-def _as_shells_do(code: int | None) -> int | None:
+def _shell_status(code: int | None) -> int | None:
     return 128 - code if code is not None and code < 0 else code
 
 
 def describe_exit(code: int | None) -> str:
-    """An exit status in words; the guard gives 128 plus a signal's number, as shells do."""
+    """An exit status in a message. The guard returns 128 plus the number of a signal, as shells do."""
     number = -code if code is not None and code < 0 else (code or 0) - 128
     with suppress(ValueError):
         return f"exit code {code} ({signal.Signals(number).name})"

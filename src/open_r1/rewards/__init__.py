@@ -18,13 +18,14 @@ from open_r1.rewards.gold import gold_completion
 from open_r1.rewards.grader import Verdict, check_gold, check_golds, configure, grade, grade_many, prefetch
 from open_r1.rewards.length import get_cosine_scaled_reward, get_soft_overlong_punishment, len_reward
 from open_r1.rewards.reasoning_steps import reasoning_steps_reward
-from open_r1.rewards.registry import BEST, REGISTRY, get_reward_func, get_reward_funcs
+from open_r1.rewards.registry import BEST, GRADED, REGISTRY, get_reward_func, get_reward_funcs
 from open_r1.rewards.repetition import get_repetition_penalty_reward
 from open_r1.rewards.score import RewardError, reward_name, score
 from open_r1.rewards.tag_count import tag_count_reward
 
 __all__ = [
     "BEST",
+    "GRADED",
     "REGISTRY",
     "RewardError",
     "Verdict",

@@ -4,17 +4,31 @@ Time is linear in the text, and only its last 20,000 characters are read.
 """
 
 import re
+from dataclasses import dataclass
+
+from open_r1.rewards import choices
 
 WINDOW = 20_000
 MAX_GAP = 40
-_BRACES = re.compile(r"(?P<boxed>\\f?boxed\s*\{)|\\.|[{}]", re.DOTALL)
-_BARE_BOXED = re.compile(r"\\f?boxed\s+(-?[0-9A-Za-z.,]+)")
-_JOINT = re.compile(r"[\s$.,;]*(?:\\text\{\s*)?(?:,|;|and|or|&)?(?:\s*\})?[\s$]*")
+MAX_COUNTED = 200
+_SEPARATOR = re.compile(r",|;|\band\b|\bor\b|&")
+_BRACES = re.compile(r"(?P<boxed>\\f?boxed\s*+\{)|\\.|[{}]", re.DOTALL)
+_BARE_BOXED = re.compile(r"\\f?boxed\s++(-?[0-9A-Za-z.,]+)")
+_JOINT_LAYOUT = re.compile(r"\\text\s?\{|\\[()\[\]]|\\quad|[${}*]")
+_JOINT = re.compile(
+    r"\s*+(?P<words>(?:\(?[A-Za-z]+\)?\s+){0,4})\(?(?:[,;]\s*+(?:and\b|or\b|&)?|and\b|or\b|&)\s*+(?:\\?[A-Za-z]+_?\w?'?(?:\([a-z]\))?\s?=)?\s*+"
+    r"|[\s.]*+"
+)
+_NO_JOINT = re.compile(
+    r"\b(?:but|not|no|is|was|are|so|then|we|i|it|actually|wait|thus|hence|therefore|instead|final|answer|rather|which|"
+    r"gives?|giving|gets?|check|if|first|because|since|that|this|because|yields?|becomes?|minus|plus|times)\b",
+    re.IGNORECASE,
+)
 _ANSWER_BLOCK = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL)
 _ANCHOR = re.compile(
-    r"####[ \t]*|(?:\b(?:final |correct )?(?:answer|result)|\bcorrect (?:option|choice))s?\b[*_]*"
-    r"(?:[^.\n:=]{0,60}?\bis\b(?:[ \t]*:)?|[ \t]*[:=])[*_\s]*"
-    r"|(?:答案|结果)[*_]*(?:应该|应)?(?:是|为|等于|[:：=])[*_\s:：]*|(?:故|应|所以)选[*_\s:：]*",
+    r"####[ \t]*|(?:\b(?:final |correct )?(?:answer|result)|\bcorrect (?:option|choice))s?\b[*_]*+"
+    r"(?:[^.\n:=]{0,60}?\bis\b(?:[ \t]*+:)?|[ \t]*+[:=])[*_\s]*+"
+    r"|(?:答案|结果)[*_]*+(?:应该|应)?(?:是|为|等于|[:：=])[*_\s:：]*+|(?:故|应|所以)选[*_\s:：]*+",
     re.IGNORECASE,
 )
 _MATH = re.compile(
@@ -23,14 +37,16 @@ _MATH = re.compile(
     re.DOTALL,
 )
 _NUMBER = re.compile(r"(?<![A-Za-z0-9_.])[-−+]?[$€£¥]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+)?\s?\\?%?")
-_BETWEEN_ITEMS = re.compile(r"[\s,;/&|，、；]*(?:or|and|或|和)?[\s,;/&|，、；]*", re.IGNORECASE)
+_BETWEEN_ITEMS = re.compile(r"[\s,;/&|，、；]*+(?:or|and|或|和)?[\s,;/&|，、；]*+", re.IGNORECASE)
+_COUNTED = re.compile(r"\$?-?\d[\d,.]*\$?(?: [A-Za-z]+){1,3}(?:(?:,|,? and) \$?-?\d[\d,.]*\$?(?: [A-Za-z]+){1,3})+")
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
-_NEXT_SENTENCE = re.compile(r"\.\s+(?=[A-Z])(?!(?:Or|Maybe|Perhaps|Possibly|Alternatively)\b)|。|；")
-_REMARK = re.compile(r"\s*(?<!\\)\((?=[^()]*[A-Za-z]{3})[^()]*\)[\s.]*$")
-_NOT_BUT = re.compile(r"^not\b[^.]*?\bbut\b\s*", re.IGNORECASE)
+_NEXT_SENTENCE = re.compile(r"\.\s++(?=[A-Z])(?!(?:Or|Maybe|Perhaps|Possibly|Alternatively)\b)|。|；")
+_REMARK = re.compile(r"(?<!\\)\((?=[^()]*[A-Za-z]{3})[^()]*\)")
+_EMPHASIS = "*_ \t"
+_NOT_BUT = re.compile(r"^not\b[^.]*?\bbut\b\s*+", re.IGNORECASE)
 _POINTER = re.compile(r"\b(?:above|see|boxed?|stated|given|shown|earlier|before)\b", re.IGNORECASE)
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
-_TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+")
+_TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox|operatorname)\s*+\{[^{}]*\}|\\[A-Za-z]+")
 
 
 def boxed_contents(text: str) -> list[tuple[int, int, str]]:
@@ -61,8 +77,7 @@ def last_boxed(text: str) -> str | None:
         return bare[-1] if bare else None
     run = [found[-1]]
     for box in reversed(found[:-1]):
-        between = text[box[1] : run[0][0]]
-        if len(between) > MAX_GAP or not _JOINT.fullmatch(between) or not re.search(r",|;|and|or|&", between):
+        if not _are_joined(text[box[1] : run[0][0]]):
             break
         run.insert(0, box)
     contents = [content.strip() for _, _, content in run]
@@ -77,12 +92,36 @@ def last_boxed(text: str) -> str | None:
     return content
 
 
+def _are_joined(between: str) -> bool:
+    """Do a comma or `and`, and what was counted, stand between two boxes, and nothing else?"""
+    if len(between) > MAX_GAP:
+        return False
+    bare = _JOINT_LAYOUT.sub(" ", between)
+    joint = _JOINT.fullmatch(bare)
+    return bool(joint and _SEPARATOR.search(bare) and not _NO_JOINT.search(bare))
+
+
+@dataclass(frozen=True)
+class Found:
+    """A final answer, and where it stood: `block`, `box`, `sentence`, `last line` or `last value`."""
+
+    answer: str
+    place: str
+
+
 def extract_answer(completion: str) -> str | None:
+    """The final answer of a completion, or None if it gives none; `find_answer` says where it was."""
+    found = find_answer(completion)
+    return found.answer if found else None
+
+
+def find_answer(completion: str) -> Found | None:
     """The final answer of a completion, or None if it gives none.
 
     Reasoning that was begun and not ended gives none. Looked for behind the last `</think>` (everywhere if there is
     neither mark), in this order: the last `<answer>` block,
-    the last `\\boxed{}`, the last "the answer is ...", the last formula or number. A bare enumeration counts as
+    the last `\\boxed{}`, the last "the answer is ...", a letter of choice in the last line, the last formula or
+    number. A bare enumeration counts as
     one answer: listing candidates does not hit.
     """
     said = completion.rpartition("</think>")[2]
@@ -91,8 +130,13 @@ def extract_answer(completion: str) -> str | None:
     part = said[-WINDOW:]
     blocks = _ANSWER_BLOCK.findall(part)
     if blocks and not _points_elsewhere(blocks[-1]):
-        return _from_block(blocks[-1].strip())
-    return last_boxed(part) or _from_anchor(part) or _last_value(part)
+        answer = _from_block(blocks[-1].strip())
+        return Found(answer, "block") if answer else None
+    finders = {"box": last_boxed, "sentence": _from_anchor, "last line": choices.last_line, "last value": _last_value}
+    for place, find in finders.items():
+        if answer := find(part):
+            return Found(answer, place)
+    return None
 
 
 def last_block(completion: str) -> str | None:
@@ -126,7 +170,7 @@ def _from_block(block: str) -> str | None:
     boxed = last_boxed(block)
     if boxed is not None:
         return boxed
-    if not is_prose(block) and not _CHINESE.search(block):
+    if (not is_prose(block) and not _CHINESE.search(block)) or choices.letter(block) or _is_counted(block):
         return _unwrapped(block) or None
     return _from_anchor(block) or _last_value(block) or block
 
@@ -136,14 +180,16 @@ def _from_anchor(text: str) -> str | None:
     if not anchors:
         return None
     sentence = text[anchors[-1].end() :].split("\n", 1)[0].strip()
-    sentence = re.sub(r"[*_]+$|^[*_]+", "", _NEXT_SENTENCE.split(sentence)[0].strip().rstrip(".")).strip()
+    sentence = _NEXT_SENTENCE.split(sentence)[0].strip().rstrip(".").strip(_EMPHASIS)
     sentence = _NOT_BUT.sub("", sentence)
     if not _HEDGE.search(sentence):
-        sentence = _REMARK.sub("", sentence)
+        sentence = _without_remark(sentence)
     if not sentence:
         return None
     if not is_prose(sentence) and not _CHINESE.search(sentence):
         return _unwrapped(sentence)
+    if choices.letter(sentence) or _is_counted(sentence):
+        return sentence
     found = _values(sentence)
     values = list(dict.fromkeys(value[2] for value in found))
     if len(values) > 1 and _HEDGE.search(sentence):
@@ -151,12 +197,28 @@ def _from_anchor(text: str) -> str | None:
     return ",".join(_enumerated(sentence, found)) if values else sentence
 
 
+def _is_counted(text: str) -> bool:
+    """`9 chickens and 10 rabbits`."""
+    return len(text) <= MAX_COUNTED and bool(_COUNTED.fullmatch(text))
+
+
+def _without_remark(sentence: str) -> str:
+    """Without words in parentheses at the end: `5 (not 6)`."""
+    head = sentence.rstrip(" .\t")
+    start = head.rfind("(")
+    return head[:start].rstrip() if start >= 0 and _REMARK.fullmatch(head, start) else sentence
+
+
 def _enumerated(text: str, values: list[tuple[int, int, str]]) -> list[str]:
     """The first of `values`, and those that are enumerated together with it."""
     count = 1
-    while count < len(values) and _BETWEEN_ITEMS.fullmatch(text[values[count - 1][1] : values[count][0]]):
+    while count < len(values) and _joins(text, values[count - 1][1], values[count][0]):
         count += 1
     return [value[2] for value in values[:count]]
+
+
+def _joins(text: str, start: int, end: int) -> bool:
+    return end - start <= MAX_GAP and bool(_BETWEEN_ITEMS.fullmatch(text, start, end))
 
 
 def _unwrapped(text: str) -> str:
@@ -176,11 +238,10 @@ def _last_value(text: str) -> str | None:
         return None
     run = [values[-1]]
     for value in reversed(values[:-1]):
-        between = text[value[1] : run[0][0]]
-        if len(between) > MAX_GAP or not _BETWEEN_ITEMS.fullmatch(between):
+        if not _joins(text, value[1], run[-1][0]):
             break
-        run.insert(0, value)
-    return ", ".join(value[2] for value in run)
+        run.append(value)
+    return ", ".join(value[2] for value in reversed(run))
 
 
 def _values(text: str) -> list[tuple[int, int, str]]:

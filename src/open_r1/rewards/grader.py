@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from open_r1.rewards import answers, fastpath, structure
+from open_r1.rewards import answers, fastpath, reasons, structure
+from open_r1.rewards.notation import canonical
 from open_r1.rewards.pool import Pool, Reply
 
 MAX_ANSWER = 2_000
@@ -34,6 +35,15 @@ class Verdict:
     correct: bool | None
     extracted: str | None
     reason: str
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A question to a worker, and the reason that its verdict will give."""
+
+    answer: str | None
+    reason: str
+    future: "Future[Reply]"
 
 
 class Grader:
@@ -60,7 +70,7 @@ class Grader:
         """A verdict for each completion against its gold."""
         started = [self._start(c, g) for c, g in zip(completions, golds, strict=True)]
         return [
-            verdict if isinstance(verdict, Verdict) else self._verdict(*verdict)  # waits for the workers
+            verdict if isinstance(verdict, Verdict) else self._verdict(verdict)  # waits for the workers
             for verdict in started
         ]
 
@@ -91,23 +101,27 @@ class Grader:
         """Ends the workers."""
         self.pool.close()
 
-    def _start(self, completion: str, gold: str) -> Verdict | tuple[str | None, Future]:
+    def _start(self, completion: str, gold: str) -> "Verdict | _Asked":
         gold_answer = _extract_gold(gold)
         problem = self._problem(gold_answer)
         if problem:
             return Verdict(None, None, problem)
-        answer = answers.extract_answer(completion)
-        if answer is None:
+        found = answers.find_answer(completion)
+        answer = found.answer if found else None
+        if answer is not None and len(answer) > self.max_answer:
+            answer = " ".join(answer.split())
+        if answer is not None and len(answer) > self.max_answer:
+            return Verdict(None, answer, f"the answer has {len(answer)} characters, more than {self.max_answer}")
+        if found is None or answer is None:
             nothing = Verdict(False, None, "the completion gives no answer")
-            return nothing if fastpath.is_plain(gold_answer) else (None, self._ask(gold=gold_answer))
+            return nothing if fastpath.is_plain(gold_answer) else _Asked(None, "", self._ask(gold=gold_answer))
         settled = _settle(answer, gold_answer)
         if settled is not None:
-            return Verdict(settled, answer, "compared as text or number")
-        if len(answer) > self.max_answer:
-            return Verdict(None, answer, f"the answer has {len(answer)} characters, more than {self.max_answer}")
+            return Verdict(settled, answer, reasons.reason(reasons.PLAIN, found.place, answer, gold_answer))
         if _depth(answer) > MAX_DEPTH:
             return Verdict(None, answer, f"the answer is nested more than {MAX_DEPTH} deep")
-        return answer, self._ask(answer=answer, gold=gold_answer)
+        reason = reasons.reason(reasons.ALGEBRA, found.place, answer, gold_answer)
+        return _Asked(answer, reason, self._ask(answer=answer, gold=gold_answer))
 
     def _problem(self, gold_answer: str) -> str | None:
         if not gold_answer.strip():
@@ -116,15 +130,15 @@ class Grader:
             return f"the gold answer has {len(gold_answer)} characters, more than {self.max_answer}"
         return None
 
-    def _verdict(self, answer: str | None, future: "Future[Reply]") -> Verdict:
-        reply = future.result()
+    def _verdict(self, asked: "_Asked") -> Verdict:
+        reply, answer = asked.future.result(), asked.answer
         if reply.limit:
             return Verdict(None, answer, self._limit("comparing the answer", reply))
         if reply.value is None or (answer is None and not reply.value):
             return Verdict(None, answer, "the gold answer cannot be read")
         if answer is None:
             return Verdict(False, None, "the completion gives no answer")
-        return Verdict(reply.value, answer, "compared with math-verify")
+        return Verdict(reply.value, answer, asked.reason)
 
     def _limit(self, what: str, reply: Reply) -> str:
         assert reply.limit
@@ -156,11 +170,11 @@ class Grader:
 
 def _settle(answer: str, gold: str) -> bool | None:
     """What can be decided here; lists and tuples of plain items too."""
-    settled = fastpath.settle(answer, gold)
-    if settled is not None or len(answer) > MAX_STRUCTURE or len(gold) > MAX_STRUCTURE:
-        return settled
-    pair = structure.same_units(answer, gold)
-    return False if pair is None else structure.compare(*pair, lambda one, other: None)
+    if answer.isascii() and answer.isdigit() and gold.isascii() and gold.isdigit():
+        return answer.lstrip("0") == gold.lstrip("0")
+    if len(answer) > MAX_STRUCTURE or len(gold) > MAX_STRUCTURE:
+        return True if canonical(answer) == canonical(gold) else None
+    return structure.compare(answer, gold, lambda one, other: None)
 
 
 _extract_gold = lru_cache(maxsize=65_536)(answers.extract_gold)

@@ -1,193 +1,181 @@
-"""Sets of real numbers, however written: `(-\\infty,1)\\cup(2,\\infty)`, `x<1 or x>2`, `x \\ne 2`, `|x| > 3`."""
+r"""Reads sets of real numbers, however they are written.
+
+`(-\infty,1)\cup(2,\infty)`, `x<1 or x>2`, `x \ne 2`, `|x| > 3`, `\{x \mid 2 < x < 3\}`, `\mathbb{R} \setminus \{2\}`,
+`a \le -2 or a = 1`.
+"""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 
-MAX_PIECES = 16
-_REALS = r"\mathbb{R}"
-_INFINITY = r"\infty"
+from open_r1.rewards import realsets
+from open_r1.rewards.realsets import INFINITY, MAX_PIECES, Interval, RealSet
+
+_REALS = re.compile(r"\\mathbb\s?\{?R\}?|\\R(?![A-Za-z])|(?:\\text\{)?\s?all real(?:s| numbers)\s?\}?", re.IGNORECASE)
 _SIGNS = {r"\leqslant": "<=", r"\leq": "<=", r"\le": "<=", r"\lt": "<", "<": "<", "<=": "<="}
 _SIGNS |= {r"\geqslant": ">=", r"\geq": ">=", r"\ge": ">=", r"\gt": ">", ">": ">", ">=": ">="}
 _RELATION = re.compile(r"(\\(?:leqslant|geqslant|leq|geq|le|ge|lt|gt)(?![A-Za-z])|<=|>=|<|>)")
-_UNEQUAL = re.compile(r"\s*([A-Za-z])\s*(?:\\neq?(?![A-Za-z])|!=|\\not\s*=)(.+)")
-_OR = re.compile(r"\\text\s*\{\s*,?\s*or\s*,?\s*\}|\\(?:lor|vee|cup)(?![A-Za-z])|\bor\b", re.IGNORECASE)
-_AND = re.compile(r"\\text\s*\{\s*,?\s*and\s*,?\s*\}|\\(?:land|wedge|cap)(?![A-Za-z])|\band\b", re.IGNORECASE)
-_MEMBER = re.compile(r"^\s*([A-Za-z])\s*\\in(?![a-z])\s*")
-_WITHOUT = re.compile(rf"{re.escape(_REALS)}\s*(?:\\setminus|\\backslash|-)\s*\\\{{(.+)\\\}}")
-_MODULUS = re.compile(r"\s*(?:\||\\lvert)\s*([A-Za-z])\s*(?:\||\\rvert)\s*")
-_VARIABLE = re.compile(r"\s*([A-Za-z])\s*")
-
-Same = Callable[[str, str], bool | None]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """From `low` to `high` (LaTeX), with or without its ends."""
-
-    low: str
-    low_closed: bool
-    high: str
-    high_closed: bool
+_COMPARED = re.compile(_RELATION.pattern + r"|\\neq?(?![A-Za-z])|!=")
+_NAME = r"([A-Za-z](?:_\w)?)"
+_UNEQUAL = re.compile(rf"{_NAME}\s?(?:\\neq?(?![A-Za-z])|!=|\\not\s?=)(.+)")
+_EQUAL = re.compile(rf"{_NAME}\s?=([^=]+)")
+_OR = re.compile(r"\\text\s?\{\s?,?\s?or\s?,?\s?\}|\\(?:lor|vee|cup)(?![A-Za-z])|\bor\b", re.IGNORECASE)
+_AND = re.compile(r"\\text\s?\{\s?,?\s?and\s?,?\s?\}|\\(?:land|wedge|cap)(?![A-Za-z])|\band\b", re.IGNORECASE)
+_WITHOUT = re.compile(r"\s?(?:\\setminus|\\backslash|-)\s?(?=\\\{)")
+_MEMBER = re.compile(rf"^\s?{_NAME}\s?\\in(?![a-z])\s?")
+_BUILDER = re.compile(
+    rf"\\\{{\s?{_NAME}\s?(?:\\in\s?\\mathbb\s?\{{?R\}}?\s?)?(?:\||:|\\mid(?![A-Za-z])|\\vert(?![A-Za-z]))(.+)\\\}}"
+)
+_POINTS = re.compile(r"\\\{([^{}|:<>]*(?:\{[^{}]*\}[^{}|:<>]*)*)\\\}")
+_MODULUS = re.compile(rf"(?:\||\\lvert)\s?{_NAME}\s?(?:\||\\rvert)")
+_VARIABLE = re.compile(_NAME)
 
 
-@dataclass(frozen=True)
-class RealSet:
-    """A union of intervals; `variable` is None where none is named."""
-
-    pieces: tuple[Interval, ...]
-    variable: str | None
+class _NoSet(Exception):
+    """The text is no set of real numbers, or one that is not read."""
 
 
 def read(text: str) -> RealSet | None:
     """The set that cleaned `text` stands for, None if it is none."""
     variables: set[str] = set()
-    pieces: list[Interval] = []
-    member = _MEMBER.match(text)
-    if member:
-        variables.add(member[1])
-        text = text[member.end() :]
-    alternatives = _OR.split(text)
-    if len(alternatives) == 1 and "," in text and _RELATION.search(text) and not _AND.search(text):
-        parts = text.split(",")
-        alternatives = parts if all(len(_RELATION.findall(part)) == 1 for part in parts) else alternatives
-        if len(alternatives) == 2 and _meets(alternatives):
-            return None  # `x > 1, x < 2`: both at once, most likely
-    for alternative in alternatives[: MAX_PIECES + 1]:
-        piece = _conjunction(alternative, variables)
-        if piece is None:
-            return None
-        pieces += piece
+    try:
+        pieces = _union(text.strip(), variables)
+    except _NoSet:
+        return None
     if len(variables) > 1 or len(pieces) > MAX_PIECES:
         return None
-    return RealSet(tuple(pieces), next(iter(variables), None))
+    return RealSet(pieces, next(iter(variables), None))
 
 
-def same(answer: RealSet, gold: RealSet, compare: Same) -> bool | None:
-    """Are both made of the same intervals, by `compare` of their ends? None if it does not know."""
-    if answer.variable and gold.variable and answer.variable != gold.variable:
-        return False
-    if len(answer.pieces) != len(gold.pieces):
-        return None
-    left, unsure = list(answer.pieces), False
-    for wanted in gold.pieces:
-        verdicts = [_same_piece(piece, wanted, compare) for piece in left]
-        if True in verdicts:
-            left.pop(verdicts.index(True))
-        elif None in verdicts:
-            unsure = True
-        else:
-            return False
-    return None if unsure else True
+def _union(text: str, variables: set[str]) -> tuple[Interval, ...]:
+    if member := _MEMBER.match(text):
+        variables.add(member[1])
+        text = text[member.end() :].strip()
+    parts = _split(_OR, text)
+    if len(parts) == 1 and "," in text and _COMPARED.search(text) and not _AND.search(text):
+        return _listed(text, variables)
+    if len(parts) > MAX_PIECES:
+        raise _NoSet
+    return tuple(piece for part in parts for piece in _conjunction(part, variables))
 
 
-def _same_piece(one: Interval, other: Interval, compare: Same) -> bool | None:
-    if (one.low_closed, one.high_closed) != (other.low_closed, other.high_closed):
-        return False
-    ends = [_same_end(one.low, other.low, compare), _same_end(one.high, other.high, compare)]
-    return False if False in ends else None if None in ends else True
+def _listed(text: str, variables: set[str]) -> tuple[Interval, ...]:
+    """Relations between commas: alternatives, unless they only make sense together (`x > 1, x \\ne 2`)."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(len(_RELATION.findall(part)) == 1 or _UNEQUAL.fullmatch(part) for part in parts):
+        return _conjunction(text, variables)
+    sets = [_difference(part, variables) for part in parts]
+    if any(map(_UNEQUAL.fullmatch, parts)):
+        return _known(_intersected(sets))
+    if len(parts) == 2 and realsets.intersection(*sets) != ():
+        raise _NoSet  # `x > 1, x < 2`: both at once, most likely
+    return tuple(piece for each in sets for piece in each)
 
 
-def _same_end(one: str, other: str, compare: Same) -> bool | None:
-    if _INFINITY in one or _INFINITY in other:
-        return _squeezed(one) == _squeezed(other)
-    return compare(one, other)
+def _conjunction(text: str, variables: set[str]) -> tuple[Interval, ...]:
+    sets = [_difference(part, variables) for part in _split(_AND, text)]
+    return sets[0] if len(sets) == 1 else _known(_intersected(sets))
 
 
-def _squeezed(text: str) -> str:
-    return re.sub(r"[\s+]", "", text)
+def _intersected(sets: list[tuple[Interval, ...]]) -> tuple[Interval, ...] | None:
+    common: tuple[Interval, ...] | None = sets[0]
+    for each in sets[1:]:
+        common = None if common is None else realsets.intersection(common, each)
+    return common
 
 
-def _meets(parts: list[str]) -> bool:
-    """Do two rays with numeric ends run towards each other, so that `and` is meant?"""
-    rays = [_conjunction(part, set()) for part in parts]
-    if any(ray is None or len(ray) != 1 for ray in rays):
-        return True
-    (one,), (other,) = (ray for ray in rays if ray)
-    try:
-        up, down = (one, other) if other.low == f"-{_INFINITY}" else (other, one)
-        return float(up.low) <= float(down.high)
-    except ValueError:
-        return True
+def _known(pieces: tuple[Interval, ...] | None) -> tuple[Interval, ...]:
+    if pieces is None:
+        raise _NoSet
+    return pieces
 
 
-def _conjunction(text: str, variables: set[str]) -> list[Interval] | None:
-    parts = _AND.split(text)
-    found = [_single(part, variables) for part in parts]
-    if len(found) == 1:
-        return found[0]
-    if len(found) != 2 or any(each is None or len(each) != 1 for each in found):
-        return None
-    (one,), (other,) = (each for each in found if each)
-    low, high = (one, other) if other.low == f"-{_INFINITY}" else (other, one)
-    if low.high != _INFINITY or high.low != f"-{_INFINITY}":
-        return None
-    try:
-        if float(low.low) >= float(high.high):
-            return None
-    except ValueError:
-        return None
-    return [Interval(low.low, low.low_closed, high.high, high.high_closed)]
+def _difference(text: str, variables: set[str]) -> tuple[Interval, ...]:
+    whole, *removed = _split(_WITHOUT, text)
+    pieces = _single(whole, variables)
+    for part in removed:
+        points = _POINTS.fullmatch(part)
+        if points is None:
+            raise _NoSet
+        pieces = _known(realsets.without(pieces, [value.strip() for value in points[1].split(",")]))
+    return pieces
 
 
-def _single(text: str, variables: set[str]) -> list[Interval] | None:
-    text = _MEMBER.sub("", text).strip()
-    if text == _REALS or text.lower() in ("all real numbers", r"\text{all real numbers}"):
-        return [Interval(f"-{_INFINITY}", False, _INFINITY, False)]
+def _single(text: str, variables: set[str]) -> tuple[Interval, ...]:
+    if member := _MEMBER.match(text):
+        variables.add(member[1])
+        text = text[member.end() :]
+    text = text.strip()
+    if _REALS.fullmatch(text):
+        return realsets.REALS.pieces
+    if builder := _BUILDER.fullmatch(text):
+        variables.add(builder[1])
+        inner: set[str] = set()
+        pieces = _union(builder[2].strip(), inner)
+        if inner - {builder[1]}:
+            raise _NoSet
+        variables.discard(builder[1])  # a bound name says nothing outside
+        return pieces
     if unequal := _UNEQUAL.fullmatch(text):
         variables.add(unequal[1])
-        return _all_but(unequal[2].strip())
-    if without := _WITHOUT.fullmatch(text):
-        return _all_but(without[1].strip())
+        return _known(realsets.without(realsets.REALS.pieces, [_value(unequal[2])]))
+    if points := _POINTS.fullmatch(text):
+        return tuple(realsets.point(_value(value)) for value in points[1].split(","))
+    if (equal := _EQUAL.fullmatch(text)) and not _RELATION.search(text):
+        variables.add(equal[1])
+        return (realsets.point(_value(equal[2])),)
     if text[:1] in ("(", "[") and text[-1:] in (")", "]") and text[1:-1].count(",") == 1:
         low, _, high = text[1:-1].partition(",")
-        if not _balanced(low) or not low.strip() or not high.strip():
-            return None
-        return [Interval(low.strip(), text[0] == "[", high.strip(), text[-1] == "]")]
+        return (Interval(_value(low), text[0] == "[", _value(high), text[-1] == "]"),)
     return _chain(text, variables)
 
 
-def _all_but(value: str) -> list[Interval] | None:
-    if not _balanced(value) or "," in value or _RELATION.search(value):
-        return None
-    return [Interval(f"-{_INFINITY}", False, value, False), Interval(value, False, _INFINITY, False)]
-
-
-def _chain(text: str, variables: set[str]) -> list[Interval] | None:
+def _chain(text: str, variables: set[str]) -> tuple[Interval, ...]:
     """`a < x`, `x < b`, `a < x \\le b` and `|x| < a`."""
     parts = _RELATION.split(text)
     sides, signs = [part.strip() for part in parts[::2]], [_SIGNS[sign] for sign in parts[1::2]]
-    if len(sides) not in (2, 3) or not all(sides) or not all(map(_balanced, sides)) or "=" in "".join(sides):
-        return None
-    if "," in "".join(sides):
-        return None
-    if len({sign[0] for sign in signs}) != 1:
-        return None
+    if len(sides) not in (2, 3) or "," in text or "=" in "".join(sides) or len({sign[0] for sign in signs}) != 1:
+        raise _NoSet
     if signs[0][0] == ">":
         sides, signs = sides[::-1], [sign.replace(">", "<") for sign in signs[::-1]]
     closed = [sign == "<=" for sign in signs]
     if len(sides) == 3:
-        name = _VARIABLE.fullmatch(sides[1])
-        if name is None:
-            return None
-        variables.add(name[1])
-        return [Interval(sides[0], closed[0] and _INFINITY not in sides[0], sides[2], closed[1])]
-    for side, other in ((0, 1), (1, 0)):
-        bound = sides[other]
-        if modulus := _MODULUS.fullmatch(sides[side]):
-            variables.add(modulus[1])
-            if side == 0:
-                return [Interval(f"-({bound})", closed[0], bound, closed[0])]
-            ends = Interval(f"-{_INFINITY}", False, f"-({bound})", closed[0])
-            return [ends, Interval(bound, closed[0], _INFINITY, False)]
-    for side in (0, 1):
-        if name := _VARIABLE.fullmatch(sides[side]):
-            variables.add(name[1])
-            if side == 0:
-                return [Interval(f"-{_INFINITY}", False, sides[1], closed[0])]
-            return [Interval(sides[0], closed[0], _INFINITY, False)]
-    return None
+        variables.add(_name(sides[1]))
+        return (Interval(_value(sides[0]), closed[0] and INFINITY not in sides[0], _value(sides[2]), closed[1]),)
+    left, right = sides
+    if modulus := _MODULUS.fullmatch(left):
+        variables.add(modulus[1])
+        return (Interval(f"-({_value(right)})", closed[0], right, closed[0]),)
+    if modulus := _MODULUS.fullmatch(right):
+        variables.add(modulus[1])
+        return (realsets.ray(f"-({_value(left)})", closed[0], up=False), realsets.ray(left, closed[0], up=True))
+    if _VARIABLE.fullmatch(left):
+        variables.add(left)
+        return (realsets.ray(_value(right), closed[0], up=False),)
+    variables.add(_name(right))
+    return (realsets.ray(_value(left), closed[0], up=True),)
 
 
-def _balanced(text: str) -> bool:
-    return all(text.count(opening) == text.count(closing) for opening, closing in ("()", "[]", "{}"))
+def _name(text: str) -> str:
+    if not _VARIABLE.fullmatch(text):
+        raise _NoSet
+    return text
+
+
+def _value(text: str) -> str:
+    text = text.strip()
+    balanced = all(text.count(opening) == text.count(closing) for opening, closing in ("()", "[]", "{}"))
+    if not text or not balanced or _RELATION.search(text) or "=" in text or "," in text or r"\{" in text:
+        raise _NoSet
+    return text
+
+
+def _split(pattern: re.Pattern[str], text: str) -> list[str]:
+    """`text` at the matches of `pattern` outside brackets."""
+    parts, start, depth, position = [], 0, 0, 0
+    for match in pattern.finditer(text):
+        between = text[position : match.start()]
+        depth += sum(map(between.count, "([{")) - sum(map(between.count, ")]}"))
+        position = match.end()
+        if depth == 0:
+            parts.append(text[start : match.start()].strip())
+            start = match.end()
+    return [*parts, text[start:].strip()]

@@ -1,160 +1,223 @@
-r"""Evaluates simple LaTeX in floating point, to show quickly that two answers differ.
+r"""Values of expressions in the calling process: exact where that is cheap, else in floating point.
 
 Variables get fixed values, the same on both sides: expressions that are equal for every value are equal there.
-What is not understood (relations, anything ambiguous like `1/2x` or `\sin 2x`) is left to algebra.
+Floating point can only show that two answers differ; that they are equal is shown by exact arithmetic here, or with
+many digits in a worker (`precise`).
 """
 
 import cmath
-import re
+import math
 import zlib
+from fractions import Fraction
 from functools import lru_cache
 
-TOLERANCE = 2e-5
-MAX_LENGTH = 300
-_TOKEN = re.compile(r"\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|[A-Za-z](?:_(?:\w|\{\w+\}))?|[-+*/^(){}\[\]]")
-_THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
-_GREEK = {"alpha", "beta", "gamma", "delta", "theta", "lambda", "mu", "omega", "phi", "rho", "sigma", "tau"}
-_CONSTANTS: dict[str, complex] = {"\\pi": 3.141592653589793, "e": 2.718281828459045, "i": 1j}
+from open_r1.rewards import expression
+from open_r1.rewards.expression import Node
 
-_FUNCTIONS = {"\\sin": cmath.sin, "\\cos": cmath.cos, "\\tan": cmath.tan, "\\ln": cmath.log}
-_INVERSES = {"\\csc": cmath.sin, "\\sec": cmath.cos, "\\cot": cmath.tan}
-
-
-class _Unclear(Exception):
-    """Not simple LaTeX."""
-
-
-def differ(answer: str, gold: str) -> bool:
-    """Do two canonical strings surely stand for different values? False if equal, or if that is not clear."""
-    one, other = evaluate(answer), evaluate(gold)
-    if one is None or other is None:
-        return False
-    return abs(one - other) > TOLERANCE * max(abs(one), abs(other))
+MAX_BITS = 4_096
+"""Of exact numbers in the calling process; workers go further."""
+MAX_NODES = 400
+_CONSTANTS: dict[str, complex] = {"pi": cmath.pi, "e": cmath.e, "i": 1j}
+_FUNCTIONS = {
+    "sin": cmath.sin, "cos": cmath.cos, "tan": cmath.tan, "sinh": cmath.sinh, "cosh": cmath.cosh, "tanh": cmath.tanh,
+    "arcsin": cmath.asin, "arccos": cmath.acos, "arctan": cmath.atan, "ln": cmath.log, "log": cmath.log,
+    "lg": cmath.log10, "exp": cmath.exp,
+}  # fmt: skip
+_INVERSES = {"csc": cmath.sin, "sec": cmath.cos, "cot": cmath.tan}
 
 
-def is_constant(text: str) -> bool:
-    """Is canonical `text` free of variables?"""
-    return not re.search(
-        r"[A-Za-z]",
-        re.sub(
-            r"\\(?:frac|sqrt|cdot|times|pi|sin|cos|tan|csc|sec|cot|ln)(?![A-Za-z])|(?<![A-Za-z])[ei](?![A-Za-z])",
-            "",
-            text,
-        ),
-    )
-
-
-def same_constant(answer: str, gold: str) -> bool:
-    """Do two canonical strings without variables have the same value, to twelve digits?"""
-    one, other = evaluate(answer), evaluate(gold)
-    if one is None or other is None or not (is_constant(answer) and is_constant(gold)):
-        return False
-    return abs(one - other) <= 1e-12 * max(abs(one), abs(other))
+class Unknown(Exception):
+    """No value: not defined, too large, or not computed here."""
 
 
 @lru_cache(maxsize=65_536)
-def evaluate(text: str) -> complex | None:
-    """Value of a canonical string, None if it is not simple."""
-    if len(text) > MAX_LENGTH or re.search(r"(?<![\\A-Za-z])[A-Za-z]{3,}|(?<![\\A-Za-z])ln|\d \d", text):
+def exact(text: str) -> Fraction | None:
+    r"""The rational number that cleaned `text` says: `2^{40}-1`, `\binom{5}{2}`; None for others and large ones."""
+    node = expression.parse(text)
+    if node is None or sum(1 for _ in expression.walk(node)) > MAX_NODES:
         return None
-    text = _THOUSANDS.sub(lambda m: m.group().replace(",", ""), text)
-    tokens = _TOKEN.findall(text)
-    if sum(map(len, tokens)) != len(text):
-        return None
+    return rational(node, MAX_BITS)
+
+
+def rational(node: Node, max_bits: int) -> Fraction | None:
+    """Exact value of a tree without variables and roots, if no number in it has more than `max_bits`."""
     try:
-        parser = _Parser(tokens)
-        value = parser.sum()
-        return value if parser.peek() is None and abs(value) < 1e100 else None
-    except (_Unclear, ArithmeticError, ValueError, RecursionError):
+        return _rational(node, max_bits)
+    except (Unknown, ZeroDivisionError, RecursionError):
         return None
 
 
-class _Parser:
-    """Recursive descent over tokens."""
+def _rational(node: Node, max_bits: int) -> Fraction:
+    kind = node[0]
+    if kind == "number":
+        return node[1]
+    if kind in ("symbol", "constant", "root", "log", "apply"):
+        raise Unknown
+    if kind == "call":
+        return _rational_call(node[1], [_rational(each, max_bits) for each in node[2:]])
+    operands = [_rational(each, max_bits) for each in node[1:]]
+    value: Fraction
+    if kind == "neg":
+        return -operands[0]
+    if kind in ("factorial", "binomial"):
+        value = Fraction(_count(kind, operands, max_bits))
+    elif kind == "pow":
+        value = _power(operands[0], operands[1], max_bits)
+    else:
+        left, right = operands
+        if kind == "add":
+            value = left + right
+        elif kind == "sub":
+            value = left - right
+        else:
+            value = left * right if kind == "mul" else left / right
+    if value.numerator.bit_length() + value.denominator.bit_length() > max_bits:
+        raise Unknown
+    return value
 
-    def __init__(self, tokens: list[str]) -> None:
-        self.tokens, self.position = tokens, 0
 
-    def peek(self) -> str | None:
-        return self.tokens[self.position] if self.position < len(self.tokens) else None
+def _rational_call(name: str, values: list[Fraction]) -> Fraction:
+    if name == "abs":
+        return abs(values[0])
+    if name in ("floor", "ceil"):
+        return Fraction(math.floor(values[0]) if name == "floor" else math.ceil(values[0]))
+    if name in ("max", "min"):
+        return max(values) if name == "max" else min(values)
+    if name in ("gcd", "lcm") and all(value.denominator == 1 for value in values):
+        integers = [value.numerator for value in values]
+        return Fraction(math.gcd(*integers) if name == "gcd" else math.lcm(*integers))
+    raise Unknown
 
-    def take(self, expected: str | None = None) -> str:
-        token = self.peek()
-        if token is None or (expected is not None and token != expected):
-            raise _Unclear
-        self.position += 1
-        return token
 
-    def sum(self) -> complex:
-        value = self.product()
-        while self.peek() in ("+", "-"):
-            value = value + self.product() if self.take() == "+" else value - self.product()
-        return value
+def _count(kind: str, operands: list[Fraction], max_bits: int) -> int:
+    if any(value.denominator != 1 or value < 0 for value in operands):
+        raise Unknown
+    n = operands[0].numerator
+    if n * n.bit_length() > 2 * max_bits:
+        raise Unknown
+    return math.factorial(n) if kind == "factorial" else math.comb(n, operands[1].numerator)
 
-    def product(self) -> complex:
-        value, divided = self.signed(), False
-        while (token := self.peek()) is not None and token not in "+-)}]":
-            if token in ("*", "\\cdot", "\\times"):
-                self.take()
-                value *= self.signed()
-            elif token == "/":
-                self.take()
-                value /= self.signed()
-                divided = True
-            elif divided or token[0].isdigit() or (token == "\\frac" and self.tokens[self.position - 1].isdigit()):
-                raise _Unclear  # 1/2x, a mixed number, two numbers side by side
-            else:
-                value *= self.power()
-        return value
 
-    def signed(self) -> complex:
-        if self.peek() in ("+", "-"):
-            return -self.signed() if self.take() == "-" else self.signed()
-        return self.power()
+def _power(base: Fraction, exponent: Fraction, max_bits: int) -> Fraction:
+    if exponent.denominator != 1:
+        raise Unknown
+    bits = base.numerator.bit_length() + base.denominator.bit_length()
+    if bits > 2 and bits * abs(exponent) > 2 * max_bits:
+        raise Unknown
+    return base ** (exponent.numerator if bits > 2 else exponent.numerator % 2 + 2 if base else exponent.numerator)
 
-    def power(self) -> complex:
-        base = self.atom()
-        if self.peek() != "^":
-            return base
-        self.take()
-        token = self.peek()
-        if token is None or (token != "{" and len(token) > 1 and not token.startswith("\\")):
-            raise _Unclear
-        exponent = self.atom()
-        if self.peek() == "^" or abs(exponent) > 1000:
-            raise _Unclear
-        return base**exponent
 
-    def atom(self) -> complex:
-        token = self.take()
-        if token in ("(", "{"):
-            value = self.sum()
-            self.take(")" if token == "(" else "}")
-            return value
-        if token == "\\frac":
-            return self.group() / self.group()
-        if token == "\\sqrt":
-            degree: complex = 2
-            if self.peek() == "[":
-                self.take()
-                degree = self.sum()
-                self.take("]")
-            return self.group() ** (1 / degree)
-        if token in _FUNCTIONS or token in _INVERSES:
-            if self.peek() not in ("(", "{"):
-                raise _Unclear  # how far the argument goes
-            argument = self.atom()
-            if self.peek() == "^":
-                raise _Unclear  # of the argument, or of the value
-            return _FUNCTIONS[token](argument) if token in _FUNCTIONS else 1 / _INVERSES[token](argument)
-        if token in _CONSTANTS:
-            return _CONSTANTS[token]
-        if token[0].isalpha() or token[1:] in _GREEK:
-            return 1.1 + zlib.crc32(token.lower().encode()) % 9973 / 9973
-        return float(token)
+@lru_cache(maxsize=65_536)
+def evaluate(text: str) -> tuple[complex, float] | None:
+    """Value of cleaned `text`, and the largest number on the way to it; None if that is not known."""
+    node = expression.parse(text)
+    if node is None or sum(1 for _ in expression.walk(node)) > MAX_NODES:
+        return None
+    largest = [0.0]
+    try:
+        value = _value(node, largest)
+    except (Unknown, ArithmeticError, ValueError, RecursionError, TypeError):
+        return None
+    return (value, largest[0]) if largest[0] < 1e100 else None
 
-    def group(self) -> complex:
-        self.take("{")
-        value = self.sum()
-        self.take("}")
-        return value
+
+def _value(node: Node, largest: list[float]) -> complex:
+    value = _operation(node, largest)
+    largest[0] = max(largest[0], abs(value))
+    return value
+
+
+def _operation(node: Node, largest: list[float]) -> complex:
+    kind = node[0]
+    if kind == "number":
+        return complex(node[1])
+    if kind == "constant":
+        return _CONSTANTS[node[1]]
+    if kind == "symbol":
+        return complex(of_name(node[1]))
+    operands = [_value(each, largest) for each in node[1 + (kind in ("call", "apply")) :]]
+    if kind == "neg":
+        return 0 - operands[0]  # not -x, which is on the other side of the cut of a root
+    if kind == "apply":
+        return sum((cmath.cos(of_name(node[1]) * value) + value**2 for value in operands), complex(of_name(node[1])))
+    if kind == "call":
+        return _call(node[1], operands)
+    if kind == "factorial":
+        return complex(math.gamma(_real(operands[0]) + 1))
+    left, right = operands
+    if kind in ("add", "sub"):
+        return left + right if kind == "add" else left - right
+    if kind in ("mul", "div"):
+        return left * right if kind == "mul" else left / right
+    if kind == "pow":
+        if abs(right) > 1000 or (left.real < 0 and not left.imag and right.real % 1):
+            raise Unknown
+        return left**right
+    if kind == "root":
+        return left ** (1 / right) if left.imag or left.real >= 0 or right == 2 else _odd_root(left.real, right)
+    if kind == "log":
+        return cmath.log(left) / cmath.log(right)
+    if kind == "binomial":
+        n, k = _real(left), _real(right)
+        return complex(math.gamma(n + 1) / math.gamma(k + 1) / math.gamma(n - k + 1))
+    raise Unknown
+
+
+def _call(name: str, values: list[complex]) -> complex:
+    if name in _FUNCTIONS:
+        return _FUNCTIONS[name](values[0])
+    if name in _INVERSES:
+        return 1 / _INVERSES[name](values[0])
+    if name == "abs":
+        return complex(abs(values[0]))
+    if name in ("max", "min"):
+        return complex({"max": max, "min": min}[name](map(_real, values)))
+    raise Unknown  # floor and ceil: rounding decides, so floating point must not
+
+
+def _odd_root(base: float, degree: complex) -> complex:
+    if degree.imag or degree.real % 2 != 1:
+        raise Unknown
+    return complex(-((-base) ** (1 / degree.real)))
+
+
+def _real(value: complex) -> float:
+    if value.imag:
+        raise Unknown
+    return value.real
+
+
+def of_name(name: str) -> float:
+    """A fixed value between 1.1 and 2.1 for a variable."""
+    return 1.1 + zlib.crc32(name.encode()) % 9973 / 9973
+
+
+def differ(answer: str, gold: str) -> bool:
+    """Do two cleaned strings surely stand for different values? False if equal, or if that is not clear."""
+    exact_values = exact(answer), exact(gold)
+    if exact_values[0] is not None and exact_values[1] is not None:
+        return exact_values[0] != exact_values[1]
+    one, other = evaluate(answer), evaluate(gold)
+    if one is None or other is None:
+        return False
+    if (one[0].imag or other[0].imag) and (_branches(answer) or _branches(gold)):
+        return False
+    noise = 1e-12 * max(one[1], other[1])
+    return abs(one[0] - other[0]) > 1e-9 * max(abs(one[0]), abs(other[0])) + noise
+
+
+def _branches(text: str) -> bool:
+    """Is there a root, a logarithm or an inverse function of a variable, which are not real everywhere?"""
+    node = expression.parse(text)
+    assert node is not None
+    many_valued = ("arcsin", "arccos", "arctan", "ln", "log", "lg")
+    return bool(expression.symbols(node)) and any(
+        each[0] in ("root", "log", "pow") or (each[0] == "call" and each[1] in many_valued)
+        for each in expression.walk(node)
+    )
+
+
+def is_constant(text: str) -> bool:
+    """Is cleaned `text` an expression without variables?"""
+    node = expression.parse(text)
+    return node is not None and not expression.symbols(node)

@@ -14,11 +14,6 @@ _SAME = {
 }
 _MEANING = {phrase: meaning for meaning, phrases in _SAME.items() for phrase in phrases.split()}
 _EMPTY = re.compile(r"\\\{\s*\\\}")
-_CHOSEN = re.compile(
-    r"^(?:the )?(?:correct |final |best |right )?(?:option|choice|answer)(?: is)?(?::|\s)\s*"
-    r"(?=\(?[A-Za-z]\)?(?:$|[\s.:)]))",
-    re.IGNORECASE,
-)
 _TIME = re.compile(r"(?=.*[:ap])(\d{1,2})(?::([0-5]\d)(?::([0-5]\d))?)?\s*(?:([ap])\.?\s?m\.?)?", re.IGNORECASE)
 _RATIO_PART = r"[^:=<>,()\[\]]+"
 _RATIO = re.compile(rf"{_RATIO_PART}(?::{_RATIO_PART})+")
@@ -29,6 +24,8 @@ def meaning(text: str) -> str | None:
     if len(text) > 60:
         return None
     text = _EMPTY.sub("emptyset", text)
+    if r"\{" in text:
+        return None  # `{\emptyset}` is not empty
     if not re.search(r"[A-Za-z]{3}", text) or re.search(r"\d", text):
         return None
     if re.fullmatch(r"\(\s*-\s*\\infty\s*,\s*\+?\s*\\infty\s*\)", re.sub(r"^.*\\in(?![a-z])\s*", "", text)):
@@ -41,11 +38,6 @@ def same_meaning(answer: str, gold: str) -> bool | None:
     """Compares two stock phrases; None unless both are some."""
     one, other = meaning(answer), meaning(gold)
     return None if one is None or other is None else one == other
-
-
-def option(text: str) -> str:
-    """`Option B` and `The answer is (B)` as `B` and `(B)`; other text as it is."""
-    return _CHOSEN.sub("", text)
 
 
 def same_colons(answer: str, gold: str) -> bool | None:

@@ -82,6 +82,9 @@ REGISTRY: dict[str, Callable[[Any], RewardFunc]] = {
 }
 """Name to a function of the script arguments that returns the reward function."""
 
+GRADED = ("accuracy", "length", "cosine")
+"""Rewards that compare with the right answer."""
+
 BEST = {"accuracy": 1.0, "format": 1.0, "format_lenient": 1.0, "tag_count": 1.0, "reasoning_steps": 1.0}
 """What `gold_completion` must be given by a reward; rewards that are not here have no fixed maximum."""
 

@@ -6,75 +6,38 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-_WORDS = {
-    "length": "metre=1 meter=1 inch=127/5000 inche=127/5000 foot=381/1250 feet=381/1250 yard=1143/1250 "
-    "mile=201168/125 mi=201168/125 ft=381/1250 yd=1143/1250 in=127/5000",
-    "mass": "gram=1/1000 gm=1/1000 pound=45359237/100000000 lb=45359237/100000000 ounce=45359237/1600000000 "
-    "oz=45359237/1600000000 ton=1000 tonne=1000",
-    "time": "second=1 sec=1 minute=60 min=60 hour=3600 hr=3600 day=86400 week=604800",
-    "month": "month=1 year=12 yr=12 decade=120 century=1200",
-    "volume": "litre=1/1000 liter=1/1000 gallon=473176473/125000000000 gal=473176473/125000000000",
-    "usd": "dollar=1 usd=1 buck=1 cent=1/100",
-    "eur": "euro=1 eur=1",
-    "gbp": "gbp=1",
-    "angle": "degree=1 deg=1",
-    "radian": "radian=1 rad=1",
-    "celsius": "celsius=1",
-    "fahrenheit": "fahrenheit=1",
-    "bit": "bit=1 byte=8",
-    "energy": "joule=1 calorie=523/125 cal=523/125",
-    "power": "watt=1",
-    "force": "newton=1",
-    "voltage": "volt=1",
-    "frequency": "hertz=1",
-    "pressure": "pascal=1",
-    "amount": "mole=1 mol=1",
-    "electron": "electronvolt=1",
-}
-_SYMBOLS = {
-    "m": "metre",
-    "g": "gram",
-    "s": "second",
-    "h": "hour",
-    "L": "litre",
-    "l": "litre",
-    "J": "joule",
-    "W": "watt",
-}
-_SYMBOLS |= {"N": "newton", "V": "volt", "Hz": "hertz", "Pa": "pascal", "eV": "electronvolt", "mol": "mole"}
-_PREFIXES = {"n": -9, "µ": -6, "μ": -6, "m": -3, "c": -2, "d": -1, "k": 3, "M": 6, "G": 9, "T": 12}
-_LONG_PREFIXES = {"nano": -9, "micro": -6, "milli": -3, "centi": -2, "deci": -1, "kilo": 3, "mega": 6, "giga": 9}
-_SCALED = {"metre", "meter", "gram", "second", "litre", "liter", "joule", "watt", "newton", "volt", "hertz"}
-_SCALED |= {"pascal", "electronvolt", "mole", "calorie", "byte", "bit"}
-_ABBREVIATIONS = {"mph": "mile/hour", "kph": "km/hour", "kmph": "km/hour", "kmh": "km/hour", "cc": "cm^3"}
-_TABLE = {
-    name: (dimension, Fraction(factor))
-    for dimension, entries in _WORDS.items()
-    for name, factor in (entry.split("=") for entry in entries.split())
-}
-
-_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_POWERS = {"square": 2, "squared": 2, "sq": 2, "cubic": 3, "cubed": 3, "cu": 3}
-# A quantity that is followed by one of these is another quantity, or none.
-_MEANINGFUL = frozenset(
-    re.findall(
-        r"\w+",
-        """pi sqrt sin cos tan log ln exp and or to over times plus mod minus by half halves thirds fourths quarters
-        fifths choose divided if when unless is isn are was not no nor of th st nd rd factorial less more fewer greater
-        than maybe perhaps possibly either but else other something wrong right correct incorrect false true sure
-        unknown squared cubed square cubic root power twice double triple negative zero one two three four five six
-        seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty
-        forty fifty sixty seventy eighty ninety hundred thousand million billion trillion infinity undefined none""",
-    )
+from open_r1.rewards.unit_words import (
+    ABBREVIATIONS,
+    LONG_PREFIXES,
+    MEANINGFUL,
+    MEANINGFUL_IN_TEXT,
+    NEUTRAL,
+    NOT_COUNTED,
+    ORDINALS,
+    POWER_WORDS,
+    POWERS,
+    PREFIXES,
+    SCALED,
+    SCALES,
+    SYMBOLS,
+    TABLE,
 )
-_MEANINGFUL_IN_TEXT = _MEANINGFUL - {"of", "to", "by", "correct", "right", "other", "two", "three", "one"}
+
 _NOUN = re.compile(r"(?=.*[aeiouy])[a-z]{3,}")
-_NEUTRAL = {"unit", "total", "way", "item", "thing", "piece", "time"}
 MAX_WORDS = 5
 
+_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})++|\d++)(?:\.\d++)?")
+_LAST_NUMBER = re.compile(r"[-\d.,]*+$")
+_VARIABLE = re.compile(r"[A-Za-z]")
+_COMMAND = re.compile(r"\\(?:frac|sqrt|cdot|times|pi|left|right)(?![A-Za-z])")
+_SUM = re.compile(r"(?<=[\w)}])\s*+[+-]")
+_ORDINAL = re.compile(
+    r"^(-?\d++)\s?\^?\s?\{?\s?(?:\\(?:text|mathrm|textrm|rm)\s?\{\s?)?(?:st|nd|rd|th)(?![A-Za-z])[\s}]*+(?=$|[A-Za-z])"
+)
+_REMARK = re.compile(r"(?<=[\d}])(?: | ?(?=\(\\))\((?:\\text\s?\{)?([A-Za-z][A-Za-z ]*+)\}?\)$")
 _SUFFIX = r"(?:\s*\^\s*\{?\s*(-?[1-4])\s*\}?)?\s*$"
 _LATEX_UNIT = re.compile(
-    r"\\(?:text|mathrm|mbox|textrm|textnormal|textit|textbf|rm)\s*\{\s*((?:[^{}\\\d]|\^\{?-?\d\}?)*)\}" + _SUFFIX
+    r"\\(?:text|mathrm|mbox|textrm|textnormal|textit|textbf|rm)\s*+\{\s*+((?:[^{}\\\d]|\^\{?-?\d\}?)*)\}" + _SUFFIX
 )
 _PLAIN_UNIT = re.compile(
     r"(?<=[\d)}%])(?:\s+|(?=(?:mm|cm|km|kg|ft|mph|ml|mL|lbs?|min|hrs?|in|m)(?:\b|\^)))"
@@ -85,27 +48,29 @@ _PLAIN_UNIT = re.compile(
 @dataclass(frozen=True)
 class Unit:
     """A unit: `dimension` holds base quantities with their powers, `factor` of base units. For what is not known,
-    `dimension` is empty and `words` says what was counted."""
+    `dimension` is empty and `words` says what was counted. A `bare` one is a letter that may be a variable: `4m`."""
 
     dimension: tuple[tuple[str, int], ...]
     factor: Fraction
     words: frozenset[str] = frozenset()
+    bare: bool = False
 
 
 def split_unit(answer: str) -> tuple[str, Unit | None]:
     """`(quantity, unit)`; the unit is None if there is none. Words of scale become part of the quantity: `2 million`
     is `2*10^6`. Words that say something else (`5 squared`, `5 or six`) are no unit."""
+    answer = _ORDINAL.sub(r"\1 ", answer).strip()
+    if (remark := _REMARK.search(answer)) and (unit := parse_unit(remark[1], plain=True)):
+        return answer[: remark.start()], unit
     for pattern in (_LATEX_UNIT, _PLAIN_UNIT):
         match = pattern.search(answer)
         quantity = answer[: match.start()].rstrip(" ~,") if match else ""
         if match and quantity and re.search(r"[\d)}A-Za-z%]$", quantity):
             text = match[1].strip() + (f"^{match[2]}" if match[2] else "")
             words = text.split()
-            if not words:
+            if not words or not _is_amount(quantity, text):
                 return answer, None
-            while words and (word := words[0].lower()) in (*_SCALES, "dozen"):
-                quantity += f"\\cdot10^{{{_SCALES[word]}}}" if word in _SCALES else "\\cdot12"
-                words.pop(0)
+            quantity, words = _scaled(quantity, words)
             if words and words[0].lower() in ("percent", "pct", "percentage"):
                 return quantity + "%", None
             if not words:
@@ -115,6 +80,40 @@ def split_unit(answer: str) -> tuple[str, Unit | None]:
     return answer, None
 
 
+def _scaled(quantity: str, words: list[str]) -> tuple[str, list[str]]:
+    """Scale words at the front as factors of the quantity: `5`, `["tenths"]` as `\\frac{1}{10}\\cdot(5)`."""
+    factor = Fraction(1)
+    while words and (scale := SCALES.get(words[0].lower())) is not None:
+        if words[0].lower() in ORDINALS and _LAST_NUMBER.search(quantity)[0] not in ("1", "-1"):  # type: ignore[index]
+            break  # `15 tenth`
+        factor *= scale
+        words = words[1:]
+        if words[:1] == ["of"] and words[1:2] in (["a"], ["an"]):
+            words = words[2:]
+    if factor == 1:
+        return quantity, words
+    if _NUMBER.fullmatch(quantity):
+        amount = Fraction(quantity.replace(",", "")) * factor
+        return _written(amount), words
+    whole = factor.denominator == 1
+    written = str(factor.numerator) if whole else f"\\frac{{{factor.numerator}}}{{{factor.denominator}}}"
+    return f"{written}\\cdot({quantity})", words
+
+
+def _written(number: Fraction) -> str:
+    sign, number = "-" if number < 0 else "", abs(number)
+    if number.denominator == 1:
+        return f"{sign}{number.numerator}"
+    return f"{sign}\\frac{{{number.numerator}}}{{{number.denominator}}}"
+
+
+def _is_amount(quantity: str, unit: str) -> bool:
+    """May a unit follow? Behind a variable (`2m+1`, `m^2+2m`) a letter is one more variable."""
+    if len(unit) > 2:
+        return True
+    return not _VARIABLE.search(_COMMAND.sub(" ", quantity)) and not _SUM.search(quantity)
+
+
 @lru_cache(maxsize=8192)
 def parse_unit(text: str, *, plain: bool = False) -> Unit | None:
     """The unit that `text` names; None if its words say more than what is counted."""
@@ -122,7 +121,7 @@ def parse_unit(text: str, *, plain: bool = False) -> Unit | None:
     if known is not None:
         return known
     words = [word.lower() for word in re.findall(r"[^\W\d_]+", text)]
-    forbidden = _MEANINGFUL if plain else _MEANINGFUL_IN_TEXT
+    forbidden = MEANINGFUL if plain else MEANINGFUL_IN_TEXT
     if "of" in words[1:]:  # `15% of the total`, not `5 of x`
         forbidden = forbidden - {"of"}
     nouns = words[1:] if words[:1] in (["square"], ["cubic"]) else words
@@ -138,10 +137,10 @@ def _known(text: str) -> Unit | None:
         word = token.lower().rstrip(".")
         if word in ("/", "per"):
             sign = -1
-        elif word in _POWERS and not (word.endswith("d") and last):
-            power = _POWERS[word]
-        elif last and (token[0] == "^" or word in _POWERS):
-            extra = (_POWERS.get(word) or int(token.strip("^{}"))) - 1
+        elif word in POWERS and not (word.endswith("d") and last):
+            power = POWERS[word]
+        elif last and (token[0] == "^" or word in POWERS):
+            extra = (POWERS.get(word) or int(token.strip("^{}"))) - 1
             for name, exponent in last[0].items():
                 dimension[name] += exponent * extra
             factor *= last[1] ** extra
@@ -160,20 +159,20 @@ def _known(text: str) -> Unit | None:
 
 def _word(token: str) -> Unit | None:
     """Unit of one word or symbol."""
-    if token.lower() in _ABBREVIATIONS:
-        return _known(_ABBREVIATIONS[token.lower()])
+    if token.lower() in ABBREVIATIONS:
+        return _known(ABBREVIATIONS[token.lower()])
     for name in (token, token.lower(), _singular(token.lower())):
         scale = 0
-        if name not in _TABLE:
-            long = next((p for p in _LONG_PREFIXES if name.startswith(p) and name[len(p) :] in _SCALED), None)
+        if name not in TABLE:
+            long = next((p for p in LONG_PREFIXES if name.startswith(p) and name[len(p) :] in SCALED), None)
             if long:
-                name, scale = name[len(long) :], _LONG_PREFIXES[long]
-            elif name in _SYMBOLS:
-                name = _SYMBOLS[name]
-            elif name[:1] in _PREFIXES and name[1:] in _SYMBOLS and name[1:] != "h":
-                name, scale = _SYMBOLS[name[1:]], _PREFIXES[name[:1]]
-        if name in _TABLE:
-            dimension, factor = _TABLE[name]
+                name, scale = name[len(long) :], LONG_PREFIXES[long]
+            elif name in SYMBOLS:
+                name = SYMBOLS[name]
+            elif name[:1] in PREFIXES and name[1:] in SYMBOLS and name[1:] != "h":
+                name, scale = SYMBOLS[name[1:]], PREFIXES[name[:1]]
+        if name in TABLE:
+            dimension, factor = TABLE[name]
             powers = (("length", 3),) if dimension == "volume" else ((dimension, 1),)
             return Unit(powers, factor * Fraction(10) ** scale)
     return None
@@ -186,8 +185,10 @@ def _singular(word: str) -> str:
 def ratio(answer: Unit | None, gold: Unit | None) -> Fraction | None:
     """By what a quantity in `gold` must be multiplied to be one in `answer`; None if they measure different things.
 
-    A missing unit is let pass, and so are degrees that do not say of what.
+    A missing unit is let pass, unless that of `gold` may be a variable, and so are degrees that do not say of what.
     """
+    if answer is None and gold is not None and gold.bare:
+        return None
     if answer is None or gold is None or answer == gold:
         return Fraction(1)
     if answer.dimension == gold.dimension and answer.dimension:
@@ -201,22 +202,27 @@ def ratio(answer: Unit | None, gold: Unit | None) -> Fraction | None:
     return Fraction(1) if _share_a_word(answer, gold) else None
 
 
+TURNS = (r"\frac{\pi}{180}", r"\frac{180}{\pi}")
+
+
 def turns(answer: Unit | None, gold: Unit | None) -> str | None:
     """LaTeX of the factor from degrees in `gold` to radians in `answer`, or back; None for other units."""
     if answer is None or gold is None:
         return None
     pair = answer.dimension, gold.dimension
     if pair == ((("radian", 1),), (("angle", 1),)):
-        return r"\frac{\pi}{180}"
-    return r"\frac{180}{\pi}" if pair == ((("angle", 1),), (("radian", 1),)) else None
+        return TURNS[0]
+    return TURNS[1] if pair == ((("angle", 1),), (("radian", 1),)) else None
 
 
 def _share_a_word(one: Unit, other: Unit) -> bool:
     """Apples are no oranges, but red apples are apples; `10 centimetres long` are 10 centimetres."""
     if not one.dimension and not other.dimension:
-        return bool(one.words & other.words or (one.words | other.words) & _NEUTRAL)
+        same_power = one.words & POWER_WORDS == other.words & POWER_WORDS
+        return same_power and bool(one.words & other.words or (one.words | other.words) & NEUTRAL)
     known, words = (one, other.words) if one.dimension else (other, one.words)
-    if words & _NEUTRAL:
-        return True
+    if words & NEUTRAL:
+        power = 3 if "cubic" in words else 2 if words & POWER_WORDS else 1
+        return known.dimension == (("length", power),) or (power == 1 and known.dimension[0][0] not in NOT_COUNTED)
     named = [unit for unit in map(_word, words) if unit is not None]
     return any(unit.factor == known.factor and unit.dimension == known.dimension for unit in named)

@@ -7,18 +7,17 @@ on a node of eight starts vLLM on the eighth GPU, and stops it when the first tr
 
 import atexit
 import os
-import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from open_r1.configs import GRPOConfig, ModelConfig
 from open_r1.engine.vllm_engine import visible_devices
 from open_r1.errors import UserError
 from open_r1.launch.commands import server_command
+from open_r1.launch.generators import Generator, answers, wait_until_answering
 from open_r1.launch.layout import tensor_parallel
-from open_r1.launch.node_run import answers
 from open_r1.launch.nodes import gpu_memory, port_is_free
-from open_r1.launch.processes import Part
 from open_r1.launch.recipe import model_size
 from open_r1.run.first_process import by_first_process
 
@@ -49,27 +48,24 @@ def start_generators(args: GRPOConfig, model: ModelConfig, template: str | None 
     parameters, heads = model_size(model)
     size = tensor_parallel(parameters, heads, len(gpus), gpu_memory() or 80 * 2**30) if gpus and parameters else 1
     groups = [gpus[i : i + size] for i in range(0, len(gpus) - size + 1, size)] or [()]
-    parts = []
+    servers = []
     for i, group in enumerate(groups):
         port = args.vllm_server_port + i
         if not port_is_free(port):
             raise UserError(f"port {port} (a generator) is in use, and no vLLM answers there: give vllm_server_port.")
         command = server_command(model, args, "127.0.0.1", port, group, template)
+        name = f"vLLM on GPU {','.join(group)}" if group else "vLLM on the CPU"
         log = Path(args.output_dir or ".") / "run" / "vllm" / f"server-{port}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        where = f"GPU {','.join(group)}" if group else "the CPU"
-        print(f"Starting vLLM on {where}, which no training process has; its log is {log}.", flush=True)
-        part = Part(f"vLLM on {where}", command.words, command.environment, log)
-        atexit.register(part.stop)
-        parts.append(part)
-    urls = [f"http://127.0.0.1:{args.vllm_server_port + i}" for i in range(len(groups))]
-    try:
-        _wait(parts, urls, args.vllm_server_timeout)
-    except UserError:
-        for part in parts:
-            part.stop()
-        raise
-    return urls
+        servers.append(Generator(name, command, f"http://127.0.0.1:{port}", log))
+    with ExitStack() as started:
+        parts = [started.enter_context(server.start()) for server in servers]
+        for _ in wait_until_answering(servers, args.vllm_server_timeout):
+            if dead := next((part for part in parts if part.poll() is not None), None):
+                failure = dead.failure("")
+                last = "".join(failure.last_lines[-1:])
+                raise UserError(f"{dead.name} {failure.reason}; its log is {dead.log}. Its last line: {last}")
+        atexit.register(started.pop_all().close)
+    return [server.url for server in servers]
 
 
 def leftover_gpus(visible: Sequence[str], training: int) -> tuple[str, ...]:
@@ -81,23 +77,3 @@ def leftover_gpus(visible: Sequence[str], training: int) -> tuple[str, ...]:
             "vllm_mode to colocate."
         )
     return tuple(visible[training:])
-
-
-def _wait(parts: Sequence[Part], urls: Sequence[str], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    waiting = dict(zip(urls, parts, strict=True))
-    while waiting:
-        for url, part in list(waiting.items()):
-            if part.poll() is not None:
-                last = part.failure("").last_lines[-1:]
-                raise UserError(
-                    f"{part.name} {part.failure('').reason}; its log is {part.log}. Its last line: {''.join(last)}"
-                )
-            if answers(url):
-                del waiting[url]
-            elif time.monotonic() > deadline:
-                raise UserError(
-                    f"{part.name} did not answer at {url} within {seconds:g} s (vllm_server_timeout); its log is "
-                    f"{part.log}."
-                )
-        time.sleep(0.2)

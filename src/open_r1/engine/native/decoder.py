@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.fx.experimental import _config as torch_shapes
 
 from open_r1.engine.native.attention import PromptStorage, Rows
 from open_r1.engine.native.model import NativeModel
 from open_r1.engine.native.sampler import sample
 from open_r1.engine.native.scheduler import Prefill, Rollout, storage
 from open_r1.engine.native.slots import Slots, to_device
+from open_r1.internals.torch import separate_symbols
 from open_r1.modeling.layout import DocumentLayout
 
 MAX_LOGITS = 2**27
@@ -135,6 +135,5 @@ class Decoder:
         if self.compiler is None:
             yield
             return
-        shapes: Any = torch_shapes
-        with shapes.patch(use_duck_shape=False), self.model.layers_replaced(self.compiler):
+        with separate_symbols(), self.model.layers_replaced(self.compiler):
             yield

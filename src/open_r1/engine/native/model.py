@@ -114,7 +114,7 @@ class NativeModel:
             owner, _, leaf = name.rpartition(".")
             if parameter.dtype != tensors[name].dtype:
                 raise ValueError(f"{name}: {parameter.dtype} cannot share with {tensors[name].dtype}")
-            self.model.get_submodule(owner)._parameters[leaf] = tensors[name]
+            setattr(self.model.get_submodule(owner), leaf, tensors[name])
         self.targets = _targets(self.model)
 
 

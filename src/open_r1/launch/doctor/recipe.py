@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from open_r1.data.chat import pad_token_id, prepare_tokenizer, render, stop_token_ids
+from open_r1.data.columns import gold_path
 from open_r1.data.load import load_train_and_eval
 from open_r1.data.prompts import drop_long_prompts, prompt_rows
 from open_r1.data.sft import tokenize_sft
@@ -17,11 +18,12 @@ from open_r1.installing import install_command
 from open_r1.launch.doctor.finding import Finding, gib
 from open_r1.launch.layout import Cluster, plan_layout
 from open_r1.launch.recipe import Recipe, generation_of, job_of, read_recipe
+from open_r1.modeling.loading import context_length
 from open_r1.report.trackers import tracker_problem
 from open_r1.rewards import get_reward_funcs
 from open_r1.run.dry_run import ROWS_CHECKED, check_gold_scores, ungradable_golds
 from open_r1.run.policy_engine import describe_engine
-from open_r1.training.model import context_length, load_config
+from open_r1.training.model import load_config
 
 T = TypeVar("T")
 
@@ -97,7 +99,7 @@ def _packages(recipe: Recipe) -> Iterator[Finding]:
 def _model(recipe: Recipe, config: Any) -> str:
     parameters = job_of(recipe, "ddp", None, None).parameters
     size = f", {parameters / 1e6:,.1f}M parameters" if parameters else ""
-    context = context_length(recipe.model)
+    context = context_length(config)
     return (
         f"{recipe.model.model_name_or_path}: {config.model_type}{size}, context of {context or 'any number of'} tokens"
     )
@@ -145,19 +147,33 @@ def _examples(recipe: Recipe, tokenizer: Any, rows: Any) -> str:
         tokenized = tokenize_sft(some, tokenizer, recipe.args, recipe.script.system_prompt)
         lengths = [len(ids) for ids in tokenized["input_ids"]]
         return f"the first {len(some):,} give {len(lengths):,} documents, the longest of {max(lengths):,} tokens"
-    prompts = prompt_rows(some, tokenizer, recipe.script.dataset_prompt_column, recipe.script.system_prompt)
-    limits = [n for n in (context_length(recipe.model), recipe.args.vllm_max_model_length) if n is not None]
-    kept = drop_long_prompts(prompts, min(limits, default=None), recipe.args.max_completion_length)
+    prompts = prompt_rows(
+        some,
+        tokenizer,
+        recipe.script.dataset_prompt_column,
+        recipe.script.system_prompt,
+        recipe.script.dataset_answer_column,
+    )
+    limits = (context_length(load_config(recipe.model)), recipe.args.vllm_max_model_length)
+    context = min((limit for limit in limits if limit is not None), default=None)
+    kept = drop_long_prompts(prompts, context, recipe.args.max_completion_length)
     longest = max(len(ids) for ids in kept["prompt_ids"])
     return f"the first {len(some):,} give {len(kept):,} prompts, the longest of {longest:,} tokens"
 
 
 def _golds(recipe: Recipe, tokenizer: Any, rows: Any, functions: Any) -> str:
     some = rows.select(range(min(ROWS_CHECKED, len(rows))))
-    prompts = prompt_rows(some, tokenizer, recipe.script.dataset_prompt_column, recipe.script.system_prompt)
+    prompts = prompt_rows(
+        some,
+        tokenizer,
+        recipe.script.dataset_prompt_column,
+        recipe.script.system_prompt,
+        recipe.script.dataset_answer_column,
+    )
     names = recipe.script.reward_funcs  # type: ignore[attr-defined]
     check_gold_scores(names, functions, [prompts[i] for i in range(len(prompts))])
-    ungradable = ungradable_golds(rows, names).get("ungradable golds", "none")
+    moved = gold_path(rows, recipe.script.dataset_answer_column) is not None
+    ungradable = ungradable_golds(prompts if moved else rows, names).get("ungradable golds", "none")
     return f"the first {len(some)} get every reward's maximum; ungradable in all {len(rows):,} rows: {ungradable}"
 
 

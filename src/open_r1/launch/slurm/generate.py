@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from open_r1.generate import read_options, read_problems
+from open_r1.generate import read_options
+from open_r1.generation.generate import read_problems
 from open_r1.launch.slurm.job import current_job, finish, step
 from open_r1.launch.slurm.server import ServerJobOptions, ServerStep, head_of, run_beside
 from open_r1.launch.slurm.words import read_words, split_args

@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from open_r1.launch.control import Together
+from open_r1.launch.control import Control
 from open_r1.launch.nodes import Place, own_address
 from open_r1.launch.processes import Failure, Part
 from open_r1.launch.slurm.job import Job
@@ -31,7 +31,7 @@ class RayNode:
         self.plan, self.job, self.place = plan, job, place
         port = server_port(plan, job)
         self.gcs_port, self.client_port = port + 1, port + 3
-        self.control = Together(place.nodes, place.rank, place.head, port + 2, repr(plan), MEETING_SECONDS)
+        self.control = Control(place.nodes, place.rank, place.head, port + 2, repr(plan), MEETING_SECONDS)
         self.name = self.control.host(place.rank)
         self.head, self.own = self._addresses()
         self.parts: list[Part] = []

@@ -15,7 +15,7 @@ from open_r1.engine.openai_engine import OpenAIEngine
 from open_r1.engine.protocol import Message, Request, Sampling
 from open_r1.errors import Interrupted, UserError
 from open_r1.launch.commands import fill_template
-from open_r1.launch.node_run import answers
+from open_r1.launch.generators import answers
 from open_r1.launch.nodes import address_of, free_port, host_names
 from open_r1.launch.processes import Part
 from open_r1.launch.slurm.job import CONTINUED, Job, step

@@ -20,7 +20,7 @@ REACH = 40.0
 """How far below the largest logit a kept one can be: e^-40 of its probability is nothing in float32."""
 PASSES = 8
 """Of the search at most, each an eighth as wide as the one before: 40 / 8^8 is a rounding error of logits."""
-SEARCH_BLOCK = 1024
+SEARCH_BLOCK, SEARCH_STAGES, SEARCH_WARPS = 1024, 3, 8
 FEW = 2048
 """Logits that fit into registers."""
 
@@ -71,39 +71,35 @@ def bracket(sums, goal, above):
 
 @triton.jit
 def search(
-    ROW, SPARE, goal, least, top, temperature, scale, cap,
-    V: tl.constexpr, BLOCK: tl.constexpr, FEW: tl.constexpr, REACH: tl.constexpr, PASSES: tl.constexpr,
-    CAPPED: tl.constexpr, COUNT: tl.constexpr,
+    ROW, SPARE, goal, reach, least, top, temperature, scale, cap,
+    V: tl.constexpr, BLOCK: tl.constexpr, FEW: tl.constexpr, PASSES: tl.constexpr, CAPPED: tl.constexpr,
+    COUNT: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """The largest number that `goal` logits reach (`COUNT`), or a share `goal` of the mass, of the logits that reach
-    `least`. It is between `low` and `low + 8 * step`, whose upper end `above` reach."""
+    """The largest number above `top - reach` that `goal` logits reach (`COUNT`), or as many as have the mass `goal`, of
+    the logits that reach `least`. It is between `low` and `low + 8 * step`, whose upper end `above` reach."""
     ways = tl.arange(0, 8)
-    low, step, above = top - REACH, REACH * (1 + 1e-6) / 8, 0.0
+    low, step, above = top - reach, reach * (1 + 1e-6) / 8, 0.0
     inside, passes = V + 0.0, 0
     while (inside > FEW) & (passes < PASSES):
         candidates = low + step * ways
         parts = tl.zeros((8, BLOCK), tl.float32)
-        for start in range(0, V, BLOCK):
+        for start in tl.range(0, V, BLOCK, num_stages=STAGES):
             at = start + tl.arange(0, BLOCK)
             x = logits_of(ROW, at, at < V, temperature, scale, cap, CAPPED)
             weight = tl.where(x >= least, 1.0, 0.0)
             if not COUNT:
                 weight *= tl.exp(x - top)
             parts += tl.where(x[None, :] >= candidates[:, None], weight[None, :], 0.0)
-        sums = tl.sum(parts, 1)
-        if not COUNT:  # noqa: SIM102 (known when the kernel is compiled)
-            if passes == 0:
-                goal *= tl.max(sums, 0)  # all but nothing reaches the first candidate
-        last, reach, above = bracket(sums, goal, above)
+        last, reached, above = bracket(tl.sum(parts, 1), goal, above)
         low += step * last
         step /= 8
         passes += 1
-        inside = reach - above
+        inside = reached - above
         if not COUNT:
             inside *= tl.exp(top - low)  # each has at least the mass of the lower end
 
     count = 0
-    for start in range(0, V, BLOCK):
+    for start in tl.range(0, V, BLOCK, num_stages=STAGES):
         at = start + tl.arange(0, BLOCK)
         x = logits_of(ROW, at, at < V, temperature, scale, cap, CAPPED)
         take = (x >= low) & (x < low + 8 * step) & (x >= least)
@@ -117,8 +113,8 @@ def search(
     if not COUNT:
         weight *= tl.exp(x - top)
     for _ in range(PASSES):
-        reach = tl.where(x[None, :] >= (low + step * ways)[:, None], weight[None, :], 0.0)
-        last, _, _ = bracket(above + tl.sum(reach, 1), goal, above)
+        parts_of_few = tl.where(x[None, :] >= (low + step * ways)[:, None], weight[None, :], 0.0)
+        last, _, _ = bracket(above + tl.sum(parts_of_few, 1), goal, above)
         low += step * last
         step /= 8
     return low
@@ -126,28 +122,38 @@ def search(
 
 @triton.jit
 def find_floors(
-    LOGITS, ROWS, TEMPERATURE, TOP_K, TOP_P, MIN_P, TOPS, SPARE, FLOORS, stride, scale, cap,
+    LOGITS, ROWS, TEMPERATURE, TOP_K, TOP_P, MIN_P, TOPS, SUMS, SPARE, FLOORS, stride, scale, cap,
     V: tl.constexpr, BLOCK: tl.constexpr, BLOCKS: tl.constexpr, BLOCKS_P: tl.constexpr, CAPPED: tl.constexpr,
-    FEW: tl.constexpr, REACH: tl.constexpr, PASSES: tl.constexpr,
+    FEW: tl.constexpr, REACH: tl.constexpr, PASSES: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Program (row): the least logit that top-k, then top-p, then min-p keep."""
     row = tl.program_id(0).to(tl.int64)
     slot = tl.load(ROWS + row)
     temperature, greedy = temperature_of(TEMPERATURE, slot)
     b = tl.arange(0, BLOCKS_P)
-    top = tl.max(tl.load(TOPS + row * BLOCKS + b, mask=b < BLOCKS, other=float("-inf")), 0)
+    tops = tl.load(TOPS + row * BLOCKS + b, mask=b < BLOCKS, other=float("-inf"))
+    top = tl.max(tops, 0)
+    total = tl.sum(tl.load(SUMS + row * BLOCKS + b, mask=b < BLOCKS, other=0.0) * tl.exp(tops - top), 0)
     logits, spare = LOGITS + row * stride, SPARE + row * FEW
     floor = top - 1.0e30
     k, p = tl.load(TOP_K + slot), tl.load(TOP_P + slot)
     if (k > 0) & (k < V) & (greedy == 0):
         floor = search(
-            logits, spare, k.to(tl.float32), floor, top, temperature, scale, cap,
-            V, BLOCK, FEW, REACH, PASSES, CAPPED, True,
+            logits, spare, k.to(tl.float32), REACH + 0.0, floor, top, temperature, scale, cap,
+            V, BLOCK, FEW, PASSES, CAPPED, True, STAGES,
         )  # fmt: skip
+        total = 0.0
+        for start in tl.range(0, V, BLOCK, num_stages=STAGES):
+            at = start + tl.arange(0, BLOCK)
+            x = logits_of(logits, at, at < V, temperature, scale, cap, CAPPED)
+            total += tl.sum(tl.where(x >= floor, tl.exp(x - top), 0.0), 0)
     if (p < 1.0) & (greedy == 0):
+        # All that is further below the largest than this has less than 1 - p of the largest's mass.
+        reach = tl.minimum(tl.log(V / (1.0 - p)), REACH)
         nucleus = search(
-            logits, spare, p, floor, top, temperature, scale, cap, V, BLOCK, FEW, REACH, PASSES, CAPPED, False
-        )
+            logits, spare, p * total, reach, floor, top, temperature, scale, cap,
+            V, BLOCK, FEW, PASSES, CAPPED, False, STAGES,
+        )  # fmt: skip
         floor = tl.maximum(floor, nucleus)
     smallest = tl.load(MIN_P + slot)
     floor = tl.where(smallest > 0.0, tl.maximum(floor, top + tl.log(tl.maximum(smallest, 1e-38))), floor)
@@ -228,8 +234,9 @@ def sample_triton(product: Tensor, slots: Slots, rows: Tensor, rule: LogitRule, 
         )
         spare = torch.empty(count, FEW, dtype=torch.float32, device=product.device)
         find_floors[(count,)](
-            *head, slots.top_k, slots.top_p, slots.min_p, tops, spare, floors, product.stride(0), *numbers,
-            **{**wide, "BLOCK": SEARCH_BLOCK}, FEW=FEW, REACH=REACH, PASSES=PASSES, num_warps=8,
+            *head, slots.top_k, slots.top_p, slots.min_p, tops, sums, spare, floors, product.stride(0), *numbers,
+            **{**wide, "BLOCK": SEARCH_BLOCK}, FEW=FEW, REACH=REACH, PASSES=PASSES, STAGES=SEARCH_STAGES,
+            num_warps=SEARCH_WARPS,
         )  # fmt: skip
     block_sums[count, blocks](
         *head, floors, tops, sums, product.stride(0), *numbers, **common, FLOORED=truncate, num_warps=8

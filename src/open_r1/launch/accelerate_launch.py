@@ -1,6 +1,5 @@
-"""`python -m open_r1.launch.accelerated ...`: `accelerate launch ...` that ends as the first process that failed did.
-
-Accelerate itself ends with status 1 and a stack trace of its own, whatever happened in the processes.
+"""`python -m open_r1.launch.accelerate_launch ...`: `accelerate launch ...` with the exit status of the process that
+failed first. Accelerate itself exits with 1 and prints a stack trace of its own.
 """
 
 import logging
@@ -16,8 +15,8 @@ def main(argv: list[str]) -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what failed is said here
-    # Schedulers send SIGTERM to every process. The training processes save a checkpoint then, and end by themselves;
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # this module reports the failure
+    # Schedulers send SIGTERM to every process. The training processes then save a checkpoint and end by themselves;
     # torch's agent would kill them after 30 seconds.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     os.environ["PET_SIGNALS_TO_HANDLE"] = "SIGINT,SIGHUP,SIGQUIT"
@@ -25,17 +24,17 @@ def main(argv: list[str]) -> int:
         launch_command(launch_command_parser().parse_args(argv))
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        return _told(f"training process {rank}", failure.exitcode)
+        return _report(f"training process {rank}", failure.exitcode)
     except subprocess.CalledProcessError as error:  # a single process has no agent
-        return _told("the training process", error.returncode)
+        return _report("the training process", error.returncode)
     except SignalException as error:
         return 128 + int(error.sigval)
     return 0
 
 
-def _told(who: str, code: int) -> int:
+def _report(process: str, code: int) -> int:
     status = code if code >= 0 else 128 - code
-    print(f"{who} ended with exit code {status}.", file=sys.stderr, flush=True)
+    print(f"{process} ended with exit code {status}.", file=sys.stderr, flush=True)
     return status
 
 

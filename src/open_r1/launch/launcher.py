@@ -1,4 +1,4 @@
-"""From the options of a launch to a layout, its checks, and its run on this node."""
+"""What `open-r1 launch` does on a node: plans the layout, checks what this node needs, and runs its share."""
 
 import importlib.util
 import socket
@@ -8,39 +8,40 @@ from pathlib import Path
 from open_r1.engine.vllm_engine import visible_devices
 from open_r1.errors import UserError
 from open_r1.installing import install_command
-from open_r1.launch.command import LaunchOptions
 from open_r1.launch.commands import Command, server_command, training_command
-from open_r1.launch.control import Alone, Together
+from open_r1.launch.control import Control
+from open_r1.launch.generators import Generator
 from open_r1.launch.layout import Cluster, Layout, Server, plan_layout
-from open_r1.launch.node_run import NodePlan, NodeRun, ServerPlan
+from open_r1.launch.layout_table import show_layout
+from open_r1.launch.node_run import NodePlan, NodeRun
 from open_r1.launch.nodes import Place, check_port, choose_ports, claim_folder, find_place, gpu_memory, own_address
+from open_r1.launch.options import LaunchOptions
 from open_r1.launch.recipe import Recipe, distributed_type, find_accelerator, job_of, read_recipe
-from open_r1.launch.show import show_layout
 from open_r1.training.model import load_config
 
 FIRST_SERVER_PORT = 8000
-"""The default of vllm_server_port; where nothing else is asked for, the next free one is taken."""
+"""The default of vllm_server_port. If the recipe leaves it, the next free port is taken."""
 
 
 def launch(options: LaunchOptions, recipe_name: str, overrides: list[str], environment: Mapping[str, str]) -> int:
-    """The exit status. Raises UserError for what can be mended, before anything is started."""
+    """The exit status. Raises UserError before anything is started."""
     config = find_accelerator(options.accelerator)
     recipe = read_recipe(recipe_name, overrides)
     place = _place(options, environment)
     layout = make_layout(options, recipe, config, place)
     if place.rank == 0:
         show_layout(recipe, layout, config)
-    run = Launch(recipe, layout, config, place, options.server_command)
+    launcher = Launcher(recipe, layout, config, place, options.server_command)
     if options.dry_run:
         for node in range(place.nodes):
-            print(f"\nnode {node}:\n" + "\n".join(f"  {command}" for command in run.dry_commands(node)))
+            print(f"\nnode {node}:\n" + "\n".join(f"  {command}" for command in launcher.dry_commands(node)))
         return 0
-    run.check_here()
-    return run.start(options.start_timeout, options.grace)
+    launcher.check_here()
+    return launcher.run(options.start_timeout, options.grace)
 
 
 def make_layout(options: LaunchOptions, recipe: Recipe, config: Path, place: Place) -> Layout:
-    """Layout with ports that are free here."""
+    """The layout, with ports that are free here."""
     memory = int(options.gpu_memory * 2**30) if options.gpu_memory else gpu_memory()
     gpus = options.gpus_per_node if options.gpus_per_node is not None else len(visible_devices())
     cluster = Cluster(place.nodes, gpus, options.processes, memory or 80 * 2**30)
@@ -52,7 +53,7 @@ def make_layout(options: LaunchOptions, recipe: Recipe, config: Path, place: Pla
     return plan_layout(cluster, job, ports)
 
 
-class Launch:
+class Launcher:
     """A layout on its nodes, seen from one of them."""
 
     def __init__(
@@ -64,7 +65,7 @@ class Launch:
         self.trains = place.rank < len(layout.train)
 
     def check_here(self) -> None:
-        """Raises UserError for what this node lacks: the model, GPUs, ports, packages, a folder to write to."""
+        """Raises UserError if this node lacks the model, GPUs, ports, packages, or a folder to write to."""
         layout, ports = self.layout, self.layout.ports
         here = len(visible_devices())
         if here < layout.cluster.gpus_per_node:
@@ -83,34 +84,27 @@ class Launch:
                 "--vllm_server_port, or --vllm_server_base_url to use the server that is there",
             )
         if distributed_type(self.config) == "DEEPSPEED" and self.trains:
-            _need("deepspeed", f"--accelerator {self.config.stem}", install_command("deepspeed"))
+            _require("deepspeed", f"--accelerator {self.config.stem}", install_command("deepspeed"))
         if self.servers and self.server_template is None:
-            _need("vllm", "vllm_mode: server", f"{install_command('vllm')}, or give --server-command")
+            _require("vllm", "vllm_mode: server", f"{install_command('vllm')}, or give --server-command")
         load_config(self.recipe.model)
         claim_folder(Path(self.recipe.args.output_dir or "."))
 
-    def start(self, start_timeout: float, grace: float) -> int:
-        """Runs this node's part of it until the end; the exit status."""
+    def run(self, start_timeout: float, grace: float) -> int:
+        """Runs the share of this node; returns the exit status."""
         layout, place = self.layout, self.place
-        control: Alone | Together = Alone()
-        own, name = place.head, "this node"
-        if place.nodes > 1:
-            plan = f"{layout} {self.recipe.overrides} {self.recipe.path.read_text(encoding='utf-8')}"
-            control = Together(place.nodes, place.rank, place.head, layout.ports.control, plan, start_timeout)
-            own, name = own_address(place.head), control.host(place.rank)
-            control.tell("address", own)
+        plan = f"{layout} {self.recipe.overrides} {self.recipe.path.read_text(encoding='utf-8')}"
+        control = Control(place.nodes, place.rank, place.head, layout.ports.control, plan, start_timeout)
+        own = own_address(place.head)
+        control.tell("address", own)
 
         def training() -> Command:
-            hosts = {
-                s.node: place.head if isinstance(control, Alone) else control.ask("address", s.node)
-                for s in layout.servers
-            }
-            urls = [f"http://{hosts[s.node]}:{s.port}" for s in layout.servers]
+            urls = [f"http://{control.ask('address', s.node)}:{s.port}" for s in layout.servers]
             return self._training(place.rank, visible_devices(), urls)
 
         node = NodePlan(
-            name=name,
-            servers=tuple(self._server_plan(server, own) for server in self.servers),
+            name=control.host(place.rank) if place.nodes > 1 else "this node",
+            servers=tuple(self._generator(server, own) for server in self.servers),
             training=training if self.trains else None,
             training_nodes=range(len(layout.train)),
             server_nodes=range(min((s.node for s in layout.servers), default=place.nodes), place.nodes),
@@ -120,7 +114,7 @@ class Launch:
         return NodeRun(node, control).run()
 
     def dry_commands(self, node: int) -> list[Command]:
-        """What would run on a node."""
+        """What a node would run."""
         here = visible_devices()
         wanted = self.layout.cluster.gpus_per_node
         gpus = here if len(here) >= wanted else [str(i) for i in range(wanted)]
@@ -136,21 +130,21 @@ class Launch:
         names = [gpus[i] for i in server.gpus]
         return server_command(self.recipe.model, self.recipe.args, host, server.port, names, self.server_template)
 
-    def _server_plan(self, server: Server, host: str) -> ServerPlan:
+    def _generator(self, server: Server, host: str) -> Generator:
         name = f"generator {server.port}"
         log = Path(self.recipe.args.output_dir) / "run" / "launch" / f"node-{server.node}-generator-{server.port}.log"
         command = self._server(server, host, visible_devices())
-        return ServerPlan(name, command, f"http://{host}:{server.port}", log)
+        return Generator(name, command, f"http://{host}:{server.port}", log)
 
 
 def _place(options: LaunchOptions, environment: Mapping[str, str]) -> Place:
-    """For a dry run, nodes that are not there are fine."""
+    """A dry run may name nodes that do not exist."""
     if options.dry_run and options.nodes is not None and options.node_rank is None:
         names = ("127.0.0.1",) if options.nodes == 1 else tuple(f"node{i}" for i in range(options.nodes))
         return Place(options.nodes, 0, names)
     return find_place(options.nodes, options.node_rank, options.head, environment)
 
 
-def _need(package: str, why: str, remedy: str) -> None:
+def _require(package: str, why: str, remedy: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise UserError(f"{why} needs {package}, which is not installed: {remedy}.")

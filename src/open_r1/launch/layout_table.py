@@ -1,4 +1,4 @@
-"""A layout as a page."""
+"""The table of a layout that a launch prints first."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from rich.text import Text
 from open_r1.launch.layout import Layout, state_bytes
 from open_r1.launch.recipe import Recipe
 
-WHO_WRITES = {
+GENERATED_BY = {
     "policy": "the policy itself, on the training {devices}",
     "colocate": "on the training {devices}, an engine for each process",
     "external": "the servers at {url}",
@@ -17,7 +17,7 @@ WHO_WRITES = {
 
 
 def show_layout(recipe: Recipe, layout: Layout, accelerator: Path, console: Console | None = None) -> None:
-    """Prints who does what, and what is worth knowing."""
+    """Prints who does what, and the notes of the layout."""
     job, cluster = layout.job, layout.cluster
     table = Table(recipe.task, str(recipe.path), title="Layout", title_justify="left")
     size = f" ({_parameters(job.parameters)})" if job.parameters else ""
@@ -61,7 +61,7 @@ def _generate(recipe: Recipe, layout: Layout) -> str:
         return "\n".join([*rows, f"tensor parallel {size}, data parallel {len(layout.servers)}"])
     url = getattr(recipe.args, "vllm_server_base_url", None)
     devices = "processes" if layout.on_cpu else "GPUs"
-    return WHO_WRITES.get(layout.job.generation, "").format(devices=devices, url=url)
+    return GENERATED_BY.get(layout.job.generation, "").format(devices=devices, url=url)
 
 
 def _batch(layout: Layout) -> str:

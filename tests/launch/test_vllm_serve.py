@@ -2,7 +2,7 @@
 
 import os
 
-from open_r1.launch import serve
+from open_r1.launch import vllm_serve
 
 
 def test_options_are_passed_on_and_dev_mode_is_set(monkeypatch):
@@ -10,7 +10,7 @@ def test_options_are_passed_on_and_dev_mode_is_set(monkeypatch):
     monkeypatch.setattr("open_r1.engine.vllm_engine.version_of_vllm", lambda: "0.31.0")
     monkeypatch.setattr(os, "execve", lambda path, words, env: started.update(words=words, env=env))
     monkeypatch.setenv("RANK", "0")
-    serve.main(
+    vllm_serve.main(
         ["--model", "m", "--tensor_parallel_size", "2", "--port", "8100", "--dtype", "float32", "--swap-space", "0"]
     )
     words, environment = started["words"], started["env"]
