@@ -116,5 +116,5 @@ def test_gpus_that_share_an_engine_need_vllm(opened, vllm):
 def test_a_model_that_cannot_be_read_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(choose, "_gpus", lambda: 1)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="it cannot be loaded"):
+    with pytest.raises(UserError, match="cannot be loaded as a causal language model"):
         choose.open_engine(EngineOptions(str(tmp_path)))

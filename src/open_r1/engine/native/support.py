@@ -6,6 +6,7 @@ import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
 
 from open_r1.errors import UserError
+from open_r1.internals.transformers import takes_registered_attention
 from open_r1.modeling.attention import check_attention_supported
 
 HOST_ROPE = ("dynamic", "longrope")
@@ -48,7 +49,7 @@ def _why_unsupported_modules(config: PretrainedConfig) -> str | None:
     attentions: list[Any] = [getattr(layer, "self_attn", None) for layer in layers]
     if not attentions or None in attentions:
         return "its layers are not built like Llama's"
-    if not model._supports_attention_backend:
+    if not takes_registered_attention(model):
         return "its attention cannot be replaced"
     widths = {attention.k_proj.weight.shape[0] for attention in attentions if hasattr(attention, "k_proj")}
     if len(widths) > 1:
