@@ -108,7 +108,7 @@ def run_ours(args: argparse.Namespace, clock: Clock, engines: int, staleness: in
             "system_prompt": SYSTEM,
             "reward_funcs": "[measure:coin_reward]" if args.shape else "[accuracy, format]",
             "output_dir": folder,
-            "use_vllm": True,
+            "engine": "vllm",
             "vllm_engines_per_gpu": engines,
             "vllm_gpu_memory_utilization": args.memory,
             "vllm_enforce_eager": args.eager,

@@ -53,7 +53,7 @@ for stage in $STAGES; do
         # shellcheck disable=SC2086
         [ -f "$OUT/problems/run/report.json" ] || open-r1 data pass-rate $filter_from --prompt-column $column \
             --answer-column answer --model "$OUT/sft" --system-prompt "$system_prompt" --num-generations 8 \
-            --temperature 1.0 --top-p 1.0 --max-new-tokens 384 --min 0.05 --max 0.9 --engines-per-gpu 2 \
+            --temperature 1.0 --top-p 1.0 --max-new-tokens 384 --min 0.05 --max 0.9 \
             --output "$OUT/problems" ${FILTER_ARGS:-}
         ;;
     grpo)

@@ -199,6 +199,12 @@ class SFTConfig(TrainConfig):
     eos_token: str | None = None
     """Token that ends a turn, if not the tokenizer's own (Qwen2.5 base models: `<|im_end|>`)."""
 
+    # --- Engine ---
+    engine: Literal["auto", "native", "transformers"] = "auto"
+    """Who answers `benchmarks`. `native`: an engine of this project, with a copy of the model while they run.
+    `transformers`: the model's own forward, which is slow. `auto`: native on CUDA, for all models that it can decode
+    with, else transformers."""
+
     @property
     def longest_completion(self) -> int:
         """Tokens of the longest answer that the model is trained to give."""
@@ -268,26 +274,27 @@ class GRPOConfig(TrainConfig):
     """Leave completions that hit `max_completion_length` out of the loss (not out of their group's baseline)."""
 
     # --- Engine ---
-    engine: Literal["auto", "native"] = "auto"
-    """Who writes completions. `native`: the engine of this project, beside each training process, with a copy of the
-    policy; it takes `vllm_gpu_memory_utilization` for keys and values at most, and heeds `vllm_enforce_eager` and
-    `vllm_enable_sleep_mode`. `auto`: vLLM with `use_vllm`, else the policy's own forward."""
+    engine: Literal["auto", "native", "vllm", "transformers"] = "auto"
+    """Who writes completions. `native`: an engine of this project, with a copy of the policy on each training GPU.
+    `vllm`: vLLM, where `vllm_mode` says. `transformers`: the policy's own forward, which is slow. `auto`: with
+    `use_vllm` and `vllm_mode: server` vLLM; else native on CUDA, for all models that it can decode with; else vLLM with
+    `use_vllm`, where it is installed; else transformers."""
 
-    # --- vLLM ---
+    # --- vLLM (and, where it says so, the native engine) ---
     use_vllm: bool = False
-    """Write completions with vLLM instead of the policy's own forward."""
+    """With `vllm_mode: server`: vLLM writes. Else this means no more than `engine: auto` does."""
     vllm_mode: Literal["colocate", "server"] = "colocate"
     """`colocate`: engines on the training GPUs, started with the run; `server`: `vllm serve` processes elsewhere."""
     vllm_gpu_memory_utilization: Annotated[float, Range(above=0)] = 0.3
-    """colocate: share of the GPU's memory for vLLM's weights and cache."""
+    """colocate: share of the GPU's memory for vLLM's weights and cache. native: at most that share for its cache."""
     vllm_engines_per_gpu: Annotated[int, Range(at_least=1)] = 1
-    """colocate: engines that take turns on each GPU; 2 to 4 fill it where the model is small."""
+    """colocate: engines that take turns on each GPU; 2 to 4 fill it where the model is small. native: no effect."""
     vllm_enable_sleep_mode: bool = False
-    """colocate: give vLLM's memory back while training; each step then waits for it to be taken again."""
+    """colocate, native: give the engine's memory back while training; each step then waits for it to be taken again."""
     vllm_enforce_eager: bool = False
-    """colocate: no compilation and no CUDA graphs: starts sooner, decodes slower."""
+    """colocate, native: no compilation (vLLM: no CUDA graphs either): starts sooner, decodes slower."""
     vllm_max_model_length: Annotated[int | None, Range(at_least=2)] = None
-    """Longest prompt with its completion; longer prompts are left out. Default: what the data needs."""
+    """Longest prompt with its completion, whoever writes; longer prompts are left out. Default: what the data needs."""
     vllm_server_base_url: str | None = None
     """server: where the servers are, such as `http://node1:8000`; several with commas between. Default: made of
     `vllm_server_host` and `vllm_server_port`."""
@@ -326,8 +333,6 @@ class GRPOConfig(TrainConfig):
                     f"{name} is {getattr(self, name)}: GRPO needs {neutral}, because the trainer cannot compute "
                     "the probability of a token under a truncated distribution. Use temperature instead."
                 )
-        if self.engine == "native" and self.use_vllm:
-            raise UserError("engine is native and use_vllm true: leave one of them out.")
         if self.max_staleness and self.filter_groups:
             raise UserError(
                 "filter_groups is true, which needs max_staleness 0: rounds written ahead are not refilled."
@@ -349,6 +354,11 @@ class GRPOConfig(TrainConfig):
     def longest_completion(self) -> int:
         """Tokens of the longest answer that the model is trained to give."""
         return self.max_completion_length
+
+    @property
+    def uses_vllm_servers(self) -> bool:
+        """Whether vLLM servers write the completions."""
+        return self.vllm_mode == "server" and (self.engine == "vllm" or (self.engine == "auto" and self.use_vllm))
 
     @property
     def max_steps_per_rollout(self) -> int:

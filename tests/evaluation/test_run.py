@@ -8,6 +8,7 @@ import pytest
 from evaluation.scripted import Scripted, Started, before_the_clock, opened
 
 from open_r1.engine.choose import EngineOptions, open_engine
+from open_r1.engine.native.scheduler import Scheduler
 from open_r1.engine.protocol import request_seed
 from open_r1.errors import UserError
 from open_r1.evaluation import store
@@ -217,9 +218,9 @@ def test_seeds_differ_between_problems_samples_and_runs():
     assert len(seeds) == 4 * 20 * 20
 
 
-@pytest.fixture
-def tiny(tiny_model):
-    return lambda: open_engine(EngineOptions(str(tiny_model), max_tokens_per_batch=400))
+@pytest.fixture(params=["transformers", "native"])
+def tiny(tiny_model, request):
+    return lambda: open_engine(EngineOptions(str(tiny_model), engine=request.param, max_tokens_per_batch=400))
 
 
 def test_a_resumed_run_of_a_real_model_ends_like_an_uninterrupted_one(sums, tmp_path, tiny):
@@ -243,6 +244,23 @@ def test_a_resumed_run_of_a_real_model_ends_like_an_uninterrupted_one(sums, tmp_
     assert pq.read_table(tmp_path / "out" / "samples.parquet").equals(
         pq.read_table(tmp_path / "whole" / "samples.parquet")
     )
+
+
+def test_samples_of_a_problem_share_its_prefill_on_the_native_engine(sums, tmp_path, tiny_model, monkeypatch):
+    """Each is a request of its own, so that a resumed run asks only for what is missing."""
+    admit, prefilled = Scheduler.admit, []
+
+    def counting(self, steps):
+        admitted = admit(self, steps)
+        prefilled.extend(prefill.rollout.group.key for prefill in admitted.prefills)
+        return admitted
+
+    monkeypatch.setattr(Scheduler, "admit", counting)
+    engine = open_engine(EngineOptions(str(tiny_model), engine="native"))
+    run(sums, engine, tmp_path / "out", num_samples=3, max_new_tokens=24, temperature=1.0)
+    rows = read_samples(tmp_path / "out")
+    assert len(rows) == 3 * len(set(prefilled)) == 3 * len(prefilled)
+    assert len({row["completion"] for row in rows}) > len(prefilled)
 
 
 def test_the_journal_counts_the_seconds_of_all_parts(tmp_path):

@@ -74,7 +74,17 @@ def test_a_server_that_is_somewhere_else_needs_no_vllm_here(recipe, monkeypatch,
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     path = recipe("grpo", use_vllm=True, vllm_mode="server", num_generations=2, **more)
     said = [finding.text for finding in check_recipe(path, [])]
-    assert ("use_vllm needs vllm" in said) == needs
+    assert ("vllm_mode: server needs vllm" in said) == needs
+
+
+@pytest.mark.parametrize(
+    ("options", "needs"),
+    [({"use_vllm": True}, False), ({}, False), ({"engine": "vllm"}, True), ({"engine": "native"}, False)],
+)
+def test_on_the_training_gpus_only_engine_vllm_needs_vllm(recipe, monkeypatch, options, needs):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    said = [finding.text for finding in check_recipe(recipe("grpo", num_generations=2, **options), [])]
+    assert ("engine: vllm needs vllm" in said) == needs
 
 
 def test_links_between_gpus_are_summed_up():

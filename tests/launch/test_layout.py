@@ -131,7 +131,7 @@ def test_what_does_not_fit_is_one_sentence(options, sentence):
 
 def test_layouts_that_the_docs_call_slow_are_noted_with_what_to_take_instead():
     slow = plan(nodes=4, generation="policy", parameters=7_600_000_000, accelerator="zero3")
-    assert "with a copy of the model in each process, which is slow: set use_vllm to true" in slow.notes[0]
+    assert "with a copy of the model in each process, which is slow: set engine to auto" in slow.notes[0]
     assert "--accelerator fsdp" in slow.notes[1]
     assert not plan(nodes=2, generation="server", parameters=1_500_000_000, accelerator="fsdp").notes
     assert not plan(gpus=1, generation="policy", parameters=135_000_000).notes

@@ -69,6 +69,19 @@ def test_the_final_samples_are_those_of_the_saved_model(folder, tmp_path):
     assert [row["completion"] for row in rows] == greedy_answers(folder, tmp_path / "out", 8)
 
 
+@pytest.mark.parametrize("task", ["sft", "grpo"])
+def test_the_native_engine_answers_as_the_saved_model(folder, tmp_path, task):
+    greedily = {**EVERY, "benchmarks_protocol": "greedy", "benchmarks_num_samples": 1, "benchmarks_max_new_tokens": 8}
+    evaluation = run(folder, task, tmp_path / "out", engine="native", **greedily)
+    for path, model in ((evaluation, ""), (evaluation / "step-000002", "checkpoint-2")):
+        greedy = greedy_answers(folder, tmp_path / "out" / model, 8)
+        assert [row["completion"] for row in read_samples(path / "sums")] == greedy
+        assert json.loads((path / "sums" / "results.json").read_text())["engine"] == "native"
+    if task == "sft":
+        MAIN[task](arguments(folder, task, tmp_path / "without"))
+        assert_same_weights(tmp_path / "out", tmp_path / "without")
+
+
 def test_a_run_that_goes_on_from_an_earlier_checkpoint_forgets_what_came_after(folder, tmp_path):
     options = {**EVERY, "benchmarks_every_n_steps": 1, "save_steps": 1, "save_total_limit": 9}
     evaluation = run(folder, "sft", tmp_path / "out", **options)
@@ -194,7 +207,7 @@ def test_vllm_beside_the_trainer_writes_them(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "wide")
     folder = tmp_path / "wide"
     make_model(folder / "model", arch="llama", hidden_size=128)  # vLLM has no narrower heads on a CPU
-    vllm = {"use_vllm": "true", "vllm_gpu_memory_utilization": 0.2, "vllm_enforce_eager": "true"}
+    vllm = {"engine": "vllm", "vllm_gpu_memory_utilization": 0.2, "vllm_enforce_eager": "true"}
     greedily = {**EVERY, "benchmarks_protocol": "greedy", "benchmarks_num_samples": 1, "benchmarks_max_new_tokens": 40}
     evaluation = run(folder, "grpo", tmp_path / "out", **greedily, **vllm)
     for path, model in ((evaluation, ""), (evaluation / "step-000002", "checkpoint-2")):

@@ -382,8 +382,3 @@ def test_with_the_native_engine_a_run_is_the_same(folder, tmp_path, options):
     for step in (1, 4):
         one, other = (read_rollouts(tmp_path / name / "run", step).to_pylist() for name in ("native", "policy"))
         assert [row["completion"] for row in one] == [row["completion"] for row in other]
-
-
-def test_two_engines_are_one_too_many(folder, tmp_path):
-    with pytest.raises(UserError, match="engine is native and use_vllm true"):
-        run(folder, "grpo", tmp_path / "out", engine="native", use_vllm="true")

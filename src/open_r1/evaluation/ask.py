@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
         messages.insert(0, {"role": "system", "content": args.system_prompt})
     hide_library_bars()
     if options.engine == "auto" and options.base_url is None:
-        options = replace(options, engine="transformers")  # vLLM would take a minute to start, and does not stream here
+        options = replace(options, engine="transformers")  # other engines start slowly, and show only whole answers
     parts = stream_answer(
         open_engine(options),
         messages,

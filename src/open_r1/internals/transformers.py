@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.integrations import deepspeed
 
 OVERRIDDEN = {
@@ -70,3 +70,11 @@ def without_deepspeed_config() -> Iterator[None]:
         yield
     finally:
         deepspeed._hf_deepspeed_config_weak_ref = reference
+
+
+def takes_registered_attention(model: PreTrainedModel) -> bool:
+    """Whether the model calls whatever attention function is registered under the name that it is given.
+
+    `_supports_attention_backend`: the public `set_attn_implementation` only shows it by its error, after the fact.
+    """
+    return model._supports_attention_backend

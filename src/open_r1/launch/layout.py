@@ -10,8 +10,8 @@ from typing import Literal
 from open_r1.errors import UserError
 
 Generation = Literal["none", "policy", "colocate", "server", "external"]
-"""Who writes completions: nobody (SFT), the policy's own forward, vLLM on the training GPUs, vLLM servers on GPUs of
-their own, or servers that somebody else has started."""
+"""Who writes completions: nobody (SFT), the policy's own forward, an engine on the training GPUs, vLLM servers on GPUs
+of their own, or servers that somebody else has started."""
 
 WEIGHTS_SHARE = 0.4
 """Share of a generator's memory that its weights may take; the rest is for the cache of keys and values."""
@@ -229,8 +229,8 @@ def _speed_notes(layout: Layout) -> list[str]:
     if job.generation == "policy":
         copies = " with a copy of the model in each process" if job.accelerator in ("zero3", "fsdp") else ""
         notes.append(
-            f"The policy itself writes the completions{copies}, which is slow: set use_vllm to true, with vllm_mode "
-            "server (generators on GPUs of their own) or colocate."
+            f"The policy itself writes the completions{copies}, which is slow: set engine to auto, or use_vllm to true "
+            "with vllm_mode server (generators on GPUs of their own)."
         )
     if job.accelerator == "zero3" and len(layout.train) > 1:
         notes.append(

@@ -11,7 +11,7 @@ from open_r1.launch.recipe import Recipe
 
 GENERATED_BY = {
     "policy": "the policy itself, on the training {devices}",
-    "colocate": "vLLM on the training {devices}, an engine for each process",
+    "colocate": "on the training {devices}, an engine for each process",
     "external": "the servers at {url}",
 }
 

@@ -126,15 +126,13 @@ def _overrides(recipe: Recipe, names: set[str]) -> bool:
 
 
 def generation_of(recipe: Recipe) -> Generation:
-    """Who writes the completions."""
+    """Who writes the completions; which engine it is on the training GPUs, only these can tell."""
     if recipe.task == "sft":
         return "none"
     args = recipe.args
-    if not args.use_vllm:
-        return "policy"
-    if args.vllm_mode == "colocate":
-        return "colocate"
-    return "external" if args.vllm_server_base_url else "server"
+    if args.uses_vllm_servers:
+        return "external" if args.vllm_server_base_url else "server"
+    return "policy" if args.engine == "transformers" else "colocate"
 
 
 def model_size(model: ModelConfig) -> tuple[int | None, int | None]:

@@ -18,7 +18,9 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from open_r1.configs import DataConfig, GRPOConfig, ModelConfig, TrainConfig
 from open_r1.data.chat import encode, render
+from open_r1.engine.automatic import automatic_engine
 from open_r1.engine.choose import OpenEngine, decode_budget
+from open_r1.engine.native.engine import NativeEngine, NativeOptions
 from open_r1.engine.protocol import Engine, Message
 from open_r1.engine.transformers_engine import ReplicaEngine, TransformersEngine
 from open_r1.engine.weights_digest import weights_digest
@@ -32,6 +34,7 @@ from open_r1.files import OtherSettings
 from open_r1.modeling.loading import context_length
 from open_r1.report.recorder import read_metrics
 from open_r1.run.first_process import by_first_process
+from open_r1.run.policy_engine import MOST_SEQUENCES, native_engine
 from open_r1.training.backends import splits_weights
 from open_r1.training.grpo import GRPOTrainer
 from open_r1.training.model import empty_replica, load_config
@@ -91,7 +94,7 @@ class Benchmarks(TrainerCallback):
             )
         self.context = context_length(load_config(model)) if self.asked else None
         self.context_name = "the model's context has"
-        most = args.vllm_max_model_length if isinstance(args, GRPOConfig) and args.use_vllm else None
+        most = args.vllm_max_model_length if isinstance(args, GRPOConfig) else None
         if most is not None and (self.context is None or most < self.context):
             self.context, self.context_name = most, "vllm_max_model_length is"
         self.longest = max(map(self._longest, self.asked), default=0)
@@ -190,7 +193,8 @@ class Benchmarks(TrainerCallback):
 
     @contextmanager
     def _lent_engine(self) -> Iterator[Engine]:
-        """The engine that writes rollouts; without one the model, or a copy where each process has a part of it."""
+        """The engine that writes rollouts. SFT has none: then the native engine for as long as the benchmarks last, or
+        the model, or a copy of it where each process has a part."""
         trainer = self.trainer
         if isinstance(trainer, GRPOTrainer):
             with trainer.source.lent_engine() as engine:
@@ -199,23 +203,39 @@ class Benchmarks(TrainerCallback):
                 engine.on_tokens = before  # type: ignore[attr-defined]
             return
         model: Any = trainer.accelerator.unwrap_model(trainer.model)
-        budget = decode_budget(self.args.device.type)
-        if not splits_weights(self.args):
+        device = self.args.device.type
+        name: Any = getattr(self.args, "engine", "auto")
+        if name == "auto":
+            name = automatic_engine(model.config, on_cuda=device == "cuda", wants_vllm=False)
+        budget = decode_budget(device)
+        if name == "transformers" and not splits_weights(self.args):
             yield TransformersEngine(model, self.tokenizer, max_tokens_per_batch=budget)
             return
         trainer.watchdog.beat("weights for benchmarks")
-        with torch.random.fork_rng([self.args.device] if self.args.device.type == "cuda" else []):
-            copy = empty_replica(self.model, self.args)
-        replica = ReplicaEngine(copy, self.tokenizer, max_tokens_per_batch=budget)
-        replica.update_weights(PolicyWeights(model, replica), trainer.state.global_step)
-        yield replica
+        copy: NativeEngine | ReplicaEngine
+        with torch.random.fork_rng([self.args.device] if device == "cuda" else []):
+            if name == "native":
+                if device == "cuda":
+                    torch.cuda.empty_cache()  # what training leaves unused is room for the engine's cache
+                options = NativeOptions(max_num_seqs=MOST_SEQUENCES)
+                copy = native_engine(self.args, self.model, model, self.tokenizer, self.longest, options)
+            else:
+                replica = empty_replica(self.model, self.args, model.config)
+                copy = ReplicaEngine(replica, self.tokenizer, max_tokens_per_batch=budget)
+        copy.update_weights(PolicyWeights(model, copy), trainer.state.global_step)
+        try:
+            if isinstance(copy, NativeEngine):
+                copy.start()  # before the benchmark's clock
+            yield copy
+        finally:
+            copy.close()
 
     def _engine(self, lent: Engine, identity: dict[str, Any]) -> OpenEngine:
         longest: int | None = getattr(lent, "max_model_len", None)
         limits = [limit for limit in (self.context, longest) if limit is not None]
         return _PolicyEngine(
             engine=lent,
-            name="transformers" if isinstance(lent, TransformersEngine) else "vllm",
+            name=_name(lent),
             context=min(limits, default=None),
             stop_token_ids=self.stop_token_ids,
             render=self._render,
@@ -243,6 +263,12 @@ class Benchmarks(TrainerCallback):
         signals = self.trainer.stop_signals
         if signals is not None and signals.received is not None:
             raise _Left
+
+
+def _name(engine: Engine) -> str:
+    if isinstance(engine, NativeEngine):
+        return "native"
+    return "transformers" if isinstance(engine, TransformersEngine) else "vllm"
 
 
 def _asked(name: str, script: DataConfig, args: TrainConfig) -> Asked:

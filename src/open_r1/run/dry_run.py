@@ -52,7 +52,7 @@ def dry_run_grpo(
             "effective batch": f"{completions:,} completions = {per_step:,} prompts x {args.num_generations}",
             "steps": _steps(args, steps * args.max_steps_per_rollout),
             "tokens a step, at most": f"{completions * (longest + args.max_completion_length):,}",
-            "completions by": describe_engine(args),
+            "completions by": describe_engine(args, model),
         },
         longest_sequence=longest + args.max_completion_length,
     )

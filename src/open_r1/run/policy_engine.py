@@ -1,18 +1,24 @@
-"""The engine that writes a GRPO run's completions, as its options say."""
+"""The engine that writes a run's completions, as its options say."""
 
+import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from open_r1.configs import GRPOConfig, ModelConfig
+from open_r1.configs import GRPOConfig, ModelConfig, TrainConfig
+from open_r1.engine.automatic import LocalEngine, automatic_engine
+from open_r1.engine.native.engine import NativeEngine, NativeOptions
+from open_r1.engine.native.model import training_copy
 from open_r1.engine.protocol import Engine
 from open_r1.engine.transformers_engine import ReplicaEngine, TransformersEngine
 from open_r1.errors import UserError
 from open_r1.run.spare_gpus import LOOPBACK, server_urls
 from open_r1.training.backends import splits_weights
 from open_r1.training.model import empty_replica, load_config, weights_name
+
+logger = logging.getLogger(__name__)
 
 MOST_SEQUENCES = 1024
 """Completions that one vLLM engine decodes at once at most."""
@@ -28,15 +34,17 @@ def open_policy_engine(
     datasets: list[Dataset | None],
     reserved: int = 0,
 ) -> Engine:
-    """vLLM with `use_vllm`, the native engine with `engine: native`, else the policy itself, or a copy of it where
-    processes hold parts of its weights. `datasets` tell the longest prompt; other requests have up to `reserved`
-    tokens with their completions."""
-    if args.max_staleness and not (args.use_vllm and args.vllm_mode == "server"):
+    """The engine that `policy_engine` names; `transformers` is the policy itself, or a copy of it where processes hold
+    parts of its weights. `datasets` tell the longest prompt; other requests have up to `reserved` tokens with their
+    completions."""
+    if args.max_staleness and not args.uses_vllm_servers:
         raise UserError(
             f"max_staleness is {args.max_staleness}, which needs an engine that writes while the policy trains: give "
             "use_vllm true and vllm_mode server, or max_staleness 0."
         )
-    if not args.use_vllm and args.engine != "native":
+    name = policy_engine(args, model.config)
+    _say_what_has_no_effect(args, name)
+    if name == "transformers":
         if not splits_weights(args):
             return TransformersEngine(model, tokenizer, max_tokens_per_batch=args.max_tokens_per_decode)
         replica = empty_replica(model_config, args)
@@ -44,54 +52,70 @@ def open_policy_engine(
     longest = max(len(ids) for dataset in datasets if dataset is not None for ids in dataset["prompt_ids"])
     reserved = min(reserved, args.vllm_max_model_length or reserved)
     max_model_len = max(longest + args.max_completion_length, reserved)
-    if args.engine == "native":
-        return _native(args, model_config, model, tokenizer, max_model_len)
-    open_engine = _served if args.vllm_mode == "server" else _colocated
+    if name == "native":
+        rollouts = args.per_device_train_batch_size * (args.steps_per_generation or 1)
+        options = NativeOptions(
+            max_num_seqs=min(MOST_NATIVE_SEQUENCES, rollouts),
+            memory=args.vllm_gpu_memory_utilization,
+            compile=not args.vllm_enforce_eager,
+            release_memory=args.vllm_enable_sleep_mode,
+        )
+        engine = native_engine(args, model_config, model, tokenizer, max_model_len, options)
+        if model_config.pure_bf16 and not model_config.use_peft and not splits_weights(args):
+            engine.model.share(model)
+        engine.start()
+        return engine
+    open_engine = _served if name == "server" else _colocated
     return open_engine(args, model_config, tokenizer, max_model_len)
 
 
-def describe_engine(args: GRPOConfig) -> str:
+def policy_engine(args: GRPOConfig, config: PretrainedConfig) -> LocalEngine | Literal["server"]:
+    """Who writes the completions of the policy of `config`; `server`: vLLM, started by somebody else."""
+    if args.uses_vllm_servers:
+        return "server"
+    if args.engine != "auto":
+        return args.engine
+    return automatic_engine(config, on_cuda=args.device.type == "cuda", wants_vllm=args.use_vllm)
+
+
+def describe_engine(args: GRPOConfig, model_config: ModelConfig) -> str:
     """Who would write, in words."""
-    if args.engine == "native":
+    name = policy_engine(args, load_config(model_config))
+    if name == "native":
         return "the native engine beside each training process"
-    if not args.use_vllm:
+    if name == "transformers":
         return "transformers (the policy itself)"
-    if args.vllm_mode == "colocate":
+    if name == "vllm":
         return f"vLLM beside each training process, {args.vllm_engines_per_gpu} engine(s)"
     if args.vllm_server_base_url or args.vllm_server_host not in LOOPBACK:
         return f"vLLM servers at {args.vllm_server_base_url or f'{args.vllm_server_host}:{args.vllm_server_port}'}"
     return f"a vLLM server at port {args.vllm_server_port}, or servers on GPUs without a training process"
 
 
-def _native(
-    args: GRPOConfig,
+def native_engine(
+    args: TrainConfig,
     model_config: ModelConfig,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     max_model_len: int,
-) -> Engine:
-    from open_r1.engine.native.engine import NativeEngine, NativeOptions
-    from open_r1.engine.native.model import training_copy
-
-    copy = empty_replica(model_config, args)
+    options: NativeOptions,
+) -> NativeEngine:
+    """The native engine with a copy of `model`, whose weights are random until it is given the policy's."""
+    copy = empty_replica(model_config, args, model.config)
     if args.bf16 and not model_config.pure_bf16:
         copy = training_copy(copy)
-    rollouts = args.per_device_train_batch_size * (args.steps_per_generation or 1)
-    engine = NativeEngine(
-        copy,
-        tokenizer,
-        max_model_len=max_model_len,
-        options=NativeOptions(
-            max_num_seqs=min(MOST_NATIVE_SEQUENCES, rollouts),
-            memory=args.vllm_gpu_memory_utilization,
-            compile=not args.vllm_enforce_eager,
-            release_memory=args.vllm_enable_sleep_mode,
-        ),
-    )
-    if model_config.pure_bf16 and not model_config.use_peft and not splits_weights(args):
-        engine.model.share(model)
-    engine.start()
-    return engine
+    return NativeEngine(copy, tokenizer, max_model_len=max_model_len, options=options)
+
+
+def _say_what_has_no_effect(args: GRPOConfig, name: str) -> None:
+    """One warning for options of vLLM that a recipe has, and that another engine has no use for."""
+    notes = []
+    if args.use_vllm and name in ("native", "transformers"):
+        notes.append(f"use_vllm (engine is {args.engine}, which here is {name}; engine: vllm asks for vLLM)")
+    if args.vllm_engines_per_gpu > 1 and name == "native":
+        notes.append("vllm_engines_per_gpu (one native engine fills a GPU)")
+    if notes and args.process_index == 0:
+        logger.warning("These options have no effect here: %s.", "; ".join(notes))
 
 
 def _served(

@@ -32,8 +32,9 @@ class SampleRequest:
 
 
 def samples_per_request(engine: OpenEngine, tokens: int) -> int:
-    """How many samples of a problem share a request: all that fit into a batch share a prefill; an engine that makes
-    its own batches gets each as a request of its own. `tokens` are those of prompt and completion together."""
+    """How many samples of a problem share a request: all that fit into a batch share a prefill. An engine that makes
+    its own batches gets each as a request of its own, so that a resumed run asks for none again that it has; it sees
+    by itself that neighbors have the same prompt. `tokens` are those of prompt and completion together."""
     budget = engine.max_tokens_per_batch
     return 1 if budget is None else max(1, budget // tokens)
 

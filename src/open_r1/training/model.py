@@ -1,5 +1,6 @@
 """Loading the model that is trained."""
 
+import copy
 import logging
 from typing import Any
 
@@ -71,13 +72,13 @@ def load_causal_lm(config: ModelConfig) -> PreTrainedModel:
     return model
 
 
-def empty_replica(config: ModelConfig, args: TrainConfig) -> PreTrainedModel:
+def empty_replica(config: ModelConfig, args: TrainConfig, built: PretrainedConfig | None = None) -> PreTrainedModel:
     """The plain model on this process's device, whole on every backend, in the dtype that is computed in; its weights
-    are random until somebody writes them."""
+    are random until somebody writes them. `built`: the configuration of a model that is loaded already."""
     half = args.bf16 or config.pure_bf16
     with without_deepspeed_config(), torch.device(args.device):
         return AutoModelForCausalLM.from_config(
-            load_config(config),
+            load_config(config) if built is None else copy.deepcopy(built),
             dtype=torch.bfloat16 if half else torch.float32,
             attn_implementation="sdpa",
             trust_remote_code=config.trust_remote_code,

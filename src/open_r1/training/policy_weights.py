@@ -75,7 +75,7 @@ def _saves_other_names(model: PreTrainedModel) -> bool:
     if alone != whole:
         raise UserError(
             f"model_name_or_path: {type(model).__name__} joins several weights to one when it is saved, so they cannot "
-            "be sent to another engine: set use_vllm to false."
+            "be sent to vLLM: set engine to native or transformers."
         )
     return True
 

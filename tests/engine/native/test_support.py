@@ -18,6 +18,11 @@ def test_the_architectures_of_the_tests_are_supported(kind):
         ("qwen3_moe", {}, "experts"),
         ("gemma2", {}, "attention"),
         ("gpt_oss", {}, "attention"),
+        ("gpt2", {}, "not built like Llama's"),
+        ("gpt_neox", {}, "not built like Llama's"),
+        ("bloom", {}, "not built like Llama's"),
+        ("stablelm", {"num_hidden_layers": 2}, "attention cannot be replaced"),
+        ("minicpm3", {}, "compressed"),
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "dynamic"),
     ],
 )

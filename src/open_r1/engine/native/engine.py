@@ -48,6 +48,9 @@ class NativeEngine:
     `on_tokens` is told of new tokens as they are written. Raises `UserError` for models that it cannot decode with.
     """
 
+    takes_parameter_names = True
+    """Weights come under the names of the model's parameters, where other engines get those of its checkpoint."""
+
     def __init__(
         self,
         model: PreTrainedModel,

@@ -1,8 +1,12 @@
 """What the native engine cannot decode with."""
 
-from transformers import PretrainedConfig
+from typing import Any
+
+import torch
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
 
 from open_r1.errors import UserError
+from open_r1.internals.transformers import takes_registered_attention
 from open_r1.modeling.attention import check_attention_supported
 
 HOST_ROPE = ("dynamic", "longrope")
@@ -20,7 +24,9 @@ def why_unsupported(config: PretrainedConfig) -> str | None:
         return "it has experts, whose choice cannot be part of a CUDA graph"
     if kinds := {kind for kind in _rope_types(text) if any(word in kind for word in HOST_ROPE)}:
         return f"its rotary embeddings ({', '.join(sorted(kinds))}) look at positions on the host"
-    return None
+    if getattr(text, "kv_lora_rank", None):
+        return "its keys and values are compressed"
+    return _why_unsupported_modules(config)
 
 
 def check_supported(config: PretrainedConfig) -> None:
@@ -30,6 +36,25 @@ def check_supported(config: PretrainedConfig) -> None:
             f"engine is native, which cannot decode with {config.model_type}: {reason}. Use vLLM or the transformers "
             "engine."
         )
+
+
+def _why_unsupported_modules(config: PretrainedConfig) -> str | None:
+    """The engine swaps the attention function of `layers[i].self_attn`, and gives each a cache of one shape."""
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return "transformers has no causal language model for it"
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    with torch.device("meta"):
+        model = kind(config)
+    layers = getattr(getattr(model, model.base_model_prefix, None), "layers", ())
+    attentions: list[Any] = [getattr(layer, "self_attn", None) for layer in layers]
+    if not attentions or None in attentions:
+        return "its layers are not built like Llama's"
+    if not takes_registered_attention(model):
+        return "its attention cannot be replaced"
+    widths = {attention.k_proj.weight.shape[0] for attention in attentions if hasattr(attention, "k_proj")}
+    if len(widths) > 1:
+        return "its layers have keys of different sizes"
+    return None
 
 
 def _rope_types(config: PretrainedConfig) -> list[str]:

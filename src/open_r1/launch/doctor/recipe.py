@@ -22,6 +22,7 @@ from open_r1.modeling.loading import context_length
 from open_r1.report.trackers import tracker_problem
 from open_r1.rewards import get_reward_funcs
 from open_r1.run.dry_run import ROWS_CHECKED, check_gold_scores, ungradable_golds
+from open_r1.run.policy_engine import describe_engine
 from open_r1.training.model import load_config
 
 T = TypeVar("T")
@@ -51,7 +52,9 @@ def check_recipe(name: str, overrides: list[str]) -> list[Finding]:
     if recipe is None:
         return checkup.findings
     checkup.findings += _packages(recipe)
-    checkup.step("model", lambda: load_config(recipe.model), lambda c: _model(recipe, c))
+    config = checkup.step("model", lambda: load_config(recipe.model), lambda c: _model(recipe, c))
+    if recipe.task == "grpo" and config is not None:
+        checkup.step("engine", lambda: describe_engine(recipe.args, recipe.model), lambda text: text)
     tokenizer = checkup.step("tokenizer", lambda: _tokenizer(recipe), _describe_tokenizer)
     if tokenizer is not None:
         checkup.step("chat template", lambda: _template(tokenizer), lambda text: text)
@@ -78,15 +81,15 @@ def check_recipe(name: str, overrides: list[str]) -> list[Finding]:
 
 
 def _packages(recipe: Recipe) -> Iterator[Finding]:
-    needs = {"peft": recipe.model.use_peft, "vllm": generation_of(recipe) in ("colocate", "server")}
-    for package, needed in needs.items():
+    needs = (
+        ("peft", "use_peft", recipe.model.use_peft, "use_peft false"),
+        ("vllm", "vllm_mode: server", generation_of(recipe) == "server", "vllm_mode colocate, which needs no vLLM"),
+        ("vllm", "engine: vllm", generation_of(recipe) == "colocate" and recipe.args.engine == "vllm", "engine auto"),
+    )
+    for package, option, needed, instead in needs:
         if needed and importlib.util.find_spec(package) is None:
-            option = "use_peft" if package == "peft" else "use_vllm"
             yield Finding(
-                "recipe",
-                "problem",
-                f"{option} needs {package}",
-                f"{install_command(package)}, or {option} false.",
+                "recipe", "problem", f"{option} needs {package}", f"{install_command(package)}, or {instead}."
             )
     if problem := tracker_problem(recipe.args.report_to):
         text, _, remedy = problem.partition(": ")
