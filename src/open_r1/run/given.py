@@ -84,6 +84,15 @@ def reward_functions(rewards: Mapping[str, Reward], script: Any) -> list[Callabl
     return [get_reward_func(reward, script) if isinstance(reward, str) else reward for reward in rewards.values()]
 
 
+def check_engine(engine: Any) -> None:
+    """Raises UserError for an engine that cannot follow a policy's weights."""
+    if engine is not None and not all(hasattr(engine, name) for name in ("stream", "update_weights", "wake", "sleep")):
+        raise UserError(
+            f"engine is a {type(engine).__name__}, which cannot follow the weights of a policy: leave it out, or give "
+            "one that implements open_r1.engine.protocol.Engine."
+        )
+
+
 def rows_of(rows: Any, name: str) -> Dataset:
     """`rows`, a `datasets.Dataset` or a list of dicts that were given as `name`, as a dataset that errors call so.
 

@@ -56,6 +56,7 @@ class GRPOTrainer(grpo.GRPOTrainer):
     ) -> None:
         model_config, loaded = given.model_options(model)
         given.check_tokenizer(tokenizer, loaded)
+        given.check_engine(engine)
         args = given.training_options(args, GRPOConfig, model_config)
         rewards = given.rewards_by_name(reward_funcs)
         script = given.data_options(GRPOScriptArguments, options | {"reward_funcs": list(rewards)})
@@ -74,8 +75,10 @@ class GRPOTrainer(grpo.GRPOTrainer):
         self.run = Run("grpo", script, args, model_config)
         policy = load_policy(model_config, args) if loaded is None else adopt_policy(loaded, model_config, args)
         reference = None
-        if args.beta != 0 and not model_config.use_peft:
-            reference = load_causal_lm(model_config) if loaded is None else copy.deepcopy(policy)
+        if args.beta != 0 and loaded is not None:
+            reference = adopt_policy(copy.deepcopy(loaded), model_config, args)
+        elif args.beta != 0 and not model_config.use_peft:
+            reference = load_causal_lm(model_config)
         stops = stop_token_ids(inputs.tokenizer, policy.generation_config)
         self._own_engine = None
         if engine is None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import extract_model_from_parallel
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
@@ -37,11 +36,12 @@ def load_policy(config: ModelConfig, args: TrainConfig) -> PreTrainedModel:
 def adopt_policy(model: PreTrainedModel, config: ModelConfig, args: TrainConfig) -> PreTrainedModel:
     """`model` itself, which is loaded already, as the model to train: as if `load_policy` had loaded it.
 
-    Its weights become float32 (bfloat16 with `pure_bf16`). Raises UserError as `load_policy` does.
+    Its weights become float32. Raises UserError as `load_policy` does.
     """
     check_attention_supported(model.config)
-    model = extract_model_from_parallel(model, keep_fp32_wrapper=False)  # what an earlier training put around it
-    model.to(torch.bfloat16 if config.pure_bf16 else torch.float32)  # type: ignore[arg-type]
+    for wrapped in ("forward", "_original_forward"):  # by an earlier training, or in the model that this is a copy of
+        vars(model).pop(wrapped, None)
+    model.float()
     model.set_attn_implementation(_attention(config))
     add_logprob_forward(model)
     return _as_policy(model, config, args)
