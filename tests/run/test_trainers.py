@@ -111,9 +111,12 @@ def test_the_model_of_one_training_goes_on_in_another(folder, tmp_path):
     first = trainer_of(folder, "sft", tmp_path / "sft", options={"bf16": True, "max_steps": 1})
     first.train()
     options = {"bf16": True, "max_steps": 1}
-    trainer_of(folder, "grpo", tmp_path / "from-folder", model=tmp_path / "sft", options=options).train()
-    trainer_of(folder, "grpo", tmp_path / "from-model", model=first.model, options=options).train()
-    assert_same_weights(tmp_path / "from-folder", tmp_path / "from-model")
+    fresh = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    fresh.load_state_dict(first.model.state_dict())
+    trainer_of(folder, "grpo", tmp_path / "fresh", model=fresh, options=options).train()
+    trainer_of(folder, "grpo", tmp_path / "same", model=first.model, options=options).train()
+    assert_same_weights(tmp_path / "fresh", tmp_path / "same")
+    assert weights(tmp_path / "sft")["model.norm.weight"].dtype == torch.bfloat16
 
 
 def test_a_model_from_nowhere_needs_a_tokenizer_which_stays_as_it_is(folder, tmp_path):

@@ -8,7 +8,7 @@ of the run, continues it, and saves the final model (`run.py`). Each `__init__` 
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
@@ -24,7 +24,7 @@ from open_r1.run.run import Run
 from open_r1.training import grpo, sft
 from open_r1.training.model import adopt_policy, load_causal_lm, load_policy
 
-Rows = Dataset | list[dict[str, Any]]
+Rows: TypeAlias = Dataset | list[dict[str, Any]]
 
 
 class GRPOTrainer(grpo.GRPOTrainer):
