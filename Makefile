@@ -49,9 +49,14 @@ test-browser: install ## The tests that click through pages, in Chromium: as roo
 	command -v chromium chromium-browser google-chrome || (apt-get update -q && apt-get install -yq chromium)
 	$(BIN)/python -m pytest -m browser $(ARGS)
 
-test-slurm: install ## The tests of the job scripts, on a Slurm of two nodes that runs here: as root
+test-slurm: install .venv-ray/.installed ## The tests of the job scripts, on a Slurm of two nodes that runs here: as root
 	scripts/install_slurm.sh
 	$(BIN)/python -m pytest -m slurm $(ARGS)
+
+.venv-ray/.installed: .venv/.installed
+	$(BIN)/python -m venv .venv-ray
+	.venv-ray/bin/python -m pip install --quiet "ray[default]==2.60.0" --constraint requirements.lock
+	touch $@
 
 test-deepspeed: .venv-deepspeed/.installed ## The tests that need DeepSpeed (two processes on the CPU)
 	PATH="$(CURDIR)/.venv-deepspeed/bin:$$PATH" .venv-deepspeed/bin/python -m pytest -m deepspeed $(ARGS)

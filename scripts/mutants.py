@@ -19,6 +19,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -87,7 +88,7 @@ class Outcomes:
 def run(tests: str, timeout: float, mutant: Mutant | None = None) -> tuple[str, str]:
     """Runs tests, in a forked process, on a copy of src with the edit of `mutant`: killed, survived, not run (all
     tests were skipped), broken (the tests did not even start) or endless; and the test that failed, or the output."""
-    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+    with tempfile.TemporaryDirectory(prefix="pytest-mutant-") as folder:
         source = Path(folder, "src")
         shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         if mutant is not None:
@@ -118,6 +119,7 @@ def run_pytest(tests: str, source: Path, folder: Path) -> None:
     descriptor = os.open(folder / "output", os.O_WRONLY | os.O_CREAT)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    threading.main_thread().name = "MainThread"  # it is the one that forked
     os.chdir(ROOT)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(source), os.environ.get("PYTHONPATH")]))
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # an edit in the same second, of the same size, would be taken for old
@@ -125,7 +127,7 @@ def run_pytest(tests: str, source: Path, folder: Path) -> None:
     sys.path.insert(0, str(source))
     outcomes = Outcomes()
     pytest = importlib.import_module("pytest")
-    options = ["-x", "-p", "no:cacheprovider", "--basetemp", str(folder / "tmp")]
+    options = ["-x", "-p", "no:cacheprovider", "--basetemp", str(folder / "pytest-tmp")]
     code = pytest.main([*options, *shlex.split(tests)], plugins=[outcomes])
     imported = importlib.import_module("open_r1").__file__ or ""
     assert imported.startswith(str(source)), f"tests ran on {imported}"

@@ -6,6 +6,22 @@ fail() {
     exit 2
 }
 
+asks_for_help() {
+    for word in "$@"; do
+        case "$word" in
+        --args | --args=*) return 1 ;;
+        -h | --help) return 0 ;;
+        esac
+    done
+    return 1
+}
+
+if [ ! -f slurm/site.env ] && asks_for_help "$@"; then
+    PATH="$PWD/.venv/bin:$PATH"
+    python -c "import open_r1" 2>/dev/null ||
+        fail "--help needs the environment that Open R1 is installed in: run make install, or activate it."
+    exec python -m open_r1.launch.slurm "$@"
+fi
 [ -f slurm/site.env ] ||
     fail "slurm/site.env is missing: cp slurm/site.env.example slurm/site.env, and change it to fit this cluster."
 # shellcheck source=slurm/site.env.example

@@ -67,7 +67,7 @@ class Handler(BaseHTTPRequestHandler):
         self.reply(200, {"data": [{"id": self.server.model, "max_model_len": self.server.context}]})
 
     def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.body = body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path == "/tokenize":
             return self.reply(200, {"count": sum(len(m["content"].split()) for m in body["messages"])})
         with self.server.lock:

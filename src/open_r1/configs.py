@@ -163,7 +163,6 @@ class TrainConfig(TrainingArguments):
         self.use_cpu = self.use_cpu or not _has_accelerator()
         if not self.use_cpu:
             _check_processes_fit()
-        _prepare_deepspeed(self.use_cpu)
         if getattr(self, "activation_checkpointing", False) is None:  # the new name, from transformers 5.23 on
             self.activation_checkpointing = self.gradient_checkpointing
             self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs
@@ -265,6 +264,12 @@ class GRPOConfig(TrainConfig):
     mask_truncated_completions: bool = False
     """Leave completions that hit `max_completion_length` out of the loss (not out of their group's baseline)."""
 
+    # --- Engine ---
+    engine: Literal["auto", "native"] = "auto"
+    """Who writes completions. `native`: the engine of this project, beside each training process, with a copy of the
+    policy; it takes `vllm_gpu_memory_utilization` for keys and values at most, and heeds `vllm_enforce_eager` and
+    `vllm_enable_sleep_mode`. `auto`: vLLM with `use_vllm`, else the policy's own forward."""
+
     # --- vLLM ---
     use_vllm: bool = False
     """Write completions with vLLM instead of the policy's own forward."""
@@ -318,6 +323,8 @@ class GRPOConfig(TrainConfig):
                     f"{name} is {getattr(self, name)}: GRPO needs {neutral}, because the trainer cannot compute "
                     "the probability of a token under a truncated distribution. Use temperature instead."
                 )
+        if self.engine == "native" and self.use_vllm:
+            raise UserError("engine is native and use_vllm true: leave one of them out.")
         if self.max_staleness and self.filter_groups:
             raise UserError(
                 "filter_groups is true, which needs max_staleness 0: rounds written ahead are not refilled."
@@ -345,12 +352,6 @@ class GRPOConfig(TrainConfig):
         """Optimizer steps that one round of rollouts feeds: distinct batches times passes."""
         assert self.steps_per_generation is not None
         return self.steps_per_generation // self.gradient_accumulation_steps * self.num_iterations
-
-
-def _prepare_deepspeed(on_cpu: bool) -> None:
-    from open_r1.training.backends import prepare_deepspeed  # rooms that need the options alone do not load training
-
-    prepare_deepspeed(on_cpu)
 
 
 def _has_accelerator() -> bool:

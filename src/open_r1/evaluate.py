@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from open_r1.engine.options import Count, EngineOptions
 from open_r1.errors import UserError
-from open_r1.evaluation.tasks import TASKS, Task, find_task, folder_name, load_problems, with_prompt
+from open_r1.evaluation.problems import Task, folder_name
+from open_r1.evaluation.tasks import TASKS, find_task, load_problems, with_prompt
 from open_r1.options import parse_options
 from open_r1.options.annotations import Commas, Range
-from open_r1.run.entry import exit_with_sentence, quiet_libraries
+from open_r1.progress_bars import hide_library_bars
+from open_r1.run.entry import exit_with_sentence
 
 if TYPE_CHECKING:
     from open_r1.evaluation.protocol import Protocol
@@ -88,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     from open_r1.evaluation.results import answer_notes, results_table
     from open_r1.evaluation.run import prepare, run_benchmark
 
-    quiet_libraries()
+    hide_library_bars()
     problems = [load_problems(task, args.data_dir, args.limit) for task in tasks]
     engine = open_engine(engine_options)
     output = args.output or default_output(engine_options.model, engine_options.revision)

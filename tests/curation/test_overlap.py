@@ -44,6 +44,12 @@ def test_a_problem_in_a_longer_text_is_found():
     assert match.score == 1.0
 
 
+def test_a_problem_as_long_as_an_n_gram_has_one():
+    words = "one two three four five six seven eight"
+    assert [len(shape_of(words, n).ngrams) for n in (7, 8, 9)] == [2, 1, 0]
+    assert find({"a": words}, f"Say: {words}").kind == "n-grams"
+
+
 def test_swapped_names_are_found():
     match = find({"a": SALE, "b": FRACTION}, SALE.replace("Natalia", "Bob").replace("of her", "of his"))
     assert (match.key, match.kind) == ("a", "near copy")

@@ -73,7 +73,7 @@ def test_mix_takes_the_declaration_of_recipes(data, jsonl, tmp_path):
 
 
 def test_mix_says_what_is_wrong_with_a_declaration(data, tmp_path):
-    for text, expected in (("a: [", "no valid YAML"), ("a: 1", "expected dataset_mixture")):
+    for text, expected in (("a: [", "not valid YAML"), ("a: 1", "expected dataset_mixture")):
         (tmp_path / "mix.yaml").write_text(text)
         with pytest.raises(UserError, match=expected):
             data("mix", tmp_path / "mix.yaml")
@@ -146,6 +146,7 @@ def test_push_uploads_the_finished_folder(parts, tmp_path, monkeypatch, capsys):
     import huggingface_hub
 
     calls = []
+    monkeypatch.setattr(hub, "why_unreachable", lambda: None)
     monkeypatch.setattr(huggingface_hub, "create_repo", lambda repo, **options: calls.append((repo, options)))
     monkeypatch.setattr(huggingface_hub, "upload_folder", lambda **options: calls.append(options) or "https://there")
     parts(0)
@@ -177,6 +178,7 @@ def test_a_hub_that_refuses_is_a_sentence(monkeypatch):
     def refuse(*words, **options):
         raise OSError("no way to the hub")
 
+    monkeypatch.setattr(hub, "why_unreachable", lambda: None)
     monkeypatch.setattr(huggingface_hub, "create_repo", refuse)
     with pytest.raises(UserError, match=r"me/traces on the hub cannot be written to \(no way to the hub\)"):
         hub.create_dataset_repo("me/traces", True)

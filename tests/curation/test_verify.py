@@ -95,6 +95,13 @@ def test_a_dry_run_reports_and_writes_nothing(data, jsonl, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
+def test_options_may_stand_in_a_file(data, jsonl, tmp_path):
+    rows = jsonl([row(["x", RIGHT, RIGHT])] * 2)
+    (tmp_path / "verify.yaml").write_text(f"dataset: {rows}\nchoose: all\nsplit: train[:1]\n")
+    kept, report = data("verify", "--config", tmp_path / "verify.yaml")
+    assert (len(kept), report["read"]) == (2, 3)
+
+
 def test_when_nothing_is_left_nothing_is_written(data, jsonl, tmp_path):
     with pytest.raises(UserError, match=r"no row of .* is left"):
         data("verify", jsonl([row("\\boxed{9}")]))

@@ -4,18 +4,18 @@ import re
 import pytest
 
 from open_r1.demo import task
-from open_r1.demo.task import Problem
+from open_r1.demo.task import SumProblem
 
 
 def test_splits_are_disjoint_in_any_order_of_terms():
     sets = [task.problems(split, 2000, seed=3) for split in ("pretrain", "train")] + [task.held_out(1000)]
     task.check_disjoint(*sets)
-    assert all(Problem(p.terms[::-1]).split == p.split for p in sets[0])
+    assert all(SumProblem(p.terms[::-1]).split == p.split for p in sets[0])
 
 
 def test_check_disjoint_finds_a_reordered_problem():
     with pytest.raises(ValueError, match="sets 0 and 1 share 1"):
-        task.check_disjoint([Problem((1, 2, 3, 4))], [Problem((4, 3, 2, 1)), Problem((5, 6, 7, 8))])
+        task.check_disjoint([SumProblem((1, 2, 3, 4))], [SumProblem((4, 3, 2, 1)), SumProblem((5, 6, 7, 8))])
 
 
 def test_problems_are_different_and_given_by_the_seed():

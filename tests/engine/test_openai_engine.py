@@ -37,6 +37,17 @@ def test_questions_are_answered_and_the_sampling_is_sent():
     assert server.headers[0]["Authorization"] == "Bearer sesame"
 
 
+def test_samples_stand_in_the_order_of_their_seeds_whichever_finishes_first():
+    def the_first_last(handler):
+        seed = handler.body["seed"]
+        time.sleep(0.3 if seed == 5 else 0)
+        handler.reply(200, {"choices": [{"message": {"content": f"seed {seed}"}, "finish_reason": "stop"}]})
+
+    with serving(the_first_last, the_first_last, concurrency=2) as (_, engine):
+        (group,) = engine.generate(ask("a", n=2, seed=5))
+    assert [completion.text for completion in group] == ["seed 5", "seed 6"]
+
+
 def test_token_ids_go_to_completions():
     with serving() as (_, engine):
         ((completion,),) = engine.generate([Request("x", [1, 2, 3], Sampling())])

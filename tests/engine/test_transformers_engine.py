@@ -120,6 +120,14 @@ def test_completions_end_at_the_context_length(engine):
     assert completion.finish_reason == "length"
 
 
+def test_completions_of_one_batch_end_at_limits_of_their_own(engine):
+    asked = [
+        Request(i, p, Sampling(max_tokens=limit))
+        for i, (p, limit) in enumerate(zip(PROMPTS, (3, 6, 1, 9), strict=True))
+    ]
+    assert [len(completion.token_ids) for (completion,) in engine.generate(asked)] == [3, 6, 1, 9]
+
+
 def test_sampling_follows_the_truncated_distribution():
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0, -30.0])
     for options in ({}, {"temperature": 0.5}, {"top_k": 2}, {"top_p": 0.8}, {"min_p": 0.2}):
@@ -136,4 +144,6 @@ def test_sampling_follows_the_truncated_distribution():
 def test_a_token_without_probability_is_never_drawn():
     logits = torch.tensor([[0.0, 0.0, -torch.inf]])
     token, _ = sample(logits, torch.tensor([1 - 2**-24]), logits_warpers(Sampling()), greedy=False)
+    assert token.item() == 1
+    token, _ = sample(logits.flip(1), torch.tensor([0.0]), logits_warpers(Sampling()), greedy=False)
     assert token.item() == 1

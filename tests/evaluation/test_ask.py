@@ -81,7 +81,7 @@ def test_the_limit_follows_the_context(tiny_model):
 
 
 def test_a_reader_that_leaves_ends_the_writing(tiny_model):
-    words = [sys.executable, "-m", "open_r1.evaluation.ask", "--model", str(tiny_model), "--seed", "3", "1 + 1?"]
+    words = [sys.executable, "-m", "open_r1.cli", "ask", "--model", str(tiny_model), "--seed", "3", "1 + 1?"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.read(1)
     process.stdout.close()
@@ -92,6 +92,14 @@ def test_a_reader_that_leaves_ends_the_writing(tiny_model):
 def test_sampling_that_cannot_be_is_refused(tiny_model, option, value):
     with pytest.raises(UserError, match=f"{option[2:].replace('-', '_')} is"):
         ask.main(["--model", str(tiny_model), option, value, "1 + 1?"])
+
+
+def test_options_may_stand_in_a_file(tiny_model, tmp_path, capsys):
+    (tmp_path / "ask.yaml").write_text(f"question: 1 + 1?\nmodel: {tiny_model}\nmax_new_tokens: 4\nseed: 3")
+    ask.main(["--config", str(tmp_path / "ask.yaml")])
+    first = capsys.readouterr().out
+    ask.main(["--model", str(tiny_model), "--max_new_tokens", "4", "1 + 1?", "--seed", "3"])
+    assert first.strip() and capsys.readouterr().out == first
 
 
 def test_an_empty_question_is_refused(tiny_model):

@@ -36,6 +36,15 @@ def test_evaluate_writes_and_prints(evaluated, capsys):
     assert "sums" in out and "3 × 2" in out
 
 
+def test_options_may_stand_in_a_file(tiny_model, sums, tmp_path):
+    options = {"model": str(tiny_model), "tasks": [str(sums)], "output": str(tmp_path / "out"), "max_new_tokens": 8}
+    options |= {"protocol": ["greedy"], "limit": 5, "system_prompt": "Add."}
+    (tmp_path / "evaluate.yaml").write_text(json.dumps(options))
+    evaluate.main(["--config", str(tmp_path / "evaluate.yaml"), "--limit", "2", "--no-system-prompt"])
+    results = json.loads((tmp_path / "out" / "sums" / "results.json").read_text())
+    assert (results["n_problems"], results["num_samples"], results["protocol"]["system_prompt"]) == (2, 1, None)
+
+
 def test_both_protocols_by_one_command_give_what_each_gives(evaluated, capsys):
     both = evaluated("both", "--protocol", "greedy,deepseek", "--k", "2", "--limit", "3")
     for protocol, samples in (("greedy", 1), ("deepseek", 2)):
@@ -112,7 +121,7 @@ def without_a_tensor(weights):
 
 @pytest.mark.parametrize(
     ("change", "expected"),
-    [(lambda weights: weights[:500], "it cannot be loaded"), (without_a_tensor, "the weights lack 1 tensors")],
+    [(lambda weights: weights[:500], "cannot be loaded"), (without_a_tensor, "the weights lack 1 tensors")],
 )
 def test_weights_that_are_not_whole_are_refused(tiny_model, sums, tmp_path, change, expected):
     shutil.copytree(tiny_model, tmp_path / "model")

@@ -11,10 +11,11 @@ from runs import arguments, launch, make_folder, metrics
 from open_r1 import evaluate
 from open_r1.errors import UserError
 from open_r1.evaluation import reasoning_gym
+from open_r1.evaluation.problems import digest
 from open_r1.evaluation.protocol import protocol_for
 from open_r1.evaluation.run import evaluate_task
 from open_r1.evaluation.store import SCHEMA, read_samples
-from open_r1.evaluation.tasks import digest, find_task, load_problems
+from open_r1.evaluation.tasks import find_task, load_problems
 
 LIBRARY = '''
 import random, time

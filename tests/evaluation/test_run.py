@@ -12,10 +12,11 @@ from open_r1.engine.protocol import request_seed
 from open_r1.errors import UserError
 from open_r1.evaluation import store
 from open_r1.evaluation.plan import plan
+from open_r1.evaluation.problems import BenchmarkProblem
 from open_r1.evaluation.protocol import protocol_for
 from open_r1.evaluation.run import evaluate_task
 from open_r1.evaluation.store import SampleStore, read_samples
-from open_r1.evaluation.tasks import Problem, find_task, load_problems
+from open_r1.evaluation.tasks import find_task, load_problems
 from open_r1.sampling import journal
 from open_r1.sampling.requests import blocks
 
@@ -184,7 +185,7 @@ def test_more_k_than_samples_is_refused(sums, tmp_path):
 
 
 def problem(index, length):
-    return Problem(index, f"p{index}", "x", "x" * length, "1")
+    return BenchmarkProblem(index, f"p{index}", "x", "x" * length, "1")
 
 
 def test_answers_get_what_the_prompt_leaves_of_the_context():
@@ -203,6 +204,12 @@ def test_batches_hold_every_sample_once_within_the_budget():
     for block in blocks(asks, 100):
         width = max(ask.prompt_tokens + ask.max_tokens for ask in block)
         assert len(block) == 1 or sum(ask.count for ask in block) * width <= 100
+
+
+def test_no_two_requests_share_a_seed():
+    protocol = protocol_for(find_task("x.jsonl"), num_samples=5, max_new_tokens=20)
+    asks = plan([problem(i, 3) for i in range(4)], opened(None), protocol)
+    assert len({ask.seed for ask in asks}) == len(asks) == 4 * 5
 
 
 def test_seeds_differ_between_problems_samples_and_runs():

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from open_r1.errors import UserError
-from open_r1.evaluation.tasks import TASKS, digest, find_task, load_problems, with_prompt
+from open_r1.evaluation.problems import digest
+from open_r1.evaluation.tasks import TASKS, find_task, load_problems, with_prompt
 
 
 def write(path, rows):

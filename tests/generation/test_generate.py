@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 
+import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 from evaluation.scripted import Started, before_the_clock, opened
@@ -33,7 +34,8 @@ def every_key(problems, samples):
 def test_rows_are_graded_and_load(run, server, tmp_path, capsys):
     folder = run(server.url, "--num-generations", "4", "--rows-per-shard", "50", "--temperature", "0.7")
     assert keys(folder) == every_key(30, 4)
-    assert len(shard_files(folder)) == 3
+    sizes = [pq.read_metadata(path).num_rows for path in shard_files(folder)]
+    assert sum(sizes) == 120 and all(size >= 50 for size in sizes[:-1]) and sizes[-1] < 120
     rows = load_dataset(str(folder), split="train").sort(["index", "sample"])
     row = rows[4 * 6]
     assert row["prompt"] == [{"role": "user", "content": "6 + 1?"}]
@@ -48,6 +50,13 @@ def test_rows_are_graded_and_load(run, server, tmp_path, capsys):
     assert "problems_with_a_right_answer" in (folder / "README.md").read_text()
     assert not (folder / "run" / "journal.jsonl").exists()
     assert {body["temperature"] for body in server.bodies} == {0.7}
+
+
+def test_options_may_stand_in_a_file(run, server, tmp_path):
+    (tmp_path / "generate.yaml").write_text("num_generations: 3\nsystem_prompt: Add.\nshard: 1/3\n")
+    run(server.url, "--config", str(tmp_path / "generate.yaml"), "--num_generations", "2")
+    assert {body["messages"][0]["content"] for body in server.bodies} == {"Add."}
+    assert keys(tmp_path / "out" / "shard-00001-of-00003") == [(i, j) for i in range(1, 30, 3) for j in range(2)]
 
 
 def test_the_template_is_filled_in_and_the_system_prompt_sent(run, server):

@@ -5,10 +5,11 @@ import sys
 import pytest
 
 from open_r1.errors import UserError
+from open_r1.launch.slurm import job as job_module
 from open_r1.launch.slurm.evaluate import evaluation_words
 from open_r1.launch.slurm.generate import client_options
-from open_r1.launch.slurm.job import Job, current_job
-from open_r1.launch.slurm.server import ServerPlan, check_vllm, parallel_sizes, server_command
+from open_r1.launch.slurm.job import Job, current_job, finish
+from open_r1.launch.slurm.server import ServerPlan, check_installed, parallel_sizes, server_command
 from open_r1.launch.slurm.train import training_words
 
 RECIPE = "recipes/SmolLM2-135M-Instruct/grpo/config_demo.yaml"
@@ -59,7 +60,7 @@ def test_the_readme_of_open_r1_works_as_it_stands():
             "for SmolLM2-135M-Instruct there are: recipes/SmolLM2-135M-Instruct/grpo/config_demo",
         ),
         ([*POSITIONAL[:3], "zero9"], "there are ddp, fsdp, zero2, zero3"),
-        ([*NAMED, "--learning_rate", "1e-6"], "unknown option '--learning_rate' .* go behind --args"),
+        ([*NAMED, "--learning_rate", "1e-6"], "unknown option '--learning_rate' .* go after --args"),
         ([*NAMED, "--args", "--lerning_rate", "1"], "Did you mean 'learning_rate'"),
         ([*NAMED, "--dp", "many"], "dp is 'many': expected a whole number. Usage: sbatch"),
         (NAMED[:4], "config is missing: give --config"),
@@ -156,12 +157,11 @@ def test_a_server_that_does_not_fit_the_job_is_one_sentence(options, nodes, sent
     assert sentence in str(error.value)
 
 
-def test_ray_starts_on_all_nodes_alike_and_one_node_needs_neither():
+def test_ray_needs_no_launcher_of_vllm_and_one_node_needs_neither():
     job = Job("7", "name", nodes=2, gpus_per_node=8)
-    commands = [server_command(plan(ray=True), job, node, "n1") for node in (0, 1)]
-    assert commands[0] == commands[1]
-    assert commands[0][1:6] == ["symmetric-run", "--address", "n1:8001", "--min-nodes", "2"]
-    assert pairs(commands[0])["--distributed-executor-backend"] == "ray"
+    command = server_command(plan(ray=True), job, 0, "n1")
+    assert pairs(command)["--distributed-executor-backend"] == "ray"
+    assert "--nnodes" not in command
     alone = server_command(plan(dp=4), Job("7", "name", nodes=1, gpus_per_node=8), 0, "n1")
     assert "--nnodes" not in alone
     assert (pairs(alone)["--tensor-parallel-size"], pairs(alone)["--data-parallel-size"]) == ("2", "4")
@@ -173,10 +173,66 @@ def test_an_environment_without_vllm_is_said(tmp_path):
         if python is not None:
             (tmp_path / "bin/python").write_text(f'#!/bin/sh\nexec {python} -S "$@"\n')
             (tmp_path / "bin/python").chmod(0o755)
-        with pytest.raises(UserError, match=f"vLLM is not installed in {tmp_path}: .* OPEN_R1_VLLM_ENVIRONMENT"):
-            check_vllm({"OPEN_R1_VLLM_ENVIRONMENT": str(tmp_path)})
+        for package, name in (("vllm", "vLLM"), ("ray", "Ray")):
+            with pytest.raises(UserError, match=f"{name} is not installed in {tmp_path}: .* OPEN_R1_VLLM_ENVIRONMENT"):
+                check_installed(package, {"OPEN_R1_VLLM_ENVIRONMENT": str(tmp_path)})
 
 
 def test_outside_of_a_job_it_says_so():
     with pytest.raises(UserError, match="submit the script with sbatch"):
         current_job({})
+
+
+CONTROLLER = """#!/bin/sh
+# The first {silent} calls find no controller.
+calls={calls}
+echo "$@" >>$calls
+[ $(wc -l <$calls) -gt {silent} ] || {{ echo "Unable to contact slurm controller" >&2; exit 1; }}
+case "$1" in
+requeue) {requeue} ;;
+*) echo "JobId=7 JobState={state} Requeue={may}" ;;
+esac
+"""
+
+
+@pytest.fixture
+def controller(tmp_path, monkeypatch):
+    """A function that puts a `scontrol` on PATH, and returns the file of its calls."""
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(job_module, "CONTROLLER_PAUSE_SECONDS", 0.0)
+
+    def make(silent=0, requeue="exit 0", state="RUNNING", may=1):
+        calls, program = tmp_path / "calls", tmp_path / "scontrol"
+        program.write_text(CONTROLLER.format(calls=calls, silent=silent, requeue=requeue, state=state, may=may))
+        program.chmod(0o755)
+        return calls
+
+    return make
+
+
+JOB = Job("7", "name", nodes=2, gpus_per_node=8)
+
+
+@pytest.mark.parametrize("silent", [0, 1, 3])
+def test_a_stopped_job_requeues_itself_also_if_the_controller_is_silent_at_first(controller, capsys, silent):
+    calls = controller(silent)
+    assert finish(75, JOB) == 0
+    assert calls.read_text().splitlines()[-1] == "requeue 7"
+    assert "Job 7 is in the queue again and will continue" in capsys.readouterr().out
+
+
+def test_a_job_that_was_canceled_does_not_requeue_itself(controller):
+    calls = controller(state="CANCELLED")
+    assert finish(75, JOB) == 75
+    assert "requeue" not in calls.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason", "count"), [({"silent": 99}, "Unable to contact", 12), ({"may": 0}, "no", 2)]
+)
+def test_a_job_that_cannot_requeue_says_how_to_continue(controller, capsys, options, reason, count):
+    calls = controller(requeue="echo no >&2; exit 1", **options)
+    assert finish(75, JOB) == 75
+    said = capsys.readouterr().out
+    assert f"({reason}" in said and "Submit the same command again" in said
+    assert len(calls.read_text().splitlines()) == count

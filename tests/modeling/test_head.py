@@ -50,12 +50,12 @@ def test_logprobs_entropies_and_gradients_equal_the_plain_computation(monkeypatc
         torch.testing.assert_close(one, other)
 
 
-def test_autocast_computes_the_product_in_bfloat16_as_a_linear_layer_does(monkeypatch):
+def test_autocast_rounds_the_factors_of_the_product_and_not_the_logits(monkeypatch):
     monkeypatch.setattr(head_module, "MAX_LOGITS", 31 * 7)
     hidden, weight, _, targets = inputs(bias=False)
     with torch.autocast("cpu", torch.bfloat16):
         ours, _ = head_logprobs(hidden, weight, None, targets, LogitRule())
-        expected, _ = plain(hidden, weight, None, targets, LogitRule())
+    expected, _ = plain(hidden.bfloat16().float(), weight.bfloat16().float(), None, targets, LogitRule())
     torch.testing.assert_close(ours, expected)
     ours_grad, expected_grad = (torch.autograd.grad(x.sum(), (hidden, weight)) for x in (ours, expected))
     for one, other in zip(ours_grad, expected_grad, strict=True):

@@ -41,6 +41,15 @@ for argv in (["--help"], ["--lerning_rate", "1"], ["--learning_rate", "fast"], [
     except (SystemExit, errors.UserError):
         continue
     raise AssertionError(argv)
+from open_r1 import evaluate, generate
+from open_r1.evaluation import ask
+for command in (ask, evaluate, generate):
+    for argv in (["--help"], ["--temperatur", "1"], ["--temperature", "hot"], ["--tensor-parallel-size", "0"]):
+        try:
+            command.main(argv)
+        except (SystemExit, errors.UserError):
+            continue
+        raise AssertionError(argv)
 heavy = {{"torch", "transformers", "accelerate", "datasets"}} & set(sys.modules)
 assert not heavy, heavy
 """

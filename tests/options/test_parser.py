@@ -229,7 +229,7 @@ def test_help_shows_docstrings_in_groups_and_an_example(capsys):
     assert exit_.value.code == 0
     assert "  Common: model_name_or_path, dataset_name," in shown
     assert "Common:\n  --model_name_or_path  (text)\n      Hub id or local folder of the model." in shown
-    assert "--learning_rate  (a number, default 2e-05)\n      Peak learning rate." in shown
+    assert "--learning_rate  (a number, at least 0, default 2e-05)\n      Peak learning rate." in shown
     assert shown.index("\nCommon:") < shown.index("\nBenchmarks:") < shown.index("\nOptimizer (transformers):")
     assert shown.index("\nOptimizer (transformers):") < shown.index("--adam_beta1  (a number, default 0.9)")
     assert shown.rstrip().endswith("Example:\n  sft --config recipe.yaml --learning_rate 1e-6")

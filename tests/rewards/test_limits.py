@@ -2,14 +2,16 @@
 
 import os
 import shutil
-from contextlib import contextmanager
+import subprocess
+import sys
+import time
+from concurrent.futures import Future
+from pathlib import Path
 
 import pytest
 
 from open_r1.rewards.code import sandbox
-from open_r1.rewards.code.judge import Case, Result, judge
-from open_r1.rewards.code.programs import program
-from open_r1.rewards.code.sandbox import Limits, Outcome
+from open_r1.rewards.grader import Grader
 from open_r1.rewards.pool import Pool, Reply
 
 HUNGRY = "def answer(request):\n    return len(bytearray(request['megabytes'] << 20))\n"
@@ -24,45 +26,40 @@ def test_a_worker_ends_at_its_memory_limit_and_at_no_other(tmp_path, monkeypatch
     pool.close()
 
 
-class ScriptedProvider:
-    """Programs end as told, one run after another."""
-
-    languages = None
-
-    def __init__(self, statuses):
-        self.statuses, self.runs = statuses, 0
-
-    @contextmanager
-    def open(self, program, limits):
-        yield self.run
-
-    def run(self, stdin):
-        status = self.statuses[self.runs % len(self.statuses)]
-        self.runs += 1
-        return Outcome(status, "1", 0)
+SLEEPY = "import time\n\n\ndef answer(request):\n    time.sleep(60)\n"
 
 
-@pytest.mark.parametrize(
-    ("statuses", "batch_size", "runs", "passed"),
-    [
-        (["time"], 1, 3, 0),
-        (["ok", "time"], 1, 6, 3),
-        (["time"], 2, 4, 0),
-        (["error"], 1, 50, 0),
-        (["ok"], 1, 50, 50),
-    ],
-)
-def test_a_program_is_run_until_its_third_time_out(statuses, batch_size, runs, passed):
-    provider = ScriptedProvider(statuses)
-    cases = [Case("", "1")] * 50
-    assert judge(provider, program("", "python"), cases, Limits(), batch_size=batch_size) == Result(passed, 50)
-    assert provider.runs == runs
+def test_a_worker_in_the_middle_of_a_request_ends_with_its_parent(tmp_path):
+    (tmp_path / "sleepy.py").write_text(SLEEPY)
+    script = (
+        "import os, signal, time\nfrom open_r1.rewards.pool import Pool\n"
+        "pool = Pool(1, seconds=60, memory_mb=1024, module='sleepy')\npool.submit({})\n"
+        "while not pool._workers: time.sleep(0.05)\n"
+        "print([w.process.pid for w in pool._workers][0], flush=True)\ntime.sleep(0.2)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}
+    )
+    stat, deadline = Path(f"/proc/{int(done.stdout)}/stat"), time.monotonic() + 20
+    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
-def test_a_program_is_run_until_its_first_failure_where_that_decides():
-    provider = ScriptedProvider(["ok", "error"])
-    result = judge(provider, program("", "python"), [Case("", "1")] * 50, Limits(), stop_at_failure=True)
-    assert (result, provider.runs) == (Result(1, 50), 2)
+def test_a_worker_that_crashed_says_nothing_of_the_answer(monkeypatch):
+    grader = Grader(workers=1)
+    replies = [Reply(limit="crash"), Reply(value=True)]
+
+    def submit(request):
+        future = Future()
+        future.set_result(replies.pop(0))
+        return future
+
+    monkeypatch.setattr(grader.pool, "submit", submit)
+    question = {"completions": [r"\boxed{\int_0^1 2x\,dx + y}"], "golds": ["y+1"]}
+    assert [grader.grade_many(**question)[0].correct for _ in range(3)] == [None, True, True]
 
 
 @pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")

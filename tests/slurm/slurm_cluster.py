@@ -1,10 +1,16 @@
-"""A real Slurm on this one host, which acts as two nodes: munged, slurmctld and two slurmd in a temporary folder."""
+"""A real Slurm on this one host, which acts as two nodes: munged, slurmctld and two slurmd in a temporary folder.
+
+`cred_expire` is the lowest value that Slurm accepts. A requeued job waits one second longer than that (by default two
+minutes) before it starts again, because nodes reject a credential made in the second in which the job's previous one
+was revoked. Do not cut the pause short with `StartTime=now`: Slurm then kills the job ("Job credential revoked").
+"""
 
 import os
 import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "squeue", "scancel")
@@ -18,7 +24,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={folder}/munge.socket,cred_expire=2
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -111,15 +117,8 @@ class Cluster:
         return dict(word.split("=", 1) for word in words if "=" in word)
 
     def wait(self, number: str, seconds: float) -> str:
-        """The state in which the job ends. Slurm lets a requeued job wait for two minutes, which is cut short."""
-
-        def ended() -> bool:
-            job = self.job(number)
-            if job["Reason"] == "BeginTime":
-                self.run("scontrol", "update", f"JobId={number}", "StartTime=now")
-            return job["JobState"] in ENDED
-
-        _until(ended, seconds, f"job {number} does not end")
+        """The state in which the job ends."""
+        _until(lambda: self.job(number)["JobState"] in ENDED, seconds, f"job {number} does not end")
         return self.job(number)["JobState"]
 
     def log(self, number: str) -> str:
@@ -154,11 +153,30 @@ def stop_by_preemption(cluster: Cluster, job: str) -> None:
     cluster.submit("--partition=high", "--nodes=2", "--exclusive", "--wrap=sleep 1", cwd=cluster.folder)
 
 
-def _until(condition, seconds: float, what: str) -> None:
+def wait_until(condition: Callable[[], object], seconds: float, explain: Callable[[], object]) -> None:
+    """Fails with what `explain` returns if the condition does not hold in time."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"{what} within {seconds:.0f} s"
+        assert time.monotonic() < deadline, explain()
         time.sleep(0.3)
+
+
+def processes(job: str, program: str = "", node: str = "") -> list[int]:
+    """Processes that the job has started, by the variables that Slurm gave them; `program` is the file that runs."""
+    wanted = [f"SLURM_JOB_ID={job}", *([f"SLURMD_NODENAME={node}"] if node else [])]
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            runs = not program or (entry / "exe").readlink().name == program
+            if runs and set(wanted) <= set((entry / "environ").read_text().split("\0")):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def _until(condition: Callable[[], object], seconds: float, what: str) -> None:
+    wait_until(condition, seconds, lambda: f"{what} within {seconds:.0f} s")
 
 
 def _free_ports(count: int) -> list[int]:

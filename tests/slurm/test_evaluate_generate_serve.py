@@ -1,14 +1,12 @@
 """slurm/evaluate.slurm, generate.slurm and serve.slurm on a real Slurm of two nodes."""
 
 import json
-import os
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from datasets import load_dataset
-from slurm_cluster import stop_by_preemption, stop_by_scancel
+from slurm_cluster import processes, stop_by_preemption, stop_by_scancel, wait_until
 from toys import make_model, make_tokenizer
 
 from open_r1.demo import task
@@ -65,7 +63,7 @@ def test_generation_starts_a_server_checks_it_and_leaves_nothing_behind(cluster,
     assert "Sanity check: '<think>" in log
     found = rows(problems / "data/problems.jsonl-m")
     assert len(found) == 96
-    assert "stand_in_server" not in " ".join(running())
+    wait_until(lambda: not processes(job), 60, lambda: processes(job))
 
 
 @pytest.mark.parametrize("stop", [stop_by_scancel, stop_by_preemption])
@@ -131,7 +129,7 @@ def test_a_server_serves_until_its_job_is_cancelled(cluster, problems):
     wait_until(lambda: "Serving m at http://127.0.0.1:" in cluster.log(job), 120, lambda: cluster.log(job))
     cluster.run("scancel", job)
     assert cluster.wait(job, 60) == "CANCELLED"
-    assert "stand_in_server" not in " ".join(running())
+    wait_until(lambda: not processes(job), 60, lambda: processes(job))
 
 
 @pytest.mark.skipif(not (VLLM / "bin/vllm").exists(), reason="needs .venv-vllm (make test-vllm)")
@@ -168,22 +166,3 @@ def test_vllm_splits_its_layers_or_each_of_them_over_two_nodes(cluster, problems
     assert state == "COMPLETED", cluster.log(job) + log
     assert "rank 0 in world size 2" in log and "rank 1 in world size 2" in log
     assert len(rows(problems / "data/problems.jsonl-model")) == 48
-
-
-def running():
-    """Command lines of all processes here."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                found.append((entry / "cmdline").read_text().replace("\0", " "))
-            except OSError:
-                continue
-    return found
-
-
-def wait_until(condition, seconds, explain):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, explain()
-        time.sleep(0.2)

@@ -10,7 +10,7 @@ from runs import arguments, assert_same_weights, backend_env, launch, make_folde
 
 from open_r1 import grpo, sft
 from open_r1.errors import UserError
-from open_r1.training import backends
+from open_r1.training import backends, deepspeed_setup
 from open_r1.training.checkpoint_files import seal
 
 MAIN = {"sft": sft.main, "grpo": grpo.main}
@@ -200,6 +200,6 @@ def test_what_does_not_run_as_it_was_asked_for_is_refused(environment, message, 
 
 def test_deepspeed_that_was_asked_for_and_is_not_installed_is_one_sentence(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    monkeypatch.setattr(deepspeed_setup, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"not installed: pip install -e \S*deepspeed"):
-        backends.prepare_deepspeed(on_cpu=True)
+        deepspeed_setup.prepare_deepspeed()

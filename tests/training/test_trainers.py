@@ -343,7 +343,7 @@ def test_weights_that_are_missing_are_not_trained_from_random_values(folder, tmp
         ({"max_steps": 0}, "max_steps is 0"),
         ({"learning_rate": -0.1}, "learning_rate is -0.1"),
         ({"max_completion_length": 0}, "max_completion_length is 0"),
-        ({"report_to": "tensorboardd"}, "report_to is tensorboardd"),
+        ({"report_to": "tensorboardd"}, "report_to is 'tensorboardd'"),
         ({"resume_from_checkpoint": "/nowhere/checkpoint-3"}, "/nowhere/checkpoint-3 is no whole checkpoint"),
     ],
 )
@@ -371,3 +371,19 @@ def test_compiling_without_a_compiler_is_refused_in_a_sentence(folder, tmp_path,
     monkeypatch.setattr(compiling, "can_compile", lambda: False)
     with pytest.raises(UserError, match="torch_compile is true, which needs a C compiler"):
         run(folder, "sft", tmp_path / "out", torch_compile="true")
+
+
+@pytest.mark.parametrize("options", [{}, {"use_peft": "true"}, {"vllm_enable_sleep_mode": "true"}])
+def test_with_the_native_engine_a_run_is_the_same(folder, tmp_path, options):
+    """Invariant 10: its copy of the policy follows every update, of adapters the merged weights."""
+    policy = run(folder, "grpo", tmp_path / "policy", **options)
+    native = run(folder, "grpo", tmp_path / "native", engine="native", **options)
+    close(native, policy, ["loss", "grad_norm", "reward", "entropy", "completions/mean_length"], rel=2e-3)
+    for step in (1, 4):
+        one, other = (read_rollouts(tmp_path / name / "run", step).to_pylist() for name in ("native", "policy"))
+        assert [row["completion"] for row in one] == [row["completion"] for row in other]
+
+
+def test_two_engines_are_one_too_many(folder, tmp_path):
+    with pytest.raises(UserError, match="engine is native and use_vllm true"):
+        run(folder, "grpo", tmp_path / "out", engine="native", use_vllm="true")

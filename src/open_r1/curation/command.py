@@ -14,7 +14,6 @@ import importlib
 import sys
 
 from open_r1.errors import UserError
-from open_r1.run.entry import exit_with_sentence
 
 TOOLS = {
     "verify": "keep completions whose answer is right, as conversations to fine-tune on",
@@ -37,7 +36,3 @@ def main(argv: list[str] | None = None) -> None:
     if argv[0] not in TOOLS:
         raise UserError(f"data has no tool {argv[0]!r}; there are {', '.join(TOOLS)}.")
     importlib.import_module(f"open_r1.curation.{argv[0].replace('-', '_')}").main(argv[1:])
-
-
-if __name__ == "__main__":
-    exit_with_sentence(main)

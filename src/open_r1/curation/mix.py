@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from datasets import Dataset
 
 from open_r1.configs import DataConfig
@@ -25,6 +24,7 @@ from open_r1.data.load import load_train_and_eval
 from open_r1.errors import UserError
 from open_r1.options import parse_options
 from open_r1.options.annotations import Positional
+from open_r1.options.values import read_yaml
 
 
 @dataclass(kw_only=True)
@@ -57,13 +57,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def read_mixture(path: Path) -> dict[str, Any]:
     """The mapping under `dataset_mixture` in a YAML file, or all of it. Raises `UserError`."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): give a YAML file with dataset_mixture.") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from error
-    mixture = content.get("dataset_mixture", content) if isinstance(content, dict) else None
+    content = {name: given.value for name, given in read_yaml(path).items()}
+    mixture = content.get("dataset_mixture", content)
     if not isinstance(mixture, dict) or "datasets" not in mixture:
         raise UserError(
             f"{path}: expected dataset_mixture, or a list `datasets` of id, config, split, columns, weight."

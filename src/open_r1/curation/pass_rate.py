@@ -31,11 +31,11 @@ from open_r1.curation.rows import (
 from open_r1.data.load import load_split, require_columns
 from open_r1.engine.options import Count, EngineOptions
 from open_r1.errors import UserError
-from open_r1.generate import generate, read_problems
+from open_r1.generation.generate import generate, read_problems
 from open_r1.generation.options import GenerateOptions, SamplingOptions
 from open_r1.options import parse_options
 from open_r1.options.annotations import Positional
-from open_r1.run.entry import quiet_libraries
+from open_r1.progress_bars import hide_library_bars
 from open_r1.sampling.journal import COMPLETION, VERDICT
 
 PER_SAMPLE = {*COMPLETION.names, *VERDICT.names}
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     if not band.dry_run:
         check_output(band.output)
-    quiet_libraries()
+    hide_library_bars()
     if band.dataset is None:
         band.dataset = str(_sample(band, problems, engine) or "")
         if not band.dataset:

@@ -26,9 +26,9 @@ from open_r1.errors import UserError
 from open_r1.files import write_json
 from open_r1.options import parse_options
 from open_r1.options.annotations import Repeated
+from open_r1.progress_bars import hide_library_bars
 from open_r1.report.curves import as_file
 from open_r1.report.histogram import histogram
-from open_r1.run.entry import quiet_libraries
 
 COUNTED = ("problem", "prompt", "solution", "completion", "messages", "text")
 PERCENTILES = (5, 50, 95, 99)
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     """Counts. Raises UserError for what the user can mend."""
     argv = sys.argv[1:] if argv is None else argv
     (args,) = parse_options(argv, StatsOptions, prog="open-r1 data stats", description=__doc__ or "")
-    quiet_libraries()
+    hide_library_bars()
     output = None if args.dry_run else args.output
     if output is not None:
         check_output(output)

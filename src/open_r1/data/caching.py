@@ -8,6 +8,8 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
+from open_r1.internals.datasets import rows_fingerprint
+
 
 def fingerprint(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *settings: Any) -> str:
     """Of the rows, the tokenizer, its chat template, `settings` and the code of this package's data room.
@@ -21,4 +23,4 @@ def fingerprint(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *settings:
         vocabulary = json.dumps(tokenizer.get_vocab(), sort_keys=True)
     code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
     special = (tokenizer.special_tokens_map, tokenizer.chat_template)
-    return Hasher.hash((dataset._fingerprint, vocabulary, special, settings, code))
+    return Hasher.hash((rows_fingerprint(dataset), vocabulary, special, settings, code))

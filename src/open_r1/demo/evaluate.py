@@ -9,13 +9,13 @@ from typing import Any
 
 from rich.console import Console
 
-from open_r1.demo.task import Problem, conversation
+from open_r1.demo.task import SumProblem, conversation
 from open_r1.engine.choose import EngineOptions, open_engine
 from open_r1.engine.protocol import Sampling
+from open_r1.evaluation.problems import BenchmarkProblem
 from open_r1.evaluation.results import summarise
 from open_r1.evaluation.run import compared_with_gold, problem_columns
 from open_r1.evaluation.store import SampleStore
-from open_r1.evaluation.tasks import Problem as BenchmarkProblem
 from open_r1.report.sampling_progress import SamplingProgress
 from open_r1.sampling.journal import Row
 from open_r1.sampling.loop import SampleWriter, sample
@@ -38,7 +38,7 @@ class Score:
 
 def sample_answers(
     model_dir: Path,
-    problems: Sequence[Problem],
+    problems: Sequence[SumProblem],
     samples: int,
     seed: int,
     folder: Path,
@@ -79,7 +79,7 @@ def sample_answers(
 
 
 def evaluate(
-    model_dir: Path, problems: Sequence[Problem], seed: int, on_tokens: Callable[[int], None] | None = None
+    model_dir: Path, problems: Sequence[SumProblem], seed: int, on_tokens: Callable[[int], None] | None = None
 ) -> Score:
     """One answer to each problem, in `evaluation/sums/` of the model's folder; returns the score."""
     rows = sample_answers(model_dir, problems, 1, seed, model_dir / "evaluation" / "sums", on_tokens)
@@ -95,7 +95,7 @@ def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, flo
     return max(0.0, center - half), min(1.0, center + half)
 
 
-def _request(render: Callable[[Any], Any], index: int, problem: Problem, samples: int, seed: int) -> SampleRequest:
+def _request(render: Callable[[Any], Any], index: int, problem: SumProblem, samples: int, seed: int) -> SampleRequest:
     prompt = render(conversation(problem.question))
     benchmark_problem = BenchmarkProblem(index, str(index + 1), problem.question, problem.question, str(problem.answer))
     return SampleRequest(benchmark_problem, 0, samples, prompt, len(prompt), MAX_TOKENS, seed * 1_000_003 + index)

@@ -5,8 +5,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from open_r1 import files
-
 RECIPES = Path(__file__).parent / "recipes"
 """The same files as `recipes/demo` of the repository, to which this is a link."""
 
@@ -29,12 +27,6 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     with path.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     return path
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file into a folder that need not be there yet."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_json(path, value)
 
 
 def read_json(path: Path) -> Any:

@@ -23,10 +23,12 @@ from typing import Annotated, Any
 from rich.console import Console
 from rich.table import Table
 
-from open_r1.demo.files import read_json, write_json
+from open_r1.demo.files import read_json
 from open_r1.errors import Interrupted, UserError
+from open_r1.files import write_json
 from open_r1.options import parse_options
 from open_r1.options.annotations import Range
+from open_r1.progress_bars import hide_library_bars
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ def run(output: Path, settings: Settings, console: Console) -> dict[str, Any]:
             train(demo)
             score = demo.score(name)
             results.append({"name": name, **asdict(score), "seconds": round(time.perf_counter() - began, 1)})
+            done.parent.mkdir(parents=True, exist_ok=True)
             write_json(done, results[-1])
         console.print(
             f"{name}: {results[-1]['accuracy']:.1%} right, {results[-1]['mean_tokens']:.1f} tokens an answer",
@@ -133,6 +136,7 @@ def claim_folder(output: Path, settings: Settings) -> None:
     elif output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"output is {output}, which holds something else: give a new folder with --output.")
     else:
+        output.mkdir(parents=True, exist_ok=True)
         write_json(claim, asdict(settings))
 
 
@@ -182,10 +186,7 @@ def _quiet_libraries() -> None:
     A second thread saves this small a model little time on idle cores, and costs it several times as much on
     busy ones, where threads wait for each other after every small operation.
     """
-    import datasets
     import torch
-    import transformers
 
-    datasets.disable_progress_bars()
-    transformers.utils.logging.disable_progress_bar()
+    hide_library_bars()
     torch.set_num_threads(1)

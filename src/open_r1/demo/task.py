@@ -28,7 +28,7 @@ _SPLIT_OF_BUCKET: dict[int, Split] = {8: "train", 9: "held_out"}
 
 
 @dataclass(frozen=True)
-class Problem:
+class SumProblem:
     """A chain of sums."""
 
     terms: tuple[int, ...]
@@ -53,24 +53,24 @@ class Problem:
         return _SPLIT_OF_BUCKET.get(bucket, "pretrain")
 
 
-def problems(split: Split, count: int, seed: int) -> list[Problem]:
+def problems(split: Split, count: int, seed: int) -> list[SumProblem]:
     """Draws `count` different problems of a split; the same seed gives the same problems."""
     rng = random.Random(f"{split}-{seed}")
-    drawn: dict[Problem, None] = {}
+    drawn: dict[SumProblem, None] = {}
     while len(drawn) < count:
         terms = tuple(rng.randint(1, LARGEST_TERM) for _ in range(rng.randint(*TERMS)))
-        problem = Problem(terms)
+        problem = SumProblem(terms)
         if problem.split == split:
             drawn[problem] = None
     return list(drawn)
 
 
-def held_out(count: int) -> list[Problem]:
+def held_out(count: int) -> list[SumProblem]:
     """The problems that every stage is evaluated on."""
     return problems("held_out", count, HELD_OUT_SEED)
 
 
-def check_disjoint(*sets: Iterable[Problem]) -> None:
+def check_disjoint(*sets: Iterable[SumProblem]) -> None:
     """Raises ValueError if two sets share a problem, in whatever order its terms are written."""
     keys: Sequence[set[tuple[int, ...]]] = [{tuple(sorted(p.terms)) for p in problems} for problems in sets]
     for (i, first), (j, second) in combinations(enumerate(keys), 2):
@@ -78,7 +78,7 @@ def check_disjoint(*sets: Iterable[Problem]) -> None:
             raise ValueError(f"problem sets {i} and {j} share {len(shared)} problems, such as {min(shared)}")
 
 
-def careful(problem: Problem) -> str:
+def careful(problem: SumProblem) -> str:
     """A worked example that adds one term at a time, and is right."""
     total, *rest = problem.terms
     steps = []
@@ -88,7 +88,7 @@ def careful(problem: Problem) -> str:
     return write_answer("\n".join(steps), total)
 
 
-def hasty(problem: Problem, rng: random.Random) -> str:
+def hasty(problem: SumProblem, rng: random.Random) -> str:
     """An example that does not think and misses the sum by 1 to 9."""
     miss = rng.randint(1, 9) * rng.choice((-1, 1))
     if problem.answer + miss <= 0:
@@ -101,7 +101,7 @@ def write_answer(thought: str, answer: int) -> str:
     return f"<think>\n{thought}\n</think>\n<answer>\n{answer}\n</answer>"
 
 
-def worked_examples(count: int, hasty_share: float, seed: int) -> list[tuple[Problem, str]]:
+def worked_examples(count: int, hasty_share: float, seed: int) -> list[tuple[SumProblem, str]]:
     """The pre-training mixture: `count` problems, of which a share of `hasty_share` is answered in haste."""
     rng = random.Random(f"worked-{seed}")
     chosen = problems("pretrain", count, seed)

@@ -1,26 +1,23 @@
 """Opens the engine that a command asks for, with what is needed to talk to it."""
 
-import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-from huggingface_hub.errors import HFValidationError
-from safetensors import SafetensorError
 
 from open_r1.engine.options import EngineOptions
 from open_r1.engine.protocol import Engine, Message
 from open_r1.engine.weights_digest import weights_digest
 from open_r1.errors import UserError
-from open_r1.hub import reading_hub
+from open_r1.modeling.checkpoint import Checkpoint, has_only_adapters
 
 logger = logging.getLogger(__name__)
 
 GPU_MEMORY, CPU_MEMORY = 0.9, 0.4
 """Share of the memory that vLLM takes, unless told otherwise."""
+NATIVE_MEMORY = 0.6
+"""Share of the memory that the native engine's keys and values may take, unless told otherwise."""
 
 
 @dataclass
@@ -56,12 +53,13 @@ class OpenEngine:
 
     def reserve(self, tokens: int) -> None:
         """Says how long the longest request is, prompt and completion together, before the first one is made."""
-        if self.name == "vllm":
+        if self.name in ("vllm", "native"):
             self.engine.need(tokens)  # type: ignore[attr-defined]
 
     def start(self) -> None:
-        """Starts vLLM's processes, which takes minutes; without it they start with the first request."""
-        if self.name == "vllm":
+        """Starts vLLM's processes, which takes minutes, or captures the native engine's graphs; without it they start
+        with the first request."""
+        if self.name in ("vllm", "native"):
             self.engine.start()  # type: ignore[attr-defined]
 
     def watch(self, on_tokens: Callable[[int], None] | None) -> None:
@@ -73,9 +71,9 @@ def open_engine(options: EngineOptions) -> OpenEngine:
     """The engine of `options`. Raises `UserError`."""
     if options.engine == "openai" and options.base_url is None:
         raise UserError("engine is openai: give --base-url, such as http://localhost:8000/v1.")
-    if options.engine in ("transformers", "vllm") and options.base_url is not None:
+    if options.engine in ("native", "transformers", "vllm") and options.base_url is not None:
         raise UserError(f"base_url is given, but engine is {options.engine}: leave one of them out.")
-    adapters = _adapters_only(options.model)
+    adapters = has_only_adapters(options.model)
     if options.engine == "vllm" and adapters:
         raise UserError(
             f"model {options.model}: the folder holds LoRA adapters only, and vLLM needs whole weights: give "
@@ -93,12 +91,7 @@ def open_engine(options: EngineOptions) -> OpenEngine:
         return _open_server(options, options.base_url)
     if on_vllm:
         return _open_vllm(options)
-    return _open_transformers(options)
-
-
-def context_length(config: Any) -> int | None:
-    """Positions that a model's configuration allows for; None if it does not say."""
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+    return _open_native(options) if options.engine == "native" else _open_transformers(options)
 
 
 def decode_budget(device_type: str) -> int:
@@ -109,6 +102,7 @@ def decode_budget(device_type: str) -> int:
 def _open_transformers(options: EngineOptions) -> OpenEngine:
     from open_r1.data.chat import encode, prepare_tokenizer, render, stop_token_ids
     from open_r1.engine.transformers_engine import TransformersEngine
+    from open_r1.modeling.loading import context_length
 
     tokenizer = prepare_tokenizer(options.model, options.revision, options.trust_remote_code, option="--model")
     model = _load_model(options)
@@ -132,9 +126,24 @@ def _open_transformers(options: EngineOptions) -> OpenEngine:
     )
 
 
-def _adapters_only(model: str) -> bool:
-    folder = Path(model).expanduser()
-    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").exists()
+def _open_native(options: EngineOptions) -> OpenEngine:
+    from open_r1.engine.native.engine import NativeEngine, NativeOptions
+
+    opened = _open_transformers(options)
+    reference: Any = opened.engine
+    opened.engine = NativeEngine(
+        reference.model,
+        reference.tokenizer,
+        max_model_len=1,
+        options=NativeOptions(
+            max_num_seqs=options.max_num_seqs,
+            memory=options.gpu_memory_utilization or NATIVE_MEMORY,
+            compile=not options.enforce_eager,
+        ),
+    )
+    opened.name, opened.max_tokens_per_batch = "native", None
+    del opened.identity["max_tokens_per_batch"]
+    return opened
 
 
 def _vllm_on_gpus() -> bool:
@@ -146,19 +155,16 @@ def _vllm_on_gpus() -> bool:
 
 
 def _open_vllm(options: EngineOptions) -> OpenEngine:
-    from transformers import AutoConfig, GenerationConfig
+    from transformers import GenerationConfig
 
     from open_r1.data.chat import encode, prepare_tokenizer, render, stop_token_ids
     from open_r1.engine.vllm_engine import VLLMEngine, VLLMOptions, version_of_vllm, visible_devices
+    from open_r1.modeling.loading import context_length, load_config, load_generation_config
 
     tokenizer = prepare_tokenizer(options.model, options.revision, options.trust_remote_code, option="--model")
-    hub = {"revision": options.revision, "trust_remote_code": options.trust_remote_code}
-    with _explained(options.model):
-        config = AutoConfig.from_pretrained(options.model, **hub)
-    try:
-        generation = GenerationConfig.from_pretrained(options.model, revision=options.revision or "main")
-    except OSError:  # not every model has the file
-        generation = GenerationConfig.from_model_config(config)
+    checkpoint = _checkpoint(options)
+    config = load_config(checkpoint)
+    generation = load_generation_config(checkpoint) or GenerationConfig.from_model_config(config)
     devices = visible_devices()
     wanted = (options.data_parallel_size or 1) * options.tensor_parallel_size
     if wanted > max(1, len(devices)):
@@ -210,19 +216,14 @@ def _open_vllm(options: EngineOptions) -> OpenEngine:
     )
 
 
-@contextlib.contextmanager
-def _explained(model: str) -> Iterator[None]:
-    try:
-        with reading_hub(model, "model"):
-            yield
-    except (OSError, ValueError, RuntimeError, HFValidationError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"model {model}: it cannot be loaded: {reason}") from error
+def _checkpoint(options: EngineOptions) -> Checkpoint:
+    return Checkpoint(options.model, options.revision, options.trust_remote_code, option="model")
 
 
 def _load_model(options: EngineOptions) -> Any:
     import torch
-    from transformers import AutoModelForCausalLM
+
+    from open_r1.modeling.loading import explain_loading_errors, load_causal_lm
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype: Any = options.dtype
@@ -230,22 +231,10 @@ def _load_model(options: EngineOptions) -> Any:
         dtype = getattr(torch, options.dtype)
     elif device == "cpu":
         dtype = torch.float32
-    folder = Path(options.model).expanduser()
-    with _explained(options.model):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            str(folder) if folder.is_dir() else options.model,
-            revision=options.revision,
-            trust_remote_code=options.trust_remote_code,
-            dtype=dtype,
-            output_loading_info=True,
-        )
-        model = loaded[0].to(device).eval()
-    if missing := sorted(loaded[1]["missing_keys"]):
-        raise UserError(
-            f"model {options.model}: the weights lack {len(missing)} tensors of the model, {missing[0]} first, which "
-            "would be random: get the whole checkpoint."
-        )
-    return model
+    checkpoint = _checkpoint(options)
+    model: Any = load_causal_lm(checkpoint, dtype)
+    with explain_loading_errors(checkpoint):
+        return model.to(device).eval()
 
 
 def _open_server(options: EngineOptions, base_url: str) -> OpenEngine:

@@ -14,7 +14,7 @@ class EngineOptions:
 
     model: str
     """Hub id or local folder; with an OpenAI-compatible server, the name under which it serves the model."""
-    engine: Literal["auto", "transformers", "vllm", "openai"] = "auto"
+    engine: Literal["auto", "native", "transformers", "vllm", "openai"] = "auto"
     """`auto` takes the server if `base_url` is given, else vLLM on GPUs where it is installed, else transformers."""
     revision: str | None = None
     """Branch, tag or commit of the model on the hub."""
@@ -25,6 +25,15 @@ class EngineOptions:
     max_tokens_per_batch: Annotated[int | None, Range(at_least=1)] = None
     """transformers: prompt and completion tokens decoded at once. Default: 8,192 on a CPU, 65,536 elsewhere."""
 
+    # --- native and vLLM ---
+    gpu_memory_utilization: Annotated[float | None, Range(above=0, at_most=1)] = None
+    """vllm: share of each GPU's memory (default 0.9), or of the machine's without a GPU (default 0.4). native: at most
+    that share for keys and values (default 0.6)."""
+    max_num_seqs: Count = 512
+    """Completions that one engine decodes at once."""
+    enforce_eager: bool = False
+    """No compilation (vllm: no CUDA graphs either): starts sooner, decodes slower."""
+
     # --- vLLM ---
     tensor_parallel_size: Count = 1
     """GPUs that share one engine."""
@@ -32,12 +41,6 @@ class EngineOptions:
     """Engines, each on `tensor_parallel_size` GPUs of its own. Default: as many as the GPUs allow."""
     engines_per_gpu: Count = 1
     """Engines that take turns on each GPU; 2 to 4 fill it where the model is small."""
-    gpu_memory_utilization: Annotated[float | None, Range(above=0, at_most=1)] = None
-    """Share of each GPU's memory (default 0.9), or of the machine's without a GPU (default 0.4)."""
-    max_num_seqs: Count = 512
-    """Completions that one engine decodes at once."""
-    enforce_eager: bool = False
-    """No compilation and no CUDA graphs: starts sooner, decodes slower."""
 
     # --- OpenAI-compatible servers ---
     base_url: Annotated[str | None, Alias("vllm_server_url")] = None

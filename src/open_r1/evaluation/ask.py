@@ -19,7 +19,7 @@ from open_r1.engine.options import EngineOptions
 from open_r1.errors import UserError
 from open_r1.options import parse_options
 from open_r1.options.annotations import Positional, Range
-from open_r1.run.entry import exit_with_sentence, quiet_libraries
+from open_r1.progress_bars import hide_library_bars
 
 if TYPE_CHECKING:
     from open_r1.engine.choose import OpenEngine
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     messages: list[Message] = [{"role": "user", "content": args.question}]
     if args.system_prompt:
         messages.insert(0, {"role": "system", "content": args.system_prompt})
-    quiet_libraries()
+    hide_library_bars()
     if options.engine == "auto" and options.base_url is None:
         options = replace(options, engine="transformers")  # vLLM would take a minute to start, and does not stream here
     parts = stream_answer(
@@ -210,7 +210,3 @@ def _generate(
         writer.join()
     if failure:
         raise failure[0]
-
-
-if __name__ == "__main__":
-    exit_with_sentence(main)

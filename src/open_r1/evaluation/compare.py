@@ -21,7 +21,6 @@ from open_r1.evaluation.results import by_problem
 from open_r1.evaluation.store import finished_folders, read_samples
 from open_r1.options import parse_options
 from open_r1.options.annotations import Positional
-from open_r1.run.entry import exit_with_sentence
 
 COLUMNS = ["index", "id", "prompt", "sample", "correct"]
 
@@ -137,7 +136,3 @@ def _rates(folder: Path) -> dict[tuple[str, str], float]:
 
 def _by_task(root: Path) -> dict[str, Path]:
     return {folder.name: folder for folder in finished_folders(root)}
-
-
-if __name__ == "__main__":
-    exit_with_sentence(main)

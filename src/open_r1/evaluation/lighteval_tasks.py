@@ -19,7 +19,8 @@ from lighteval.tasks.lighteval_task import LightevalTaskConfig
 from lighteval.tasks.requests import Doc
 
 from open_r1.data.load import load_split
-from open_r1.evaluation.tasks import TASKS, Task, folder_name, local_file, make_problem
+from open_r1.evaluation.problems import Task, folder_name
+from open_r1.evaluation.tasks import TASKS, local_file, make_problem
 
 
 def tasks_table() -> list[LightevalTaskConfig]:

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from open_r1.engine.choose import OpenEngine
 from open_r1.engine.protocol import Message, request_seed
 from open_r1.errors import UserError
+from open_r1.evaluation.problems import BenchmarkProblem
 from open_r1.evaluation.protocol import Protocol
-from open_r1.evaluation.tasks import Problem
 from open_r1.sampling.requests import SampleRequest, samples_per_request
 
 
-def plan(problems: Sequence[Problem], engine: OpenEngine, protocol: Protocol) -> list[SampleRequest]:
+def plan(problems: Sequence[BenchmarkProblem], engine: OpenEngine, protocol: Protocol) -> list[SampleRequest]:
     """The requests, in the order in which they are made. Raises `UserError` for a prompt that does not fit."""
     requests = []
     for problem in problems:
@@ -35,7 +35,7 @@ def plan(problems: Sequence[Problem], engine: OpenEngine, protocol: Protocol) ->
     return sorted(requests, key=lambda r: (-r.max_tokens, -r.prompt_tokens, r.problem.index, r.first))
 
 
-def messages_of(problem: Problem, protocol: Protocol) -> list[Message]:
+def messages_of(problem: BenchmarkProblem, protocol: Protocol) -> list[Message]:
     """The conversation that asks `problem`."""
     system: list[Message] = [{"role": "system", "content": protocol.system_prompt}] if protocol.system_prompt else []
     return [*system, {"role": "user", "content": problem.prompt}]

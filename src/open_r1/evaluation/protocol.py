@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from open_r1.engine.protocol import check_sampling
 from open_r1.errors import UserError
-from open_r1.evaluation.tasks import Task
+from open_r1.evaluation.problems import Task
 
 PROTOCOLS = ("deepseek", "greedy")
 

@@ -14,7 +14,6 @@ from open_r1.evaluation.store import finished_folders, read_results, read_sample
 from open_r1.options import parse_options
 from open_r1.options.annotations import Positional, Range
 from open_r1.report.evaluation_page import COLUMNS, Page, TaskAnswers, write_evaluation_page
-from open_r1.run.entry import exit_with_sentence
 
 
 def write_report(root: Path, output: Path | None = None, max_megabytes: float = 200.0) -> Page:
@@ -48,7 +47,3 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{page.path} ({page.megabytes:.1f} MB)")
     if page.carried < page.num_samples:
         print(f"It carries the text of {page.carried} of {page.num_samples} samples a problem (--max-megabytes).")
-
-
-if __name__ == "__main__":
-    exit_with_sentence(main)

@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from open_r1.errors import UserError
-from open_r1.evaluation.tasks import Problem, Task, folder_name
+from open_r1.evaluation.problems import BenchmarkProblem, Task, folder_name
 from open_r1.installing import install_command
 from open_r1.rewards import Verdict, extract_answer
 from open_r1.rewards.answers import last_block
@@ -46,7 +46,7 @@ def gym_task(name: str) -> Task:
     )
 
 
-def _problems(name: str, limit: int | None) -> list[Problem]:
+def _problems(name: str, limit: int | None) -> list[BenchmarkProblem]:
     short, size = name.removeprefix(PREFIX), limit or SIZE
     place = {"task": short, "seed": SEED, "size": size}
     problems = []
@@ -55,7 +55,7 @@ def _problems(name: str, limit: int | None) -> list[Problem]:
             raise UserError(f"task {name}: reasoning-gym cannot make problem {index + 1} of it ({_reason(reply)}).")
         question, gold = reply.value["question"], reply.value["answer"]
         problems.append(
-            Problem(
+            BenchmarkProblem(
                 index=index,
                 id=f"{folder_name(name)}-{index:04d}",
                 problem=question,
@@ -67,7 +67,7 @@ def _problems(name: str, limit: int | None) -> list[Problem]:
     return problems
 
 
-def _judge(name: str, size: int, answers: Sequence[tuple[Problem, str]]) -> list[Verdict]:
+def _judge(name: str, size: int, answers: Sequence[tuple[BenchmarkProblem, str]]) -> list[Verdict]:
     """Right is what the task gives its full score; where its scorer fails, it could not be decided."""
     extracted = [_answer(completion) for _, completion in answers]
     given = [i for i, answer in enumerate(extracted) if answer is not None]

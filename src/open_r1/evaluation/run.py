@@ -16,10 +16,10 @@ from open_r1.engine.choose import OpenEngine
 from open_r1.engine.protocol import Sampling
 from open_r1.errors import UserError
 from open_r1.evaluation.plan import cut_short, plan
+from open_r1.evaluation.problems import BenchmarkProblem, Task, digest
 from open_r1.evaluation.protocol import Protocol
 from open_r1.evaluation.results import reported_figures, summarise
 from open_r1.evaluation.store import SampleStore, read_results, read_samples
-from open_r1.evaluation.tasks import Problem, Task, digest
 from open_r1.report.sampling_progress import SamplingProgress
 from open_r1.rewards import Verdict, grade_many
 from open_r1.sampling.journal import Row
@@ -55,7 +55,7 @@ class Benchmark:
 
 def prepare(
     task: Task,
-    problems: Sequence[Problem],
+    problems: Sequence[BenchmarkProblem],
     model: str,
     engine: OpenEngine,
     protocol: Protocol,
@@ -119,7 +119,7 @@ def run_benchmark(benchmark: Benchmark, console: Console | None = None) -> dict[
 
 def evaluate_task(
     task: Task,
-    problems: Sequence[Problem],
+    problems: Sequence[BenchmarkProblem],
     model: str,
     engine: OpenEngine,
     protocol: Protocol,
@@ -162,11 +162,11 @@ def _sample(benchmark: Benchmark, ungraded: Sequence[Row], progress: SamplingPro
         raise UserError(f"{len(writer.failures)} samples failed, the first with: {writer.failures[0]}")
 
 
-def compared_with_gold(answers: Sequence[tuple[Problem, str]]) -> list[Verdict]:
+def compared_with_gold(answers: Sequence[tuple[BenchmarkProblem, str]]) -> list[Verdict]:
     """Verdicts of the rewards' grader on completions, each with its problem."""
     return grade_many(completions=[text for _, text in answers], golds=[problem.gold for problem, _ in answers])
 
 
-def problem_columns(problem: Problem) -> Row:
+def problem_columns(problem: BenchmarkProblem) -> Row:
     """What a row of `samples.parquet` holds of its problem."""
     return {"id": problem.id, "problem": problem.problem, "prompt": problem.prompt, "gold": problem.gold}

@@ -5,24 +5,18 @@ works offline. Any such file with the columns `problem` and `answer` is a task t
 """
 
 import difflib
-import hashlib
-import json
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from open_r1.errors import UserError
+from open_r1.evaluation.problems import CHOICE, BenchmarkProblem, Source, Task, folder_name
+from open_r1.evaluation.reasoning_gym import gym_task
 from open_r1.hub import reading_hub
-from open_r1.rewards import Verdict
 from open_r1.rewards.answers import extract_gold
 
-BOXED = "{problem}\n\nPlease reason step by step, and put your final answer within \\boxed{{}}."
-CHOICE = (
-    "{problem}\n\n{choices}\n\nPlease reason step by step, and put the letter of the right choice, and nothing else, "
-    "within \\boxed{{}}."
-)
 LETTERS = "ABCD"
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 PROBLEM_COLUMNS = ("problem", "question", "Question")
@@ -31,51 +25,6 @@ ID_COLUMNS = ("id", "unique_id", "ID", "Record ID")
 GPQA_COLUMNS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 CHOICE_SEED = 0
 """Orders the choices of multiple-choice problems; recorded with the results."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A split of a hub dataset; without `revision`, the newest."""
-
-    id: str
-    split: str
-    config: str | None = None
-    revision: str | None = None
-
-
-@dataclass(frozen=True)
-class Task:
-    """A benchmark. `samples` is DeepSeek's number of samples a problem (ours where they give none).
-
-    `make` makes problems that are not read, as many as it is told (None: its own number). `recorded` is what decides
-    the problems besides; it is kept with the results.
-    """
-
-    name: str
-    source: Source | None
-    samples: int
-    files: tuple[str, ...] = ()
-    prompt: str = BOXED
-    multiple_choice: bool = False
-    max_new_tokens: int = 32768
-    make: "Callable[[int | None], list[Problem]] | None" = None
-    recorded: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is asked (`prompt`, with the task's instruction around `problem`) and its gold answer.
-
-    `judge` gives the verdicts of completions, each with the problem that it answers; None: they are compared with the
-    gold answers.
-    """
-
-    index: int
-    id: str
-    problem: str
-    prompt: str
-    gold: str
-    judge: "Callable[[Sequence[tuple[Problem, str]]], list[Verdict]] | None" = None
 
 
 def _task(name: str, source: Source, samples: int, **options: Any) -> Task:
@@ -138,8 +87,6 @@ def find_task(name: str) -> Task:
     if known in TASKS:
         return TASKS[known]
     if name.partition(":")[0] == "reasoning_gym":
-        from open_r1.evaluation.reasoning_gym import gym_task
-
         return gym_task(name)
     if name.endswith(SUFFIXES):
         return Task(name=_stem(name), source=None, samples=4, files=(name,))
@@ -165,7 +112,7 @@ def with_prompt(task: Task, text: str) -> Task:
     return replace(task, prompt=escaped)
 
 
-def load_problems(task: Task, data_dir: Path | None = None, limit: int | None = None) -> list[Problem]:
+def load_problems(task: Task, data_dir: Path | None = None, limit: int | None = None) -> list[BenchmarkProblem]:
     """The task's problems, the first `limit` of them. Raises `UserError` with file, row and column for bad data."""
     if task.make is not None:
         return task.make(limit)
@@ -183,23 +130,12 @@ def load_problems(task: Task, data_dir: Path | None = None, limit: int | None = 
     return problems
 
 
-def digest(problems: Sequence[Problem]) -> str:
-    """Short SHA-256 of what is asked and of the gold answers: tells one version of a benchmark from another."""
-    text = json.dumps([(p.id, p.prompt, p.gold) for p in problems], ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def folder_name(task: str) -> str:
-    """`gpqa:diamond` as a folder: `gpqa_diamond`."""
-    return task.replace(":", "_").replace("/", "_")
-
-
 def local_file(task: Task, data_dir: Path) -> Path | None:
     """The file with the task's problems in `data_dir`."""
     return next((path for path in _candidates(task, data_dir) if path.is_file()), None)
 
 
-def make_problem(task: Task, row: dict[str, Any], index: int, where: str) -> Problem:
+def make_problem(task: Task, row: dict[str, Any], index: int, where: str) -> BenchmarkProblem:
     """Row `index` of the task's data as a problem. Raises `UserError` with `where`."""
     return (_choice_problem if task.multiple_choice else _problem)(task, row, index, where)
 
@@ -244,19 +180,19 @@ def _hub_rows(name: str, source: Source) -> list[dict[str, Any]]:
         ) from error
 
 
-def _problem(task: Task, row: dict[str, Any], index: int, where: str) -> Problem:
+def _problem(task: Task, row: dict[str, Any], index: int, where: str) -> BenchmarkProblem:
     problem = _cell(row, PROBLEM_COLUMNS, where)
     gold = extract_gold(_cell(row, ANSWER_COLUMNS, where))
-    return Problem(index, _id(task, row, index), problem, task.prompt.format(problem=problem), gold)
+    return BenchmarkProblem(index, _id(task, row, index), problem, task.prompt.format(problem=problem), gold)
 
 
-def _choice_problem(task: Task, row: dict[str, Any], index: int, where: str) -> Problem:
+def _choice_problem(task: Task, row: dict[str, Any], index: int, where: str) -> BenchmarkProblem:
     problem = _cell(row, PROBLEM_COLUMNS, where)
     choices = [_cell(row, (column,), where) for column in GPQA_COLUMNS]
     order = random.Random(f"{CHOICE_SEED}/{index}").sample(range(len(choices)), len(choices))
     listed = "\n".join(f"{letter}) {choices[i]}" for letter, i in zip(LETTERS, order, strict=True))
     prompt = task.prompt.format(problem=problem, choices=listed)
-    return Problem(index, _id(task, row, index), f"{problem}\n\n{listed}", prompt, LETTERS[order.index(0)])
+    return BenchmarkProblem(index, _id(task, row, index), f"{problem}\n\n{listed}", prompt, LETTERS[order.index(0)])
 
 
 def _cell(row: dict[str, Any], columns: Sequence[str], where: str) -> str:

@@ -26,7 +26,7 @@ READ = 256
 
 
 @dataclass(frozen=True)
-class Problem:
+class PromptRow:
     """Row `index` of the dataset: what the model is asked, and the gold answer ("" if there is none)."""
 
     index: int
@@ -68,7 +68,7 @@ class Problems:
         """Is there a column with right answers?"""
         return bool(self._golds)
 
-    def read(self, indices: Sequence[int]) -> Iterator[Problem]:
+    def read(self, indices: Sequence[int]) -> Iterator[PromptRow]:
         """The problems of `indices`, which ascend. Raises `UserError` with row and column for an empty prompt."""
         for start in range(0, len(indices), READ):
             chosen = indices[start : start + READ]
@@ -98,7 +98,7 @@ class Problems:
             return golds_of(None, batch[self.answer_column], count)
         return golds_of(batch.get("solution"), batch.get("answer"), count) if self._golds else [""] * count
 
-    def _problem(self, row: dict[str, Any], index: int, gold: str) -> Problem:
+    def _problem(self, row: dict[str, Any], index: int, gold: str) -> PromptRow:
         value, where = row[self.prompt_column], self.place(index)
         if isinstance(value, list) and value:
             if self.template != PLAIN:
@@ -113,7 +113,7 @@ class Problems:
         if not text.strip() or not messages[-1]["content"].strip():
             raise UserError(f"{where}: the prompt is empty; fill it in, or take the row out.")
         chosen: Any = with_system_prompt(messages, self.system_prompt)
-        return Problem(index, text, chosen, gold)
+        return PromptRow(index, text, chosen, gold)
 
     def _rendered(self, row: dict[str, Any], text: str, where: str) -> str:
         if self.template == PLAIN:
@@ -124,7 +124,7 @@ class Problems:
             raise UserError(f"{where}: prompt_template cannot be filled in: {error}.") from error
 
 
-def prompt_bytes(problem: Problem) -> int:
+def prompt_bytes(problem: PromptRow) -> int:
     """Bytes of all messages: a bound on their tokens."""
     return sum(len(message["content"].encode()) for message in problem.messages)
 

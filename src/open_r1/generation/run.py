@@ -10,7 +10,7 @@ from rich.console import Console
 from open_r1.engine.choose import OpenEngine
 from open_r1.engine.protocol import Sampling, request_seed
 from open_r1.errors import UserError
-from open_r1.generation.problems import Problem, Problems, prompt_bytes
+from open_r1.generation.problems import Problems, PromptRow, prompt_bytes
 from open_r1.generation.store import GENERATED, PROMPT, ShardStore
 from open_r1.report.sampling_progress import SamplingProgress
 from open_r1.rewards import Verdict, grade_many
@@ -63,7 +63,9 @@ class Generation:
         if done < total:
             self.engine.start()  # before the clock starts
         with SamplingProgress("generate", total, done, 0, console, graded=0) as progress:
-            writer = SampleWriter(self.store, self._judge, progress, after_batch=self._write_full_shard)
+            writer = SampleWriter(
+                self.store, self._judge, progress, after_batch=self._write_full_shard, room=self._room_in_shard
+            )
             pending = self.store.pending
             known = {p.index: p for p in self.problems.read(sorted({row["index"] for row in pending}))}
             writer.grade([(known[row["index"]], row) for row in pending])
@@ -113,7 +115,7 @@ class Generation:
         bound = longest + TEMPLATE_TOKENS + self.sampling.max_tokens
         self.engine.reserve(bound if context is None else min(bound, context))
 
-    def _is_too_long(self, problem: Problem, room: int) -> bool:
+    def _is_too_long(self, problem: PromptRow, room: int) -> bool:
         if room >= 1:
             return False
         if not self.skip_long:
@@ -129,6 +131,9 @@ class Generation:
             return [Verdict(None, None, "the dataset has no right answers")] * len(answers)
         texts = [self._prefill + text for _, text in answers]
         return grade_many(completions=texts, golds=[problem.gold for problem, _ in answers])
+
+    def _room_in_shard(self) -> int:
+        return self.rows_per_shard - len(self.store.pending)
 
     def _write_full_shard(self) -> None:
         if len(self.store.pending) >= self.rows_per_shard:

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig
 from open_r1.errors import UserError
 from open_r1.hub import reading_hub
 from open_r1.launch.layout import Generation, Job
 from open_r1.options import parse_options
+from open_r1.options.values import read_yaml
 
 CHECKOUT = Path(__file__).parents[3]
 BILLIONS = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s*([bBmM])(?![a-zA-Z])")
@@ -67,11 +66,7 @@ def task_of(path: Path, overrides: list[str]) -> Literal["sft", "grpo"]:
         return "grpo"
     if folder == "sft":
         return "sft"
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return "sft"  # reading it says what is wrong with it
-    names = set(content) if isinstance(content, dict) else set()
+    names = set(read_yaml(path))
     names |= {word[2:].split("=")[0].replace("-", "_") for word in overrides if word.startswith("--")}
     only_grpo = {"reward_funcs", "num_generations", "max_completion_length", "use_vllm", "beta"}
     return "grpo" if names & only_grpo else "sft"
@@ -92,12 +87,10 @@ def find_accelerator(name: str) -> Path:
 def distributed_type(config: Path) -> str:
     """What a file of accelerate's asks for: FSDP, DEEPSPEED, MULTI_GPU ... Raises UserError if it is no such file."""
     try:
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        content = None
-    if not isinstance(content, dict):
-        raise UserError(f"--accelerator is {config}, which is no configuration of accelerate's.")
-    return str(content.get("distributed_type", ""))
+        content = read_yaml(config)
+    except UserError as error:
+        raise UserError(f"--accelerator is {config}, which is no configuration of accelerate's: {error}") from None
+    return str(content["distributed_type"].value) if "distributed_type" in content else ""
 
 
 def recipes_folder() -> Path:

@@ -1,10 +1,11 @@
 """Token logprobs straight from hidden states: the head's matrix product, log-softmax and their gradients as one
 function that never keeps a `(tokens, vocabulary)` matrix.
 
-Logits live a chunk of tokens at a time. The forward pass keeps one number a token, log Z; the backward pass computes
-each chunk of logits again. The head's weight is cast once for all chunks, and its gradient is summed in float32.
-On CUDA the softmax arithmetic is compiled (`torch.compile`), so that each logit is read and written once in the
-dtype of the product.
+Logits live a chunk of tokens at a time, in float32 whatever is multiplied, as the native engine computes them: bfloat16
+logits would round away a hundredth of a nat. The forward pass keeps one number a token, log Z; the backward pass
+computes each chunk of logits again, and its products are in the dtype of the weight or of autocast. The head's weight
+is cast once for all chunks, and its gradient is summed in float32. On CUDA the softmax arithmetic is compiled
+(`torch.compile`), so that each logit is read and written once.
 """
 
 import functools
@@ -18,8 +19,8 @@ from open_r1.modeling.compiling import can_compile
 
 MAX_LOGITS = 2**26
 """Logits in one chunk, tokens times vocabulary: 256 MiB in float32."""
-MAX_LOGITS_COMPILED = 2**28
-"""The same where no float32 copy is made: 512 MiB in bfloat16."""
+MAX_LOGITS_COMPILED = 2**27
+"""The same where the softmax makes no second copy: 512 MiB."""
 
 
 class LogitRule(NamedTuple):
@@ -65,7 +66,7 @@ class _HeadLogprobs(torch.autograd.Function):
         with torch.autocast(hidden.device.type, enabled=False):
             head, offset = weight.to(ctx.dtype), None if bias is None else bias.to(ctx.dtype)
             for part in _slices(len(targets), ctx.chunk):
-                product = torch.nn.functional.linear(hidden[part].to(ctx.dtype), head, offset)
+                product = float32_product(hidden[part].to(ctx.dtype), head, offset)
                 logprobs[part], log_z[part], entropies[part] = statistics(product, targets[part], rule)
         ctx.save_for_backward(hidden, weight, bias, targets, log_z)
         ctx.mark_non_differentiable(entropies)
@@ -83,8 +84,8 @@ class _HeadLogprobs(torch.autograd.Function):
             head, offset = weight.to(ctx.dtype), None if bias is None else bias.to(ctx.dtype)
             for part in _slices(len(targets), ctx.chunk):
                 inputs = hidden[part].to(ctx.dtype)
-                product = torch.nn.functional.linear(inputs, head, offset)
-                d_product = gradient(product, targets[part], log_z[part], grad[part], ctx.rule)
+                product = float32_product(inputs, head, offset)
+                d_product = gradient(product, targets[part], log_z[part], grad[part], ctx.rule, ctx.dtype)
                 del product
                 if grad_hidden is not None:
                     grad_hidden[part] = d_product @ head
@@ -111,6 +112,15 @@ def head_logprobs(
     return _HeadLogprobs.apply(hidden, weight, bias, targets, rule)
 
 
+def float32_product(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Head times hidden states `(M, V)`, without gradient: factors in their own dtype, sums and result in float32."""
+    if hidden.is_cuda and hidden.dtype != torch.float32:
+        product = torch.mm(hidden, weight.t(), out_dtype=torch.float32)
+    else:
+        product = hidden.float() @ weight.float().t()
+    return product if bias is None else product + bias.float()
+
+
 def statistics(product: Tensor, targets: Tensor, rule: LogitRule) -> tuple[Tensor, Tensor, Tensor]:
     """Logprobs of `targets`, log Z and entropies, each `(M,)`, of the distributions over the rows of `product`.
 
@@ -127,13 +137,15 @@ def statistics(product: Tensor, targets: Tensor, rule: LogitRule) -> tuple[Tenso
     return logprobs, log_z, log_z - (shares * x).sum(-1) / total
 
 
-def product_gradient(product: Tensor, targets: Tensor, log_z: Tensor, grad: Tensor, rule: LogitRule) -> Tensor:
-    """Gradient by `product (M, V)`, in its dtype, of the logprobs weighted by `grad (M,)`: d log p_t / d x_v is
+def product_gradient(
+    product: Tensor, targets: Tensor, log_z: Tensor, grad: Tensor, rule: LogitRule, dtype: torch.dtype
+) -> Tensor:
+    """Gradient in `dtype` by `product (M, V)` of the logprobs weighted by `grad (M,)`: d log p_t / d x_v is
     [v = t] - p_v."""
     x, slope = rule.apply(product)
     p = (x - log_z[:, None]).exp()
     is_target = torch.arange(product.shape[1], device=product.device) == targets[:, None]
-    return ((is_target.float() - p) * slope * grad[:, None]).to(product.dtype)
+    return ((is_target.float() - p) * slope * grad[:, None]).to(dtype)
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """What stands beside the type of an option: `learning_rate: Annotated[float, Range(at_least=0)] = 1e-6`."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from operator import ge, gt, le, lt
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -17,19 +18,23 @@ class Range:
     at_most: float | None = None
     below: float | None = None
 
+    def __str__(self) -> str:
+        return ", ".join(f"{words} {bound}" for words, bound, _ in self._bounds())
+
     def broken_by(self, value: float) -> str | None:
         """The bound that `value` breaks, in words; None if it is in the range."""
         if not math.isfinite(value):
             return "a finite number"
-        for bound, fits, words in (
-            (self.at_least, ge, "at least"),
-            (self.above, gt, "above"),
-            (self.at_most, le, "at most"),
-            (self.below, lt, "below"),
-        ):
-            if bound is not None and not fits(value, bound):
-                return f"{words} {bound}"
-        return None
+        return next((f"{words} {bound}" for words, bound, fits in self._bounds() if not fits(value, bound)), None)
+
+    def _bounds(self) -> list[tuple[str, float, Callable[[float, float], bool]]]:
+        bounds = [
+            ("at least", self.at_least, ge),
+            ("above", self.above, gt),
+            ("at most", self.at_most, le),
+            ("below", self.below, lt),
+        ]
+        return [(words, bound, fits) for words, bound, fits in bounds if bound is not None]
 
 
 @dataclass(frozen=True)

@@ -14,40 +14,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
-from open_r1.options.annotations import Alias, Positional, mark_of
+from open_r1.options.annotations import Alias, Positional, Range, mark_of
 from open_r1.options.outline import SOURCES, UNKNOWN
 from open_r1.options.values import describe
 
+# fmt: off
 COMMON = (
-    "question",
-    "model",
-    "model_name_or_path",
-    "tasks",
-    "hf_dataset",
-    "prompt_column",
-    "dataset_name",
-    "dataset_prompt_column",
-    "system_prompt",
-    "output",
-    "output_dir",
-    "reward_funcs",
-    "learning_rate",
-    "num_train_epochs",
-    "max_steps",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "max_length",
-    "packing",
-    "num_generations",
-    "max_completion_length",
-    "max_new_tokens",
-    "use_vllm",
-    "vllm_mode",
-    "engine",
-    "base_url",
-    "report_to",
-    "dry_run",
+    "question", "model", "model_name_or_path", "tasks", "hf_dataset", "prompt_column", "dataset_name",
+    "dataset_prompt_column", "system_prompt", "output", "output_dir", "reward_funcs", "learning_rate",
+    "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "max_length",
+    "packing", "num_generations", "max_completion_length", "max_new_tokens", "use_vllm", "vllm_mode", "engine",
+    "base_url", "report_to", "dry_run",
 )
+# fmt: on
 """Options that stand first in the help of a command that has many."""
 MANY = 16
 """Options from which on common ones stand first, below an index."""
@@ -106,7 +85,8 @@ def _entry(f: Field, hints: Mapping[str, Any], docs: Mapping[str, str], width: i
     shown = "" if default in (None, MISSING, UNKNOWN, "") else f", default {getattr(default, 'value', default)}"
     if isinstance(default, bool) and not default:
         shown = ""
-    place, alias = mark_of(hint, Positional), mark_of(hint, Alias)
+    place, alias, allowed = mark_of(hint, Positional), mark_of(hint, Alias), mark_of(hint, Range)
+    shown = f", {allowed}{shown}" if allowed else shown
     names = [place.metavar] if place else []
     names += [spelling(name, hints) for name in [f.name, *([alias.name] if alias else [])]]
     text = docs.get(f.name) or " ".join(str(f.metadata.get("help", "")).split())

@@ -6,17 +6,17 @@ Everything shown later (progress pages, model cards, comparisons) is made from t
 import json
 import logging
 import math
-import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
 from open_r1.errors import UserError
+from open_r1.files import write_json, write_text, write_whole
 from open_r1.report.environment import describe_environment, plain, redacted
 
 logger = logging.getLogger(__name__)
@@ -69,9 +69,8 @@ class RunRecorder:
         if note:
             logger.warning(note)
         config_text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True, width=110)
-        _write_text(self.run_dir / "config.yaml", config_text)
-        environment = json.dumps(describe_environment(), indent=2, ensure_ascii=False)
-        _write_text(self.run_dir / "environment.json", environment + "\n")
+        write_text(self.run_dir / "config.yaml", config_text)
+        write_json(self.run_dir / "environment.json", describe_environment())
         self._discard_after(resume_step, history)
         return note
 
@@ -91,9 +90,8 @@ class RunRecorder:
         if not self._started:
             return
         table = _rollout_table(step, list(rows))
-        _write_atomically(
-            self.run_dir / "rollouts" / f"step-{step:06d}.parquet", lambda file: pq.write_table(table, file)
-        )
+        path = self.run_dir / "rollouts" / f"step-{step:06d}.parquet"
+        write_whole(path, lambda temporary: pq.write_table(table, temporary))
 
     def _settings_changed(self, earlier: Mapping[str, Any] | None) -> str | None:
         if earlier is None:
@@ -114,7 +112,7 @@ class RunRecorder:
         path = self.run_dir / "metrics.jsonl"
         if path.exists() or history:
             kept = [line for line in _readable_lines(path) if _belongs(line["step"], step)]
-            _write_text(path, "".join(map(_metrics_line, _restored(path, kept, history))))
+            write_text(path, "".join(map(_metrics_line, _restored(path, kept, history))))
         for file in (self.run_dir / "rollouts").iterdir():
             number = _rollout_step(file)
             if file.suffix == ".tmp" or (number is not None and not _belongs(number, step)):
@@ -249,16 +247,3 @@ def _cell(value: Any, kind: pa.DataType) -> Any:
         return value
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text.encode(errors="replace").decode()  # halves of surrogate pairs have no UTF-8
-
-
-def _write_text(path: Path, text: str) -> None:
-    _write_atomically(path, lambda file: file.write(text.encode()))
-
-
-def _write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -24,15 +24,17 @@ from open_r1.engine.transformers_engine import ReplicaEngine, TransformersEngine
 from open_r1.engine.weights_digest import weights_digest
 from open_r1.errors import Interrupted, UserError
 from open_r1.evaluation.plan import messages_of
+from open_r1.evaluation.problems import BenchmarkProblem, Task, folder_name
 from open_r1.evaluation.protocol import Protocol, protocol_for
 from open_r1.evaluation.run import Benchmark, merge_shares, prepare, run_benchmark
-from open_r1.evaluation.tasks import Problem, Task, find_task, folder_name, load_problems
+from open_r1.evaluation.tasks import find_task, load_problems
 from open_r1.files import OtherSettings
+from open_r1.modeling.loading import context_length
 from open_r1.report.recorder import read_metrics
 from open_r1.run.first_process import by_first_process
 from open_r1.training.backends import splits_weights
 from open_r1.training.grpo import GRPOTrainer
-from open_r1.training.model import context_length, empty_replica
+from open_r1.training.model import empty_replica, load_config
 from open_r1.training.packed_trainer import PackedTrainer
 from open_r1.training.policy_weights import PolicyWeights
 
@@ -45,7 +47,7 @@ class Asked:
 
     task: Task
     protocol: Protocol
-    problems: list[Problem]
+    problems: list[BenchmarkProblem]
 
 
 class _Left(Exception):
@@ -87,7 +89,7 @@ class Benchmarks(TrainerCallback):
             raise UserError(
                 f"benchmarks_every_n_steps is {args.benchmarks_every_n_steps}, but benchmarks is empty: name some."
             )
-        self.context = context_length(model) if self.asked else None
+        self.context = context_length(load_config(model)) if self.asked else None
         self.context_name = "the model's context has"
         most = args.vllm_max_model_length if isinstance(args, GRPOConfig) and args.use_vllm else None
         if most is not None and (self.context is None or most < self.context):
@@ -172,7 +174,7 @@ class Benchmarks(TrainerCallback):
             return None
         return merge_shares(whole, shares) if whole is not None else {}
 
-    def _prepare(self, asked: Asked, problems: list[Problem], engine: OpenEngine, folder: Path) -> Benchmark:
+    def _prepare(self, asked: Asked, problems: list[BenchmarkProblem], engine: OpenEngine, folder: Path) -> Benchmark:
         """With samples that were made in another way (of a model trained further, say) put out of the way."""
         options: Any = {"console": self.console}
         arguments = (asked.task, problems, str(self.args.output_dir), engine, asked.protocol, folder)

@@ -12,13 +12,14 @@ from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelCo
 from open_r1.errors import UserError
 from open_r1.modeling.attention import unused_dropout
 from open_r1.modeling.head import MAX_LOGITS
+from open_r1.modeling.loading import load_generation_config
 from open_r1.rewards import BEST, check_golds, gold_completion, score
 from open_r1.rewards.accuracy import golds_of
 from open_r1.run.checks import options_without_effect, room_warning
 from open_r1.run.policy_engine import describe_engine
 from open_r1.run.prepare import GRPOInputs, SFTInputs
 from open_r1.training.grpo_batches import check_batch
-from open_r1.training.model import load_config, load_generation_config
+from open_r1.training.model import checkpoint_of, load_config
 from open_r1.training.saveable import check_saveable
 
 ROWS_CHECKED = 8
@@ -128,7 +129,7 @@ def _show(
     longest_sequence: int,
 ) -> None:
     config = load_config(model)
-    check_saveable(str(model.model_name_or_path), config, load_generation_config(model), tokenizer)
+    check_saveable(str(model.model_name_or_path), config, load_generation_config(checkpoint_of(model)), tokenizer)
     with torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code)
     parameters = sum(p.numel() for p in skeleton.parameters())

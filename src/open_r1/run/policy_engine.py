@@ -16,6 +16,8 @@ from open_r1.training.model import empty_replica, load_config, weights_name
 
 MOST_SEQUENCES = 1024
 """Completions that one vLLM engine decodes at once at most."""
+MOST_NATIVE_SEQUENCES = 4096
+"""The same of the native engine."""
 
 
 def open_policy_engine(
@@ -26,26 +28,32 @@ def open_policy_engine(
     datasets: list[Dataset | None],
     reserved: int = 0,
 ) -> Engine:
-    """vLLM with `use_vllm`, else the policy itself, or a copy of it where processes hold parts of its weights.
-    `datasets` tell the longest prompt; other requests have up to `reserved` tokens with their completions."""
+    """vLLM with `use_vllm`, the native engine with `engine: native`, else the policy itself, or a copy of it where
+    processes hold parts of its weights. `datasets` tell the longest prompt; other requests have up to `reserved`
+    tokens with their completions."""
     if args.max_staleness and not (args.use_vllm and args.vllm_mode == "server"):
         raise UserError(
             f"max_staleness is {args.max_staleness}, which needs an engine that writes while the policy trains: give "
             "use_vllm true and vllm_mode server, or max_staleness 0."
         )
-    if not args.use_vllm and splits_weights(args):
+    if not args.use_vllm and args.engine != "native":
+        if not splits_weights(args):
+            return TransformersEngine(model, tokenizer, max_tokens_per_batch=args.max_tokens_per_decode)
         replica = empty_replica(model_config, args)
         return ReplicaEngine(replica, tokenizer, max_tokens_per_batch=args.max_tokens_per_decode)
-    if not args.use_vllm:
-        return TransformersEngine(model, tokenizer, max_tokens_per_batch=args.max_tokens_per_decode)
     longest = max(len(ids) for dataset in datasets if dataset is not None for ids in dataset["prompt_ids"])
-    open_engine = _served if args.vllm_mode == "server" else _colocated
     reserved = min(reserved, args.vllm_max_model_length or reserved)
-    return open_engine(args, model_config, tokenizer, max(longest + args.max_completion_length, reserved))
+    max_model_len = max(longest + args.max_completion_length, reserved)
+    if args.engine == "native":
+        return _native(args, model_config, model, tokenizer, max_model_len)
+    open_engine = _served if args.vllm_mode == "server" else _colocated
+    return open_engine(args, model_config, tokenizer, max_model_len)
 
 
 def describe_engine(args: GRPOConfig) -> str:
     """Who would write, in words."""
+    if args.engine == "native":
+        return "the native engine beside each training process"
     if not args.use_vllm:
         return "transformers (the policy itself)"
     if args.vllm_mode == "colocate":
@@ -53,6 +61,37 @@ def describe_engine(args: GRPOConfig) -> str:
     if args.vllm_server_base_url or args.vllm_server_host not in LOOPBACK:
         return f"vLLM servers at {args.vllm_server_base_url or f'{args.vllm_server_host}:{args.vllm_server_port}'}"
     return f"a vLLM server at port {args.vllm_server_port}, or servers on GPUs without a training process"
+
+
+def _native(
+    args: GRPOConfig,
+    model_config: ModelConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    max_model_len: int,
+) -> Engine:
+    from open_r1.engine.native.engine import NativeEngine, NativeOptions
+    from open_r1.engine.native.model import training_copy
+
+    copy = empty_replica(model_config, args)
+    if args.bf16 and not model_config.pure_bf16:
+        copy = training_copy(copy)
+    rollouts = args.per_device_train_batch_size * (args.steps_per_generation or 1)
+    engine = NativeEngine(
+        copy,
+        tokenizer,
+        max_model_len=max_model_len,
+        options=NativeOptions(
+            max_num_seqs=min(MOST_NATIVE_SEQUENCES, rollouts),
+            memory=args.vllm_gpu_memory_utilization,
+            compile=not args.vllm_enforce_eager,
+            release_memory=args.vllm_enable_sleep_mode,
+        ),
+    )
+    if model_config.pure_bf16 and not model_config.use_peft and not splits_weights(args):
+        engine.model.share(model)
+    engine.start()
+    return engine
 
 
 def _served(

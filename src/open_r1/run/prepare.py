@@ -12,7 +12,7 @@ from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelCo
 from open_r1.data.chat import prepare_tokenizer, settle_tokenizer
 from open_r1.data.prompts import drop_long_prompts, prompt_rows
 from open_r1.data.sft import tokenize_sft
-from open_r1.engine.choose import context_length
+from open_r1.modeling.loading import context_length
 from open_r1.rewards import get_reward_funcs
 from open_r1.run.benchmarks import Benchmarks
 from open_r1.training.model import load_config

@@ -67,7 +67,8 @@ class SampleWriter:
     """Keeps and grades what is added, in a thread of its own: the engine waits for neither a disk nor a grader.
 
     A context manager; leaving it waits until everything is kept and graded, and raises what went wrong there.
-    `columns` gives what a row holds of its problem; `after_batch` runs in the thread after each batch.
+    `columns` gives what a row holds of its problem; `after_batch` runs in the thread after each batch, which has at
+    most `room` requests.
     """
 
     def __init__(
@@ -78,9 +79,10 @@ class SampleWriter:
         *,
         columns: Callable[[Any], Row] = lambda problem: {},
         after_batch: Callable[[], None] = lambda: None,
+        room: Callable[[], int] = lambda: BATCH,
     ) -> None:
         self.store, self.judge, self.progress = store, judge, progress
-        self.columns, self.after_batch = columns, after_batch
+        self.columns, self.after_batch, self.room = columns, after_batch, room
         self.failures: list[str] = []
         """What was said of samples that failed."""
         self._failures_in_a_row = 0
@@ -129,7 +131,7 @@ class SampleWriter:
         batch = []
         while item is not None:
             batch.append(item)
-            if len(batch) == BATCH or self._waiting.empty():
+            if len(batch) >= min(BATCH, self.room()) or self._waiting.empty():
                 return batch
             item = self._waiting.get()
         if batch:

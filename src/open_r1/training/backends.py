@@ -5,9 +5,6 @@ is real (over gloo), and a run whose backend is not the one that was asked for i
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
@@ -20,7 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import strtobool
 
 from open_r1.errors import UserError
-from open_r1.installing import install_command
+from open_r1.training.deepspeed_setup import deepspeed_requested
 
 PROCESSES = "OPEN_R1_PROCESSES"
 """Variable of a launcher: how many processes train together."""
@@ -86,7 +83,7 @@ def check_backend(accelerator: Accelerator) -> Backend:
             f"{wanted} processes were asked for, but accelerate made each of them a run of its own ({found}): leave "
             f"use_cpu out of its configuration, or launch with torchrun --nproc_per_node {wanted}."
         )
-    for name, wants in (("FSDP", _asks_fsdp()), ("DeepSpeed", _asks_deepspeed())):
+    for name, wants in (("FSDP", _asks_fsdp()), ("DeepSpeed", deepspeed_requested())):
         if wants and not backend.startswith("fsdp" if name == "FSDP" else "zero"):
             raise UserError(
                 f"{name} was asked for, but this is {found}: start at least two processes, with accelerate launch on "
@@ -105,22 +102,6 @@ def allow_fsdp_on_cpu() -> None:
     state = PartialState()
     if state.distributed_type == DistributedType.MULTI_CPU and _asks_fsdp():
         state.distributed_type = DistributedType.MULTI_GPU  # which it turns into FSDP; the device stays the CPU
-
-
-def prepare_deepspeed(on_cpu: bool) -> None:
-    """Before DeepSpeed begins the process group, if it was asked for. Raises UserError if it is not installed.
-
-    On a CPU it would compile a reduction of its own: a minute, a C++ compiler, and a wait without end where the lock of
-    a compilation that was killed is still there. gloo sums as well. On GPUs DeepSpeed compiles nothing for us.
-    """
-    if not _asks_deepspeed():
-        return
-    if find_spec("deepspeed") is None:
-        raise UserError(f"DeepSpeed was asked for and is not installed: {install_command('deepspeed')}.")
-    if on_cpu:
-        import deepspeed
-
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def reduce_in_float32(accelerator: Accelerator) -> None:
@@ -185,22 +166,5 @@ def prepare_frozen(model: nn.Module, accelerator: Accelerator, backend: Backend)
     return model.to(accelerator.device)
 
 
-@contextmanager
-def whole_models() -> Iterator[None]:
-    """Models that are made inside are whole in every process, also where DeepSpeed would split them."""
-    from transformers.integrations import deepspeed
-
-    config = deepspeed._hf_deepspeed_config_weak_ref
-    deepspeed.unset_hf_deepspeed_config()
-    try:
-        yield
-    finally:
-        deepspeed._hf_deepspeed_config_weak_ref = config
-
-
 def _asks_fsdp() -> bool:
     return bool(strtobool(os.environ.get("ACCELERATE_USE_FSDP", "false")))
-
-
-def _asks_deepspeed() -> bool:
-    return bool(strtobool(os.environ.get("ACCELERATE_USE_DEEPSPEED", "false")))

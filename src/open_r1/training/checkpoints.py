@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 
 from open_r1.errors import UserError
+from open_r1.internals.transformers import load_weights, push_checkpoint, write_folder
 from open_r1.training import backends
 from open_r1.training.checkpoint_files import CHECKSUMS, publish, read_state, saving, seal
 from open_r1.training.policy_weights import whole_state_dict
+from open_r1.training.saveable import save_weights_alone
 
 if TYPE_CHECKING:
     from open_r1.training.packed_trainer import PackedTrainer
@@ -80,7 +83,7 @@ class Checkpointer:
         if trainer.is_wrapped:
             self._finished_in = Path(best or checkpoint)
         else:
-            trainer._load_from_checkpoint(best or str(checkpoint))
+            load_weights(trainer, best or str(checkpoint))
         trainer.state = state
         return TrainOutput(state.global_step, math.nan, {})
 
@@ -124,10 +127,25 @@ class Checkpointer:
             whole: Any = trainer.accelerator.unwrap_model(trainer.model)
             state = whole_state_dict(whole, half, keep=trainer.args.should_save)
             if trainer.args.should_save:
-                trainer._save(str(folder), state_dict=state)
+                self.write_folder(str(folder), state)
                 _set_dtype(folder, half)
         if trainer.args.push_to_hub and not internal_call:
             trainer.push_to_hub(commit_message="Model save", revision=trainer.args.hub_revision)
+
+    def write_folder(self, folder: str | None, state_dict: dict[str, torch.Tensor] | None) -> None:
+        """Writes model, tokenizer and arguments; the weights alone if anything beside them cannot be written."""
+        trainer: Any = self.trainer
+        try:
+            write_folder(trainer, folder, state_dict)
+        except (OSError, RuntimeError, SafetensorError):
+            raise  # of the disk, see `saving`
+        except Exception as error:
+            path = trainer.output_dir / "model.safetensors"
+            save_weights_alone(trainer.accelerator.unwrap_model(trainer.model), state_dict, path)
+            raise UserError(
+                f"{folder} could not be written ({error}); the weights of step {trainer.state.global_step} are in "
+                f"{path}. Put the configuration and tokenizer of the model that was trained beside them."
+            ) from error
 
     def save(self, write: Callable[[], None]) -> None:
         """Has Trainer `write` a checkpoint into a staging folder and renames it, so that it is whole or not there."""
@@ -159,7 +177,7 @@ class Checkpointer:
             self.remove_leftovers()
         trainer.ranks.wait()
         if trainer.args.push_to_hub:
-            Trainer._push_from_checkpoint(trainer, str(final))
+            push_checkpoint(trainer, str(final))
 
     def _explained(self, name: str) -> AbstractContextManager[None]:
         remedy = "run the same command: it continues from the last whole checkpoint."

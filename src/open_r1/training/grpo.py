@@ -204,7 +204,7 @@ class GRPOTrainer(PackedTrainer):
         self.add("learned", learned.sum())
         for name, value in figures.items():
             if value is not None:
-                self.add(name, (value * learned).sum())
+                self.add(name, torch.where(learned > 0, value, 0.0).sum())
 
     # What others see
 

@@ -24,6 +24,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from open_r1.configs import GRPOConfig, TrainConfig
 from open_r1.errors import Interrupted, UserError
+from open_r1.internals.transformers import limit_to_one_gpu, set_device
 from open_r1.report.recorder import RunRecorder, is_metrics
 from open_r1.training import backends
 from open_r1.training.batches import total_steps
@@ -122,7 +123,7 @@ class PackedTrainer(Trainer):
             last = index == len(packs) - 1
             # DeepSpeed steps inside `backward`, so it must be told that this is not the last one. FSDP2 sums up its
             # parts of the gradients pack by pack, like ZeRO-2 and 3: whole ones would fill the memory that it saves.
-            self.accelerator.gradient_state._set_sync_gradients(last)
+            self.accelerator.sync_gradients = last
             with nullcontext() if last or self.backend == "fsdp2" else self.accelerator.no_sync(model):
                 out = model(pack=pack, temperature=self.temperature)
                 loss = self.pack_loss(pack, out) * self.world_size
@@ -269,6 +270,9 @@ class PackedTrainer(Trainer):
         """Writes a Hugging Face folder; collective."""
         self.checkpointer.save_model(output_dir, _internal_call)
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        self.checkpointer.write_folder(output_dir, state_dict)
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         write = super()._save_checkpoint
         self.checkpointer.save(lambda: write(model, trial))
@@ -334,6 +338,6 @@ def _one_batch_per_step(args: TrainConfig) -> TrainConfig:
     merged.logging_strategy = IntervalStrategy.STEPS  # every step, so that a resumed run logs the same
     merged.logging_steps = 1
     if merged.device.type == "cpu":
-        merged.__dict__["_setup_devices"] = torch.device("cpu")  # "cpu:1" of rank 1 is nothing that torch.load knows
-    merged._n_gpu = min(merged.n_gpu, 1)
+        set_device(merged, torch.device("cpu"))  # also on rank 1, where it is "cpu:1"
+    limit_to_one_gpu(merged)
     return merged

@@ -17,10 +17,11 @@ from open_r1.installing import install_command
 from open_r1.launch.doctor.finding import Finding, gib
 from open_r1.launch.layout import Cluster, plan_layout
 from open_r1.launch.recipe import Recipe, generation_of, job_of, read_recipe
+from open_r1.modeling.loading import context_length
 from open_r1.report.trackers import tracker_problem
 from open_r1.rewards import get_reward_funcs
 from open_r1.run.dry_run import ROWS_CHECKED, check_gold_scores, ungradable_golds
-from open_r1.training.model import context_length, load_config
+from open_r1.training.model import load_config
 
 T = TypeVar("T")
 
@@ -94,7 +95,7 @@ def _packages(recipe: Recipe) -> Iterator[Finding]:
 def _model(recipe: Recipe, config: Any) -> str:
     parameters = job_of(recipe, "ddp", None, None).parameters
     size = f", {parameters / 1e6:,.1f}M parameters" if parameters else ""
-    context = context_length(recipe.model)
+    context = context_length(config)
     return (
         f"{recipe.model.model_name_or_path}: {config.model_type}{size}, context of {context or 'any number of'} tokens"
     )
@@ -143,8 +144,9 @@ def _examples(recipe: Recipe, tokenizer: Any, rows: Any) -> str:
         lengths = [len(ids) for ids in tokenized["input_ids"]]
         return f"the first {len(some):,} give {len(lengths):,} documents, the longest of {max(lengths):,} tokens"
     prompts = prompt_rows(some, tokenizer, recipe.script.dataset_prompt_column, recipe.script.system_prompt)
-    limits = [n for n in (context_length(recipe.model), recipe.args.vllm_max_model_length) if n is not None]
-    kept = drop_long_prompts(prompts, min(limits, default=None), recipe.args.max_completion_length)
+    limits = (context_length(load_config(recipe.model)), recipe.args.vllm_max_model_length)
+    context = min((limit for limit in limits if limit is not None), default=None)
+    kept = drop_long_prompts(prompts, context, recipe.args.max_completion_length)
     longest = max(len(ids) for ids in kept["prompt_ids"])
     return f"the first {len(some):,} give {len(kept):,} prompts, the longest of {longest:,} tokens"
 

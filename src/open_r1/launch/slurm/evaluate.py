@@ -9,13 +9,14 @@ from open_r1.launch.slurm.words import named, read_words, split_args
 from open_r1.options.annotations import Range
 
 USAGE = "--model M --task T[,T] [--revision R] [--tp N] [--dp N] [--args ...]"
-DESCRIPTION = """Benchmarks a model, as `open-r1 evaluate` does, whose options follow --args.
+DESCRIPTION = """Benchmarks a model, as `open-r1 evaluate` does.
 
     sbatch slurm/evaluate.slurm --model deepseek-ai/DeepSeek-R1-Distill-Qwen-32B --task math_500 --tp 2
     sbatch slurm/evaluate.slurm runs/grpo gsm8k --args --num-samples 4 --max-new-tokens 2048
 
 Samples are kept as they finish: a job that is stopped and put into the queue again goes on where it was.
 """
+REST = "Options of `open-r1 evaluate`, such as --num-samples 4. They come last."
 
 
 @dataclass(kw_only=True)
@@ -44,7 +45,7 @@ def main(words: Sequence[str], environment: Mapping[str, str]) -> int:
 def evaluation_words(words: Sequence[str]) -> list[str]:
     """`open-r1 evaluate ...`. Raises UserError for an option that is not there."""
     before, extra = split_args(words)
-    options, _ = read_words(_positional(before), JobOptions, "slurm/evaluate.slurm", USAGE, DESCRIPTION)
+    options, _ = read_words(_positional(before), JobOptions, "slurm/evaluate.slurm", USAGE, DESCRIPTION, REST)
     command = ["open-r1", "evaluate", "--model", options.model, "--tasks", options.task]
     for name, value in (
         ("revision", options.revision),

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from open_r1.generate import read_options, read_problems
+from open_r1.generate import read_options
+from open_r1.generation.generate import read_problems
 from open_r1.launch.slurm.job import current_job, finish, step
 from open_r1.launch.slurm.server import ServerJobOptions, ServerStep, head_of, run_beside
 from open_r1.launch.slurm.words import read_words, split_args
@@ -17,12 +18,13 @@ against it, whose options are taken as they are.
 
 Rows are kept as they finish: a job that is stopped and put into the queue again goes on where it was.
 """
+REST = "Options of `open-r1 generate`, which are also taken without --args."
 
 
 def main(words: Sequence[str], environment: Mapping[str, str]) -> int:
     """The exit status of the job. Raises UserError if the server does not come up or ends early."""
     before, extra = split_args(words)
-    options, rest = read_words(before, ServerJobOptions, "slurm/generate.slurm", USAGE, DESCRIPTION, others=True)
+    options, rest = read_words(before, ServerJobOptions, "slurm/generate.slurm", USAGE, DESCRIPTION, REST, others=True)
     client = client_options(options.model, [*rest, *extra], environment)
     check_client(client)
     plan, job = options.plan(), current_job(environment)

@@ -3,6 +3,7 @@
 import shlex
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ CONTINUED = (Interrupted.EXIT_CODE, 128 + signal.SIGUSR1, 128 + signal.SIGTERM)
 """Statuses of a step that was told to stop: with a checkpoint, or, where every row is kept as it comes, at once."""
 STRAGGLE_SECONDS = 60
 """How long a step's other tasks may go on when the first has ended."""
+CONTROLLER_TRIES = 12
+CONTROLLER_PAUSE_SECONDS = 5.0
+"""Between tries to reach Slurm's controller, which can be busy or restarting just when a job wants to requeue."""
 
 
 @dataclass(frozen=True)
@@ -69,21 +73,30 @@ def run_step(words: Sequence[str]) -> int:
 
 
 def finish(status: int, job: Job) -> int:
-    """The exit status of the job. One whose step was told to stop is put into the queue again, where it continues,
-    unless the whole job was cancelled."""
+    """The exit status of the job. A job whose step was told to stop goes back into the queue, where it continues,
+    unless the job was canceled."""
     if status not in CONTINUED:
         print("Done." if status == 0 else f"error: the job failed with exit status {status}.", flush=True)
         return status
-    known = subprocess.run(["scontrol", "--oneliner", "show", "job", job.number], capture_output=True, text=True)
-    if "JobState=RUNNING" not in known.stdout.split():
-        return status
-    done = subprocess.run(["scontrol", "requeue", job.number], capture_output=True, text=True)
-    if done.returncode:
-        print(
-            f"Stopped, and Slurm does not put job {job.number} into the queue again ({done.stderr.strip()}): submit "
-            "the same command, and it continues.",
-            flush=True,
-        )
-        return status
-    print(f"Stopped. Job {job.number} is in the queue again and will continue.", flush=True)
-    return 0
+    for _ in range(CONTROLLER_TRIES):
+        known = _scontrol("--oneliner", "show", "job", job.number)
+        if known.returncode == 0 and "JobState=RUNNING" not in known.stdout.split():
+            return status
+        asked = _scontrol("requeue", job.number) if known.returncode == 0 else known
+        if asked.returncode == 0:
+            print(f"Stopped. Job {job.number} is in the queue again and will continue.", flush=True)
+            return 0
+        if "Requeue=0" in known.stdout.split():
+            break
+        time.sleep(CONTROLLER_PAUSE_SECONDS)
+    reason = asked.stderr.strip().replace("\n", "; ")
+    print(
+        f"Stopped, but Slurm did not put job {job.number} back into the queue ({reason}). Submit the same command "
+        "again, and it continues.",
+        flush=True,
+    )
+    return status
+
+
+def _scontrol(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["scontrol", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True)

@@ -11,12 +11,13 @@ DESCRIPTION = """An OpenAI-compatible vLLM server over all nodes of the job; the
 
     sbatch --nodes=2 slurm/serve.slurm --model deepseek-ai/DeepSeek-R1 --args --max-model-len 32768
 """
+REST = "Options of `vllm serve`, such as --max-model-len 32768. They come last."
 
 
 def main(words: Sequence[str], environment: Mapping[str, str]) -> int:
     """The exit status of the job."""
     before, extra = split_args(words)
-    options, _ = read_words(before, ServerJobOptions, "slurm/serve.slurm", USAGE, DESCRIPTION)
+    options, _ = read_words(before, ServerJobOptions, "slurm/serve.slurm", USAGE, DESCRIPTION, REST)
     plan, job = options.plan(extra), current_job(environment)
     server = ServerStep(plan, job, head_of(environment))
     with server.part as part:

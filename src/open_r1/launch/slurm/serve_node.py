@@ -1,4 +1,4 @@
-"""One node's share of a server: becomes its command."""
+"""One node's share of a server: becomes its command or, with Ray, runs its part of the cluster."""
 
 import json
 import os
@@ -7,13 +7,17 @@ from collections.abc import Mapping, Sequence
 from open_r1.engine.vllm_process import sampler_variables
 from open_r1.launch.nodes import find_place
 from open_r1.launch.slurm.job import current_job
+from open_r1.launch.slurm.ray_node import RayNode
 from open_r1.launch.slurm.server import ServerPlan, server_command, vllm_programs
 
 
 def main(words: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Does not return. The only word is a `ServerPlan` as JSON."""
+    """The exit status with Ray; otherwise does not return. The only word is a `ServerPlan` as JSON."""
     plan = ServerPlan(**json.loads(words[0]))
-    place = find_place(None, None, None, environment)
-    command = server_command(plan, current_job(environment), place.rank, place.head)
-    path = f"{vllm_programs(environment)}{os.pathsep}{environment.get('PATH', '')}"  # `ray symmetric-run` calls ray
-    os.execvpe(command[0], command, {**sampler_variables(), **environment, "PATH": path})
+    job, place = current_job(environment), find_place(None, None, None, environment)
+    path = f"{vllm_programs(environment)}{os.pathsep}{environment.get('PATH', '')}"
+    environment = {**sampler_variables(), **environment, "PATH": path}
+    if not plan.ray or place.nodes == 1:
+        command = server_command(plan, job, place.rank, place.head)
+        os.execvpe(command[0], command, environment)
+    return RayNode(plan, job, place).run(environment)

@@ -2,11 +2,12 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from open_r1.engine.protocol import Message, Request, Sampling
 from open_r1.errors import Interrupted, UserError
 from open_r1.launch.commands import fill_template
 from open_r1.launch.node_run import answers
-from open_r1.launch.nodes import address_of, host_names
+from open_r1.launch.nodes import address_of, free_port, host_names
 from open_r1.launch.processes import Part
 from open_r1.launch.slurm.job import CONTINUED, Job, step
 from open_r1.launch.slurm.words import shell_words
@@ -24,6 +25,8 @@ from open_r1.options.annotations import Range
 FIRST_PORT = 31_000
 """Ports of a server are counted up from here by the number of its job: above those of `open-r1 launch`, below those
 that systems give out by themselves."""
+DASHBOARD_PORT = 8265
+"""Ray's own default; the next free one where another job on the node has taken it."""
 SAID_EVERY_SECONDS = 30.0
 
 
@@ -45,6 +48,8 @@ class ServerPlan:
     """Instead of vLLM: a command with {model}, {host}, {port} and {tp}, for a single node."""
     words: tuple[str, ...]
     """Further options of `vllm serve`."""
+    dashboard: int | None = None
+    """The port of Ray's dashboard on the first node."""
 
 
 @dataclass(kw_only=True)
@@ -90,7 +95,7 @@ class ServerJobOptions:
 
 
 def server_command(plan: ServerPlan, job: Job, node: int, head: str) -> list[str]:
-    """The command of one node; `head` is the address of the first one."""
+    """The command of one node, with Ray of the first one alone; `head` is the address of the first one."""
     port, (tp, pp) = server_port(plan, job), parallel_sizes(plan, job)
     if plan.command is not None:
         return fill_template(plan.command, model=plan.model, host="0.0.0.0", port=port, tp=tp)
@@ -105,9 +110,7 @@ def server_command(plan: ServerPlan, job: Job, node: int, head: str) -> list[str
     if job.nodes == 1:
         return [*words, *plan.words]
     if plan.ray:
-        ray = [str(programs / "ray"), "symmetric-run", "--address", f"{head}:{port + 1}"]
-        ray += ["--min-nodes", str(job.nodes), *(["--num-gpus", str(job.gpus_per_node)] if job.gpus_per_node else [])]
-        return [*ray, "--", *words, "--distributed-executor-backend", "ray", *plan.words]
+        return [*words, "--distributed-executor-backend", "ray", *plan.words]
     words += ["--nnodes", str(job.nodes), "--node-rank", str(node)]
     words += ["--master-addr", head, "--master-port", str(port + 1)]
     return [*words, *(["--headless"] if node else []), *plan.words]
@@ -134,21 +137,19 @@ def parallel_sizes(plan: ServerPlan, job: Job) -> tuple[int, int]:
     return tp, pp
 
 
-def check_vllm(environment: Mapping[str, str]) -> None:
-    """Raises UserError if the environment for servers lacks vLLM."""
+def check_installed(package: str, environment: Mapping[str, str]) -> None:
+    """Raises UserError if the environment for servers lacks `package` (vllm or ray)."""
     programs = vllm_programs(environment)
-    look = [
-        str(programs / "python"),
-        "-c",
-        "import sys; from importlib.util import find_spec as f; sys.exit(not f('vllm'))",
-    ]
+    code = f"import sys; from importlib.util import find_spec as f; sys.exit(not f({package!r}))"
     try:
+        look = [str(programs / "python"), "-c", code]
         found = subprocess.run(look, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
     except OSError:
         found = False
     if not found:
+        name, what = {"vllm": ("vLLM", "it"), "ray": ("Ray", '"ray[default]"')}[package]
         raise UserError(
-            f"vLLM is not installed in {programs.parent}: install it there, or have OPEN_R1_VLLM_ENVIRONMENT in "
+            f"{name} is not installed in {programs.parent}: install {what} there, or have OPEN_R1_VLLM_ENVIRONMENT in "
             "slurm/site.env name an environment that has it."
         )
 
@@ -172,10 +173,13 @@ class ServerStep:
     """The server's step, from its start to its end."""
 
     def __init__(self, plan: ServerPlan, job: Job, head: str) -> None:
-        self.plan, self.job = plan, job
+        self.job = job
+        self.plan = plan = replace(plan, dashboard=free_port(DASHBOARD_PORT)) if plan.ray and job.nodes > 1 else plan
         parallel_sizes(plan, job)
         if plan.command is None:
-            check_vllm(os.environ)
+            check_installed("vllm", os.environ)
+        if plan.dashboard:
+            check_installed("ray", os.environ)
         self.url = f"http://{head}:{server_port(plan, job)}"
         self.log = job.log("server")
         self._answered = False
@@ -186,6 +190,10 @@ class ServerStep:
         """Raises UserError if it ends before it answers, does not answer in time, or completes no prompt."""
         began = said = time.monotonic()
         print(f"Starting a server of {self.plan.model} at {self.url}; its log is {self.log}.", flush=True)
+        if self.plan.dashboard:
+            print(
+                f"Ray's dashboard is at http://localhost:{self.plan.dashboard} on {socket.gethostname()}.", flush=True
+            )
         while not answers(self.url):
             elapsed = time.monotonic() - began
             self.check_alive()

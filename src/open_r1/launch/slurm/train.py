@@ -19,6 +19,7 @@ recipes/accelerate_configs/{accelerator}.yaml.
 
 A time limit (SIGUSR1 before it) or a preemption saves a checkpoint; the job is put into the queue again and continues.
 """
+REST = "Options of the recipe, such as --learning_rate 2e-6. They come last."
 
 
 @dataclass(kw_only=True)
@@ -56,7 +57,7 @@ def training_words(words: Sequence[str]) -> list[str]:
     if before and not before[0].startswith("-"):
         extra = [word for text in before[len(BY_POSITION) :] for word in shell_words(text)] + extra
         before = named(before[: len(BY_POSITION)], BY_POSITION)
-    options, _ = read_words(before, JobOptions, "slurm/train.slurm", USAGE, DESCRIPTION)
+    options, _ = read_words(before, JobOptions, "slurm/train.slurm", USAGE, DESCRIPTION, REST)
     recipe = find_recipe(f"recipes/{options.model}/{options.task}/config_{options.config}.yaml")
     find_accelerator(options.accelerator)
     read_recipe(str(recipe), extra)

@@ -9,18 +9,20 @@ from open_r1.options import parse_known
 
 
 def read_words(
-    words: Sequence[str], cls: type, script: str, usage: str, description: str, *, others: bool = False
+    words: Sequence[str], cls: type, script: str, usage: str, description: str, rest: str, *, others: bool = False
 ) -> tuple[Any, list[str]]:
     """An instance of `cls` from the words after a job script, and with `others` the words that are not its options.
-    Raises UserError with the usage in its sentence."""
+    Raises UserError with the usage in its sentence. `rest` says in the help what follows `--args`, which
+    `split_args` has taken off before."""
     usage = f"sbatch [sbatch's options] {script} {usage}"
     try:
-        (options,), rest = parse_known(words, cls, prog=script, description=f"{usage}\n\n{description}")
-        if rest and not others:
-            raise UserError(f"unknown option {rest[0]!r} (options for the program itself go behind --args).")
+        text = f"{usage}\n\n{description}\n  --args ...\n      {rest}\n"
+        (options,), unknown = parse_known(words, cls, prog=script, description=text)
+        if unknown and not others:
+            raise UserError(f"unknown option {unknown[0]!r} (options for the program itself go after --args).")
     except UserError as error:
         raise UserError(f"{error} Usage: {usage}") from None
-    return options, rest
+    return options, unknown
 
 
 def split_args(words: Sequence[str]) -> tuple[list[str], list[str]]:

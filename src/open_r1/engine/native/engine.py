@@ -1,0 +1,180 @@
+"""Completions from the engine's own copy of a model, which it decodes without host work per token."""
+
+import functools
+import logging
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from open_r1.engine.native.decoder import Decoder
+from open_r1.engine.native.loop import Loop
+from open_r1.engine.native.model import NativeModel
+from open_r1.engine.native.pages import PagePool, pages_for
+from open_r1.engine.native.scheduler import Scheduler
+from open_r1.engine.native.slots import check_stops
+from open_r1.engine.native.support import check_supported
+from open_r1.engine.protocol import Completion, Request
+from open_r1.errors import UserError
+from open_r1.modeling.compiling import can_compile
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NativeOptions:
+    """How much the engine decodes at once, and in what memory."""
+
+    max_num_seqs: int = 1024
+    """Completions decoded at once."""
+    memory: float = 0.3
+    """Share of the device's memory that keys and values may take; less is taken where less is needed."""
+    page_size: int = 64
+    """Tokens of a page of the cache."""
+    compile: bool = True
+    """Compile decoder layers, on CUDA and where there is a compiler: starts later, decodes faster."""
+    release_memory: bool = False
+    """Let `sleep` free the cache; `wake` then takes it, and captures graphs, again."""
+
+
+class NativeEngine:
+    """Decodes with `model`, which becomes the engine's. It starts when first used, or with `start`.
+
+    `max_model_len` is the longest prompt with its completion, in tokens; it may grow, which starts the engine anew.
+    `on_tokens` is told of new tokens as they are written. Raises `UserError` for models that it cannot decode with.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_model_len: int,
+        options: NativeOptions | None = None,
+        on_tokens: Callable[[int], None] | None = None,
+    ) -> None:
+        check_supported(model.config)
+        self.options = options or NativeOptions()
+        self.model, self.tokenizer, self.max_model_len = NativeModel(model), tokenizer, max_model_len
+        self.on_tokens = on_tokens
+        self.version = 0
+        self._loop: Loop | None = None
+
+    def start(self) -> Loop:
+        """Takes the memory and captures the graphs. Raises `UserError` if there is too little memory."""
+        if self._loop is None:
+            options, size = self.options, self.options.page_size
+            each = pages_for(self.max_model_len, size)
+            pages = min(options.max_num_seqs * each, self._affordable_pages()) + 1
+            if pages <= each:
+                raise UserError(
+                    f"Prompt and completion may have {self.max_model_len:,} tokens together, whose keys and values "
+                    f"take {each * self.model.cache_bytes(size) / 2**30:.2g} GiB, more than a share of "
+                    f"{options.memory:g} of the memory: give the engine more, or fewer tokens."
+                )
+            cuda = self.model.device.type == "cuda"
+            compiler = functools.partial(torch.compile, dynamic=True)
+            decoder = Decoder(
+                self.model,
+                options.max_num_seqs,
+                each * size,
+                pages,
+                size,
+                compiler if cuda and options.compile and can_compile() else None,
+            )
+            self._loop = Loop(decoder, Scheduler(options.max_num_seqs, PagePool(pages), size), self.tokenizer)
+            if cuda:
+                decoder.capture(truncate=False)
+        return self._loop
+
+    def need(self, tokens: int) -> None:
+        """Makes room for prompts and completions of `tokens` together."""
+        if tokens > self.max_model_len:
+            self.max_model_len = tokens
+            self._free()
+
+    def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
+        """Yields `(request.id, completions)` as requests finish; reads ahead as many as can run at once."""
+        source = iter(requests)
+        request = next(source, None)
+        loop = self.start()
+        failures = loop.failures
+        try:
+            while request is not None or loop.busy:
+                while request is not None and loop.has_room:
+                    prompt = self._prompt_ids(request)
+                    limit = self._limit(request, prompt)
+                    if len(prompt) + limit > self.max_model_len:
+                        if loop.busy:
+                            break
+                        self.need(len(prompt) + limit)
+                        loop = self.start()
+                    loop.add(request.id, prompt, request.sampling, limit)
+                    request = next(source, None)
+                loop.version, loop.on_tokens = self.version, self.on_tokens
+                loop.turn()
+                yield from loop.take()
+        finally:
+            loop.clear()
+        if loop.failures > failures:
+            logger.warning("%d completions ended because their logits were no numbers.", loop.failures - failures)
+
+    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        """`stream`, collected in the order of `requests` (whose ids must be distinct)."""
+        if requests:
+            prompts = [self._prompt_ids(r) for r in requests]
+            self.need(max(len(p) + self._limit(r, p) for r, p in zip(requests, prompts, strict=True)))
+        finished = dict(self.stream(requests))
+        return [finished[r.id] for r in requests]
+
+    def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Copies the policy's weights into the engine's, in place."""
+        self.model.load(named_tensors)
+        self.version = version
+
+    def sleep(self) -> None:
+        """Frees the cache, with `release_memory`; else it stays, and waking costs nothing."""
+        if self.options.release_memory:
+            self._free()
+
+    def wake(self) -> None:
+        """Takes the cache again."""
+        if self.options.release_memory:
+            self.start()
+
+    def close(self) -> None:
+        """Frees the cache and the graphs."""
+        self._free()
+
+    def _free(self) -> None:
+        if self._loop is not None:
+            self._loop.close()
+            self._loop = None
+            self.model.free_cache()
+            if self.model.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _affordable_pages(self) -> int:
+        if self.model.device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(self.model.device)
+        else:
+            memory = psutil.virtual_memory()
+            free, total = memory.available, memory.total
+        return int(min(free, total * self.options.memory)) // self.model.cache_bytes(self.options.page_size)
+
+    def _limit(self, request: Request, prompt: list[int]) -> int:
+        """Tokens that the completion may have: no position is beyond the model's context."""
+        check_stops(request.sampling.stop_token_ids)
+        context = getattr(self.model.model.config.get_text_config(), "max_position_embeddings", None) or 2**31
+        return max(0, min(request.sampling.max_tokens, context - len(prompt)))
+
+    def _prompt_ids(self, request: Request) -> list[int]:
+        prompt: Any = request.prompt
+        if prompt and isinstance(prompt[0], int):
+            return prompt
+        tokenizer: Any = self.tokenizer
+        return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)

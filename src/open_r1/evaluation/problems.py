@@ -1,0 +1,71 @@
+"""What a benchmark is made of: the declaration of a task, and its problems."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from open_r1.rewards import Verdict
+
+BOXED = "{problem}\n\nPlease reason step by step, and put your final answer within \\boxed{{}}."
+CHOICE = (
+    "{problem}\n\n{choices}\n\nPlease reason step by step, and put the letter of the right choice, and nothing else, "
+    "within \\boxed{{}}."
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A split of a hub dataset; without `revision`, the newest."""
+
+    id: str
+    split: str
+    config: str | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A benchmark. `samples` is DeepSeek's number of samples a problem (ours where they give none).
+
+    `make` makes problems that are not read, as many as it is told (None: its own number). `recorded` is what decides
+    the problems besides; it is kept with the results.
+    """
+
+    name: str
+    source: Source | None
+    samples: int
+    files: tuple[str, ...] = ()
+    prompt: str = BOXED
+    multiple_choice: bool = False
+    max_new_tokens: int = 32768
+    make: "Callable[[int | None], list[BenchmarkProblem]] | None" = None
+    recorded: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BenchmarkProblem:
+    """What is asked (`prompt`, with the task's instruction around `problem`) and its gold answer.
+
+    `judge` gives the verdicts of completions, each with the problem that it answers; None: they are compared with the
+    gold answers.
+    """
+
+    index: int
+    id: str
+    problem: str
+    prompt: str
+    gold: str
+    judge: "Callable[[Sequence[tuple[BenchmarkProblem, str]]], list[Verdict]] | None" = None
+
+
+def digest(problems: Sequence[BenchmarkProblem]) -> str:
+    """Short SHA-256 of what is asked and of the gold answers: tells one version of a benchmark from another."""
+    text = json.dumps([(p.id, p.prompt, p.gold) for p in problems], ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def folder_name(task: str) -> str:
+    """`gpqa:diamond` as a folder: `gpqa_diamond`."""
+    return task.replace(":", "_").replace("/", "_")

@@ -1,0 +1,72 @@
+"""Private names of transformers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from transformers import Trainer, TrainingArguments
+from transformers.integrations import deepspeed
+
+OVERRIDDEN = {
+    "_save": "keeps the weights if anything beside them cannot be written; `save_model` calls it where it saves",
+    "_save_checkpoint": "stages the whole checkpoint and renames it; callbacks run only after the name is there",
+    "_get_output_dir": "gives the staging folder while a checkpoint is written; `save_model` gets it as an argument",
+    "_push_from_checkpoint": "must wait for the rename; `_save_checkpoint` calls it, and no option delays it",
+    "_maybe_log_save_evaluate": "ends the run after the step is saved and evaluated; callbacks cannot end it in order",
+}
+"""Methods of `Trainer` that `PackedTrainer` overrides, with the reason."""
+
+
+def load_weights(trainer: Trainer, checkpoint: str) -> None:
+    """Loads the weights of a checkpoint (whole, sharded or adapters) into `trainer.model`.
+
+    `_load_from_checkpoint`: `Trainer.train` calls it, and would also run a step.
+    """
+    trainer._load_from_checkpoint(checkpoint)
+
+
+def write_folder(trainer: Trainer, folder: str | None, state_dict: dict[str, torch.Tensor] | None) -> None:
+    """Writes model, tokenizer and arguments into `folder` in this process.
+
+    `_save`: the public `save_model` would gather the weights of a sharded model a second time.
+    """
+    Trainer._save(trainer, folder, state_dict)
+
+
+def push_checkpoint(trainer: Trainer, checkpoint: str) -> None:
+    """Uploads a checkpoint as `hub_strategy` says.
+
+    `_push_from_checkpoint`: the public `push_to_hub` knows neither strategies nor uploads that run already.
+    """
+    Trainer._push_from_checkpoint(trainer, checkpoint)
+
+
+def set_device(args: TrainingArguments, device: torch.device) -> None:
+    """Replaces the device that `args` computed.
+
+    `_setup_devices`, the cached value of the read-only `device`: rank 1 on a CPU gets `cpu:1`, which `torch.load`
+    refuses.
+    """
+    args.__dict__["_setup_devices"] = device
+
+
+def limit_to_one_gpu(args: TrainingArguments) -> None:
+    """Has Trainer use one GPU where a process sees several.
+
+    `_n_gpu`, behind the read-only `n_gpu`: with more, Trainer wraps the model in `DataParallel`.
+    """
+    args._n_gpu = min(args.n_gpu, 1)
+
+
+@contextmanager
+def without_deepspeed_config() -> Iterator[None]:
+    """Models that are made inside are whole in every process, also under ZeRO-3.
+
+    `_hf_deepspeed_config_weak_ref`: the public `unset_hf_deepspeed_config` forgets what has to come back.
+    """
+    reference = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = reference

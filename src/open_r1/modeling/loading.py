@@ -1,0 +1,62 @@
+"""Loads configurations and causal language models; what cannot be loaded becomes one sentence."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
+
+from open_r1.errors import UserError
+from open_r1.hub import reading_hub
+from open_r1.modeling.checkpoint import Checkpoint
+
+
+def context_length(config: PretrainedConfig) -> int | None:
+    """The most tokens that prompt and completion may have together; None if the configuration does not say."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def load_config(checkpoint: Checkpoint) -> PretrainedConfig:
+    """The model's configuration. Raises UserError."""
+    with explain_loading_errors(checkpoint):
+        return AutoConfig.from_pretrained(checkpoint.path, **checkpoint.hub_options)
+
+
+def load_generation_config(checkpoint: Checkpoint) -> GenerationConfig | None:
+    """How the model generates by default; None if the checkpoint does not say."""
+    try:
+        return GenerationConfig.from_pretrained(checkpoint.path, revision=checkpoint.revision or "main")
+    except OSError:
+        return None
+
+
+def load_causal_lm(checkpoint: Checkpoint, dtype: torch.dtype | str, **options: Any) -> PreTrainedModel:
+    """The model; `options` go to `from_pretrained`. Raises UserError, also if the checkpoint lacks tensors."""
+    with explain_loading_errors(checkpoint):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            checkpoint.path, dtype=dtype, output_loading_info=True, **checkpoint.hub_options, **options
+        )
+    model, info = loaded
+    if missing := sorted(info["missing_keys"]):
+        raise UserError(
+            f"{checkpoint.option} is {checkpoint.name!r}: the weights lack {len(missing)} tensors of the model, "
+            f"{missing[0]} first, which would be random: get the whole checkpoint."
+        )
+    return model
+
+
+@contextmanager
+def explain_loading_errors(checkpoint: Checkpoint) -> Iterator[None]:
+    """Raises UserError with the option and the reason for what the libraries raise inside."""
+    try:
+        with reading_hub(checkpoint.name, checkpoint.option):
+            yield
+    except (OSError, ValueError, RuntimeError, HFValidationError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].removesuffix(".")
+        raise UserError(
+            f"{checkpoint.option} is {checkpoint.name!r}, which cannot be loaded as a causal language model: {reason}. "
+            "Give a hub id, or a folder with config.json and model.safetensors."
+        ) from error

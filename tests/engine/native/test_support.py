@@ -1,0 +1,28 @@
+import pytest
+from native_models import KINDS, SIZE
+from transformers import AutoConfig
+
+from open_r1.engine.native.support import check_supported
+from open_r1.errors import UserError
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_architectures_of_the_tests_are_supported(kind):
+    check_supported(AutoConfig.for_model(kind, **{**SIZE, **KINDS[kind]}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "reason"),
+    [
+        ("mixtral", {}, "experts"),
+        ("qwen3_moe", {}, "experts"),
+        ("gemma2", {}, "attention"),
+        ("gpt_oss", {}, "attention"),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "dynamic"),
+    ],
+)
+def test_what_cannot_be_decoded_is_told_in_one_line(kind, options, reason):
+    with pytest.raises(UserError, match=reason) as error:
+        check_supported(AutoConfig.for_model(kind, **options))
+    assert "\n" not in str(error.value)
+    assert kind in str(error.value)

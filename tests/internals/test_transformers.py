@@ -1,0 +1,66 @@
+"""What the code needs of transformers beyond its public names, in the version that is installed."""
+
+import inspect
+
+import torch
+from transformers import Trainer, TrainingArguments
+from transformers.integrations import deepspeed
+
+from open_r1.internals.transformers import OVERRIDDEN, limit_to_one_gpu, set_device, without_deepspeed_config
+from open_r1.training.grpo import GRPOTrainer
+from open_r1.training.packed_trainer import PackedTrainer
+from open_r1.training.sft import SFTTrainer
+
+CALLED = {
+    "_save": ["self", "output_dir", "state_dict"],
+    "_load_from_checkpoint": ["self", "resume_from_checkpoint"],
+    "_push_from_checkpoint": ["self", "checkpoint_folder"],
+    "_save_checkpoint": ["self", "model", "trial"],
+    "_get_output_dir": ["self", "trial"],
+    "_maybe_log_save_evaluate": ["self"],
+}
+"""Parameters that our calls and overrides count on."""
+
+
+def private_overrides(cls):
+    return {name for name in vars(cls) if name.startswith("_") and not name.endswith("__") and hasattr(Trainer, name)}
+
+
+def test_methods_of_trainer_that_are_called_or_overridden_are_there():
+    for name, expected in CALLED.items():
+        assert list(inspect.signature(getattr(Trainer, name)).parameters)[: len(expected)] == expected
+
+
+def test_every_private_method_that_is_overridden_is_listed():
+    assert private_overrides(PackedTrainer) == set(OVERRIDDEN)
+    assert not private_overrides(GRPOTrainer) | private_overrides(SFTTrainer)
+
+
+def test_trainer_calls_what_is_overridden():
+    source = inspect.getsource(Trainer)
+    assert [name for name in OVERRIDDEN if f"self.{name}(" not in source] == []
+
+
+def test_device_and_number_of_gpus_can_be_replaced(tmp_path):
+    args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    set_device(args, torch.device("meta"))
+    assert args.device == torch.device("meta")
+    args._n_gpu = 4
+    assert args.n_gpu == 4
+    limit_to_one_gpu(args)
+    assert args.n_gpu == 1
+
+
+def test_deepspeed_configuration_is_put_aside_and_comes_back():
+    class Config:
+        def is_zero3(self):
+            return True
+
+    config = Config()
+    deepspeed.set_hf_deepspeed_config(config)
+    try:
+        with without_deepspeed_config():
+            assert not deepspeed.is_deepspeed_zero3_enabled()
+        assert deepspeed._hf_deepspeed_config_weak_ref() is config
+    finally:
+        deepspeed.unset_hf_deepspeed_config()
