@@ -82,7 +82,7 @@ def test_bad_requests_are_refused_in_a_sentence(engine, prompts, options, said):
 
 
 def test_bad_engines_are_refused_in_a_sentence(model, tmp_path):
-    with pytest.raises(UserError, match="engine is 'vlm': expected one of auto, transformers"):
+    with pytest.raises(UserError, match="engine is 'vlm': expected one of auto, "):
         load_engine(model, "vlm")
     with pytest.raises(UserError, match=r"unknown option 'dtyp'\. Did you mean 'dtype'"):
         load_engine(model, dtyp="float32")
