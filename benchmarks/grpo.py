@@ -85,7 +85,8 @@ class Clock(TrainerCallback):
 def run_ours(args: argparse.Namespace, clock: Clock, engines: int, staleness: int = 0) -> None:
     """`open-r1 grpo` with vLLM."""
     import open_r1.grpo
-    from open_r1.training.grpo import GRPOTrainer
+    import open_r1.run.trainers
+    from open_r1.run.trainers import GRPOTrainer
 
     class Timed(GRPOTrainer):
         def __init__(self, *positional: Any, callbacks: Any, **named: Any) -> None:
@@ -99,7 +100,7 @@ def run_ours(args: argparse.Namespace, clock: Clock, engines: int, staleness: in
                 clock.phases[-1]["tokens"] = length[-1] * args.prompts * args.group
             super().log(logs, start_time)
 
-    open_r1.grpo.GRPOTrainer = Timed  # type: ignore[misc]
+    open_r1.run.trainers.GRPOTrainer = Timed  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder:
         options: dict[str, Any] = {
             "model_name_or_path": args.model,

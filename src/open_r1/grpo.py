@@ -12,7 +12,6 @@ The same command continues a run that was interrupted. `--dry_run` checks everyt
 """
 
 import sys
-from typing import Any
 
 from open_r1.options import parse_options
 from open_r1.run.entry import exit_with_sentence
@@ -26,70 +25,21 @@ def main(argv: list[str] | None = None) -> None:
     classes = [f"open_r1.configs:{name}" for name in ("GRPOScriptArguments", "GRPOConfig", "ModelConfig")]
     script, args, model_config = parse_options(argv, *classes, prog="open-r1 grpo", description=__doc__)
 
-    from open_r1.data.chat import prepare_tokenizer, stop_token_ids  # torch takes seconds: options were read first
-    from open_r1.data.columns import require_gold
-    from open_r1.data.load import load_train_and_eval
-    from open_r1.data.prompts import drop_long_prompts, prompt_rows
-    from open_r1.modeling.loading import context_length
-    from open_r1.rewards import GRADED, get_reward_funcs
-    from open_r1.run.benchmarks import Benchmarks
+    from open_r1.data.load import load_train_and_eval  # torch takes seconds: options were read first
     from open_r1.run.dry_run import dry_run_grpo
-    from open_r1.run.policy_engine import open_policy_engine
-    from open_r1.run.run import Run, needs_eval
-    from open_r1.training.grpo import GRPOTrainer
-    from open_r1.training.model import load_causal_lm, load_config, load_policy
+    from open_r1.run.prepare import prepare_grpo
+    from open_r1.run.run import needs_eval
+    from open_r1.run.trainers import GRPOTrainer
 
-    tokenizer = prepare_tokenizer(
-        model_config.model_name_or_path,
-        model_config.model_revision,
-        model_config.trust_remote_code,
-        args.chat_template,
-    )
-    reward_funcs = get_reward_funcs(script)
     train, evaluation = load_train_and_eval(script, need_eval=needs_eval(args))
-    limits = (context_length(load_config(model_config)), args.vllm_max_model_length)
-    context = min((limit for limit in limits if limit is not None), default=None)
-    compared = [name for name in script.reward_funcs if name in GRADED]
-
-    def as_prompts(rows: Any) -> Any:
-        require_gold(rows, script.dataset_answer_column, compared)
-        rows = prompt_rows(
-            rows, tokenizer, script.dataset_prompt_column, script.system_prompt, script.dataset_answer_column
-        )
-        return drop_long_prompts(rows, context, args.max_completion_length)
-
-    with args.main_process_first(desc="prompts"):
-        train, evaluation = as_prompts(train), evaluation and as_prompts(evaluation)
-    benchmarks = Benchmarks(script, args, model_config, tokenizer)
     if script.dry_run:
-        return dry_run_grpo(script, args, model_config, tokenizer, train, reward_funcs)
-
-    run = Run("grpo", script, args, model_config)
-    model = load_policy(model_config, args)
-    needs_reference = args.beta != 0 and not model_config.use_peft
-    stops = stop_token_ids(tokenizer, model.generation_config)
-    engine = open_policy_engine(args, model_config, model, tokenizer, [train, evaluation], benchmarks.longest)
-    trainer = GRPOTrainer(
-        model,
-        args,
-        engine=engine,
-        reward_funcs=reward_funcs,
-        reward_names=script.reward_funcs,
-        stop_token_ids=stops,
-        reference=load_causal_lm(model_config) if needs_reference else None,
-        tokenizer=tokenizer,
-        train_dataset=train,
-        eval_dataset=evaluation,
-        recorder=run.recorder,
-        callbacks=run.callbacks,
-        stop_signals=run.stop_signals,
-    )
-    benchmarks.attach(trainer, stops)
+        dry_run_grpo(script, args, model_config, prepare_grpo(script, args, model_config, train, evaluation))
+        return
+    trainer = GRPOTrainer(model_config, args, train_dataset=train, eval_dataset=evaluation, **vars(script))
     try:
-        run.train(trainer, tokenizer, benchmarks)
+        trainer.train()
     finally:
-        engine.close()
-    return None
+        trainer.close()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from runs import arguments, make_folder, metrics
 
 from open_r1 import sft
 from open_r1.errors import UserError
-from open_r1.run import checks
+from open_r1.run import checks, trainers
 from open_r1.run import run as run_module
 
 
@@ -52,7 +52,7 @@ def test_two_trainings_in_one_folder_are_refused_before_the_model_is_loaded(fold
     with (tmp_path / "out/run/.lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with monkeypatch.context() as patch:
-            patch.setattr(sft, "load_policy", lambda *args: pytest.fail("the model was loaded"))
+            patch.setattr(trainers, "load_policy", lambda *args: pytest.fail("the model was loaded"))
             with pytest.raises(UserError, match="where another training is running: give another output_dir"):
                 run(folder, tmp_path / "out", max_steps=1)
     train = run_module.Run._train
@@ -60,7 +60,7 @@ def test_two_trainings_in_one_folder_are_refused_before_the_model_is_loaded(fold
     def locked(self, *args):
         with (tmp_path / "out/run/.lock").open("w") as other, pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        train(self, *args)
+        return train(self, *args)
 
     monkeypatch.setattr(run_module.Run, "_train", locked)
     run(folder, tmp_path / "out", max_steps=1)

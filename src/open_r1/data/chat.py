@@ -37,7 +37,13 @@ def prepare_tokenizer(
     `chat_template` is Jinja or a file that holds it; without one, and without one of the tokenizer's own, ChatML
     is used and a warning says so. `eos_token` replaces the token that ends a text. Raises `UserError`.
     """
-    tokenizer = _load_tokenizer(name, revision, trust_remote_code, option)
+    return settle_tokenizer(_load_tokenizer(name, revision, trust_remote_code, option), name, chat_template, eos_token)
+
+
+def settle_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, name: str, chat_template: str | None = None, eos_token: str | None = None
+) -> PreTrainedTokenizerBase:
+    """`tokenizer` itself, of the model `name`, with a chat template and an end token as in `prepare_tokenizer`."""
     if eos_token is not None:
         _require_token(tokenizer, eos_token)
         tokenizer.eos_token = eos_token

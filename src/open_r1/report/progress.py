@@ -89,7 +89,8 @@ class ProgressCallback(TrainerCallback):
             self._print(f"finished {state.global_step} steps in {_clock(logs['train_runtime'])}")
         elif any(key.startswith("eval_") for key in logs):
             shown = [f"{key} {_number(logs[key])}" for key in logs if key != "epoch"]
-            self._print(f"step {state.global_step}/{state.max_steps}  " + "  ".join(shown))
+            place = f"step {state.global_step}/{state.max_steps}  " if state.max_steps else ""  # else: not in training
+            self._print(place + "  ".join(shown))
         elif self._live:
             self._update(metrics="  ".join(headline(logs)))
         elif state.global_step % self._interval(state.max_steps) == 0:
@@ -118,6 +119,8 @@ class ProgressCallback(TrainerCallback):
         return max(1, math.ceil(self.every * max_steps) if self.every < 1 else int(self.every))
 
     def _time_left(self, max_steps: int) -> str:
+        if not self._steps:
+            return ""
         (first, since), (last, now) = self._steps[0], self._steps[-1]
         if last == first or last >= max_steps:
             return ""

@@ -42,12 +42,14 @@ BYSTANDERS = re.compile(
 
 
 class RunRecorder:
-    """Writes `<output_dir>/run/`. On every process but the main one each method does nothing."""
+    """Writes `<output_dir>/run/`. On every process but the main one each method does nothing, and before `start` (an
+    evaluation of a model that is not trained yet) nothing is recorded."""
 
     def __init__(self, output_dir: Path | str, config: Mapping[str, Any], is_main: bool) -> None:
         self.run_dir = Path(output_dir) / "run"
         self.config: dict[str, Any] = redacted(plain(config))
         self.is_main = is_main
+        self._started = False
 
     def start(
         self, resume_step: int, history: Sequence[Mapping[str, Any]] = (), earlier: Mapping[str, Any] | None = None
@@ -61,6 +63,7 @@ class RunRecorder:
         """
         if not self.is_main:
             return None
+        self._started = True
         (self.run_dir / "rollouts").mkdir(parents=True, exist_ok=True)
         note = self._settings_changed(earlier) if resume_step else None
         if note:
@@ -73,7 +76,7 @@ class RunRecorder:
 
     def log_metrics(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Appends one line `{"step": step, ...}`; values that are not finite become null."""
-        if not self.is_main:
+        if not self._started:
             return
         with (self.run_dir / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(_metrics_line({**metrics, "step": step}))
@@ -84,7 +87,7 @@ class RunRecorder:
         A row has the keys of `ROLLOUT_COLUMNS` (without `step`) and one `reward/<name>` for each reward,
         None where the reward does not apply. Messages and other structured prompts and golds become JSON.
         """
-        if not self.is_main:
+        if not self._started:
             return
         table = _rollout_table(step, list(rows))
         path = self.run_dir / "rollouts" / f"step-{step:06d}.parquet"

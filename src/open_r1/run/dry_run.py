@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from open_r1.configs import GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig, TrainConfig
+from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig, TrainConfig
 from open_r1.errors import UserError
 from open_r1.modeling.attention import unused_dropout
 from open_r1.modeling.head import MAX_LOGITS
@@ -17,6 +17,7 @@ from open_r1.rewards import BEST, check_golds, gold_completion, score
 from open_r1.rewards.accuracy import golds_of
 from open_r1.run.checks import options_without_effect, room_warning
 from open_r1.run.policy_engine import describe_engine
+from open_r1.run.prepare import GRPOInputs, SFTInputs
 from open_r1.training.grpo_batches import check_batch
 from open_r1.training.model import checkpoint_of, load_config
 from open_r1.training.saveable import check_saveable
@@ -28,14 +29,13 @@ def dry_run_grpo(
     script: GRPOScriptArguments,
     args: GRPOConfig,
     model: ModelConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Any,
-    reward_funcs: Sequence[Callable],
+    inputs: GRPOInputs,
 ) -> None:
     """Scores the gold answers of the first prompts with every reward; raises UserError if one misses its maximum."""
+    prompts = inputs.train
     check_batch(args, len(prompts), len(script.reward_funcs), args.world_size)
     rows = [prompts[i] for i in range(min(ROWS_CHECKED, len(prompts)))]
-    check_gold_scores(script.reward_funcs, reward_funcs, rows)
+    check_gold_scores(script.reward_funcs, inputs.reward_funcs, rows)
     completions = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     per_step = completions // args.num_generations
     longest = max(len(ids) for ids in prompts["prompt_ids"])
@@ -44,7 +44,7 @@ def dry_run_grpo(
         "grpo",
         args,
         model,
-        tokenizer,
+        inputs.tokenizer,
         {
             "prompts": f"{len(prompts):,} (longest {longest:,} tokens)",
             "rewards": ", ".join(script.reward_funcs) + " (gold answers get the maximum)",
@@ -58,10 +58,9 @@ def dry_run_grpo(
     )
 
 
-def dry_run_sft(
-    script: Any, args: SFTConfig, model: ModelConfig, tokenizer: PreTrainedTokenizerBase, rows: Any
-) -> None:
+def dry_run_sft(script: DataConfig, args: SFTConfig, model: ModelConfig, inputs: SFTInputs) -> None:
     """Shows rows, tokens and batch of a fine-tuning run."""
+    rows = inputs.train
     lengths = [len(ids) for ids in rows.dataset["input_ids"]]
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     learned = sum(map(sum, rows.dataset["loss_mask"]))
@@ -70,7 +69,7 @@ def dry_run_sft(
         "sft",
         args,
         model,
-        tokenizer,
+        inputs.tokenizer,
         {
             "documents": f"{len(lengths):,} (longest {max(lengths):,} tokens)",
             "tokens": f"{sum(lengths):,}, of which {learned:,} are learned",

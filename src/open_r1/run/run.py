@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from transformers import PreTrainedTokenizerBase, TrainerCallback
-from transformers.trainer_utils import IntervalStrategy
+from transformers.trainer_utils import IntervalStrategy, TrainOutput
 from transformers.utils.logging import disable_progress_bar
 
 from open_r1.configs import DataConfig, ModelConfig, TrainConfig
@@ -59,16 +59,25 @@ class Run:
         if args.push_to_hub and args.hub_model_id is None:
             args.hub_model_id = default_hub_model_id(model.model_name_or_path or "", task, args.hub_token)
 
-    def train(self, trainer: PackedTrainer, tokenizer: PreTrainedTokenizerBase, benchmarks: Benchmarks) -> None:
-        """Trains from the last whole checkpoint (or `resume_from_checkpoint`), then writes the final model,
-        tokenizer and card at the root of the output folder, with what `benchmarks` find. Raises Interrupted if a
-        signal stopped it before."""
+    def train(
+        self, trainer: PackedTrainer, benchmarks: Benchmarks, resume_from_checkpoint: str | bool | None = None
+    ) -> TrainOutput:
+        """Trains from the last whole checkpoint, or from `resume_from_checkpoint` (by default that of the options).
+        Then writes the final model, tokenizer and card at the root of the output folder, with what `benchmarks` find.
+        Raises Interrupted if a signal stopped it before."""
+        named = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
+        if named is False:
+            raise UserError(
+                "resume_from_checkpoint is False, but a run continues by itself: to begin again, give another "
+                "output_dir, or delete that folder."
+            )
         by_first_process(self.args.process_index, self._claim_folder)
         self.stop_signals.listen()
         try:
-            self._train(trainer, tokenizer, benchmarks)
+            return self._train(trainer, benchmarks, None if named in (None, True, "true", "True") else str(named))
         except Interrupted:
-            self.stop_signals.ignore()  # launchers send SIGTERM when the first rank has left
+            if self.args.world_size > 1:
+                self.stop_signals.ignore()  # launchers send SIGTERM when the first rank has left
             raise
         except KeyboardInterrupt:
             last = last_checkpoint(self.output_dir)
@@ -91,11 +100,12 @@ class Run:
         if self._lock is not None:
             self._lock.close()
 
-    def _train(self, trainer: PackedTrainer, tokenizer: PreTrainedTokenizerBase, benchmarks: Benchmarks) -> None:
+    def _train(self, trainer: PackedTrainer, benchmarks: Benchmarks, named: str | None) -> TrainOutput:
+        tokenizer: Any = trainer.processing_class
         check_vocabulary(trainer.model, tokenizer)
         by_first_process(self.args.process_index, lambda: self._check_saveable(trainer.model, tokenizer))
         self._say(describe_training(trainer.accelerator))
-        checkpoint = by_first_process(self.args.process_index, self._choose_checkpoint)
+        checkpoint = by_first_process(self.args.process_index, lambda: choose_checkpoint(self.output_dir, named))
         if checkpoint:
             state, earlier = trainer.checkpointer.load(checkpoint)
             earlier = earlier or read_config(self.recorder.run_dir)
@@ -107,13 +117,14 @@ class Run:
                 self._say(f"There is no checkpoint in {self.output_dir}, so training begins again.")
             self.recorder.start(0)
         disable_progress_bar()  # of every file that a checkpoint writes
-        result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        result = PackedTrainer.train(trainer, resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         self._write_model(trainer, benchmarks, result.metrics)
         if self.args.push_to_hub:
             trainer.push_to_hub()
         folder = shlex.quote(str(self.output_dir))
         command = f"report {folder}/evaluation" if benchmarks.asked else f"evaluate --model {folder} --tasks math_500"
         self._say(f"The model is in {self.output_dir}. Next: open-r1 {command}")
+        return result
 
     def _continuing(self, checkpoint: Path, step: int, total: int) -> str:
         if step < total:
@@ -135,11 +146,6 @@ class Run:
         if warning := room_warning(self.args, saved, trained):
             logger.warning(warning)
         check_saveable(str(self.model.model_name_or_path), model.config, model.generation_config, tokenizer)
-
-    def _choose_checkpoint(self) -> Path | None:
-        named = self.args.resume_from_checkpoint
-        automatic = named in (None, True, "true", "True")
-        return choose_checkpoint(self.output_dir, None if automatic else str(named))
 
     def _write_model(self, trainer: PackedTrainer, benchmarks: Benchmarks, metrics: dict[str, Any]) -> None:
         with saving(self.output_dir, "the trained model", "run the same command again."):

@@ -117,10 +117,7 @@ class Checkpointer:
         trainer = self.trainer
         folder = Path(output_dir or str(trainer.args.output_dir))
         half = torch.bfloat16 if trainer.args.bf16 else None
-        if not trainer.is_wrapped:
-            model: Any = trainer.model
-            if half is not None and not self.saving:
-                model.to(half)
+        if not trainer.is_wrapped and (half is None or self.saving):
             Trainer.save_model(trainer, output_dir, internal_call)
             return
         if self._finished_in is not None:

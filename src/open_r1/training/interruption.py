@@ -27,6 +27,7 @@ class StopSignals:
 
     def listen(self) -> None:
         """Signals are noted from now on; Ctrl-C not in a background job, for which shells have it ignored."""
+        self.received = None
         if threading.current_thread() is threading.main_thread():
             background = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
             taken = [number for number in STOP_SIGNALS if not (background and number == signal.SIGINT)]

@@ -26,7 +26,24 @@ def load_policy(config: ModelConfig, args: TrainConfig) -> PreTrainedModel:
 
     Raises UserError if there is no such model, or if packed training would not be exact for its architecture.
     """
-    model = load_causal_lm(config)
+    return _as_policy(load_causal_lm(config), config, args)
+
+
+def adopt_policy(model: PreTrainedModel, config: ModelConfig, args: TrainConfig) -> PreTrainedModel:
+    """`model` itself, which is loaded already, as the model to train: as if `load_policy` had loaded it.
+
+    Its weights become float32. Raises UserError as `load_policy` does.
+    """
+    check_attention_supported(model.config)
+    for wrapped in ("forward", "_original_forward"):  # by an earlier training, or in the model that this is a copy of
+        vars(model).pop(wrapped, None)
+    model.float()
+    model.set_attn_implementation(_attention(config))
+    add_logprob_forward(model)
+    return _as_policy(model, config, args)
+
+
+def _as_policy(model: PreTrainedModel, config: ModelConfig, args: TrainConfig) -> PreTrainedModel:
     if not _sharded_at_load():
         check_packed_forward(model)
     if note := unused_dropout(model.config):

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_callback import ProgressCallback as TqdmCallback
 from transformers.trainer_pt_utils import get_model_param_count
 from transformers.trainer_utils import IntervalStrategy
 
@@ -81,7 +81,7 @@ class PackedTrainer(Trainer):
             data_collator=list,  # type: ignore[arg-type]
             callbacks=list(callbacks),
         )
-        self.remove_callback(TqdmCallback)
+        self.remove_callback(DEFAULT_PROGRESS_CALLBACK)  # a bar, or in a notebook a table
         self.remove_callback(PrinterCallback)
 
     # What SFT and GRPO define
@@ -254,6 +254,7 @@ class PackedTrainer(Trainer):
     ) -> Any:
         """Trainer's `train`, from a whole checkpoint if one is given."""
         self.checkpointer.remove_leftovers()
+        self._stop = False
         if resume_from_checkpoint:
             folder = Path(str(resume_from_checkpoint))
             state, _ = self.checkpointer.load(folder)

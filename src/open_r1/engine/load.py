@@ -1,0 +1,106 @@
+"""A model that answers prompts, for use from Python: `load_engine("Qwen/Qwen2.5-1.5B-Instruct").generate([...])`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from open_r1.data.chat import check_messages, with_system_prompt
+from open_r1.engine.choose import OpenEngine, open_engine
+from open_r1.engine.options import EngineOptions
+from open_r1.engine.protocol import Completion, Request, Sampling, check_sampling, request_seed
+from open_r1.errors import UserError
+from open_r1.options.keywords import from_keywords
+
+
+def load_engine(model: str | Path, engine: str = "auto", **options: Any) -> "LoadedEngine":
+    """An engine with the weights of `model`, a hub id or a local folder.
+
+    `engine` is `auto` (the fastest that is here), `transformers`, `vllm` or `openai`; `options` are the other fields of
+    `open_r1.engine.options.EngineOptions`, such as `dtype="bfloat16"` or `base_url="http://localhost:8000/v1"`.
+    Raises `UserError`.
+    """
+    if not isinstance(model, str | Path):
+        raise UserError(f"model is a {type(model).__name__}: expected a hub id or a local folder.")
+    return LoadedEngine(open_engine(from_keywords(EngineOptions, {"model": str(model), "engine": engine, **options})))
+
+
+class LoadedEngine:
+    """What `load_engine` returns. Also a context manager that closes the engine at its end."""
+
+    def __init__(self, opened: OpenEngine) -> None:
+        self._opened = opened
+
+    def generate(
+        self,
+        prompts: Sequence[str | Sequence[dict[str, str]]],
+        *,
+        n: int = 1,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        max_tokens: int = 512,
+        seed: int = 0,
+        system_prompt: str | None = None,
+    ) -> list[list[Completion]]:
+        """`n` completions of at most `max_tokens` tokens for each prompt, in the order of the prompts.
+
+        A prompt is text, which becomes a user's message, or a conversation: a list of messages with `role` and
+        `content`. `temperature` 0 takes the likeliest token. The same prompts with the same `seed` get the same
+        completions. A `Completion` has `text`, `token_ids` and `finish_reason` ("stop", "length" or "error"). Raises
+        `UserError`.
+        """
+        if isinstance(prompts, str) or (prompts and isinstance(prompts[0], dict)):
+            raise UserError("prompts is a single prompt: expected a list of them, so put it in brackets.")
+        if n < 1 or max_tokens < 1:
+            raise UserError(f"n is {n} and max_tokens {max_tokens}: both must be at least 1.")
+        check_sampling(temperature, top_p)
+        engine = self._opened
+        conversations = [with_system_prompt(_messages(p, i), system_prompt) for i, p in enumerate(prompts)]
+        rendered = [engine.render(messages) for messages in conversations]
+        rooms = [engine.room(prompt, max_tokens) for prompt in rendered]
+        if full := [i for i, room in enumerate(rooms) if room < 1]:
+            raise UserError(f"prompts[{full[0]}] fills the model's context of {engine.context} tokens: shorten it.")
+        if not rendered:
+            return []
+        engine.reserve(max(engine.prompt_tokens(p) + room for p, room in zip(rendered, rooms, strict=True)))
+        requests = [
+            Request(
+                id=i,
+                prompt=prompt,
+                sampling=Sampling(
+                    n=n,
+                    temperature=temperature,
+                    top_p=top_p,
+                    max_tokens=room,
+                    stop_token_ids=engine.stop_token_ids,
+                    seed=request_seed(seed, i, 0),
+                    logprobs=False,
+                ),
+            )
+            for i, (prompt, room) in enumerate(zip(rendered, rooms, strict=True))
+        ]
+        return engine.engine.generate(requests)
+
+    def close(self) -> None:
+        """Frees the engine; with vLLM, ends its processes."""
+        self._opened.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _messages(prompt: Any, index: int) -> list[Any]:
+    where = f"prompts[{index}]"
+    if isinstance(prompt, str):
+        if not prompt.strip():
+            raise UserError(f"{where}: the prompt is empty.")
+        return [{"role": "user", "content": prompt}]
+    messages = check_messages(prompt, where)
+    if messages[-1]["role"] == "assistant":
+        raise UserError(f"{where}: the prompt ends with an assistant message; leave the answer out of the prompt.")
+    return messages

@@ -1,0 +1,21 @@
+"""Dataclasses of options from keyword arguments of Python code."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from open_r1.errors import UserError
+
+T = TypeVar("T")
+
+
+def from_keywords(cls: type[T], values: Mapping[str, Any]) -> T:
+    """`cls(**values)`. Raises `UserError` that names a keyword which is no field of `cls`."""
+    known = [f.name for f in fields(cls) if f.init]  # type: ignore[arg-type]
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(known)}."
+            raise UserError(f"unknown option {name!r}. {hint}")
+    return cls(**values)

@@ -1,0 +1,123 @@
+"""Everything short of training: tokenizer, rewards, prompts or traces, and benchmarks, as the options say."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig, TrainConfig
+from open_r1.data.chat import prepare_tokenizer, settle_tokenizer
+from open_r1.data.columns import require_gold
+from open_r1.data.prompts import drop_long_prompts, prompt_rows
+from open_r1.data.sft import tokenize_sft
+from open_r1.modeling.loading import context_length
+from open_r1.rewards import GRADED, get_reward_funcs
+from open_r1.run.benchmarks import Benchmarks
+from open_r1.training.model import load_config
+from open_r1.training.sft import PackedRows, packed_rows
+
+
+@dataclass(frozen=True)
+class GRPOInputs:
+    """What a GRPO run learns from. `prompts` makes of other rows what the training prompts are."""
+
+    tokenizer: PreTrainedTokenizerBase
+    reward_funcs: list[Callable]
+    prompts: Callable[[Dataset], Dataset]
+    train: Dataset
+    evaluation: Dataset | None
+    benchmarks: Benchmarks
+
+
+def prepare_grpo(
+    script: GRPOScriptArguments,
+    args: GRPOConfig,
+    model: ModelConfig,
+    train: Dataset,
+    evaluation: Dataset | None = None,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    reward_funcs: Sequence[Callable] | None = None,
+    config: PretrainedConfig | None = None,
+) -> GRPOInputs:
+    """Prompts that leave room for a completion, rendered by the chat template, and what else training takes.
+
+    `tokenizer`, `reward_funcs` and `config` (the model's) are those that the options name, unless given.
+    Raises UserError.
+    """
+    tokenizer = load_tokenizer(args, model, tokenizer)
+    functions = get_reward_funcs(script) if reward_funcs is None else list(reward_funcs)
+    limits = [context_length(load_config(model) if config is None else config), args.vllm_max_model_length]
+    context = min((limit for limit in limits if limit is not None), default=None)
+
+    compared = [name for name in script.reward_funcs if name in GRADED]
+
+    def prompts(rows: Dataset) -> Dataset:
+        require_gold(rows, script.dataset_answer_column, compared)
+        with args.main_process_first(desc="prompts"):
+            rows = prompt_rows(
+                rows, tokenizer, script.dataset_prompt_column, script.system_prompt, script.dataset_answer_column
+            )
+            return drop_long_prompts(rows, context, args.max_completion_length)
+
+    return GRPOInputs(
+        tokenizer,
+        functions,
+        prompts,
+        prompts(train),
+        None if evaluation is None else prompts(evaluation),
+        Benchmarks(script, args, model, tokenizer),
+    )
+
+
+@dataclass(frozen=True)
+class SFTInputs:
+    """What a fine-tuning run learns from. `traces` makes of other rows what the training rows are."""
+
+    tokenizer: PreTrainedTokenizerBase
+    traces: Callable[[Dataset], PackedRows]
+    train: PackedRows
+    evaluation: PackedRows | None
+    benchmarks: Benchmarks
+
+
+def prepare_sft(
+    script: DataConfig,
+    args: SFTConfig,
+    model: ModelConfig,
+    train: Dataset,
+    evaluation: Dataset | None = None,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> SFTInputs:
+    """Traces as rows of tokens, and what else training takes. `tokenizer` is the model's, unless given.
+
+    Raises UserError.
+    """
+    tokenizer = load_tokenizer(args, model, tokenizer)
+
+    def traces(rows: Dataset) -> PackedRows:
+        with args.main_process_first(desc="tokenizing"):
+            return packed_rows(tokenize_sft(rows, tokenizer, args, script.system_prompt), args)
+
+    return SFTInputs(
+        tokenizer,
+        traces,
+        traces(train),
+        None if evaluation is None else traces(evaluation),
+        Benchmarks(script, args, model, tokenizer),
+    )
+
+
+def load_tokenizer(
+    args: TrainConfig, model: ModelConfig, given: PreTrainedTokenizerBase | None = None
+) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, or a copy of the one that is `given`, with the chat template and end token of `args`."""
+    name = str(model.model_name_or_path)
+    eos_token: Any = args.eos_token if isinstance(args, SFTConfig) else None
+    if given is not None:
+        return settle_tokenizer(copy.deepcopy(given), name, args.chat_template, eos_token)
+    return prepare_tokenizer(name, model.model_revision, model.trust_remote_code, args.chat_template, eos_token)

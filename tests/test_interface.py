@@ -1,0 +1,50 @@
+"""`import open_r1`: light, and complete."""
+
+import subprocess
+import sys
+
+import pytest
+
+import open_r1
+
+HEAVY = {"torch", "transformers", "accelerate", "datasets", "numpy", "pyarrow", "rich", "yaml"}
+
+
+def modules_after(statement):
+    """Top-level modules of a fresh interpreter after `statement`."""
+    code = f"import sys; {statement}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_importing_the_package_loads_nothing_heavy_and_grading_no_torch():
+    assert not modules_after("import open_r1; dir(open_r1)") & HEAVY
+    assert not modules_after("from open_r1 import grade; assert grade('so 7', '7').correct") & {"torch", "transformers"}
+
+
+def test_every_public_name_is_there_once_and_is_what_its_module_has():
+    from open_r1 import configs, errors
+    from open_r1.engine import load
+    from open_r1.rewards import one
+    from open_r1.run import trainers
+
+    wanted = {
+        "GRPOConfig": configs.GRPOConfig,
+        "SFTConfig": configs.SFTConfig,
+        "ModelConfig": configs.ModelConfig,
+        "GRPOTrainer": trainers.GRPOTrainer,
+        "SFTTrainer": trainers.SFTTrainer,
+        "UserError": errors.UserError,
+        "Interrupted": errors.Interrupted,
+        "grade": one.grade,
+        "load_engine": load.load_engine,
+    }
+    assert {name: getattr(open_r1, name) for name in open_r1.__all__} == wanted
+    assert set(wanted) <= set(dir(open_r1))
+
+
+def test_an_unknown_name_is_an_attribute_error_and_modules_are_found():
+    with pytest.raises(AttributeError, match="has no attribute 'GRPOTrainr'"):
+        _ = open_r1.GRPOTrainr  # type: ignore[attr-defined]
+    from open_r1 import grpo
+
+    assert grpo.__name__ == "open_r1.grpo"
