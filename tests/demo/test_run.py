@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from open_r1.demo import run, stages
 from open_r1.demo.evaluate import Score
 from open_r1.errors import UserError
-from open_r1.evaluation import compare, read
+from open_r1.evaluation import answers_page, compare
 
 NAMES = ["base", "distil", "zero", "multi_stage"]
 
@@ -44,7 +44,7 @@ def test_fast_demo_shows_the_effect(fast_demo):
 
 def test_report_and_compare_read_the_demo(fast_demo, tmp_path, capsys):
     page = tmp_path / "answers.html"
-    read.main([str(fast_demo / "zero"), "--output", str(page)])
+    answers_page.main([str(fast_demo / "zero"), "--output", str(page)])
     assert "What is " in page.read_text()
     compare.main([str(fast_demo / "base"), str(fast_demo / "zero")])
     right = {s["name"]: s["accuracy"] for s in json.loads((fast_demo / "results.json").read_text())["stages"]}

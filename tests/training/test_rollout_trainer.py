@@ -69,7 +69,7 @@ def folder(tmp_path_factory):
 
 def run(folder, out, monkeypatch, engine=None, **options):
     engine = engine or FakeServer(folder)
-    monkeypatch.setattr("open_r1.run.policy_engine.open_policy_engine", lambda *args: engine)
+    monkeypatch.setattr("open_r1.run.trainers.open_policy_engine", lambda *args: engine)
     grpo.main(arguments(folder, "grpo", out, **AHEAD | options))
     return metrics(out), engine
 
