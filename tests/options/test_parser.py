@@ -250,6 +250,8 @@ def test_other_dataclasses_need_no_training_arguments():
 def test_python_checks_ranges_too():
     with pytest.raises(UserError, match="epsilon is -1: it must be at least 0"):
         GRPOConfig(output_dir="x", epsilon=-1)
+    with pytest.raises(UserError, match="learning_rate is '1e-4': it must be a number"):
+        GRPOConfig(output_dir="x", learning_rate="1e-4")
     with pytest.raises(UserError, match="vllm_server_port is 70000: it must be at most 65535"):
         GRPOConfig(output_dir="x", vllm_server_port=70000)
 

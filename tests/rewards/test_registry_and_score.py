@@ -75,6 +75,17 @@ def test_gold_completion_gets_the_maximum(prompt, gold):
     assert list(rows[0].values()) == list(BEST.values())
 
 
+@pytest.mark.parametrize(("gold", "right"), [(17, "17"), (["17"], "17"), ([r"\frac12", "3"], r"\frac{1}{2}, 3")])
+def test_gold_answers_may_be_numbers_and_lists(gold, right):
+    rows = score(
+        funcs("accuracy"),
+        prompts=["p", "p"],
+        completions=[rf"\boxed{{{right}}}", r"\boxed{5}"],
+        columns={"answer": [gold] * 2},
+    )
+    assert [row["accuracy_reward"] for row in rows] == [1.0, 0.0]
+
+
 def test_think_opened_by_the_template_is_seen_through_prompt_texts():
     messages = [{"role": "user", "content": "2+2?"}]
     completion = gold_completion("4", prompt="...<think>\n")

@@ -11,8 +11,10 @@ from runs import arguments, make_folder, metrics
 
 from open_r1 import sft
 from open_r1.errors import UserError
+from open_r1.rewards.accuracy import accuracy_reward
 from open_r1.run import checks, trainers
 from open_r1.run import run as run_module
+from open_r1.run.dry_run import check_gold_scores
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +105,9 @@ def test_a_disk_without_room_for_a_checkpoint_is_named_before_training(
         run(folder, tmp_path / "out", max_steps=1, dry_run=dry_run)
     shown = caplog.text if dry_run == "false" else " ".join(capsys.readouterr().out.split())
     assert "0.0 GiB are free, and a checkpoint takes about 0.0 GiB: make room" in shown
+
+
+@pytest.mark.parametrize("gold", [17, ["17"], "17"])
+def test_the_dry_run_scores_gold_answers_of_every_type(gold):
+    row = {"prompt": "8+9?", "prompt_text": "8+9?", "answer": gold}
+    check_gold_scores(["accuracy"], [accuracy_reward], [row])

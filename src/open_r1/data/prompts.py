@@ -42,7 +42,8 @@ def prompt_rows(
         where += f", column {prompt_column}"
         messages = with_system_prompt(_messages(value_at(row, prompt_column), where), system_prompt)
         text = render(tokenizer, messages, add_generation_prompt=True, where=where)
-        answer = {"answer": str(value_at(row, gold))} if gold else {}
+        found = value_at(row, gold) if gold else None
+        answer = {"answer": found if isinstance(found, list) else str(found)} if gold else {}
         return {**answer, "prompt": messages, "prompt_text": text, "prompt_ids": encode(tokenizer, text)}
 
     return dataset.map(

@@ -15,6 +15,7 @@ from open_r1.errors import UserError, first_line
 from open_r1.evaluation.problems import CHOICE, BenchmarkProblem, Source, Task, folder_name
 from open_r1.evaluation.reasoning_gym import gym_task
 from open_r1.hub import reading_hub
+from open_r1.rewards.accuracy import gold_text
 from open_r1.rewards.answers import extract_gold
 
 LETTERS = "ABCD"
@@ -199,10 +200,7 @@ def _cell(row: dict[str, Any], columns: Sequence[str], where: str) -> str:
     column = next((name for name in columns if name in row), None)
     if column is None:
         raise UserError(f"{where}: there is no column {' or '.join(columns)}; there are {', '.join(row)}.")
-    value = row[column]
-    if isinstance(value, list):
-        value = ", ".join(str(item).strip() for item in value)
-    text = str(value).strip() if value is not None else ""
+    text = gold_text(row[column])
     if not text:
         raise UserError(f"{where}, column {column}: it is empty, but every problem needs a question and an answer.")
     return text

@@ -77,7 +77,11 @@ def split_hint(hint: Any) -> tuple[Any, tuple[Any, ...]]:
 def check_range(name: str, value: Any, hint: Any) -> None:
     """Raises UserError if `value` is a number outside the `Range` of its type."""
     allowed = mark_of(hint, Range)
-    if allowed is not None and value is not None and (bound := allowed.broken_by(value)):
+    if allowed is None or value is None:
+        return
+    if not isinstance(value, int | float):
+        raise UserError(f"{name} is {value!r}: it must be a number.")
+    if bound := allowed.broken_by(value):
         raise UserError(f"{name} is {value}: it must be {bound}.")
 
 

@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 def golds_of(solution: list | None, answer: list | None, rows: int) -> list[str]:
-    """Gold answer a row: `answer` where it is not empty, else `solution`."""
+    """Gold answer a row, as text: `answer` where it is not empty, else `solution`."""
     if solution is None and answer is None:
         raise UserError("accuracy: the dataset has neither a column 'answer' nor a column 'solution'.")
     solutions = solution if solution is not None else [None] * rows
@@ -19,14 +19,16 @@ def golds_of(solution: list | None, answer: list | None, rows: int) -> list[str]
     for column, values in (("solution", solutions), ("answer", answers)):
         if len(values) != rows:
             raise UserError(f"accuracy: column {column!r} has {len(values)} values for {rows} completions.")
-    return [
-        str(s) if _is_empty(a) and not _is_empty(s) else "" if _is_empty(a) else str(a)
-        for a, s in zip(answers, solutions, strict=True)
-    ]
+    return [gold_text(a) or gold_text(s) for a, s in zip(answers, solutions, strict=True)]
 
 
-def _is_empty(value: Any) -> bool:
-    return value is None or value != value or not str(value).strip()  # NaN, as pandas fills gaps, equals nothing
+def gold_text(value: Any) -> str:
+    """A cell of a gold column as text: a list's items are joined by commas, and None and NaN are empty."""
+    if isinstance(value, list | tuple):
+        return ", ".join(text for item in value if (text := gold_text(item)))
+    if value is None or value != value:  # NaN, as pandas fills gaps, equals nothing
+        return ""
+    return str(value).strip()
 
 
 def grade_rows(

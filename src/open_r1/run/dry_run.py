@@ -83,8 +83,10 @@ def dry_run_sft(script: DataConfig, args: SFTConfig, model: ModelConfig, inputs:
 
 def check_gold_scores(names: Sequence[str], funcs: Sequence[Callable], rows: Sequence[dict[str, Any]]) -> None:
     """Raises UserError if a reward does not give its maximum to the gold answer of a row."""
-    golds: list[Any] = [row.get("answer") or row.get("solution") for row in rows]
-    if any(gold is None for gold in golds):
+    if not any(name in rows[0] for name in ("answer", "solution")):
+        return
+    golds = golds_of([row.get("solution") for row in rows], [row.get("answer") for row in rows], len(rows))
+    if not all(golds):
         return
     columns = {k: [row[k] for row in rows] for k in rows[0] if k not in ("prompt", "prompt_ids", "prompt_text")}
     scores = score(
