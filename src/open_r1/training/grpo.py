@@ -94,6 +94,7 @@ class GRPOTrainer(PackedTrainer):
             level=args.importance_sampling_level,
             beta=args.beta,
             bias_correction_kl=args.use_bias_correction_kl,
+            cispo=args.loss_type == "cispo",
         )
         self.batches: list[list[TokenSequence]] = []
         """This rank's sequences of each distinct optimizer step of the current round, without those of groups that
