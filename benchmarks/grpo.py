@@ -92,7 +92,7 @@ def run_ours(args: argparse.Namespace, clock: Clock, staleness: int) -> None:
     from open_r1.run.trainers import GRPOTrainer
 
     class Timed(GRPOTrainer):
-        def __init__(self, *positional: Any, callbacks: Any, **named: Any) -> None:
+        def __init__(self, *positional: Any, callbacks: Any = (), **named: Any) -> None:
             super().__init__(*positional, callbacks=[*callbacks, clock], **named)
 
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
