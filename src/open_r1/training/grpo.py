@@ -134,11 +134,11 @@ class GRPOTrainer(PackedTrainer):
             self.note(name, value)
         rollouts = rollouts_of(collected.round, self.args, self.args.scale_rewards, self.ranks.std)
         self._samples = [completion.text for _, completion in rollouts.flat()[:3]]
-        self._record(rollout_rows(rollouts, self.reward_names) + collected.replaced)
         step_of_prompt = [slot // self.source.prompts_per_step for slot in self.source.slots]
         self.batches, self.batch_tokens = step_batches(
             rollouts, step_of_prompt, self.source.steps_per_round, self.args, self.ranks.sum
         )
+        self._record(rollout_rows(rollouts, self.reward_names) + collected.replaced)
         self._add_logprobs([s for batch in self.batches for s in batch])
 
     def _add_logprobs(self, sequences: list[TokenSequence]) -> None:

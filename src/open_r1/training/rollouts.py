@@ -186,10 +186,11 @@ def rollout_sequence(row: Mapping[str, Any], completion: Completion, group: int 
 
 def rollout_rows(rollouts: Rollouts, names: Sequence[str]) -> list[dict[str, Any]]:
     """Rows for `RunRecorder.log_rollouts`."""
+    columns = {"reward": _numbers(rollouts.total), "advantage": rollouts.advantages.tolist()}
+    columns |= {f"reward/{name}": _numbers(rollouts.rewards[:, r]) for r, name in enumerate(names)}
     rows = unscored_rows(rollouts.prompts, rollouts.completions)
     for i, row in enumerate(rows):
-        row |= {"reward": _number(rollouts.total[i]), "advantage": rollouts.advantages[i].item()}
-        row |= {f"reward/{name}": _number(rollouts.rewards[i, r]) for r, name in enumerate(names)}
+        row |= {name: values[i] for name, values in columns.items()}
     return rows
 
 
@@ -210,8 +211,8 @@ def unscored_rows(
     ]
 
 
-def _number(value: Tensor) -> float | None:
-    return None if value.isnan() else value.item()
+def _numbers(values: Tensor) -> list[float | None]:
+    return [None if value != value else value for value in values.tolist()]  # NaN equals nothing
 
 
 def rollout_metrics(rollouts: Rollouts, names: Sequence[str], reduce_sum: Callable[[float], float]) -> dict[str, float]:
