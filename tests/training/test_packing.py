@@ -4,7 +4,7 @@ from tiny_models import KINDS, documents, gradients, make, plain_logprobs
 
 from open_r1.errors import UserError
 from open_r1.modeling import head as head_module
-from open_r1.modeling.attention import check_attention_supported
+from open_r1.modeling.architectures import check_attention_supported
 from open_r1.training import logprobs as logprobs_module
 from open_r1.training.logprobs import check_packed_forward
 from open_r1.training.packing import TokenSequence, best_fit, build_pack, empty_pack

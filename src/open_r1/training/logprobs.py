@@ -14,6 +14,8 @@ from transformers import PreTrainedModel
 from open_r1.errors import UserError
 from open_r1.modeling import head as head_module
 from open_r1.modeling.head import LogitRule, head_logprobs, logit_rule, statistics
+from open_r1.modeling.mixers import separate_documents
+from open_r1.modeling.rope import forget_lengths, length_rule
 from open_r1.training.packing import Pack, TokenSequence, build_pack
 
 
@@ -44,11 +46,16 @@ def add_logprob_forward(model: PreTrainedModel) -> None:
     plain_forward = model.forward
     if type(head := model.get_output_embeddings()) is nn.Linear:
         head.__class__ = LogprobHead
+    documents = separate_documents(model)
+    rule = length_rule(model.config)
 
     @functools.wraps(plain_forward)
     def forward(*args: Any, pack: Pack | None = None, temperature: float = 1.0, **kwargs: Any) -> Any:
+        documents.layout = None if pack is None else pack.layout
         if pack is None:
             return plain_forward(*args, **kwargs)
+        if rule is not None and rule.kind == "dynamic":
+            forget_lengths(model)
         hidden = _decoder(model)(
             input_ids=pack.input_ids,
             position_ids=pack.position_ids,

@@ -12,7 +12,8 @@ from open_r1.errors import UserError
 from open_r1.installing import install_command
 from open_r1.internals.transformers import without_deepspeed_config
 from open_r1.modeling import loading
-from open_r1.modeling.attention import ATTENTION, SDPA_ATTENTION, check_attention_supported, unused_dropout
+from open_r1.modeling.architectures import check_attention_supported
+from open_r1.modeling.attention import ATTENTION, SDPA_ATTENTION, unused_dropout
 from open_r1.modeling.checkpoint import Checkpoint, base_name, has_only_adapters
 from open_r1.modeling.compiling import compile_layers
 from open_r1.training.logprobs import add_logprob_forward, check_packed_forward

@@ -7,7 +7,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
 
 from open_r1.errors import UserError
 from open_r1.internals.transformers import takes_registered_attention
-from open_r1.modeling.attention import check_attention_supported
+from open_r1.modeling.architectures import check_attention_supported
 
 HOST_ROPE = ("dynamic", "longrope")
 """Rotary embeddings that look at the positions on the host."""
