@@ -4,7 +4,7 @@ from tiny_models import KINDS, documents, gradients, make, plain_logprobs
 
 from open_r1.errors import UserError
 from open_r1.modeling import head as head_module
-from open_r1.modeling.architectures import check_attention_supported
+from open_r1.modeling.architectures import check_supported
 from open_r1.training import logprobs as logprobs_module
 from open_r1.training.logprobs import check_packed_forward
 from open_r1.training.packing import TokenSequence, best_fit, build_pack, empty_pack
@@ -103,11 +103,11 @@ def test_the_first_token_of_a_document_cannot_be_learned():
 def test_architectures_that_attend_otherwise_are_refused_by_name():
     config = make("gemma2_softcap", attn_logit_softcapping=50.0).config
     with pytest.raises(UserError, match=r"gemma2.*softcapped"):
-        check_attention_supported(config)
+        check_supported(config)
     config = make("llama").config
     config.layer_types = ["full_attention", "linear_attention"]
     with pytest.raises(UserError, match=r"llama.*linear_attention"):
-        check_attention_supported(config)
+        check_supported(config)
 
 
 def test_a_model_whose_logits_are_not_understood_is_refused():

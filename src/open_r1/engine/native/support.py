@@ -7,7 +7,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
 
 from open_r1.errors import UserError
 from open_r1.internals.transformers import takes_registered_attention
-from open_r1.modeling.architectures import check_attention_supported
+from open_r1.modeling.architectures import check_supported
 
 HOST_ROPE = ("dynamic", "longrope")
 """Rotary embeddings that look at the positions on the host."""
@@ -16,7 +16,7 @@ HOST_ROPE = ("dynamic", "longrope")
 def why_unsupported(config: PretrainedConfig) -> str | None:
     """Why a model cannot run on the native engine, in a few words; None if it can."""
     try:
-        check_attention_supported(config)
+        check_supported(config)
     except UserError:
         return "its attention is none that packs can be computed with"
     text = config.get_text_config()
