@@ -9,6 +9,7 @@ sentence. Anything else ends with exit status 1. A new version of transformers i
 """
 
 import argparse
+import copy
 import dataclasses
 import sys
 import warnings
@@ -67,7 +68,7 @@ OWN: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {"layer_types": ALTERNATING, "shared_intermediate_size": 16},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
-    "kimi_linear": {"layer_types": ALTERNATING},
+    "kimi_linear": {"layer_types": ALTERNATING, **LATENT},
     "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
     "mamba2": {"head_dim": 16},
@@ -109,14 +110,13 @@ def try_kind(kind: str) -> Outcome:
     """Refusal, or both computations compared."""
     try:
         config = tiny_config(kind)
+        check_supported(config)
         with torch.device("meta"):
             size = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
-    except Exception as error:  # of any library: not ours to explain
-        return Outcome(kind, "not tried", f"no tiny model can be made: {type(error).__name__}")
-    try:
-        check_supported(config)
     except UserError as refusal:
         return Outcome(kind, "refused", str(refusal).split("here: ")[1].split(". docs/models.md")[0])
+    except Exception as error:  # of any library: not ours to explain
+        return Outcome(kind, "not tried", f"no tiny model can be made: {type(error).__name__}")
     if size > LARGEST:
         return Outcome(kind, "not tried", f"the smallest that can be made has {size / 1e6:.0f}M parameters")
     try:
@@ -128,12 +128,12 @@ def try_kind(kind: str) -> Outcome:
 def random_models(config: Any) -> tuple[Any, Any]:
     """The plain model, and the same one as the trainer has it."""
     torch.manual_seed(0)
-    plain = AutoModelForCausalLM.from_config(config)
+    plain = AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation="eager")
     with torch.no_grad():
         for parameter in plain.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(0, 0.2)
-    ours = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION)
+    ours = AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation=ATTENTION)
     ours.load_state_dict(plain.state_dict())
     add_logprob_forward(ours)
     return plain.eval(), ours.eval()

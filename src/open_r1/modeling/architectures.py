@@ -17,8 +17,16 @@ LAYER_TYPES = {
     *("full_attention", "sliding_attention", "chunked_attention", "linear_attention", "conv", "hybrid"),
     *("mamba", "moe", "mlp", "recurrent", "attention"),
 }
-REFUSED: dict[str, str] = {}
-"""What the layers of some architectures do that neither attention nor mixers compute document by document."""
+OWN_CACHE = "its state is kept in a cache of its own kind, which no engine here can decode with"
+WIDE_HEAD = "its head is more than one matrix"
+REFUSED = {
+    **dict.fromkeys(("mamba", "mamba2", "falcon_mamba"), OWN_CACHE),
+    "modernbert-decoder": WIDE_HEAD,
+    "doge": "its attention mask depends on what it reads",
+    "moshi": "its head does not belong to its text",
+    "zaya": "its attention convolves queries and keys, which would reach the next document",
+}
+"""Architectures whose code looks like what can be trained here, and is not."""
 
 
 def check_supported(config: PretrainedConfig) -> None:
@@ -39,6 +47,8 @@ def why_unsupported(config: PretrainedConfig) -> str | None:
         return f"its weights are quantized ({name}), and training needs the checkpoint in bfloat16 or float32"
     if getattr(config, "is_encoder_decoder", False):
         return "it has an encoder and a decoder"
+    if getattr(text, "is_decoder", True) is False:
+        return "it reads in both directions"
     for kind in (config.model_type, text.model_type):
         if kind in REFUSED:
             return REFUSED[kind]

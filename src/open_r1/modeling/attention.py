@@ -98,6 +98,8 @@ def packed_attention(
     are sinks.
     """
     rule = ScoreRule(sliding_window, _chunk_size(module), softcap, s_aux)
+    if layout is None and (documents := getattr(module, "documents", None)) is not None:
+        layout = documents.layout  # some models hand nothing on to their attention (Phi-MoE, StableLM, Nemotron)
     if layout is None:
         return _plain(module, query, key, value, attention_mask, scaling, dropout, rule, kwargs), None
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
@@ -193,7 +195,8 @@ def explicit_attention(
         scores = rule.softcap * torch.tanh(scores / rule.softcap)
     if mask is None:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    lowest = torch.finfo(scores.dtype).min  # not -inf: rows of padding see nothing
+    scores = scores.masked_fill(~mask, lowest) if mask.dtype == torch.bool else scores + mask
     if rule.sinks is not None:
         sinks = rule.sinks.float().view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
         weights = torch.cat([scores, sinks], dim=-1).softmax(-1)[..., :-1]

@@ -47,11 +47,17 @@ class DocumentWise(nn.Module):
         rectangles, inverse = layout.padded_groups()
         outputs = []
         for queries, _, _ in rectangles:
-            out = super().forward(hidden_states[0][queries], *args, **kwargs)
+            rows_of = {name: _rows(value, queries, sum(layout.lengths)) for name, value in kwargs.items()}
+            out = super().forward(hidden_states[0][queries], *args, **rows_of)
             rows = out[0] if isinstance(out, tuple) else out
             outputs.append(rows.flatten(0, 1))
         whole = torch.cat(outputs).index_select(0, inverse)[None]
         return (whole, *out[1:]) if isinstance(out, tuple) else whole
+
+
+def _rows(value: Any, queries: Tensor, tokens: int) -> Any:
+    """What a tensor `(1, T, ...)` says of the tokens of `queries`; anything else as it is."""
+    return value[0][queries] if isinstance(value, Tensor) and value.shape[:2] == (1, tokens) else value
 
 
 def mixers(model: nn.Module) -> list[nn.Module]:
@@ -64,11 +70,14 @@ def mixers(model: nn.Module) -> list[nn.Module]:
 
 
 def separate_documents(model: PreTrainedModel) -> Documents:
-    """Has every mixer of `model` keep documents apart while the returned `layout` is set.
+    """Has every mixer and attention of `model` keep documents apart while the returned `layout` is set.
 
     It must stay set until the backward pass is over, in which checkpointed layers run again.
     """
     documents = Documents()
+    for module in model.modules():
+        if hasattr(module, "layer_idx"):
+            module.documents = documents  # type: ignore[assignment]
     for module in mixers(model):
         if not isinstance(module, DocumentWise):
             module.__class__ = _document_wise(type(module))

@@ -93,7 +93,8 @@ def _through_module(head: nn.Module, hidden: Tensor, targets: Tensor, rule: Logi
 
 
 def _decoder(model: PreTrainedModel) -> nn.Module:
-    return getattr(model, model.base_model_prefix)
+    decoder = getattr(model, model.base_model_prefix, None)  # Llama 4 names another attribute than it has
+    return model.model if decoder is None else decoder
 
 
 @torch.no_grad()
