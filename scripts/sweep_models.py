@@ -102,8 +102,17 @@ class Outcome:
 def tiny_config(kind: str) -> Any:
     """A configuration of a few thousand parameters."""
     config_class: Any = CONFIG_MAPPING[kind.split(" ")[0]]
+    parts = {
+        name: _small(part) | {"model_type": part.model_type}
+        for name, part in getattr(config_class, "sub_configs", {}).items()
+        if hasattr(part, "model_type") and dataclasses.is_dataclass(part)
+    }
+    return config_class(**_small(config_class) | parts | OWN.get(kind, {}))
+
+
+def _small(config_class: Any) -> dict[str, Any]:
     known = {f.name for f in dataclasses.fields(config_class)}
-    return config_class(**{k: v for k, v in SMALL.items() if k in known} | OWN.get(kind, {}))
+    return {k: v for k, v in SMALL.items() if k in known}
 
 
 def try_kind(kind: str) -> Outcome:
@@ -122,7 +131,9 @@ def try_kind(kind: str) -> Outcome:
     try:
         return _compare(kind, config)
     except Exception as error:
-        return Outcome(kind, "wrong", f"{type(error).__name__}: {str(error).splitlines()[0][:90] if str(error) else ''}")
+        return Outcome(
+            kind, "wrong", f"{type(error).__name__}: {str(error).splitlines()[0][:90] if str(error) else ''}"
+        )
 
 
 def random_models(config: Any) -> tuple[Any, Any]:
@@ -186,10 +197,11 @@ def _difference(plain: Any, ours: Any, sequences: list[TokenSequence], rule: Any
         found.sin().sum().backward()
         worst = max(worst, (found - torch.cat([expected[i] for i in members])).abs().max().item())
     gradients = {n: p.grad for n, p in ours.named_parameters() if p.grad is not None}
-    for name, parameter in plain.named_parameters():
-        if parameter.grad is not None:
-            gap = (parameter.grad - gradients[name]).abs().max() / parameter.grad.abs().max().clamp(min=1e-2)
-            worst = max(worst, gap.item())
+    wanted = {n: p.grad for n, p in plain.named_parameters() if p.grad is not None}
+    floor = 1e-3 * max(g.abs().max().item() for g in wanted.values())
+    for name, gradient in wanted.items():
+        gap = (gradient - gradients[name]).abs().max() / gradient.abs().max().clamp(min=floor)
+        worst = max(worst, gap.item())
     plain.zero_grad()
     ours.zero_grad()
     return worst

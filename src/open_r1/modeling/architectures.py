@@ -20,7 +20,7 @@ LAYER_TYPES = {
 OWN_CACHE = "its state is kept in a cache of its own kind, which no engine here can decode with"
 WIDE_HEAD = "its head is more than one matrix"
 REFUSED = {
-    **dict.fromkeys(("mamba", "mamba2", "falcon_mamba"), OWN_CACHE),
+    **dict.fromkeys(("mamba", "mamba2", "falcon_mamba", "minimax"), OWN_CACHE),
     "modernbert-decoder": WIDE_HEAD,
     "doge": "its attention mask depends on what it reads",
     "moshi": "its head does not belong to its text",

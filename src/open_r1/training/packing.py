@@ -93,11 +93,15 @@ class Pack:
         return self.input_ids.shape[1]
 
 
+def no_sides(length: int) -> None:
+    """Sequences of any lengths may share a pack."""
+
+
 def plan_packs(
     sequences: Sequence[TokenSequence],
     budget: int,
     share: bool = True,
-    side: Callable[[int], Hashable] = lambda length: None,
+    side: Callable[[int], Hashable] = no_sides,
 ) -> list[list[int]]:
     """Indices of `sequences` for each pack of at most `budget` tokens, deterministic.
 
@@ -115,9 +119,7 @@ def plan_packs(
     return plan
 
 
-def _groups(
-    sequences: Sequence[TokenSequence], share: bool, side: Callable[[int], Hashable]
-) -> list[list[int]]:
+def _groups(sequences: Sequence[TokenSequence], share: bool, side: Callable[[int], Hashable]) -> list[list[int]]:
     groups: dict[Any, list[int]] = {}
     for i, s in enumerate(sequences):
         alone = s.group is None or not share

@@ -56,4 +56,3 @@ def _why_unsupported_modules(config: PretrainedConfig) -> str | None:
     if len(widths) > 1:
         return "its layers have keys of different sizes"
     return None
-
