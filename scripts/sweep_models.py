@@ -56,7 +56,8 @@ SMALL: dict[str, Any] = {
     **{"linear_num_key_heads": 2, "linear_num_value_heads": 4},
     **{"mamba_d_state": 8, "mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1},
     **{"mamba_expand": 2, "mamba_dt_rank": 4, "mamba_num_heads": 4, "mamba_head_dim": 16, "ssm_state_size": 8},
-    **{"n_groups": 1, "chunk_size": 16},
+    **{"n_groups": 1, "chunk_size": 16, "vocab_size_per_layer_input": 97, "hidden_size_per_layer_input": 8},
+    **{"global_head_dim": 8, "num_kv_shared_layers": 0},
 }
 LATENT = {"num_key_value_heads": 4}
 ALTERNATING = ["linear_attention", "full_attention"] * 2
@@ -66,6 +67,10 @@ OWN: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [1, 3]},
     "falcon": {"num_kv_heads": 2},
     "granitemoehybrid": {"layer_types": ALTERNATING, "shared_intermediate_size": 16},
+    "gemma3n_text": {
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        **{"activation_sparsity_pattern": [0.0] * 4, "laurel_rank": 8, "num_kv_shared_layers": 0},
+    },
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "kimi_linear": {"layer_types": ALTERNATING, **LATENT},

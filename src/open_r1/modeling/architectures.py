@@ -20,8 +20,11 @@ LAYER_TYPES = {
 OWN_CACHE = "its state is kept in a cache of its own kind, which no engine here can decode with"
 WIDE_HEAD = "its head is more than one matrix"
 REFUSED = {
-    **dict.fromkeys(("mamba", "mamba2", "falcon_mamba", "minimax"), OWN_CACHE),
+    **dict.fromkeys(("mamba", "mamba2", "falcon_mamba", "minimax", "recurrent_gemma"), OWN_CACHE),
     "modernbert-decoder": WIDE_HEAD,
+    "ctrl": "its gradients differ packed and alone",
+    "phimoe": "the gradients of its router are not those of its loss",
+    **dict.fromkeys(("emu3", "git"), "it reads images, and its text cannot be trained alone"),
     "doge": "its attention mask depends on what it reads",
     "moshi": "its head does not belong to its text",
     "zaya": "its attention convolves queries and keys, which would reach the next document",
@@ -30,7 +33,7 @@ REFUSED = {
 
 
 def check_supported(config: PretrainedConfig) -> None:
-    """Raises UserError, naming the model type and the remedy, if packed training would not be exact, or not possible."""
+    """Raises UserError, naming the model type and the remedy, if packed training would not be exact or not work."""
     if reason := why_unsupported(config):
         raise UserError(
             f"model_name_or_path: models of type {config.model_type} cannot be trained here: {reason}. docs/models.md "
