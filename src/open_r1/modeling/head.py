@@ -46,7 +46,7 @@ def logit_rule(config: Any, temperature: float) -> LogitRule:
     divisor = getattr(config, "logits_scaling", None)
     return LogitRule(
         scale=(1.0 if scale is None else scale) / (1.0 if divisor is None else divisor),
-        cap=getattr(config, "final_logit_softcapping", None),
+        cap=getattr(config, "final_logit_softcapping", None) or getattr(config, "logits_soft_cap", None),
         temperature=temperature,
     )
 
