@@ -1,10 +1,11 @@
 """Exact attention over packed documents: no document sees another, and padding costs nothing.
 
-`packed_attention` is registered with transformers' attention interface as `ATTENTION` (and, without `varlen_attn`, as
-`SDPA_ATTENTION`). It serves both uses of a policy. With a `layout` (training) it attends document by document: by
-PyTorch's `varlen_attn` on CUDA in half precision, else by `scaled_dot_product_attention` over documents batched by
-similar length. Without one (generation) it is transformers' own sdpa. Scores with a softcap or sinks, which neither
-takes, are computed one rectangle of documents at a time (`explicit_attention`).
+`packed_attention` is registered with transformers' attention interface as `ATTENTION` (and, without kernels for packed
+documents, as `SDPA_ATTENTION`). It serves both uses of a policy. With a `layout` (training) it attends document by
+document: on CUDA in half precision by flash-attn-4 (`flash.py`) where that is installed and takes the heads, else by
+PyTorch's `varlen_attn`; elsewhere by `scaled_dot_product_attention` over documents batched by similar length. Without
+one (generation) it is transformers' own sdpa. Scores with a softcap or sinks, which only flash-attn-4 takes, are else
+computed one rectangle of documents at a time (`explicit_attention`).
 """
 
 import functools
@@ -20,6 +21,7 @@ from transformers import AttentionInterface, PretrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from open_r1.modeling import flash
 from open_r1.modeling.layout import DocumentLayout
 
 ATTENTION = "open_r1"
@@ -103,7 +105,9 @@ def packed_attention(
     if layout is None:
         return _plain(module, query, key, value, attention_mask, scaling, dropout, rule, kwargs), None
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    if allow_varlen and use_varlen(v) and rule.chunk is None and not rule.changes_scores:
+    if allow_varlen and rule.chunk is None and flash.fits(q, v):
+        out = _flash(q.to(v.dtype), k.to(v.dtype), v, layout, scaling, rule)
+    elif allow_varlen and use_varlen(v) and rule.chunk is None and not rule.changes_scores:
         out = _varlen(q.to(v.dtype), k.to(v.dtype), v, layout, scaling, sliding_window)
     else:
         out = _by_document(q, k.to(q.dtype), v.to(q.dtype), layout, scaling, rule)
@@ -143,6 +147,26 @@ def _plain(
 def use_varlen(x: Tensor) -> bool:
     """Whether `varlen_attn` can take this tensor: CUDA, half precision, heads of at most 256."""
     return x.is_cuda and x.dtype in (torch.bfloat16, torch.float16) and x.shape[-1] <= 256
+
+
+def _flash(
+    q: Tensor, k: Tensor, v: Tensor, layout: DocumentLayout, scaling: float | None, rule: ScoreRule
+) -> Tensor:
+    if layout.key_index is not None:
+        k, v = (_GatherKeys.apply(x, layout.key_index) for x in (k, v))
+    return flash.flash_attention(
+        q,
+        k,
+        v,
+        layout.cu_seqlens_q,
+        layout.cu_seqlens_k,
+        layout.max_q,
+        layout.max_k,
+        scale=scaling,
+        window=rule.window,
+        softcap=rule.softcap,
+        sinks=None if rule.sinks is None else rule.sinks.float(),
+    )
 
 
 def _varlen(

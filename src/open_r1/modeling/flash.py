@@ -43,19 +43,20 @@ def kernels() -> Any:
     return interface
 
 
+@torch.compiler.assume_constant_result
 @functools.cache
-def _largest_head(device: torch.device) -> int:
+def _largest_head() -> int:
     if kernels() is None:
         return 0
-    return HEAD_SIZES.get(torch.cuda.get_device_capability(device)[0], 0)
+    return HEAD_SIZES.get(torch.cuda.get_device_capability()[0], 0)
 
 
 def fits(q: Tensor, v: Tensor) -> bool:
     """Whether flash-attn-4 is there and takes heads `q (T, Hq, D)`, `v (K, Hkv, E)`: half precision, sizes of 8 to 256
     (Hopper) or 128 (Blackwell) in steps of 8."""
-    if not q.is_cuda or q.dtype not in (torch.bfloat16, torch.float16):
+    if not v.is_cuda or v.dtype not in (torch.bfloat16, torch.float16):
         return False
-    largest = _largest_head(q.device)
+    largest = _largest_head()
     return all(8 <= size <= largest and size % 8 == 0 for size in (q.shape[-1], v.shape[-1]))
 
 
@@ -133,7 +134,7 @@ def _forward(
         **_options(max_q, max_k, window),
     )
     if kept is not None:
-        kept.outputs.append((out, lse))
+        kept.outputs.append((out.detach(), lse.detach()))  # the tensors themselves become part of a graph
     return out, lse
 
 
@@ -220,12 +221,22 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 
 def _gradients(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-    sinks = ctx.saved_tensors[-1]
-    dq, dk, dv, dsinks = _backward(grad, *ctx.saved_tensors, *ctx.numbers)
-    return dq, dk, dv, None, None, None if sinks is None else dsinks, None, None, None, None, None
+    saved = ctx.saved_tensors  # once: a checkpointed layer is computed again to give them
+    dq, dk, dv, dsinks = _backward(grad, *saved, *ctx.numbers)
+    return dq, dk, dv, None, None, None if saved[-1] is None else dsinks, None, None, None, None, None
 
 
 _forward.register_autograd(_gradients, setup_context=_save)
+
+
+def keep_attention_of(model: torch.nn.Module) -> None:
+    """Has the checkpointed layers of `model` keep what attention answers (`keep_attention`). Not where checkpoints are
+    reentrant, which cannot."""
+    for module in model.modules():
+        function = getattr(module, "_gradient_checkpointing_func", None)
+        if isinstance(function, functools.partial) and function.keywords.get("use_reentrant") is False:
+            keywords: dict[str, Any] = {"context_fn": keep_attention} | function.keywords
+            module._gradient_checkpointing_func = functools.partial(function.func, **keywords)
 
 
 class _KeptOutputs:

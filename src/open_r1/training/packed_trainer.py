@@ -27,6 +27,7 @@ from open_r1.errors import Interrupted, UserError
 from open_r1.internals.transformers import limit_to_one_gpu, set_device
 from open_r1.modeling.architectures import can_share_prompts
 from open_r1.modeling.rope import length_rule
+from open_r1.modeling.flash import keep_attention_of
 from open_r1.report.recorder import RunRecorder, is_metrics
 from open_r1.training import backends
 from open_r1.training.batches import total_steps
@@ -88,6 +89,7 @@ class PackedTrainer(Trainer):
         self.side = no_sides if rule is None else rule.side
         self.remove_callback(DEFAULT_PROGRESS_CALLBACK)  # a bar, or in a notebook a table
         self.remove_callback(PrinterCallback)
+        self.add_callback(_KeepAttention)
 
     # What SFT and GRPO define
 
@@ -329,6 +331,13 @@ class PackedTrainer(Trainer):
                 f"Stopped after step {step}, which is saved in {self.output_dir}/checkpoint-{step}. The same command "
                 "continues from there."
             )
+
+
+class _KeepAttention(TrainerCallback):
+    """Layers are computed again in the backward pass with `gradient_checkpointing`, their attention is not."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        keep_attention_of(model)
 
 
 def _one_batch_per_step(args: TrainConfig) -> TrainConfig:
