@@ -34,7 +34,9 @@ def plain(q, k, v, layout, scale, window=None, softcap=None, sinks=None):
     return torch.stack(rows)
 
 
-def draw(device="cpu", dtype=torch.float32, lengths=LENGTHS, parents=PARENTS, heads=4, kv_heads=2, size=8, value_size=8):
+def draw(
+    device="cpu", dtype=torch.float32, lengths=LENGTHS, parents=PARENTS, heads=4, kv_heads=2, size=8, value_size=8
+):
     torch.manual_seed(0)
     layout = DocumentLayout(lengths, device, parents)
     shapes = [(heads, size), (kv_heads, size), (kv_heads, value_size)]
@@ -163,9 +165,7 @@ def test_a_checkpointed_layer_computes_its_attention_once(on_cpu, compiled):
     function = torch.compile(layer, backend="aot_eager") if compiled else layer
     expected = torch.autograd.grad(layer(*tensors), tensors, grad)
     on_cpu.calls = 0
-    outs = [
-        checkpoint(function, *tensors, use_reentrant=False, context_fn=flash.keep_attention) for _ in range(3)
-    ]
+    outs = [checkpoint(function, *tensors, use_reentrant=False, context_fn=flash.keep_attention) for _ in range(3)]
     for out in reversed(outs):
         found = torch.autograd.grad(out, tensors, grad)
         for ours, theirs in zip(found, expected, strict=True):

@@ -149,9 +149,7 @@ def use_varlen(x: Tensor) -> bool:
     return x.is_cuda and x.dtype in (torch.bfloat16, torch.float16) and x.shape[-1] <= 256
 
 
-def _flash(
-    q: Tensor, k: Tensor, v: Tensor, layout: DocumentLayout, scaling: float | None, rule: ScoreRule
-) -> Tensor:
+def _flash(q: Tensor, k: Tensor, v: Tensor, layout: DocumentLayout, scaling: float | None, rule: ScoreRule) -> Tensor:
     if layout.key_index is not None:
         k, v = (_GatherKeys.apply(x, layout.key_index) for x in (k, v))
     return flash.flash_attention(

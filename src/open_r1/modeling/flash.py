@@ -3,8 +3,8 @@
 Causal attention over packed documents with grouped heads, windows, softcapped scores and sinks. The package is optional
 (extra `flash`). Its kernels are compiled for a GPU at their first use, which takes some seconds, and kept in
 `~/.cache/open_r1/flash_attention`. As an operation with a registered backward, attention is one node of a compiled
-layer rather than a break in its graph. With `torch.use_deterministic_algorithms` (`full_determinism: true`) the backward
-pass adds up in a fixed order.
+layer rather than a break in its graph. With `torch.use_deterministic_algorithms` (`full_determinism: true`) the
+backward pass adds up in a fixed order.
 """
 
 import functools

@@ -26,8 +26,8 @@ from open_r1.configs import GRPOConfig, TrainConfig
 from open_r1.errors import Interrupted, UserError
 from open_r1.internals.transformers import limit_to_one_gpu, set_device
 from open_r1.modeling.architectures import can_share_prompts
-from open_r1.modeling.rope import length_rule
 from open_r1.modeling.flash import keep_attention_of
+from open_r1.modeling.rope import length_rule
 from open_r1.report.recorder import RunRecorder, is_metrics
 from open_r1.training import backends
 from open_r1.training.batches import total_steps
