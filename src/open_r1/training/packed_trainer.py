@@ -25,13 +25,16 @@ from transformers.trainer_utils import IntervalStrategy
 from open_r1.configs import GRPOConfig, TrainConfig
 from open_r1.errors import Interrupted, UserError
 from open_r1.internals.transformers import limit_to_one_gpu, set_device
+from open_r1.modeling.architectures import can_share_prompts
+from open_r1.modeling.flash import keep_attention_of
+from open_r1.modeling.rope import length_rule
 from open_r1.report.recorder import RunRecorder, is_metrics
 from open_r1.training import backends
 from open_r1.training.batches import total_steps
 from open_r1.training.checkpoints import Checkpointer
 from open_r1.training.interruption import StopSignals
 from open_r1.training.logprobs import TokenLogprobs
-from open_r1.training.packing import Pack, TokenSequence, build_pack, empty_pack, plan_packs
+from open_r1.training.packing import Pack, TokenSequence, build_pack, empty_pack, no_sides, plan_packs
 from open_r1.training.ranks import Ranks
 from open_r1.training.watchdog import Watchdog
 
@@ -46,7 +49,7 @@ class PackedTrainer(Trainer):
     sums: tuple[str, ...] = ()
     """Names that `pack_loss` gives to `add`; a rank whose packs have nothing to add counts as 0."""
     temperature: float = 1.0
-    share_prompts: bool = True
+    share_prompts: bool
     """Whether a group's prompt goes through the model once for all its completions; changes no result."""
 
     def __init__(
@@ -81,8 +84,12 @@ class PackedTrainer(Trainer):
             data_collator=list,  # type: ignore[arg-type]
             callbacks=list(callbacks),
         )
+        self.share_prompts = can_share_prompts(model)
+        rule = length_rule(model.config)  # type: ignore[arg-type]
+        self.side = no_sides if rule is None else rule.side
         self.remove_callback(DEFAULT_PROGRESS_CALLBACK)  # a bar, or in a notebook a table
         self.remove_callback(PrinterCallback)
+        self.add_callback(_KeepAttention)
 
     # What SFT and GRPO define
 
@@ -150,7 +157,7 @@ class PackedTrainer(Trainer):
 
     def make_packs(self, sequences: Sequence[TokenSequence]) -> list[Pack]:
         """Packs on this rank's device, as many as the rank that has most, and at least one."""
-        plan = plan_packs(sequences, self.args.max_tokens_per_microbatch, self.share_prompts)
+        plan = plan_packs(sequences, self.args.max_tokens_per_microbatch, self.share_prompts, self.side)
         packs = [self._pack(sequences, members) for members in plan]
         missing = max(1, int(self.ranks.max(len(packs)))) - len(packs)
         return packs + [empty_pack(self.args.device) for _ in range(missing)]
@@ -167,7 +174,7 @@ class PackedTrainer(Trainer):
         self.watchdog.beat(phase)
         was_training = model.training
         model.eval()
-        plan = plan_packs(sequences, self.args.max_tokens_per_microbatch, self.share_prompts)
+        plan = plan_packs(sequences, self.args.max_tokens_per_microbatch, self.share_prompts, self.side)
         results: list[Tensor] = [torch.empty(0)] * len(sequences)
         for _ in range(int(self.ranks.max(len(plan))) - len(plan)):
             model(pack=empty_pack(self.args.device), temperature=self.temperature)
@@ -324,6 +331,13 @@ class PackedTrainer(Trainer):
                 f"Stopped after step {step}, which is saved in {self.output_dir}/checkpoint-{step}. The same command "
                 "continues from there."
             )
+
+
+class _KeepAttention(TrainerCallback):
+    """Layers are computed again in the backward pass with `gradient_checkpointing`, their attention is not."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        keep_attention_of(model)
 
 
 def _one_batch_per_step(args: TrainConfig) -> TrainConfig:
