@@ -218,7 +218,7 @@ def _difference(plain: Any, ours: Any, sequences: list[TokenSequence], rule: Any
 
 
 class _Words:
-    pad_token_id = 0
+    pad_token_id, is_fast = 0, False
 
     def batch_decode(self, rows: list[list[int]], **_: Any) -> list[str]:
         return [" ".join(map(str, row)) for row in rows]

@@ -1,5 +1,6 @@
 """What the native engine cannot decode with."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -50,9 +51,17 @@ def _why_unsupported_modules(config: PretrainedConfig) -> str | None:
     attentions: list[Any] = [getattr(layer, "self_attn", None) for layer in layers]
     if not attentions or None in attentions:
         return "its layers are not built like Llama's"
+    if not all(_hands_on(layer) for layer in layers):
+        return "its layers hand nothing on to their attention"
     if not takes_registered_attention(model):
         return "its attention cannot be replaced"
     widths = {attention.k_proj.weight.shape[0] for attention in attentions if hasattr(attention, "k_proj")}
     if len(widths) > 1:
         return "its layers have keys of different sizes"
     return None
+
+
+def _hands_on(layer: Any) -> bool:
+    """Whether a decoder layer gives its attention the keywords that only the engine knows."""
+    parameters = inspect.signature(layer.forward).parameters.values()
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
