@@ -114,7 +114,7 @@ def _give_boundaries_to_convolution(modeling: Any) -> None:
     ) -> Tensor:
         if cu_seq_lens_q is None:
             return plain(hidden_states, weight, bias, activation=activation, **kwargs)
-        from fla.modules.convolution import causal_conv1d
+        from fla.modules.causal_conv1d import causal_conv1d
 
         rows = hidden_states.transpose(1, 2).to(weight.dtype)
         out, _ = causal_conv1d(rows, weight, bias, activation=activation, cu_seqlens=cu_seq_lens_q)

@@ -23,6 +23,7 @@ def test_the_architectures_of_the_tests_are_supported(kind):
         ("bloom", {}, "attention"),
         ("stablelm", {"num_hidden_layers": 2}, "attention cannot be replaced"),
         ("minicpm3", {}, "compressed"),
+        ("nemotron", {}, "do not call attention"),
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "dynamic"),
     ],
 )

@@ -1,6 +1,5 @@
 """What the native engine cannot decode with."""
 
-import inspect
 from typing import Any
 
 import torch
@@ -11,12 +10,17 @@ from open_r1.internals.transformers import takes_registered_attention
 from open_r1.modeling.architectures import why_unsupported as why_not_packed
 from open_r1.modeling.rope import LENGTH_DEPENDENT, rope_parameters
 
+OTHER_LAYERS = ("diffllama", "granite_swa", "nemotron")
+"""Types with layers built like Llama's, whose logprobs differ all the same (`scripts/sweep_models.py`)."""
+
 
 def why_unsupported(config: PretrainedConfig) -> str | None:
     """Why a model cannot run on the native engine, in a few words; None if it can."""
     if why_not_packed(config) is not None:
         return "its attention is none that packs can be computed with"
     text = config.get_text_config()
+    if text.model_type in OTHER_LAYERS:
+        return "its layers do not call attention as Llama's do"
     if others := set(getattr(text, "layer_types", None) or []) - {"full_attention", "sliding_attention"}:
         return f"it has layers of type {', '.join(sorted(others))}"
     if getattr(text, "attn_logit_softcapping", None):
@@ -51,17 +55,9 @@ def _why_unsupported_modules(config: PretrainedConfig) -> str | None:
     attentions: list[Any] = [getattr(layer, "self_attn", None) for layer in layers]
     if not attentions or None in attentions:
         return "its layers are not built like Llama's"
-    if not all(_hands_on(layer) for layer in layers):
-        return "its layers hand nothing on to their attention"
     if not takes_registered_attention(model):
         return "its attention cannot be replaced"
     widths = {attention.k_proj.weight.shape[0] for attention in attentions if hasattr(attention, "k_proj")}
     if len(widths) > 1:
         return "its layers have keys of different sizes"
     return None
-
-
-def _hands_on(layer: Any) -> bool:
-    """Whether a decoder layer gives its attention the keywords that only the engine knows."""
-    parameters = inspect.signature(layer.forward).parameters.values()
-    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
