@@ -80,7 +80,7 @@ def separate_documents(model: PreTrainedModel) -> Documents:
             module.documents = documents  # type: ignore[assignment]
     for module in mixers(model):
         if not isinstance(module, DocumentWise):
-            module.__class__ = _document_wise(type(module))
+            module.__class__ = _document_wise(type(module))  # type: ignore[arg-type]
         module.documents = documents  # type: ignore[assignment]
         if takes_boundaries(module):
             _give_boundaries_to_convolution(sys.modules[type(module).__mro__[2].__module__])
