@@ -1,7 +1,6 @@
 """Gated delta nets over packs by fla-core, against document by document."""
 
 import pytest
-import torch
 from tiny_models import documents, gradients, make
 
 from open_r1.modeling import mixers
