@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from open_r1.engine.native.engine import NativeEngine
 from open_r1.engine.native.support import why_unsupported as why_not_native
 from open_r1.engine.protocol import Request, Sampling
 from open_r1.engine.transformers_engine import TransformersEngine
@@ -164,8 +165,12 @@ def _compare(kind: str, config: Any) -> Outcome:
         worst, sharing = max(worst, _difference(plain, ours, _group(), rule)), "yes"
     if not worst < TOLERANCE:
         return Outcome(kind, "wrong", f"packed and alone differ by {worst:.2g}")
-    engines = ["transformers"] if _generates(ours) else []
+    if not _generates(ours, TransformersEngine(ours, _Words())):  # type: ignore[arg-type]
+        return Outcome(kind, "wrong", "the transformers engine's logprobs are not the trainer's")
+    engines = ["transformers"]
     if why_not_native(config) is None:
+        if not _generates(ours, _native(plain)):
+            return Outcome(kind, "wrong", "the native engine's logprobs are not the trainer's")
         engines.append("native")
     return Outcome(kind, "trains", "", sharing, ", ".join(engines))
 
@@ -213,17 +218,20 @@ def _difference(plain: Any, ours: Any, sequences: list[TokenSequence], rule: Any
 
 
 class _Words:
-    pad_token_id = 0
+    pad_token_id, is_fast = 0, False
 
     def batch_decode(self, rows: list[list[int]], **_: Any) -> list[str]:
         return [" ".join(map(str, row)) for row in rows]
 
 
-def _generates(ours: Any) -> bool:
-    """Whether completions have the logprobs that the trainer computes for them."""
+def _native(plain: Any) -> NativeEngine:
+    return NativeEngine(copy.deepcopy(plain), _Words(), max_model_len=32)  # type: ignore[arg-type]
+
+
+def _generates(ours: Any, engine: Any) -> bool:
+    """Whether the engine's completions have the logprobs that the trainer computes for them."""
     prompts = [[40, 41, 42], [50], [60, 61, 62, 63, 64]]
     requests = [Request(i, p, Sampling(n=2, seed=i, max_tokens=6)) for i, p in enumerate(prompts)]
-    engine: Any = TransformersEngine(ours, _Words())  # type: ignore[arg-type]
     for prompt, group in zip(prompts, engine.generate(requests), strict=True):
         for completion in group:
             ids = torch.tensor(prompt + completion.token_ids)

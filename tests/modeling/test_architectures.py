@@ -42,7 +42,7 @@ def test_architectures_that_cannot_be_trained_are_refused_by_name(kind):
 def test_layers_of_an_unknown_type_are_refused():
     config = make("llama").config
     config.layer_types = ["full_attention", "new_attention"]
-    with pytest.raises(UserError, match="llama.*new_attention"):
+    with pytest.raises(UserError, match=r"llama.*new_attention"):
         check_supported(config)
 
 

@@ -160,7 +160,7 @@ def _check_round_trip(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
     assert isinstance(decoded, str)
     if "".join(decoded.split()).lower() != "".join(SAMPLE.split()).lower():
         raise UserError(
-            f"{where}: the tokenizer makes {decoded!r} of {SAMPLE!r}, so texts would be lost, because files are missing: "
+            f"{where}: the tokenizer makes {decoded!r} of {SAMPLE!r}, so texts would be lost: "
             "copy tokenizer.json and tokenizer_config.json of its base model there."
         )
 

@@ -17,6 +17,8 @@ LAYER_TYPES = {
     *("full_attention", "sliding_attention", "chunked_attention", "linear_attention", "conv", "hybrid"),
     *("mamba", "moe", "mlp", "recurrent", "attention"),
 }
+CAUSAL_ANYWAY = ("gpt_neox",)
+"""Types that read forwards whatever their `is_decoder` says."""
 OWN_CACHE = "its state is kept in a cache of its own kind, which no engine here can decode with"
 WIDE_HEAD = "its head is more than one matrix"
 REFUSED = {
@@ -50,7 +52,7 @@ def why_unsupported(config: PretrainedConfig) -> str | None:
         return f"its weights are quantized ({name}), and training needs the checkpoint in bfloat16 or float32"
     if getattr(config, "is_encoder_decoder", False):
         return "it has an encoder and a decoder"
-    if getattr(text, "is_decoder", True) is False:
+    if getattr(text, "is_decoder", True) is False and text.model_type not in CAUSAL_ANYWAY:
         return "it reads in both directions"
     for kind in (config.model_type, text.model_type):
         if kind in REFUSED:

@@ -80,7 +80,7 @@ def separate_documents(model: PreTrainedModel) -> Documents:
             module.documents = documents  # type: ignore[assignment]
     for module in mixers(model):
         if not isinstance(module, DocumentWise):
-            module.__class__ = _document_wise(type(module))
+            module.__class__ = _document_wise(type(module))  # type: ignore[arg-type]
         module.documents = documents  # type: ignore[assignment]
         if takes_boundaries(module):
             _give_boundaries_to_convolution(sys.modules[type(module).__mro__[2].__module__])
@@ -114,7 +114,7 @@ def _give_boundaries_to_convolution(modeling: Any) -> None:
     ) -> Tensor:
         if cu_seq_lens_q is None:
             return plain(hidden_states, weight, bias, activation=activation, **kwargs)
-        from fla.modules.convolution import causal_conv1d
+        from fla.modules.causal_conv1d import causal_conv1d
 
         rows = hidden_states.transpose(1, 2).to(weight.dtype)
         out, _ = causal_conv1d(rows, weight, bias, activation=activation, cu_seqlens=cu_seq_lens_q)

@@ -28,6 +28,7 @@ from open_r1.internals.transformers import limit_to_one_gpu, set_device
 from open_r1.modeling.architectures import can_share_prompts
 from open_r1.modeling.flash import keep_attention_of
 from open_r1.modeling.rope import length_rule
+from open_r1.modeling.routers import RouterStatistics
 from open_r1.report.recorder import RunRecorder, is_metrics
 from open_r1.training import backends
 from open_r1.training.batches import total_steps
@@ -49,7 +50,7 @@ class PackedTrainer(Trainer):
     sums: tuple[str, ...] = ()
     """Names that `pack_loss` gives to `add`; a rank whose packs have nothing to add counts as 0."""
     temperature: float = 1.0
-    share_prompts: bool
+    share_prompts: bool = True
     """Whether a group's prompt goes through the model once for all its completions; changes no result."""
 
     def __init__(
@@ -84,7 +85,8 @@ class PackedTrainer(Trainer):
             data_collator=list,  # type: ignore[arg-type]
             callbacks=list(callbacks),
         )
-        self.share_prompts = can_share_prompts(model)
+        self.share_prompts = self.share_prompts and can_share_prompts(model)
+        self.routers = RouterStatistics(model)  # type: ignore[arg-type]
         rule = length_rule(model.config)  # type: ignore[arg-type]
         self.side = no_sides if rule is None else rule.side
         self.remove_callback(DEFAULT_PROGRESS_CALLBACK)  # a bar, or in a notebook a table
@@ -143,6 +145,8 @@ class PackedTrainer(Trainer):
         self.add("stop", float(self.stop_signals is not None and self.stop_signals.received is not None))
         sums = self._step_sums()
         self.note("time/training", time.perf_counter() - began)
+        for name, value in self.routers.figures().items():
+            self.note(name, value)
         self.note_sums(sums)
         if sums["stop"]:  # on any rank, so that all stop after the same step
             self._stop = self.control.should_save = True

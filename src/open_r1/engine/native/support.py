@@ -10,12 +10,17 @@ from open_r1.internals.transformers import takes_registered_attention
 from open_r1.modeling.architectures import why_unsupported as why_not_packed
 from open_r1.modeling.rope import LENGTH_DEPENDENT, rope_parameters
 
+OTHER_LAYERS = ("diffllama", "granite_swa", "nemotron")
+"""Types with layers built like Llama's, whose logprobs differ all the same (`scripts/sweep_models.py`)."""
+
 
 def why_unsupported(config: PretrainedConfig) -> str | None:
     """Why a model cannot run on the native engine, in a few words; None if it can."""
     if why_not_packed(config) is not None:
         return "its attention is none that packs can be computed with"
     text = config.get_text_config()
+    if text.model_type in OTHER_LAYERS:
+        return "its layers do not call attention as Llama's do"
     if others := set(getattr(text, "layer_types", None) or []) - {"full_attention", "sliding_attention"}:
         return f"it has layers of type {', '.join(sorted(others))}"
     if getattr(text, "attn_logit_softcapping", None):
