@@ -114,7 +114,7 @@ class RunRecorder:
             kept = [line for line in _readable_lines(path) if _belongs(line["step"], step)]
             write_text(path, "".join(map(_metrics_line, _restored(path, kept, history))))
         for file in (self.run_dir / "rollouts").iterdir():
-            number = _rollout_step(file)
+            number = rollout_step(file)
             if file.suffix == ".tmp" or (number is not None and not _belongs(number, step)):
                 file.unlink()
 
@@ -192,7 +192,7 @@ def read_rollouts(run_dir: Path | str, step: int | None = None) -> pa.Table:
     """The rollouts of one step, or of all steps in order; see `RunRecorder.log_rollouts` for the columns."""
     folder = Path(run_dir) / "rollouts"
     files = {
-        number: file for file in sorted(folder.glob("step-*.parquet")) if (number := _rollout_step(file)) is not None
+        number: file for file in sorted(folder.glob("step-*.parquet")) if (number := rollout_step(file)) is not None
     }
     if step is not None:
         if step not in files:
@@ -210,7 +210,7 @@ def _belongs(step: int, resume_step: int) -> bool:
     return resume_step > 0 and step <= resume_step
 
 
-def _rollout_step(file: Path) -> int | None:
+def rollout_step(file: Path) -> int | None:
     match = re.fullmatch(r"step-(\d+)\.parquet", file.name)
     return int(match[1]) if match else None
 
