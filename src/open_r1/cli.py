@@ -21,6 +21,7 @@ COMMANDS = {
     "watch": ("open_r1.report.watch", "a page that follows runs while they train"),
     "report": ("open_r1.evaluation.answers_page", "a page of a run, or to read the answers of an evaluation"),
     "ask": ("open_r1.evaluation.ask", "one question, the answer as it is written, the reasoning apart"),
+    "chat": ("open_r1.evaluation.chat", "several turns, in the terminal or, with --web, in the browser"),
 }
 
 USAGE = f"""usage: open-r1 <command> [options]

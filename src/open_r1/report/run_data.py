@@ -112,7 +112,13 @@ class Run:
         table = file.read([n for n in names if n not in ("completion", "step")])
         prompts, golds = table["prompt"].to_pylist(), table["gold"].to_pylist()
         groups = [
-            {"key": _key(prompts[start]), "prompt": prompts[start] or "", "gold": golds[start], "start": start, "end": end}
+            {
+                "key": _key(prompts[start]),
+                "prompt": prompts[start] or "",
+                "gold": golds[start],
+                "start": start,
+                "end": end,
+            }
             for start, end in self._groups(prompts)
         ]
         return {
