@@ -122,8 +122,8 @@ def stream_answer(
 
 
 def split_reasoning(pieces: Iterable[tuple[str, str]], opened: bool = False) -> Generator[tuple[str, str]]:
-    """Says of text that comes in pieces which is "reasoning" and which "content"; the tags around the two, and around the
-    answer, come as "tag", so that all pieces together are the text.
+    """Says of text that comes in pieces which is "reasoning" and which "content"; the tags around the two, and around
+    the answer, come as "tag", so that all pieces together are the text.
 
     Pieces that come as reasoning already stay so; `opened`: the prompt has opened the reasoning.
     """

@@ -42,7 +42,7 @@ class Conversation:
 
     def messages(self, question: str) -> list[dict[str, str]]:
         """The prompt for `question` after the turns before it."""
-        return self._messages(lambda answer: answer.content.strip()) + [{"role": "user", "content": question}]
+        return [*self._messages(lambda answer: answer.content.strip()), {"role": "user", "content": question}]
 
     def row(self) -> dict[str, Any]:
         """The conversation with all reasoning, as `open-r1 sft` reads it."""

@@ -38,8 +38,8 @@ def render_page(
 ) -> str:
     """The page as HTML: `template` with the shared files, and of `assets/` also `scripts` and `styles`.
 
-    `data` is the JSON that the scripts begin with, `pieces` what they unpack later (see `packed`). A page that is `live`
-    may talk to the server that it came from, and to no other.
+    `data` is the JSON that the scripts begin with, `pieces` what they unpack later (see `packed`). A page that is
+    `live` may talk to the server that it came from, and to no other.
     """
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(asset)

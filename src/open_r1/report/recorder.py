@@ -32,6 +32,8 @@ ROLLOUT_COLUMNS = {
     "advantage": pa.float64(),
 }
 REWARD_PREFIX = "reward/"
+ROW_GROUP = 128
+"""Rows of a file of rollouts that are read together."""
 
 # Options that say where a run goes and what it tells, not what it computes.
 BYSTANDERS = re.compile(
@@ -91,7 +93,7 @@ class RunRecorder:
             return
         table = _rollout_table(step, list(rows))
         path = self.run_dir / "rollouts" / f"step-{step:06d}.parquet"
-        write_whole(path, lambda temporary: pq.write_table(table, temporary))
+        write_whole(path, lambda temporary: pq.write_table(table, temporary, row_group_size=ROW_GROUP))
 
     def _settings_changed(self, earlier: Mapping[str, Any] | None) -> str | None:
         if earlier is None:

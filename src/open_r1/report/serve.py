@@ -21,8 +21,8 @@ Answer = Callable[[str, str], Any]
 
 
 class PageServer(ThreadingHTTPServer):
-    """Serves `html`, and as JSON what `answer(path, words)` gives, which raises LookupError or ValueError for paths that
-    there are none of. `port` None takes `PORT`, or another if that is taken. Raises UserError."""
+    """Serves `html`, and as JSON what `answer(path, words)` gives, which raises LookupError or ValueError for other
+    paths. `port` None takes `PORT`, or another if that is taken. Raises UserError."""
 
     daemon_threads = True
 
@@ -86,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
         host = (self.headers.get("Host") or "").rpartition(":")
         name = host[0] if host[2].isdigit() else host[0] + host[1] + host[2]
         url = urlsplit(self.path)
-        _, word, path = (url.path.split("/", 2) + ["", ""])[:3]
+        _, word, path = [*url.path.split("/", 2), "", ""][:3]
         if name not in NAMES or not secrets.compare_digest(word.encode(), self.server.word.encode()):
             self._send(403, "Open the address that the command printed.", "text/plain")
             return None
