@@ -49,7 +49,7 @@ def render_page(
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
     return environment.get_template(template).render(
-        policy=policy + ("; connect-src 'self'" if live else ""),
+        policy=Markup(policy + ("; connect-src 'self'" if live else "")),
         style=Markup("\n".join(asset(name) for name in ("base.css", *styles))),
         script=Markup(script),
         data=script_json(data),
