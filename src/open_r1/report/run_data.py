@@ -235,7 +235,7 @@ class RunPages:
         if kind == "texts":
             return run.texts(*arguments)
         if kind == "search":
-            return run.search(*arguments, words)
+            return run.search(arguments[0], words)
         if kind == "problems":
             return run.problems()
         raise LookupError(f"there is no {kind}")

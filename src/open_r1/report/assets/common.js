@@ -82,10 +82,10 @@ function drawText(text, {query = "", pattern = "", open = false} = {}) {
       const think = element("details", "think", element("summary", "", title), written(content, query, pattern));
       think.open = open || Boolean(words && content.toLowerCase().includes(words));
       box.append(think);
-      if (!finished) box.append(element("div", "none", "No answer was written."));
     } else box.append(element("div", kind, content ? written(content, query, pattern) : element("span", "none", "empty")));
   }
   if (!box.childNodes.length) box.append(element("div", "none", "Nothing was written."));
+  else if (box.lastChild.className === "think") box.append(element("div", "none", "No answer was written."));
   return box;
 }
 

@@ -13,7 +13,7 @@ const GROUP_ORDERS = {
 };
 
 // A chat template's marks around the last question are no help to a reader of a list.
-const ask = prompt => prompt.replace(/<\|?[\w｜▁ -]{1,30}\|?>/g, " ").replace(/\s+/g, " ").trim() || prompt;
+const ask = prompt => prompt.replace(/<\|?[\w｜▁ -]{1,30}\|?>(system|user|assistant)?/g, " ").replace(/\s+/g, " ").trim() || prompt;
 
 function summed(data, group) {
   const rows = [...Array(group.end - group.start).keys()].map(i => group.start + i);
