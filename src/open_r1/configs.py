@@ -321,7 +321,7 @@ class GRPOConfig(TrainConfig):
 
     # --- Health and the transformers engine ---
     stop_on_unhealthy: bool = False
-    """End the run, with the reason, when it is going nowhere (see `training/health.py`); else it only warns."""
+    """End the run, with the reason, when it is going nowhere (see `report/health.py`); else it only warns."""
     max_tokens_per_decode: Annotated[int, Range(at_least=1)] = 65536
     """Cap on prompt plus completion tokens that the transformers engine decodes at once."""
 
