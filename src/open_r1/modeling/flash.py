@@ -235,7 +235,7 @@ def keep_attention_of(model: torch.nn.Module) -> None:
         function = getattr(module, "_gradient_checkpointing_func", None)
         if isinstance(function, functools.partial) and function.keywords.get("use_reentrant") is False:
             keywords: dict[str, Any] = {"context_fn": keep_attention} | function.keywords
-            module._gradient_checkpointing_func = functools.partial(function.func, **keywords)
+            vars(module)["_gradient_checkpointing_func"] = functools.partial(function.func, **keywords)
 
 
 class _KeptOutputs:
