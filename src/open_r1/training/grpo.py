@@ -20,11 +20,11 @@ from transformers import PreTrainedModel
 from open_r1.configs import GRPOConfig
 from open_r1.engine.protocol import Engine
 from open_r1.errors import UserError
+from open_r1.report.health import Health
 from open_r1.training.backends import prepare_frozen
 from open_r1.training.batches import step_numbers
 from open_r1.training.checkpoints import check_same_settings
 from open_r1.training.grpo_batches import check_batch, step_batches
-from open_r1.training.health import Health
 from open_r1.training.logprobs import TokenLogprobs
 from open_r1.training.losses import PolicyLoss, PolicyLossConfig, importance_weights, policy_loss
 from open_r1.training.packed_trainer import PackedTrainer
@@ -95,6 +95,7 @@ class GRPOTrainer(PackedTrainer):
             level=args.importance_sampling_level,
             beta=args.beta,
             bias_correction_kl=args.use_bias_correction_kl,
+            cispo=args.loss_type == "cispo",
         )
         self.batches: list[list[TokenSequence]] = []
         """This rank's sequences of each distinct optimizer step of the current round, without those of groups that
