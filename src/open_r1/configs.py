@@ -358,7 +358,7 @@ class GRPOConfig(TrainConfig):
     @property
     def uses_vllm_servers(self) -> bool:
         """Whether vLLM servers write the completions."""
-        return self.vllm_mode == "server" and (self.engine == "vllm" or (self.engine == "auto" and self.use_vllm))
+        return self.engine == "vllm" or (self.engine == "auto" and self.use_vllm and self.vllm_mode == "server")
 
     @property
     def max_steps_per_rollout(self) -> int:
