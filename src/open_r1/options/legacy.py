@@ -137,7 +137,7 @@ UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "off_policy_mask_threshold": ((None,), "use vllm_importance_sampling_mode: sequence_mask"),
     "vllm_tensor_parallel_size": (
         (1,),
-        "an engine beside the training has one GPU; serve larger models with vllm_mode: server",
+        "an engine beside the training has one GPU; serve larger models with engine: vllm",
     ),
     "vllm_guided_decoding_regex": ((None,), "completions are not constrained"),
     "vllm_structured_outputs_regex": ((None,), "completions are not constrained"),
