@@ -26,7 +26,6 @@ from typing import Any
 
 import torch
 from measure import SHAPES, Result, StepTimer, build_model, build_tokenizer, environment, measured
-from open_r1.launch.processes import Part, describe_exit
 from sft import Ours as OursSFT
 from sft import documents
 from torch import Tensor
@@ -35,6 +34,7 @@ from training import ReplayEngine, draw_batch, replayed_reward
 
 from open_r1.configs import GRPOConfig, SFTConfig, TrainConfig
 from open_r1.launch.backend_environment import backend_environment
+from open_r1.launch.processes import Part, describe_exit
 from open_r1.modeling.attention import ATTENTION
 from open_r1.modeling.compiling import compile_layers
 from open_r1.training.logprobs import add_logprob_forward
