@@ -29,7 +29,7 @@ HEAD_SIZES = {9: 256, 10: 128, 11: 128}
 
 @functools.cache
 def kernels() -> Any:
-    """The package's module of kernels, or None if it is not installed, or does not import."""
+    """The package's kernels, or None if it is not installed, or does not import."""
     if find_spec("flash_attn") is None:
         return None
     os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")
@@ -38,11 +38,11 @@ def kernels() -> Any:
     try:
         if find_spec("flash_attn.cute") is None:  # FlashAttention 2
             return None
-        from flash_attn.cute import interface
+        from open_r1.internals import flash_attn
     except (ImportError, AttributeError) as error:  # AttributeError: another version of a package that it builds on
         logger.warning("flash-attn-4 is installed but does not import, so it is not used: %s", error)
         return None
-    return interface
+    return flash_attn
 
 
 @torch.compiler.assume_constant_result  # else a compiled layer would trace the import
@@ -120,7 +120,7 @@ def _forward(
     kept = _kept_outputs()
     if kept is not None and kept.replaying:
         return kept.take()
-    out, lse, *_ = kernels()._flash_attn_fwd(
+    out, lse, *_ = kernels().forward(
         q,
         k,
         v,
@@ -172,7 +172,7 @@ def _backward(
     window: int,
     softcap: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    gradients = kernels()._flash_attn_bwd(
+    gradients = kernels().backward(
         q,
         k,
         v,

@@ -137,7 +137,7 @@ UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "off_policy_mask_threshold": ((None,), "use vllm_importance_sampling_mode: sequence_mask"),
     "vllm_tensor_parallel_size": (
         (1,),
-        "an engine beside the training has one GPU; serve larger models with vllm_mode: server",
+        "an engine beside the training has one GPU; serve larger models with engine: vllm",
     ),
     "vllm_guided_decoding_regex": ((None,), "completions are not constrained"),
     "vllm_structured_outputs_regex": ((None,), "completions are not constrained"),
@@ -244,8 +244,8 @@ def _translate_value(name: str, given: Given, notes: dict[str, str]) -> Given:
     if name == "dtype" and value == "auto":
         return replace(given, value=None, text=None)
     if name == "attn_implementation" and isinstance(value, str):
-        if "flash" in value:
-            notes[f"attn_implementation: {value}"] = "flash-attn-4 (extra flash) or PyTorch's own varlen attention is used on CUDA by default"
+        if "flash" in value and value != "flash_attention_4":
+            notes[f"attn_implementation: {value}"] = "PyTorch's own varlen attention is used on CUDA by default"
             return replace(given, value=None, text=None)
         if value == "eager":
             notes["attn_implementation: eager"] = "sdpa computes the same"

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from open_r1.engine.vllm_tokens import ROUTE, TokensRoute, Written, _last, _unless_closed, pack, unpack
+from open_r1.engine.vllm.tokens import ROUTE, TokensRoute, Written, _last, _unless_closed, pack, unpack
 
 
 @pytest.mark.parametrize(

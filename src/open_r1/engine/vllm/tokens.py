@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from open_r1.engine.vllm_scheduler import WHOLE
+from open_r1.engine.vllm.scheduler import WHOLE
 
 ROUTE = "v1/open_r1/tokens"
 """Below `/v1`, where vLLM asks for its --api-key, if it has one."""
-MIDDLEWARE = "open_r1.engine.vllm_tokens.TokensRoute"
+MIDDLEWARE = "open_r1.engine.vllm.tokens.TokensRoute"
 CLOSED = 499
 """Status of a request whose client left. Nobody reads it."""
 

@@ -1,7 +1,7 @@
 """Completions from `vllm serve` processes on other GPUs or hosts, which are given new weights as training goes on.
 
 A prompt's completions are one request, to the server with the fewest under way; what a dying server leaves undone goes
-to the others. Weights travel through a process group of trainer and servers (`vllm_group.py`); HTTP only says when.
+to the others. Weights travel through a process group of trainer and servers (`group.py`); HTTP only says when.
 """
 
 import itertools
@@ -22,10 +22,11 @@ from transformers import PreTrainedTokenizerBase
 
 from open_r1.engine.openai_servers import Refusal
 from open_r1.engine.protocol import Completion, Request
-from open_r1.engine.vllm_group import GroupPlace, GroupSender, address_towards, listen, wait_for
-from open_r1.engine.vllm_messages import sampling_arguments
-from open_r1.engine.vllm_servers import GONE, VLLMServer, VLLMServers
-from open_r1.engine.vllm_tokens import Written
+from open_r1.engine.vllm.addresses import address_towards, listen
+from open_r1.engine.vllm.group import GroupPlace
+from open_r1.engine.vllm.sender import GroupSender, wait_for
+from open_r1.engine.vllm.servers import GONE, VLLMServer, VLLMServers
+from open_r1.engine.vllm.tokens import Written
 from open_r1.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -161,11 +162,20 @@ class VLLMServerEngine:
                 f"request {request.id}: its prompt has {len(prompt):,} tokens, and prompt and completion together "
                 f"may have {self.max_model_len:,} (vllm_max_model_length)."
             )
-        # On GPUs a random stream for each completion costs more than the decoding.
-        arguments = sampling_arguments(sampling, limit, seeded=self.info.device == "cpu")
-        if arguments["seed"] is not None:
-            arguments["seed"] %= 2**31  # what every part of a server takes
-        return prompt, {"n": sampling.n if sampling.temperature > 0 else 1, **arguments}  # greedy: written once
+        return prompt, {
+            "n": sampling.n if sampling.temperature > 0 else 1,  # greedy: written once
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "min_p": sampling.min_p,
+            "max_tokens": limit,
+            "stop_token_ids": list(sampling.stop_token_ids),
+            # On GPUs a random stream for each completion costs more than the decoding. 31 bits: every server's part.
+            "seed": sampling.seed % 2**31 if self.info.device == "cpu" else None,
+            "ignore_eos": True,
+            "detokenize": False,
+            "logprobs": 0 if sampling.logprobs else None,
+        }
 
     def _start(
         self,
@@ -248,7 +258,7 @@ class VLLMServerEngine:
         dtype = getattr(torch, self.info.dtype)
         try:
             self._sender.send(itertools.chain([first], tensors), dtype, partial(self.servers.begin_call, members))
-            self.servers.call_all(members, "end_group_weights", version)
+            self.servers.call_all(members, "end_weights", version)
             self.servers.reset_caches(members)
         except (UserError, RuntimeError) as error:
             self._leave_group()

@@ -1,4 +1,4 @@
-"""vLLM on a GPU, in bfloat16, against the model that trains there (make test-gpu, where vLLM is installed)."""
+"""A vLLM server on a GPU, in bfloat16, against the model that trains on another (make test-gpu)."""
 
 from importlib.util import find_spec
 
@@ -7,35 +7,43 @@ import torch
 from toys import make_model, make_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from open_r1.engine.devices import visible_devices
 from open_r1.engine.protocol import Request, Sampling
-from open_r1.engine.vllm_engine import VLLMEngine, VLLMOptions
-from open_r1.engine.vllm_weights import sum_of_squares
+from open_r1.engine.vllm.engine import VLLMServerEngine
+from open_r1.engine.vllm.process import ServerOptions, ServerProcess
+from open_r1.engine.vllm.weights import sum_of_squares
+from open_r1.launch.nodes import free_port
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available() or find_spec("vllm") is None, reason="needs a GPU and vLLM"),
+    pytest.mark.skipif(torch.cuda.device_count() < 2 or find_spec("vllm") is None, reason="needs two GPUs and vLLM"),
 ]
 PROMPTS = [[40, 41, 42], [50], [60, 61, 62, 63, 64, 65, 66], [70, 71]]
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen2"])
 def pair(request, tmp_path_factory):
-    """(vLLM's engine with two workers, the model in float32 on the GPU) with the same weights."""
+    """(the server's engine, the model in float32 on the first GPU) with the same weights."""
     folder = make_tokenizer(tmp_path_factory.mktemp("model"), pad=None)
     make_model(folder, arch=request.param, tie_word_embeddings=request.param == "qwen2", hidden_size=256)
     model = AutoModelForCausalLM.from_pretrained(folder).cuda()
-    options = VLLMOptions(
-        str(folder),
-        enforce_eager=True,
+    options = ServerOptions(
+        model=str(folder),
+        port=free_port(8200),
+        dtype="bfloat16",
+        max_model_len=64,
         max_num_seqs=16,
         gpu_memory_utilization=0.1,
-        engines_per_device=2,
-        sleep_mode=request.param == "llama",
+        enforce_eager=True,
     )
-    engine = VLLMEngine(options, AutoTokenizer.from_pretrained(folder), max_model_len=64)
-    engine.start()
-    yield engine, model
-    engine.close()
+    server = ServerProcess(options, visible_devices()[1:2], folder / "server.log")
+    try:
+        server.wait(600.0)
+        engine = VLLMServerEngine(server.url, AutoTokenizer.from_pretrained(folder), max_model_len=64, group_port=0)
+        yield engine, model
+        engine.close()
+    finally:
+        server.close()
 
 
 def difference(engine, model, temperature=1.0):
@@ -52,8 +60,8 @@ def difference(engine, model, temperature=1.0):
     return torch.cat(gaps).mean().item()
 
 
-def test_logprobs_follow_the_trainer_through_updates_and_sleep(pair):
-    """Invariant 6: weights go over CUDA IPC, the sums of their squares agree, and so do logprobs."""
+def test_logprobs_follow_the_trainer_through_updates(pair):
+    """Invariant 6: weights go over NCCL, the sums of their squares agree, and so do logprobs."""
     engine, model = pair
     assert difference(engine, model) < 0.02
     for version in (1, 2):
@@ -61,10 +69,7 @@ def test_logprobs_follow_the_trainer_through_updates_and_sleep(pair):
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter) * parameter.std().nan_to_num(0.0))
         assert difference(engine, model) > 0.02
-        engine.sleep()
         engine.update_weights(model.named_parameters(), version)
-        engine.wake()
-        assert engine._sender.channel.cuda is not None
         expected = sum_of_squares(p.to(torch.bfloat16) for p in model.parameters())
         assert engine.checksum() == pytest.approx(expected, rel=1e-6)
         assert difference(engine, model, temperature=0.7) < 0.02

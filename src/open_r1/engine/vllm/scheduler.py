@@ -2,9 +2,7 @@
 
 In a server it tells the front end of a completion twice: when it begins, and when it is finished. vLLM tells of every
 token of every completion: packed there, unpacked and looked at here, with three arrays for each logprob. Who waits for
-whole completions, as our route does (`vllm_tokens.py`), has no use for that.
-
-In an engine of our own (`vllm_worker.py`) a logprob is a number, not three arrays.
+whole completions, as our route does (`tokens.py`), has no use for that.
 """
 
 from array import array
@@ -13,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-SCHEDULER = "open_r1.engine.vllm_scheduler.scheduler"
-FLAT_SCHEDULER = "open_r1.engine.vllm_scheduler.flat_scheduler"
+from open_r1.internals.vllm import schedulers
+
+SCHEDULER = "open_r1.engine.vllm.scheduler.scheduler"
 WHOLE = "open_r1_whole"
 """Key in the `extra_args` of requests that wait for whole completions. They may have no stop strings, which the front
 end looks for, and logprobs of the sampled tokens alone."""
@@ -22,42 +21,9 @@ end looks for, and logprobs of the sampled tokens alone."""
 
 def scheduler(*, vllm_config: Any, **options: Any) -> Any:
     """What vLLM's `--scheduler-cls` names: the scheduler that it would have taken, with completions held back."""
-    return _mixed(WholeCompletions, vllm_config)(vllm_config=vllm_config, **options)
-
-
-def flat_scheduler(*, vllm_config: Any, **options: Any) -> Any:
-    """The scheduler that vLLM would have taken, with logprobs as numbers."""
-    return _mixed(FlatLogprobs, vllm_config)(vllm_config=vllm_config, **options)
-
-
-def _mixed(mixin: type, vllm_config: Any) -> Any:
-    from vllm.v1.core.sched.async_scheduler import AsyncScheduler
-    from vllm.v1.core.sched.scheduler import Scheduler
-
-    chosen = AsyncScheduler if vllm_config.scheduler_config.async_scheduling else Scheduler
-    return type(mixin.__name__ + chosen.__name__, (mixin, chosen), {})
-
-
-class FlatLogprobs:
-    """Mixed into a scheduler of vLLM's: outputs carry `new_logprobs`, those of the sampled tokens, as a list."""
-
-    def update_from_output(self, scheduled: Any, output: Any) -> dict[int, Any]:
-        """What each front end is told after a step."""
-        if output.logprobs is not None:
-            assert output.logprobs.cu_num_generated_tokens is None, "a row a request: no speculative decoding"
-            output.logprobs = _Column(output.logprobs.logprobs)
-        return super().update_from_output(scheduled, output)  # type: ignore[misc]
-
-
-class _Column:
-    """Of vLLM's table of logprobs, `(rows, 1 + k)`, the column of the sampled tokens."""
-
-    def __init__(self, table: np.ndarray) -> None:
-        self._values = table[:, 0].tolist()
-
-    def slice_request(self, row: int, count: int) -> list[float]:
-        """Those of one request, which vLLM asks for."""
-        return self._values[row : row + count]
+    one, ahead = schedulers()
+    chosen = ahead if vllm_config.scheduler_config.async_scheduling else one
+    return type(f"Whole{chosen.__name__}", (WholeCompletions, chosen), {})(vllm_config=vllm_config, **options)
 
 
 class WholeCompletions:

@@ -1,11 +1,11 @@
-"""Completions that vLLM's scheduler holds back until they are finished. (A real one: test_vllm_server.py.)"""
+"""Completions that vLLM's scheduler holds back until they are finished. (A real one: test_server.py.)"""
 
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 
-from open_r1.engine.vllm_scheduler import WHOLE, FlatLogprobs, WholeCompletions
+from open_r1.engine.vllm.scheduler import WHOLE, WholeCompletions
 
 
 class Logprobs(NamedTuple):
@@ -145,20 +145,3 @@ def test_what_is_aborted_is_forgotten():
     assert scheduler.finish_requests(["a"], "aborted") == ["a"]
     assert list(scheduler._held) == ["b"]
     assert step(scheduler, output("b", 3, finish="stop")) == [("b", [2, 3], [-2.0, -3.0])]
-
-
-def test_a_logprob_is_a_number_that_vllm_asks_for_by_row():
-    class Slicing:
-        """As vLLM's scheduler does it."""
-
-        def update_from_output(self, rows, output):
-            lists = output.logprobs
-            return {row: lists.slice_request(row, count) if lists else None for row, count in rows.items()}
-
-    class Flat(FlatLogprobs, Slicing):
-        pass
-
-    table = np.array([[-1.0, -0.5], [-2.0, -0.25], [-3.0, -0.125]], "f4")
-    some = SimpleNamespace(logprobs=Logprobs(table, table, table))
-    assert Flat().update_from_output({2: 1, 0: 1, 1: 0}, some) == {2: [-3.0], 0: [-1.0], 1: []}
-    assert Flat().update_from_output({1: 1}, SimpleNamespace(logprobs=None)) == {1: None}

@@ -1,4 +1,4 @@
-"""The processes that a launch starts on one node: `Part` passes their output on and keeps its last lines."""
+"""Processes that end with this one: `Part` passes their output on and keeps its last lines."""
 
 import os
 import signal
@@ -15,8 +15,8 @@ from typing import BinaryIO
 
 import psutil
 
-from open_r1.engine.vllm_process import TORCHRUN
-
+TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""Variables that would make what a training process starts join its process group."""
 KEPT_LINES = 40
 GRACE_SECONDS = 10.0
 """Between SIGTERM and SIGKILL."""
@@ -41,7 +41,7 @@ class Failure:
 
 
 class Part:
-    """A command that runs under a guard (`launch/guard.py`), so that it never outlives this process.
+    """A command that runs under a guard (`guard.py`), so that it never outlives this process.
 
     Its output goes to this process's own output, or to the file `log`.
     """
@@ -58,16 +58,14 @@ class Part:
         self.log = log
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         read_end, self._alive = os.pipe()
-        source = str(Path(__file__).parents[2])
-        paths = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "open_r1.launch.guard", str(read_end), str(grace), *command],
+            [sys.executable, "-m", "open_r1.guard", str(read_end), str(grace), *command],
             pass_fds=[read_end],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**_environment(), "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", **(environment or {})},
+            env={**child_environment(), "PYTHONUNBUFFERED": "1", **(environment or {})},
         )
         os.close(read_end)
         assert self.process.stdout is not None
@@ -136,10 +134,10 @@ class Part:
             target.close()
 
 
-def _environment() -> dict[str, str]:
-    """This process's own, without the variables of torchrun: with them, a server started by a training process would
-    join its process group."""
-    return {name: value for name, value in os.environ.items() if name not in TORCHRUN}
+def child_environment() -> dict[str, str]:
+    """This process's own variables without those of torchrun, and where `open_r1` is imported from."""
+    paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    return {name: value for name, value in os.environ.items() if name not in TORCHRUN} | {"PYTHONPATH": paths}
 
 
 def _shell_status(code: int | None) -> int | None:

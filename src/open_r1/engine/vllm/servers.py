@@ -11,9 +11,9 @@ from typing import Any
 from urllib3.exceptions import HTTPError
 
 from open_r1.engine.openai_servers import Refusal, Server
-from open_r1.engine.vllm_group import wait_for
-from open_r1.engine.vllm_server_process import is_up
-from open_r1.engine.vllm_tokens import MIDDLEWARE, ROUTE, Written, unpack
+from open_r1.engine.vllm.process import is_up
+from open_r1.engine.vllm.sender import wait_for
+from open_r1.engine.vllm.tokens import MIDDLEWARE, ROUTE, Written, unpack
 from open_r1.errors import UserError
 
 logger = logging.getLogger(__name__)

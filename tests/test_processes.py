@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from open_r1.launch.processes import Part, describe_exit
+from open_r1.processes import Part, describe_exit
 
 LEAVES_ORPHANS = """
 import os, subprocess, sys, time
@@ -83,11 +83,11 @@ def test_what_a_part_has_started_ends_with_it(then):
 def test_nothing_is_left_when_the_launcher_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(
-        "import sys, time\nfrom open_r1.launch.processes import Part\n"
+        "import sys, time\nfrom open_r1.processes import Part\n"
         f"code = {LEAVES_ORPHANS.format(then='time.sleep(99)')!r}\n"
         "Part('p', [sys.executable, '-c', code], grace=0.3)\ntime.sleep(99)\n"
     )
-    source = str(Path(__file__).parents[2] / "src")
+    source = str(Path(__file__).parents[1] / "src")
     parent = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": source}
     )

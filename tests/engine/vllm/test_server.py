@@ -1,10 +1,9 @@
 """Real vLLM servers on this machine's CPU (make test-vllm), against the transformers engine."""
 
 import json
-import os
-import signal
 from dataclasses import replace
 
+import psutil
 import pytest
 import torch
 from toys import make_model, make_tokenizer
@@ -13,9 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from open_r1.engine.openai_servers import Refusal
 from open_r1.engine.protocol import Request, Sampling
 from open_r1.engine.transformers_engine import TransformersEngine
-from open_r1.engine.vllm_server_engine import VLLMServerEngine
-from open_r1.engine.vllm_server_process import ServerOptions, ServerProcess
-from open_r1.engine.vllm_servers import GONE
+from open_r1.engine.vllm.engine import VLLMServerEngine
+from open_r1.engine.vllm.process import ServerOptions, ServerProcess
+from open_r1.engine.vllm.servers import GONE
 from open_r1.errors import UserError
 from open_r1.launch.nodes import free_port
 
@@ -25,10 +24,9 @@ PROMPTS = [[40, 41, 42], [50], [60, 61, 62, 63, 64, 65, 66], [70, 71]]
 
 def server_options(folder, **options):
     return ServerOptions(
-        str(folder),
+        model=str(folder),
         **{
             "port": free_port(8200),
-            "devices": (),
             "dtype": "float32",
             "max_model_len": 64,
             "max_num_seqs": 16,
@@ -50,7 +48,7 @@ def parts(tmp_path_factory):
             parameter.mul_(3)
     model.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    server = ServerProcess(server_options(folder), folder / "server.log")
+    server = ServerProcess(server_options(folder), [], folder / "server.log")
     try:
         server.wait(300.0)
         engine = VLLMServerEngine(server.url, tokenizer, max_model_len=64, group_port=0)
@@ -58,6 +56,12 @@ def parts(tmp_path_factory):
         engine.close()
     finally:
         server.close()
+
+
+def kill(server):
+    """The server's first process, at once."""
+    for process in psutil.Process(server.part.process.pid).children():
+        process.kill()
 
 
 def asked(**options):
@@ -185,7 +189,7 @@ def test_a_server_that_cannot_load_its_model_says_why(tmp_path):
     folder = make_tokenizer(tmp_path / "model", pad=None)
     make_model(folder, arch="llama", hidden_size=128)
     (folder / "model.safetensors").unlink()
-    server = ServerProcess(server_options(folder), tmp_path / "server.log")
+    server = ServerProcess(server_options(folder), [], tmp_path / "server.log")
     with pytest.raises(UserError, match=r"ended with exit code 1[\s\S]*server\.log"):
         server.wait(300.0)
 
@@ -195,6 +199,6 @@ def test_a_server_that_is_killed_is_a_sentence(parts):
     server, engine, _ = parts
     stream = engine.stream(Request(i, [40], Sampling(max_tokens=60)) for i in range(2000))
     next(stream)
-    os.killpg(server.process.pid, signal.SIGKILL)
+    kill(server)
     with pytest.raises(UserError, match=r"left the run[\s\S]*same command continues"):
         list(stream)

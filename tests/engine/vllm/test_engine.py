@@ -10,10 +10,9 @@ from fake_vllm import SHAPE, FakeVLLM, aborted, busy, cut_off, garbage, refused,
 from toys import make_tokenizer
 from transformers import AutoTokenizer
 
-from open_r1.engine import vllm_server_engine
 from open_r1.engine.protocol import Request, Sampling
-from open_r1.engine.vllm_server_engine import VLLMServerEngine
-from open_r1.engine.vllm_weights import sum_of_squares
+from open_r1.engine.vllm.engine import VLLMServerEngine
+from open_r1.engine.vllm.weights import sum_of_squares
 from open_r1.errors import UserError
 
 
@@ -24,7 +23,7 @@ def tokenizer(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(vllm_server_engine, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("open_r1.engine.vllm.engine.PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -74,7 +73,7 @@ def test_without_logprobs_the_server_is_not_asked_for_them(engine_of):
 
 
 def test_weights_reach_every_server_in_buckets_and_caches_are_forgotten(engine_of, monkeypatch):
-    monkeypatch.setattr("open_r1.engine.vllm_group.BUCKET_BYTES", 40)
+    monkeypatch.setattr("open_r1.engine.vllm.sender.BUCKET_BYTES", 40)
     first, second = FakeVLLM(), FakeVLLM()
     with engine_of(first, second) as engine:
         for version in (1, 2):
