@@ -170,9 +170,6 @@ _OVERRULED = {
 }
 """Options of transformers that our trainers do not read, so that the tables above hold although they exist."""
 
-_NO_BENCHMARKS = {"lcb", "lcb_v4"}
-"""Benchmarks of huggingface/open-r1 that are none here: LiveCodeBench."""
-
 UNDERSTOOD = {*RENAMED, *IGNORED, *UNSUPPORTED, "warmup_ratio", "generation_batch_size"}
 
 
@@ -238,9 +235,6 @@ def _translate_value(name: str, given: Given, notes: dict[str, str]) -> Given:
         if len(value) != 1:
             raise UserError(f"{given.where}: {len(value)} configurations of a dataset: list them in dataset_mixture.")
         return replace(given, value=value[0], text=None)
-    if name == "benchmarks" and isinstance(value, list) and _NO_BENCHMARKS & set(value):
-        notes["benchmarks: lcb"] = "LiveCodeBench is not among the benchmarks here"
-        return replace(given, value=[item for item in value if item not in _NO_BENCHMARKS] or None, text=None)
     if name == "dtype" and value == "auto":
         return replace(given, value=None, text=None)
     if name == "attn_implementation" and isinstance(value, str):
