@@ -31,6 +31,7 @@ COLUMNS = (
     "finish_reason",
     "extracted",
     "correct",
+    "reason",
 )
 """What is read of a row of `samples.parquet`."""
 
@@ -70,11 +71,18 @@ def write_evaluation_page(path: Path, tasks: Sequence[TaskAnswers], max_megabyte
     carried = num_samples
     while True:
         pieces = {f"{t}-{p}": _piece(s[:carried]) for t, task in enumerate(problems) for p, s in enumerate(task)}
+        for t, task in enumerate(problems):
+            if _has_programs(tasks[t].results):
+                pieces |= {f"{t}-{p}-programs": _programs(s[:carried]) for p, s in enumerate(task)}
         if sum(map(len, pieces.values())) <= max_megabytes * 1e6 or carried == 1:
             break
         carried = (carried + 1) // 2
     index = [
-        {"results": dict(task.results), "problems": [_entry(samples) for samples in task_problems]}
+        {
+            "results": dict(task.results),
+            "programs": _has_programs(task.results),
+            "problems": [_entry(samples, _has_programs(task.results)) for samples in task_problems],
+        }
         for task, task_problems in zip(tasks, problems, strict=True)
     ]
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -104,8 +112,13 @@ def _problems(rows: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]
     return list(problems.values())
 
 
-def _entry(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A problem and of each sample: verdict, tokens, cut off or not, extracted answer, second thoughts."""
+def _has_programs(results: Mapping[str, Any]) -> bool:
+    return results.get("judged_by") == "tests"
+
+
+def _entry(samples: Sequence[Mapping[str, Any]], programs: bool) -> dict[str, Any]:
+    """A problem and of each sample: verdict, tokens, cut off or not, extracted answer (of a program: how its tests
+    ended), second thoughts."""
     verdicts = {True: "right", False: "wrong", None: "ungradable"}
     return {
         "id": samples[0]["id"],
@@ -116,7 +129,7 @@ def _entry(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 verdicts[row["correct"]],
                 row["n_tokens"],
                 int(row["finish_reason"] == "length"),
-                row["extracted"],
+                (row["reason"] or "").partition("\n")[0] if programs and row["extracted"] else row["extracted"],
                 second_thoughts(row["completion"]),
             ]
             for row in samples
@@ -126,7 +139,16 @@ def _entry(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _piece(samples: Sequence[Mapping[str, Any]]) -> str:
     """The completions as base64 of zlib of JSON."""
-    text = json.dumps([row["completion"] for row in samples], ensure_ascii=False)
+    return _packed([row["completion"] for row in samples])
+
+
+def _programs(samples: Sequence[Mapping[str, Any]]) -> str:
+    """Programs and how their tests ended, as the completions."""
+    return _packed([[row["extracted"], row["reason"]] for row in samples])
+
+
+def _packed(values: Sequence[Any]) -> str:
+    text = json.dumps(values, ensure_ascii=False)
     return base64.b64encode(zlib.compress(text.encode(), 6)).decode()
 
 
