@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from open_r1.errors import UserError, first_line
+from open_r1.evaluation.code.contests import codeforces, ioi
+from open_r1.evaluation.code.functions import SOURCES, function_task
 from open_r1.evaluation.code.livecodebench import is_livecodebench, livecodebench
 from open_r1.evaluation.problems import CHOICE, BenchmarkProblem, Source, Task, folder_name
 from open_r1.evaluation.reasoning_gym import gym_task
@@ -80,6 +82,9 @@ TASKS = {
         ),
         _task("minerva", Source("math-ai/minervamath", "test"), 4),
         *map(livecodebench, ("lcb", "lcb_v4", "lcb_v5")),
+        *map(function_task, SOURCES),
+        codeforces(),
+        ioi(),
     )
 }
 ALIASES = {"gpqa": "gpqa:diamond", "gpqa_diamond": "gpqa:diamond", "gsm8k_test": "gsm8k"}
