@@ -11,6 +11,7 @@ from toys import make_model, make_tokenizer
 
 from open_r1 import grpo, sft
 from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig
+from open_r1.curation import pass_rate
 from open_r1.errors import UserError
 from open_r1.options import parse_options
 
@@ -102,6 +103,17 @@ def test_a_recipe_dry_runs(path, toy, tmp_path, capsys):
     assert "effective batch" in shown
     assert "memory" in shown
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("path", FILTERS, ids=name)
+def test_a_filter_dry_runs(path, toy, tmp_path, capsys):
+    words = ["--config", str(path), "--hf_dataset", str(toy / "problems.jsonl"), "--prompt_column", "problem"]
+    pass_rate.main([*words, "--no-hf_dataset_config", "--output", str(tmp_path / "out"), "--dry_run"])
+    assert "300 problems x 8 answers would be sampled" in capsys.readouterr().out
+
+
+def test_all_filters_are_there():
+    assert [path.name for path in FILTERS] == ["config_demo.yaml", "filter_dapo.yaml", "filter_python.yaml"]
 
 
 def test_a_dry_run_finds_a_gold_answer_that_misses_the_maximum(toy, tmp_path):
