@@ -103,6 +103,15 @@ ANSWERS = {
         False,
         "test 1 of 3: wrong answer",
     ),
+    "nested too deeply": (
+        PAIRS,
+        fenced(
+            "import os\ndef pairs(ns):\n    for fd in range(3, 20):\n        try:\n"
+            "            os.write(fd, b'[' * 200000)\n        except OSError:\n            pass\n    os._exit(0)"
+        ),
+        False,
+        "wrong answer",
+    ),
     "prints the answer": (
         PAIRS,
         fenced("def pairs(ns):\n    print([[n, n * n] for n in ns])\n    os._exit(0)\nimport os"),

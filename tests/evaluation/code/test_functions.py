@@ -30,6 +30,10 @@ TOO_CLEVER = (
     "class Yes(tuple):\n    def __eq__(self, other):\n        return True\n    __hash__ = None\n"
     "def shared(a, b):\n    return Yes()"
 )
+REPLY = (
+    "import os\ndef shared(a, b):\n    for fd in range(3, 20):\n        try:\n"
+    "            os.write(fd, b'[[5], 7]')\n        except OSError:\n            pass\n    os._exit(0)"
+)
 PROGRAMS = {
     "right": (HUMANEVAL, "def mean(numbers: List[float]):\n    return shift(sum(numbers) / len(numbers)) - 1", True),
     "wrong": (HUMANEVAL, "def mean(numbers):\n    return max(numbers)", False),
@@ -43,6 +47,7 @@ PROGRAMS = {
         "import json, sys\nsys.modules['__main__'].pack = lambda value: 1.5\ndef mean(numbers):\n    return 1.5",
         False,
     ),
+    "writes its own reply": (MBPP, REPLY, False),
     "right set": (MBPP, "def shared(a, b):\n    return tuple(x for x in a if x in b)", True),
     "wrong set": (MBPP, "def shared(a, b):\n    return a", False),
     "equal to everything": (MBPP, TOO_CLEVER, False),

@@ -53,7 +53,7 @@ def ioi() -> Task:
 
 
 def _codeforces_rows(rows: Rows, where: str) -> list[BenchmarkProblem]:
-    problems = []
+    problems: list[BenchmarkProblem] = []
     for number, row in enumerate(rows, 1):
         at = f"{where}, row {number}"
         prompt = _text(row, "prompt", at)
@@ -90,7 +90,7 @@ def _fails(problem: BenchmarkProblem, source: str) -> str | None:
 
 
 def _ioi_rows(rows: Rows, where: str) -> list[BenchmarkProblem]:
-    problems = []
+    problems: list[BenchmarkProblem] = []
     for number, row in enumerate(rows, 1):
         at = f"{where}, row {number}"
         prompt = _text(row, "problem", at)

@@ -82,6 +82,8 @@ def what_fails(problem: BenchmarkProblem, source: str) -> str | None:
     """The first call whose result the asserts refuse, None if they hold."""
     tests: Tests = problem.tests
     calls = tests.calls()
+    if not calls:
+        return "the asserts call no function"
     outcome, results = _run(tests.task("answer", source=f"{tests.prefix}\n{source}", calls=calls))
     if not isinstance(results, list) or len(results) != len(calls):
         return f"the program has no answers: {ENDINGS.get(outcome.status, 'it ended early')}"
@@ -91,9 +93,11 @@ def what_fails(problem: BenchmarkProblem, source: str) -> str | None:
     number = failed if isinstance(failed, int) and 1 <= failed <= len(calls) else 1
     result = results[number - 1]
     parts = {
-        "Input": _shown(calls[number - 1][0]) if calls else "",
+        "Input": for_people(calls[number - 1][0]),
         "Expected": tests.asserts,
-        "Got": "an error" if result is None else _shown(result[0]),
+        "Got": "an error"
+        if result is None
+        else for_people(result[0] if isinstance(result, list) and result else result),
     }
     shown = "".join(f"\n{name}:\n{shortened(value)}" for name, value in parts.items())
     return f"call {number} of {len(calls)}: wrong answer{shown}"
@@ -113,16 +117,23 @@ def _run(task: Mapping[str, Any]) -> tuple[Outcome, Any]:
         return outcome, None
 
 
+def for_people(packed: Any) -> str:
+    """A packed value as Python writes it; what is not packed as recorded.py does it, as JSON."""
+    try:
+        return _shown(packed)
+    except (KeyError, IndexError, TypeError, ValueError, RecursionError):
+        return json.dumps(packed)
+
+
 def _shown(packed: Any) -> str:
-    """A packed value for people."""
     if not isinstance(packed, list):
         return repr(packed)
-    kind, content = packed
+    kind, content = packed[0], packed[1]
     if kind == "dict":
         return "{" + ", ".join(f"{_shown(key)}: {_shown(item)}" for key, item in content) + "}"
     if isinstance(content, str):
         return content
-    left, right = {"list": "[]", "tuple": "()"}.get(kind, "{}")
+    left, right = {"list": ("[", "]"), "tuple": ("(", ")")}.get(kind, ("{", "}"))
     return left + ", ".join(map(_shown, content)) + right
 
 

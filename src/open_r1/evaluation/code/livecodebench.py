@@ -189,7 +189,7 @@ def _same_value(test: Case, output: str) -> bool:
     """Equal as JSON: a tuple counts as a list, as in the benchmark."""
     try:
         return bool(json.loads(output) == json.loads(test.output))
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

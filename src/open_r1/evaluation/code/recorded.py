@@ -14,6 +14,7 @@ import json
 import os
 import random
 import sys
+from typing import Any
 
 PLAIN = (type(None), bool, int, str)
 
@@ -22,7 +23,7 @@ class Unknown(Exception):
     """A value of a type that cannot be passed on."""
 
 
-def pack(value):
+def pack(value: Any) -> Any:
     """A value as JSON. Raises Unknown."""
     kind = type(value)
     if kind in PLAIN:
@@ -40,7 +41,7 @@ def pack(value):
     raise Unknown(kind.__name__)
 
 
-def unpack(value):
+def unpack(value: Any) -> Any:
     """The value that was packed."""
     if not isinstance(value, list):
         return value
@@ -54,18 +55,19 @@ def unpack(value):
     return {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}[kind](map(unpack, content))
 
 
-def run(source, name, space):
+def run(source: str, name: str, space: dict[str, Any]) -> None:
     """Runs `source` in `space`."""
     exec(compile(source, name, "exec"), space)
 
 
-def record(task):
+def record(task: dict[str, Any]) -> list[Any]:
     """Arguments of each call that the asserts make, with the reference solution."""
-    space, calls = {"__name__": "reference"}, []
+    space: dict[str, Any] = {"__name__": "reference"}
+    calls: list[Any] = []
     run(task["reference"], "reference.py", space)
     inner = space[task["function"]]
 
-    def recorded(*args, **kwargs):
+    def recorded(*args: Any, **kwargs: Any) -> Any:
         calls.append([pack(args), pack(kwargs)])
         return inner(*args, **kwargs)
 
@@ -73,9 +75,10 @@ def record(task):
     return calls
 
 
-def answer(task):
+def answer(task: dict[str, Any]) -> list[Any]:
     """What the program returns to each call; null where it raises or returns something odd."""
-    space, results = {"__name__": "program"}, []
+    space: dict[str, Any] = {"__name__": "program"}
+    results: list[Any] = []
     run(task["source"], "program.py", space)
     function = space[task["function"]]
     for args, kwargs in task["calls"]:
@@ -86,12 +89,13 @@ def answer(task):
     return results
 
 
-def replay(task):
+def replay(task: dict[str, Any]) -> "int | None":
     """The number of the call whose result fails, from 1; null if all asserts hold."""
-    space, results, count = {"__name__": "reference"}, task["results"], 0
+    space: dict[str, Any] = {"__name__": "reference"}
+    results, count = task["results"], 0
     run(task["reference"], "reference.py", space)
 
-    def replayed(*args, **kwargs):
+    def replayed(*args: Any, **kwargs: Any) -> Any:
         nonlocal count
         count += 1
         result = results[count - 1]
@@ -106,7 +110,7 @@ def replay(task):
     return None
 
 
-def check(task, space, function):
+def check(task: dict[str, Any], space: dict[str, Any], function: Any) -> None:
     """Runs the asserts on `function`, which also takes the place of the reference under its name."""
     random.seed(0)
     space[task["function"]] = function
@@ -115,7 +119,7 @@ def check(task, space, function):
         space["check"](function)
 
 
-def main():
+def main() -> None:
     """Reads a task from standard input and prints the reply, whatever else is printed in between."""
     task = json.loads(sys.stdin.read())
     replies = os.fdopen(os.dup(1), "w")
