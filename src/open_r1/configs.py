@@ -29,7 +29,8 @@ class ModelConfig:
     pure_bf16: bool = False
     """Keep the weights themselves in bfloat16. Halves memory; update steps near 1e-6 round to nothing."""
     attn_implementation: Literal["varlen", "sdpa"] | None = None
-    """Attention over packed tokens. Default: `varlen` on CUDA in bfloat16, else `sdpa` a document at a time."""
+    """Attention over packed tokens. Default: `varlen` on CUDA in bfloat16, else `sdpa` a document at a time. `varlen` is
+    flash-attn-4 where it is installed (extra `flash`) and takes the model's heads, else PyTorch's own kernel."""
 
     # --- LoRA ---
     use_peft: bool = False

@@ -117,6 +117,8 @@ def packed_attention(
 def _chunk_size(module: nn.Module) -> int | None:
     """Tokens of a chunk, where the module's layer attends within chunks (Llama 4)."""
     config: Any = getattr(module, "config", None)
+    if getattr(config, "attention_chunk_size", None) is None:
+        return None  # before the layer's number is read: compiled layers that differ in it would not share their code
     kinds = getattr(config, "layer_types", None)
     if not kinds or kinds[module.layer_idx] != "chunked_attention":  # type: ignore[index]
         return None

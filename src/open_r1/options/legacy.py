@@ -238,7 +238,7 @@ def _translate_value(name: str, given: Given, notes: dict[str, str]) -> Given:
         return replace(given, value=None, text=None)
     if name == "attn_implementation" and isinstance(value, str):
         if "flash" in value:
-            notes[f"attn_implementation: {value}"] = "PyTorch's own varlen attention is used on CUDA by default"
+            notes[f"attn_implementation: {value}"] = "flash-attn-4 (extra flash) or PyTorch's own varlen attention is used on CUDA by default"
             return replace(given, value=None, text=None)
         if value == "eager":
             notes["attn_implementation: eager"] = "sdpa computes the same"

@@ -3,17 +3,15 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from open_r1.errors import UserError
 from open_r1.report.curves import Level, Series, line_chart
-from open_r1.report.environment import package_versions
+from open_r1.report.page import render_page
 from open_r1.report.plan import STAGES, draw_plan
 from open_r1.report.recorder import read_metrics
 
@@ -60,10 +58,10 @@ def write_demo_report(output_dir: Path | str) -> Path:
     results, seconds = read_results(output_dir / "results.json")
     problems = _problems(output_dir, [result.name for result in results])
     shown = _as_many_as_fit(problems)
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template.filters["duration"] = duration
-    page = template.from_string(resources.files("open_r1.report").joinpath("demo.html").read_text("utf-8"))
-    html = page.render(
+    html = render_page(
+        "demo.html",
+        scripts=["demo.js"],
+        styles=["demo.css"],
         results=results,
         stages=STAGES,
         findings=findings(results),
@@ -71,10 +69,9 @@ def write_demo_report(output_dir: Path | str) -> Path:
         example=problems[0]["problem"] if problems else "What is 7+18+4+12?",
         plan=Markup(draw_plan({result.name: result.accuracy for result in results})),
         charts=[Markup(chart) for chart in _charts(output_dir, results)],
-        data=_script_json({"stages": [_stage(result) for result in results], "problems": shown}),
+        data={"stages": [_stage(result) for result in results], "problems": shown},
         shown=len(shown),
         total=len(problems),
-        versions=package_versions(),
     )
     path = output_dir / "report.html"
     path.write_text(html, encoding="utf-8")
@@ -127,14 +124,8 @@ def _finding(base: Result, result: Result) -> str:
     return f"{result.accuracy:.0%} right, {change}, with {length}"
 
 
-def duration(seconds: float) -> str:
-    """`48 s`, `5 min 12 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
 def _stage(result: Result) -> dict[str, str]:
-    return {"name": result.name, "title": result.title}
+    return {"name": result.name, "title": result.title, "color": result.color}
 
 
 def _problems(output_dir: Path, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -193,11 +184,3 @@ def _metrics(stage_dir: Path) -> list[dict[str, Any]]:
 def _series(name: str, color: str, rows: Sequence[Mapping[str, Any]], key: str) -> Series:
     logged = [row for row in rows if key in row]
     return Series(name, [row["step"] for row in logged], [row[key] for row in logged], color)
-
-
-def _script_json(value: Any) -> Markup:
-    """JSON that cannot end the `<script>` it stands in, whatever a model wrote."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)

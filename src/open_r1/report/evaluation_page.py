@@ -4,21 +4,14 @@ Scores, verdicts and extracted answers are in the page as they are; the answers 
 problem, and unpacked by the browser when somebody opens them.
 """
 
-import base64
-import json
 import re
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
 from open_r1.files import write_whole
-from open_r1.report.environment import package_versions
+from open_r1.report.page import packed, render_page
 
 COLUMNS = (
     "index",
@@ -70,10 +63,18 @@ def write_evaluation_page(path: Path, tasks: Sequence[TaskAnswers], max_megabyte
     num_samples = max(len(samples) for task in problems for samples in task)
     carried = num_samples
     while True:
+<<<<<<< HEAD
         pieces = {f"{t}-{p}": _piece(s[:carried]) for t, task in enumerate(problems) for p, s in enumerate(task)}
         for t, task in enumerate(problems):
             if _has_programs(tasks[t].results):
                 pieces |= {f"{t}-{p}-programs": _programs(s[:carried]) for p, s in enumerate(task)}
+=======
+        pieces = {
+            f"{t}-{p}": packed([row["completion"] for row in s[:carried]])
+            for t, task in enumerate(problems)
+            for p, s in enumerate(task)
+        }
+>>>>>>> main
         if sum(map(len, pieces.values())) <= max_megabytes * 1e6 or carried == 1:
             break
         carried = (carried + 1) // 2
@@ -85,16 +86,15 @@ def write_evaluation_page(path: Path, tasks: Sequence[TaskAnswers], max_megabyte
         }
         for task, task_problems in zip(tasks, problems, strict=True)
     ]
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    source = resources.files("open_r1.report").joinpath("evaluation.html").read_text("utf-8")
-    html = template.from_string(source).render(
+    html = render_page(
+        "evaluation.html",
+        scripts=["answers.js"],
         title=", ".join(dict.fromkeys(Path(task.results["model"]).name for task in tasks)),
         results=[task.results for task in tasks],
-        data=_script_json({"tasks": index, "carried": carried, "pattern": SECOND_THOUGHTS}),
+        data={"tasks": index, "carried": carried, "pattern": SECOND_THOUGHTS},
         pieces=pieces,
         carried=carried,
         num_samples=num_samples,
-        versions=package_versions(),
     )
     write_whole(path, lambda temporary: temporary.write_text(html, encoding="utf-8"))
     return Page(path, path.stat().st_size / 1e6, carried, num_samples)
@@ -135,6 +135,7 @@ def _entry(samples: Sequence[Mapping[str, Any]], programs: bool) -> dict[str, An
             for row in samples
         ],
     }
+<<<<<<< HEAD
 
 
 def _piece(samples: Sequence[Mapping[str, Any]]) -> str:
@@ -158,3 +159,5 @@ def _script_json(value: Any) -> Markup:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
+=======
+>>>>>>> main
