@@ -124,6 +124,10 @@ class TrainConfig(TrainingArguments):
     """Seconds without any progress (no group of completions, no micro-batch) after which the run ends, with the name
     of the phase that hangs and the stacks of all threads; 0 waits forever."""
 
+    callbacks: list[Literal["push_to_hub_revision"]] | None = None
+    """`push_to_hub_revision`: push the model of each checkpoint to a branch of its own in `hub_model_id`, named after
+    `hub_model_revision` and the step, and submit `benchmarks` for it where there is Slurm (docs/clusters.md)."""
+
     # --- Benchmarks ---
     benchmarks: list[str] | None = None
     """Benchmarks to run on the trained model (`math_500`, `aime24`, a file ...; see docs/evaluation.md), with the

@@ -68,7 +68,6 @@ IGNORED: dict[str, str] = {
     "use_transformers_continuous_batching": "the transformers engine batches by itself",
     "transformers_continuous_batching_config": "the transformers engine batches by itself",
     "activation_offloading": "lower max_tokens_per_microbatch if memory is short",
-    "callbacks": "to push while training write push_to_hub: true",
     "push_to_hub_revision": _HUB,
     "overwrite_hub_revision": _HUB,
     "wandb_run_group": "write run_name",
@@ -170,9 +169,6 @@ _OVERRULED = {
 }
 """Options of transformers that our trainers do not read, so that the tables above hold although they exist."""
 
-_NO_BENCHMARKS = {"lcb", "lcb_v4"}
-"""Benchmarks of huggingface/open-r1 that are none here: LiveCodeBench."""
-
 UNDERSTOOD = {*RENAMED, *IGNORED, *UNSUPPORTED, "warmup_ratio", "generation_batch_size"}
 
 
@@ -238,9 +234,6 @@ def _translate_value(name: str, given: Given, notes: dict[str, str]) -> Given:
         if len(value) != 1:
             raise UserError(f"{given.where}: {len(value)} configurations of a dataset: list them in dataset_mixture.")
         return replace(given, value=value[0], text=None)
-    if name == "benchmarks" and isinstance(value, list) and _NO_BENCHMARKS & set(value):
-        notes["benchmarks: lcb"] = "LiveCodeBench is not among the benchmarks here"
-        return replace(given, value=[item for item in value if item not in _NO_BENCHMARKS] or None, text=None)
     if name == "dtype" and value == "auto":
         return replace(given, value=None, text=None)
     if name == "attn_implementation" and isinstance(value, str):

@@ -24,6 +24,7 @@ COLUMNS = (
     "finish_reason",
     "extracted",
     "correct",
+    "reason",
 )
 """What is read of a row of `samples.parquet`."""
 
@@ -62,16 +63,27 @@ def write_evaluation_page(path: Path, tasks: Sequence[TaskAnswers], max_megabyte
     num_samples = max(len(samples) for task in problems for samples in task)
     carried = num_samples
     while True:
+<<<<<<< HEAD
+        pieces = {f"{t}-{p}": _piece(s[:carried]) for t, task in enumerate(problems) for p, s in enumerate(task)}
+        for t, task in enumerate(problems):
+            if _has_programs(tasks[t].results):
+                pieces |= {f"{t}-{p}-programs": _programs(s[:carried]) for p, s in enumerate(task)}
+=======
         pieces = {
             f"{t}-{p}": packed([row["completion"] for row in s[:carried]])
             for t, task in enumerate(problems)
             for p, s in enumerate(task)
         }
+>>>>>>> main
         if sum(map(len, pieces.values())) <= max_megabytes * 1e6 or carried == 1:
             break
         carried = (carried + 1) // 2
     index = [
-        {"results": dict(task.results), "problems": [_entry(samples) for samples in task_problems]}
+        {
+            "results": dict(task.results),
+            "programs": _has_programs(task.results),
+            "problems": [_entry(samples, _has_programs(task.results)) for samples in task_problems],
+        }
         for task, task_problems in zip(tasks, problems, strict=True)
     ]
     html = render_page(
@@ -100,8 +112,13 @@ def _problems(rows: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]
     return list(problems.values())
 
 
-def _entry(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A problem and of each sample: verdict, tokens, cut off or not, extracted answer, second thoughts."""
+def _has_programs(results: Mapping[str, Any]) -> bool:
+    return results.get("judged_by") == "tests"
+
+
+def _entry(samples: Sequence[Mapping[str, Any]], programs: bool) -> dict[str, Any]:
+    """A problem and of each sample: verdict, tokens, cut off or not, extracted answer (of a program: how its tests
+    ended), second thoughts."""
     verdicts = {True: "right", False: "wrong", None: "ungradable"}
     return {
         "id": samples[0]["id"],
@@ -112,9 +129,35 @@ def _entry(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 verdicts[row["correct"]],
                 row["n_tokens"],
                 int(row["finish_reason"] == "length"),
-                row["extracted"],
+                (row["reason"] or "").partition("\n")[0] if programs and row["extracted"] else row["extracted"],
                 second_thoughts(row["completion"]),
             ]
             for row in samples
         ],
     }
+<<<<<<< HEAD
+
+
+def _piece(samples: Sequence[Mapping[str, Any]]) -> str:
+    """The completions as base64 of zlib of JSON."""
+    return _packed([row["completion"] for row in samples])
+
+
+def _programs(samples: Sequence[Mapping[str, Any]]) -> str:
+    """Programs and how their tests ended, as the completions."""
+    return _packed([[row["extracted"], row["reason"]] for row in samples])
+
+
+def _packed(values: Sequence[Any]) -> str:
+    text = json.dumps(values, ensure_ascii=False)
+    return base64.b64encode(zlib.compress(text.encode(), 6)).decode()
+
+
+def _script_json(value: Any) -> Markup:
+    """JSON that cannot end the `<script>` it stands in, whatever a model wrote."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+=======
+>>>>>>> main

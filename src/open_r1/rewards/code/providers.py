@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from open_r1.errors import UserError
 from open_r1.rewards.code import sandbox
+from open_r1.rewards.code.piston_workers import slurm_endpoints
 from open_r1.rewards.code.programs import COMPILE, MAIN, Program
 from open_r1.rewards.code.sandbox import Limits, Outcome
 
@@ -78,6 +79,8 @@ class PistonProvider:
 
     def __init__(self, endpoints: list[str] | None = None) -> None:
         endpoints = endpoints or [e for e in os.environ.get("PISTON_ENDPOINTS", "").split(",") if e]
+        if endpoints == ["slurm"]:
+            endpoints = slurm_endpoints()
         if not endpoints:
             raise UserError(
                 "PISTON_ENDPOINTS is not set: give the addresses of Piston servers, separated by commas "
