@@ -108,7 +108,7 @@ def run(steps: Sequence[str], x: Sequence[int]) -> int:
             values = [value + int(number) for value in values]
         else:
             values = [value * int(number) for value in values]
-    return {"sum": sum, "max": max, "min": min, "first": lambda left: left[0]}[steps[-1]](values)
+    return {"sum": sum(values), "max": max(values), "min": min(values), "first": values[0]}[steps[-1]]
 
 
 def columns(problem: ProgramProblem) -> dict[str, Any]:

@@ -1,0 +1,125 @@
+"""Runs inside the sandbox, under the system's interpreter: starts a program for each test, one after another.
+
+It gets its requests over a socket, each with the two ends of pipes that become the program's stdin and stdout, and
+answers with the exit code. A Python program runs in a fork of this interpreter, which saves its start. Only the
+standard library may be imported here.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+
+def serve(control: socket.socket, scratch: str, contained: bool) -> "list[str] | None":
+    """Serves until the judge hangs up (None). In a fork that is to run a Python program: returns its command."""
+    while True:
+        message, pipes, _, _ = socket.recv_fds(control, 1 << 16, 2)
+        if not message:
+            return None
+        request = json.loads(message)
+        child = os.fork()
+        if child == 0:
+            control.close()
+            os.setsid()
+            for number, pipe in enumerate(pipes):
+                os.dup2(pipe, number)
+                os.close(pipe)
+            os.chdir(scratch)
+            for name, value in request["limits"].items():
+                resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+            if request["forked"]:
+                return request["command"]
+            try:
+                os.execv(request["command"][0], request["command"])
+            finally:
+                os._exit(127)
+        for pipe in pipes:
+            os.close(pipe)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if contained:
+            clean(scratch)
+        control.send(json.dumps({"code": code}).encode())
+
+
+def clean(scratch: str) -> None:
+    """Ends what a program left running and removes what it left lying, before the next test."""
+    with suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)  # the namespace holds only this process and its children
+    for folder in (scratch, "/dev/shm"):
+        for entry in os.scandir(folder):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                os.remove(entry)  # noqa: PTH107
+
+
+def restrict(read_only: "list[str]", writable: "list[str]", filter_program: bytes) -> None:
+    """What a process can do to itself without bubblewrap: Landlock for files, signals and other processes' memory,
+    and the filter of system calls. Raises OSError where the kernel cannot."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def call(number: int, *arguments: object) -> int:
+        result = libc.syscall(number, *arguments)
+        if result < 0:
+            raise OSError(ctypes.get_errno(), f"system call {number}")
+        return int(result)
+
+    no_new_privileges, set_filter = 38, 22
+    libc.prctl(no_new_privileges, 1, 0, 0, 0)
+    if read_only:
+        create, add, apply = 444, 445, 446
+        version = call(create, None, ctypes.c_size_t(0), 1)
+        every = (1 << (13 if version < 2 else 14 if version < 3 else 15 if version < 5 else 16)) - 1
+        scopes = 3 if version >= 6 else 0  # abstract sockets, signals
+        attributes = (ctypes.c_uint64 * 3)(every, 3 if version >= 4 else 0, scopes)
+        size = 24 if version >= 6 else 16 if version >= 4 else 8
+        rules = call(create, attributes, ctypes.c_size_t(size), 0)
+        execute, write, read_file, read_folder, truncate = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14
+        file_rights = (execute | write | read_file | truncate | 1 << 15) & every
+        seen = [(path, execute | read_file | read_folder) for path in read_only]
+        seen += [(path, every) for path in writable]
+        for path, rights in [*seen, ("/dev/null", write | read_file)]:
+            if Path(path).exists():
+                opened = os.open(path, os.O_PATH)
+                allowed = rights if Path(path).is_dir() else rights & file_rights
+                rule = (ctypes.c_uint8 * 12)(*allowed.to_bytes(8, "little"), *opened.to_bytes(4, "little"))
+                call(add, rules, 1, rule, 0)
+                os.close(opened)
+        call(apply, rules, 0)
+        os.close(rules)
+    if filter_program:
+        code = ctypes.create_string_buffer(filter_program, len(filter_program))
+        program = (ctypes.c_uint64 * 2)(len(filter_program) // 8, ctypes.addressof(code))
+        if libc.prctl(set_filter, 2, program, 0, 0):
+            raise OSError(ctypes.get_errno(), "seccomp")
+
+
+def main() -> None:
+    """`python -c SOURCE OPTIONS`, with the socket's number and the rest of the options as JSON."""
+    options = json.loads(sys.argv[1])
+    control = socket.socket(fileno=options["control"])
+    os.set_inheritable(options["control"], False)
+    if options["restrict"] is not None:
+        libc = ctypes.CDLL(None)
+        libc.prctl(36, 1, 0, 0, 0)  # adopts what programs detach: it stays in the tree that the judge watches
+        restrict(options["restrict"], options["writable"], bytes.fromhex(options["filter"]))
+    control.send(b"{}")
+    command = serve(control, options["scratch"], options["contained"])
+    if command is not None:
+        sys.argv = command[1:]
+        sys.path[0] = str(Path(command[1]).parent)
+        module = type(sys)("__main__")
+        module.__file__ = command[1]
+        sys.modules["__main__"] = module
+        exec(compile(Path(command[1]).read_bytes(), command[1], "exec"), module.__dict__)
+
+
+if __name__ == "__main__":
+    main()
