@@ -7,7 +7,7 @@ import shutil
 import struct
 import subprocess
 import sys
-import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,11 @@ from open_r1.errors import UserError
 from open_r1.rewards.code import cgroup, choose, local
 from open_r1.rewards.code.choose import best_isolation, candidates, works
 from open_r1.rewards.code.isolation import Isolation, interpreter
-from open_r1.rewards.code.rewards import cf_code_reward, code_reward
+from open_r1.rewards.code.judge import Result
+from open_r1.rewards.code.local import LocalProvider
+from open_r1.rewards.code.programs import LANGUAGES, declare, program
+from open_r1.rewards.code.queue import JUDGING
+from open_r1.rewards.code.rewards import binary_code_reward, code_reward
 from open_r1.rewards.code.sandbox import Limits, Sandbox, run
 from open_r1.rewards.code.seccomp import _DENIED, filter_program
 
@@ -54,7 +58,6 @@ def execute(source, folder, isolation, stdin="", **limits):
 @isolated
 def test_expected_outputs_cannot_be_read_in_the_memory_of_the_judge(folder, isolation):
     secret = "EXPECTED-" + str(os.getpid() * 7919)
-    assert threading.current_thread() and secret
     source = (
         "import re, sys\n"
         f"for line in open('/proc/{os.getpid()}/maps'):\n"
@@ -66,7 +69,7 @@ def test_expected_outputs_cannot_be_read_in_the_memory_of_the_judge(folder, isol
         "        if re.search(rb'EXPECTED-\\d+', memory.read(high - low)): print('found')\n"
     )
     outcome = execute(source, folder, isolation)
-    assert (outcome.status, outcome.stdout) == ("error", "")
+    assert (outcome.status, outcome.stdout) == ("error", ""), secret
 
 
 @isolated
@@ -191,10 +194,10 @@ def test_what_a_program_leaves_running_ends(folder, isolation):
     )
     outcome = execute(source, folder, isolation)
     assert outcome.stdout == "done\n"
-    commands = [_read(path) for path in Path("/proc").glob("[0-9]*/cmdline")]
-    assert not [
-        command for command in commands if str(folder) in command or ("open_r1" in command and "serve(" in command)
-    ]
+    deadline = time.monotonic() + 20
+    while any(str(folder) in _read(path) for path in Path("/proc").glob("[0-9]*/cmdline")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def _read(path):
@@ -247,22 +250,24 @@ def test_a_program_in_a_fork_behaves_as_in_an_interpreter_of_its_own(source, fol
         assert sandbox.run(command, "a\nb\n", forked=True) == sandbox.run(command, "a\nb\n")
 
 
-@needs_compiler
-@pytest.mark.parametrize(
-    "source",
-    [
-        "template<int n> struct A { A<n - 1> a; A<n - 2> b; }; template<> struct A<0> {}; template<> struct A<1> {};"
-        "template<int a, int b> struct B { static const int v = B<a - 1, b>::v + B<a, b - 1>::v; };"
-        "int main() { return B<400, 400>::v; }",
-        "#include <array>\nconstexpr auto f() { std::array<char, 1 << 29> a{}; for (auto& c : a) c = 1; return a; }\n"
-        "constexpr auto a = f();\nint main() { return a[5]; }",
-    ],
+SLOW = "constexpr int f(int n) { int s = 0; for (int i = 0; i < n; i++) s += i % 7; return s; }\n" + "\n".join(
+    f"constexpr int v{k} = f({200_000 + k});" for k in range(400)
 )
-def test_hostile_sources_cost_no_more_than_the_limits_of_a_compiler(source, monkeypatch):
-    monkeypatch.setattr(local, "COMPILE", Limits(seconds=1, memory_mb=256))
-    answer = f"```cpp\n{source}\n```"
-    assert cf_code_reward([answer], official_tests=[[{"input": "", "output": "1"}]]) == [-0.1]
-    assert Limits(10, memory_mb=1024) == Limits(seconds=10, memory_mb=1024)
+LARGE = "template <int n> struct A { char c[n]; static int f() { return A<n - 1>::f() + sizeof(A); } };" + (
+    "template <> struct A<0> { static int f() { return 0; } };\n"
+    + "\n".join(f"int g{k}() {{ return A<{800 + k}>::f(); }}" for k in range(90))
+)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("source", "memory_mb", "status"), [(SLOW, 1024, "time"), (LARGE, 40, "memory")])
+def test_hostile_sources_cost_no_more_than_the_limits_of_a_compiler(source, memory_mb, status, monkeypatch):
+    monkeypatch.setattr(local, "COMPILE", Limits(seconds=0.5, memory_mb=memory_mb))
+    opened = LocalProvider().open(program(f"{source}\nint main() {{}}\n", "cpp"), Limits())
+    with pytest.raises(local.CompileError) as error, opened:
+        pass
+    # the compiler may see its address space end before the judge sees its memory
+    assert str(error.value) in ((status, "error") if status == "memory" else (status,))
 
 
 def test_resource_limits_alone_are_refused_unless_asked_for(monkeypatch):
@@ -286,3 +291,37 @@ def test_numbers_of_system_calls_are_those_of_libseccomp():
             known = library.seccomp_syscall_resolve_name_arch(ctypes.c_uint32(token), name.encode())
             assert numbers[column] is None or known in (numbers[column], -1), name
     assert struct.calcsize("=HBBI") == 8 and sys.byteorder == "little"
+
+
+@pytest.fixture
+def languages():
+    known = dict(LANGUAGES)
+    yield
+    LANGUAGES.clear()
+    LANGUAGES.update(known)
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
+def test_a_language_is_declared_by_a_compiler_and_a_command(languages):
+    declare("c | main.c | gcc -O1 -o {code}/program {code}/main.c | {code}/program")
+    declare("shell | main.sh | | sh {code}/main.sh")
+    c = '```c\n#include <stdio.h>\nint main() { int a; scanf("%d", &a); printf("%d", a + 1); }\n```'
+    shell = "```shell\nread a\necho $((a + 1))\n```"
+    cases = [{"input": "4\n", "output": "5"}, {"input": "6\n", "output": "7"}]
+    info = [{"language": name, "test_cases": cases} for name in ("c", "shell")]
+    assert code_reward([c, shell], info) == [1.0, 1.0]
+
+
+def test_a_language_that_is_not_written_as_it_should_is_named():
+    with pytest.raises(UserError, match="code_languages has 'rust': a language is written as"):
+        declare("rust")
+
+
+def test_judging_may_begin_while_others_are_written_and_is_done_once(tmp_path, monkeypatch):
+    judged = []
+    monkeypatch.setattr("open_r1.rewards.code.rewards.judge", lambda *a, **k: judged.append(a) or Result(1, 1))
+    answers = ["```python\nprint(1)\n```"] * 3 + ["```python\nprint(2)\n```"]
+    info = [{"test_cases": [{"input": "", "output": "1"}]}] * 4
+    assert binary_code_reward(answers[:2], info[:2], wait=False) == [None, None]
+    assert binary_code_reward(answers, info) == [1.0] * 4
+    assert len(judged) == 2 and not JUDGING._futures

@@ -54,7 +54,10 @@ def _code(name: str, **renamed: str) -> Callable[[Any], RewardFunc]:
         for language in option(args, "code_languages"):
             declare(language)
         options["num_parallel"] = option(args, "parallel_code_exec_per_proc")
-        return update_wrapper(partial(function, **options), function)
+        reward = update_wrapper(partial(function, **options), function)
+        if name != "ioi_code_reward":
+            reward.begin = partial(reward, wait=False)  # type: ignore[attr-defined]
+        return reward
 
     return build
 

@@ -97,6 +97,13 @@ def start_grading(row: Mapping[str, Any], group: Sequence[Completion]) -> None:
         prefetch(completions=[c.text for c in group], golds=[gold] * len(group))
 
 
+def start_judging(funcs: Sequence[Callable], row: Mapping[str, Any], group: Sequence[Completion]) -> None:
+    """Has rewards that take long (programs) begin; they have an attribute `begin`, called like themselves."""
+    for begin in [func.begin for func in funcs if hasattr(func, "begin")]:
+        columns = {name: [value] * len(group) for name, value in row.items() if name not in PROMPT_COLUMNS}
+        begin(completions=[c.text for c in group], **columns)
+
+
 def _with_seed(sampling: Sampling, seed: int) -> Sampling:
     return Sampling(**{**sampling.__dict__, "seed": seed})
 

@@ -2,27 +2,23 @@
 
 It gets its requests over a socket, each with the two ends of pipes that become the program's stdin and stdout, and
 answers with the exit code. A Python program runs in a fork of this interpreter, which saves its start. Only the
-standard library may be imported here.
+standard library may be imported here, and of it what is quick.
 """
 
-import ctypes
 import json
 import os
 import resource
-import shutil
 import signal
 import socket
 import sys
-from contextlib import suppress
-from pathlib import Path
 
 
-def serve(control: socket.socket, scratch: str, contained: bool) -> "list[str] | None":
-    """Serves until the judge hangs up (None). In a fork that is to run a Python program: returns its command."""
+def serve(control: socket.socket, scratch: str, contained: bool) -> "list[str]":
+    """Serves until the judge hangs up. In a fork that is to run a Python program: returns its command."""
     while True:
         message, pipes, _, _ = socket.recv_fds(control, 1 << 16, 2)
         if not message:
-            return None
+            os._exit(0)
         request = json.loads(message)
         child = os.fork()
         if child == 0:
@@ -50,19 +46,24 @@ def serve(control: socket.socket, scratch: str, contained: bool) -> "list[str] |
 
 def clean(scratch: str) -> None:
     """Ends what a program left running and removes what it left lying, before the next test."""
-    with suppress(ProcessLookupError):
+    try:
         os.kill(-1, signal.SIGKILL)  # the namespace holds only this process and its children
-    for folder in (scratch, "/dev/shm"):
-        for entry in os.scandir(folder):
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry, ignore_errors=True)
-            else:
-                os.remove(entry)  # noqa: PTH107
+    except ProcessLookupError:
+        pass
+    for top in (scratch, "/dev/shm"):
+        for folder, folders, files in os.walk(top, topdown=False):
+            for name in files:
+                os.unlink(f"{folder}/{name}")
+            for name in folders:
+                path = f"{folder}/{name}"
+                os.unlink(path) if os.path.islink(path) else os.rmdir(path)
 
 
 def restrict(read_only: "list[str]", writable: "list[str]", filter_program: bytes) -> None:
     """What a process can do to itself without bubblewrap: Landlock for files, signals and other processes' memory,
     and the filter of system calls. Raises OSError where the kernel cannot."""
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
 
     def call(number: int, *arguments: object) -> int:
@@ -71,7 +72,8 @@ def restrict(read_only: "list[str]", writable: "list[str]", filter_program: byte
             raise OSError(ctypes.get_errno(), f"system call {number}")
         return int(result)
 
-    no_new_privileges, set_filter = 38, 22
+    no_new_privileges, set_filter, adopt = 38, 22, 36
+    libc.prctl(adopt, 1, 0, 0, 0)  # what programs detach stays in the tree that the judge watches
     libc.prctl(no_new_privileges, 1, 0, 0, 0)
     if read_only:
         create, add, apply = 444, 445, 446
@@ -86,9 +88,9 @@ def restrict(read_only: "list[str]", writable: "list[str]", filter_program: byte
         seen = [(path, execute | read_file | read_folder) for path in read_only]
         seen += [(path, every) for path in writable]
         for path, rights in [*seen, ("/dev/null", write | read_file)]:
-            if Path(path).exists():
+            if os.path.exists(path):
                 opened = os.open(path, os.O_PATH)
-                allowed = rights if Path(path).is_dir() else rights & file_rights
+                allowed = rights if os.path.isdir(path) else rights & file_rights
                 rule = (ctypes.c_uint8 * 12)(*allowed.to_bytes(8, "little"), *opened.to_bytes(4, "little"))
                 call(add, rules, 1, rule, 0)
                 os.close(opened)
@@ -107,18 +109,17 @@ def main() -> None:
     control = socket.socket(fileno=options["control"])
     os.set_inheritable(options["control"], False)
     if options["restrict"] is not None:
-        libc = ctypes.CDLL(None)
-        libc.prctl(36, 1, 0, 0, 0)  # adopts what programs detach: it stays in the tree that the judge watches
         restrict(options["restrict"], options["writable"], bytes.fromhex(options["filter"]))
     control.send(b"{}")
     command = serve(control, options["scratch"], options["contained"])
-    if command is not None:
-        sys.argv = command[1:]
-        sys.path[0] = str(Path(command[1]).parent)
-        module = type(sys)("__main__")
-        module.__file__ = command[1]
-        sys.modules["__main__"] = module
-        exec(compile(Path(command[1]).read_bytes(), command[1], "exec"), module.__dict__)
+    sys.argv = command[1:]
+    sys.path[0] = os.path.dirname(command[1])
+    module = type(sys)("__main__")
+    module.__file__ = command[1]
+    sys.modules["__main__"] = module
+    with open(command[1], "rb") as file:
+        source = file.read()
+    exec(compile(source, command[1], "exec"), module.__dict__)
 
 
 if __name__ == "__main__":

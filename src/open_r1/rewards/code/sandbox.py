@@ -84,6 +84,7 @@ class Sandbox:
         self._group: cgroup.Group | None = None
         self._control: socket.socket | None = None
         self._scratch: tempfile.TemporaryDirectory | None = None
+        self._idle = False
 
     def __enter__(self) -> Self:
         return self
@@ -97,6 +98,8 @@ class Sandbox:
 
         Raises `CannotStart`.
         """
+        if self._process is not None and self._process.poll() is not None:
+            self.close()  # it ends with the thread that started it
         if self._process is None:
             self._start()
         assert self._process is not None and self._control is not None
@@ -107,7 +110,7 @@ class Sandbox:
             "forked": forked,
         }
         (stdin_read, stdin_write), (stdout_read, stdout_write) = os.pipe(), os.pipe()
-        ended_well = False
+        self._idle = False
         try:
             try:
                 socket.send_fds(self._control, [json.dumps(request).encode()], [stdin_read, stdout_write])
@@ -115,11 +118,17 @@ class Sandbox:
                 os.close(stdin_read)
                 os.close(stdout_write)
             outcome = self._watch(_Pipes(stdin_write, stdout_read, stdin.encode(errors="replace")), limits)
-            ended_well = outcome.status in ("ok", "error") and outcome.exit_code is not None
+            self._idle = outcome.status in ("ok", "error") and outcome.exit_code is not None
             return outcome
         finally:
-            if not ended_well or self.isolation.kind != "bubblewrap":
+            if not self._idle or self.isolation.kind != "bubblewrap":
                 self.close()
+
+    @property
+    def reusable(self) -> bool:
+        """Whether nothing of what ran is left: not a process, not a file, and no way to have changed the one that
+        serves (no other process can be traced, there is no /proc)."""
+        return self._idle and self.isolation.kind == "bubblewrap" and filter_program() is not None
 
     def _start(self) -> None:
         isolation = self.isolation
@@ -241,10 +250,14 @@ class Sandbox:
 
     def close(self) -> None:
         """Ends the sandbox with all that runs in it; another run starts a new one."""
+        if self._process is not None and self._control is not None:
+            if self._idle and self.isolation.kind == "bubblewrap":  # nothing is left but the one that serves
+                self._control.close()
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(1)
+            kill_tree(self._process)  # while the one that serves is there, what was detached is in its tree
         if self._control is not None:
             self._control.close()
-        if self._process is not None:
-            kill_tree(self._process)
         if self._group is not None:
             self._group.remove()
         if self._scratch is not None:
