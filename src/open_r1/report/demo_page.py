@@ -22,6 +22,11 @@ MOST_TEXT = 3_000_000
 
 SAMPLE_COLUMNS = ["problem", "gold", "completion", "n_tokens", "finish_reason", "correct"]
 
+_ASKED = {
+    "sums": "is asked for sums",
+    "code": "is asked for tiny programs, which run in a sandbox on tests that it never sees,",
+}
+
 _REWARD_CHARTS = [
     ("reward", "Reward", False),
     ("rewards/{reward}/mean", "Right answers on training problems", True),
@@ -69,7 +74,9 @@ def write_demo_report(output_dir: Path | str) -> Path:
         stages=STAGES,
         findings=findings(results),
         seconds=seconds,
-        example=problems[0]["problem"] if problems else "What is 7+18+4+12?",
+        asked=_ASKED[task],
+        task=task,
+        example=problems[0]["problem"] if problems else "",
         plan=Markup(draw_plan({result.name: result.accuracy for result in results})),
         charts=[Markup(chart) for chart in _charts(output_dir, task, results)],
         data=_script_json({"stages": [_stage(result) for result in results], "problems": shown}),
