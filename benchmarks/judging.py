@@ -25,6 +25,7 @@ from pathlib import Path
 
 from open_r1.rewards import code_reward
 from open_r1.rewards.code.isolation import interpreter
+from open_r1.rewards.code.local import close_sandboxes
 
 PROGRAMS = {
     "python": "a, b = map(int, input().split())\nprint(a + b)  # {number}\n",
@@ -89,7 +90,9 @@ def measure(judge: Judge, sources: list[str], cases: list[dict]) -> tuple[float,
     began, used = time.perf_counter(), _cpu_seconds()
     scores = judge(sources, cases)
     assert scores == [1.0] * len(sources), "a right program was judged wrong"
-    return time.perf_counter() - began, _cpu_seconds() - used
+    seconds = time.perf_counter() - began
+    close_sandboxes()  # the processor time of children counts when they have ended
+    return seconds, _cpu_seconds() - used
 
 
 def _cpu_seconds() -> float:

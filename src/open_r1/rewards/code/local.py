@@ -122,7 +122,14 @@ class Rooms:
 
 
 _rooms = Rooms()
-atexit.register(_rooms.close)
+
+
+def close_sandboxes() -> None:
+    """Ends the sandboxes that wait for a program."""
+    _rooms.close()
+
+
+atexit.register(close_sandboxes)
 os.register_at_fork(after_in_child=_rooms.forget)
 
 
