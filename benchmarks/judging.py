@@ -5,7 +5,7 @@
     PISTON_ENDPOINTS=http://host:2000/api/v2 python benchmarks/judging.py
 
 Programs are all different. Processor time is that of this process and of its children, which other work on the
-machine changes little; wall clock is given beside it. Piston without PISTON_ENDPOINTS is its protocol with a stand-in
+machine changes little; wall clock is given beside it. That of compilers in a sandbox is not in it. Piston without PISTON_ENDPOINTS is its protocol with a stand-in
 for its server, which runs programs in bare subprocesses: what the protocol alone costs.
 """
 
@@ -91,8 +91,8 @@ def measure(judge: Judge, sources: list[str], cases: list[dict]) -> tuple[float,
     scores = judge(sources, cases)
     assert scores == [1.0] * len(sources), "a right program was judged wrong"
     seconds = time.perf_counter() - began
-    close_sandboxes()  # the processor time of children counts when they have ended
-    return seconds, _cpu_seconds() - used
+    inside = close_sandboxes()  # bubblewrap does not pass the time of its children on
+    return seconds, _cpu_seconds() - used + inside
 
 
 def _cpu_seconds() -> float:

@@ -110,11 +110,15 @@ class Rooms:
                     return
         self._end(room)
 
-    def close(self) -> None:
-        """Ends all that wait."""
+    def close(self) -> float:
+        """Ends all that wait; returns the processor seconds that they used."""
+        used = 0.0
         for waiting in self._waiting.values():
             while waiting:
-                self._end(waiting.pop())
+                room = waiting.pop()
+                used += room.sandbox.cpu_seconds
+                self._end(room)
+        return used
 
     def _end(self, room: Room) -> None:
         room.sandbox.close()
@@ -124,9 +128,9 @@ class Rooms:
 _rooms = Rooms()
 
 
-def close_sandboxes() -> None:
-    """Ends the sandboxes that wait for a program."""
-    _rooms.close()
+def close_sandboxes() -> float:
+    """Ends the sandboxes that wait for a program; returns the processor seconds that they used."""
+    return _rooms.close()
 
 
 atexit.register(close_sandboxes)
