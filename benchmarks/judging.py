@@ -4,9 +4,9 @@
     python benchmarks/judging.py --programs 1024 --tests 4 --parallel 16          # a GRPO step on 16 cores
     PISTON_ENDPOINTS=http://host:2000/api/v2 python benchmarks/judging.py
 
-Programs are all different. Processor time is that of this process and of its children, which other work on the
-machine changes little; wall clock is given beside it. That of compilers in a sandbox is not in it. Piston without PISTON_ENDPOINTS is its protocol with a stand-in
-for its server, which runs programs in bare subprocesses: what the protocol alone costs.
+Programs are all different. Processor time is that of this process and its children, which other work on the machine
+changes less than wall clock; compilers in a sandbox are not in it. Piston without PISTON_ENDPOINTS is its protocol with
+a stand-in for its server, which runs programs in bare subprocesses: what the protocol alone costs.
 """
 
 import argparse

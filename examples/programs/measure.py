@@ -52,9 +52,8 @@ def main() -> None:
     error = 1.96 * statistics.stdev(shares) / math.sqrt(len(shares)) if len(shares) > 1 else float("nan")
     found = [cheat(extract_code(text), row["prompt"]) for row, text in answers]
     kinds = {kind: found.count(kind) for kind in sorted({kind for kind in found if kind})}
-    print(
-        f"{args.model}: pass@1 {statistics.fmean(shares):.1%} ± {error:.1%}, {len(shares)} tasks; cheats: {kinds or 'none'}"
-    )
+    score = f"pass@1 {statistics.fmean(shares):.1%} ± {error:.1%}"
+    print(f"{args.model}: {score}, {len(shares)} tasks; cheats: {kinds or 'none'}")
     lines = [
         json.dumps({"prompt": row["prompt"], "completion": text, "reward": reward, "cheat": kind}) + "\n"
         for (row, text), reward, kind in zip(answers, rewards, found, strict=True)

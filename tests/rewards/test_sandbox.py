@@ -241,7 +241,11 @@ def test_a_program_that_ends_its_sandbox_fails_alone(folder, isolation):
         "import pickle\nclass A: pass\nprint(type(pickle.loads(pickle.dumps(A()))))",
         "def f(n): return n and f(n - 1)\nimport sys\nsys.setrecursionlimit(5000)\nprint(f(4000))",
         "for line in open(0): print(line.upper(), end='')",
+        "class A:\n    def __del__(self): print('gone')\na = A()\nprint('here')",
+        "import concurrent.futures as c\nc.ThreadPoolExecutor(2).submit(print, 'later')",
         "raise SystemExit(3)",
+        "raise SystemExit('no')",
+        "import sys\nsys.stdout.close()",
         "1 / 0",
     ],
 )
