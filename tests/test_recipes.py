@@ -59,7 +59,8 @@ def test_accelerate_reads_its_configs(path):
 def toy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy")
     make_model(make_tokenizer(folder / "model", pad=None), arch="llama", max_position_embeddings=32768)
-    rows = [{"problem": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(300)]
+    tests = {"language": "python", "test_cases": [{"input": "1", "output": "2"}]}
+    rows = [{"problem": f"What is {i} + {i}?", "answer": str(2 * i), "verification_info": tests} for i in range(300)]
     (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     turns = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "<think>\n2\n</think>\n2"}]
     (folder / "traces.jsonl").write_text((json.dumps({"messages": turns}) + "\n") * 64)
