@@ -1,17 +1,14 @@
-"""Measures decoding: tokens/s of the native engine, of our vLLM engine and of plain `LLM.generate`, beside what the
-memory allows.
+"""Measures decoding: tokens/s of the native engine and of vLLM's `LLM.generate`, beside what the memory allows.
 
-    python benchmarks/generation.py --shape 1.5b --sequences 64 512 1024 --cases native native-training
+    python benchmarks/generation.py --shape 1.5b --sequences 64 512 1024
     python benchmarks/generation.py --shape 1.5b --sequences 512 --cases native --lengths fixed lognormal --top-p 1 0.95
-    python benchmarks/generation.py --shape 1.5b --sequences 64 512 1024 --engines 1 2
-    python benchmarks/generation.py --shape 135m --engines 1 2 4 --cases ours
-    python benchmarks/generation.py --shape small --sequences 8 --tokens 16 --eager --memory 0.2    # CPU
+    python benchmarks/generation.py --shape small --sequences 8 --tokens 16 --cases native --eager    # CPU
 
 The model has random weights of the shape. Prompts are random tokens, 16 completions each; every completion has exactly
 `--tokens` tokens (`--lengths lognormal`: at most `--cap`, 0.65 of it on average), sampled at temperature 1, and the
 logprob of each comes back. Before each measurement half as many sequences warm up. `native` decodes with a bfloat16
 copy, `native-training` with the copy that GRPO uses. `LLM.generate` has default options except for memory, context
-length and batch limit, which it shares with ours.
+length and batch limit, which it shares with ours, and CUDA graphs up to that limit.
 
 The floor of a decoding step is the time to read the weights once and every live key and value once at --bandwidth,
 by default what a copy of a large tensor reaches.
@@ -22,7 +19,6 @@ import functools
 import gc
 import itertools
 import json
-import os
 import random
 import statistics
 import subprocess
@@ -37,18 +33,18 @@ import torch
 from measure import SHAPES, build_model, draw_lengths, environment, memory_bandwidth
 
 GROUP = 16
-CASES = ("native", "native-training", "ours", "plain")
+CASES = ("native", "native-training", "plain")
 
 
-def floor_seconds(shape: str, sequences: int, prompt: int, tokens: int, engines: int, bandwidth: float) -> float:
-    """Seconds to read, for each of `tokens` steps, the bfloat16 weights (of every engine) and all keys and values."""
+def floor_seconds(shape: str, sequences: int, prompt: int, tokens: int, bandwidth: float) -> float:
+    """Seconds to read, for each of `tokens` steps, the bfloat16 weights and all keys and values."""
     width, mlp, layers, heads, kv_heads, vocabulary, _ = SHAPES[shape]
     head = width // heads
     attention = width * (heads + 2 * kv_heads) * head + heads * head * width
     weights = 2 * (layers * (attention + 3 * width * mlp) + vocabulary * width)
     entry = 2 * 2 * layers * kv_heads * head
     live = sum(sequences * entry * (prompt + i) for i in range(tokens))
-    return (tokens * weights * engines + live) / bandwidth
+    return (tokens * weights + live) / bandwidth
 
 
 def save_model(shape: str, folder: Path) -> None:
@@ -104,7 +100,7 @@ def draw_requests(
 class Native:
     """Open R1's native engine."""
 
-    def __init__(self, args: argparse.Namespace, folder: Path, engines: int, training: bool = False) -> None:
+    def __init__(self, args: argparse.Namespace, folder: Path, training: bool = False) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         from open_r1.engine.native.engine import NativeEngine, NativeOptions
@@ -135,48 +131,20 @@ class Native:
         self.engine.close()
 
 
-class Ours:
-    """Open R1's vLLM engine."""
-
-    def __init__(self, args: argparse.Namespace, folder: Path, engines: int) -> None:
-        from transformers import AutoTokenizer
-
-        from open_r1.engine.vllm_engine import VLLMEngine, VLLMOptions
-
-        options = VLLMOptions(
-            str(folder),
-            engines_per_device=engines,
-            gpu_memory_utilization=args.memory,
-            max_num_seqs=max(8, max(args.sequences) // engines),
-            enforce_eager=args.eager,
-            log_dir=args.log_dir,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.engine = VLLMEngine(options, tokenizer, max_model_len=longest(args))
-        self.engine.start()
-
-    def run(self, requests: list[Any]) -> int:
-        """Decodes; returns the number of tokens."""
-        groups = self.engine.generate(requests)
-        return sum(len(c.token_ids or []) for completions in groups for c in completions)
-
-    def close(self) -> None:
-        """Ends the engines."""
-        self.engine.close()
-
-
 class Plain:
     """vLLM's `LLM.generate`."""
 
-    def __init__(self, args: argparse.Namespace, folder: Path, engines: int) -> None:
+    def __init__(self, args: argparse.Namespace, folder: Path) -> None:
         from vllm import LLM
 
+        graphs: Any = {} if args.eager else {"max_cudagraph_capture_size": max(args.sequences)}
         self.llm = LLM(
             str(folder),
             max_model_len=longest(args),
             gpu_memory_utilization=args.memory,
             max_num_seqs=max(args.sequences),
             enforce_eager=args.eager,
+            compilation_config=graphs,
         )
 
     def run(self, requests: list[Any]) -> int:
@@ -195,16 +163,15 @@ class Plain:
         """Nothing: the process ends."""
 
 
-def measure(args: argparse.Namespace, folder: Path, case: str, engines: int) -> None:
+def measure(args: argparse.Namespace, folder: Path, case: str) -> None:
     """Starts one case's engine and prints and appends a line for each number of sequences."""
     began = time.perf_counter()
     opened: dict[str, Any] = {
         "native": Native,
         "native-training": functools.partial(Native, training=True),
-        "ours": Ours,
         "plain": Plain,
     }
-    engine = opened[case](args, folder, engines)
+    engine = opened[case](args, folder)
     start = time.perf_counter() - began
     for sequences, lengths, top_p in itertools.product(args.sequences, args.lengths, args.top_p):
         engine.run(draw_requests(args, max(1, sequences // 2), -1, lengths, top_p))
@@ -215,10 +182,10 @@ def measure(args: argparse.Namespace, folder: Path, case: str, engines: int) -> 
             tokens = engine.run(requests)
             seconds = time.perf_counter() - began
             rates.append(tokens / seconds)
-        floor = floor_seconds(args.shape, sequences, args.prompt, tokens // sequences, engines, args.bandwidth)
+        floor = floor_seconds(args.shape, sequences, args.prompt, tokens // sequences, args.bandwidth)
         rate = statistics.median(rates)
         line = {
-            "case": f"{case}, {engines} engine(s)" if case == "ours" else case,
+            "case": case,
             "shape": args.shape,
             "sequences": sequences,
             "tokens": args.tokens,
@@ -233,7 +200,7 @@ def measure(args: argparse.Namespace, folder: Path, case: str, engines: int) -> 
             "start_seconds": round(start, 1),
         }
         print(
-            f"{args.shape:>5}  {line['case']:<20} {sequences:>5} x {tokens // sequences} {lengths}, top-p {top_p:g}  "
+            f"{args.shape:>5}  {case:<16} {sequences:>5} x {tokens // sequences} {lengths}, top-p {top_p:g}  "
             f"{rate:>9,.0f} tokens/s ({min(rates):,.0f} to {max(rates):,.0f})  {line['share_of_floor']:.1%} of the "
             f"floor's {line['floor_tokens_per_second']:,}  start {start:.0f} s",
             flush=True,
@@ -250,7 +217,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=list(SHAPES), default="1.5b")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--engines", type=int, nargs="+", default=[1], help="ours: engines on the GPU")
     parser.add_argument("--sequences", type=int, nargs="+", default=[64, 512, 1024])
     parser.add_argument("--tokens", type=int, default=512, help="of each completion")
     parser.add_argument("--lengths", nargs="+", choices=["fixed", "lognormal"], default=["fixed"])
@@ -263,12 +229,11 @@ def main() -> None:
     parser.add_argument("--bandwidth", type=float, help="bytes/s that memory reaches; default: measured")
     parser.add_argument("--eager", action="store_true", help="no CUDA graphs and no compilation")
     parser.add_argument("--model", type=Path, help="a folder to use (and to make, if it is not there)")
-    parser.add_argument("--log-dir", type=Path, help="where the engines' logs go")
     parser.add_argument("--results", type=Path, help="file that result lines are appended to")
-    parser.add_argument("--inner", nargs=2, metavar=("CASE", "ENGINES"), help=argparse.SUPPRESS)
+    parser.add_argument("--inner", choices=CASES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.inner is not None:
-        return measure(args, args.model, args.inner[0], int(args.inner[1]))
+        return measure(args, args.model, args.inner)
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.model or Path(temporary) / args.shape
         if not (folder / "config.json").exists():
@@ -277,9 +242,8 @@ def main() -> None:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         for case in args.cases:
-            for engines in args.engines if case == "ours" else [1]:
-                inner = ["--model", str(folder), "--bandwidth", str(bandwidth), "--inner", case, str(engines)]
-                subprocess.run([sys.executable, __file__, *sys.argv[1:], *inner], check=False, env=dict(os.environ))
+            inner = ["--model", str(folder), "--bandwidth", str(bandwidth), "--inner", case]
+            subprocess.run([sys.executable, __file__, *sys.argv[1:], *inner], check=False)
     return None
 
 

@@ -1,14 +1,15 @@
-"""Measures whole GRPO steps with vLLM on the training GPU, here and in TRL: the same model, prompts, lengths, rewards.
+"""Measures whole GRPO steps on one GPU, here and in TRL: the same model, prompts, lengths, rewards.
 
-    python benchmarks/grpo.py --model SmolLM2-135M-Instruct --data gsm8k_train.jsonl.gz --engines 1 4
-    python benchmarks/grpo.py --shape 1.5b --data gsm8k_train.jsonl.gz --engines 1 2
+    python benchmarks/grpo.py --model SmolLM2-135M-Instruct --data gsm8k_train.jsonl.gz
+    python benchmarks/grpo.py --shape 1.5b --tokenizer SmolLM2-135M-Instruct --data gsm8k_train.jsonl.gz --prompts 32 \
+        --micro-batch 32 --checkpointing --compile --trl_attention flash_attention_4
     python benchmarks/grpo.py --model SmolLM2-135M-Instruct --data gsm8k_train.jsonl.gz --mode server --staleness 0 1
 
 Rows of --data have the columns problem and answer. Seconds a step are split into generation, scoring, training and
 weight update; the first --warmup steps are left out. `--shape` takes random weights, made to end a completion after
 about --mean tokens, the tokenizer of --tokenizer, and a coin for a reward. `--mode server` trains on the first GPU and
-has a vLLM server write on the others (on a CPU: both share it), once for every --staleness. TRL (1.16.0) gets a
-micro-batch of --micro-batch completions and Open R1's own rewards.
+has a vLLM server write on the others (on a CPU: both share it), once for every --staleness. TRL (1.16.0) gets colocated
+vLLM, a micro-batch of --micro-batch completions and Open R1's own rewards.
 """
 
 import argparse
@@ -27,9 +28,9 @@ from typing import Any
 from measure import SHAPES, build_model, coin_reward, end_sometimes, environment
 from transformers import TrainerCallback
 
-PHASES = ("weight_update", "generation", "scoring", "training", "waiting")
+PHASES = ("weight_update", "generation", "scoring", "training", "waiting", "rest")
 """`waiting` is for rounds that a thread writes ahead, whose generation and scoring are not part of the step."""
-SETTINGS = ("prompts", "group", "budget", "micro_batch", "checkpointing", "memory")
+SETTINGS = ("prompts", "group", "budget", "micro_batch", "checkpointing", "compile", "memory", "trl_attention")
 SYSTEM = "Reason between <think> and </think>, then give the final answer between <answer> and </answer>."
 
 
@@ -67,10 +68,12 @@ class Clock(TrainerCallback):
         return call
 
     def result(self, warmup: int) -> dict[str, Any]:
-        """Medians over the steps after `warmup`. Training is what is left of a step that does not time it itself."""
+        """Medians over the steps after `warmup`; `rest` is what is in no phase. Training is what is left of a step that
+        does not time it itself."""
         seconds = [b - a for a, b in zip(self.ends, self.ends[1:], strict=False)]
         for phases, whole in zip(self.phases, seconds, strict=True):
             phases.setdefault("training", whole - sum(phases.get(name, 0.0) for name in PHASES[:3]))
+            phases["rest"] = whole - sum(phases.get(name, 0.0) for name in PHASES[:-1])
         kept = seconds[warmup:]
         split = {name: statistics.median(p.get(name, 0.0) for p in self.phases[warmup:]) for name in PHASES}
         return {
@@ -82,14 +85,14 @@ class Clock(TrainerCallback):
         }
 
 
-def run_ours(args: argparse.Namespace, clock: Clock, engines: int, staleness: int = 0) -> None:
-    """`open-r1 grpo` with vLLM."""
+def run_ours(args: argparse.Namespace, clock: Clock, staleness: int) -> None:
+    """`open-r1 grpo`."""
     import open_r1.grpo
     import open_r1.run.trainers
     from open_r1.run.trainers import GRPOTrainer
 
     class Timed(GRPOTrainer):
-        def __init__(self, *positional: Any, callbacks: Any, **named: Any) -> None:
+        def __init__(self, *positional: Any, callbacks: Any = (), **named: Any) -> None:
             super().__init__(*positional, callbacks=[*callbacks, clock], **named)
 
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -109,8 +112,6 @@ def run_ours(args: argparse.Namespace, clock: Clock, engines: int, staleness: in
             "system_prompt": SYSTEM,
             "reward_funcs": "[measure:coin_reward]" if args.shape else "[accuracy, format]",
             "output_dir": folder,
-            "engine": "vllm",
-            "vllm_engines_per_gpu": engines,
             "vllm_gpu_memory_utilization": args.memory,
             "vllm_enforce_eager": args.eager,
             "per_device_train_batch_size": args.prompts * args.group,
@@ -118,17 +119,23 @@ def run_ours(args: argparse.Namespace, clock: Clock, engines: int, staleness: in
             "max_completion_length": args.tokens,
             "max_tokens_per_microbatch": args.budget,
             "gradient_checkpointing": args.checkpointing,
+            "torch_compile": args.compile,
             "learning_rate": 1e-6,
             "max_steps": args.steps + args.warmup,
             "save_strategy": "no",
             "report_to": "none",
         }
         if args.mode == "server":
-            options |= {"vllm_mode": "server", "vllm_server_base_url": args.server, "max_staleness": staleness}
+            options |= {
+                "use_vllm": True,
+                "vllm_mode": "server",
+                "vllm_server_base_url": args.server,
+                "max_staleness": staleness,
+            }
         open_r1.grpo.main([f"--{name}={value}" for name, value in options.items()] + args.extra)
 
 
-def run_trl(args: argparse.Namespace, clock: Clock, engines: int) -> None:
+def run_trl(args: argparse.Namespace, clock: Clock) -> None:
     """TRL's trainer with colocated vLLM."""
     from datasets import load_dataset
     from trl import GRPOConfig, GRPOTrainer
@@ -159,6 +166,7 @@ def run_trl(args: argparse.Namespace, clock: Clock, engines: int) -> None:
                 gradient_checkpointing=args.checkpointing,
                 gradient_checkpointing_kwargs={"use_reentrant": False} if args.checkpointing else None,
                 bf16=not args.eager,
+                model_init_kwargs={"attn_implementation": args.trl_attention},
                 learning_rate=1e-6,
                 max_steps=args.steps + args.warmup,
                 save_strategy="no",
@@ -184,23 +192,22 @@ def run_trl(args: argparse.Namespace, clock: Clock, engines: int) -> None:
         trainer.train()
 
 
-def measure(args: argparse.Namespace, case: str, engines: int, staleness: int) -> None:
+def measure(args: argparse.Namespace, case: str, staleness: int) -> None:
     """Runs one case."""
     clock = Clock(args.steps + args.warmup, args.time_budget)
     try:
         if case == "trl":
-            run_trl(args, clock, engines)
+            run_trl(args, clock)
         else:
-            run_ours(args, clock, engines, staleness)
+            run_ours(args, clock, staleness)
     finally:
         if len(clock.phases) > args.warmup:
-            report(args, clock, case, engines, staleness)
+            report(args, clock, case, staleness)
 
 
-def report(args: argparse.Namespace, clock: Clock, case: str, engines: int, staleness: int) -> None:
+def report(args: argparse.Namespace, clock: Clock, case: str, staleness: int) -> None:
     """Prints and appends the line of a case, also of one that ended early."""
-    served = f"server, staleness {staleness}" if args.mode == "server" else f"ours, {engines} engine(s)"
-    name = case if case == "trl" else served
+    name = f"server, staleness {staleness}" if args.mode == "server" else case
     line = {"case": name, "model": args.shape or Path(args.model).name, **clock.result(args.warmup)}
     split = ", ".join(f"{phase} {line[phase]}" for phase in PHASES if line[phase])
     low, high = line["range"]
@@ -220,22 +227,25 @@ def main() -> None:
     parser.add_argument("--tokenizer", help="with --shape: the folder of a tokenizer with a chat template")
     parser.add_argument("--data", required=True)
     parser.add_argument("--cases", nargs="+", choices=["ours", "trl"], default=["ours", "trl"])
-    parser.add_argument("--engines", type=int, nargs="+", default=[1], help="ours: engines on the GPU")
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--group", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=512, help="longest completion")
     parser.add_argument("--mean", type=float, default=400, help="--shape: mean completion, tokens, before the limit")
     parser.add_argument("--checkpointing", action="store_true", help="recompute activations: the 1.5B shape needs it")
+    parser.add_argument("--compile", action="store_true", help="ours: torch_compile")
+    parser.add_argument("--trl_attention", default="sdpa", help="attn_implementation of TRL's model")
     parser.add_argument("--budget", type=int, default=16384, help="ours: tokens a micro-batch")
     parser.add_argument("--micro-batch", type=int, default=64, help="TRL: completions a micro-batch")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--warmup", type=int, default=3)
-    parser.add_argument("--memory", type=float, default=0.3, help="share of the GPU's memory for vLLM")
+    parser.add_argument("--memory", type=float, default=0.3, help="share of the GPU's memory for generation")
     parser.add_argument("--eager", action="store_true", help="no CUDA graphs (CPU)")
     parser.add_argument("--time-budget", type=float, default=1e6, help="seconds for the steps of each case")
     parser.add_argument("--results", type=Path, help="file that result lines are appended to")
     parser.add_argument("--extra", nargs=argparse.REMAINDER, default=[], help="more options of open-r1 grpo, last")
-    parser.add_argument("--mode", choices=["colocate", "server"], default="colocate", help="where vLLM is")
+    parser.add_argument(
+        "--mode", choices=["colocate", "server"], default="colocate", help="who writes: here, or a server"
+    )
     parser.add_argument("--staleness", type=int, nargs="+", default=[0, 1], help="server: rounds written ahead")
     parser.add_argument("--api-servers", type=int, default=1, help="server: processes that speak HTTP")
     parser.add_argument("--port", type=int, default=8000, help="server: its port")
@@ -244,8 +254,8 @@ def main() -> None:
     parser.add_argument("--inner", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.inner is not None:
-        case, engines, staleness = args.inner.split(",")
-        return measure(args, case, int(engines), int(staleness))
+        case, staleness = args.inner.split(",")
+        return measure(args, case, int(staleness))
     with tempfile.TemporaryDirectory() as folder:
         if args.shape is not None:
             import torch
@@ -263,8 +273,7 @@ def main() -> None:
             with_server(args, inner, Path(folder))
         else:
             for case in args.cases:
-                for engines in args.engines if case == "ours" else [1]:
-                    run_inner(f"{case},{engines},0", inner, dict(os.environ))
+                run_inner(f"{case},0", inner, dict(os.environ))
     return None
 
 
@@ -303,7 +312,7 @@ def with_server(args: argparse.Namespace, options: list[str], folder: Path) -> N
         print(f"server ready after {time.monotonic() - began:.0f} s", flush=True)
         environment = dict(os.environ) | ({"CUDA_VISIBLE_DEVICES": gpus[0]} if gpus else {})
         for staleness in args.staleness:
-            run_inner(f"ours,1,{staleness}", [*options, "--server", server.url], environment)
+            run_inner(f"ours,{staleness}", [*options, "--server", server.url], environment)
     finally:
         server.close()
 

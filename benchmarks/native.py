@@ -1,22 +1,35 @@
-"""Looks into the native engine: what a decoding step is made of, and how near its logprobs are to the trainer's.
+"""Looks into the native engine: what a decoding step is made of, how fast its attention reads, how soon it starts, and
+how near its logprobs are to the trainer's.
 
     python benchmarks/native.py profile --shape 1.5b --sequences 512 --copy training [--top-p 0.95]    # a GPU
+    python benchmarks/native.py attention --sequences 8 64 --context 16384                             # a GPU
+    python benchmarks/native.py start --model FOLDER [--vllm]
     python benchmarks/native.py trainer --model src/open_r1/demo/base
+    python benchmarks/native.py trainer --model SmolLM2-135M-Instruct --data gsm8k_train.jsonl.gz --tokens 256 [--vllm]
     python benchmarks/native.py trainer --shape 135m --rounds 40
 
-`trainer` samples 16 completions of 16 random prompts with each copy of a float32 policy, and has the policy score them
-under bfloat16 autocast, packed, as GRPO does; then it updates and samples `--rounds` times and shows the memory. A
-shape's random weights are enlarged 2.5 times, so that tokens are far from equally likely.
+`start` times fresh processes, from their beginning to the first token, with 1,024 sequences and every graph: with empty
+caches of compiled code, with what the first has left in them, and without compilation.
+
+`trainer` samples 16 completions of 16 random prompts (or of 32 problems of `--data`) with each copy of a float32
+policy, and with vLLM; the policy scores them under bfloat16 autocast, packed, as GRPO does. Then it updates and samples
+`--rounds` times and shows the memory. A shape's random weights are enlarged 2.5 times, so that tokens are far from
+equally likely.
 """
 
 import argparse
 import copy
+import os
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from measure import SHAPES, build_model, synchronize
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from open_r1.engine.native.engine import NativeEngine, NativeOptions
 from open_r1.engine.native.model import training_copy
@@ -27,6 +40,8 @@ from open_r1.training.packing import TokenSequence, build_pack, plan_packs
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PROMPT = 12
+GROUP = 16
+VLLM = {"max_num_seqs": 1024, "gpu_memory_utilization": 0.4, "dtype": "bfloat16"}
 
 
 class NoText:
@@ -43,28 +58,97 @@ def open_copy(model: Any, kind: str, sequences: int, length: int) -> NativeEngin
     """The engine on a bfloat16 copy or a training copy of `model`, which it takes."""
     model = model.to(torch.bfloat16)
     model = training_copy(model) if kind == "training" else model
-    options = NativeOptions(max_num_seqs=sequences, memory=0.5)
+    options = NativeOptions(max_num_seqs=sequences, memory=0.4)
     return NativeEngine(model, NoText(), max_model_len=length, options=options)  # type: ignore[arg-type]
 
 
 def profile(args: argparse.Namespace) -> None:
     """Prints the kernels of a step, in milliseconds, 64 steps into a round."""
     model = build_model(args.shape, "sdpa", torch.bfloat16, DEVICE)
-    engine = open_copy(model, args.copy, args.sequences, 128 + 256)
-    loop = engine.start()
-    for i in range(max(1, args.sequences // 16)):
-        prompt = torch.randint(2, SHAPES[args.shape][5], (128,)).tolist()
-        loop.add(i, prompt, Sampling(n=min(16, args.sequences), top_p=args.top_p, seed=i), 256)
-    for _ in range(8):
-        loop.turn()
-    synchronize()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
-        loop.turn()
+    for sequences in args.sequences:
+        engine = open_copy(copy.deepcopy(model), args.copy, sequences, 128 + 256)
+        loop = engine.start()
+        for i in range(max(1, sequences // GROUP)):
+            prompt = torch.randint(2, SHAPES[args.shape][5], (128,)).tolist()
+            loop.add(i, prompt, Sampling(n=min(GROUP, sequences), top_p=args.top_p, seed=i), 256)
+        for _ in range(8):
+            loop.turn()
         synchronize()
-    events = sorted(seen.key_averages(), key=lambda e: -e.self_device_time_total)
-    print(f"{args.shape}, {args.sequences} sequences: {sum(e.self_device_time_total for e in events) / 8e3:.3f} ms")
-    for event in events[:16]:
-        print(f"  {event.self_device_time_total / 8e3:8.3f} ms {event.count / 8:6.0f} {event.key[:90]}")
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
+            loop.turn()
+            synchronize()
+        events = sorted(seen.key_averages(), key=lambda e: -e.self_device_time_total)
+        total = sum(e.self_device_time_total for e in events) / 8e3
+        print(f"{args.shape}, {sequences} sequences: {total:.3f} ms")
+        for event in events[:16]:
+            print(f"  {event.self_device_time_total / 8e3:8.3f} ms {event.count / 8:6.0f} {event.key[:90]}")
+        loop.clear()
+        engine.close()
+
+
+def attention(args: argparse.Namespace) -> None:
+    """Prints how fast attention reads the cache of one layer of the 1.5B shape."""
+    from triton.testing import do_bench
+
+    from open_r1.engine.native.attention import paged_attention
+
+    size, heads, kv_heads, width = 64, 12, 2, 128
+    for rows in args.sequences:
+        each = args.context // size + 1
+        kv_pages = torch.randn(rows * each + 1, 2, kv_heads, size, width, dtype=torch.bfloat16, device=DEVICE)
+        table = (torch.randperm(rows * each, device=DEVICE).view(rows, each) + 1).int()
+        lengths = torch.full((rows,), args.context, dtype=torch.int32, device=DEVICE)
+        q, k, v = (
+            torch.randn(rows, n, width, dtype=torch.bfloat16, device=DEVICE) for n in (heads, kv_heads, kv_heads)
+        )
+        step = (q, k, v, kv_pages, table, lengths, width**-0.5, 0.0, 0, None)
+        paged_attention(*step)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            paged_attention(*step)
+        seconds = do_bench(graph.replay, return_mode="median") / 1e3
+        rate = rows * args.context * kv_heads * width * 2 * 2 / seconds
+        print(f"{rows} sequences of {args.context} tokens: {seconds * 1e6:.0f} us, {rate / 1e12:.2f} TB/s", flush=True)
+
+
+def start(args: argparse.Namespace) -> None:
+    """Prints the seconds from the beginning of a process to its first token."""
+    with tempfile.TemporaryDirectory() as folder:
+        caches = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor", "TRITON_CACHE_DIR": f"{folder}/triton"}
+        cases: dict[str, list[str]] = {"empty caches": [], "warm caches": [], "no compilation": ["--eager"]}
+        cases |= {"vLLM": ["--vllm"]} if args.vllm else {}
+        for name, options in cases.items():
+            command = [sys.executable, __file__, "first", "--model", str(args.model), *options]
+            began = time.perf_counter()
+            with subprocess.Popen(command, env={**os.environ, **caches}, stdout=subprocess.PIPE, text=True) as child:
+                for line in child.stdout or ():
+                    if line.startswith("first token"):
+                        print(f"{name}: first token after {time.perf_counter() - began:.1f} s", flush=True)
+                    elif line.startswith("again"):
+                        print(f"{name}: {line.strip()}", flush=True)
+
+
+def first(args: argparse.Namespace) -> None:
+    """One token, as soon as possible; then another one, after the engine has released its memory."""
+    if args.vllm:
+        from vllm import LLM, SamplingParams
+
+        llm = LLM(str(args.model), max_model_len=1024, **VLLM)
+        llm.generate({"prompt_token_ids": [5, 6, 7]}, SamplingParams(max_tokens=1), use_tqdm=False)
+        print("first token", flush=True)
+        return
+    model: Any = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16, device_map=DEVICE)
+    options = NativeOptions(max_num_seqs=1024, memory=0.4, compile=not args.eager, release_memory=True)
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    engine = NativeEngine(model, tokenizer, max_model_len=1024, options=options)
+    request = Request(0, [5, 6, 7], Sampling(max_tokens=1))
+    engine.generate([request])
+    print("first token", flush=True)
+    engine.sleep()
+    began = time.perf_counter()
+    engine.wake()
+    engine.generate([request])
+    print(f"again after a release: {time.perf_counter() - began:.1f} s", flush=True)
 
 
 def score(policy: Any, documents: list[TokenSequence], budget: int) -> torch.Tensor:
@@ -78,11 +162,41 @@ def score(policy: Any, documents: list[TokenSequence], budget: int) -> torch.Ten
     return torch.cat([parts[i] for i in range(len(documents))])
 
 
-def report(name: str, difference: torch.Tensor) -> None:
-    """KL(sampler, trainer) is estimated as the mean of r - 1 - log r, with r = p(trainer) / p(sampler)."""
-    d = difference.double()
-    kl = (d.exp() - 1 - d).mean()
-    print(f"{name:<28} mean {d.abs().mean():.4f}  99th percentile {d.abs().quantile(0.99):.4f}  KL {kl:.2e}")
+def report(name: str, policy: Any, prompts: list[list[int]], sampled: list[tuple[list[int], list[float]]]) -> None:
+    """Prints how the logprobs of sampled tokens, 16 completions a prompt, differ from the trainer's.
+
+    KL(sampler, trainer) is estimated as the mean of r - 1 - log r, with r = p(trainer) / p(sampler).
+    """
+    documents = []
+    for i, (ids, _) in enumerate(sampled):
+        prompt = prompts[i // GROUP]
+        known = torch.tensor(prompt + ids)
+        documents.append(TokenSequence(known, torch.arange(len(known)) >= len(prompt)))
+    trained = score(policy, documents, 4096).double()
+    for title, other in {
+        name: torch.cat([torch.tensor(logprobs) for _, logprobs in sampled]),
+        "  trainer, packed otherwise": score(policy, documents, 1500),
+    }.items():
+        d = trained - other.double()
+        kl = (d.exp() - 1 - d).mean()
+        print(
+            f"{title:<28} mean {d.abs().mean():.4f}  99th percentile {d.abs().sort().values[int(0.99 * len(d))]:.4f}  "
+            f"KL {kl:.2e}  {len(d)} tokens",
+            flush=True,
+        )
+
+
+def draw_prompts(args: argparse.Namespace, vocabulary: int) -> list[list[int]]:
+    """16 random prompts, or 32 problems of `--data` in the model's chat format."""
+    if args.data is None:
+        generator = torch.Generator().manual_seed(0)
+        return torch.randint(3, vocabulary, (16, PROMPT), generator=generator).tolist()
+    from datasets import load_dataset
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(args.model)
+    problems = load_dataset("json", data_files=args.data, split="train")["problem"][:32]
+    turns: Any = [[{"role": "user", "content": problem}] for problem in problems]
+    return [tokenizer.apply_chat_template(t, add_generation_prompt=True, return_dict=False) for t in turns]
 
 
 def against_trainer(args: argparse.Namespace) -> None:
@@ -97,21 +211,15 @@ def against_trainer(args: argparse.Namespace) -> None:
     copies = {kind: copy.deepcopy(policy) for kind in ("bfloat16", "training")}
     policy.set_attn_implementation(ATTENTION)
     add_logprob_forward(policy)
-    generator = torch.Generator().manual_seed(0)
-    tokens = min(args.tokens, policy.config.max_position_embeddings - PROMPT)
-    prompts = torch.randint(3, policy.config.vocab_size, (16, PROMPT), generator=generator).tolist()
-    requests = [Request(i, p, Sampling(n=16, max_tokens=tokens, seed=i)) for i, p in enumerate(prompts)]
+    prompts = draw_prompts(args, policy.config.vocab_size)
+    longest = max(map(len, prompts))
+    tokens = min(args.tokens, policy.config.max_position_embeddings - longest)
+    requests = [Request(i, p, Sampling(n=GROUP, max_tokens=tokens, seed=i)) for i, p in enumerate(prompts)]
     for kind, model in copies.items():
-        engine = open_copy(model, kind, 256, PROMPT + tokens)
+        engine = open_copy(model, kind, GROUP * len(prompts), longest + tokens)
         engine.update_weights(policy.named_parameters(), 0)
-        found = [
-            (r.prompt + c.token_ids, c) for r, g in zip(requests, engine.generate(requests), strict=True) for c in g
-        ]
-        documents = [TokenSequence(torch.tensor(ids), torch.arange(len(ids)) >= PROMPT) for ids, _ in found]
-        sampled = torch.cat([torch.tensor(c.logprobs) for _, c in found])
-        trained = score(policy, documents, 4096)
-        report(f"{kind} copy", trained - sampled)
-    report("trainer, packed in two ways", score(policy, documents, 1500) - trained)
+        completions: list[Any] = [c for group in engine.generate(requests) for c in group]
+        report(f"{kind} copy", policy, prompts, [(c.token_ids, c.logprobs) for c in completions])
     for number in range(args.rounds):
         engine.update_weights(policy.named_parameters(), number)
         engine.sleep()
@@ -121,21 +229,37 @@ def against_trainer(args: argparse.Namespace) -> None:
             memory = torch.cuda.memory_allocated() / 2**20, torch.cuda.memory_reserved() / 2**20
             pages = engine.start().scheduler.pool.free
             print(f"round {number}: {memory[0]:.1f} MiB allocated, {memory[1]:.0f} reserved, {pages} pages free")
+    if args.vllm:
+        from vllm import LLM, SamplingParams
+
+        llm = LLM(str(args.model), max_model_len=longest + tokens, **VLLM)
+        params = SamplingParams(n=GROUP, temperature=1.0, max_tokens=tokens, ignore_eos=True, logprobs=0, seed=0)
+        outputs = llm.generate([{"prompt_token_ids": p} for p in prompts], params, use_tqdm=False)  # type: ignore
+        written = [c for output in outputs for c in output.outputs]
+        sampled = [
+            (list(c.token_ids), [at[i].logprob for i, at in zip(c.token_ids, c.logprobs, strict=True)]) for c in written
+        ]
+        report("vLLM", policy, prompts, sampled)
 
 
 def main() -> None:
     """Runs what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["profile", "trainer"])
+    commands = {"profile": profile, "attention": attention, "start": start, "first": first, "trainer": against_trainer}
+    parser.add_argument("what", choices=list(commands))
     parser.add_argument("--shape", choices=list(SHAPES), default="1.5b")
-    parser.add_argument("--model", type=Path, help="trainer: a folder, instead of random weights of a shape")
-    parser.add_argument("--sequences", type=int, default=512)
+    parser.add_argument("--model", type=Path, help="a folder, instead of random weights of a shape")
+    parser.add_argument("--data", help="trainer: JSON lines with a column problem")
+    parser.add_argument("--sequences", type=int, nargs="+", default=[512])
+    parser.add_argument("--context", type=int, default=16384, help="attention: tokens in the cache")
     parser.add_argument("--copy", choices=["bfloat16", "training"], default="bfloat16")
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--tokens", type=int, default=96, help="trainer: of each completion")
     parser.add_argument("--rounds", type=int, default=0)
+    parser.add_argument("--eager", action="store_true", help="first: no compilation")
+    parser.add_argument("--vllm", action="store_true", help="start, trainer: vLLM too")
     args = parser.parse_args()
-    profile(args) if args.what == "profile" else against_trainer(args)
+    commands[args.what](args)
 
 
 if __name__ == "__main__":

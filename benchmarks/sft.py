@@ -122,6 +122,8 @@ def run_trl(
                 **training_options(args, checkpointing, folder),
                 per_device_train_batch_size=1,
                 gradient_accumulation_steps=args.rows,
+                use_liger_kernel=args.trl_liger,
+                torch_compile=args.trl_compile,
                 disable_tqdm=True,
                 logging_steps=10_000,
             ),
@@ -142,9 +144,10 @@ def cases(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], Any]]
                 settings = {"checkpointing": checkpointing, "compiled": compiled}
                 yield f"ours, {label}{', compiled' if compiled else ''}", settings, run_ours
         if "trl" in args.cases:
+            extras = "".join(f", {n}" for n, on in (("liger", args.trl_liger), ("compiled", args.trl_compile)) if on)
             for attention in args.trl_attention:
                 settings = {"checkpointing": checkpointing, "attention": attention}
-                yield f"TRL, {label}, {attention}", settings, run_trl
+                yield f"TRL, {label}, {attention}{extras}", settings, run_trl
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -156,6 +159,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--checkpointing", type=switches, default="both", help="on, off or both")
     parser.add_argument("--compile", type=switches, default="off", help="on, off or both: compiled decoder layers")
     parser.add_argument("--trl_attention", nargs="+", default=["sdpa"], help="attn_implementation of TRL's model")
+    parser.add_argument(
+        "--trl_liger", action="store_true", help="liger kernels in TRL's model (pip install liger-kernel)"
+    )
+    parser.add_argument("--trl_compile", action="store_true", help="TRL's model compiled as a whole")
     parser.add_argument("--data", type=Path, help=".jsonl or .jsonl.gz with `messages` or `text`")
     parser.add_argument("--tokenizer", help="folder or hub id, for --data")
     parser.add_argument("--documents", type=int, default=256, help="without --data")

@@ -196,7 +196,14 @@ class Ours(GRPOTrainer):
 
 
 def run_trl(
-    args: argparse.Namespace, batch: Batch, timer: StepTimer, result: Result, *, checkpointing: bool, micro_batch: int
+    args: argparse.Namespace,
+    batch: Batch,
+    timer: StepTimer,
+    result: Result,
+    *,
+    checkpointing: bool,
+    micro_batch: int,
+    attention: str,
 ) -> None:
     """TRL's stock trainer; completions come through its `rollout_func`."""
     from datasets import Dataset
@@ -223,7 +230,7 @@ def run_trl(
     def reward(completions: Sequence[Any], replayed: Sequence[float], **columns: Any) -> list[float]:
         return list(replayed)
 
-    model = build_model(args.shape, "sdpa", dtype_of(args), DEVICE)
+    model = build_model(args.shape, attention, dtype_of(args), DEVICE)
     result.parameters = model.num_parameters()
     peft_config = None
     if args.lora:
@@ -238,6 +245,8 @@ def run_trl(
                 **training_options(args, checkpointing, folder),
                 per_device_train_batch_size=micro_batch,
                 gradient_accumulation_steps=args.completions // micro_batch,
+                use_liger_kernel=args.trl_liger,
+                torch_compile=args.trl_compile,
                 disable_tqdm=True,
                 logging_steps=10_000,
             ),
@@ -272,9 +281,11 @@ def cases(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], Any]]
                             ]
                             yield f"ours, {label}, {budget} tokens, {' '.join(flags)}", settings, run_ours
         if "trl" in args.cases:
-            for micro_batch in sorted({min(size, args.completions) for size in args.micro_batch}):
-                settings = {"checkpointing": checkpointing, "micro_batch": micro_batch}
-                yield f"TRL, {label}, {micro_batch} sequences", settings, run_trl
+            extras = "".join(f", {n}" for n, on in (("liger", args.trl_liger), ("compiled", args.trl_compile)) if on)
+            for attention in args.trl_attention:
+                for micro_batch in sorted({min(size, args.completions) for size in args.micro_batch}):
+                    settings = {"checkpointing": checkpointing, "micro_batch": micro_batch, "attention": attention}
+                    yield f"TRL, {label}, {attention}, {micro_batch} sequences{extras}", settings, run_trl
 
 
 def switches(text: str) -> list[bool]:
@@ -298,6 +309,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no_signal", type=float, default=0.0, help="share of groups whose rewards are equal")
     parser.add_argument("--budget", type=int, nargs="+", default=[16384], help="max_tokens_per_microbatch")
     parser.add_argument("--micro_batch", type=int, nargs="+", default=[8], help="TRL's per_device_train_batch_size")
+    parser.add_argument("--trl_attention", nargs="+", default=["sdpa"], help="attn_implementation of TRL's model")
+    parser.add_argument(
+        "--trl_liger", action="store_true", help="liger kernels in TRL's model (pip install liger-kernel)"
+    )
+    parser.add_argument("--trl_compile", action="store_true", help="TRL's model compiled as a whole")
     parser.add_argument("--completions", type=int, default=64, help="a step")
     parser.add_argument("--group", type=int, default=8, help="completions a prompt")
     parser.add_argument("--prompts", type=int, nargs=2, default=(80, 200), help="shortest and longest prompt, tokens")

@@ -9,6 +9,7 @@ import pytest
 from transformers import TrainingArguments
 
 from open_r1.configs import GRPOConfig, SFTConfig
+from open_r1.errors import UserError
 
 
 @pytest.mark.parametrize("config", [SFTConfig, GRPOConfig])
@@ -29,3 +30,12 @@ def test_constructing_a_configuration_leaves_deepspeed_alone(monkeypatch):
     monkeypatch.setattr(TrainingArguments, "__post_init__", lambda self: None)
     SFTConfig(output_dir="out", use_cpu=True)
     assert deepspeed.ops.__compatible_ops__ == {"deepspeed_shm_comm": True}
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [({}, "epsilon_high is None"), ({"epsilon_high": 0.28}, "0.28"), ({"epsilon_high": 5.0, "delta": 2.0}, "delta")],
+)
+def test_cispo_wants_the_bound_of_its_ratio(options, named):
+    with pytest.raises(UserError, match=named):
+        GRPOConfig(output_dir="out", use_cpu=True, loss_type="cispo", **{"epsilon_high": None, **options})

@@ -21,7 +21,7 @@ ROOMS = {
     "rewards": set(),
     "configs": {"options", "rewards.options"},
     "data": {"configs"},
-    "report": {"configs"},
+    "report": {"configs", "options"},
     "engine": {"options", "data", "modeling"},
     "sampling": {"engine", "rewards", "report"},
     "training": {"configs", "engine.protocol", "modeling", "rewards", "report"},

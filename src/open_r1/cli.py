@@ -18,8 +18,10 @@ COMMANDS = {
     "doctor": ("open_r1.launch.doctor.page", "what this machine has, and whether a recipe can run on it"),
     "evaluate": ("open_r1.evaluate", "benchmarks by DeepSeek's protocol, with intervals"),
     "compare": ("open_r1.evaluation.compare", "the difference between two evaluations, and where they differ"),
-    "report": ("open_r1.evaluation.answers_page", "a page to read the answers of an evaluation"),
+    "watch": ("open_r1.report.watch", "a page that follows runs while they train"),
+    "report": ("open_r1.evaluation.answers_page", "a page of a run, or to read the answers of an evaluation"),
     "ask": ("open_r1.evaluation.ask", "one question, the answer as it is written, the reasoning apart"),
+    "chat": ("open_r1.evaluation.chat", "several turns, in the terminal or, with --web, in the browser"),
 }
 
 USAGE = f"""usage: open-r1 <command> [options]

@@ -249,13 +249,15 @@ class GRPOConfig(TrainConfig):
     epsilon: Annotated[float, Range(at_least=0)] = 0.2
     """Lower clipping range of π/π_old; also the upper one, unless `epsilon_high` is given."""
     epsilon_high: Annotated[float | None, Range(at_least=0)] = None
-    """Upper clipping range (clip-higher, DAPO, arXiv 2503.14476)."""
+    """Upper clipping range (clip-higher, DAPO, arXiv 2503.14476). With `loss_type: cispo` the upper bound of π/π_old
+    itself, which has no default: 5 in ScaleRL (arXiv 2510.13786)."""
     delta: Annotated[float | None, Range(above=0)] = None
     """Upper bound of π/π_old where the advantage is negative (two-sided clipping, INTELLECT-2, arXiv 2505.07291)."""
     importance_sampling_level: Literal["token", "sequence"] = "token"
     """`sequence` clips one length-normalised ratio a completion (GSPO, arXiv 2507.18071)."""
-    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo"] = "dapo"
-    """How token losses are averaged; see `training/losses.py`."""
+    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo"] = "dapo"
+    """How token losses are averaged; see `training/losses.py`. `cispo` averages as `dapo` does and clips the weight of
+    each token's gradient, not the token (MiniMax-M1, arXiv 2506.13585)."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """Divide advantages by the standard deviation of the group, of the whole batch, or not at all."""
     reward_weights: list[float] | None = None
@@ -319,7 +321,7 @@ class GRPOConfig(TrainConfig):
 
     # --- Health and the transformers engine ---
     stop_on_unhealthy: bool = False
-    """End the run, with the reason, when it is going nowhere (see `training/health.py`); else it only warns."""
+    """End the run, with the reason, when it is going nowhere (see `report/health.py`); else it only warns."""
     max_tokens_per_decode: Annotated[int, Range(at_least=1)] = 65536
     """Cap on prompt plus completion tokens that the transformers engine decodes at once."""
 
@@ -342,6 +344,13 @@ class GRPOConfig(TrainConfig):
                 f"max_staleness is {self.max_staleness} and vllm_importance_sampling_correction false: rollouts of "
                 "older weights need the correction."
             )
+        if self.loss_type == "cispo" and (self.epsilon_high or 0) < 1:
+            raise UserError(
+                f"epsilon_high is {self.epsilon_high}: with loss_type cispo it is the upper bound of the ratio, so it "
+                "must be at least 1 (5 is common)."
+            )
+        if self.loss_type == "cispo" and self.delta is not None:
+            raise UserError(f"delta is {self.delta}, which loss_type cispo has no use for: leave it out.")
         if self.steps_per_generation is None:
             self.steps_per_generation = self.gradient_accumulation_steps
         if self.steps_per_generation % self.gradient_accumulation_steps:

@@ -82,3 +82,17 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in settings.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return flat
+
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def check_no_lfs_pointers(path: Path, field: str) -> None:
+    """Raises UserError if `path`, a file or a folder given as `field`, has files that Git LFS has not downloaded."""
+    files = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.is_file())
+    for file in files:
+        with file.open("rb") as data:
+            if data.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise UserError(
+                    f"{field}: {file} is a Git LFS pointer, not the file itself: run git lfs pull in its folder."
+                )

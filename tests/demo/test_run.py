@@ -45,7 +45,7 @@ def test_fast_demo_shows_the_effect(fast_demo):
 
 def test_report_and_compare_read_the_demo(fast_demo, tmp_path, capsys):
     page = tmp_path / "answers.html"
-    answers_page.main([str(fast_demo / "zero"), "--output", str(page)])
+    answers_page.main([str(fast_demo / "zero/evaluation"), "--output", str(page)])
     assert "What is " in page.read_text()
     compare.main([str(fast_demo / "base"), str(fast_demo / "zero")])
     right = {s["name"]: s["accuracy"] for s in json.loads((fast_demo / "results.json").read_text())["stages"]}

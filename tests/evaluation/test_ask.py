@@ -20,6 +20,8 @@ TEXT = "Well. <think>\n1 < 2, so <b> it is\n</think>\n\n42"
 def joined(parts):
     found = {}
     for kind, text in parts:
+        if kind == "tag":
+            continue
         found[kind] = found.get(kind, "") + text
     return found
 
@@ -28,6 +30,14 @@ def joined(parts):
 def test_reasoning_is_told_apart_wherever_the_pieces_end(size):
     pieces = [("content", TEXT[i : i + size]) for i in range(0, len(TEXT), size)]
     assert joined(split_reasoning(pieces)) == {"content": "Well. \n\n42", "reasoning": "\n1 < 2, so <b> it is\n"}
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 100])
+def test_answer_tags_are_folded_outside_reasoning_and_nothing_is_lost(size):
+    text = "<think>Put it in <answer>.</think>\n<answer>42</answer>"
+    pieces = list(split_reasoning([("content", text[i : i + size]) for i in range(0, len(text), size)]))
+    assert joined(pieces) == {"reasoning": "Put it in <answer>.", "content": "\n42"}
+    assert "".join(piece for _, piece in pieces) == text
 
 
 def test_reasoning_that_the_prompt_opened():

@@ -1,7 +1,10 @@
 """`open-r1 evaluate` and `open-r1 compare`, as they are typed."""
 
+import base64
 import json
+import re
 import shutil
+import zlib
 
 import pyarrow.parquet as pq
 import pytest
@@ -12,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from open_r1 import evaluate
 from open_r1.cli import main
 from open_r1.errors import UserError
+from open_r1.evaluation import compare as compare_command
 from open_r1.evaluation.answers_page import write_report
 from open_r1.evaluation.compare import compare
 
@@ -83,6 +87,20 @@ def test_compare_pairs_the_problems(evaluated, capsys):
         main(["compare", str(a), str(b)])
     assert end.value.code == 0
     assert "points" in capsys.readouterr().out
+
+
+def test_compare_writes_a_page_with_both_answers(evaluated, tmp_path, capsys):
+    a, b, page = evaluated("a"), evaluated("b", "--seed", "1"), tmp_path / "page.html"
+    compare_command.main([str(a), str(b), "--html", str(page)])
+    assert str(page) in capsys.readouterr().out.replace("\n", "")
+    html = page.read_text()
+    texts = pq.read_table(b / "sums/samples.parquet")["completion"].to_pylist()
+    pieces = re.findall(r'id="piece-0-\d">([^<]*)</script>', html)
+    assert len(pieces) == 6
+    unpacked = json.loads(zlib.decompress(base64.b64decode(pieces[0])))
+    assert [sample[0] for sample in unpacked[1]] == texts[:2]
+    with pytest.raises(UserError, match="cannot be written"):
+        compare_command.main([str(a), str(b), "--html", str(tmp_path / "none" / "page.html")])
 
 
 def test_compare_refuses_other_problems(evaluated):

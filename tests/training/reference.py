@@ -41,7 +41,8 @@ def advantages(rollouts, o):
 
 def grpo_loss(logprobs, old, ref, sampler, learned, advantage, rollouts, o):
     """PPO (arXiv 1707.06347), equation 7; GSPO (2507.18071), equation 7; DAPO (2503.14476), equation 8;
-    INTELLECT-2 (2505.07291) for `delta`; DeepSeek-V3.2 (2512.02556) for the KL term."""
+    INTELLECT-2 (2505.07291) for `delta`; DeepSeek-V3.2 (2512.02556) for the KL term; MiniMax-M1 (2506.13585),
+    equations 4 and 5, for `cispo`."""
     unlearned = {"error", "length"} if o["mask_truncated_completions"] else {"error"}
     counts = torch.tensor([[float(r.finish_reason not in unlearned)] for r in rollouts])
     learned = learned * counts
@@ -52,6 +53,8 @@ def grpo_loss(logprobs, old, ref, sampler, learned, advantage, rollouts, o):
     ratio, high = log_ratio.exp(), o["epsilon"] if o["epsilon_high"] is None else o["epsilon_high"]
     clipped = ratio.clamp(1 - o["epsilon"], 1 + high)
     loss = -torch.minimum(ratio.clamp(max=o["delta"] or torch.inf) * advantage, clipped * advantage)
+    if o["loss_type"] == "cispo":
+        loss = -ratio.clamp(max=high).detach() * advantage * logprobs
     if o["vllm_importance_sampling_correction"]:
         level, kind = o["vllm_importance_sampling_mode"].split("_")
         weight = (gap.sum(1, keepdim=True) if level == "sequence" else gap).exp()

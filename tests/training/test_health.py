@@ -3,8 +3,8 @@ from runs import arguments, make_folder
 
 from open_r1 import grpo
 from open_r1.errors import UserError
+from open_r1.report.health import Health
 from open_r1.report.recorder import read_rollouts
-from open_r1.training.health import Health
 
 FINE = {
     "reward": 0.4,

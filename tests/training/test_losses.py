@@ -54,6 +54,14 @@ def test_clipping_is_pessimistic(ratio, advantage, loss, gradient):
     assert found == pytest.approx((loss, gradient), abs=1e-6)
 
 
+@pytest.mark.parametrize(("ratio", "weight"), [(0.1, 0.1), (1.0, 1.0), (4.9, 4.9), (9.0, 5.0)])
+@pytest.mark.parametrize("advantage", [1.0, -2.0])
+def test_cispo_bounds_the_weight_of_a_token_and_leaves_none_out(ratio, weight, advantage):
+    loss, gradient = one_token(ratio, advantage, cispo=True, epsilon_high=5.0)
+    assert gradient == pytest.approx(-weight * advantage, rel=1e-5)
+    assert loss == pytest.approx(-weight * advantage * math.log(ratio), rel=1e-5)
+
+
 def test_delta_bounds_what_a_negative_advantage_can_do():
     assert one_token(8.0, -1.0) == pytest.approx((8.0, 8.0))
     assert one_token(8.0, -1.0, delta=4.0) == pytest.approx((4.0, 0.0))

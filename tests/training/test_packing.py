@@ -1,13 +1,13 @@
 import pytest
 import torch
-from tiny_models import KINDS, documents, gradients, make, plain_logprobs
+from tiny_models import KINDS, MIXERS, documents, gradients, make, plain_logprobs
 
 from open_r1.errors import UserError
 from open_r1.modeling import head as head_module
-from open_r1.modeling.attention import check_attention_supported
+from open_r1.modeling.rope import forget_lengths, length_rule
 from open_r1.training import logprobs as logprobs_module
 from open_r1.training.logprobs import check_packed_forward
-from open_r1.training.packing import TokenSequence, best_fit, build_pack, empty_pack
+from open_r1.training.packing import TokenSequence, best_fit, build_pack, empty_pack, plan_packs
 
 
 def packed_loss(model, sequences, budget, temperature=1.0):
@@ -21,7 +21,7 @@ def packed_loss(model, sequences, budget, temperature=1.0):
     return total
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *MIXERS])
 @pytest.mark.parametrize("budget", [16, 40, 10_000])
 def test_loss_and_every_gradient_equal_the_padded_computation(kind, budget):
     model = make(kind)
@@ -38,7 +38,7 @@ def test_loss_and_every_gradient_equal_the_padded_computation(kind, budget):
         torch.testing.assert_close(packed_gradients[name], gradient, rtol=1e-3, atol=2e-5 * gradient.abs().max().item())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *MIXERS])
 def test_documents_never_see_each_other(kind):
     model = make(kind).eval()
     first, second, other = documents([11, 14, 11])
@@ -100,14 +100,25 @@ def test_the_first_token_of_a_document_cannot_be_learned():
         build_pack([TokenSequence(torch.tensor([3, 4]), torch.tensor([True, True]))])
 
 
-def test_architectures_that_attend_otherwise_are_refused_by_name():
-    config = make("gemma2_softcap", attn_logit_softcapping=50.0).config
-    with pytest.raises(UserError, match=r"gemma2.*softcapped"):
-        check_attention_supported(config)
-    config = make("llama").config
-    config.layer_types = ["full_attention", "linear_attention"]
-    with pytest.raises(UserError, match=r"llama.*linear_attention"):
-        check_attention_supported(config)
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+def test_packs_hold_documents_of_one_side_where_rotary_embeddings_depend_on_length(kind):
+    factors = {"original_max_position_embeddings": 12, "short_factor": [1.0] * 4, "long_factor": [3.0] * 4}
+    rope = {"rope_type": kind, "rope_theta": 10000.0, "factor": 4.0} | (factors if kind == "longrope" else {})
+    model = make("llama", rope_parameters=rope, max_position_embeddings=48 if kind == "longrope" else 12)
+    sequences = documents([7, 30, 5, 12, 13, 30])
+    rule = length_rule(model.config)
+    plan = plan_packs(sequences, 1000, side=rule.side)
+    assert sorted(map(sorted, plan)) == ([[0, 2, 3], [1, 4, 5]] if kind == "longrope" else [[0, 2, 3], [1, 5], [4]])
+    for members in plan:
+        packed = model(pack=build_pack([sequences[i] for i in members])).logprobs
+        alone = []
+        for i in members:
+            forget_lengths(model)
+            alone += plain_logprobs(model, [sequences[i]])
+        torch.testing.assert_close(packed, torch.cat(alone), rtol=0, atol=1e-4)
+    check_packed_forward(model)
+    mixed = model(pack=build_pack(sequences[:2])).logprobs[: int(sequences[0].learn.sum())]
+    assert (mixed - plain_logprobs(model, sequences[:1])[0]).abs().max() > 1e-3
 
 
 def test_a_model_whose_logits_are_not_understood_is_refused():

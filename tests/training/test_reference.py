@@ -44,6 +44,14 @@ dr_grpo    sequence  none   2      2       0.2      -     1.3    0.04  yes      
 """  # noqa: E501
 """Every two values that can meet in one run meet in a row. `steps` is `steps_per_generation`, `passes` is
 `num_iterations`; clipping needs more than one step a round, and `kl_ratio` a `beta`. `-` is off."""
+CISPO = """
+loss_type  level     scale  steps  passes  epsilon  high  delta  beta  kl_ratio  temperature  masked  correction         cap
+cispo      token     group  2      2       -        1.02  -      0     yes       1            no      token_truncate     3
+cispo      token     batch  1      2       -        1.02  -      0.04  yes       0.7          yes     sequence_mask      1.5
+cispo      sequence  none   2      2       -        1.02  -      0.04  no        1            no      token_mask         1.5
+cispo      sequence  group  2      1       -        1.02  -      0     yes       0.7          yes     -                  3
+"""  # noqa: E501
+"""Apart from the rest, because `epsilon` and `delta` have no meaning for it, and `high` another one."""
 
 DEFAULTS = {
     "num_generations": 4,
@@ -94,10 +102,10 @@ TEXTS = [
 ]
 
 
-def parse_table(table):
+def parse_table(table, first=1):
     header, *lines = table.strip().splitlines()
     rows = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines, first):
         words = dict(zip(header.split(), line.split(), strict=True))
         options = {COLUMNS[name][0]: COLUMNS[name][1](word) for name, word in words.items() if word != "-"}
         if words["correction"] == "-":
@@ -107,6 +115,7 @@ def parse_table(table):
 
 
 ROWS = parse_table(GRPO)
+ROWS |= parse_table(CISPO, first=len(ROWS) + 1)
 
 OUTCOMES = [
     [(0.0, "stop"), (1.0, "stop"), (1.0, "stop"), (0.25, "length")],
@@ -212,7 +221,7 @@ def test_each_option_matters(expected):
 def test_later_passes_really_clip(expected):
     for row, options in ROWS.items():
         if options["num_iterations"] > 1:
-            unclipped = expected(**{**options, "epsilon": 1e6, "epsilon_high": None, "delta": None})
+            unclipped = expected(**{**options, "epsilon": 1e6, "epsilon_high": 1e6, "delta": None})
             assert differ(expected(**options)[-1:], unclipped[-1:]), row
 
 

@@ -11,11 +11,12 @@ from runs import arguments, assert_same_weights, launch, make_folder, metrics
 from transformers import AutoTokenizer
 
 from open_r1 import grpo
-from open_r1.engine.protocol import Completion
+from open_r1.engine.protocol import Completion, Sampling
 from open_r1.errors import UserError
-from open_r1.report.recorder import read_rollouts
+from open_r1.report.recorder import RunRecorder, read_rollouts
 from open_r1.training.dynamic_sampling import replace_groups, spare_rows
 from open_r1.training.grpo import GRPOTrainer
+from open_r1.training.rollouts import sample_groups, start_grading
 from open_r1.training.rounds import Round
 
 AHEAD = {"max_steps": 7, "save_steps": 3, "save_total_limit": 9, "reward_funcs": "odd_rewards:vowels"}
@@ -244,3 +245,65 @@ def test_replaced_groups_take_the_place_of_the_old():
     assert [group[0].text for group in old.completions] == ["2", "1", "2"]
     assert [p["prompt"] for p in removed.prompts] == ["a", "c"]
     assert removed.rewards.flatten().tolist() == [1] * 4
+
+
+def test_rollouts_are_written_while_the_step_trains_and_are_there_before_its_metrics(folder, tmp_path, monkeypatch):
+    events = []
+    write, log, step = RunRecorder.log_rollouts, RunRecorder.log_metrics, GRPOTrainer.pack_loss
+
+    def log_rollouts(self, number, rows):
+        time.sleep(0.3)
+        write(self, number, rows)
+        events.append(("rollouts", number, threading.current_thread() is threading.main_thread()))
+
+    def log_metrics(self, number, values):
+        events.append(("metrics", number, True))
+        log(self, number, values)
+
+    def pack_loss(self, pack, out):
+        events.append(("training", self.state.global_step + 1, True))
+        return step(self, pack, out)
+
+    monkeypatch.setattr(RunRecorder, "log_rollouts", log_rollouts)
+    monkeypatch.setattr(RunRecorder, "log_metrics", log_metrics)
+    monkeypatch.setattr(GRPOTrainer, "pack_loss", pack_loss)
+    run(folder, tmp_path / "out", monkeypatch, max_staleness=1, max_steps=2, save_strategy="no")
+    parts = [("training", True), ("rollouts", False), ("metrics", True)]
+    assert events == [(name, number, on_main) for number in (1, 2) for name, on_main in parts]
+
+
+def test_rollouts_that_cannot_be_written_end_the_run(folder, tmp_path, monkeypatch):
+    def log_rollouts(self, number, rows):
+        raise OSError("no space left on the device")
+
+    monkeypatch.setattr(RunRecorder, "log_rollouts", log_rollouts)
+    with pytest.raises(OSError, match="no space left"):
+        run(folder, tmp_path / "out", monkeypatch, max_staleness=1, save_strategy="no")
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_completions_are_told_once_each_by_any_engine(folder, tells):
+    engine = FakeServer(folder)
+    if tells:
+        stream, engine.on_completion = engine.stream, None
+
+        def telling(requests):
+            for name, group in stream(requests):
+                for completion in group:
+                    engine.on_completion(name, completion)
+                yield name, group
+
+        engine.stream = telling
+    told = []
+    rows = [{"prompt_ids": [i], "name": i} for i in range(3)]
+    groups = sample_groups(engine, rows, Sampling(n=2), [7, 8, 9], lambda row, c: told.append((row["name"], c)))
+    assert told == [(i, c) for i, group in enumerate(groups) for c in group]
+    assert getattr(engine, "on_completion", None) is None
+
+
+def test_grading_begins_with_what_the_reward_will_judge(monkeypatch):
+    asked = []
+    monkeypatch.setattr("open_r1.training.rollouts.prefetch", lambda **given: asked.append(given))
+    row = {"answer": "4", "prompt_text": "2+2? <think>\n"}
+    start_grading(row, Completion("four</think> 4", [1], None, "stop", 0))
+    assert asked == [{"completions": ["<think>\nfour</think> 4"], "golds": ["4"]}]

@@ -41,6 +41,7 @@ GRPO_VARIANTS = [
     {"loss_type": "bnpo", "importance_sampling_level": "sequence"},
     {"loss_type": "dr_grpo", "scale_rewards": "batch", "mask_truncated_completions": "true"},
     {"loss_type": "dapo", "num_iterations": 2, "beta": 0.1, "epsilon_high": 0.3},
+    {"loss_type": "cispo", "num_iterations": 2, "epsilon_high": 2.0},
 ]
 
 

@@ -2,22 +2,28 @@
 
 import torch
 from transformers import (
+    AutoModelForCausalLM,
     Cohere2Config,
     Cohere2ForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
+    GptOssConfig,
     GraniteConfig,
     GraniteForCausalLM,
+    Lfm2Config,
+    Llama4TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3_5TextConfig,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3NextConfig,
 )
 
 from open_r1.modeling.attention import ATTENTION
@@ -37,6 +43,21 @@ SIZE = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+GATED = {
+    **{"head_dim": 8, "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2},
+    **{"linear_num_value_heads": 4, "layer_types": ["linear_attention", "full_attention"]},
+}
+MIXERS = {
+    "qwen3_5": (None, Qwen3_5TextConfig, GATED),
+    "qwen3_next": (
+        *(None, Qwen3NextConfig),
+        {**GATED, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+        | {"shared_expert_intermediate_size": 16},
+    ),
+    "lfm2": (None, Lfm2Config, {"layer_types": ["conv", "full_attention"]}),
+}
+"""Models whose layers mix tokens without attention."""
 KINDS = {
     "llama": (LlamaForCausalLM, LlamaConfig, {}),
     "llama_tied": (LlamaForCausalLM, LlamaConfig, {"tie_word_embeddings": True}),
@@ -46,6 +67,13 @@ KINDS = {
     "gemma3_window": (Gemma3ForCausalLM, Gemma3TextConfig, {"head_dim": 8, "sliding_window": 5}),
     "cohere2_scaled": (Cohere2ForCausalLM, Cohere2Config, {"logit_scale": 0.25, "sliding_window": 5}),
     "granite_scaled": (GraniteForCausalLM, GraniteConfig, {"logits_scaling": 3.0}),
+    "gemma2_scores": (
+        Gemma2ForCausalLM,
+        Gemma2Config,
+        {"head_dim": 8, "sliding_window": 5, "attn_logit_softcapping": 1.5},
+    ),
+    "gpt_oss_sinks": (None, GptOssConfig, {"head_dim": 8, "sliding_window": 5, **EXPERTS}),
+    "llama4_chunks": (None, Llama4TextConfig, {"head_dim": 8, "attention_chunk_size": 5, "num_local_experts": 2}),
     "gemma2_softcap": (
         Gemma2ForCausalLM,
         Gemma2Config,
@@ -56,11 +84,11 @@ KINDS = {
 
 def make(kind="llama", seed=0, **overrides):
     """A float32 model in training mode that answers to packs, with weights large enough to matter."""
-    model_class, config_class, extra = KINDS[kind]
+    model_class, config_class, extra = (KINDS | MIXERS)[kind]
     torch.manual_seed(seed)
     config = config_class(**{**SIZE, **extra, **overrides})
     config._attn_implementation = ATTENTION
-    model = model_class(config)
+    model = AutoModelForCausalLM.from_config(config) if model_class is None else model_class(config)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:

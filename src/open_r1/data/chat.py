@@ -10,6 +10,7 @@ from jinja2 import TemplateError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from open_r1.errors import UserError, first_line
+from open_r1.files import check_no_lfs_pointers
 from open_r1.hub import reading_hub
 
 logger = logging.getLogger(__name__)
@@ -21,6 +22,8 @@ CHATML = (
     "{{% if add_generation_prompt %}}{{{{ '<|im_start|>assistant\\n' }}}}{{% endif %}}"
 )
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "spiece.model")
+SAMPLE = "What is 12 + 30?"
+"""A text that encoding and decoding must give back, but for spaces and capitals."""
 PAD_TOKENS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|reserved_special_token_0|>")
 
 
@@ -37,7 +40,9 @@ def prepare_tokenizer(
     `chat_template` is Jinja or a file that holds it; without one, and without one of the tokenizer's own, ChatML
     is used and a warning says so. `eos_token` replaces the token that ends a text. Raises `UserError`.
     """
-    return settle_tokenizer(_load_tokenizer(name, revision, trust_remote_code, option), name, chat_template, eos_token)
+    tokenizer = _load_tokenizer(name, revision, trust_remote_code, option)
+    _check_round_trip(tokenizer, f"{option} {name}")
+    return settle_tokenizer(tokenizer, name, chat_template, eos_token)
 
 
 def settle_tokenizer(
@@ -51,6 +56,11 @@ def settle_tokenizer(
         tokenizer.chat_template = _read_template(chat_template)
     elif tokenizer.chat_template is None:
         tokenizer.chat_template = _chatml(name, tokenizer)
+    elif isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
+        raise UserError(
+            f"{name} has chat templates named {', '.join(sorted(tokenizer.chat_template))}, and none named default: "
+            "give chat_template, Jinja or a file that holds it."
+        )
     render(tokenizer, [{"role": "user", "content": "1 + 1"}], where="chat_template")
     return tokenizer
 
@@ -133,6 +143,8 @@ def _load_tokenizer(name: str, revision: str | None, trust_remote_code: bool, op
         )
     if not folder.exists() and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
         raise UserError(f"{option} {name}: there is no such folder.")
+    if folder.is_dir():
+        check_no_lfs_pointers(folder, option)
     try:
         with reading_hub(name, option):
             return AutoTokenizer.from_pretrained(
@@ -141,6 +153,16 @@ def _load_tokenizer(name: str, revision: str | None, trust_remote_code: bool, op
     except (OSError, ValueError) as error:
         reason = first_line(error)
         raise UserError(f"{option} {name}: the tokenizer cannot be loaded: {reason}") from error
+
+
+def _check_round_trip(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
+    decoded = tokenizer.decode(encode(tokenizer, SAMPLE), skip_special_tokens=True)
+    assert isinstance(decoded, str)
+    if "".join(decoded.split()).lower() != "".join(SAMPLE.split()).lower():
+        raise UserError(
+            f"{where}: the tokenizer makes {decoded!r} of {SAMPLE!r}, so texts would be lost: "
+            "copy tokenizer.json and tokenizer_config.json of its base model there."
+        )
 
 
 def _require_token(tokenizer: PreTrainedTokenizerBase, token: str) -> None:

@@ -18,6 +18,7 @@ from open_r1.configs import DataConfig
 from open_r1.data.broken_files import explain
 from open_r1.data.check_files import check_text_files
 from open_r1.errors import UserError, first_line
+from open_r1.files import check_no_lfs_pointers
 from open_r1.hub import reading_hub
 
 datasets_config.HF_UPDATE_DOWNLOAD_COUNTS = False  # a server would hear of every local file that is opened
@@ -110,6 +111,7 @@ def _load_files(path: Path, split: str) -> Dataset:
         raise UserError(f"{path}: there is no such file or folder.")
     if path.is_file() and path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty.")
+    check_no_lfs_pointers(path, "dataset")
     check_text_files([path] if path.is_file() else _visible_files(path))
     try:
         if path.is_dir():

@@ -137,7 +137,7 @@ class TransformersEngine:
         )
         expand = torch.repeat_interleave(torch.arange(len(batch)), counts).to(device)
         cache = out.past_key_values
-        cache.batch_select_indices(expand)
+        select_rows(cache, expand)
         logits, mask = out.logits[:, -1].float()[expand], mask[expand]
         position = mask.sum(1)
 
@@ -152,7 +152,7 @@ class TransformersEngine:
                 break
             if done.float().mean() > 0.25:
                 keep = (~done).nonzero().squeeze(1)
-                cache.batch_select_indices(keep)
+                select_rows(cache, keep)
                 live, logits, mask, position, done = (x[keep] for x in (live, logits, mask, position, done))
             if sampling.temperature == 0 and not sampling.logprobs:
                 token = logits.argmax(-1)
@@ -198,6 +198,18 @@ class TransformersEngine:
             )
             for i, (text, row, n, stop) in enumerate(zip(texts, tokens, lengths, stopped, strict=True))
         ]
+
+
+def select_rows(cache: Any, rows: Tensor) -> None:
+    """Keeps `rows` of everything that a cache holds, in this order: keys and values, and the states of recurrent and
+    convolutional layers, which transformers' own `batch_select_indices` does not know."""
+    for layer in cache.layers:
+        if hasattr(layer, "batch_select_indices"):
+            layer.batch_select_indices(rows)
+        for states in (getattr(layer, "conv_states", None), getattr(layer, "recurrent_states", None)):
+            for index, state in (states or {}).items():
+                if state is not None:
+                    states[index] = state.index_select(0, rows)  # type: ignore[index]
 
 
 class ReplicaEngine(TransformersEngine):

@@ -1,5 +1,6 @@
-"""`open-r1 report DIR`: one self-contained page to read the answers of an evaluation.
+"""`open-r1 report DIR`: one self-contained page of a training run, or to read the answers of an evaluation.
 
+open-r1 report runs/grpo
 open-r1 report runs/grpo/evaluation
 open-r1 report runs/grpo/evaluation --output answers.html --max-megabytes 50
 """
@@ -14,6 +15,7 @@ from open_r1.evaluation.store import finished_folders, read_results, read_sample
 from open_r1.options import parse_options
 from open_r1.options.annotations import Positional, Range
 from open_r1.report.evaluation_page import COLUMNS, Page, TaskAnswers, write_evaluation_page
+from open_r1.report.run_page import write_run_page
 
 
 def write_report(root: Path, output: Path | None = None, max_megabytes: float = 200.0) -> Page:
@@ -32,7 +34,7 @@ class ReportOptions:
     """Evaluation and page."""
 
     folder: Annotated[Path, Positional("DIR")]
-    """What `open-r1 evaluate` wrote."""
+    """A run's output_dir, or what `open-r1 evaluate` wrote."""
     output: Path | None = None
     """The page. Default: DIR/report.html."""
     max_megabytes: Annotated[float, Range(above=0)] = 200.0
@@ -43,7 +45,19 @@ def main(argv: list[str] | None = None) -> None:
     """Writes the page and says where it is. Raises UserError for what the user can mend."""
     argv = sys.argv[1:] if argv is None else argv
     (args,) = parse_options(argv, ReportOptions, prog="open-r1 report", description=__doc__ or "")
+    if (args.folder / "run" / "config.yaml").is_file():
+        _report_run(args)
+        return
     page = write_report(args.folder, args.output, args.max_megabytes)
     print(f"{page.path} ({page.megabytes:.1f} MB)")
     if page.carried < page.num_samples:
         print(f"It carries the text of {page.carried} of {page.num_samples} samples a problem (--max-megabytes).")
+
+
+def _report_run(args: ReportOptions) -> None:
+    saved = write_run_page(args.folder, args.output or args.folder / "report.html", args.max_megabytes)
+    print(f"{saved.path} ({saved.megabytes:.1f} MB)")
+    if saved.carried < saved.steps:
+        print(f"It carries the completions of {saved.carried} of {saved.steps} steps (--max-megabytes).")
+    if (args.folder / "evaluation").is_dir():
+        print(f"To read the answers of its benchmarks: open-r1 report {args.folder / 'evaluation'}")

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from open_r1.engine.protocol import Message
     from open_r1.engine.transformers_engine import TransformersEngine
 
-TAGS = {"<think>": "reasoning", "</think>": "content"}
+THINKING = {"<think>": "reasoning", "</think>": "content"}
+TAGS = {"reasoning": THINKING, "content": {**THINKING, "<answer>": "content", "</answer>": "content"}}
+"""The tags that count inside reasoning and outside, and what comes after each."""
 
 
 @dataclass(kw_only=True)
@@ -120,7 +122,8 @@ def stream_answer(
 
 
 def split_reasoning(pieces: Iterable[tuple[str, str]], opened: bool = False) -> Generator[tuple[str, str]]:
-    """Takes `<think>` and `</think>` out of text that comes in pieces, and says which side each piece is on.
+    """Says of text that comes in pieces which is "reasoning" and which "content"; the tags around the two, and around
+    the answer, come as "tag", so that all pieces together are the text.
 
     Pieces that come as reasoning already stay so; `opened`: the prompt has opened the reasoning.
     """
@@ -130,12 +133,13 @@ def split_reasoning(pieces: Iterable[tuple[str, str]], opened: bool = False) -> 
             yield "reasoning", piece
             continue
         held += piece
-        while found := min((t for t in TAGS if t in held), key=held.find, default=None):
+        while found := min((t for t in TAGS[kind] if t in held), key=held.find, default=None):
             before, _, held = held.partition(found)
             if before:
                 yield kind, before
-            kind = TAGS[found]
-        keep = max((n for tag in TAGS for n in range(1, len(tag)) if held.endswith(tag[:n])), default=0)
+            yield "tag", found
+            kind = TAGS[kind][found]
+        keep = max((n for tag in TAGS[kind] for n in range(1, len(tag)) if held.endswith(tag[:n])), default=0)
         ready, held = held[: len(held) - keep], held[len(held) - keep :]
         if ready:
             yield kind, ready
@@ -147,6 +151,8 @@ def show(parts: Iterable[tuple[str, str]], console: Console) -> None:
     """Prints reasoning dimmed, under a heading, and then the answer."""
     last = None
     for kind, text in parts:
+        if kind == "tag":
+            continue
         if kind != last:
             if last is not None or kind == "reasoning":
                 heading = "Reasoning" if kind == "reasoning" else "\nAnswer"

@@ -1,6 +1,7 @@
 """`open-r1 compare A B`: the difference between two evaluations of the same problems, and where they differ.
 
     open-r1 compare runs/base/evaluation runs/grpo/evaluation
+    open-r1 compare runs/base/evaluation runs/grpo/evaluation --html difference.html
 
 Problems are paired, so that what makes them hard for both cancels out: the interval of the difference is much
 narrower than those of the two scores suggest.
@@ -21,6 +22,8 @@ from open_r1.evaluation.results import by_problem
 from open_r1.evaluation.store import finished_folders, read_samples
 from open_r1.options import parse_options
 from open_r1.options.annotations import Positional
+from open_r1.report.compare_page import ComparedTask, write_compare_page
+from open_r1.report.evaluation_page import COLUMNS as PAGE_COLUMNS
 
 COLUMNS = ["index", "id", "prompt", "sample", "correct"]
 
@@ -88,6 +91,8 @@ class CompareOptions:
     """Folder of another."""
     all: bool = False
     """List all problems that differ, not the first 20."""
+    html: Path | None = None
+    """Also write a page with both models' answers side by side."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -100,6 +105,34 @@ def main(argv: list[str] | None = None) -> None:
     console.print(comparison_table(comparisons))
     for comparison in comparisons:
         _print_changes(console, comparison, None if args.all else 20)
+    if args.html is not None:
+        console.print(f"\n{write_page(args.a, args.b, comparisons, args.html)}", soft_wrap=True, highlight=False)
+
+
+def write_page(a: Path, b: Path, comparisons: Sequence[Comparison], path: Path) -> Path:
+    """Writes the page of the comparison of two folders. Raises `UserError`."""
+    folders_a, folders_b = _by_task(a), _by_task(b)
+    tasks = []
+    for c in comparisons:
+        columns = [*PAGE_COLUMNS, "prompt"]
+        pairs_a, pairs_b = (
+            {(samples[0]["id"], samples[0]["prompt"]): samples for samples in by_problem(read_samples(folder, columns))}
+            for folder in (folders_a[c.task], folders_b[c.task])
+        )
+        pairs = [(pairs_a[key], pairs_b[key]) for key in pairs_a]
+        tasks.append(ComparedTask(c.task, c.a, c.b, c.difference.value, c.difference.ci95, pairs))
+    names = _name(a), _name(b)
+    try:
+        return write_compare_page(path, names if names[0] != names[1] else (str(a), str(b)), tasks)
+    except OSError as error:
+        raise UserError(
+            f"html is {path}, which cannot be written ({error.strerror or error}): give another."
+        ) from error
+
+
+def _name(folder: Path) -> str:
+    folder = folder.resolve()
+    return folder.parent.name if folder.name == "evaluation" else folder.name
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:

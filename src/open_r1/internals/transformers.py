@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.integrations import deepspeed
 
@@ -78,3 +80,22 @@ def takes_registered_attention(model: PreTrainedModel) -> bool:
     `_supports_attention_backend`: the public `set_attn_implementation` only shows it by its error, after the fact.
     """
     return model._supports_attention_backend
+
+
+def router_outputs(model: PreTrainedModel) -> list[tuple[str, nn.Module, int]]:
+    """Names and modules of the routers of a mixture of experts, and where in their output the logits are.
+
+    `_can_record_outputs`: the public `output_router_logits` adds a loss and keeps the logits of every layer.
+    """
+    parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
+    found: dict[str, tuple[str, nn.Module, int]] = {}
+    for recorder in (r for part in parts for r in _recorders(part)):
+        for name, module in model.named_modules():
+            if isinstance(module, recorder.target_class) and (recorder.layer_name or "") in name:
+                found[name] = (name, module, recorder.index)
+    return list(found.values())
+
+
+def _recorders(model: PreTrainedModel) -> list[Any]:
+    recorders = (model._can_record_outputs or {}).get("router_logits", [])
+    return [r for r in (recorders if isinstance(recorders, list) else [recorders]) if hasattr(r, "target_class")]

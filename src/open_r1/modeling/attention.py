@@ -1,13 +1,16 @@
 """Exact attention over packed documents: no document sees another, and padding costs nothing.
 
-`packed_attention` is registered with transformers' attention interface as `ATTENTION` (and, without `varlen_attn`, as
-`SDPA_ATTENTION`). It serves both uses of a policy. With a `layout` (training) it attends document by document: by
-PyTorch's `varlen_attn` on CUDA in half precision, else by `scaled_dot_product_attention` over documents batched by
-similar length. Without one (generation) it is transformers' own sdpa.
+`packed_attention` is registered with transformers' attention interface as `ATTENTION` (and, without kernels for packed
+documents, as `SDPA_ATTENTION`). It serves both uses of a policy. With a `layout` (training) it attends document by
+document: on CUDA in half precision by flash-attn-4 (`flash.py`) where that is installed and takes the heads, else by
+PyTorch's `varlen_attn`; elsewhere by `scaled_dot_product_attention` over documents batched by similar length. Without
+one (generation) it is transformers' own sdpa. Scores with a softcap or sinks, which only flash-attn-4 takes, are else
+computed one rectangle of documents at a time (`explicit_attention`).
 """
 
 import functools
 import inspect
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,13 +21,46 @@ from transformers import AttentionInterface, PretrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from open_r1.errors import UserError
+from open_r1.modeling import flash
 from open_r1.modeling.layout import DocumentLayout
 
 ATTENTION = "open_r1"
 SDPA_ATTENTION = "open_r1_sdpa"
 TAKES_GQA = "enable_gqa" in inspect.signature(varlen_attn).parameters
 """From torch 2.12 on, `varlen_attn` wants to be told that there are fewer keys than queries; before, it saw."""
+
+
+@dataclass(frozen=True)
+class ScoreRule:
+    """What an architecture does to scores besides scaling. `window` and `chunk` are in tokens: a token attends to the
+    last `window` tokens, itself included, or to those since the last multiple of `chunk`. `softcap` c makes c tanh(s /
+    c) of a score s (Gemma 2, arXiv 2408.00118, section 2); `sinks (Hq,)` are scores of a key without a value (gpt-oss,
+    arXiv 2508.10925, section 2.3)."""
+
+    window: int | None = None
+    chunk: int | None = None
+    softcap: float | None = None
+    sinks: Tensor | None = None
+
+    @property
+    def changes_scores(self) -> bool:
+        return self.softcap is not None or self.sinks is not None
+
+    def mask(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
+        """Which of `keys` tokens each of the last `queries` attends to, `(queries, keys)`; None: it is the causal mask
+        of equally many."""
+        windowed = self.window is not None and self.window < keys
+        chunked = self.chunk is not None and self.chunk < keys
+        if queries == keys and not windowed and not chunked:
+            return None
+        key = torch.arange(keys, device=device)
+        query = key[keys - queries :, None]
+        seen = query >= key
+        if self.window is not None:
+            seen &= query - key < self.window
+        if self.chunk is not None:
+            seen &= query // self.chunk == key // self.chunk
+        return seen
 
 
 class _GatherKeys(torch.autograd.Function):
@@ -53,30 +89,82 @@ def packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     allow_varlen: bool = True,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention for `query (B, Hq, T, D)`, `key` and `value (B, Hkv, T, D)`; returns `(B, T, Hq, D)`.
 
-    With a `layout` B is 1, attention is causal within each document, and `attention_mask` is not read.
+    With a `layout` B is 1, attention is causal within each document, and `attention_mask` is not read. `s_aux (Hq,)`
+    are sinks.
     """
+    rule = ScoreRule(sliding_window, _chunk_size(module), softcap, s_aux)
+    if layout is None and (documents := getattr(module, "documents", None)) is not None:
+        layout = documents.layout  # some models hand nothing on to their attention (Phi-MoE, StableLM, Nemotron)
     if layout is None:
-        if sliding_window is not None:
-            kwargs["sliding_window"] = sliding_window
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
-        )
+        return _plain(module, query, key, value, attention_mask, scaling, dropout, rule, kwargs), None
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    if allow_varlen and use_varlen(v):
+    if allow_varlen and rule.chunk is None and flash.fits(q, v):
+        out = _flash(q.to(v.dtype), k.to(v.dtype), v, layout, scaling, rule)
+    elif allow_varlen and use_varlen(v) and rule.chunk is None and not rule.changes_scores:
         out = _varlen(q.to(v.dtype), k.to(v.dtype), v, layout, scaling, sliding_window)
     else:
-        out = _sdpa_by_document(q, k.to(q.dtype), v.to(q.dtype), layout, scaling, sliding_window)
+        out = _by_document(q, k.to(q.dtype), v.to(q.dtype), layout, scaling, rule)
     return out[None].to(value.dtype), None
+
+
+def _chunk_size(module: nn.Module) -> int | None:
+    """Tokens of a chunk, where the module's layer attends within chunks (Llama 4)."""
+    config: Any = getattr(module, "config", None)
+    kinds = getattr(config, "layer_types", None)
+    if not kinds or kinds[module.layer_idx] != "chunked_attention":  # type: ignore[index]
+        return None
+    return config.attention_chunk_size
+
+
+def _plain(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    dropout: float,
+    rule: ScoreRule,
+    kwargs: dict[str, Any],
+) -> Tensor:
+    """Attention of rows of equal length, of which `mask` knows windows, chunks and padding."""
+    if rule.changes_scores:
+        if mask is None:
+            mask = ScoreRule().mask(query.shape[2], key.shape[2], query.device)
+        return explicit_attention(query, key, value, mask, scaling, rule).transpose(1, 2).contiguous()
+    if rule.window is not None:
+        kwargs["sliding_window"] = rule.window
+    return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, dropout=dropout, **kwargs)[0]
 
 
 def use_varlen(x: Tensor) -> bool:
     """Whether `varlen_attn` can take this tensor: CUDA, half precision, heads of at most 256."""
     return x.is_cuda and x.dtype in (torch.bfloat16, torch.float16) and x.shape[-1] <= 256
+
+
+def _flash(q: Tensor, k: Tensor, v: Tensor, layout: DocumentLayout, scaling: float | None, rule: ScoreRule) -> Tensor:
+    if layout.key_index is not None:
+        k, v = (_GatherKeys.apply(x, layout.key_index) for x in (k, v))
+    return flash.flash_attention(
+        q,
+        k,
+        v,
+        layout.cu_seqlens_q,
+        layout.cu_seqlens_k,
+        layout.max_q,
+        layout.max_k,
+        scale=scaling,
+        window=rule.window,
+        softcap=rule.softcap,
+        sinks=None if rule.sinks is None else rule.sinks.float(),
+    )
 
 
 def _varlen(
@@ -94,52 +182,49 @@ def _varlen(
 
 
 @torch.compiler.disable
-def _sdpa_by_document(
-    q: Tensor, k: Tensor, v: Tensor, layout: DocumentLayout, scaling: float | None, window: int | None
+def _by_document(
+    q: Tensor, k: Tensor, v: Tensor, layout: DocumentLayout, scaling: float | None, rule: ScoreRule
 ) -> Tensor:
     rectangles, inverse = layout.padded_groups()
     repeats = q.shape[1] // k.shape[1]
     outputs = []
-    for queries, keys, prefix in rectangles:
+    for queries, keys, _ in rectangles:
         # (T, H, D) -> (n, H, L, D)
         qg, kg, vg = (
             x.index_select(0, index.flatten()).view(*index.shape, *x.shape[1:]).transpose(1, 2)
             for x, index in ((q, queries), (k, keys), (v, keys))
         )
-        kg, vg = kg.repeat_interleave(repeats, dim=1), vg.repeat_interleave(repeats, dim=1)
-        mask = None
-        if prefix or (window is not None and window < queries.shape[1]):
-            positions = torch.arange(keys.shape[1], device=q.device)
-            age = positions[prefix:, None] - positions
-            mask = (age >= 0) if window is None else (age >= 0) & (age < window)
-        out = F.scaled_dot_product_attention(qg, kg, vg, attn_mask=mask, is_causal=mask is None, scale=scaling)
+        mask = rule.mask(queries.shape[1], keys.shape[1], q.device)
+        if rule.changes_scores:
+            out = explicit_attention(qg, kg, vg, mask, scaling, rule)
+        else:
+            kg, vg = kg.repeat_interleave(repeats, dim=1), vg.repeat_interleave(repeats, dim=1)
+            out = F.scaled_dot_product_attention(qg, kg, vg, attn_mask=mask, is_causal=mask is None, scale=scaling)
         outputs.append(out.transpose(1, 2).reshape(-1, q.shape[1], v.shape[-1]))
     return torch.cat(outputs).index_select(0, inverse)
 
 
-def check_attention_supported(config: PretrainedConfig) -> None:
-    """Raises UserError, naming the architecture, if its attention is not the kind computed here.
-
-    Supported: full and sliding-window causal softmax attention. Refused: softcapped scores, attention sinks,
-    linear attention and state-space layers, encoder-decoders.
-    """
-    name = f"{config.model_type} ({(getattr(config, 'architectures', None) or ['?'])[0]})"
-    reasons = []
-    kinds = set(getattr(config, "layer_types", None) or [])
-    if kinds - {"full_attention", "sliding_attention"}:
-        reasons.append(f"layers of type {', '.join(sorted(kinds - {'full_attention', 'sliding_attention'}))}")
-    if getattr(config, "attn_logit_softcapping", None):
-        reasons.append("softcapped attention scores")
-    if config.model_type in ("gpt_oss", "gpt-oss"):
-        reasons.append("attention sinks")
-    if getattr(config, "is_encoder_decoder", False):
-        reasons.append("an encoder and a decoder")
-    if reasons:
-        raise UserError(
-            f"model_name_or_path: {name} has {' and '.join(reasons)}, which packed training does not compute "
-            "exactly. Use a model with full or sliding-window attention (Llama, Qwen2, Qwen3, Mistral, SmolLM, "
-            "Gemma 3 ...)."
-        )
+def explicit_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, rule: ScoreRule
+) -> Tensor:
+    """Attention by its formula, with every score in memory, for `query (B, Hq, Q, D)`, `key` and `value (B, Hkv, K,
+    D)`; returns `(B, Hq, Q, D)`. A boolean `mask` is true, another one 0, where a key is seen; None: causal."""
+    repeats = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = (query @ key.transpose(-1, -2)).float() * scale
+    if rule.softcap is not None:
+        scores = rule.softcap * torch.tanh(scores / rule.softcap)
+    if mask is None:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    lowest = torch.finfo(scores.dtype).min  # not -inf: rows of padding see nothing
+    scores = scores.masked_fill(~mask, lowest) if mask.dtype == torch.bool else scores + mask
+    if rule.sinks is not None:
+        sinks = rule.sinks.float().view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
+        weights = torch.cat([scores, sinks], dim=-1).softmax(-1)[..., :-1]
+    else:
+        weights = scores.softmax(-1)
+    return weights.to(value.dtype) @ value
 
 
 def unused_dropout(config: PretrainedConfig) -> str | None:

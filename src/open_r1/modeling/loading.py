@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from open_r1.errors import UserError, first_line
+from open_r1.files import check_no_lfs_pointers
 from open_r1.hub import reading_hub
 from open_r1.modeling.checkpoint import Checkpoint
 
@@ -51,10 +53,11 @@ def load_causal_lm(checkpoint: Checkpoint, dtype: torch.dtype | str, **options: 
 @contextmanager
 def explain_loading_errors(checkpoint: Checkpoint) -> Iterator[None]:
     """Raises UserError with the option and the reason for what the libraries raise inside."""
+    check_no_lfs_pointers(Path(checkpoint.path), checkpoint.option)
     try:
         with reading_hub(checkpoint.name, checkpoint.option):
             yield
-    except (OSError, ValueError, RuntimeError, HFValidationError, SafetensorError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, HFValidationError, SafetensorError) as error:
         reason = first_line(error)
         raise UserError(
             f"{checkpoint.option} is {checkpoint.name!r}, which cannot be loaded as a causal language model: {reason}. "

@@ -18,11 +18,12 @@ def split_command_line(
     *,
     positional: Sequence[str] = (),
     unsettable: Collection[str] = (),
+    many: Collection[str] = (),
 ) -> tuple[dict[str, list[Words]], list[str]]:
     """The words of each option in `arities`, an entry for each time it is given, and the words that belong to none.
 
     Names may have dashes or underscores. Words without an option go to those of `positional` that are not given by
-    name. Raises `UserError` for an option without the word that it needs.
+    name; one of `many` takes all of them. Raises `UserError` for an option without the word that it needs.
     """
     given: dict[str, list[Words]] = {}
     loose: list[tuple[str, bool]] = []
@@ -49,9 +50,11 @@ def split_command_line(
         else:
             loose.append((word, match is None))
     for name in positional:
-        first = next((i for i, (_, is_word) in enumerate(loose) if is_word), None)
-        if name not in given and first is not None:
-            given[name] = [[loose.pop(first)[0]]]
+        free = [i for i, (_, is_word) in enumerate(loose) if is_word]
+        if name not in given and free:
+            taken = free if name in many else free[:1]
+            given[name] = [[loose[i][0] for i in taken]]
+            loose = [item for i, item in enumerate(loose) if i not in taken]
     return given, [word for word, _ in loose]
 
 

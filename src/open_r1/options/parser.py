@@ -56,12 +56,13 @@ def _parse(
     understood = UNDERSTOOD if is_training(hints) else set()  # only training has a past
     aliases = {alias.name: name for name, hint in hints.items() if (alias := mark_of(hint, Alias))}
     positional = [name for name, hint in hints.items() if mark_of(hint, Positional)]
+    many = [name for name in positional if get_origin(split_hint(hints[name])[0]) is list]
     one_word = others or bool(positional)
     arities: dict[str, Arity] = dict.fromkeys([*understood, *([] if others else ["config"])], "many")
     arities |= {name: _arity(hint, one_word) for name, hint in hints.items()}
     arities |= {alias: arities[name] for alias, name in aliases.items()}
     unsettable = {name for name, hint in hints.items() if _can_be_unset(hint)}
-    words, rest = split_command_line(argv, arities, positional=positional, unsettable=unsettable)
+    words, rest = split_command_line(argv, arities, positional=positional, unsettable=unsettable, many=many)
     if rest and not others:
         raise _stray(rest[0], [*hints, *aliases, *understood])
 

@@ -32,6 +32,8 @@ ROLLOUT_COLUMNS = {
     "advantage": pa.float64(),
 }
 REWARD_PREFIX = "reward/"
+ROW_GROUP = 128
+"""Rows of a file of rollouts that are read together."""
 
 # Options that say where a run goes and what it tells, not what it computes.
 BYSTANDERS = re.compile(
@@ -91,7 +93,7 @@ class RunRecorder:
             return
         table = _rollout_table(step, list(rows))
         path = self.run_dir / "rollouts" / f"step-{step:06d}.parquet"
-        write_whole(path, lambda temporary: pq.write_table(table, temporary))
+        write_whole(path, lambda temporary: pq.write_table(table, temporary, row_group_size=ROW_GROUP))
 
     def _settings_changed(self, earlier: Mapping[str, Any] | None) -> str | None:
         if earlier is None:
@@ -114,7 +116,7 @@ class RunRecorder:
             kept = [line for line in _readable_lines(path) if _belongs(line["step"], step)]
             write_text(path, "".join(map(_metrics_line, _restored(path, kept, history))))
         for file in (self.run_dir / "rollouts").iterdir():
-            number = _rollout_step(file)
+            number = rollout_step(file)
             if file.suffix == ".tmp" or (number is not None and not _belongs(number, step)):
                 file.unlink()
 
@@ -192,7 +194,7 @@ def read_rollouts(run_dir: Path | str, step: int | None = None) -> pa.Table:
     """The rollouts of one step, or of all steps in order; see `RunRecorder.log_rollouts` for the columns."""
     folder = Path(run_dir) / "rollouts"
     files = {
-        number: file for file in sorted(folder.glob("step-*.parquet")) if (number := _rollout_step(file)) is not None
+        number: file for file in sorted(folder.glob("step-*.parquet")) if (number := rollout_step(file)) is not None
     }
     if step is not None:
         if step not in files:
@@ -210,7 +212,7 @@ def _belongs(step: int, resume_step: int) -> bool:
     return resume_step > 0 and step <= resume_step
 
 
-def _rollout_step(file: Path) -> int | None:
+def rollout_step(file: Path) -> int | None:
     match = re.fullmatch(r"step-(\d+)\.parquet", file.name)
     return int(match[1]) if match else None
 

@@ -13,7 +13,9 @@ from open_r1.data.chat import prepare_tokenizer, settle_tokenizer
 from open_r1.data.columns import require_gold
 from open_r1.data.prompts import drop_long_prompts, prompt_rows
 from open_r1.data.sft import tokenize_sft
+from open_r1.errors import UserError
 from open_r1.modeling.loading import context_length
+from open_r1.modeling.rope import LengthRule, length_rule
 from open_r1.rewards import GRADED, get_reward_funcs
 from open_r1.run.benchmarks import Benchmarks
 from open_r1.training.model import load_config
@@ -50,7 +52,8 @@ def prepare_grpo(
     """
     tokenizer = load_tokenizer(args, model, tokenizer)
     functions = get_reward_funcs(script) if reward_funcs is None else list(reward_funcs)
-    limits = [context_length(load_config(model) if config is None else config), args.vllm_max_model_length]
+    config = load_config(model) if config is None else config
+    limits = [context_length(config), args.vllm_max_model_length]
     context = min((limit for limit in limits if limit is not None), default=None)
 
     compared = [name for name in script.reward_funcs if name in GRADED]
@@ -61,7 +64,9 @@ def prepare_grpo(
             rows = prompt_rows(
                 rows, tokenizer, script.dataset_prompt_column, script.system_prompt, script.dataset_answer_column
             )
-            return drop_long_prompts(rows, context, args.max_completion_length)
+            rows = drop_long_prompts(rows, context, args.max_completion_length)
+        check_one_side(rows, length_rule(config), args.max_completion_length)
+        return rows
 
     return GRPOInputs(
         tokenizer,
@@ -71,6 +76,20 @@ def prepare_grpo(
         None if evaluation is None else prompts(evaluation),
         Benchmarks(script, args, model, tokenizer),
     )
+
+
+def check_one_side(prompts: Dataset, rule: LengthRule | None, max_completion_length: int) -> None:
+    """Raises UserError if a completion could cross the length at which the model's rotary embeddings change: its first
+    tokens would be sampled with other frequencies than the trainer computes with."""
+    if rule is None:
+        return
+    longest = max(len(ids) for ids in prompts["prompt_ids"])
+    if longest + max_completion_length > rule.original:
+        raise UserError(
+            f"max_completion_length is {max_completion_length}, and the longest prompt has {longest} tokens: together "
+            f"more than the model's original context of {rule.original}, where its rotary embeddings ({rule.kind}) "
+            f"change: set max_completion_length to at most {max(rule.original - longest, 0)}, or drop long prompts."
+        )
 
 
 @dataclass(frozen=True)

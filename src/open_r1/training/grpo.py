@@ -8,6 +8,7 @@ logprobs that the loss compares to. A step cuts its sequences into packs, and ea
 
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
 
@@ -19,11 +20,11 @@ from transformers import PreTrainedModel
 from open_r1.configs import GRPOConfig
 from open_r1.engine.protocol import Engine
 from open_r1.errors import UserError
+from open_r1.report.health import Health
 from open_r1.training.backends import prepare_frozen
 from open_r1.training.batches import step_numbers
 from open_r1.training.checkpoints import check_same_settings
 from open_r1.training.grpo_batches import check_batch, step_batches
-from open_r1.training.health import Health
 from open_r1.training.logprobs import TokenLogprobs
 from open_r1.training.losses import PolicyLoss, PolicyLossConfig, importance_weights, policy_loss
 from open_r1.training.packed_trainer import PackedTrainer
@@ -82,7 +83,7 @@ class GRPOTrainer(PackedTrainer):
             ranks=self.ranks,
             watchdog=self.watchdog,
             update_weights=self._update_weights,
-            record=self._record,
+            record=self._record_now,
         )
         self.reference: Any = None
         if reference is not None:
@@ -94,6 +95,7 @@ class GRPOTrainer(PackedTrainer):
             level=args.importance_sampling_level,
             beta=args.beta,
             bias_correction_kl=args.use_bias_correction_kl,
+            cispo=args.loss_type == "cispo",
         )
         self.batches: list[list[TokenSequence]] = []
         """This rank's sequences of each distinct optimizer step of the current round, without those of groups that
@@ -102,6 +104,8 @@ class GRPOTrainer(PackedTrainer):
         """Prompt and completion tokens of each of these steps, groups without signal included."""
         self.health = Health()
         self._samples: list[str] = []
+        self._writer = ThreadPoolExecutor(1, "rollouts-writer")
+        self._writing: Future | None = None
 
     def steps_per_epoch(self) -> int:
         """Steps of all whole rounds that the prompts are enough for."""
@@ -131,11 +135,11 @@ class GRPOTrainer(PackedTrainer):
             self.note(name, value)
         rollouts = rollouts_of(collected.round, self.args, self.args.scale_rewards, self.ranks.std)
         self._samples = [completion.text for _, completion in rollouts.flat()[:3]]
-        self._record(rollout_rows(rollouts, self.reward_names) + collected.replaced)
         step_of_prompt = [slot // self.source.prompts_per_step for slot in self.source.slots]
         self.batches, self.batch_tokens = step_batches(
             rollouts, step_of_prompt, self.source.steps_per_round, self.args, self.ranks.sum
         )
+        self._record(rollout_rows(rollouts, self.reward_names) + collected.replaced)
         self._add_logprobs([s for batch in self.batches for s in batch])
 
     def _add_logprobs(self, sequences: list[TokenSequence]) -> None:
@@ -217,6 +221,7 @@ class GRPOTrainer(PackedTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As in `PackedTrainer`, and says in words when the run is going nowhere (`health.py`)."""
+        self._wait_for_writer()
         super().log(logs, start_time)
         for problem in self.health.check(logs):
             if self.args.stop_on_unhealthy:
@@ -242,9 +247,21 @@ class GRPOTrainer(PackedTrainer):
         self.engine.wake()
 
     def _record(self, rows: list[dict[str, Any]]) -> None:
+        """Keeps the rollouts of a step. They are written while it trains, and are on the disk before its metrics and
+        its checkpoint."""
         rows = self.ranks.gather(rows)
         if self.recorder is not None:
-            self.recorder.log_rollouts(self.state.global_step + 1, rows)
+            self._writing = self._writer.submit(self.recorder.log_rollouts, self.state.global_step + 1, rows)
+
+    def _record_now(self, rows: list[dict[str, Any]]) -> None:
+        self._record(rows)
+        self._wait_for_writer()
+
+    def _wait_for_writer(self) -> None:
+        """Raises what went wrong with the writing."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     # Checkpoints
 

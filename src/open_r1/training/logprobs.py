@@ -4,6 +4,7 @@ A full `(tokens, vocabulary)` matrix of logits is never kept; see `head.py`.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,8 @@ from transformers import PreTrainedModel
 from open_r1.errors import UserError
 from open_r1.modeling import head as head_module
 from open_r1.modeling.head import LogitRule, head_logprobs, logit_rule, statistics
+from open_r1.modeling.mixers import separate_documents
+from open_r1.modeling.rope import forget_lengths, length_rule
 from open_r1.training.packing import Pack, TokenSequence, build_pack
 
 
@@ -28,11 +31,13 @@ class TokenLogprobs(NamedTuple):
 class LogprobHead(nn.Linear):
     """A linear head that also answers `head(hidden, targets=..., rule=...)` with logprobs and entropies."""
 
-    def forward(self, input: Tensor, targets: Tensor | None = None, rule: LogitRule | None = None) -> Any:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, input: Tensor, targets: Tensor | None = None, rule: LogitRule | None = None, keep: bool = False
+    ) -> Any:
         """Logits, or `(logprobs (M,), entropies (M,))` of the targets."""
         if targets is None or rule is None:
             return super().forward(input)
-        return head_logprobs(input, self.weight, self.bias, targets, rule)
+        return head_logprobs(input, self.weight, self.bias, targets, rule, keep)
 
 
 def add_logprob_forward(model: PreTrainedModel) -> None:
@@ -44,11 +49,16 @@ def add_logprob_forward(model: PreTrainedModel) -> None:
     plain_forward = model.forward
     if type(head := model.get_output_embeddings()) is nn.Linear:
         head.__class__ = LogprobHead
+    documents = separate_documents(model)
+    rule = length_rule(model.config)
 
     @functools.wraps(plain_forward)
     def forward(*args: Any, pack: Pack | None = None, temperature: float = 1.0, **kwargs: Any) -> Any:
+        documents.layout = None if pack is None else pack.layout
         if pack is None:
             return plain_forward(*args, **kwargs)
+        if rule is not None and rule.kind == "dynamic":
+            forget_lengths(model)
         hidden = _decoder(model)(
             input_ids=pack.input_ids,
             position_ids=pack.position_ids,
@@ -71,7 +81,8 @@ def token_logprobs(model: PreTrainedModel, hidden: Tensor, targets: Tensor, temp
     head = model.get_output_embeddings()
     rule = logit_rule(model.config.get_text_config(), temperature)
     if isinstance(head, LogprobHead):
-        return TokenLogprobs(*head(hidden, targets=targets, rule=rule))
+        keep = not model.is_gradient_checkpointing  # which says whether memory is short
+        return TokenLogprobs(*head(hidden, targets=targets, rule=rule, keep=keep))
     chunk = max(1, head_module.MAX_LOGITS // model.config.get_text_config().vocab_size)
     parts = [
         checkpoint(_through_module, head, h, t, rule, use_reentrant=False, preserve_rng_state=True)
@@ -86,33 +97,51 @@ def _through_module(head: nn.Module, hidden: Tensor, targets: Tensor, rule: Logi
 
 
 def _decoder(model: PreTrainedModel) -> nn.Module:
-    return getattr(model, model.base_model_prefix)
+    decoder = getattr(model, model.base_model_prefix, None)  # Llama 4 names another attribute than it has
+    return model.model if decoder is None else decoder
+
+
+CHECKED = 7, 5
+"""Tokens of the documents that a loaded model is checked with."""
 
 
 @torch.no_grad()
 def check_packed_forward(model: PreTrainedModel) -> None:
-    """Raises UserError unless two documents in one pack get the logprobs that each gets alone.
+    """Raises UserError unless documents in one pack get the logprobs that each gets alone.
 
     A last guard against architectures that this module has not heard of (an unusual head, positions or
-    attention): the two are compared with the model's plain forward.
+    attention): the two are compared with the model's plain forward, on both sides of the length at which rotary
+    embeddings change.
     """
     was_training = model.training
     model.eval()
-    device = model.device
-    generator = torch.Generator().manual_seed(0)
-    documents = [torch.randint(model.config.get_text_config().vocab_size, (n,), generator=generator) for n in (7, 5)]
-    sequences = [TokenSequence(d, torch.arange(len(d)) > 0) for d in documents]
-    packed = model(pack=build_pack(sequences, device)).logprobs.cpu()
-    plain = []
-    for document in documents:
-        logits = model(input_ids=document[None].to(device), use_cache=False).logits[0, :-1].float().cpu()
-        plain.append(logits.log_softmax(-1).gather(-1, document[1:, None]).squeeze(-1))
+    rule = length_rule(model.config)
+    pairs = [CHECKED] + ([] if rule is None else [(rule.original + 3, rule.original + 3)])
+    difference = max(_packed_difference(model, lengths) for lengths in pairs)
     model.train(was_training)
-    difference = (packed - torch.cat(plain)).abs().max().item()
     tolerance = 1e-2 if model.dtype == torch.float32 else 0.5
     if not difference < tolerance:
         raise UserError(
             f"model_name_or_path: {type(model).__name__} does not compute the same logprobs packed and alone "
-            f"(largest difference {difference:.3g}), so packed training would be wrong for it. Use a model with full "
-            "or sliding-window attention (Llama, Qwen2, Qwen3, Mistral, SmolLM, Gemma 3 ...)."
+            f"(largest difference {difference:.3g}), so packed training would be wrong for it. Use a model of a type "
+            "that docs/models.md lists, such as Llama, Qwen3, Qwen3.5, Gemma 3 or Mistral."
         )
+
+
+def _packed_difference(model: PreTrainedModel, lengths: Sequence[int]) -> float:
+    """Of the last few logprobs of random documents of these lengths."""
+    device, few = model.device, max(CHECKED) - 1
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = model.config.get_text_config().vocab_size
+    documents = [torch.randint(vocabulary, (n,), generator=generator) for n in lengths]
+    learned = [torch.arange(len(d)) >= max(1, len(d) - few) for d in documents]
+    packed = model(pack=build_pack([TokenSequence(d, m) for d, m in zip(documents, learned, strict=True)], device))
+    plain = []
+    rule = length_rule(model.config)
+    for document, mask in zip(documents, learned, strict=True):
+        if rule is not None and rule.kind == "dynamic":
+            forget_lengths(model)
+        out = model(input_ids=document[None].to(device), use_cache=False, logits_to_keep=int(mask.sum()) + 1)
+        logprobs = out.logits[0, :-1].float().cpu().log_softmax(-1)
+        plain.append(logprobs.gather(-1, document[mask][:, None]).squeeze(-1))
+    return (packed.logprobs.cpu() - torch.cat(plain)).abs().max().item()

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-LossType = Literal["grpo", "bnpo", "dr_grpo", "dapo"]
+LossType = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo"]
 CorrectionMode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
 
 
@@ -26,7 +26,7 @@ def token_weight(loss_type: LossType, length: int, batch: BatchSize, max_complet
     """Weight of each token of a completion of `length` tokens, such that the loss is the weighted sum.
 
     - `grpo`: 1 / (B |o_i|), a mean over tokens, then over completions (DeepSeekMath, arXiv 2402.03300, eq. 3);
-    - `bnpo`, `dapo`: 1 / sum_j |o_j|, a mean over all tokens (DAPO, arXiv 2503.14476, eq. 8);
+    - `bnpo`, `dapo`, `cispo`: 1 / sum_j |o_j|, a mean over all tokens (DAPO, arXiv 2503.14476, eq. 8);
     - `dr_grpo`: 1 / (B L), a constant length L = `max_completion_length` (arXiv 2503.20783, section 3.2).
     """
     if loss_type == "grpo":
@@ -46,6 +46,7 @@ class PolicyLossConfig:
     level: Literal["token", "sequence"] = "token"
     beta: float = 0.0
     bias_correction_kl: bool = True
+    cispo: bool = False
 
 
 class PolicyLoss(NamedTuple):
@@ -78,15 +79,23 @@ def policy_loss(
     k3 = exp(r) - r - 1 with r = ref_logprobs - logprobs (DeepSeekMath, eq. 4), multiplied by rho if
     `bias_correction_kl` (DeepSeek-V3.2, arXiv 2512.02556).
 
+    With `cispo` the ratio only weights the gradient, so that no token is left out: -sg(min(rho_t, epsilon_high)) A
+    log pi_t w_t, where sg is detached (CISPO, MiniMax-M1, arXiv 2506.13585, eq. 4 and 5; `epsilon_high` is the bound
+    itself, as in ScaleRL, arXiv 2510.13786, and there is no lower one).
+
     All tensors are `(M,)`.
     """
     log_ratio = logprobs - old_logprobs
     if config.level == "sequence":
         log_ratio = sequence_mean(log_ratio, sequence, num_sequences)[sequence]
     ratio = _exp(log_ratio)
-    clipped = ratio.clamp(1 - config.epsilon, 1 + config.epsilon_high)
-    bounded = ratio if config.delta is None else ratio.clamp(max=config.delta)
-    per_token = -torch.minimum(bounded * advantages, clipped * advantages)
+    if config.cispo:
+        low, high = 0.0, config.epsilon_high
+        per_token = -ratio.clamp(max=high).detach() * advantages * logprobs
+    else:
+        low, high = 1 - config.epsilon, 1 + config.epsilon_high
+        bounded = ratio if config.delta is None else ratio.clamp(max=config.delta)
+        per_token = -torch.minimum(bounded * advantages, ratio.clamp(low, high) * advantages)
     if importance_weights is not None:
         per_token = per_token * importance_weights
     kl = None
@@ -97,8 +106,8 @@ def policy_loss(
         per_token = per_token + config.beta * penalty
     return PolicyLoss(
         per_token,
-        clipped_low=(ratio < 1 - config.epsilon) & (advantages < 0),
-        clipped_high=(ratio > 1 + config.epsilon_high) & (advantages > 0),
+        clipped_low=(ratio < low) & (advantages < 0),
+        clipped_high=(ratio > high) & (advantages > 0),
         kl=None if kl is None else kl.detach(),
     )
 

@@ -12,7 +12,8 @@ from open_r1.errors import UserError
 from open_r1.installing import install_command
 from open_r1.internals.transformers import without_deepspeed_config
 from open_r1.modeling import loading
-from open_r1.modeling.attention import ATTENTION, SDPA_ATTENTION, check_attention_supported, unused_dropout
+from open_r1.modeling.architectures import check_supported
+from open_r1.modeling.attention import ATTENTION, SDPA_ATTENTION, unused_dropout
 from open_r1.modeling.checkpoint import Checkpoint, base_name, has_only_adapters
 from open_r1.modeling.compiling import compile_layers
 from open_r1.training.logprobs import add_logprob_forward, check_packed_forward
@@ -34,7 +35,7 @@ def adopt_policy(model: PreTrainedModel, config: ModelConfig, args: TrainConfig)
 
     Its weights become float32. Raises UserError as `load_policy` does.
     """
-    check_attention_supported(model.config)
+    check_supported(model.config)
     for wrapped in ("forward", "_original_forward"):  # by an earlier training, or in the model that this is a copy of
         vars(model).pop(wrapped, None)
     model.float()
@@ -69,7 +70,7 @@ def weights_name(config: ModelConfig) -> str:
 def load_config(config: ModelConfig) -> PretrainedConfig:
     """The model's configuration. Raises UserError if there is none, or its attention is not supported."""
     model_config = loading.load_config(checkpoint_of(config))
-    check_attention_supported(model_config)
+    check_supported(model_config)
     return model_config
 
 

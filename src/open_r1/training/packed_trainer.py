@@ -25,13 +25,17 @@ from transformers.trainer_utils import IntervalStrategy
 from open_r1.configs import GRPOConfig, TrainConfig
 from open_r1.errors import Interrupted, UserError
 from open_r1.internals.transformers import limit_to_one_gpu, set_device
+from open_r1.modeling.architectures import can_share_prompts
+from open_r1.modeling.flash import keep_attention_of
+from open_r1.modeling.rope import length_rule
+from open_r1.modeling.routers import RouterStatistics
 from open_r1.report.recorder import RunRecorder, is_metrics
 from open_r1.training import backends
 from open_r1.training.batches import total_steps
 from open_r1.training.checkpoints import Checkpointer
 from open_r1.training.interruption import StopSignals
 from open_r1.training.logprobs import TokenLogprobs
-from open_r1.training.packing import Pack, TokenSequence, build_pack, empty_pack, plan_packs
+from open_r1.training.packing import Pack, TokenSequence, build_pack, empty_pack, no_sides, plan_packs
 from open_r1.training.ranks import Ranks
 from open_r1.training.watchdog import Watchdog
 
@@ -81,8 +85,13 @@ class PackedTrainer(Trainer):
             data_collator=list,  # type: ignore[arg-type]
             callbacks=list(callbacks),
         )
+        self.share_prompts = self.share_prompts and can_share_prompts(model)
+        self.routers = RouterStatistics(model)  # type: ignore[arg-type]
+        rule = length_rule(model.config)  # type: ignore[arg-type]
+        self.side = no_sides if rule is None else rule.side
         self.remove_callback(DEFAULT_PROGRESS_CALLBACK)  # a bar, or in a notebook a table
         self.remove_callback(PrinterCallback)
+        self.add_callback(_KeepAttention)
 
     # What SFT and GRPO define
 
@@ -136,6 +145,8 @@ class PackedTrainer(Trainer):
         self.add("stop", float(self.stop_signals is not None and self.stop_signals.received is not None))
         sums = self._step_sums()
         self.note("time/training", time.perf_counter() - began)
+        for name, value in self.routers.figures().items():
+            self.note(name, value)
         self.note_sums(sums)
         if sums["stop"]:  # on any rank, so that all stop after the same step
             self._stop = self.control.should_save = True
@@ -150,7 +161,7 @@ class PackedTrainer(Trainer):
 
     def make_packs(self, sequences: Sequence[TokenSequence]) -> list[Pack]:
         """Packs on this rank's device, as many as the rank that has most, and at least one."""
-        plan = plan_packs(sequences, self.args.max_tokens_per_microbatch, self.share_prompts)
+        plan = plan_packs(sequences, self.args.max_tokens_per_microbatch, self.share_prompts, self.side)
         packs = [self._pack(sequences, members) for members in plan]
         missing = max(1, int(self.ranks.max(len(packs)))) - len(packs)
         return packs + [empty_pack(self.args.device) for _ in range(missing)]
@@ -167,7 +178,7 @@ class PackedTrainer(Trainer):
         self.watchdog.beat(phase)
         was_training = model.training
         model.eval()
-        plan = plan_packs(sequences, self.args.max_tokens_per_microbatch, self.share_prompts)
+        plan = plan_packs(sequences, self.args.max_tokens_per_microbatch, self.share_prompts, self.side)
         results: list[Tensor] = [torch.empty(0)] * len(sequences)
         for _ in range(int(self.ranks.max(len(plan))) - len(plan)):
             model(pack=empty_pack(self.args.device), temperature=self.temperature)
@@ -324,6 +335,13 @@ class PackedTrainer(Trainer):
                 f"Stopped after step {step}, which is saved in {self.output_dir}/checkpoint-{step}. The same command "
                 "continues from there."
             )
+
+
+class _KeepAttention(TrainerCallback):
+    """Layers are computed again in the backward pass with `gradient_checkpointing`, their attention is not."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        keep_attention_of(model)
 
 
 def _one_batch_per_step(args: TrainConfig) -> TrainConfig:

@@ -3,7 +3,7 @@
 import bisect
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,22 +93,37 @@ class Pack:
         return self.input_ids.shape[1]
 
 
-def plan_packs(sequences: Sequence[TokenSequence], budget: int, share: bool = True) -> list[list[int]]:
+def no_sides(length: int) -> None:
+    """Sequences of any lengths may share a pack."""
+
+
+def plan_packs(
+    sequences: Sequence[TokenSequence],
+    budget: int,
+    share: bool = True,
+    side: Callable[[int], Hashable] = no_sides,
+) -> list[list[int]]:
     """Indices of `sequences` for each pack of at most `budget` tokens, deterministic.
 
     With `share`, sequences of a group go into the same pack, where their prompt counts once; a group that does not
-    fit into one is split, and each part has the prompt. A sequence longer than `budget` gets a pack to itself.
+    fit into one is split, and each part has the prompt. A sequence longer than `budget` gets a pack to itself. Only
+    sequences whose lengths have the same `side` share a pack.
     """
-    items = [part for members in _groups(sequences, share) for part in _parts(sequences, members, budget)]
-    bins = best_fit([_packed_length(sequences, item) for item in items], budget)
-    return [[i for item in members for i in items[item]] for members in bins]
+    sides: dict[Hashable, list[list[int]]] = {}
+    for members in _groups(sequences, share, side):
+        sides.setdefault(side(len(sequences[members[0]])), []).extend(_parts(sequences, members, budget))
+    plan = []
+    for items in sides.values():
+        bins = best_fit([_packed_length(sequences, item) for item in items], budget)
+        plan += [[i for item in members for i in items[item]] for members in bins]
+    return plan
 
 
-def _groups(sequences: Sequence[TokenSequence], share: bool) -> list[list[int]]:
+def _groups(sequences: Sequence[TokenSequence], share: bool, side: Callable[[int], Hashable]) -> list[list[int]]:
     groups: dict[Any, list[int]] = {}
     for i, s in enumerate(sequences):
         alone = s.group is None or not share
-        groups.setdefault(("alone", i) if alone else ("group", s.group), []).append(i)
+        groups.setdefault(("alone", i) if alone else ("group", s.group, side(len(s))), []).append(i)
     return list(groups.values())
 
 

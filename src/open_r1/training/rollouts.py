@@ -1,6 +1,7 @@
 """Rollouts: completions with their rewards and advantages, as the trainer learns from them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from open_r1.configs import GRPOConfig
 from open_r1.engine.protocol import Completion, Engine, Request, Sampling
+from open_r1.errors import UserError
 from open_r1.rewards import RewardError, extract_answer, prefetch, score
 from open_r1.rewards.accuracy import golds_of
+from open_r1.rewards.text import prefill_of
 from open_r1.training.advantages import combine_rewards, group_advantages
 from open_r1.training.packing import TokenFields, TokenSequence
 
@@ -72,36 +75,59 @@ def sample_groups(
     prompts: Sequence[Mapping[str, Any]],
     sampling: Sampling,
     seeds: Sequence[int],
-    on_group: Callable[[Mapping[str, Any], list[Completion]], None] | None = None,
+    on_completion: Callable[[Mapping[str, Any], Completion], None] | None = None,
 ) -> list[list[Completion]]:
     """`sampling.n` completions for every prompt row (`prompt_ids`), each group from its own seed.
 
-    `on_group` is told of every group as soon as it is there, while others are still being written.
+    `on_completion` hears of every completion while others are still being written: as soon as it ends if the engine
+    has an `on_completion` too, else when its group is complete.
     """
     requests = [
         Request(id=i, prompt=list(row["prompt_ids"]), sampling=_with_seed(sampling, seed))
         for i, (row, seed) in enumerate(zip(prompts, seeds, strict=True))
     ]
     groups: dict[Any, list[Completion]] = {}
-    for i, group in engine.stream(requests):
-        groups[i] = group
-        if on_group is not None:
-            on_group(prompts[i], group)  # type: ignore[call-overload]
+
+    def tell(i: Any, completion: Completion) -> None:
+        if on_completion is not None:
+            on_completion(prompts[i], completion)
+
+    with _told_by(engine, tell) as engine_tells:
+        for i, group in engine.stream(requests):
+            groups[i] = group
+            for completion in () if engine_tells else group:
+                tell(i, completion)
     return [groups[i] for i in range(len(prompts))]
 
 
-def start_grading(row: Mapping[str, Any], group: Sequence[Completion]) -> None:
-    """Grades in the background, so that the accuracy reward later finds the verdicts ready."""
+@contextmanager
+def _told_by(engine: Any, tell: Callable[[Any, Completion], None]) -> Iterator[bool]:
+    """Has `engine` tell of completions as they end, for as long as it lasts; False if it does not."""
+    if not hasattr(engine, "on_completion"):
+        yield False
+        return
+    engine.on_completion = tell
+    try:
+        yield True
+    finally:
+        engine.on_completion = None
+
+
+def start_grading(row: Mapping[str, Any], completion: Completion) -> None:
+    """Grades in the background, so that the accuracy reward later finds the verdict ready."""
     if "answer" in row or "solution" in row:
-        (gold,) = golds_of([row.get("solution")], [row.get("answer")], 1)
-        prefetch(completions=[c.text for c in group], golds=[gold] * len(group))
+        golds = golds_of([row.get("solution")], [row.get("answer")], 1)
+        prefetch(completions=[prefill_of(row["prompt_text"]) + completion.text], golds=golds)
 
 
-def start_judging(funcs: Sequence[Callable], row: Mapping[str, Any], group: Sequence[Completion]) -> None:
-    """Has rewards that take long (programs) begin; they have an attribute `begin`, called like themselves."""
-    for begin in [func.begin for func in funcs if hasattr(func, "begin")]:
-        columns = {name: [value] * len(group) for name, value in row.items() if name not in PROMPT_COLUMNS}
-        begin(completions=[c.text for c in group], **columns)
+def start_judging(funcs: Sequence[Callable], row: Mapping[str, Any], completion: Completion) -> None:
+    """Has rewards that take long (programs) begin, in the background; they have an attribute `begin`, called like
+    themselves. What is wrong with a row is said by the reward, when the round is scored."""
+    columns = {name: [value] for name, value in row.items() if name not in PROMPT_COLUMNS}
+    for func in funcs:
+        if hasattr(func, "begin"):
+            with suppress(UserError):
+                func.begin(completions=[completion.text], **columns)
 
 
 def _with_seed(sampling: Sampling, seed: int) -> Sampling:
@@ -171,10 +197,11 @@ def rollout_sequence(row: Mapping[str, Any], completion: Completion, group: int 
 
 def rollout_rows(rollouts: Rollouts, names: Sequence[str]) -> list[dict[str, Any]]:
     """Rows for `RunRecorder.log_rollouts`."""
+    columns = {"reward": _numbers(rollouts.total), "advantage": rollouts.advantages.tolist()}
+    columns |= {f"reward/{name}": _numbers(rollouts.rewards[:, r]) for r, name in enumerate(names)}
     rows = unscored_rows(rollouts.prompts, rollouts.completions)
     for i, row in enumerate(rows):
-        row |= {"reward": _number(rollouts.total[i]), "advantage": rollouts.advantages[i].item()}
-        row |= {f"reward/{name}": _number(rollouts.rewards[i, r]) for r, name in enumerate(names)}
+        row |= {name: values[i] for name, values in columns.items()}
     return rows
 
 
@@ -195,8 +222,8 @@ def unscored_rows(
     ]
 
 
-def _number(value: Tensor) -> float | None:
-    return None if value.isnan() else value.item()
+def _numbers(values: Tensor) -> list[float | None]:
+    return [None if value != value else value for value in values.tolist()]  # NaN equals nothing
 
 
 def rollout_metrics(rollouts: Rollouts, names: Sequence[str], reduce_sum: Callable[[float], float]) -> dict[str, float]:

@@ -29,7 +29,7 @@ class RoundSampler:
         sampling = self.sampling if n is None else replace(self.sampling, n=n)
         began = time.perf_counter()
         self.watchdog.beat("generation")
-        completions = sample_groups(self.engine, prompts, sampling, seeds, on_group=self._progress)
+        completions = sample_groups(self.engine, prompts, sampling, seeds, on_completion=self._progress)
         generated = time.perf_counter()
         self.watchdog.beat("scoring")
         sampled = Round(prompts, completions)
@@ -40,11 +40,11 @@ class RoundSampler:
         sampled.seconds = {"generation": generated - began, "scoring": time.perf_counter() - generated}
         return sampled
 
-    def _progress(self, row: Mapping[str, Any], group: list[Completion]) -> None:
+    def _progress(self, row: Mapping[str, Any], completion: Completion) -> None:
         self.watchdog.beat("generation")
         if "accuracy" in self.reward_names:
-            start_grading(row, group)
-        start_judging(self.reward_funcs, row, group)
+            start_grading(row, completion)
+        start_judging(self.reward_funcs, row, completion)
 
 
 class RoundsAhead:

@@ -198,3 +198,20 @@ def test_updates_are_followed(kind, release, tokenizer):
 def test_too_many_stop_tokens_are_a_sentence(model, tokenizer):
     with pytest.raises(UserError, match="stop_token_ids has 17 tokens"):
         open_native(model, tokenizer).generate([Request(0, [40], Sampling(stop_token_ids=tuple(range(17))))])
+
+
+def test_every_completion_is_told_as_it_ends_before_its_group_is_there(model, tokenizer):
+    engine = open_native(model, tokenizer)
+    told, then = [], []
+    engine.on_completion = lambda name, completion: told.append((name, completion))
+    ending = Sampling(n=6, max_tokens=40, seed=2, stop_token_ids=tuple(range(5, 17)))
+    groups = {}
+    for name, group in engine.stream([Request("a", [40, 41, 42], ending), Request("b", [50], Sampling(max_tokens=8))]):
+        groups[name] = group
+        then.append((name, len(told)))
+    written = [(name, completion) for name, group in groups.items() for completion in group]
+    assert sorted(id(c) for _, c in told) == sorted(id(c) for _, c in written)
+    assert all(any(c is other for other in groups[name]) for name, c in told)
+    assert len({len(c.token_ids) for c in groups["a"]}) > 1
+    assert then[0][0] == "b"
+    assert then[0][1] > 1  # some of a's have ended too, though not all

@@ -39,6 +39,7 @@ class Decoder:
         self, model: NativeModel, slots: int, width: int, pages: int, page_size: int, compiler: Callable | None
     ) -> None:
         self.model, self.page_size, self.compiler = model, page_size, compiler
+        model.merge_linears()
         self.sizes = graph_sizes(slots)
         self.slots = Slots.empty(slots, width, -(-width // page_size), model.device)
         self.spare = slots

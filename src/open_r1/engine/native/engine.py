@@ -45,7 +45,8 @@ class NativeEngine:
     """Decodes with `model`, which becomes the engine's. It starts when first used, or with `start`.
 
     `max_model_len` is the longest prompt with its completion, in tokens; it may grow, which starts the engine anew.
-    `on_tokens` is told of new tokens as they are written. Raises `UserError` for models that it cannot decode with.
+    `on_tokens` is told of new tokens as they are written, `on_completion` of the request's id and each completion as it
+    ends. Raises `UserError` for models that it cannot decode with.
     """
 
     takes_parameter_names = True
@@ -64,6 +65,7 @@ class NativeEngine:
         self.options = options or NativeOptions()
         self.model, self.tokenizer, self.max_model_len = NativeModel(model), tokenizer, max_model_len
         self.on_tokens = on_tokens
+        self.on_completion: Callable[[Hashable, Completion], None] | None = None
         self.version = 0
         self._loop: Loop | None = None
 
@@ -118,7 +120,7 @@ class NativeEngine:
                         loop = self.start()
                     loop.add(request.id, prompt, request.sampling, limit)
                     request = next(source, None)
-                loop.version, loop.on_tokens = self.version, self.on_tokens
+                loop.version, loop.on_tokens, loop.on_completion = self.version, self.on_tokens, self.on_completion
                 loop.turn()
                 yield from loop.take()
         finally:

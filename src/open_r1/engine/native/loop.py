@@ -43,6 +43,7 @@ class Loop:
         self.decoder, self.scheduler, self.tokenizer = decoder, scheduler, tokenizer
         self.version = 0
         self.on_tokens: Callable[[int], None] | None = None
+        self.on_completion: Callable[[Hashable, Completion], None] | None = None
         self.failures = 0
         self._looks: deque[Look] = deque()
         self._texts: deque[tuple[list[Ended], Future]] = deque()
@@ -185,13 +186,15 @@ class Loop:
             done, texts = self._texts.popleft()
             for (rollout, stopped, failed), text in zip(done, texts.result(), strict=True):
                 group = rollout.group
-                group.done[rollout.index] = Completion(
+                completion = group.done[rollout.index] = Completion(
                     text=text,
                     token_ids=rollout.tokens,
                     logprobs=rollout.logprobs if group.sampling.logprobs else None,
                     finish_reason="error" if failed else "stop" if stopped else "length",
                     weights_version=self.version,
                 )
+                if self.on_completion is not None:
+                    self.on_completion(group.id, completion)
                 if len(group.done) == group.sampling.n:
                     self._finished.append(group)
 

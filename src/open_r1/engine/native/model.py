@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from open_r1.engine.native.attention import NATIVE_ATTENTION
+from open_r1.engine.native.merging import merge_linears
 from open_r1.errors import UserError
 from open_r1.modeling.head import LogitRule, float32_product, logit_rule
 
@@ -37,6 +38,7 @@ class NativeModel:
         # A four-dimensional mask is passed through as it is: transformers then builds none of its own.
         self.no_mask = torch.zeros(1, 1, 1, 1, device=self.device)
         self.targets = _targets(model)
+        self.shares = False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -86,6 +88,11 @@ class NativeModel:
         for module in self.attentions:
             del module.kv_pages
 
+    def merge_linears(self) -> None:
+        """Computes linear layers of one input together, unless their weights are the policy's own."""
+        if not self.shares:
+            merge_linears(self.layers)
+
     @contextmanager
     def layers_replaced(self, by: Callable) -> Iterator[None]:
         """`by(forward)` instead of every decoder layer's forward, for as long as it lasts."""
@@ -115,7 +122,7 @@ class NativeModel:
             if parameter.dtype != tensors[name].dtype:
                 raise ValueError(f"{name}: {parameter.dtype} cannot share with {tensors[name].dtype}")
             setattr(self.model.get_submodule(owner), leaf, tensors[name])
-        self.targets = _targets(self.model)
+        self.targets, self.shares = _targets(self.model), True
 
 
 def training_copy(model: Any) -> PreTrainedModel:

@@ -7,22 +7,28 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
 
 from open_r1.errors import UserError
 from open_r1.internals.transformers import takes_registered_attention
-from open_r1.modeling.attention import check_attention_supported
+from open_r1.modeling.architectures import why_unsupported as why_not_packed
+from open_r1.modeling.rope import LENGTH_DEPENDENT, rope_parameters
 
-HOST_ROPE = ("dynamic", "longrope")
-"""Rotary embeddings that look at the positions on the host."""
+OTHER_LAYERS = ("diffllama", "granite_swa", "nemotron")
+"""Types with layers built like Llama's, whose logprobs differ all the same (`scripts/sweep_models.py`)."""
 
 
 def why_unsupported(config: PretrainedConfig) -> str | None:
     """Why a model cannot run on the native engine, in a few words; None if it can."""
-    try:
-        check_attention_supported(config)
-    except UserError:
+    if why_not_packed(config) is not None:
         return "its attention is none that packs can be computed with"
     text = config.get_text_config()
+    if text.model_type in OTHER_LAYERS:
+        return "its layers do not call attention as Llama's do"
+    if others := set(getattr(text, "layer_types", None) or []) - {"full_attention", "sliding_attention"}:
+        return f"it has layers of type {', '.join(sorted(others))}"
+    if getattr(text, "attn_logit_softcapping", None):
+        return "its attention scores are softcapped"
     if any(getattr(text, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
         return "it has experts, whose choice cannot be part of a CUDA graph"
-    if kinds := {kind for kind in _rope_types(text) if any(word in kind for word in HOST_ROPE)}:
+    rotary = [str(p.get("rope_type", "default")) for p in rope_parameters(text)]
+    if kinds := {kind for kind in rotary if any(word in kind for word in LENGTH_DEPENDENT)}:
         return f"its rotary embeddings ({', '.join(sorted(kinds))}) look at positions on the host"
     if getattr(text, "kv_lora_rank", None):
         return "its keys and values are compressed"
@@ -55,9 +61,3 @@ def _why_unsupported_modules(config: PretrainedConfig) -> str | None:
     if len(widths) > 1:
         return "its layers have keys of different sizes"
     return None
-
-
-def _rope_types(config: PretrainedConfig) -> list[str]:
-    parameters = getattr(config, "rope_parameters", None) or {}
-    nested = [p for p in parameters.values() if isinstance(p, dict)]
-    return [str(p.get("rope_type", "default")) for p in (nested or [parameters])]

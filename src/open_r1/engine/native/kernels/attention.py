@@ -18,6 +18,7 @@ PROGRAMS = 528
 """Programs to aim for: four for each multiprocessor of an H100 or H200."""
 BLOCK = 64
 """Keys that a program reads at once."""
+WARPS, STAGES = 4, 3
 MIN_SPLIT = 256
 """Keys for which a split pays."""
 
@@ -147,7 +148,7 @@ def paged_attention_triton(
         HEADS=heads, GROUP=group, GROUP_P=max(16, triton.next_power_of_2(group)), D=width, DP=width_p,
         SIZE=size, BLOCK=min(BLOCK, size), SPLITS=splits,
         CAPPED=softcap > 0, WINDOWED=window > 0, WITH_SINKS=sinks is not None,
-        PRECISION="ieee" if kv_pages.dtype == torch.float32 else "tf32", num_warps=4, num_stages=3,
+        PRECISION="ieee" if kv_pages.dtype == torch.float32 else "tf32", num_warps=WARPS, num_stages=STAGES,
     )  # fmt: skip
     if splits > 1:
         join[(rows * heads,)](

@@ -1,0 +1,281 @@
+"""Tries every causal language model of transformers as a tiny random model, and writes the table of docs/models.md.
+
+    python scripts/sweep_models.py                 # all of them, into docs/models.md
+    python scripts/sweep_models.py qwen3_5_text    # some, on the screen
+
+A model that is accepted must compute the same logprobs and gradients packed and alone, in float32 on the CPU, and its
+completions must have the logprobs that the trainer computes. One that is refused must be so by its configuration, in a
+sentence. Anything else ends with exit status 1. A new version of transformers is checked by running this again.
+"""
+
+import argparse
+import copy
+import dataclasses
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from open_r1.engine.native.engine import NativeEngine
+from open_r1.engine.native.support import why_unsupported as why_not_native
+from open_r1.engine.protocol import Request, Sampling
+from open_r1.engine.transformers_engine import TransformersEngine
+from open_r1.errors import UserError
+from open_r1.modeling.architectures import can_share_prompts, check_supported
+from open_r1.modeling.attention import ATTENTION
+from open_r1.modeling.rope import length_rule
+from open_r1.training.logprobs import add_logprob_forward
+from open_r1.training.packing import TokenSequence, build_pack, plan_packs
+
+PAGE = Path(__file__).parents[1] / "docs/models.md"
+MARKS = "<!-- sweep -->\n", "<!-- end of sweep -->"
+LARGEST = 8_000_000
+"""Parameters of a model that is still called tiny."""
+TOLERANCE = 1e-3
+LENGTHS = (11, 7, 30, 2, 13, 30)
+SMALL: dict[str, Any] = {
+    **{"vocab_size": 97, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "dim"), 32),
+    **dict.fromkeys(("intermediate_size", "n_inner", "ffn_dim"), 48),
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers"), 4),
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads"), 4),
+    **{"num_key_value_heads": 2, "head_dim": 8, "rotary_dim": 4},
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx"), 128),
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 16),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 4),
+    **{"num_experts_per_tok": 2, "n_shared_experts": 1, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1},
+    **dict.fromkeys(("sliding_window", "attention_chunk_size"), 5),
+    **dict.fromkeys(("q_lora_rank", "kv_lora_rank"), 16),
+    **dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"), 8),
+    **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim"), 8),
+    **{"linear_num_key_heads": 2, "linear_num_value_heads": 4},
+    **{"mamba_d_state": 8, "mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1},
+    **{"mamba_expand": 2, "mamba_dt_rank": 4, "mamba_num_heads": 4, "mamba_head_dim": 16, "ssm_state_size": 8},
+    **{"n_groups": 1, "chunk_size": 16, "vocab_size_per_layer_input": 97, "hidden_size_per_layer_input": 8},
+    **{"global_head_dim": 8, "num_kv_shared_layers": 0},
+}
+LATENT = {"num_key_value_heads": 4}
+ALTERNATING = ["linear_attention", "full_attention"] * 2
+OWN: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite"), LATENT),
+    **dict.fromkeys(("glm_moe_dsa", "minicpm3", "youtu"), LATENT),
+    "bamba": {"attn_layer_indices": [1, 3]},
+    "falcon": {"num_kv_heads": 2},
+    "granitemoehybrid": {"layer_types": ALTERNATING, "shared_intermediate_size": 16},
+    "gemma3n_text": {
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        **{"activation_sparsity_pattern": [0.0] * 4, "laurel_rank": 8, "num_kv_shared_layers": 0},
+    },
+    "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "kimi_linear": {"layer_types": ALTERNATING, **LATENT},
+    "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
+    "mamba2": {"head_dim": 16},
+    "phi3 (LongRoPE)": {
+        "original_max_position_embeddings": 12,
+        "rope_parameters": {
+            **{"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 12},
+            **{"short_factor": [1.0] * 4, "long_factor": [3.0] * 4, "factor": 4.0},
+        },
+    },
+    "llama (dynamic RoPE)": {
+        "max_position_embeddings": 12,
+        "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0},
+    },
+    "zaya": {"num_experts_per_tok": 1},
+    "zamba2": {"layer_types": ["linear_attention", "hybrid"] * 2, "hybrid_layer_ids": [1, 3]},
+}
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What came of one type: `verdict` is `trains`, `refused`, `not tried` or `wrong`."""
+
+    kind: str
+    verdict: str
+    said: str = ""
+    sharing: str = ""
+    engines: str = ""
+
+
+def tiny_config(kind: str) -> Any:
+    """A configuration of a few thousand parameters."""
+    config_class: Any = CONFIG_MAPPING[kind.split(" ")[0]]
+    parts = {
+        name: _small(part) | {"model_type": part.model_type}
+        for name, part in getattr(config_class, "sub_configs", {}).items()
+        if hasattr(part, "model_type") and dataclasses.is_dataclass(part)
+    }
+    return config_class(**_small(config_class) | parts | OWN.get(kind, {}))
+
+
+def _small(config_class: Any) -> dict[str, Any]:
+    known = {f.name for f in dataclasses.fields(config_class)}
+    return {k: v for k, v in SMALL.items() if k in known}
+
+
+def try_kind(kind: str) -> Outcome:
+    """Refusal, or both computations compared."""
+    try:
+        config = tiny_config(kind)
+        check_supported(config)
+        with torch.device("meta"):
+            size = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
+    except UserError as refusal:
+        return Outcome(kind, "refused", str(refusal).split("here: ")[1].split(". docs/models.md")[0])
+    except Exception as error:  # of any library: not ours to explain
+        return Outcome(kind, "not tried", f"no tiny model can be made: {type(error).__name__}")
+    if size > LARGEST:
+        return Outcome(kind, "not tried", f"the smallest that can be made has {size / 1e6:.0f}M parameters")
+    try:
+        return _compare(kind, config)
+    except Exception as error:
+        return Outcome(
+            kind, "wrong", f"{type(error).__name__}: {str(error).splitlines()[0][:90] if str(error) else ''}"
+        )
+
+
+def random_models(config: Any) -> tuple[Any, Any]:
+    """The plain model, and the same one as the trainer has it."""
+    torch.manual_seed(0)
+    plain = AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation="eager")
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0, 0.2)
+    ours = AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation=ATTENTION)
+    ours.load_state_dict(plain.state_dict())
+    add_logprob_forward(ours)
+    return plain.eval(), ours.eval()
+
+
+def _compare(kind: str, config: Any) -> Outcome:
+    plain, ours = random_models(config)
+    rule = length_rule(config)
+    worst = _difference(plain, ours, _documents(), rule)
+    sharing = "no"
+    if can_share_prompts(ours):
+        worst, sharing = max(worst, _difference(plain, ours, _group(), rule)), "yes"
+    if not worst < TOLERANCE:
+        return Outcome(kind, "wrong", f"packed and alone differ by {worst:.2g}")
+    if not _generates(ours, TransformersEngine(ours, _Words())):  # type: ignore[arg-type]
+        return Outcome(kind, "wrong", "the transformers engine's logprobs are not the trainer's")
+    engines = ["transformers"]
+    if why_not_native(config) is None:
+        if not _generates(ours, _native(plain)):
+            return Outcome(kind, "wrong", "the native engine's logprobs are not the trainer's")
+        engines.append("native")
+    return Outcome(kind, "trains", "", sharing, ", ".join(engines))
+
+
+def _documents() -> list[TokenSequence]:
+    generator = torch.Generator().manual_seed(1)
+    drawn = [torch.randint(3, 90, (n,), generator=generator) for n in LENGTHS]
+    return [TokenSequence(ids, torch.arange(len(ids)) >= max(1, len(ids) // 3)) for ids in drawn]
+
+
+def _group() -> list[TokenSequence]:
+    generator = torch.Generator().manual_seed(2)
+    prompt = torch.randint(3, 90, (7,), generator=generator)
+    drawn = [torch.cat([prompt, torch.randint(3, 90, (n,), generator=generator)]) for n in (4, 19, 1)]
+    return [TokenSequence(ids, torch.arange(len(ids)) >= 7, group=0, shared=7) for ids in drawn]
+
+
+def plain_logprobs(model: Any, sequence: TokenSequence) -> Tensor:
+    """Of the learned tokens of a document alone, by transformers."""
+    ids = sequence.input_ids
+    logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1].float()
+    return logits.log_softmax(-1).gather(-1, ids[1:, None]).squeeze(-1)[sequence.learn[1:]]
+
+
+def _difference(plain: Any, ours: Any, sequences: list[TokenSequence], rule: Any) -> float:
+    """The largest difference between logprobs, and between gradients relative to the largest of their weight."""
+    side = (lambda length: None) if rule is None else rule.side
+    shares = can_share_prompts(ours)
+    worst = 0.0
+    expected = [plain_logprobs(plain, s) for s in sequences]
+    sum(x.sin().sum() for x in expected).backward()  # type: ignore[union-attr]
+    for members in plan_packs(sequences, 64, shares, side):
+        found = ours(pack=build_pack([sequences[i] for i in members], share=shares)).logprobs
+        found.sin().sum().backward()
+        worst = max(worst, (found - torch.cat([expected[i] for i in members])).abs().max().item())
+    gradients = {n: p.grad for n, p in ours.named_parameters() if p.grad is not None}
+    wanted = {n: p.grad for n, p in plain.named_parameters() if p.grad is not None}
+    floor = 1e-3 * max(g.abs().max().item() for g in wanted.values())
+    for name, gradient in wanted.items():
+        gap = (gradient - gradients[name]).abs().max() / gradient.abs().max().clamp(min=floor)
+        worst = max(worst, gap.item())
+    plain.zero_grad()
+    ours.zero_grad()
+    return worst
+
+
+class _Words:
+    pad_token_id, is_fast = 0, False
+
+    def batch_decode(self, rows: list[list[int]], **_: Any) -> list[str]:
+        return [" ".join(map(str, row)) for row in rows]
+
+
+def _native(plain: Any) -> NativeEngine:
+    return NativeEngine(copy.deepcopy(plain), _Words(), max_model_len=32)  # type: ignore[arg-type]
+
+
+def _generates(ours: Any, engine: Any) -> bool:
+    """Whether the engine's completions have the logprobs that the trainer computes for them."""
+    prompts = [[40, 41, 42], [50], [60, 61, 62, 63, 64]]
+    requests = [Request(i, p, Sampling(n=2, seed=i, max_tokens=6)) for i, p in enumerate(prompts)]
+    for prompt, group in zip(prompts, engine.generate(requests), strict=True):
+        for completion in group:
+            ids = torch.tensor(prompt + completion.token_ids)
+            with torch.no_grad():
+                logprobs = ours(pack=build_pack([TokenSequence(ids, torch.arange(len(ids)) >= len(prompt))])).logprobs
+            if not (logprobs - torch.tensor(completion.logprobs)).abs().max() < TOLERANCE:
+                return False
+    return True
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """Markdown."""
+    lines = [
+        f"transformers {transformers.__version__}: {sum(o.verdict == 'trains' for o in outcomes)} types train, "
+        f"{sum(o.verdict == 'refused' for o in outcomes)} are refused, "
+        f"{sum(o.verdict == 'not tried' for o in outcomes)} were not tried.",
+        "",
+        "| type | SFT and GRPO | shared prompts | engines | precision checked |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for o in outcomes:
+        if o.verdict == "trains":
+            lines.append(f"| `{o.kind}` | yes | {o.sharing} | {o.engines or 'none'} | float32 |")
+        else:
+            lines.append(f"| `{o.kind}` | {o.verdict}: {o.said} | | | |")
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the sweep; 1 if a type ends neither in equal figures nor in a sentence."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kinds", nargs="*", help="model types; all of them, if none is given")
+    kinds = parser.parse_args(argv).kinds
+    transformers.logging.set_verbosity_error()
+    warnings.simplefilter("ignore")
+    outcomes = []
+    for kind in kinds or sorted({*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *(k for k in OWN if " " in k)}):
+        outcomes.append(try_kind(kind))
+        print(f"{kind:28} {outcomes[-1].verdict:10} {outcomes[-1].said or outcomes[-1].engines}", flush=True)
+    if not kinds:
+        before, after = PAGE.read_text(encoding="utf-8").split(MARKS[0])
+        PAGE.write_text(before + MARKS[0] + table(outcomes) + MARKS[1] + after.split(MARKS[1])[1], encoding="utf-8")
+    return int(any(o.verdict == "wrong" for o in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""A conversation with a model: what it is sent, and what is kept of it for SFT."""
+
+import json
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from open_r1.errors import UserError
+
+Say = Callable[[list[Any]], Generator[tuple[str, str]]]
+"""Messages to the pieces of an answer, as `stream_answer` gives them."""
+
+
+@dataclass
+class Answer:
+    """What was written so far, and the seconds that thinking and all of it took."""
+
+    reasoning: str = ""
+    content: str = ""
+    whole: str = ""
+    thought: float = 0.0
+    seconds: float = 0.0
+
+    def text(self) -> str:
+        """All of it as an assistant's message, reasoning in `<think>` tags, whoever took them out: the chat template,
+        which put the first into the prompt, or a server."""
+        if not self.reasoning or "<think>" in self.whole:
+            return self.whole
+        if "</think>" in self.whole:
+            return f"<think>\n{self.whole.lstrip()}"
+        return f"<think>\n{self.reasoning.strip()}\n</think>\n\n{self.content.strip()}"
+
+
+@dataclass
+class Conversation:
+    """Questions with their answers. Later turns are sent the answers without their reasoning, as R1's template does."""
+
+    system_prompt: str | None = None
+    turns: list[tuple[str, Answer]] = field(default_factory=list)
+
+    def messages(self, question: str) -> list[dict[str, str]]:
+        """The prompt for `question` after the turns before it."""
+        return [*self._messages(lambda answer: answer.content.strip()), {"role": "user", "content": question}]
+
+    def row(self) -> dict[str, Any]:
+        """The conversation with all reasoning, as `open-r1 sft` reads it."""
+        return {"messages": self._messages(Answer.text)}
+
+    def _messages(self, of: Callable[[Answer], str]) -> list[dict[str, str]]:
+        messages = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
+        for question, answer in self.turns:
+            messages += [{"role": "user", "content": question}, {"role": "assistant", "content": of(answer)}]
+        return messages
+
+
+def follow(pieces: Generator[tuple[str, str]], answer: Answer) -> Generator[tuple[str, str]]:
+    """Yields the pieces without tags, and fills `answer` with them; what was written stays if the reader leaves."""
+    began = time.monotonic()
+    try:
+        for kind, text in pieces:
+            answer.whole += text
+            answer.seconds = time.monotonic() - began
+            if kind == "reasoning":
+                answer.reasoning += text
+                answer.thought = answer.seconds
+            elif kind == "content":
+                answer.content += text
+            if kind != "tag":
+                yield kind, text
+    finally:
+        pieces.close()
+
+
+def save_row(path: Path, row: dict[str, Any]) -> None:
+    """Appends a row to a file of JSON lines. Raises UserError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8", errors="replace") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror or error}): give another --save.") from error

@@ -1,0 +1,94 @@
+"""Which architectures packs can be computed with exactly, told from the configuration, before weights are read.
+
+`scripts/sweep_models.py` compares every architecture of transformers with what is said here.
+"""
+
+import functools
+import sys
+from typing import Any
+
+import torch
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
+
+from open_r1.errors import UserError
+from open_r1.modeling.mixers import mixers
+
+LAYER_TYPES = {
+    *("full_attention", "sliding_attention", "chunked_attention", "linear_attention", "conv", "hybrid"),
+    *("mamba", "moe", "mlp", "recurrent", "attention"),
+}
+CAUSAL_ANYWAY = ("gpt_neox",)
+"""Types that read forwards whatever their `is_decoder` says."""
+OWN_CACHE = "its state is kept in a cache of its own kind, which no engine here can decode with"
+WIDE_HEAD = "its head is more than one matrix"
+REFUSED = {
+    **dict.fromkeys(("mamba", "mamba2", "falcon_mamba", "minimax", "recurrent_gemma"), OWN_CACHE),
+    "modernbert-decoder": WIDE_HEAD,
+    "ctrl": "its gradients differ packed and alone",
+    "phimoe": "the gradients of its router are not those of its loss",
+    **dict.fromkeys(("emu3", "git"), "it reads images, and its text cannot be trained alone"),
+    "doge": "its attention mask depends on what it reads",
+    "moshi": "its head does not belong to its text",
+    "zaya": "its attention convolves queries and keys, which would reach the next document",
+}
+"""Architectures whose code looks like what can be trained here, and is not."""
+
+
+def check_supported(config: PretrainedConfig) -> None:
+    """Raises UserError, naming the model type and the remedy, if packed training would not be exact or not work."""
+    if reason := why_unsupported(config):
+        raise UserError(
+            f"model_name_or_path: models of type {config.model_type} cannot be trained here: {reason}. docs/models.md "
+            "lists the types that can, such as llama, qwen3, qwen3_5, gemma3, gpt_oss and mistral."
+        )
+
+
+def why_unsupported(config: PretrainedConfig) -> str | None:
+    """Why packs cannot be computed with a model, in a few words; None if they can."""
+    text = config.get_text_config()
+    if quantization := getattr(config, "quantization_config", None):
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization.quant_method
+        name = str(getattr(method, "value", method))
+        return f"its weights are quantized ({name}), and training needs the checkpoint in bfloat16 or float32"
+    if getattr(config, "is_encoder_decoder", False):
+        return "it has an encoder and a decoder"
+    if getattr(text, "is_decoder", True) is False and text.model_type not in CAUSAL_ANYWAY:
+        return "it reads in both directions"
+    for kind in (config.model_type, text.model_type):
+        if kind in REFUSED:
+            return REFUSED[kind]
+    if unknown := sorted(set(getattr(text, "layer_types", None) or []) - LAYER_TYPES):
+        return f"it has layers of type {', '.join(unknown)}, which packed training does not compute exactly"
+    if getattr(config, "auto_map", None) and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return None  # the code of its authors: seen only when it runs, by the check of the loaded model
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return "transformers has no causal language model for it"
+    return _why_unsupported_code(_model_class(config))
+
+
+def _model_class(config: PretrainedConfig) -> Any:
+    kinds: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]  # type: ignore[index]
+    return kinds[0] if isinstance(kinds, tuple) else kinds
+
+
+@functools.cache
+def _why_unsupported_code(kind: Any) -> str | None:
+    modeling = sys.modules[kind.__module__]
+    if hasattr(modeling, "ALL_ATTENTION_FUNCTIONS"):
+        return None
+    if any("Mixer" in name for name in vars(modeling)):
+        return None
+    return "its attention cannot be replaced, so documents of a pack would see each other"
+
+
+def skeleton(config: PretrainedConfig, trust_remote_code: bool = False) -> Any:
+    """The model without weights."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+
+
+def can_share_prompts(model: torch.nn.Module) -> bool:
+    """Whether completions may continue a prompt that is computed once: attention can, the state of a mixer cannot."""
+    return not mixers(model)

@@ -1,0 +1,275 @@
+"""flash-attn-4 (https://github.com/Dao-AILab/flash-attention, `flash_attn.cute`) as an operation of PyTorch.
+
+Causal attention over packed documents with grouped heads, windows, softcapped scores and sinks. The package is optional
+(extra `flash`). Its kernels are compiled for a GPU at their first use, which takes some seconds, and kept in
+`~/.cache/open_r1/flash_attention`. As an operation with a registered backward, attention is one node of a compiled
+layer rather than a break in its graph. With `torch.use_deterministic_algorithms` (`full_determinism: true`) the
+backward pass adds up in a fixed order.
+"""
+
+import functools
+import logging
+import math
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+NO_WINDOW = -1
+HEAD_SIZES = {9: 256, 10: 128, 11: 128}
+"""Largest head by major compute capability: Hopper, Blackwell."""
+
+
+@functools.cache
+def kernels() -> Any:
+    """The package's module of kernels, or None if it is not installed, or does not import."""
+    if find_spec("flash_attn") is None or find_spec("flash_attn.cute") is None:
+        return None
+    os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")
+    cache = Path.home() / ".cache" / "open_r1" / "flash_attention"
+    os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_DIR", str(cache))
+    try:
+        from flash_attn.cute import interface
+    except (ImportError, AttributeError) as error:  # AttributeError: another version of a package that it builds on
+        logger.warning("flash-attn-4 is installed but does not import, so it is not used: %s", error)
+        return None
+    return interface
+
+
+@torch.compiler.assume_constant_result
+@functools.cache
+def _largest_head() -> int:
+    if kernels() is None:
+        return 0
+    return HEAD_SIZES.get(torch.cuda.get_device_capability()[0], 0)
+
+
+def fits(q: Tensor, v: Tensor) -> bool:
+    """Whether flash-attn-4 is there and takes heads `q (T, Hq, D)`, `v (K, Hkv, E)`: half precision, sizes of 8 to 256
+    (Hopper) or 128 (Blackwell) in steps of 8."""
+    if not v.is_cuda or v.dtype not in (torch.bfloat16, torch.float16):
+        return False
+    largest = _largest_head()
+    return all(8 <= size <= largest and size % 8 == 0 for size in (q.shape[-1], v.shape[-1]))
+
+
+def flash_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    scale: float | None = None,
+    window: int | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> Tensor:
+    """Attention `(T, Hq, E)` of `q (T, Hq, D)` to `k (K, Hkv, D)`, `v (K, Hkv, E)`, document by document, causal; the
+    last query of a document is that of its last key. A query sees the last `window` keys, its own included; `softcap` c
+    makes c tanh(s / c) of a score s; `sinks (Hq,)` are scores of a key without a value. All are differentiable."""
+    out, _ = _forward(
+        q,
+        k,
+        v,
+        cu_seqlens_q,
+        cu_seqlens_k,
+        sinks,
+        max_q,
+        max_k,
+        1 / math.sqrt(q.shape[-1]) if scale is None else scale,
+        NO_WINDOW if window is None else window,
+        0.0 if softcap is None else softcap,
+    )
+    return out
+
+
+def _options(max_q: int, max_k: int, window: int) -> dict[str, Any]:
+    windowed = NO_WINDOW < window < max_k
+    return {
+        "max_seqlen_q": max_q,
+        "max_seqlen_k": max_k,
+        "causal": not windowed,
+        "window_size_left": window - 1 if windowed else None,
+        "window_size_right": 0 if windowed else None,
+    }
+
+
+@torch.library.custom_op("open_r1::flash_attention", mutates_args=())
+def _forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    sinks: Tensor | None,
+    max_q: int,
+    max_k: int,
+    scale: float,
+    window: int,
+    softcap: float,
+) -> tuple[Tensor, Tensor]:
+    kept = _kept_outputs()
+    if kept is not None and kept.replaying:
+        return kept.take()
+    out, lse, *_ = kernels()._flash_attn_fwd(
+        q,
+        k,
+        v,
+        cu_seqlens_q=cu_seqlens_q,
+        cu_seqlens_k=cu_seqlens_k,
+        softmax_scale=scale,
+        softcap=softcap,
+        learnable_sink=sinks,
+        return_lse=True,
+        **_options(max_q, max_k, window),
+    )
+    if kept is not None:
+        kept.outputs.append((out.detach(), lse.detach()))  # the tensors themselves become part of a graph
+    return out, lse
+
+
+@_forward.register_fake
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    sinks: Tensor | None,
+    max_q: int,
+    max_k: int,
+    scale: float,
+    window: int,
+    softcap: float,
+) -> tuple[Tensor, Tensor]:
+    tokens, heads, _ = q.shape
+    return q.new_empty(tokens, heads, v.shape[-1]), q.new_empty(heads, tokens, dtype=torch.float32)
+
+
+@torch.library.custom_op("open_r1::flash_attention_backward", mutates_args=())
+def _backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    sinks: Tensor | None,
+    max_q: int,
+    max_k: int,
+    scale: float,
+    window: int,
+    softcap: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    gradients = kernels()._flash_attn_bwd(
+        q,
+        k,
+        v,
+        out,
+        grad,
+        lse,
+        softmax_scale=scale,
+        softcap=softcap,
+        cu_seqlens_q=cu_seqlens_q,
+        cu_seqlens_k=cu_seqlens_k,
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+        learnable_sink=sinks,
+        **_options(max_q, max_k, window),
+    )
+    dq, dk, dv, *rest = gradients
+    return dq, dk, dv, rest[0] if rest else lse.new_empty(0)
+
+
+@_backward.register_fake
+def _(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    sinks: Tensor | None,
+    max_q: int,
+    max_k: int,
+    scale: float,
+    window: int,
+    softcap: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
+    return dq, dk, dv, lse.new_empty(0) if sinks is None else torch.empty_like(sinks)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    q, k, v, cu_seqlens_q, cu_seqlens_k, sinks, *ctx.numbers = inputs
+    out, lse = output
+    ctx.save_for_backward(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, sinks)
+    ctx.mark_non_differentiable(lse)
+
+
+def _gradients(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors  # once: a checkpointed layer is computed again to give them
+    dq, dk, dv, dsinks = _backward(grad, *saved, *ctx.numbers)
+    return dq, dk, dv, None, None, None if saved[-1] is None else dsinks, None, None, None, None, None
+
+
+_forward.register_autograd(_gradients, setup_context=_save)
+
+
+def keep_attention_of(model: torch.nn.Module) -> None:
+    """Has the checkpointed layers of `model` keep what attention answers (`keep_attention`). Not where checkpoints are
+    reentrant, which cannot."""
+    for module in model.modules():
+        function = getattr(module, "_gradient_checkpointing_func", None)
+        if isinstance(function, functools.partial) and function.keywords.get("use_reentrant") is False:
+            keywords: dict[str, Any] = {"context_fn": keep_attention} | function.keywords
+            vars(module)["_gradient_checkpointing_func"] = functools.partial(function.func, **keywords)
+
+
+class _KeptOutputs:
+    """What attention answered while a checkpointed layer was computed, for when it is computed again."""
+
+    def __init__(self) -> None:
+        self.outputs: list[tuple[Tensor, Tensor]] = []
+        self.replaying = False
+
+    def take(self) -> tuple[Tensor, Tensor]:
+        return self.outputs.pop(0)
+
+
+_layers: list[_KeptOutputs] = []
+"""The checkpointed layers that are being computed, innermost last."""
+
+
+def _kept_outputs() -> _KeptOutputs | None:
+    return _layers[-1] if _layers else None
+
+
+def keep_attention() -> tuple[AbstractContextManager, AbstractContextManager]:
+    """A `context_fn` for `torch.utils.checkpoint`: the layer is computed again in the backward pass, its attention is
+    not. Keeps `T Hq E` numbers a layer, and one a token and head."""
+    kept = _KeptOutputs()
+
+    @contextmanager
+    def computing(replaying: bool) -> Iterator[None]:
+        kept.replaying = replaying
+        _layers.append(kept)
+        try:
+            yield
+        finally:
+            _layers.pop()
+
+    return computing(False), computing(True)

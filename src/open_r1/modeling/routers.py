@@ -1,0 +1,58 @@
+"""What the routers of a mixture of experts do while it learns: how evenly tokens are spread, and how surely."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from open_r1.internals.transformers import router_outputs
+
+
+class RouterStatistics:
+    """Sums over the tokens that go through the routers of `model` while it trains; without routers it stays empty."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        text = model.config.get_text_config()
+        names = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k")
+        chosen = [k for k in (getattr(text, name, None) for name in names) if isinstance(k, int)]
+        self.top_k = chosen[0] if chosen else 1
+        self.loads: dict[str, Tensor] = {}
+        self.entropies: dict[str, Tensor] = {}
+        for name, router, index in router_outputs(model):
+            router.register_forward_hook(self._hook(name, index))
+
+    def _hook(self, name: str, index: int) -> Any:
+        def count(module: nn.Module, inputs: Any, output: Any) -> None:
+            logits = output[index] if isinstance(output, tuple) else output
+            if module.training:
+                self._count(name, logits.detach().flatten(0, -2).float())
+
+        return count
+
+    @torch.no_grad()
+    def _count(self, name: str, logits: Tensor) -> None:
+        log_p = logits.log_softmax(-1)
+        chosen = logits.topk(min(self.top_k, logits.shape[-1]), dim=-1).indices.flatten()
+        load = torch.zeros(logits.shape[-1], device=logits.device).index_add_(
+            0, chosen, torch.ones(len(chosen), device=logits.device)
+        )
+        self.loads[name] = self.loads.get(name, 0) + load
+        self.entropies[name] = self.entropies.get(name, 0) - (log_p.exp() * log_p).sum()
+
+    def figures(self) -> dict[str, float]:
+        """Since the last call, as means over layers: `router/entropy` of softmax(router logits) in nats, and
+        `router/max_load`, the share of choices that the busiest expert has, times the number of experts (1: all have
+        equally many). Experts are those with the largest logits: a bias that only balances is not counted."""
+        if not self.loads:
+            return {}
+        loads = [load / load.sum() * len(load) for load in self.loads.values()]
+        tokens = [load.sum() / self.top_k for load in self.loads.values()]
+        entropies = [e / n for e, n in zip(self.entropies.values(), tokens, strict=True)]
+        found = {
+            "router/max_load": torch.stack([load.max() for load in loads]).mean().item(),
+            "router/entropy": torch.stack(entropies).mean().item(),
+        }
+        self.loads.clear()
+        self.entropies.clear()
+        return found

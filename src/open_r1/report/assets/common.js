@@ -1,0 +1,144 @@
+// What every page shares: elements, figures, and text that stays text, whatever a model wrote.
+
+const byId = id => document.getElementById(id);
+const number = value => value.toLocaleString("en");
+const percent = share => `${(share * 100).toFixed(1)}%`;
+const plural = (count, word) => `${number(count)} ${word}${count === 1 ? "" : "s"}`;
+const mean = values => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+function element(tag, className, ...children) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  made.append(...children.filter(child => child !== undefined && child !== null));
+  return made;
+}
+
+// 0.1234, 12.3, 1,234, 1.2e-7: as few digits as tell values apart.
+function figure(value) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  const size = Math.abs(value);
+  if (size && (size < 1e-3 || size >= 1e7)) return value.toExponential(1).replace("e+", "e");
+  return value.toLocaleString("en", size >= 1000 ? {maximumFractionDigits: 0} : {maximumSignificantDigits: 4});
+}
+
+function duration(seconds) {
+  if (!Number.isFinite(seconds)) return "–";
+  if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
+  const minutes = Math.round(seconds / 60), hours = Math.floor(minutes / 60), days = Math.floor(hours / 24);
+  if (minutes < 60) return `${minutes} min`;
+  return days ? `${days} d ${hours % 24} h` : `${hours} h ${minutes % 60} min`;
+}
+
+// Characters that would hide or reorder what stands around them; they are shown by their code.
+const ODD = "[\\u0000-\\u0008\\u000b\\u000c\\u000e-\\u001f\\u007f-\\u009f\\u061c\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069\\ufeff]";
+
+// `text` as nodes: what `query` finds and what `pattern` matches are marked, odd characters are named.
+function written(text, query = "", pattern = "") {
+  const words = query.trim().replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+  const choices = [`(?<odd>${ODD})`, words && `(?<hit>${words})`, pattern && `(?<mark>${pattern})`].filter(Boolean);
+  const nodes = document.createDocumentFragment();
+  let from = 0;
+  for (const match of text.matchAll(new RegExp(choices.join("|"), "gi"))) {
+    if (!match[0]) continue;
+    nodes.append(text.slice(from, match.index));
+    if (match.groups.odd) nodes.append(element("span", "odd", code(match[0])));
+    else nodes.append(element("mark", match.groups.hit ? "hit" : "", match[0]));
+    from = match.index + match[0].length;
+  }
+  nodes.append(text.slice(from));
+  return nodes;
+}
+function code(character) { return `U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`; }
+
+// Parts of a completion: ["plain" | "think" | "answer", text, finished]. Reasoning ends at the last </think>, or never if
+// the completion was cut; the prompt may have opened it.
+function parts(text) {
+  const found = [];
+  const add = (kind, words, finished = true) => { if (words.trim() || kind !== "plain") found.push([kind, words.trim(), finished]); };
+  const close = text.lastIndexOf("</think>"), open = text.indexOf("<think>");
+  let rest = text;
+  if (close >= 0 || open >= 0) {
+    const begun = open >= 0 && (close < 0 || open < close);
+    if (begun) add("plain", text.slice(0, open));
+    add("think", text.slice(begun ? open + 7 : 0, close < 0 ? text.length : close), close >= 0);
+    rest = close < 0 ? "" : text.slice(close + 8);
+  }
+  const answer = rest.match(/<answer>([\s\S]*?)(<\/answer>|$)/);
+  if (!answer) { add("plain", rest); return found; }
+  add("plain", rest.slice(0, answer.index));
+  add("answer", answer[1]);
+  add("plain", rest.slice(answer.index + answer[0].length));
+  return found;
+}
+
+// A completion with its reasoning folded, unless `open`, or what is searched for stands in it.
+function drawText(text, {query = "", pattern = "", open = false} = {}) {
+  const box = element("div", "text");
+  box.dir = "auto";
+  const words = query.trim().toLowerCase();
+  for (const [kind, content, finished] of parts(text)) {
+    if (kind === "think") {
+      const title = `Reasoning, ${plural(content.length, "character")}${finished ? "" : ", not finished"}`;
+      const think = element("details", "think", element("summary", "", title), written(content, query, pattern));
+      think.open = open || Boolean(words && content.toLowerCase().includes(words));
+      box.append(think);
+    } else box.append(element("div", kind, content ? written(content, query, pattern) : element("span", "none", "empty")));
+  }
+  if (!box.childNodes.length) box.append(element("div", "none", "Nothing was written."));
+  else if (box.lastChild.className === "think") box.append(element("div", "none", "No answer was written."));
+  return box;
+}
+
+// Radio buttons that look like pills; `items` are [value, label].
+function pills(fieldset, name, items, current, onPick) {
+  const legend = fieldset.querySelector("legend");
+  fieldset.replaceChildren(...(legend ? [legend] : []), ...items.map(([value, label]) => {
+    const input = element("input");
+    Object.assign(input, {type: "radio", name, value, checked: value === current});
+    input.addEventListener("change", () => onPick(value));
+    return element("label", "", input, element("span", "", label));
+  }));
+}
+
+// Draws a page of `items` into `list`, with buttons for the others.
+function paged(list, perPage, noun) {
+  const previous = element("button", "", "← Previous"), next = element("button", "", "Next →"), place = element("span", "count");
+  previous.type = next.type = "button";
+  const pager = element("nav", "pager", previous, place, next);
+  pager.setAttribute("aria-label", `Pages of ${noun}`);
+  list.after(pager);
+  let items = [], draw = () => "", page = 0;
+  function show() {
+    const pages = Math.max(1, Math.ceil(items.length / perPage));
+    page = Math.min(page, pages - 1);
+    list.replaceChildren(...items.slice(page * perPage, (page + 1) * perPage).map(draw));
+    if (!items.length) list.append(element("p", "empty", `There are no such ${noun}.`));
+    place.textContent = `page ${number(page + 1)} of ${number(pages)}`;
+    pager.hidden = pages < 2;
+    previous.disabled = page === 0;
+    next.disabled = page === pages - 1;
+  }
+  const turn = by => { page += by; show(); list.scrollIntoView({block: "start"}); };
+  previous.addEventListener("click", () => turn(-1));
+  next.addEventListener("click", () => turn(1));
+  return {
+    show(newItems, newDraw, keepPage = false) { items = newItems; draw = newDraw; if (!keepPage) page = 0; show(); },
+  };
+}
+
+// Calls `act` when typing pauses.
+function onTyping(input, act) {
+  let waiting;
+  input.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(act, 200); });
+}
+
+const embedded = id => JSON.parse(byId(id).textContent);
+
+// What the page carries compressed: base64 of zlib of JSON, by name.
+async function unpack(name) {
+  const piece = byId(`piece-${name}`);
+  if (!piece) throw new Error(`The page does not carry ${name}.`);
+  const bytes = Uint8Array.from(atob(piece.textContent.trim()), character => character.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return JSON.parse(await new Response(stream).text());
+}

@@ -1,0 +1,128 @@
+"""A small server on the loopback address for pages that are live.
+
+Its address has a random word in it, which only whoever reads the terminal knows, so that neither other users of the
+machine nor other sites in the browser (DNS rebinding: the Host header is checked too) can read from it.
+"""
+
+import gzip
+import json
+import secrets
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from open_r1.errors import UserError
+from open_r1.report.page import to_json
+
+PORT = 8421
+NAMES = ("localhost", "127.0.0.1")
+Answer = Callable[[str, str], Any]
+
+
+class PageServer(ThreadingHTTPServer):
+    """Serves `html`, and as JSON what `answer(path, words)` gives, which raises LookupError or ValueError for other
+    paths. `port` None takes `PORT`, or another if that is taken. Raises UserError."""
+
+    daemon_threads = True
+
+    def __init__(self, html: str, answer: Answer, port: int | None = None) -> None:
+        self.html, self.answer, self.word = html, answer, secrets.token_urlsafe(16)
+        self.actions: dict[str, Callable[[Any], Any]] = {}
+        """What a page may have done, by path: each takes JSON, and gives pieces of text as they come."""
+        try:
+            super().__init__(("127.0.0.1", PORT if port is None else port), _Handler)
+        except OSError as error:
+            if port is not None:
+                raise UserError(f"port is {port}, which cannot be used ({error.strerror}): give another.") from error
+            super().__init__(("127.0.0.1", 0), _Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/{self.word}/"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: PageServer
+
+    def do_GET(self) -> None:
+        parts = self._path()
+        if parts is None:
+            return
+        path, query = parts
+        if path == "":
+            self._send(200, self.server.html, "text/html")
+            return
+        try:
+            value = self.server.answer(path, query.get("q", [""])[0])
+        except (LookupError, ValueError, TypeError, OSError) as error:
+            self._send(404, to_json({"error": str(error)}), "application/json")
+            return
+        self._send(200, to_json(value), "application/json")
+
+    def do_POST(self) -> None:
+        parts = self._path()
+        if parts is None:
+            return
+        action = self.server.actions.get(parts[0])
+        length = int(self.headers.get("Content-Length") or 0)
+        if action is None or not 0 < length < 1 << 24 or self.headers.get_content_type() != "application/json":
+            self._send(400, "No such request.", "text/plain")
+            return
+        self.send_response(200)
+        self._headers("application/x-ndjson")
+        self.end_headers()
+        pieces = action(json.loads(self.rfile.read(length)))
+        try:
+            for piece in pieces:
+                self.wfile.write(to_json(piece).encode() + b"\n")
+                self.wfile.flush()
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the reader left, which ends the writing
+        finally:
+            pieces.close()
+
+    def _path(self) -> tuple[str, dict[str, list[str]]] | None:
+        host = (self.headers.get("Host") or "").rpartition(":")
+        name = host[0] if host[2].isdigit() else host[0] + host[1] + host[2]
+        url = urlsplit(self.path)
+        _, word, path = [*url.path.split("/", 2), "", ""][:3]
+        if name not in NAMES or not secrets.compare_digest(word.encode(), self.server.word.encode()):
+            self._send(403, "Open the address that the command printed.", "text/plain")
+            return None
+        return path, parse_qs(url.query)
+
+    def _send(self, status: int, text: str, kind: str) -> None:
+        body = text.encode()
+        packed = "gzip" in (self.headers.get("Accept-Encoding") or "") and len(body) > 1000
+        body = gzip.compress(body, 1) if packed else body
+        self.send_response(status)
+        self._headers(kind)
+        if packed:
+            self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _headers(self, kind: str) -> None:
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("X-Frame-Options", "DENY")
+        self.send_header("Referrer-Policy", "no-referrer")
+
+    def log_message(self, *arguments: Any) -> None:
+        """Nothing: the terminal is for the address."""
+
+
+def serve(server: PageServer, what: str) -> None:
+    """Prints the address and serves until Ctrl-C."""
+    port = server.server_port
+    print(f"{what}: {server.url}\nFrom another machine: ssh -L {port}:127.0.0.1:{port} HOST, then the same address.")
+    print("Ctrl-C ends it.", flush=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.server_close()

@@ -1,0 +1,51 @@
+"""What cannot be trained is told from the configuration, with the model type and a remedy."""
+
+import pytest
+from tiny_models import make
+from transformers import (
+    BertConfig,
+    BloomConfig,
+    DeepseekV4Config,
+    FalconConfig,
+    GPTJConfig,
+    LlamaConfig,
+    MambaConfig,
+    MptConfig,
+    T5Config,
+)
+
+from open_r1.errors import UserError
+from open_r1.modeling.architectures import can_share_prompts, check_supported
+
+REFUSED = {
+    "bloom": (BloomConfig(), "its attention cannot be replaced"),
+    "falcon": (FalconConfig(), "its attention cannot be replaced"),
+    "gptj": (GPTJConfig(), "its attention cannot be replaced"),
+    "mpt": (MptConfig(), "its attention cannot be replaced"),
+    "bert": (BertConfig(), "it reads in both directions"),
+    "t5": (T5Config(), "it has an encoder and a decoder"),
+    "mamba": (MambaConfig(), "its state is kept in a cache of its own kind"),
+    "deepseek_v4": (DeepseekV4Config(), "it has layers of type "),
+    "llama": (LlamaConfig(quantization_config={"quant_method": "awq"}), r"its weights are quantized \(awq\)"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_architectures_that_cannot_be_trained_are_refused_by_name(kind):
+    config, reason = REFUSED[kind]
+    with pytest.raises(
+        UserError, match=rf"models of type {kind} cannot be trained here: {reason}.*docs/models.md lists"
+    ):
+        check_supported(config)
+
+
+def test_layers_of_an_unknown_type_are_refused():
+    config = make("llama").config
+    config.layer_types = ["full_attention", "new_attention"]
+    with pytest.raises(UserError, match=r"llama.*new_attention"):
+        check_supported(config)
+
+
+def test_prompts_are_shared_only_where_nothing_but_attention_mixes_tokens():
+    assert can_share_prompts(make("gpt_oss_sinks"))
+    assert not can_share_prompts(make("qwen3_5"))

@@ -1,0 +1,208 @@
+"""flash-attn-4 as an operation: its plumbing on a CPU, with kernels of plain arithmetic, and the kernels on a GPU."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from open_r1.modeling import flash
+from open_r1.modeling.attention import ScoreRule, packed_attention
+from open_r1.modeling.layout import DocumentLayout
+
+LENGTHS, PARENTS = [9, 1, 14, 3, 9, 2], [None, None, None, 0, 0, 0]
+
+
+def plain(q, k, v, layout, scale, window=None, softcap=None, sinks=None):
+    """One document at a time, one query at a time, in the dtype of the inputs."""
+    rows = [None] * len(q)
+    repeats = q.shape[1] // k.shape[1]
+    for i in range(len(layout.lengths)):
+        keys = layout.keys_of(i).to(q.device)
+        ks, vs = (x[keys].repeat_interleave(repeats, 1) for x in (k, v))
+        for at, token in enumerate(layout.tokens_of(i).tolist()):
+            last = layout.prefixes[i] + at + 1
+            first = 0 if window is None else max(0, last - window)
+            scores = torch.einsum("hd,khd->hk", q[token], ks[first:last]) * scale
+            if softcap is not None:
+                scores = softcap * torch.tanh(scores / softcap)
+            if sinks is not None:
+                scores = torch.cat([sinks[:, None], scores], 1)
+            shares = scores.softmax(-1)[:, -(last - first) :]
+            rows[token] = torch.einsum("hk,khd->hd", shares, vs[first:last])
+    return torch.stack(rows)
+
+
+def draw(
+    device="cpu", dtype=torch.float32, lengths=LENGTHS, parents=PARENTS, heads=4, kv_heads=2, size=8, value_size=8
+):
+    torch.manual_seed(0)
+    layout = DocumentLayout(lengths, device, parents)
+    shapes = [(heads, size), (kv_heads, size), (kv_heads, value_size)]
+    tensors = [torch.randn(sum(lengths), *shape, device=device, dtype=dtype, requires_grad=True) for shape in shapes]
+    sinks = torch.randn(heads, device=device, requires_grad=True)
+    return layout, tensors, sinks, torch.randn(sum(lengths), heads, value_size, device=device, dtype=dtype)
+
+
+def packed(layout, tensors, **options):
+    q, k, v = (x.transpose(0, 1)[None] for x in tensors)
+    return packed_attention(torch.nn.Identity(), q, k, v, None, layout=layout, **options)[0][0]
+
+
+class PlainKernels:
+    """Stands for the package: the same two functions, computed by formula."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def _out(self, q, k, v, cu_q, cu_k, sinks, options):
+        parts = []
+        window = options["window_size_left"]
+        for i in range(len(cu_q) - 1):
+            queries = q[cu_q[i] : cu_q[i + 1]]
+            ks, vs = (x[cu_k[i] : cu_k[i + 1]].repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
+            scores = torch.einsum("qhd,khd->hqk", queries, ks) * options["softmax_scale"]
+            if options["softcap"]:
+                scores = options["softcap"] * torch.tanh(scores / options["softcap"])
+            mask = ScoreRule(None if window is None else window + 1).mask(len(queries), len(ks), q.device)
+            if mask is None:
+                mask = torch.ones(len(queries), len(ks), dtype=torch.bool).tril()
+            scores = scores.masked_fill(~mask, -torch.inf)
+            if sinks is not None:
+                scores = torch.cat([sinks[:, None, None].expand(-1, len(queries), 1), scores], -1)
+            shares = scores.softmax(-1)[..., -len(ks) :]
+            parts.append(torch.einsum("hqk,khd->qhd", shares, vs))
+        return torch.cat(parts)
+
+    def _flash_attn_fwd(self, q, k, v, *, cu_seqlens_q, cu_seqlens_k, learnable_sink, return_lse, **options):
+        self.calls += 1
+        out = self._out(q, k, v, cu_seqlens_q, cu_seqlens_k, learnable_sink, options)
+        return out, torch.zeros(q.shape[1], len(q)), None, None, None
+
+    def _flash_attn_bwd(
+        self, q, k, v, out, grad, lse, *, cu_seqlens_q, cu_seqlens_k, learnable_sink, deterministic, **options
+    ):
+        inputs = [x.detach().requires_grad_() for x in (q, k, v, learnable_sink) if x is not None]
+
+        def differentiate():
+            sinks = inputs[3] if learnable_sink is not None else None
+            again = self._out(*inputs[:3], cu_seqlens_q, cu_seqlens_k, sinks, options)
+            return torch.autograd.grad(again, inputs, grad)
+
+        with ThreadPoolExecutor(1) as thread:  # inside an operation, this thread records no gradients
+            return thread.submit(differentiate).result()
+
+
+@pytest.fixture
+def on_cpu(monkeypatch):
+    stand_in = PlainKernels()
+    monkeypatch.setattr(flash, "kernels", lambda: stand_in)
+    monkeypatch.setattr(flash, "fits", lambda q, v: True)
+    return stand_in
+
+
+CASES = {
+    "causal": {},
+    "window": {"window": 4},
+    "wide_window": {"window": 400},
+    "softcap": {"softcap": 1.5},
+    "sinks": {"sinks": True},
+    "all": {"window": 5, "softcap": 2.0, "sinks": True},
+}
+
+
+def both(case, layout, tensors, sinks, grad, exact=None, scale=0.3):
+    """Output and gradients of the operation, and by formula in float32."""
+    options = dict(CASES[case])
+    sinks = sinks if options.pop("sinks", False) else None
+    inputs = [*tensors, *([] if sinks is None else [sinks])]
+    ours = packed(
+        layout,
+        tensors,
+        scaling=scale,
+        sliding_window=options.get("window"),
+        softcap=options.get("softcap"),
+        s_aux=sinks,
+    )
+    found = [ours.detach(), *torch.autograd.grad(ours, inputs, grad)]
+    copies = [x.detach().float().requires_grad_() for x in inputs]
+    theirs = plain(*copies[:3], layout, scale, **options, sinks=None if sinks is None else copies[3])
+    return found, [theirs.detach(), *torch.autograd.grad(theirs, copies, grad.float())]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_output_and_gradients_equal_the_formula(on_cpu, case):
+    found, expected = both(case, *draw())
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert on_cpu.calls == 1
+
+
+def test_the_operation_is_registered_as_pytorch_wants_it(on_cpu):
+    layout, (q, k, v), sinks, _ = draw(parents=[None] * 6)
+    numbers = (layout.max_q, layout.max_k, 1 / math.sqrt(8), 4, 1.0)
+    arguments = (q, k, v, layout.cu_seqlens_q, layout.cu_seqlens_k, sinks, *numbers)
+    torch.library.opcheck(flash._forward, arguments)
+
+
+def test_a_compiled_function_holds_attention_without_a_break(on_cpu):
+    layout, tensors, _, grad = draw()
+    expected = torch.autograd.grad(packed(layout, tensors), tensors, grad)
+    compiled = torch.compile(lambda *x: packed(layout, x) * 2, fullgraph=True, backend="aot_eager")
+    found = torch.autograd.grad(compiled(*tensors), tensors, grad)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, 2 * theirs)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_checkpointed_layer_computes_its_attention_once(on_cpu, compiled):
+    layout, tensors, _, grad = draw()
+
+    def layer(*x):
+        return packed(layout, [y.sin() for y in x]).cos()
+
+    function = torch.compile(layer, backend="aot_eager") if compiled else layer
+    expected = torch.autograd.grad(layer(*tensors), tensors, grad)
+    on_cpu.calls = 0
+    outs = [checkpoint(function, *tensors, use_reentrant=False, context_fn=flash.keep_attention) for _ in range(3)]
+    for out in reversed(outs):
+        found = torch.autograd.grad(out, tensors, grad)
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs)
+    assert on_cpu.calls == 3
+
+
+GPU_CASES = [
+    {"size": 128, "value_size": 128, "heads": 12, "kv_heads": 2},
+    {"size": 64, "value_size": 64, "heads": 9, "kv_heads": 3},
+    {"size": 256, "value_size": 256, "heads": 4, "kv_heads": 2},
+    {"size": 8, "value_size": 8, "heads": 4, "kv_heads": 4},
+]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("heads", GPU_CASES, ids=lambda heads: str(heads["size"]))
+def test_kernels_equal_the_formula_in_float32(case, heads):
+    """Within what bfloat16 rounds away: 1% of the norm of each, 2% where scores are squashed (fast tanh)."""
+    if flash.kernels() is None:
+        pytest.skip("flash-attn-4 is not installed")
+    drawn = draw("cuda", torch.bfloat16, [130, 1, 70, 33, 200], [None, None, None, 0, 0], **heads)
+    assert flash.fits(drawn[1][0], drawn[1][2])
+    found, expected = both(case, *drawn, scale=heads["size"] ** -0.5)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours.float() - theirs).norm() <= 0.02 * theirs.norm()
+
+
+@pytest.mark.gpu
+def test_a_deterministic_backward_repeats_itself():
+    if flash.kernels() is None:
+        pytest.skip("flash-attn-4 is not installed")
+    layout, tensors, _, grad = draw("cuda", torch.bfloat16, [700, 900], [None, 0], **GPU_CASES[0])
+    torch.use_deterministic_algorithms(True)
+    try:
+        runs = [torch.autograd.grad(packed(layout, tensors), tensors, grad) for _ in range(5)]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(x, y) for run in runs[1:] for x, y in zip(run, runs[0], strict=True))
