@@ -152,13 +152,10 @@ def test_buffers_of_sockets_are_bounded_by_few_descriptors(folder, isolation, mo
 @every
 @pytest.mark.skipif(cgroup.find_parent() is None, reason="no control group can be made here")
 def test_a_control_group_counts_buffers_of_sockets_too(folder, isolation):
-    source = f"import os\nfor _ in range(16):\n    if os.fork() == 0: break\n{SOCKETS}\nimport time\ntime.sleep(2)"
-    limits = {"memory_mb": 48, "wall_seconds": 5.0}
-    (folder / "main.py").write_text(source)
-    with Sandbox(folder, isolation, 48) as sandbox:
-        sandbox.run([interpreter(), "{code}/main.py"], limits=Limits(**limits))
-    left = list(cgroup.find_parent().folder.glob(f"open-r1-{os.getpid()}-*"))
-    assert not left
+    local.close_sandboxes()
+    source = f"import os\nfor _ in range(16):\n    if os.fork() == 0: break\n{SOCKETS}\nimport time\ntime.sleep(1)"
+    assert execute(source, folder, isolation, memory_mb=48, seconds=5.0).status == "memory"
+    assert not list(cgroup.find_parent().folder.glob(f"open-r1-{os.getpid()}-*"))
 
 
 @every

@@ -245,10 +245,10 @@ class Sandbox:
         return json.loads(reply)["code"] if reply else None
 
     def _ended(self, exit_code: int | None) -> Status:
-        if exit_code == 0:
-            return "ok"
         if self._group is not None and self._group.out_of_memory():
             return "memory"
+        if exit_code == 0:
+            return "ok"
         if exit_code in (-signal.SIGXCPU, 128 + signal.SIGXCPU, -signal.SIGKILL, 128 + signal.SIGKILL):
             return "time"
         return "error"
