@@ -20,3 +20,9 @@ class Interrupted(Exception):
 def first_line(error: BaseException) -> str:
     """What an error says, in one line without the full stop; the name of its class if it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].removesuffix(".")
+
+
+def one_line(error: BaseException, limit: int = 600) -> str:
+    """All that an error says, in one line of at most `limit` characters: lists of names often follow its first line."""
+    text = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 4] + " ..."

@@ -35,6 +35,28 @@ def test_file_line_and_remedy_are_named(tmp_path, monkeypatch, name, content, me
         load_split(str(path))
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ('"' + "b" * 5000 + '"', r"a\.json, row 2: the row has more than"),
+        ('"\\ud800"', r"a\.json, row 2: half of a surrogate pair"),
+        ("\n".join("[" * 100_000) + "\n".join("]" * 100_000), r"a\.json: brackets are nested"),
+    ],
+)
+def test_rows_over_several_lines_have_the_same_limits(tmp_path, monkeypatch, rows, message):
+    monkeypatch.setattr(check_files, "LONGEST_LINE", 1000)
+    (tmp_path / "a.json").write_text('[\n {\n  "problem": "a"\n },\n {\n  "problem":\n ' + rows + "\n }\n]\n")
+    with pytest.raises(UserError, match=message):
+        load_split(str(tmp_path / "a.json"))
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path):
+    (tmp_path / "train.parquet").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    for path in (tmp_path, tmp_path / "train.parquet"):
+        with pytest.raises(UserError, match=r"train\.parquet is a Git LFS pointer.*git lfs pull"):
+            load_split(str(path))
+
+
 def test_good_files_are_read(tmp_path):
     (tmp_path / "a.csv").write_text('\ufeffproblem,answer\n"1, plus\n2?",3\n\nx,4\n')
     assert load_split(str(tmp_path / "a.csv"))["problem"][:] == ["1, plus\n2?", "x"]

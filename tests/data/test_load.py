@@ -159,3 +159,45 @@ def test_a_hub_id_that_cannot_be_reached_is_named(monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="dataset no-one/nothing is no local path"):
         load_split("no-one/nothing")
+
+
+README = """---
+configs:
+- config_name: core
+  data_files: core/*.jsonl
+- config_name: more
+  data_files:
+  - split: train
+    path: more/*.jsonl
+---
+"""
+
+
+def test_configurations_of_a_local_clone_are_read_as_on_the_hub(tmp_path):
+    for name in ("core", "more"):
+        (tmp_path / name).mkdir()
+        write_jsonl(tmp_path / name / "rows.jsonl", [{"problem": name}])
+    (tmp_path / "README.md").write_text(README)
+    for name in ("core", "more"):
+        assert load_split(str(tmp_path), config=name)["problem"][:] == [name]
+    for wanted in ("nonsense", None):
+        with pytest.raises(UserError, match="'core', 'more'"):
+            load_split(str(tmp_path), config=wanted)
+    with pytest.raises(UserError, match=r"dataset_config is 'core'.*single file.*leave it out"):
+        load_split(str(tmp_path / "core" / "rows.jsonl"), config="core")
+
+
+def test_a_folder_loads_though_a_file_that_is_not_used_is_ragged(tmp_path):
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for name in ("a.jsonl", "b.jsonl"):
+        write_jsonl(folder / name)
+    (folder / "notes.csv").write_text("a,b\n1,2,3\n")
+    assert len(load_split(str(folder))) == 20
+
+
+def test_files_with_different_columns_name_file_column_and_types(tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", [{"answer": "2"}])
+    write_jsonl(tmp_path / "b.jsonl", [{"answer": 2, "extra": 1}])
+    with pytest.raises(UserError, match=r"b\.jsonl: column 'answer' holds a number, but in .*a\.jsonl text"):
+        load_split(str(tmp_path))

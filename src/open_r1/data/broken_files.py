@@ -5,6 +5,15 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+_KINDS = {
+    str: "text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "a mapping",
+}
+
 
 class _Duplicate(Exception):
     """A key that stands twice in one object."""
@@ -21,6 +30,37 @@ def explain(files: list[Path]) -> str | None:
         if reason is not None:
             return f"{file}, {reason}"
     return None
+
+
+def different_columns(files: list[Path]) -> str | None:
+    """One sentence naming the first JSON lines file whose columns or types differ from those of the first, and where,
+    or None."""
+    first: dict[str, tuple[str, Path]] = {}
+    names: set[str] | None = None
+    for file in files:
+        if ".jsonl" not in file.suffixes[-2:]:
+            continue
+        types = _column_types(file)
+        for column, kind in types.items():
+            known, where = first.setdefault(column, (kind, file))
+            if known != kind:
+                return f"{file}: column {column!r} holds {kind}, but in {where} {known}: write both alike."
+        if names is not None and set(types) != names:
+            other = ", ".join(sorted(set(types) ^ names))
+            return f"{file}: its columns differ from those of {files[0]}, which has or lacks {other}: write both alike."
+        names = set(types)
+    return None
+
+
+def _column_types(file: Path) -> dict[str, str]:
+    """What the columns of a file hold: "text", "a number" and so on; of several, "text and a number"."""
+    found: dict[str, set[str]] = {}
+    for _, line in _lines(file):
+        for column, value in json.loads(line).items() if line.strip() else ():
+            kinds = found.setdefault(column, set())
+            if value is not None:
+                kinds.add(_KINDS.get(type(value), type(value).__name__))
+    return {column: " and ".join(sorted(kinds)) for column, kinds in found.items() if kinds}
 
 
 def _explain_lines(file: Path) -> str | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from open_r1.errors import UserError
+from open_r1.files import check_no_lfs_pointers
 
 LONGEST_LINE = 64 << 20
 """Bytes of a row, uncompressed."""
@@ -20,6 +21,7 @@ DEEPEST = 200
 def check_text_files(files: list[Path]) -> None:
     """Raises `UserError` with file, line and remedy for the first fault of .jsonl, .json and .csv files."""
     for file in files:
+        check_no_lfs_pointers(file, "dataset")
         kind = Path(file.stem).suffix if file.suffix == ".gz" else file.suffix
         if kind in (".jsonl", ".json"):
             _check_json(file, lines_only=kind == ".jsonl")
@@ -28,12 +30,43 @@ def check_text_files(files: list[Path]) -> None:
 
 
 def _check_json(file: Path, lines_only: bool) -> None:
+    if not lines_only and _check_document(file):
+        return
     for number, line in _lines(file, bounded=lines_only):
         where = f"{file}, row {number}"
         if lines_only and line.strip() and line.lstrip("\ufeff \t\r\n")[:1] != "{":
             raise UserError(f"{where}: expected a JSON object, found {line.strip()[:40]}: delete the line.")
         if line.count("[") + line.count("{") > DEEPEST or "\\ud" in line or "\\uD" in line:
             _check_value(line, where)
+
+
+def _check_document(file: Path) -> bool:
+    """Checks a document that is no JSON lines, row by row; False if it is JSON lines under another name, or broken."""
+    try:
+        text = b"".join(line for line in _raw_lines(file)).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return False  # the pass over lines names the line
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise UserError(f"{file}: brackets are nested too deeply: flatten its values.") from None
+    except ValueError:
+        return False
+    for number, row in enumerate(value if isinstance(value, list) else [value], start=1):
+        line, where = json.dumps(row), f"{file}, row {number}"
+        if isinstance(value, list) and len(line) > LONGEST_LINE:
+            raise UserError(f"{where}: the row has more than {LONGEST_LINE >> 20} MiB: split or delete it.")
+        if "\\ud" in line:
+            _check_value(line, where)
+    return True
+
+
+def _raw_lines(file: Path) -> Iterator[bytes]:
+    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as data:
+        try:
+            yield from data
+        except (EOFError, OSError):
+            return
 
 
 def _check_value(line: str, where: str) -> None:

@@ -10,15 +10,15 @@ from datasets import (
     ReadInstruction,
     concatenate_datasets,
     load_dataset,
+    load_dataset_builder,
     load_from_disk,
 )
 from datasets import config as datasets_config
 
 from open_r1.configs import DataConfig
-from open_r1.data.broken_files import explain
+from open_r1.data.broken_files import different_columns, explain
 from open_r1.data.check_files import check_text_files
-from open_r1.errors import UserError, first_line
-from open_r1.files import check_no_lfs_pointers
+from open_r1.errors import UserError, first_line, one_line
 from open_r1.hub import reading_hub
 
 datasets_config.HF_UPDATE_DOWNLOAD_COUNTS = False  # a server would hear of every local file that is opened
@@ -38,9 +38,10 @@ def load_split(
     """
     path = Path(path_or_id).expanduser()
     if path.is_dir() and any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        _refuse_config(path, config, "saved with save_to_disk")
         dataset = _load_saved(path, split)
     elif path.exists() or _looks_local(path_or_id):
-        dataset = _load_files(path, split)
+        dataset = _load_files(path, config, split)
     else:
         try:
             with reading_hub(path_or_id, "dataset"):
@@ -49,8 +50,7 @@ def load_split(
             raise
         except Exception as error:
             raise UserError(
-                f"dataset {path_or_id!r} is no local file or folder, and cannot be read from the hub: "
-                f"{first_line(error)}"
+                f"dataset {path_or_id!r} is no local file or folder, and cannot be read from the hub: {one_line(error)}"
             ) from error
     if len(dataset) == 0:
         raise UserError(f"{path_or_id}, split {split}: there are no rows.")
@@ -106,18 +106,30 @@ def _load_saved(path: Path, split: str) -> Dataset:
     return chosen[0] if len(chosen) == 1 else concatenate_datasets(chosen)
 
 
-def _load_files(path: Path, split: str) -> Dataset:
+def _refuse_config(path: Path, config: str | None, what: str) -> None:
+    if config is not None:
+        raise UserError(
+            f"dataset_config is {config!r}, but {path} is {what}, which has no configurations: leave it out."
+        )
+
+
+def _load_files(path: Path, config: str | None, split: str) -> Dataset:
     if not path.exists():
         raise UserError(f"{path}: there is no such file or folder.")
-    if path.is_file() and path.stat().st_size == 0:
-        raise UserError(f"{path}: the file is empty.")
-    check_no_lfs_pointers(path, "dataset")
-    check_text_files([path] if path.is_file() else _visible_files(path))
-    try:
-        if path.is_dir():
-            return load_dataset(str(path), split=split)
+    if path.is_file():
+        _refuse_config(path, config, "a single file")
+        if path.stat().st_size == 0:
+            raise UserError(f"{path}: the file is empty.")
         if _suffix(path) not in BUILDERS:
             raise UserError(f"{path}: expected a .jsonl[.gz], .json, .parquet or .csv file.")
+    files = [path]
+    try:
+        if path.is_dir():
+            builder = load_dataset_builder(str(path), config)
+            files = [Path(file) for part in (builder.config.data_files or {}).values() for file in part]
+            check_text_files(files)
+            return load_dataset(str(path), config, split=split)
+        check_text_files(files)
         return load_dataset(BUILDERS[_suffix(path)], data_files=str(path), split=split)
     except UserError:
         raise
@@ -129,14 +141,9 @@ def _load_files(path: Path, split: str) -> Dataset:
             ) from error
         if "corresponds to no data" in str(error):
             raise UserError(f"{path}, split {split}: there are no rows.") from error
-        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if _suffix(p) == ".jsonl")
-        reason = explain(files) or f"{path}, split {split}: {first_line(_root_cause(error))}"
+        cause = one_line(_root_cause(error))
+        reason = explain(files) or different_columns(files) or f"{path}, split {split}: {cause}"
         raise UserError(reason) from error
-
-
-def _visible_files(folder: Path) -> list[Path]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
 def _load_mixture(mixture: dict[str, Any]) -> tuple[Dataset, Dataset | None]:
