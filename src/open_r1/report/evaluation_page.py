@@ -63,18 +63,14 @@ def write_evaluation_page(path: Path, tasks: Sequence[TaskAnswers], max_megabyte
     num_samples = max(len(samples) for task in problems for samples in task)
     carried = num_samples
     while True:
-<<<<<<< HEAD
-        pieces = {f"{t}-{p}": _piece(s[:carried]) for t, task in enumerate(problems) for p, s in enumerate(task)}
-        for t, task in enumerate(problems):
-            if _has_programs(tasks[t].results):
-                pieces |= {f"{t}-{p}-programs": _programs(s[:carried]) for p, s in enumerate(task)}
-=======
         pieces = {
             f"{t}-{p}": packed([row["completion"] for row in s[:carried]])
             for t, task in enumerate(problems)
             for p, s in enumerate(task)
         }
->>>>>>> main
+        for t, task in enumerate(problems):
+            if _has_programs(tasks[t].results):
+                pieces |= {f"{t}-{p}-programs": _programs(s[:carried]) for p, s in enumerate(task)}
         if sum(map(len, pieces.values())) <= max_megabytes * 1e6 or carried == 1:
             break
         carried = (carried + 1) // 2
@@ -135,29 +131,8 @@ def _entry(samples: Sequence[Mapping[str, Any]], programs: bool) -> dict[str, An
             for row in samples
         ],
     }
-<<<<<<< HEAD
-
-
-def _piece(samples: Sequence[Mapping[str, Any]]) -> str:
-    """The completions as base64 of zlib of JSON."""
-    return _packed([row["completion"] for row in samples])
 
 
 def _programs(samples: Sequence[Mapping[str, Any]]) -> str:
-    """Programs and how their tests ended, as the completions."""
-    return _packed([[row["extracted"], row["reason"]] for row in samples])
-
-
-def _packed(values: Sequence[Any]) -> str:
-    text = json.dumps(values, ensure_ascii=False)
-    return base64.b64encode(zlib.compress(text.encode(), 6)).decode()
-
-
-def _script_json(value: Any) -> Markup:
-    """JSON that cannot end the `<script>` it stands in, whatever a model wrote."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
-=======
->>>>>>> main
+    """Programs and how their tests ended, packed as the completions are."""
+    return packed([[row["extracted"], row["reason"]] for row in samples])

@@ -14,6 +14,13 @@ const filters = [
 const state = {task: 0, filter: "all", order: "given", query: "", page: 0, inTexts: null};
 const texts = (task, problem) => unpack(`${task}-${problem}`);
 
+function drawProgram([program, ending]) {
+  const box = element("div", "inside");
+  if (program !== null) box.append(element("b", "", "Program"), element("div", "text program", program));
+  box.append(element("b", "", "Tests"), element("div", "text", ending || ""));
+  return box;
+}
+
 function drawSample(task, problem, index) {
   const sample = tasks[task].problems[problem].samples[index];
   const box = element("details", "sample"), head = element("summary");
@@ -27,7 +34,13 @@ function drawSample(task, problem, index) {
   box.addEventListener("toggle", async () => {
     if (!box.open || box.childNodes.length > 1) return;
     if (index >= carried) box.append(element("div", "text none", "This text is not in the page; it is in samples.parquet."));
-    else { const text = (await texts(task, problem))[index]; if (box.childNodes.length === 1) box.append(drawText(text, {query: state.query, pattern})); }
+    else {
+      const text = (await texts(task, problem))[index];
+      const program = tasks[task].programs ? (await texts(task, `${problem}-programs`))[index] : null;
+      if (box.childNodes.length > 1) return;
+      box.append(drawText(text, {query: state.query, pattern}));
+      if (program) box.append(drawProgram(program));
+    }
   });
   return box;
 }
@@ -44,7 +57,7 @@ function drawProblem(task, problem) {
   box.append(head);
   box.addEventListener("toggle", () => {
     if (!box.open || box.childNodes.length > 1) return;
-    const inside = element("div", "inside"), answer = element("p", "", "Right answer: ");
+    const inside = element("div", "inside"), answer = element("p", "", tasks[task].programs ? "Judged by " : "Right answer: ");
     answer.append(element("span", "extracted", gold));
     const passes = filters.find(([name]) => name === state.filter)[2];
     const shown = samples.map((s, index) => index).filter(index => passes(samples[index]));
