@@ -183,8 +183,12 @@ def test_configurations_of_a_local_clone_are_read_as_on_the_hub(tmp_path):
     for wanted in ("nonsense", None):
         with pytest.raises(UserError, match="'core', 'more'"):
             load_split(str(tmp_path), config=wanted)
-    with pytest.raises(UserError, match=r"dataset_config is 'core'.*single file.*leave it out"):
-        load_split(str(tmp_path / "core" / "rows.jsonl"), config="core")
+
+
+def test_a_file_in_place_of_a_recipes_dataset_says_that_the_configuration_is_not_used(tmp_path, caplog):
+    write_jsonl(tmp_path / "rows.jsonl", [{"problem": "core"}])
+    assert load_split(str(tmp_path / "rows.jsonl"), config="core")["problem"][:] == ["core"]
+    assert "dataset_config 'core' is not used" in caplog.text
 
 
 def test_a_folder_loads_though_a_file_that_is_not_used_is_ragged(tmp_path):

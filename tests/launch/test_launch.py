@@ -162,7 +162,7 @@ def test_options_of_the_launch_may_stand_on_either_side_of_the_recipe():
     ("words", "sentence"),
     [
         (["recipes/SmolLM2-135M-Instruct/grpo/config_no.yaml"], "recipes/SmolLM2-135M-Instruct/sft/config_demo.yaml"),
-        (["recipes/Llama-9/grpo/config_demo.yaml"], "models: Llama-3.2-1B-Instruct"),
+        (["recipes/Llama-9/grpo/config_demo.yaml"], "Llama-3.2-1B-Instruct, "),
         (["--accelerator", "zero4", "recipes/demo/zero.yaml"], "there are ddp, fsdp, zero2, zero3"),
         ([], "the recipe is missing"),
         (["--learning_rate", "1e-6", "r.yaml"], "--learning_rate stands where the recipe should"),

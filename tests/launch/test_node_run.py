@@ -38,7 +38,9 @@ def plan(*servers: Generator, training: str = "print('trained')", timeout: float
 
 
 def children() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children(recursive=True) if "open_r1.guard" in " ".join(p.cmdline())]
+    mine = psutil.Process().children(recursive=True)
+    alive = [p for p in mine if p.status() != psutil.STATUS_ZOMBIE]
+    return [p for p in alive if "open_r1.guard" in " ".join(p.cmdline())]
 
 
 @pytest.fixture(autouse=True)

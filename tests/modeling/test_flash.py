@@ -47,7 +47,7 @@ def draw(
 
 def packed(layout, tensors, **options):
     q, k, v = (x.transpose(0, 1)[None] for x in tensors)
-    return packed_attention(torch.nn.Identity(), q, k, v, None, layout=layout, **options)[0][0]
+    return packed_attention(torch.nn.Identity(), q, k, v, None, layout=layout, allow_flash=True, **options)[0][0]
 
 
 class PlainKernels:

@@ -106,7 +106,7 @@ def test_the_saved_page_loads_nothing_and_what_a_model_wrote_stays_text(folder, 
     assert (saved.carried, saved.steps) == (5, 5)
     assert "zebra" not in html and "default-src 'none'" in html and "connect-src" not in html
     assert not re.search(r"(src|href)\s*=\s*[\"']|@import|url\(", html)
-    small = write_run_page(folder, tmp_path / "small.html", 0.004)
+    small = write_run_page(folder, tmp_path / "small.html", 0.002)
     assert 0 < small.carried < 5
 
 
