@@ -94,7 +94,8 @@ def toy(tmp_path_factory):
 def test_a_recipe_dry_runs(path, toy, tmp_path, capsys):
     is_grpo = "reward_funcs" in yaml.safe_load(path.read_text())
     argv = ["--config", str(path), "--model_name_or_path", str(toy / "model"), "--output_dir", str(tmp_path / "out")]
-    argv += ["--dataset_name", str(toy / ("problems.jsonl" if is_grpo else "traces.jsonl")), "--dry_run"]
+    argv += ["--dataset_name", str(toy / ("problems.jsonl" if is_grpo else "traces.jsonl")), "--no-dataset_config"]
+    argv += ["--dry_run"]
     if is_grpo:
         argv += ["--dataset_prompt_column", "problem", "--benchmarks_data_dir", str(toy)]
     (grpo if is_grpo else sft).main(argv)
