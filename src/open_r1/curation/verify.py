@@ -31,8 +31,9 @@ from open_r1.curation.rows import (
     problem_column,
     take,
 )
-from open_r1.data.chat import check_messages
+from open_r1.data.chat import place_reasoning
 from open_r1.data.load import require_columns, source_name
+from open_r1.data.messages import check_messages
 from open_r1.errors import UserError
 from open_r1.options import parse_options
 from open_r1.options.annotations import Range
@@ -222,6 +223,6 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value]
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        last = value[-1]
-        return [str(last.get("content") or last.get("value") or "")]
+        last = place_reasoning(check_messages(value, "the completion"), None)[-1]
+        return [last["content"]]
     return [str(text or "") for text in value] if isinstance(value, list) else [""]

@@ -12,8 +12,9 @@ from datasets import Dataset
 from jinja2 import StrictUndefined, TemplateError, meta
 from jinja2.sandbox import SandboxedEnvironment
 
-from open_r1.data.chat import check_messages, with_system_prompt
+from open_r1.data.chat import with_system_prompt
 from open_r1.data.load import require_columns, source_name
+from open_r1.data.messages import check_messages
 from open_r1.engine.protocol import Message
 from open_r1.errors import UserError
 from open_r1.generation.options import PLAIN
