@@ -72,7 +72,7 @@ lint: install ## Style and types
 benchmark: install ## The training phase of a GRPO step on this machine: make benchmark ARGS='--shape 1.5b' on a GPU
 	$(BIN)/python benchmarks/training.py $(ARGS)
 
-parallel-data = --engine vllm --data-parallel-size $(NUM_GPUS)
+parallel-data = --data-parallel-size $(NUM_GPUS)
 parallel-tensor = --engine vllm --data-parallel-size 1 --tensor-parallel-size $(NUM_GPUS)
 
 evaluate: install ## Benchmarks: make evaluate MODEL=<folder or hub id> TASK=math_500 PARALLEL=data|tensor NUM_GPUS=8

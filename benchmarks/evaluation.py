@@ -1,4 +1,4 @@
-r"""Measures `open-r1 evaluate` beside plain `LLM.generate` of vLLM, on the same requests.
+r"""Measures `open-r1 evaluate --engine vllm` beside plain `LLM.generate` of vLLM, on the same requests.
 
     python benchmarks/evaluation.py --model M --data-dir data --task math_500 --limit 100 --max-new-tokens 256
     python benchmarks/evaluation.py --model M --data-dir data --limit 12 --num-samples 2 --max-new-tokens 64 \
@@ -25,8 +25,8 @@ import psutil
 from rich.console import Console
 
 from open_r1.engine.choose import EngineOptions, open_engine
-from open_r1.engine.vllm_process import sampler_variables
-from open_r1.engine.vllm_worker import CPU_BATCH
+from open_r1.engine.vllm.installed import sampler_variables
+from open_r1.engine.vllm.process import CPU_BATCH
 from open_r1.evaluation.plan import plan
 from open_r1.evaluation.protocol import protocol_for
 from open_r1.evaluation.run import evaluate_task
@@ -53,7 +53,7 @@ def main() -> None:
     options = EngineOptions(
         args.model,
         engine="vllm",
-        data_parallel=1,
+        data_parallel_size=1,
         gpu_memory_utilization=args.memory,
         max_num_seqs=args.max_num_seqs,
         enforce_eager=args.eager,
@@ -101,7 +101,7 @@ def start_plain(args: argparse.Namespace, max_model_len: int, engine: Any) -> An
     whole_prompts: Any = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(CPU_BATCH, max_model_len)}
     return LLM(
         args.model,
-        dtype=engine.engine.dtype,
+        dtype=engine.engine.start().info.dtype,
         max_model_len=max_model_len,
         max_num_seqs=args.max_num_seqs,
         gpu_memory_utilization=args.memory,
@@ -112,8 +112,8 @@ def start_plain(args: argparse.Namespace, max_model_len: int, engine: Any) -> An
 
 def ours_processes(engine: Any) -> list[psutil.Process]:
     """Those that decode for ours."""
-    workers = [psutil.Process(worker.process.pid) for worker in engine.engine.workers]
-    return workers + [child for worker in workers for child in worker.children(recursive=True)]
+    (server,) = engine.engine.processes
+    return psutil.Process(server.part.process.pid).children(recursive=True)
 
 
 def plain_processes(engine: Any) -> list[psutil.Process]:
@@ -136,7 +136,7 @@ def stopped(processes: Sequence[psutil.Process]) -> Iterator[None]:
 
 def on_cpu(engine: Any) -> bool:
     """Whether `engine`, which has started, has no GPU."""
-    return not engine.engine.workers[0].devices
+    return not engine.engine.groups[0]
 
 
 def measure_ours(model: str, task: Any, problems: Any, engine: Any, protocol: Any) -> float:

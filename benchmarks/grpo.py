@@ -286,7 +286,7 @@ def with_server(args: argparse.Namespace, options: list[str], folder: Path) -> N
     """Our cases, one for each staleness, with a vLLM server that is started here and ends with the last."""
     import torch
 
-    from open_r1.engine.vllm_server_process import ServerOptions, ServerProcess
+    from open_r1.engine.vllm.process import ServerOptions, ServerProcess
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
@@ -297,15 +297,15 @@ def with_server(args: argparse.Namespace, options: list[str], folder: Path) -> N
         ServerOptions(
             model=options[1],
             port=args.port,
-            devices=tuple(gpus[1:]),
-            tensor_parallel=max(1, len(gpus) - 1),
+            tensor_parallel_size=max(1, len(gpus) - 1),
             dtype="bfloat16" if gpus else "float32",
             max_model_len=args.tokens + 1024,
             gpu_memory_utilization=args.memory,
             enforce_eager=args.eager,
-            api_servers=args.api_servers,
         ),
+        gpus[1:],
         args.server_log or folder / "server.log",
+        ["--api-server-count", str(args.api_servers)] if args.api_servers > 1 else [],
     )
     try:
         server.wait()

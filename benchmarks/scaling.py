@@ -34,9 +34,9 @@ from training import ReplayEngine, draw_batch, replayed_reward
 
 from open_r1.configs import GRPOConfig, SFTConfig, TrainConfig
 from open_r1.launch.backend_environment import backend_environment
-from open_r1.launch.processes import Part, describe_exit
 from open_r1.modeling.attention import ATTENTION
 from open_r1.modeling.compiling import compile_layers
+from open_r1.processes import Part, describe_exit
 from open_r1.training.logprobs import add_logprob_forward
 from open_r1.training.packed_trainer import PackedTrainer
 from open_r1.training.sft import packed_rows

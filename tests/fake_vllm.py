@@ -7,17 +7,17 @@ from types import SimpleNamespace
 
 import torch
 
-from open_r1.engine.vllm_group import GroupWeightReceiver
-from open_r1.engine.vllm_tokens import ROUTE, Written, pack
+from open_r1.engine.vllm.tokens import ROUTE, Written, pack
+from open_r1.engine.vllm.weights import WeightReceiver
 
 SHAPE = [8, 2, 128]
 
 
-class Receiver(GroupWeightReceiver):
+class Receiver(WeightReceiver):
     """The worker extension, on a model that only keeps what it is given."""
 
     def __init__(self, **described):
-        self.rank, self.device, self._rearranged = 0, torch.device("cpu"), False
+        self.rank, self.device = 0, torch.device("cpu")
         self.weights = {}
         self.described = described
         self.model_runner = SimpleNamespace(get_model=lambda: self)
@@ -38,8 +38,8 @@ class Receiver(GroupWeightReceiver):
     def parameters(self):
         return self.weights.values()
 
-    def _prepare_loading(self):
-        pass
+    def begin_weights(self):
+        self._rearranged = False
 
 
 class FakeVLLM:

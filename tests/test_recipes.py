@@ -6,16 +6,19 @@ from pathlib import Path
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+from evaluation.code.programs import SUM
 from toys import make_model, make_tokenizer
 
 from open_r1 import grpo, sft
 from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig
+from open_r1.curation import pass_rate
 from open_r1.errors import UserError
 from open_r1.options import parse_options
 
 ROOT = Path(__file__).parents[1]
 LAUNCHERS = sorted((ROOT / "recipes" / "accelerate_configs").glob("*.yaml"))
-RECIPES = sorted(set((ROOT / "recipes").rglob("*.yaml")) - set(LAUNCHERS))
+FILTERS = sorted((ROOT / "recipes" / "dataset_filtering").glob("*.yaml"))
+RECIPES = sorted(set((ROOT / "recipes").rglob("*.yaml")) - {*LAUNCHERS, *FILTERS})
 
 
 def name(path: Path) -> str:
@@ -31,6 +34,12 @@ def test_the_recipes_that_the_readme_promises_are_there():
         "Llama-3.2-1B-Instruct/grpo/config_demo.yaml",
         "SmolLM2-135M-Instruct/sft/config_demo.yaml",
         "SmolLM2-135M-Instruct/grpo/config_demo.yaml",
+        "OlympicCoder-7B/sft/config_v00.00.yaml",
+        "OlympicCoder-32B/sft/config_v00.00.yaml",
+        "DeepSeek-R1-Distill-Qwen-1.5B/grpo/config_demo.yaml",
+        "Qwen2.5-1.5B-Instruct/grpo/config_demo_code.yaml",
+        "Qwen2.5-1.5B-Instruct/grpo/config_demo_code_ioi.yaml",
+        "Qwen2.5-Coder-7B-Instruct/grpo/config_codeforces.yaml",
     ]
     assert set(promised) <= {name(path) for path in RECIPES}
 
@@ -55,11 +64,26 @@ def test_accelerate_reads_its_configs(path):
     assert config.mixed_precision == "bf16"
 
 
+def program_columns(i):
+    """The columns of open-r1's datasets of programs."""
+    tests = [{"input": "", "output": str(2 * i)}]
+    return {
+        "id": f"sum{i}",
+        "verification_info": {"language": "python", "test_cases": tests},
+        "official_tests": tests,
+        "test_cases": tests,
+        "language": "python",
+        "time_limit": 2.0,
+        "memory_limit": 256,
+    }
+
+
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy")
     make_model(make_tokenizer(folder / "model", pad=None), arch="llama", max_position_embeddings=32768)
-    rows = [{"problem": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(300)]
+    rows = [{"problem": f"What is {i} + {i}?", "answer": str(2 * i), **program_columns(i)} for i in range(300)]
+    (folder / "lcb_v4.jsonl").write_text(json.dumps(SUM) + "\n")
     (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     turns = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "<think>\n2\n</think>\n2"}]
     (folder / "traces.jsonl").write_text((json.dumps({"messages": turns}) + "\n") * 64)
@@ -72,13 +96,24 @@ def test_a_recipe_dry_runs(path, toy, tmp_path, capsys):
     argv = ["--config", str(path), "--model_name_or_path", str(toy / "model"), "--output_dir", str(tmp_path / "out")]
     argv += ["--dataset_name", str(toy / ("problems.jsonl" if is_grpo else "traces.jsonl")), "--dry_run"]
     if is_grpo:
-        argv += ["--dataset_prompt_column", "problem"]
+        argv += ["--dataset_prompt_column", "problem", "--benchmarks_data_dir", str(toy)]
     (grpo if is_grpo else sft).main(argv)
     shown = capsys.readouterr().out
     assert "is in order" in shown
     assert "effective batch" in shown
     assert "memory" in shown
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("path", FILTERS, ids=name)
+def test_a_filter_dry_runs(path, toy, tmp_path, capsys):
+    words = ["--config", str(path), "--hf_dataset", str(toy / "problems.jsonl"), "--prompt_column", "problem"]
+    pass_rate.main([*words, "--no-hf_dataset_config", "--output", str(tmp_path / "out"), "--dry_run"])
+    assert "300 problems x 8 answers would be sampled" in capsys.readouterr().out
+
+
+def test_all_filters_are_there():
+    assert [path.name for path in FILTERS] == ["config_demo.yaml", "filter_dapo.yaml", "filter_python.yaml"]
 
 
 def test_a_dry_run_finds_a_gold_answer_that_misses_the_maximum(toy, tmp_path):

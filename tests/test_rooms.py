@@ -13,7 +13,7 @@ import pytest
 import open_r1
 
 ROOT = Path(open_r1.__file__).parent
-BASE = {"", "errors", "files", "hub", "installing", "internals", "progress_bars"}
+BASE = {"", "errors", "files", "guard", "hub", "installing", "internals", "processes", "progress_bars"}
 """What every room may import; these import only each other. "" is `open_r1` itself."""
 ROOMS = {
     "options": set(),
@@ -125,17 +125,22 @@ def test_rewards_never_load_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+DOCUMENTED = {"os._exit", "self.form._replace"}
+"""Names of the standard library that begin with an underscore and are public: the second is a named tuple's."""
+
+
 def test_private_names_of_libraries_stay_in_internals():
-    """Names of the standard library that begin with an underscore and are documented are not private."""
     from open_r1.internals.transformers import OVERRIDDEN
 
     found = []
     for module, tree in SOURCES.items():
-        if room_of(module) == "internals" or module.startswith("engine.vllm_"):
+        if room_of(module) == "internals":
             continue
+        if module == "rewards.code.inside":
+            continue  # ends an interpreter in its own way; it runs in the sandbox, where nothing of ours is to import
         for node in ast.walk(tree):
             name = foreign_private_name(node)
-            if name is not None and name not in OVERRIDDEN and name != "os._exit":
+            if name is not None and name not in OVERRIDDEN and name not in DOCUMENTED:
                 found.append(f"{module}, line {node.lineno}: {name}")
     assert not found
 

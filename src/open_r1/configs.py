@@ -28,8 +28,9 @@ class ModelConfig:
     """Run model code that ships with the checkpoint."""
     pure_bf16: bool = False
     """Keep the weights themselves in bfloat16. Halves memory; update steps near 1e-6 round to nothing."""
-    attn_implementation: Literal["varlen", "sdpa"] | None = None
-    """Attention over packed tokens. Default: `varlen` on CUDA in bfloat16, else `sdpa` a document at a time."""
+    attn_implementation: Literal["varlen", "flash_attention_4", "sdpa"] | None = None
+    """Attention over packed tokens. Default: `varlen`, PyTorch's own kernel, on CUDA in bfloat16; else `sdpa`, document
+    by document. `flash_attention_4` (experimental, extra `flash`): its kernel for all heads that it takes."""
 
     # --- LoRA ---
     use_peft: bool = False
@@ -122,6 +123,10 @@ class TrainConfig(TrainingArguments):
     hang_timeout: Annotated[float, Range(at_least=0)] = 3600
     """Seconds without any progress (no group of completions, no micro-batch) after which the run ends, with the name
     of the phase that hangs and the stacks of all threads; 0 waits forever."""
+
+    callbacks: list[Literal["push_to_hub_revision"]] | None = None
+    """`push_to_hub_revision`: push the model of each checkpoint to a branch of its own in `hub_model_id`, named after
+    `hub_model_revision` and the step, and submit `benchmarks` for it where there is Slurm (docs/clusters.md)."""
 
     # --- Benchmarks ---
     benchmarks: list[str] | None = None
@@ -270,7 +275,7 @@ class GRPOConfig(TrainConfig):
     """filter_groups: how often a round generates at most, the first time included."""
     max_staleness: Annotated[int, Range(at_least=0)] = 0
     """Rounds of rollouts that are written while earlier ones train, so how many rounds old a rollout may be; needs an
-    engine on GPUs of its own (`vllm_mode: server`). 0: strictly on-policy. What is stale is corrected by
+    engine on GPUs of its own (`engine: vllm`). 0: strictly on-policy. What is stale is corrected by
     `vllm_importance_sampling_correction`."""
     mask_truncated_completions: bool = False
     """Leave completions that hit `max_completion_length` out of the loss (not out of their group's baseline)."""
@@ -278,23 +283,23 @@ class GRPOConfig(TrainConfig):
     # --- Engine ---
     engine: Literal["auto", "native", "vllm", "transformers"] = "auto"
     """Who writes completions. `native`: an engine of this project, with a copy of the policy on each training GPU.
-    `vllm`: vLLM, where `vllm_mode` says. `transformers`: the policy's own forward, which is slow. `auto`: with
-    `use_vllm` and `vllm_mode: server` vLLM; else native on CUDA, for all models that it can decode with; else vLLM with
-    `use_vllm`, where it is installed; else transformers."""
+    `vllm`: vLLM servers, on GPUs that do not train. `transformers`: the policy's own forward, which is slow. `auto`:
+    with `use_vllm` and `vllm_mode: server` vLLM; else native on CUDA, for all models that it can decode with; else
+    transformers."""
 
-    # --- vLLM (and, where it says so, the native engine) ---
+    # --- vLLM, and options of the native engine under their names in TRL ---
     use_vllm: bool = False
     """With `vllm_mode: server`: vLLM writes. Else this means no more than `engine: auto` does."""
     vllm_mode: Literal["colocate", "server"] = "colocate"
-    """`colocate`: engines on the training GPUs, started with the run; `server`: `vllm serve` processes elsewhere."""
+    """`server`: with `use_vllm`, vLLM servers write; `colocate`: an engine on the training GPUs, which is not vLLM."""
     vllm_gpu_memory_utilization: Annotated[float, Range(above=0)] = 0.3
-    """colocate: share of the GPU's memory for vLLM's weights and cache. native: at most that share for its cache."""
+    """native: at most this share of the GPU's memory for its cache."""
     vllm_engines_per_gpu: Annotated[int, Range(at_least=1)] = 1
-    """colocate: engines that take turns on each GPU; 2 to 4 fill it where the model is small. native: no effect."""
+    """No effect: one engine fills a GPU."""
     vllm_enable_sleep_mode: bool = False
-    """colocate, native: give the engine's memory back while training; each step then waits for it to be taken again."""
+    """native: give the cache's memory back while training; each step then waits for it to be taken again."""
     vllm_enforce_eager: bool = False
-    """colocate, native: no compilation (vLLM: no CUDA graphs either): starts sooner, decodes slower."""
+    """No compilation (servers started here: no CUDA graphs either): starts sooner, decodes slower."""
     vllm_max_model_length: Annotated[int | None, Range(at_least=2)] = None
     """Longest prompt with its completion, whoever writes; longer prompts are left out. Default: what the data needs."""
     vllm_server_base_url: str | None = None
@@ -367,7 +372,7 @@ class GRPOConfig(TrainConfig):
     @property
     def uses_vllm_servers(self) -> bool:
         """Whether vLLM servers write the completions."""
-        return self.vllm_mode == "server" and (self.engine == "vllm" or (self.engine == "auto" and self.use_vllm))
+        return self.engine == "vllm" or (self.engine == "auto" and self.use_vllm and self.vllm_mode == "server")
 
     @property
     def max_steps_per_rollout(self) -> int:

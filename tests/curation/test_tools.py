@@ -13,6 +13,7 @@ from toys import make_tokenizer
 from open_r1 import generate
 from open_r1.curation import command, push
 from open_r1.errors import UserError
+from open_r1.generation.run import judge_programs
 from open_r1.report import hub
 
 
@@ -196,3 +197,12 @@ def test_every_tool_has_help_with_an_example(tool, capsys):
         command.main([tool, "--help"])
     assert end.value.code == 0
     assert f"open-r1 data {tool} " in capsys.readouterr().out
+
+
+def test_programs_are_judged_by_the_tests_of_their_row():
+    tests = {"language": "python", "test_cases": [{"input": "1 2", "output": "3"}, {"input": "5 5", "output": "10"}]}
+    right = "```python\nprint(sum(map(int, input().split())))\n```"
+    answers = [(tests, right), (json.dumps(tests), right), (tests, "```python\nprint(3)\n```"), (None, right)]
+    verdicts = judge_programs(answers)
+    assert [verdict.correct for verdict in verdicts] == [True, True, False, None]
+    assert verdicts[2].extracted == "print(3)\n"

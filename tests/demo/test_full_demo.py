@@ -9,8 +9,9 @@ from open_r1.demo import run
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_every_way_of_learning_beats_the_base_by_far(tmp_path, seed):
-    run.main(["--seed", str(seed), "--output", str(tmp_path / "demo")])
+@pytest.mark.parametrize("task", ["sums", "code"])
+def test_every_way_of_learning_beats_the_base_by_far(tmp_path, seed, task):
+    run.main(["--task", task, "--seed", str(seed), "--output", str(tmp_path / "demo")])
     stages = {s["name"]: s for s in json.loads((tmp_path / "demo/results.json").read_text())["stages"]}
     base = stages["base"]
     assert all(stage["n"] >= 512 for stage in stages.values())

@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from open_r1.demo import run, stages
 from open_r1.demo.evaluate import Score
+from open_r1.demo.sums import SUMS
 from open_r1.errors import UserError
 from open_r1.evaluation import answers_page, compare
 
@@ -107,11 +108,11 @@ def test_a_seed_that_random_generators_refuse_is_named(tmp_path):
 
 
 def test_training_problems_are_not_held_out(tmp_path):
-    demo = stages.Demo(tmp_path, 0, stages.FAST, False, lambda message: nullcontext(lambda count: None))
+    demo = stages.Demo(SUMS, tmp_path, 0, stages.FAST, False, lambda message: nullcontext(lambda count: None))
     stages.write_problems(demo)
     questions = {json.loads(line)["prompt"] for line in demo.problems_file.read_text().splitlines()}
     assert len(questions) == stages.TRAINING_PROBLEMS
-    held_out = {p.question for p in stages.task.held_out(512)}
+    held_out = {p.question for p in SUMS.held_out(512)}
     assert not questions & held_out
     assert {json.loads(line)["problem"] for line in demo.held_out_file.read_text().splitlines()} == held_out
 

@@ -1,20 +1,21 @@
 import pytest
 from transformers import AutoTokenizer
 
-from open_r1.demo import task
+from open_r1.demo import sums
+from open_r1.demo.sums import SUMS
 from open_r1.demo.tokenizer import TAGS, build_tokenizer, save_tokenizer
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
-    save_tokenizer(folder)
+    save_tokenizer(folder, SUMS.words)
     return AutoTokenizer.from_pretrained(folder)
 
 
 def test_any_text_survives(tokenizer):
-    problem = task.held_out(1)[0]
-    for text in (task.careful(problem), problem.question, "  two  spaces\n\ttab é 数学 🙂 don't"):
+    problem = SUMS.held_out(1)[0]
+    for text in (sums.careful(problem), problem.question, "  two  spaces\n\ttab é 数学 🙂 don't"):
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
@@ -24,7 +25,7 @@ def test_digits_and_tags_are_single_tokens(tokenizer):
 
 
 def test_tags_are_kept_when_special_tokens_are_skipped(tokenizer):
-    text = task.careful(task.held_out(1)[0])
+    text = sums.careful(SUMS.held_out(1)[0])
     ids = tokenizer.encode(text + "<|im_end|>")
     assert ids[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
@@ -38,4 +39,4 @@ def test_chat_template_is_chatml_and_pad_is_not_the_end_of_a_turn(tokenizer):
 
 
 def test_building_twice_gives_the_same_tokenizer():
-    assert build_tokenizer().get_vocab() == build_tokenizer().get_vocab()
+    assert build_tokenizer(SUMS.words).get_vocab() == build_tokenizer(SUMS.words).get_vocab()

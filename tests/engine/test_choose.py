@@ -22,7 +22,7 @@ EXPERTS = AutoConfig.for_model("mixtral", **SMALL, num_key_value_heads=2, vocab_
 def vllm(request, monkeypatch):
     """The version of vLLM that is installed."""
     monkeypatch.setattr(automatic, "version_of_vllm", lambda: request.param)
-    monkeypatch.setattr("open_r1.engine.vllm_engine.version_of_vllm", lambda: request.param)
+    monkeypatch.setattr("open_r1.engine.vllm.installed.version_of_vllm", lambda: request.param)
     return request.param
 
 
@@ -63,24 +63,27 @@ def test_a_recipe_with_or_without_use_vllm_takes_the_native_engine(grpo, options
 
 def test_servers_stay_vllm_and_an_explicit_engine_wins(grpo):
     served = {"use_vllm": True, "vllm_mode": "server"}
-    assert grpo(**served) == grpo(engine="vllm", vllm_mode="server") == grpo(EXPERTS, "cpu", **served) == "server"
+    assert grpo(**served) == grpo(engine="vllm", vllm_mode="server") == grpo(EXPERTS, "cpu", **served) == "vllm"
     assert grpo(engine="vllm") == grpo(engine="vllm", use_vllm=False) == "vllm"
+    assert grpo(EXPERTS, use_vllm=True) == "transformers"  # vLLM beside the training there is not
     for engine in ("native", "transformers"):
         assert grpo(engine=engine, **served) == grpo(engine=engine, device="cpu") == engine
 
 
 def test_options_of_vllm_without_effect_are_named_in_one_warning(grpo, caplog):
     with caplog.at_level(logging.WARNING):
-        grpo(use_vllm=True, vllm_engines_per_gpu=2)
+        grpo(use_vllm=True, vllm_engines_per_gpu=2, vllm_enable_sleep_mode=True, vllm_enforce_eager=True)
     (record,) = caplog.records
     said = record.getMessage()
     assert "use_vllm (engine is auto, which here is native; engine: vllm asks for vLLM)" in said
-    assert "vllm_engines_per_gpu (one native engine fills a GPU)" in said
+    assert "vllm_engines_per_gpu (one engine fills a GPU)" in said
+    assert "vllm_enable_sleep_mode" not in said and "vllm_enforce_eager" not in said
     caplog.clear()
     grpo()
     grpo(use_vllm=True, vllm_mode="server")
-    grpo(engine="vllm", use_vllm=True, vllm_engines_per_gpu=2)
     assert not caplog.records
+    grpo(engine="transformers", vllm_enable_sleep_mode=True, vllm_enforce_eager=True)
+    assert "vllm_enforce_eager (nothing is compiled); vllm_enable_sleep_mode (no" in caplog.records[0].getMessage()
 
 
 @pytest.fixture
@@ -90,26 +93,31 @@ def opened(tmp_path, monkeypatch):
     def name(gpus, config=LLAMA, **options):
         config.save_pretrained(tmp_path)
         monkeypatch.setattr(choose, "_gpus", lambda: gpus)
-        for engine in ("native", "vllm", "transformers"):
+        for engine in ("vllm", "transformers"):
             monkeypatch.setattr(choose, f"_open_{engine}", lambda options, engine=engine: engine)
+        monkeypatch.setattr(choose, "open_native", lambda options: "native")
+        monkeypatch.setattr(choose, "_open_parallel", lambda options, engines: f"native on {engines}")
         return choose.open_engine(EngineOptions(str(tmp_path), **options))
 
     return name
 
 
-def test_one_gpu_needs_no_vllm_and_vllm_takes_several(opened, vllm):
+def test_models_that_fit_a_gpu_need_no_vllm_on_one_or_several(opened, vllm):
     assert opened(0) == "transformers"
     assert opened(1) == opened(8, data_parallel_size=1) == "native"
     assert opened(1, EXPERTS) == ("vllm" if vllm else "transformers")
-    assert opened(8) == ("vllm" if vllm else "native")
-    assert opened(8, engine="native") == "native"
+    assert opened(8) == opened(8, engine="native") == "native on 8"
+    assert opened(8, data_parallel_size=3) == "native on 3"
+    assert opened(0, engine="native", data_parallel_size=2) == "native on 2"  # on the CPU
+    with pytest.raises(UserError, match=r"data_parallel_size 3 x tensor_parallel_size 1 needs 3 GPUs, and 2 are"):
+        opened(2, data_parallel_size=3)
 
 
 def test_gpus_that_share_an_engine_need_vllm(opened, vllm):
     if vllm:
         assert opened(2, tensor_parallel_size=2) == "vllm"
     else:
-        with pytest.raises(UserError, match=r"tensor_parallel_size is 2 .* only vLLM"):
+        with pytest.raises(UserError, match=r"tensor_parallel_size is 2, which only vLLM"):
             opened(2, tensor_parallel_size=2)
 
 

@@ -1,12 +1,11 @@
 """Benchmarks with vLLM, on this machine's CPU (make test-vllm) or GPU: killed, and continued."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from open_r1 import evaluate
@@ -66,21 +65,22 @@ def test_an_engine_that_dies_is_a_sentence_and_finished_samples_are_kept(words, 
             for number, finished in enumerate(stream(requests)):
                 yield finished
                 if number == 2:
-                    os.kill(opened.engine.workers[0].process.pid, signal.SIGKILL)
+                    for process in psutil.Process(opened.engine.processes[0].part.process.pid).children():
+                        process.kill()
 
         opened.engine.stream = until_it_dies
         return opened
 
     monkeypatch.setattr(choose, "_open_vllm", dying)
-    with pytest.raises(UserError, match=r"was killed \(signal 9\).*[1-9]\d* finished samples are kept"):
+    with pytest.raises(UserError, match=r"exit code 137 \(SIGKILL\)[\s\S]*[1-9]\d* finished samples are kept"):
         evaluate.main([*words, "--output", str(tmp_path / "out")])
 
 
 def test_more_gpus_than_there_are_is_a_sentence(tiny_model, sums, monkeypatch):
-    monkeypatch.setattr("open_r1.engine.vllm_engine.visible_devices", lambda: ["0", "1"])
+    monkeypatch.setattr(choose, "_gpus", lambda: 2)
     for options, expected in (
         (["--engine", "vllm", "--tensor-parallel-size", "4"], "needs 4 GPUs, and 2 are visible: lower --data-par"),
-        (["--engine", "transformers", "--data-parallel-size", "2"], "which only vLLM on GPUs can do"),
+        (["--engine", "transformers", "--data-parallel-size", "2"], "the engine transformers, of which there is one"),
     ):
         with pytest.raises(UserError, match=expected):
             evaluate.main(["--model", str(tiny_model), "--tasks", str(sums), *options])

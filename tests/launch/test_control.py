@@ -8,7 +8,7 @@ import pytest
 
 from open_r1.errors import UserError
 from open_r1.launch.control import EXCHANGE_SECONDS, Control
-from open_r1.launch.processes import Failure
+from open_r1.processes import Failure
 
 
 def meet(plans=("a plan", "a plan"), silence=60.0):

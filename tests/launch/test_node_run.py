@@ -38,7 +38,7 @@ def plan(*servers: Generator, training: str = "print('trained')", timeout: float
 
 
 def children() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children(recursive=True) if "launch.guard" in " ".join(p.cmdline())]
+    return [p for p in psutil.Process().children(recursive=True) if "open_r1.guard" in " ".join(p.cmdline())]
 
 
 @pytest.fixture(autouse=True)

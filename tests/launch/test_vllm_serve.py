@@ -7,7 +7,7 @@ from open_r1.launch import vllm_serve
 
 def test_options_are_passed_on_and_dev_mode_is_set(monkeypatch):
     started = {}
-    monkeypatch.setattr("open_r1.engine.vllm_engine.version_of_vllm", lambda: "0.31.0")
+    monkeypatch.setattr("open_r1.engine.vllm.installed.version_of_vllm", lambda: "0.31.0")
     monkeypatch.setattr(os, "execve", lambda path, words, env: started.update(words=words, env=env))
     monkeypatch.setenv("RANK", "0")
     vllm_serve.main(

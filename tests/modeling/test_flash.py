@@ -75,12 +75,12 @@ class PlainKernels:
             parts.append(torch.einsum("hqk,khd->qhd", shares, vs))
         return torch.cat(parts)
 
-    def _flash_attn_fwd(self, q, k, v, *, cu_seqlens_q, cu_seqlens_k, learnable_sink, return_lse, **options):
+    def forward(self, q, k, v, *, cu_seqlens_q, cu_seqlens_k, learnable_sink, return_lse, **options):
         self.calls += 1
         out = self._out(q, k, v, cu_seqlens_q, cu_seqlens_k, learnable_sink, options)
         return out, torch.zeros(q.shape[1], len(q)), None, None, None
 
-    def _flash_attn_bwd(
+    def backward(
         self, q, k, v, out, grad, lse, *, cu_seqlens_q, cu_seqlens_k, learnable_sink, deterministic, **options
     ):
         inputs = [x.detach().requires_grad_() for x in (q, k, v, learnable_sink) if x is not None]

@@ -10,7 +10,8 @@ import pytest
 
 from open_r1.errors import UserError
 from open_r1.rewards import get_reward_funcs, score
-from open_r1.rewards.code import sandbox
+from open_r1.rewards.code.choose import best_isolation
+from open_r1.rewards.code.isolation import Isolation, interpreter
 from open_r1.rewards.code.programs import extract_code, with_includes
 from open_r1.rewards.code.rewards import (
     binary_code_reward,
@@ -19,7 +20,7 @@ from open_r1.rewards.code.rewards import (
     get_code_format_reward,
     ioi_code_reward,
 )
-from open_r1.rewards.code.sandbox import Isolation, Limits, run
+from open_r1.rewards.code.sandbox import Limits, run
 from open_r1.rewards.code.seccomp import filter_program
 
 needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
@@ -39,8 +40,8 @@ def isolation(request):
     if request.param == "bubblewrap":
         if shutil.which("bwrap") is None:
             pytest.skip("bubblewrap is not installed")
-        return sandbox.best_isolation()
-    return Isolation(False, sandbox.best_isolation().user)
+        return best_isolation()
+    return Isolation("limits", best_isolation().user, shared_count=True)
 
 
 def execute(source, tmp_path, isolation, seconds=0.3, wall=10.0):
@@ -49,7 +50,7 @@ def execute(source, tmp_path, isolation, seconds=0.3, wall=10.0):
         if parent.name.startswith(("pytest-", "popen-")):  # popen-: of a process that runs tests
             parent.chmod(0o755)
     (tmp_path / "main.py").write_text(source)
-    command = [sandbox.python(), "{code}/main.py"]
+    command = [interpreter(), "{code}/main.py"]
     return run(command, tmp_path, stdin="hi\n", limits=Limits(seconds, wall_seconds=wall), isolation=isolation)
 
 
@@ -93,7 +94,7 @@ def test_limits_hold(source, statuses, tmp_path, isolation):
 @needs_bubblewrap
 def test_the_machine_cannot_be_seen(source, tmp_path):
     server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    outcome = execute(source.replace("PORT", str(server.server_port)), tmp_path, sandbox.best_isolation())
+    outcome = execute(source.replace("PORT", str(server.server_port)), tmp_path, best_isolation())
     server.server_close()
     assert (outcome.status, outcome.stdout) == ("error", "")
 
@@ -101,9 +102,9 @@ def test_the_machine_cannot_be_seen(source, tmp_path):
 @needs_bubblewrap
 def test_the_environment_and_other_processes_cannot_be_seen_or_killed(tmp_path, monkeypatch):
     monkeypatch.setenv("SECRET_TOKEN", "hunter2")
-    outcome = execute("import os\nprint(dict(os.environ), os.getppid())", tmp_path, sandbox.best_isolation())
-    assert "hunter2" not in outcome.stdout and outcome.stdout.endswith(" 1\n")
-    execute("import os\nos.kill(os.getppid(), 9)\nos.kill(-1, 9)", tmp_path, sandbox.best_isolation())
+    outcome = execute("import os\nprint(dict(os.environ), os.getppid())", tmp_path, best_isolation())
+    assert "hunter2" not in outcome.stdout and outcome.stdout.endswith(" 2\n")
+    execute("import os\nos.kill(os.getppid(), 9)\nos.kill(-1, 9)", tmp_path, best_isolation())
 
 
 @needs_bubblewrap
@@ -119,7 +120,7 @@ def test_memory_that_no_limit_counts_cannot_be_taken(tmp_path):
         "            with open(f'{place}/{k}', 'wb') as f: written += f.write(b'x' * (30 << 20))\n"
         "    except OSError: print(place, written >> 20)\n"
     )
-    outcome = execute(source, tmp_path, sandbox.best_isolation())
+    outcome = execute(source, tmp_path, best_isolation())
     assert (outcome.status, outcome.stdout) == ("ok", "/dev/shm 60\n/tmp 60\n")
 
 
@@ -136,7 +137,7 @@ def test_system_calls_that_programs_do_not_need_fail(tmp_path):
         "print(subprocess.run(['echo', 'still'], capture_output=True, text=True).stdout.strip())\n"
         "threading.Thread(target=print, args=('works',)).start()\n"
     )
-    outcome = execute(source, tmp_path, sandbox.best_isolation())
+    outcome = execute(source, tmp_path, best_isolation())
     assert (outcome.status, outcome.stdout) == ("ok", "memfd\nTrue True\nTrue\nstill\nworks\n")
 
 
@@ -149,7 +150,7 @@ def test_the_filter_is_for_known_processors_only():
 def test_what_a_program_starts_ends_with_it(tmp_path):
     mark = "sleep-mark-7531"
     source = f"import os, time\nif os.fork() == 0:\n    os.setsid()\n    x = '{mark}'\n    time.sleep(60)\n"
-    execute(f"# {mark}\n" + source, tmp_path, sandbox.best_isolation())
+    execute(f"# {mark}\n" + source, tmp_path, best_isolation())
     left = [p for p in Path("/proc").glob("[0-9]*/cmdline") if "/code/main.py" in _read(p)]
     assert not left
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from open_r1.rewards.code import sandbox
+from open_r1.rewards.code.choose import best_isolation
+from open_r1.rewards.code.isolation import interpreter
 from open_r1.rewards.grader import Grader
 from open_r1.rewards.pool import Pool, Reply
 
@@ -69,8 +71,8 @@ def test_the_folder_of_a_program_is_read_only_whatever_its_permissions(tmp_path)
             folder.chmod(0o755)
     tmp_path.chmod(0o777)
     (tmp_path / "main.py").write_text("open('/code/left', 'w').write('x')\nprint('written')")
-    command = [sandbox.python(), "{code}/main.py"]
-    assert sandbox.run(command, tmp_path).status == "error"
+    command = [interpreter(), "{code}/main.py"]
+    assert sandbox.run(command, tmp_path, isolation=best_isolation()).status == "error"
     assert not (tmp_path / "left").exists()
-    assert sandbox.run(command, tmp_path, writable=True).stdout == "written\n"
+    assert sandbox.run(command, tmp_path, isolation=best_isolation(), writable=True).stdout == "written\n"
     assert (tmp_path / "left").exists()

@@ -14,6 +14,7 @@ from transformers import AutoConfig
 from open_r1 import evaluate, grpo, sft
 from open_r1.errors import Interrupted, UserError
 from open_r1.evaluation.store import read_samples
+from open_r1.launch.nodes import free_port
 from open_r1.run import benchmarks
 
 MAIN = {"sft": sft.main, "grpo": grpo.main}
@@ -203,11 +204,11 @@ def test_a_prompt_that_the_engine_will_have_no_room_for_is_said_before_training(
 
 
 @pytest.mark.vllm
-def test_vllm_beside_the_trainer_writes_them(folder, tmp_path):
+def test_a_vllm_server_on_loopback_writes_them(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "wide")
     folder = tmp_path / "wide"
     make_model(folder / "model", arch="llama", hidden_size=128)  # vLLM has no narrower heads on a CPU
-    vllm = {"engine": "vllm", "vllm_gpu_memory_utilization": 0.2, "vllm_enforce_eager": "true"}
+    vllm = {"engine": "vllm", "vllm_server_port": free_port(8400), "vllm_group_port": 0, "vllm_enforce_eager": "true"}
     greedily = {**EVERY, "benchmarks_protocol": "greedy", "benchmarks_num_samples": 1, "benchmarks_max_new_tokens": 40}
     evaluation = run(folder, "grpo", tmp_path / "out", **greedily, **vllm)
     for path, model in ((evaluation, ""), (evaluation / "step-000002", "checkpoint-2")):

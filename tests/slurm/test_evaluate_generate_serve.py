@@ -9,9 +9,8 @@ from datasets import load_dataset
 from slurm_cluster import processes, stop_by_preemption, stop_by_scancel, wait_until
 from toys import make_model, make_tokenizer
 
-from open_r1.demo import task
-from open_r1.demo.base import SHIPPED
 from open_r1.demo.files import write_jsonl
+from open_r1.demo.sums import SUMS
 
 pytestmark = pytest.mark.slurm
 
@@ -22,7 +21,7 @@ VLLM = Path(__file__).parents[2] / ".venv-vllm"
 @pytest.fixture
 def problems(project):
     """48 problems of the demo as `problems.jsonl`."""
-    rows = [{"problem": p.question, "answer": str(p.answer)} for p in task.held_out(48)]
+    rows = [{"problem": p.question, "answer": p.gold} for p in SUMS.held_out(48)]
     write_jsonl(project / "problems.jsonl", rows)
     return project
 
@@ -39,7 +38,9 @@ def rows(folder):
 
 @pytest.mark.parametrize("by_position", [False, True])
 def test_an_evaluation_runs_on_the_cpu(cluster, problems, by_position):
-    names = [str(SHIPPED), "problems.jsonl"] if by_position else ["--model", str(SHIPPED), "--task", "problems.jsonl"]
+    names = (
+        [str(SUMS.base), "problems.jsonl"] if by_position else ["--model", str(SUMS.base), "--task", "problems.jsonl"]
+    )
     options = ["--num-samples", "1", "--max-new-tokens", "60", "--limit", "8", "--output", "evaluated here"]
     job = cluster.submit("slurm/evaluate.slurm", *names, "--args", *options, cwd=problems)
     assert cluster.wait(job, 240) == "COMPLETED", cluster.log(job)
@@ -49,7 +50,7 @@ def test_an_evaluation_runs_on_the_cpu(cluster, problems, by_position):
 
 
 def test_an_evaluation_that_fails_fails_the_job(cluster, problems):
-    job = cluster.submit("slurm/evaluate.slurm", "--model", str(SHIPPED), "--task", "math_5000", cwd=problems)
+    job = cluster.submit("slurm/evaluate.slurm", "--model", str(SUMS.base), "--task", "math_5000", cwd=problems)
     assert cluster.wait(job, 120) == "FAILED"
     assert "math_5000" in cluster.log(job)
     assert "error: the job failed with exit status 2" in cluster.log(job)
@@ -138,10 +139,10 @@ def test_generation_with_vllm_on_the_cpu(cluster, problems):
         site.write(f"export OPEN_R1_VLLM_ENVIRONMENT={VLLM}\n")
     server = ["--server-args", "--gpu-memory-utilization 0.1 --max-model-len 512 --enforce-eager"]
     words = ["--hf-dataset", "problems.jsonl", "--prompt-column", "problem", "--max-new-tokens", "60"]
-    job = cluster.submit("slurm/generate.slurm", "--model", str(SHIPPED), *server, *words, cwd=problems)
+    job = cluster.submit("slurm/generate.slurm", "--model", str(SUMS.base), *server, *words, cwd=problems)
     state = cluster.wait(job, 280)
     assert state == "COMPLETED", cluster.log(job) + (problems / f"logs/open_r1-generate-{job}-server.out").read_text()
-    assert len(rows(problems / f"data/problems.jsonl-{SHIPPED.name}")) == 48
+    assert len(rows(problems / f"data/problems.jsonl-{SUMS.base.name}")) == 48
 
 
 @pytest.mark.skipif(not (VLLM / "bin/vllm").exists(), reason="needs .venv-vllm (make test-vllm)")

@@ -7,14 +7,15 @@ import yaml
 from runs import assert_same_weights, metrics
 from slurm_cluster import stop_by_preemption, stop_by_scancel
 
-from open_r1.demo import task
-from open_r1.demo.base import SHIPPED
+from open_r1.demo import sums
 from open_r1.demo.files import write_jsonl
+from open_r1.demo.sums import SUMS
+from open_r1.demo.task import conversation
 
 pytestmark = pytest.mark.slurm
 
 COMMON = {
-    "model_name_or_path": str(SHIPPED),
+    "model_name_or_path": str(SUMS.base),
     "use_cpu": True,
     "bf16": False,
     "gradient_checkpointing": False,
@@ -40,8 +41,8 @@ RECIPES = {
 def recipes(project):
     """`recipes/tiny/{sft,grpo}/config_demo.yaml`, for the demo's base model."""
     data = {
-        "sft": [{"messages": task.conversation(p.question, t)} for p, t in task.worked_examples(200, 0.0, 0)],
-        "grpo": [{"problem": p.question, "answer": str(p.answer)} for p in task.problems("train", 200, 0)],
+        "sft": [{"messages": conversation(p.question, sums.careful(p))} for p in SUMS.problems("pretrain", 200, 0)],
+        "grpo": [{"problem": p.question, "answer": p.gold} for p in SUMS.problems("train", 200, 0)],
     }
     for name, recipe in RECIPES.items():
         path = project / "recipes/tiny" / name / "config_demo.yaml"

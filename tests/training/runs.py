@@ -16,7 +16,7 @@ from toys import make_model, make_tokenizer
 from open_r1.launch.backend_environment import backend_environment
 
 ROOT = Path(__file__).parents[2]
-VOLATILE = ("time/", "tokens_per_second", "runtime", "per_second")
+VOLATILE = ("time/", "memory/", "tokens_per_second", "runtime", "per_second")
 
 
 def make_folder(folder, arch="qwen2", rows=24):

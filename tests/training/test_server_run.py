@@ -1,13 +1,13 @@
 """GRPO with vLLM servers: stand-ins by default, and (make test-vllm) a real one."""
 
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from fake_vllm import FakeVLLM
 from runs import arguments, launch, make_folder, metrics
@@ -15,7 +15,7 @@ from toys import make_model
 from transformers import AutoConfig
 
 from open_r1 import grpo
-from open_r1.engine.vllm_server_process import ServerOptions, ServerProcess
+from open_r1.engine.vllm.process import ServerOptions, ServerProcess
 from open_r1.errors import UserError
 from open_r1.launch.nodes import free_port
 
@@ -82,15 +82,15 @@ def test_two_processes_share_the_servers_and_one_sends_the_weights(folder, tmp_p
 def real(folder, port, log):
     server = ServerProcess(
         ServerOptions(
-            str(folder / "model"),
+            model=str(folder / "model"),
             port=port,
-            devices=(),
             dtype="float32",
             max_model_len=128,
             max_num_seqs=16,
             gpu_memory_utilization=0.2,
             enforce_eager=True,
         ),
+        [],
         log,
     )
     server.wait(300.0)
@@ -124,7 +124,8 @@ def test_a_real_server_writes_and_follows_and_can_be_killed(tmp_path):
         while not (tmp_path / "out/checkpoint-2").exists():
             assert run.poll() is None
             time.sleep(0.1)
-        os.killpg(server.process.pid, signal.SIGKILL)
+        for process in psutil.Process(server.part.process.pid).children():
+            process.kill()
         _, said = run.communicate(timeout=120)
         assert run.returncode == 2 and "the same command continues from the last checkpoint" in said
         assert "Traceback" not in said

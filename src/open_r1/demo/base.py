@@ -1,21 +1,16 @@
 """The demo's base model: a tiny Qwen2 that has read careful and hasty worked examples."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
 from open_r1 import sft
-from open_r1.demo import task
 from open_r1.demo.files import recipe_argv, write_jsonl
+from open_r1.demo.task import Task, conversation
 from open_r1.demo.tokenizer import build_tokenizer
-
-SHIPPED = Path(__file__).parent / "base"
-"""The base model that comes with the package, made by `pretrain` with seed 0."""
-
-HASTY_SHARE = 0.65
-"""Share of hasty examples, hence about the share of hasty answers that RL has to unlearn."""
 
 
 def tiny_model(vocab_size: int, seed: int) -> Qwen2ForCausalLM:
@@ -35,9 +30,9 @@ def tiny_model(vocab_size: int, seed: int) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(config)
 
 
-def save_random_model(folder: Path, seed: int) -> None:
+def save_random_model(folder: Path, words: Sequence[str], seed: int) -> None:
     """Writes model and tokenizer before any training, as a normal Hugging Face folder."""
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(words)
     model = tiny_model(len(tokenizer), seed)
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     for name, value in ends.items():
@@ -47,14 +42,13 @@ def save_random_model(folder: Path, seed: int) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def pretrain(output: Path, examples: int, seed: int) -> None:
+def pretrain(task: Task, output: Path, seed: int) -> None:
     """Trains the base from nothing into `output/base`, through the SFT entry point."""
-    rows = (
-        {"messages": task.conversation(problem.question, text)}
-        for problem, text in task.worked_examples(examples, HASTY_SHARE, seed)
-    )
+    examples = task.worked_examples(task.examples_to_pretrain, seed)
+    rows = ({"messages": conversation(problem.question, text)} for problem, text in examples)
     data = write_jsonl(output / "data" / "worked_examples.jsonl", rows)
     start = output / "base_init"
-    save_random_model(start, seed)
-    sft.main(recipe_argv("pretrain", model=start, data=data, output=output / "base", seed=seed))
+    save_random_model(start, task.words, seed)
+    argv = recipe_argv("pretrain", model=start, data=data, output=output / "base", seed=seed)
+    sft.main([*argv, *task.overrides.get("pretrain", [])])
     shutil.rmtree(start)

@@ -9,20 +9,19 @@ from typing import Any
 
 from rich.console import Console
 
-from open_r1.demo.task import SumProblem, conversation
+from open_r1.demo.task import Problem, Task, conversation
 from open_r1.engine.choose import EngineOptions, open_engine
 from open_r1.engine.protocol import Sampling
 from open_r1.evaluation.problems import BenchmarkProblem
 from open_r1.evaluation.results import summarise
-from open_r1.evaluation.run import compared_with_gold, problem_columns
+from open_r1.evaluation.run import problem_columns
 from open_r1.evaluation.store import SampleStore
 from open_r1.report.sampling_progress import SamplingProgress
+from open_r1.rewards import Verdict
 from open_r1.sampling.journal import Row
 from open_r1.sampling.loop import SampleWriter, sample
 from open_r1.sampling.requests import SampleRequest
 
-MAX_TOKENS = 80
-"""Longest completion; the longest careful answer has 60 tokens."""
 TOKENS_PER_BATCH = 65536
 
 
@@ -37,8 +36,9 @@ class Score:
 
 
 def sample_answers(
+    task: Task,
     model_dir: Path,
-    problems: Sequence[SumProblem],
+    problems: Sequence[Problem],
     samples: int,
     seed: int,
     folder: Path,
@@ -52,19 +52,24 @@ def sample_answers(
         EngineOptions(str(model_dir), engine="transformers", dtype="float32", max_tokens_per_batch=TOKENS_PER_BATCH)
     )
     engine.watch(on_tokens)
-    requests = [_request(engine.render, i, p, samples, seed) for i, p in enumerate(problems)]
-    protocol = {"temperature": 1.0, "top_p": 1.0, "num_samples": samples, "max_new_tokens": MAX_TOKENS, "seed": seed}
+    requests = [_request(engine.render, i, p, samples, task.max_tokens, seed) for i, p in enumerate(problems)]
+    protocol = {"temperature": 1.0, "top_p": 1.0, "num_samples": samples, "max_new_tokens": task.max_tokens}
+    protocol["seed"] = seed
+
+    def judge(answers: Sequence[tuple[BenchmarkProblem, str]]) -> list[Verdict]:
+        return task.grade([(problems[problem.index], text) for problem, text in answers])
+
     shutil.rmtree(folder, ignore_errors=True)
-    store = SampleStore(folder, {"task": "sums", "protocol": protocol, "n_problems": len(problems)})
-    progress = SamplingProgress("sums", len(problems) * samples, 0, 0, Console(quiet=True))
-    with SampleWriter(store, compared_with_gold, progress, columns=problem_columns) as writer:
+    store = SampleStore(folder, {"task": task.name, "protocol": protocol, "n_problems": len(problems)})
+    progress = SamplingProgress(task.name, len(problems) * samples, 0, 0, Console(quiet=True))
+    with SampleWriter(store, judge, progress, columns=problem_columns) as writer:
         sample(engine, requests, Sampling(temperature=1.0, stop_token_ids=engine.stop_token_ids), writer)
     engine.engine.close()
     rows = [store.rows[key] for key in sorted(store.rows)]
     right = sum(row["correct"] is True for row in rows)
     store.finish(
         {
-            "task": "sums",
+            "task": task.name,
             "model": str(model_dir),
             "engine": engine.name,
             "protocol": protocol,
@@ -79,10 +84,14 @@ def sample_answers(
 
 
 def evaluate(
-    model_dir: Path, problems: Sequence[SumProblem], seed: int, on_tokens: Callable[[int], None] | None = None
+    task: Task,
+    model_dir: Path,
+    problems: Sequence[Problem],
+    seed: int,
+    on_tokens: Callable[[int], None] | None = None,
 ) -> Score:
-    """One answer to each problem, in `evaluation/sums/` of the model's folder; returns the score."""
-    rows = sample_answers(model_dir, problems, 1, seed, model_dir / "evaluation" / "sums", on_tokens)
+    """One answer to each problem, in `evaluation/<task>/` of the model's folder; returns the score."""
+    rows = sample_answers(task, model_dir, problems, 1, seed, model_dir / "evaluation" / task.name, on_tokens)
     right, n = sum(row["correct"] is True for row in rows), len(rows)
     return Score(right / n, wilson_interval(right, n), n, sum(row["n_tokens"] for row in rows) / n)
 
@@ -95,7 +104,9 @@ def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, flo
     return max(0.0, center - half), min(1.0, center + half)
 
 
-def _request(render: Callable[[Any], Any], index: int, problem: SumProblem, samples: int, seed: int) -> SampleRequest:
+def _request(
+    render: Callable[[Any], Any], index: int, problem: Problem, samples: int, max_tokens: int, seed: int
+) -> SampleRequest:
     prompt = render(conversation(problem.question))
-    benchmark_problem = BenchmarkProblem(index, str(index + 1), problem.question, problem.question, str(problem.answer))
-    return SampleRequest(benchmark_problem, 0, samples, prompt, len(prompt), MAX_TOKENS, seed * 1_000_003 + index)
+    benchmark_problem = BenchmarkProblem(index, str(index + 1), problem.question, problem.question, problem.gold)
+    return SampleRequest(benchmark_problem, 0, samples, prompt, len(prompt), max_tokens, seed * 1_000_003 + index)

@@ -5,6 +5,7 @@ verified answers (distil), rewarded for right answers (zero), and both in turn (
 the same code that trains large models. Ends with a table, results.json and report.html.
 
     open-r1 demo
+    open-r1 demo --task code --output runs/demo-code
     open-r1 demo --fast --output runs/demo-fast
     open-r1 demo --from-scratch --seed 1 --output runs/demo-1
 
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -43,6 +44,8 @@ class Output:
 class Settings:
     """What a demo folder was made with; a folder holds the results of one set of settings."""
 
+    task: Literal["sums", "code"] = "sums"
+    """What the model learns: adding up, or writing tiny programs that hidden tests judge."""
     seed: Annotated[int, Range(at_least=0, below=2**32)] = 0
     """Of training and sampling, not of the held-out problems."""
     fast: bool = False
@@ -53,7 +56,8 @@ class Settings:
     def flags(self) -> str:
         """The settings as they are written on the command line."""
         return (
-            (f" --seed {self.seed}" if self.seed else "")
+            (f" --task {self.task}" if self.task != "sums" else "")
+            + (f" --seed {self.seed}" if self.seed else "")
             + (" --fast" if self.fast else "")
             + (" --from-scratch" if self.from_scratch else "")
         )
@@ -76,9 +80,10 @@ def main(argv: list[str] | None = None) -> None:
 def run(output: Path, settings: Settings, console: Console) -> dict[str, Any]:
     """Runs the stages that are not finished, and writes and shows the results; returns `results.json`."""
     _quiet_libraries()
-    from open_r1.demo.stages import FAST, FULL, STAGES, Demo
+    from open_r1.demo.stages import FAST, FULL, STAGES, TASKS, Demo
 
     demo = Demo(
+        task=TASKS[settings.task],
         output=output,
         seed=settings.seed,
         sizes=FAST if settings.fast else FULL,
@@ -104,7 +109,7 @@ def run(output: Path, settings: Settings, console: Console) -> dict[str, Any]:
             f"{name}: {results[-1]['accuracy']:.1%} right, {results[-1]['mean_tokens']:.1f} tokens an answer",
             highlight=False,
         )
-    summary = {"stages": results, "seconds": round(sum(r["seconds"] for r in results), 1)}
+    summary = {"task": settings.task, "stages": results, "seconds": round(sum(r["seconds"] for r in results), 1)}
     write_json(output / "results.json", summary)
     console.print()
     console.print(results_table(summary))

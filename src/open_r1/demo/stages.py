@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from open_r1 import grpo, sft
-from open_r1.demo import task
-from open_r1.demo.base import SHIPPED, pretrain
+from open_r1.demo.base import pretrain
 from open_r1.demo.evaluate import Score, evaluate, sample_answers
 from open_r1.demo.files import recipe_argv, write_jsonl
+from open_r1.demo.programs import CODE
+from open_r1.demo.sums import SUMS
+from open_r1.demo.task import Task, check_disjoint, conversation
 
 OnTokens = Callable[[int], None]
 
@@ -43,13 +45,14 @@ FAST = Sizes(
 HELD_OUT_PROBLEMS = 512
 TRAINING_PROBLEMS = 1024
 SAMPLES_PER_PROBLEM = 4
-EXAMPLES_TO_PRETRAIN = 83_200
+TASKS = {task.name: task for task in (SUMS, CODE)}
 
 
 @dataclass(frozen=True)
 class Demo:
-    """One run of the demo: where it goes, its seed, how much it does, and how it tells that sampling goes on."""
+    """One run of the demo: task, folder, seed, how much it does, and how it tells that sampling goes on."""
 
+    task: Task
     output: Path
     seed: int
     sizes: Sizes
@@ -70,44 +73,46 @@ class Demo:
 
     def score(self, stage: str) -> Score:
         """Evaluates a stage's model on the held-out problems, the same for all."""
-        problems = task.held_out(HELD_OUT_PROBLEMS)
+        problems = self.task.held_out(HELD_OUT_PROBLEMS)
         with self.sampling(f"{stage}  answering {len(problems)} held-out problems") as on_tokens:
-            return evaluate(self.output / stage, problems, self.seed, on_tokens)
+            return evaluate(self.task, self.output / stage, problems, self.seed, on_tokens)
 
     def train(self, main: Callable[[list[str]], Any], recipe_name: str, model: str, data: Path) -> None:
         """Runs an entry point on one of the demo's recipes; the model lands in a folder of the recipe's name."""
         argv = recipe_argv(
             recipe_name, model=self.output / model, data=data, output=self.output / recipe_name, seed=self.seed
         )
-        main(argv + self.sizes.overrides.get(recipe_name, []))
+        main([*argv, *self.task.overrides.get(recipe_name, []), *self.sizes.overrides.get(recipe_name, [])])
 
 
 def write_problems(demo: Demo) -> None:
     """Writes the training and the held-out problems, after making sure that none is both, however it is written."""
+    task = demo.task
     problems, held_out = task.problems("train", TRAINING_PROBLEMS, demo.seed), task.held_out(HELD_OUT_PROBLEMS)
-    task.check_disjoint(problems, held_out)
-    write_jsonl(demo.problems_file, ({"prompt": p.question, "answer": str(p.answer)} for p in problems))
-    write_jsonl(demo.held_out_file, ({"problem": p.question, "answer": str(p.answer)} for p in held_out))
+    check_disjoint(problems, held_out)
+    write_jsonl(demo.problems_file, ({"prompt": p.question, **task.columns(p)} for p in problems))
+    write_jsonl(demo.held_out_file, ({"problem": p.question, "answer": p.gold} for p in held_out))
 
 
 def base(demo: Demo) -> None:
     """Takes the base that ships with the package, or trains it from nothing."""
     write_problems(demo)
     if demo.from_scratch:
-        pretrain(demo.output, EXAMPLES_TO_PRETRAIN, demo.seed)
+        pretrain(demo.task, demo.output, demo.seed)
     else:
-        shutil.copytree(SHIPPED, demo.output / "base")
+        shutil.copytree(demo.task.base, demo.output / "base")
 
 
 def distil(demo: Demo) -> None:
     """Samples several answers a problem from the base, keeps the right ones, and fine-tunes on them."""
-    problems = task.problems("train", demo.sizes.traced_problems, demo.seed)
+    problems = demo.task.problems("train", demo.sizes.traced_problems, demo.seed)
     with demo.sampling(f"distil  writing {SAMPLES_PER_PROBLEM} answers to {len(problems)} problems") as on_tokens:
+        answers = demo.output / "data" / "answers"
         rows = sample_answers(
-            demo.output / "base", problems, SAMPLES_PER_PROBLEM, demo.seed, demo.output / "data" / "answers", on_tokens
+            demo.task, demo.output / "base", problems, SAMPLES_PER_PROBLEM, demo.seed, answers, on_tokens
         )
     traces = (
-        {"messages": task.conversation(row["problem"], row["completion"]), "answer": row["gold"]}
+        {"messages": conversation(row["problem"], row["completion"]), "answer": row["gold"]}
         for row in rows
         if row["correct"]
     )

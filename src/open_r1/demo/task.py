@@ -1,111 +1,107 @@
-"""The demo's task: chains of sums, such as `What is 7+18+4+12+9?`, with answers that a grader can check.
+"""What a task of the demo is made of: problems in three splits, worked examples of two kinds, and a judge.
 
-A small model can add two numbers, so it gets a chain right when it works through it a sum at a time; it
-cannot do the whole chain at once. Worked examples come in two kinds: careful ones go step by step and are
-right, hasty ones answer at once and are wrong. Both keep R1's `<think>` and `<answer>` format, so only
-thinking tells them apart.
+Worked examples come in two kinds: careful ones think step by step and are right, hasty ones answer at once and are
+wrong. Both keep R1's `<think>` and `<answer>` format, so only thinking tells them apart.
 """
 
 import random
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 from open_r1.engine.protocol import Message
+from open_r1.rewards import Verdict
 
 Split = Literal["pretrain", "train", "held_out"]
-
-TERMS = (4, 6)
-"""Fewest and most terms of a chain."""
-LARGEST_TERM = 19
-"""Terms are drawn evenly from 1 to this number."""
 HELD_OUT_SEED = 20250120
 """The held-out problems are the same in every run: they are a benchmark, not a part of the seed."""
-
 _SPLIT_OF_BUCKET: dict[int, Split] = {8: "train", 9: "held_out"}
 
 
-@dataclass(frozen=True)
-class SumProblem:
-    """A chain of sums."""
-
-    terms: tuple[int, ...]
+class Problem(Protocol):
+    """A hashable problem."""
 
     @property
     def question(self) -> str:
         """What the user asks."""
-        return f"What is {'+'.join(map(str, self.terms))}?"
+        ...
 
     @property
-    def answer(self) -> int:
-        """The sum."""
-        return sum(self.terms)
+    def gold(self) -> str:
+        """The right answer, as it is shown."""
+        ...
 
     @property
-    def split(self) -> Split:
-        """Where the problem belongs: given by its terms in any order, so that no split can leak into another.
-
-        A tenth of all problems is held out, a tenth trains (SFT and GRPO), the rest pre-trains the base.
-        """
-        bucket = zlib.crc32(",".join(map(str, sorted(self.terms))).encode()) % 10
-        return _SPLIT_OF_BUCKET.get(bucket, "pretrain")
+    def key(self) -> str:
+        """The same for problems that must share a split."""
+        ...
 
 
-def problems(split: Split, count: int, seed: int) -> list[SumProblem]:
-    """Draws `count` different problems of a split; the same seed gives the same problems."""
-    rng = random.Random(f"{split}-{seed}")
-    drawn: dict[SumProblem, None] = {}
-    while len(drawn) < count:
-        terms = tuple(rng.randint(1, LARGEST_TERM) for _ in range(rng.randint(*TERMS)))
-        problem = SumProblem(terms)
-        if problem.split == split:
-            drawn[problem] = None
-    return list(drawn)
+@dataclass(frozen=True)
+class Task:
+    """A task of the demo.
+
+    `draw` makes a problem from a random generator, `columns` what a reward reads of it, `grade` the verdicts of
+    completions, `overrides` the options that the task sets on top of the demo's recipes.
+    """
+
+    name: str
+    base: Path
+    words: tuple[str, ...]
+    hasty_share: float
+    max_tokens: int
+    examples_to_pretrain: int
+    draw: Callable[[random.Random], Any]
+    columns: Callable[[Any], Mapping[str, Any]]
+    careful: Callable[[Any], str]
+    hasty: Callable[[Any, random.Random], str]
+    grade: Callable[[Sequence[tuple[Any, str]]], list[Verdict]]
+    reward: str
+    overrides: Mapping[str, Sequence[str]]
+
+    def problems(self, split: Split, count: int, seed: int) -> list[Any]:
+        """Draws `count` different problems of a split; the same seed gives the same problems."""
+        rng = random.Random(f"{split}-{seed}")
+        drawn: dict[Any, None] = {}
+        while len(drawn) < count:
+            problem = self.draw(rng)
+            if split_of(problem) == split:
+                drawn[problem] = None
+        return list(drawn)
+
+    def held_out(self, count: int) -> list[Any]:
+        """The problems that every stage is evaluated on."""
+        return self.problems("held_out", count, HELD_OUT_SEED)
+
+    def worked_examples(self, count: int, seed: int) -> list[tuple[Any, str]]:
+        """The pre-training mixture: `count` problems, of which a share of `hasty_share` is answered in haste."""
+        rng = random.Random(f"worked-{seed}")
+        chosen = self.problems("pretrain", count, seed)
+        return [(p, self.hasty(p, rng) if rng.random() < self.hasty_share else self.careful(p)) for p in chosen]
 
 
-def held_out(count: int) -> list[SumProblem]:
-    """The problems that every stage is evaluated on."""
-    return problems("held_out", count, HELD_OUT_SEED)
+def split_of(problem: Problem) -> Split:
+    """Where a problem belongs: given by its key, so that no split can leak into another.
+
+    A tenth of all problems is held out, a tenth trains (SFT and GRPO), the rest pre-trains the base.
+    """
+    return _SPLIT_OF_BUCKET.get(zlib.crc32(problem.key.encode()) % 10, "pretrain")
 
 
-def check_disjoint(*sets: Iterable[SumProblem]) -> None:
-    """Raises ValueError if two sets share a problem, in whatever order its terms are written."""
-    keys: Sequence[set[tuple[int, ...]]] = [{tuple(sorted(p.terms)) for p in problems} for problems in sets]
+def check_disjoint(*sets: Iterable[Problem]) -> None:
+    """Raises ValueError if two sets share the key of a problem."""
+    keys = [{problem.key for problem in problems} for problems in sets]
     for (i, first), (j, second) in combinations(enumerate(keys), 2):
         if shared := first & second:
             raise ValueError(f"problem sets {i} and {j} share {len(shared)} problems, such as {min(shared)}")
 
 
-def careful(problem: SumProblem) -> str:
-    """A worked example that adds one term at a time, and is right."""
-    total, *rest = problem.terms
-    steps = []
-    for term in rest:
-        steps.append(f"{total}+{term}={total + term}")
-        total += term
-    return write_answer("\n".join(steps), total)
-
-
-def hasty(problem: SumProblem, rng: random.Random) -> str:
-    """An example that does not think and misses the sum by 1 to 9."""
-    miss = rng.randint(1, 9) * rng.choice((-1, 1))
-    if problem.answer + miss <= 0:
-        miss = -miss
-    return write_answer("", problem.answer + miss)
-
-
-def write_answer(thought: str, answer: int) -> str:
+def write_answer(thought: str, answer: str) -> str:
     """R1's format around a thought and an answer."""
     return f"<think>\n{thought}\n</think>\n<answer>\n{answer}\n</answer>"
-
-
-def worked_examples(count: int, hasty_share: float, seed: int) -> list[tuple[SumProblem, str]]:
-    """The pre-training mixture: `count` problems, of which a share of `hasty_share` is answered in haste."""
-    rng = random.Random(f"worked-{seed}")
-    chosen = problems("pretrain", count, seed)
-    return [(p, hasty(p, rng) if rng.random() < hasty_share else careful(p)) for p in chosen]
 
 
 def conversation(question: str, reply: str | None = None) -> list[Message]:

@@ -3,6 +3,7 @@
 Small enough to read in full, and an ordinary fast tokenizer to everything that loads it.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -10,7 +11,6 @@ from transformers import PreTrainedTokenizerFast
 
 PAD, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-_WORDS = ("system", "user", "assistant", "What", " is")
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -20,8 +20,8 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Makes the tokenizer. Any text survives encoding and decoding; digits are never merged.
+def build_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
+    """Makes a tokenizer with `words` as tokens. Any text survives encoding and decoding; digits are never merged.
 
     The four tags are plain added tokens: `skip_special_tokens` keeps them, so that rewards can see them.
     """
@@ -34,14 +34,14 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
     backend.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    merged_letters = sum(len(word) for word in _WORDS)
+    merged_letters = sum(len(word) for word in words)
     trainer = trainers.BpeTrainer(
         vocab_size=len(alphabet) + merged_letters,
         min_frequency=1,
         initial_alphabet=sorted(alphabet),
         show_progress=False,
     )
-    backend.train_from_iterator(_WORDS, trainer)
+    backend.train_from_iterator(words, trainer)
     backend.add_special_tokens([AddedToken(t, special=True) for t in (PAD, TURN_START, TURN_END)])
     backend.add_tokens([AddedToken(t, normalized=False) for t in TAGS])
     return PreTrainedTokenizerFast(
@@ -54,6 +54,6 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def save_tokenizer(folder: Path) -> None:
+def save_tokenizer(folder: Path, words: Sequence[str]) -> None:
     """Writes the tokenizer as a normal Hugging Face folder."""
-    build_tokenizer().save_pretrained(folder)
+    build_tokenizer(words).save_pretrained(folder)

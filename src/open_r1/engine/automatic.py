@@ -6,7 +6,7 @@ from typing import Literal
 from transformers import PretrainedConfig
 
 from open_r1.engine.native.support import why_unsupported
-from open_r1.engine.vllm_engine import version_of_vllm
+from open_r1.engine.vllm.installed import version_of_vllm
 from open_r1.modeling.compiling import can_compile
 
 logger = logging.getLogger(__name__)

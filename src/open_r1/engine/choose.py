@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from open_r1.engine.options import EngineOptions
 from open_r1.engine.protocol import Engine, Message
 from open_r1.engine.weights_digest import weights_digest
@@ -14,8 +16,6 @@ from open_r1.modeling.checkpoint import Checkpoint, has_only_adapters
 
 logger = logging.getLogger(__name__)
 
-GPU_MEMORY, CPU_MEMORY = 0.9, 0.4
-"""Share of the memory that vLLM takes, unless told otherwise."""
 NATIVE_MEMORY = 0.6
 """Share of the memory that the native engine's keys and values may take, unless told otherwise."""
 
@@ -80,17 +80,38 @@ def open_engine(options: EngineOptions) -> OpenEngine:
             "--engine transformers, or a folder with merged weights."
         )
     name = _automatic(options, adapters) if options.engine == "auto" else options.engine
-    if name != "vllm" and (options.tensor_parallel_size > 1 or (options.data_parallel_size or 1) > 1):
-        raise UserError(
-            f"tensor_parallel_size is {options.tensor_parallel_size} and data_parallel_size "
-            f"{options.data_parallel_size or 1}, which only vLLM on GPUs can do: leave them out, or give --engine vllm "
-            "where it is installed."
-        )
+    _check_parallel(options, name)
+    if options.engines_per_gpu > 1:
+        logger.warning("engines_per_gpu has no effect: one engine fills a GPU.")
     if options.base_url is not None:
         return _open_server(options, options.base_url)
     if name == "vllm":
         return _open_vllm(options)
-    return _open_native(options) if name == "native" else _open_transformers(options)
+    if name == "transformers":
+        return _open_transformers(options)
+    engines = options.data_parallel_size or max(1, _gpus())
+    return open_native(options) if engines == 1 else _open_parallel(options, engines)
+
+
+def _check_parallel(options: EngineOptions, name: str) -> None:
+    """Raises `UserError` for more GPUs than an engine can use."""
+    tensor, data = options.tensor_parallel_size, options.data_parallel_size or 1
+    if tensor > 1 and name != "vllm":
+        raise UserError(
+            f"tensor_parallel_size is {tensor}, which only vLLM on GPUs can do: leave it out, or give --engine vllm "
+            "where it is installed."
+        )
+    if data > 1 and name not in ("native", "vllm"):
+        raise UserError(
+            f"data_parallel_size is {data} and the engine {name}, of which there is one: leave it out, or give "
+            "--engine native, or --engine vllm where it is installed."
+        )
+    gpus = _gpus()
+    if tensor * data > max(1, gpus) and (gpus or name == "vllm"):
+        raise UserError(
+            f"data_parallel_size {data} x tensor_parallel_size {tensor} needs {tensor * data} GPUs, and {gpus} are "
+            "visible: lower --data-parallel-size or --tensor-parallel-size, or name more in CUDA_VISIBLE_DEVICES."
+        )
 
 
 def decode_budget(device_type: str) -> int:
@@ -125,11 +146,10 @@ def _open_transformers(options: EngineOptions) -> OpenEngine:
     )
 
 
-def _open_native(options: EngineOptions) -> OpenEngine:
+def open_native(options: EngineOptions) -> OpenEngine:
+    """One native engine, in this process. Raises `UserError`."""
     from open_r1.engine.native.engine import NativeEngine, NativeOptions
 
-    if options.engines_per_gpu > 1:
-        logger.warning("engines_per_gpu has no effect: one native engine fills a GPU.")
     opened = _open_transformers(options)
     reference: Any = opened.engine
     opened.engine = NativeEngine(
@@ -149,7 +169,7 @@ def _open_native(options: EngineOptions) -> OpenEngine:
 
 def _automatic(options: EngineOptions, adapters: bool) -> str:
     from open_r1.engine.automatic import automatic_engine
-    from open_r1.engine.vllm_engine import version_of_vllm
+    from open_r1.engine.vllm.installed import version_of_vllm
     from open_r1.modeling.loading import load_config
 
     if options.base_url is not None:
@@ -157,10 +177,8 @@ def _automatic(options: EngineOptions, adapters: bool) -> str:
     gpus = _gpus()
     if adapters or not gpus:
         return "transformers"
-    if options.tensor_parallel_size * (options.data_parallel_size or gpus) > 1:
-        if version_of_vllm() is not None:
-            return "vllm"
-        logger.warning("One of %d GPUs is used: only vLLM decodes on several here, and it is not installed.", gpus)
+    if options.tensor_parallel_size > 1 and version_of_vllm() is not None:
+        return "vllm"
     return automatic_engine(load_config(_checkpoint(options)), on_cuda=True, wants_vllm=True)
 
 
@@ -170,65 +188,73 @@ def _gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
+def _open_parallel(options: EngineOptions, engines: int) -> OpenEngine:
+    from open_r1.engine.devices import visible_devices
+    from open_r1.engine.native.parallel import ParallelEngine
+
+    engine = ParallelEngine(options, visible_devices()[:engines] or [""] * engines)
+    return _around(lambda _: engine, "native", options, engine.identity)
+
+
 def _open_vllm(options: EngineOptions) -> OpenEngine:
+    from open_r1.engine.devices import visible_devices
+    from open_r1.engine.vllm.installed import check_installed, version_of_vllm
+    from open_r1.engine.vllm.local import LocalServers
+    from open_r1.engine.vllm.process import ServerOptions, gpu_dtype
+
+    check_installed()
+    devices, size = visible_devices(), options.tensor_parallel_size
+    engines = options.data_parallel_size or max(1, len(devices) // size)
+    if idle := devices[engines * size :]:
+        logger.warning("GPU %s is left idle: %d engines on %d GPUs each.", ",".join(idle), engines, size)
+    dtype: str = options.dtype
+    if dtype == "auto" and devices:
+        dtype = gpu_dtype(options.model, options.revision, options.trust_remote_code)
+    identity = {
+        "weights": weights_digest(options.model, options.revision),
+        "revision": options.revision,
+        "dtype": options.dtype,
+        "device": "cuda" if devices else "cpu",
+        "vllm": version_of_vllm(),
+    }
+    server = ServerOptions(
+        model=options.model,
+        revision=options.revision,
+        trust_remote_code=options.trust_remote_code,
+        dtype=dtype,
+        tensor_parallel_size=size,
+        gpu_memory_utilization=options.gpu_memory_utilization,
+        max_num_seqs=options.max_num_seqs,
+        enforce_eager=options.enforce_eager,
+        seed=secrets.randbits(31),
+    )
+    groups = [devices[i * size : (i + 1) * size] for i in range(engines)]
+    return _around(lambda tokenizer: LocalServers(server, groups, tokenizer), "vllm", options, identity)
+
+
+def _around(
+    make: Callable[[PreTrainedTokenizerBase], Engine], name: str, options: EngineOptions, identity: dict[str, Any]
+) -> OpenEngine:
+    """An engine in other processes, with what this one reads of the model's folder."""
     from transformers import GenerationConfig
 
     from open_r1.data.chat import encode, prepare_tokenizer, render, stop_token_ids
-    from open_r1.engine.vllm_engine import VLLMEngine, VLLMOptions, version_of_vllm, visible_devices
     from open_r1.modeling.loading import context_length, load_config, load_generation_config
 
     tokenizer = prepare_tokenizer(options.model, options.revision, options.trust_remote_code, option="--model")
     checkpoint = _checkpoint(options)
     config = load_config(checkpoint)
     generation = load_generation_config(checkpoint) or GenerationConfig.from_model_config(config)
-    devices = visible_devices()
-    wanted = (options.data_parallel_size or 1) * options.tensor_parallel_size
-    if wanted > max(1, len(devices)):
-        raise UserError(
-            f"data_parallel_size {options.data_parallel_size or 1} x tensor_parallel_size "
-            f"{options.tensor_parallel_size} needs {wanted} GPUs, and {len(devices)} are visible: lower "
-            "--data-parallel-size or --tensor-parallel-size, or name more in CUDA_VISIBLE_DEVICES."
-        )
-    engines = options.data_parallel_size or max(1, len(devices) // options.tensor_parallel_size)
-    if idle := devices[engines * options.tensor_parallel_size :]:
-        devices = devices[: engines * options.tensor_parallel_size]
-        logger.warning(
-            "GPU %s is left idle: %d engines on %d GPUs each.", ",".join(idle), engines, options.tensor_parallel_size
-        )
-    engine = VLLMEngine(
-        VLLMOptions(
-            model=options.model,
-            revision=options.revision,
-            trust_remote_code=options.trust_remote_code,
-            dtype=options.dtype,
-            devices=tuple(devices),
-            tensor_parallel=options.tensor_parallel_size,
-            engines_per_device=options.engines_per_gpu,
-            gpu_memory_utilization=options.gpu_memory_utilization or (GPU_MEMORY if devices else CPU_MEMORY),
-            max_num_seqs=options.max_num_seqs,
-            enforce_eager=options.enforce_eager,
-            seed=secrets.randbits(31),
-            logprobs=False,
-        ),
-        tokenizer,
-        max_model_len=1,
-    )
     return OpenEngine(
-        engine=engine,
-        name="vllm",
+        engine=make(tokenizer),
+        name=name,
         context=context_length(config),
         stop_token_ids=stop_token_ids(tokenizer, generation),
         render=lambda messages: encode(tokenizer, render(tokenizer, messages, add_generation_prompt=True)),
         answer_start=render(tokenizer, [{"role": "user", "content": "1 + 1"}], add_generation_prompt=True)[-32:],
         prompt_tokens=len,
         max_tokens_per_batch=None,
-        identity={
-            "weights": weights_digest(options.model, options.revision),
-            "revision": options.revision,
-            "dtype": options.dtype,
-            "device": "cuda" if devices else "cpu",
-            "vllm": version_of_vllm(),
-        },
+        identity=identity,
     )
 
 

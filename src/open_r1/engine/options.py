@@ -15,8 +15,8 @@ class EngineOptions:
     model: str
     """Hub id or local folder; with an OpenAI-compatible server, the name under which it serves the model."""
     engine: Literal["auto", "native", "transformers", "vllm", "openai"] = "auto"
-    """`auto` takes the server if `base_url` is given; on one GPU the native engine, which needs nothing else installed,
-    for all models that it can decode with; on several GPUs vLLM if it is installed; else transformers."""
+    """`auto` takes the server if `base_url` is given; on GPUs the native engine, which needs nothing else installed,
+    for all models that it can decode with; else vLLM if it is installed; else transformers."""
     revision: str | None = None
     """Branch, tag or commit of the model on the hub."""
     trust_remote_code: bool = False
@@ -35,13 +35,13 @@ class EngineOptions:
     enforce_eager: bool = False
     """No compilation (vllm: no CUDA graphs either): starts sooner, decodes slower."""
 
-    # --- vLLM ---
-    tensor_parallel_size: Count = 1
-    """GPUs that share one engine."""
     data_parallel_size: Annotated[int | None, Range(at_least=1)] = None
-    """Engines, each on `tensor_parallel_size` GPUs of its own. Default: as many as the GPUs allow."""
+    """Engines, each on a GPU (vllm: `tensor_parallel_size` GPUs) of its own. Default: as many as the GPUs allow. native
+    on a CPU: processes that share it (default 1)."""
+    tensor_parallel_size: Count = 1
+    """vllm: GPUs that share one engine."""
     engines_per_gpu: Count = 1
-    """Engines that take turns on each GPU; 2 to 4 fill it where the model is small. A native engine fills it alone."""
+    """No effect: one engine fills a GPU."""
 
     # --- OpenAI-compatible servers ---
     base_url: Annotated[str | None, Alias("vllm_server_url")] = None

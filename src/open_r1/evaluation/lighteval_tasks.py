@@ -24,9 +24,13 @@ from open_r1.evaluation.tasks import TASKS, local_file, make_problem
 
 
 def tasks_table() -> list[LightevalTaskConfig]:
-    """A configuration for each benchmark."""
+    """A configuration for each benchmark with gold answers; lighteval has LiveCodeBench itself."""
     data_dir = os.environ.get("OPEN_R1_DATA_DIR")
-    return [_config(task, None if data_dir is None else local_file(task, Path(data_dir))) for task in TASKS.values()]
+    return [
+        _config(task, None if data_dir is None else local_file(task, Path(data_dir)))
+        for task in TASKS.values()
+        if task.read is None
+    ]
 
 
 def _config(task: Task, file: Path | None) -> LightevalTaskConfig:

@@ -17,20 +17,23 @@ CHOICE = (
 
 @dataclass(frozen=True)
 class Source:
-    """A split of a hub dataset; without `revision`, the newest."""
+    """A split of a hub dataset; without `revision`, the newest. `data_files` names the files to read, where the
+    repository has more."""
 
     id: str
     split: str
     config: str | None = None
     revision: str | None = None
+    data_files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Task:
     """A benchmark. `samples` is DeepSeek's number of samples a problem (ours where they give none).
 
-    `make` makes problems that are not read, as many as it is told (None: its own number). `recorded` is what decides
-    the problems besides; it is kept with the results.
+    `make` makes problems that are not read, as many as it is told (None: its own number). `read(rows, where)` makes
+    them of rows that are not a question and an answer. `recorded` is what decides the problems besides; it is kept
+    with the results. `votes`: answers can be equal, so that a majority vote means something.
     """
 
     name: str
@@ -41,7 +44,9 @@ class Task:
     multiple_choice: bool = False
     max_new_tokens: int = 32768
     make: "Callable[[int | None], list[BenchmarkProblem]] | None" = None
+    read: "Callable[[Sequence[Mapping[str, Any]], str], list[BenchmarkProblem]] | None" = None
     recorded: Mapping[str, Any] = field(default_factory=dict)
+    votes: bool = True
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class BenchmarkProblem:
     """What is asked (`prompt`, with the task's instruction around `problem`) and its gold answer.
 
     `judge` gives the verdicts of completions, each with the problem that it answers; None: they are compared with the
-    gold answers.
+    gold answers. `tests` is what a program is judged by; `groups` are what scores are split by, such as difficulty.
     """
 
     index: int
@@ -58,6 +63,8 @@ class BenchmarkProblem:
     prompt: str
     gold: str
     judge: "Callable[[Sequence[tuple[BenchmarkProblem, str]]], list[Verdict]] | None" = None
+    tests: Any = None
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 def digest(problems: Sequence[BenchmarkProblem]) -> str:

@@ -21,8 +21,16 @@ from open_r1.rewards import grade_many
 from open_r1.sampling.journal import Row
 
 
-def summarise(rows: Sequence[Row], ks: Sequence[int] = ()) -> dict[str, Any]:
+def summarise(
+    rows: Sequence[Row],
+    ks: Sequence[int] = (),
+    *,
+    votes: bool = True,
+    groups: Mapping[int, Mapping[str, str]] | None = None,
+) -> dict[str, Any]:
     """The figures of graded samples, equally many a problem; `ks` asks for pass@k besides the powers of two.
+
+    `votes`: with majority votes. `groups` are those of each problem, by index: `by` then splits pass@1 by them.
 
     `pass@1`, `truncated`, `no_answer` and `ungradable` are shares of 1; ungradable samples count as wrong.
     """
@@ -41,13 +49,34 @@ def summarise(rows: Sequence[Row], ks: Sequence[int] = ()) -> dict[str, Any]:
             str(k): _figure(mean_with_interval([pass_at_k(n, sum(samples), k) for samples in correct]))
             for k in sorted({*powers, n, *ks} - {1})
         },
-        "cons@k": {str(n): _figure(mean_with_interval([_vote(samples) for samples in problems]))} if n > 1 else {},
+        "cons@k": {str(n): _figure(mean_with_interval([_vote(samples) for samples in problems]))}
+        if n > 1 and votes
+        else {},
         "mean_tokens": sum(tokens) / len(tokens) if tokens else None,
         "p95_tokens": percentile(tokens, 95),
         "truncated": share([row["finish_reason"] == "length" for row in rows]),
         "no_answer": share([row["extracted"] is None and row["correct"] is not None for row in rows]),
         "ungradable": share([row["correct"] is None for row in rows]),
+        **_by_group(problems, groups or {}),
     }
+
+
+def _by_group(problems: Sequence[Sequence[Row]], groups: Mapping[int, Mapping[str, str]]) -> dict[str, Any]:
+    """`{"by": {"difficulty": {"easy": {"n_problems", "pass@1", "ci95"}}}}`, or nothing without groups."""
+    rates: dict[str, dict[str, list[float]]] = {}
+    for samples in problems:
+        rate = share([row["correct"] is True for row in samples])
+        for name, value in groups.get(samples[0]["index"], {}).items():
+            rates.setdefault(name, {}).setdefault(value, []).append(rate)
+    figures = {
+        name: {value: _group_figure(rates[name][value]) for value in sorted(rates[name])} for name in sorted(rates)
+    }
+    return {"by": figures} if figures else {}
+
+
+def _group_figure(rates: Sequence[float]) -> dict[str, Any]:
+    estimate = mean_with_interval(rates)
+    return {"n_problems": len(rates), "pass@1": estimate.value, "ci95": list(estimate.ci95)}
 
 
 def by_problem(rows: Sequence[Row]) -> list[list[Row]]:
@@ -89,6 +118,12 @@ def answer_notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
         if result["mean_tokens"] is not None:
             parts.insert(0, f"{result['mean_tokens']:,.0f} tokens on average, 95% within {result['p95_tokens']:,.0f}")
         notes.append(f"{result['task']}: {'; '.join(parts)}.")
+        for name, figures in result.get("by", {}).items():
+            listed = ", ".join(
+                f"{value} {f['pass@1']:.1%} [{f['ci95'][0] * 100:.1f}, {f['ci95'][1] * 100:.1f}] of {f['n_problems']:,}"
+                for value, f in figures.items()
+            )
+            notes.append(f"{result['task']}: pass@1 by {name}: {listed}.")
     return notes
 
 

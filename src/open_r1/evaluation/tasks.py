@@ -1,7 +1,8 @@
 """The benchmarks, each a declaration: where its problems are, how they are asked, DeepSeek's number of samples.
 
 A task's problems come from the hub, or from `<task>.jsonl[.gz]` or `<task>.parquet` in a folder, so that everything
-works offline. Any such file with the columns `problem` and `answer` is a task too, and so is `reasoning_gym:NAME`.
+works offline. Any such file with the columns `problem` and `answer` is a task too; so are `reasoning_gym:NAME` and
+the versions and windows of LiveCodeBench.
 """
 
 import difflib
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from open_r1.errors import UserError, first_line
+from open_r1.evaluation.code.contests import codeforces, ioi
+from open_r1.evaluation.code.functions import SOURCES, function_task
+from open_r1.evaluation.code.livecodebench import is_livecodebench, livecodebench
 from open_r1.evaluation.problems import CHOICE, BenchmarkProblem, Source, Task, folder_name
 from open_r1.evaluation.reasoning_gym import gym_task
 from open_r1.hub import reading_hub
@@ -77,6 +81,10 @@ TASKS = {
             4,
         ),
         _task("minerva", Source("math-ai/minervamath", "test"), 4),
+        *map(livecodebench, ("lcb", "lcb_v4", "lcb_v5")),
+        *map(function_task, SOURCES),
+        codeforces(),
+        ioi(),
     )
 }
 ALIASES = {"gpqa": "gpqa:diamond", "gpqa_diamond": "gpqa:diamond", "gsm8k_test": "gsm8k"}
@@ -89,20 +97,22 @@ def find_task(name: str) -> Task:
         return TASKS[known]
     if name.partition(":")[0] == "reasoning_gym":
         return gym_task(name)
+    if is_livecodebench(name) and not name.endswith(SUFFIXES):
+        return livecodebench(name)
     if name.endswith(SUFFIXES):
         return Task(name=_stem(name), source=None, samples=4, files=(name,))
     near = difflib.get_close_matches(name, [*TASKS, *ALIASES], n=1)
     guess = f"did you mean {near[0]!r}? " if near else ""
     raise UserError(
-        f"tasks: there is no task {name!r}; {guess}there are {', '.join(TASKS)}, reasoning_gym:NAME, or a file "
-        f"({', '.join(SUFFIXES)})."
+        f"tasks: there is no task {name!r}; {guess}there are {', '.join(TASKS)}, lcb:FROM..TO, reasoning_gym:NAME, or "
+        f"a file ({', '.join(SUFFIXES)})."
     )
 
 
 def with_prompt(task: Task, text: str) -> Task:
     """The task, asked in other words: `text` with `{problem}` in it, and `{choices}` where it has some. Raises
     `UserError`."""
-    if task.make is not None:
+    if task.make is not None or task.read is not None:
         raise UserError(f"prompt: task {task.name} words its problems itself; leave it out.")
     needed = ["{problem}", *(["{choices}"] if task.multiple_choice else [])]
     if missing := [name for name in needed if name not in text]:
@@ -118,8 +128,11 @@ def load_problems(task: Task, data_dir: Path | None = None, limit: int | None = 
     if task.make is not None:
         return task.make(limit)
     source, rows = _rows(task, data_dir)
-    rows = rows[:limit]
-    problems = [make_problem(task, row, index, f"{source}, row {index + 1}") for index, row in enumerate(rows)]
+    if task.read is not None:
+        problems = task.read(rows, source)[:limit]
+    else:
+        rows = rows[:limit]
+        problems = [make_problem(task, row, index, f"{source}, row {index + 1}") for index, row in enumerate(rows)]
     seen: dict[str, int] = {}
     for problem in problems:
         if problem.id in seen:
@@ -156,6 +169,9 @@ def _rows(task: Task, data_dir: Path | None) -> tuple[str, list[dict[str, Any]]]
         path = local_file(task, data_dir)
         if path is not None:
             return str(path), load_split(str(path)).to_list()
+        parts = [data_dir / name for name in task.source.data_files]
+        if parts and all(part.is_file() for part in parts):
+            return str(data_dir), [row for part in parts for row in load_split(str(part)).to_list()]
         names = ", ".join(dict.fromkeys(path.name for path in _candidates(task, data_dir)))
         raise UserError(
             f"task {task.name}: data_dir {data_dir} has none of {names}; put one there, or leave --data-dir out "
@@ -169,7 +185,11 @@ def _hub_rows(name: str, source: Source) -> list[dict[str, Any]]:
 
     try:
         with reading_hub(source.id, f"the data of task {name},"):
-            return load_dataset(source.id, source.config, split=source.split, revision=source.revision).to_list()
+            if source.data_files:
+                data = load_dataset(source.id, data_files=list(source.data_files), split="train")
+            else:
+                data = load_dataset(source.id, source.config, split=source.split, revision=source.revision)
+            return data.to_list()
     except UserError as error:
         raise UserError(f"{error} --data-dir DIR reads {folder_name(name)}.jsonl from a folder.") from error
     except Exception as error:

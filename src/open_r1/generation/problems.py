@@ -23,18 +23,22 @@ from open_r1.rewards.accuracy import golds_of
 
 INSTRUCTION = "instruction"
 """What a template calls the text of the prompt column."""
+TESTS = "verification_info"
+"""Column with the tests of programs, as of the reward `code`."""
 READ = 256
 """Rows read at once."""
 
 
 @dataclass(frozen=True)
 class PromptRow:
-    """Row `index` of the dataset: what the model is asked, and the gold answer ("" if there is none)."""
+    """Row `index` of the dataset: what the model is asked, and the gold answer ("" if there is none). `tests`: its
+    `verification_info`, where the answer is a program."""
 
     index: int
     text: str
     messages: list[Message]
     gold: str
+    tests: Any = None
 
 
 class Problems:
@@ -60,7 +64,9 @@ class Problems:
             [answer_column] if answer_column else [c for c in ("answer", "solution") if c in rows.column_names]
         )
         self._template, fields = _compiled(template, [INSTRUCTION, *rows.column_names])
-        paths = [prompt_column, *self._golds, *fields]
+        self.has_tests = answer_column is None and TESTS in rows.column_names
+        """Are the answers programs, with a column of tests?"""
+        paths = [prompt_column, *self._golds, *fields, *([TESTS] if self.has_tests else [])]
         self._columns = list(dict.fromkeys(column_of(rows, path) for path in paths))
 
     def __len__(self) -> int:
@@ -88,7 +94,8 @@ class Problems:
         """Short SHA-256 of everything that is asked and its gold answers, and the bytes of the longest prompt."""
         digest, longest = hashlib.sha256(), 0
         for problem in self.read(range(len(self))):
-            digest.update(json.dumps([problem.messages, problem.gold]).encode())
+            tests = [problem.tests] if self.has_tests else []
+            digest.update(json.dumps([problem.messages, problem.gold, *tests]).encode())
             longest = max(longest, prompt_bytes(problem))
         return digest.hexdigest()[:16], longest
 
@@ -116,7 +123,7 @@ class Problems:
         if not text.strip() or not messages[-1]["content"].strip():
             raise UserError(f"{where}: the prompt is empty; fill it in, or take the row out.")
         chosen: Any = with_system_prompt(messages, self.system_prompt)
-        return PromptRow(index, text, chosen, gold)
+        return PromptRow(index, text, chosen, gold, row[TESTS] if self.has_tests else None)
 
     def _rendered(self, row: dict[str, Any], text: str, where: str) -> str:
         if self.template == PLAIN:

@@ -1,5 +1,6 @@
 """Problems to requests, completions to graded rows, rows to shards."""
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from open_r1.generation.problems import Problems, PromptRow, prompt_bytes
 from open_r1.generation.store import GENERATED, PROMPT, ShardStore
 from open_r1.report.sampling_progress import SamplingProgress
 from open_r1.rewards import Verdict, grade_many
+from open_r1.rewards.code.programs import extract_code
+from open_r1.rewards.code.rewards import binary_code_reward
+from open_r1.rewards.pool import default_size
 from open_r1.rewards.text import prefill_of
 from open_r1.sampling.journal import COMPLETION, VERDICT, Row, encodable
 from open_r1.sampling.loop import SampleWriter, sample, saying_what_is_kept
@@ -127,6 +131,8 @@ class Generation:
         return True
 
     def _judge(self, answers: Sequence[tuple[Any, str]]) -> list[Verdict]:
+        if self.problems.has_tests:
+            return judge_programs([(problem.tests, self._prefill + text) for problem, text in answers])
         if not self.problems.has_golds:
             return [Verdict(None, None, "the dataset has no right answers")] * len(answers)
         texts = [self._prefill + text for _, text in answers]
@@ -144,6 +150,21 @@ class Generation:
         rows = sorted(self.store.pending, key=lambda row: (row["index"], row["sample"]))
         if rows:
             self.store.write_shard(shard_table(self.problems, rows))
+
+
+def judge_programs(answers: Sequence[tuple[Any, str]]) -> list[Verdict]:
+    """Verdicts on completions by the tests of their rows: right is a program that passes them all."""
+    tests, texts = [tests for tests, _ in answers], [text for _, text in answers]
+    shares = binary_code_reward(texts, tests, num_parallel=default_size())
+    verdicts = []
+    for share, text, info in zip(shares, texts, tests, strict=True):
+        if share is None:
+            verdicts.append(Verdict(None, None, "the row has no tests that run here"))
+            continue
+        info = json.loads(info) if isinstance(info, str) else info
+        source = extract_code(text, info.get("language") or "python") or None
+        verdicts.append(Verdict(share == 1.0, source, "all tests pass" if share == 1.0 else "a test fails"))
+    return verdicts
 
 
 def shard_table(problems: Problems, rows: Sequence[Row]) -> pa.Table:

@@ -1,6 +1,7 @@
 """Private names of PyTorch."""
 
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import Any
 
 
@@ -14,3 +15,20 @@ def separate_symbols() -> AbstractContextManager:
 
     config: Any = _config
     return config.patch(use_duck_shape=False)
+
+
+def group_apart(store: Any, rank: int, size: int, backend: str, wait: timedelta, address: str) -> Any:
+    """A process group of `nccl` or `gloo` apart from the default one; gloo's at the interface of `address`.
+
+    `_timeout`, and gloo's `_Options` and `_devices`: the public functions make groups of the default one's members.
+    """
+    from torch import distributed as dist
+
+    if backend == "nccl":
+        nccl = dist.ProcessGroupNCCL.Options()
+        nccl._timeout = wait
+        return dist.ProcessGroupNCCL(store, rank, size, nccl)
+    gloo: Any = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
+    gloo._devices = [dist.ProcessGroupGloo.create_device(hostname=address)]
+    gloo._timeout = wait
+    return dist.ProcessGroupGloo(store, rank, size, gloo)  # type: ignore[call-arg, arg-type]

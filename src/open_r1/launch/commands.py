@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from open_r1.configs import GRPOConfig, ModelConfig
-from open_r1.engine.vllm_server_process import ServerOptions, server_environment, server_words
+from open_r1.engine.vllm.process import ServerOptions, server_environment, server_words
 from open_r1.errors import UserError
 from open_r1.launch.layout import Layout
 from open_r1.launch.nodes import Place
@@ -57,21 +57,18 @@ def server_command(
         words = fill_template(template, model=name, host=host, port=port, tp=size)
     else:
         options = ServerOptions(
-            name,
+            model=name,
             port=port,
             host=host,
-            tensor_parallel=size,
-            dtype="bfloat16" if args.bf16 else "auto" if gpus else "float32",
+            tensor_parallel_size=size,
+            dtype="bfloat16" if args.bf16 else "auto",
             max_model_len=args.vllm_max_model_length,
-            gpu_memory_utilization=0.9 if gpus else 0.4,
             revision=model.model_revision,
             trust_remote_code=model.trust_remote_code,
             enforce_eager=args.vllm_enforce_eager,
         )
         words = server_words(options, on_gpu=bool(gpus))
-    environment = server_environment(gpus or None)
-    environment.pop("PYTHONPATH")  # `Part` sets it
-    return Command(tuple(words), environment)
+    return Command(tuple(words), server_environment(gpus or None))
 
 
 def fill_template(template: str, **fields: object) -> list[str]:

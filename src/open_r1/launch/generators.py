@@ -9,7 +9,7 @@ from pathlib import Path
 
 from open_r1.errors import UserError
 from open_r1.launch.commands import Command
-from open_r1.launch.processes import Part
+from open_r1.processes import Part
 
 POLL_SECONDS = 0.2
 REPORT_SECONDS = 15.0

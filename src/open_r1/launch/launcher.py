@@ -5,7 +5,8 @@ import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from open_r1.engine.vllm_engine import visible_devices
+from open_r1.engine.devices import visible_devices
+from open_r1.engine.vllm.addresses import address_towards
 from open_r1.errors import UserError
 from open_r1.installing import install_command
 from open_r1.launch.commands import Command, server_command, training_command
@@ -14,7 +15,7 @@ from open_r1.launch.generators import Generator
 from open_r1.launch.layout import Cluster, Layout, Server, plan_layout
 from open_r1.launch.layout_table import show_layout
 from open_r1.launch.node_run import NodePlan, NodeRun
-from open_r1.launch.nodes import Place, check_port, choose_ports, claim_folder, find_place, gpu_memory, own_address
+from open_r1.launch.nodes import Place, check_port, choose_ports, claim_folder, find_place, gpu_memory
 from open_r1.launch.options import LaunchOptions
 from open_r1.launch.recipe import Recipe, distributed_type, find_accelerator, job_of, read_recipe
 from open_r1.training.model import load_config
@@ -95,7 +96,7 @@ class Launcher:
         layout, place = self.layout, self.place
         plan = f"{layout} {self.recipe.overrides} {self.recipe.path.read_text(encoding='utf-8')}"
         control = Control(place.nodes, place.rank, place.head, layout.ports.control, plan, start_timeout)
-        own = own_address(place.head)
+        own = address_towards(place.head)
         control.tell("address", own)
 
         def training() -> Command:

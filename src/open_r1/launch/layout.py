@@ -173,7 +173,7 @@ def _servers(cluster: Cluster, job: Job, ports: Ports, notes: list[str]) -> tupl
         raise UserError(
             f"{count} x {size} GPUs for generators leave none of the {nodes * width} GPUs to train"
             f"{'' if nodes == 1 else ' (a node generates or trains)'}: lower --dp or --tp, ask for more nodes, or set "
-            "vllm_mode to colocate, where every GPU does both."
+            "engine to auto and vllm_mode to colocate, where every GPU does both."
         )
     places = [(node, i) for node in range(nodes - 1, nodes - 1 - generating, -1) for i in range(per_node)]
     return tuple(

@@ -11,7 +11,7 @@ from types import FrameType
 from open_r1.launch.commands import Command
 from open_r1.launch.control import Control
 from open_r1.launch.generators import Generator, GeneratorLate, wait_until_answering
-from open_r1.launch.processes import Failure, Part
+from open_r1.processes import Failure, Part
 
 POLL_SECONDS = 0.2
 STOPPED_STATUS = 75

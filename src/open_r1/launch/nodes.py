@@ -142,13 +142,6 @@ def address_of(host: str) -> str:
     return next((w.removeprefix("NodeAddr=") for w in node.split() if w.startswith("NodeAddr=")), host)
 
 
-def own_address(head: str) -> str:
-    """The address of this machine on the way to `head`."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # connecting UDP sends nothing
-        probe.connect((socket.gethostbyname(head), 9))
-        return probe.getsockname()[0]
-
-
 def gpu_memory() -> int | None:
     """Bytes of the smallest GPU here; None without one. Asks the driver, so that no CUDA context is made."""
     if shutil.which("nvidia-smi") is None:

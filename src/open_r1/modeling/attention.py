@@ -2,8 +2,8 @@
 
 `packed_attention` is registered with transformers' attention interface as `ATTENTION` (and, without kernels for packed
 documents, as `SDPA_ATTENTION`). It serves both uses of a policy. With a `layout` (training) it attends document by
-document: on CUDA in half precision by flash-attn-4 (`flash.py`) where that is installed and takes the heads, else by
-PyTorch's `varlen_attn`; elsewhere by `scaled_dot_product_attention` over documents batched by similar length. Without
+document: on CUDA in half precision by PyTorch's `varlen_attn`, or as `FLASH_ATTENTION` by flash-attn-4 (`flash.py`) for
+all heads that it takes; elsewhere by `scaled_dot_product_attention` over documents batched by similar length. Without
 one (generation) it is transformers' own sdpa. Scores with a softcap or sinks, which only flash-attn-4 takes, are else
 computed one rectangle of documents at a time (`explicit_attention`).
 """
@@ -25,6 +25,7 @@ from open_r1.modeling import flash
 from open_r1.modeling.layout import DocumentLayout
 
 ATTENTION = "open_r1"
+FLASH_ATTENTION = "open_r1_flash"
 SDPA_ATTENTION = "open_r1_sdpa"
 TAKES_GQA = "enable_gqa" in inspect.signature(varlen_attn).parameters
 """From torch 2.12 on, `varlen_attn` wants to be told that there are fewer keys than queries; before, it saw."""
@@ -92,6 +93,7 @@ def packed_attention(
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     allow_varlen: bool = True,
+    allow_flash: bool = False,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention for `query (B, Hq, T, D)`, `key` and `value (B, Hkv, T, D)`; returns `(B, T, Hq, D)`.
@@ -105,7 +107,7 @@ def packed_attention(
     if layout is None:
         return _plain(module, query, key, value, attention_mask, scaling, dropout, rule, kwargs), None
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    if allow_varlen and rule.chunk is None and flash.fits(q, v):
+    if allow_flash and rule.chunk is None and flash.fits(q, v):
         out = _flash(q.to(v.dtype), k.to(v.dtype), v, layout, scaling, rule)
     elif allow_varlen and use_varlen(v) and rule.chunk is None and not rule.changes_scores:
         out = _varlen(q.to(v.dtype), k.to(v.dtype), v, layout, scaling, sliding_window)
@@ -117,6 +119,8 @@ def packed_attention(
 def _chunk_size(module: nn.Module) -> int | None:
     """Tokens of a chunk, where the module's layer attends within chunks (Llama 4)."""
     config: Any = getattr(module, "config", None)
+    if getattr(config, "attention_chunk_size", None) is None:
+        return None  # before the layer's number is read: compiled layers that differ in it would not share their code
     kinds = getattr(config, "layer_types", None)
     if not kinds or kinds[module.layer_idx] != "chunked_attention":  # type: ignore[index]
         return None
@@ -237,6 +241,7 @@ def unused_dropout(config: PretrainedConfig) -> str | None:
 
 
 AttentionInterface.register(ATTENTION, packed_attention)
+AttentionInterface.register(FLASH_ATTENTION, functools.partial(packed_attention, allow_flash=True))
 AttentionInterface.register(SDPA_ATTENTION, functools.partial(packed_attention, allow_varlen=False))
-for _name in (ATTENTION, SDPA_ATTENTION):
+for _name in (ATTENTION, FLASH_ATTENTION, SDPA_ATTENTION):
     AttentionMaskInterface.register(_name, sdpa_mask)

@@ -29,26 +29,25 @@ HEAD_SIZES = {9: 256, 10: 128, 11: 128}
 
 @functools.cache
 def kernels() -> Any:
-    """The package's module of kernels, or None if it is not installed, or does not import."""
-    if find_spec("flash_attn") is None or find_spec("flash_attn.cute") is None:
+    """The package's kernels, or None if it is not installed, or does not import."""
+    if find_spec("flash_attn") is None:
         return None
     os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")
     cache = Path.home() / ".cache" / "open_r1" / "flash_attention"
     os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_DIR", str(cache))
     try:
-        from flash_attn.cute import interface
+        if find_spec("flash_attn.cute") is None:  # FlashAttention 2
+            return None
+        from open_r1.internals import flash_attn
     except (ImportError, AttributeError) as error:  # AttributeError: another version of a package that it builds on
         logger.warning("flash-attn-4 is installed but does not import, so it is not used: %s", error)
         return None
-    return interface
+    return flash_attn
 
 
-@torch.compiler.assume_constant_result
-@functools.cache
+@torch.compiler.assume_constant_result  # else a compiled layer would trace the import
 def _largest_head() -> int:
-    if kernels() is None:
-        return 0
-    return HEAD_SIZES.get(torch.cuda.get_device_capability()[0], 0)
+    return 0 if kernels() is None else HEAD_SIZES.get(torch.cuda.get_device_capability()[0], 0)
 
 
 def fits(q: Tensor, v: Tensor) -> bool:
@@ -78,9 +77,9 @@ def flash_attention(
     last query of a document is that of its last key. A query sees the last `window` keys, its own included; `softcap` c
     makes c tanh(s / c) of a score s; `sinks (Hq,)` are scores of a key without a value. All are differentiable."""
     out, _ = _forward(
-        q,
-        k,
-        v,
+        q.contiguous(),  # as the operation's fake kernels promise of the gradients
+        k.contiguous(),
+        v.contiguous(),
         cu_seqlens_q,
         cu_seqlens_k,
         sinks,
@@ -121,7 +120,7 @@ def _forward(
     kept = _kept_outputs()
     if kept is not None and kept.replaying:
         return kept.take()
-    out, lse, *_ = kernels()._flash_attn_fwd(
+    out, lse, *_ = kernels().forward(
         q,
         k,
         v,
@@ -173,7 +172,7 @@ def _backward(
     window: int,
     softcap: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    gradients = kernels()._flash_attn_bwd(
+    gradients = kernels().backward(
         q,
         k,
         v,

@@ -2,14 +2,10 @@
 
 transformers' modules run over a batch of rows, and what one document leaves behind in a state or a convolution would
 leak into the next. Here such a module runs over documents as rows of a few rectangles, at most a quarter padding
-(`DocumentLayout.padded_groups`): it is causal, so that padding on the right changes nothing. Gated delta nets on CUDA
-take the pack as it is, where fla-core is installed: its kernels know where documents begin.
+(`DocumentLayout.padded_groups`): it is causal, so that padding on the right changes nothing.
 """
 
 import functools
-import importlib.util
-import sys
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -42,8 +38,6 @@ class DocumentWise(nn.Module):
             return super().forward(hidden_states, *args, **kwargs)
         kwargs = {name: None if name == "attention_mask" else value for name, value in kwargs.items()}
         kwargs.pop("layout", None)
-        if hidden_states.is_cuda and takes_boundaries(self):
-            return super().forward(hidden_states, *args, **kwargs, cu_seq_lens_q=layout.cu_seqlens_q)
         rectangles, inverse = layout.padded_groups()
         outputs = []
         for queries, _, _ in rectangles:
@@ -82,43 +76,9 @@ def separate_documents(model: PreTrainedModel) -> Documents:
         if not isinstance(module, DocumentWise):
             module.__class__ = _document_wise(type(module))  # type: ignore[arg-type]
         module.documents = documents  # type: ignore[assignment]
-        if takes_boundaries(module):
-            _give_boundaries_to_convolution(sys.modules[type(module).__mro__[2].__module__])
     return documents
 
 
 @functools.cache
 def _document_wise(kind: type) -> type:
     return type(kind.__name__, (DocumentWise, kind), {"__module__": kind.__module__})
-
-
-def takes_boundaries(module: nn.Module) -> bool:
-    """Whether the kernels of the module take packs: those of gated delta nets, with fla-core."""
-    return "GatedDeltaNet" in type(module).__name__ and importlib.util.find_spec("fla") is not None
-
-
-def _give_boundaries_to_convolution(modeling: Any) -> None:
-    """Replaces the convolution in a module of transformers, which has no wheel that knows boundaries, by fla-core's."""
-    plain: Callable = modeling.causal_conv1d_fn
-    if getattr(plain, "takes_boundaries", False):
-        return
-
-    @functools.wraps(plain)
-    def convolution(
-        hidden_states: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        activation: str | None = None,
-        cu_seq_lens_q: Tensor | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        if cu_seq_lens_q is None:
-            return plain(hidden_states, weight, bias, activation=activation, **kwargs)
-        from fla.modules.causal_conv1d import causal_conv1d
-
-        rows = hidden_states.transpose(1, 2).to(weight.dtype)
-        out, _ = causal_conv1d(rows, weight, bias, activation=activation, cu_seqlens=cu_seq_lens_q)
-        return out.transpose(1, 2).to(hidden_states.dtype)
-
-    convolution.takes_boundaries = True  # type: ignore[attr-defined]
-    modeling.causal_conv1d_fn = convolution

@@ -68,7 +68,6 @@ IGNORED: dict[str, str] = {
     "use_transformers_continuous_batching": "the transformers engine batches by itself",
     "transformers_continuous_batching_config": "the transformers engine batches by itself",
     "activation_offloading": "lower max_tokens_per_microbatch if memory is short",
-    "callbacks": "to push while training write push_to_hub: true",
     "push_to_hub_revision": _HUB,
     "overwrite_hub_revision": _HUB,
     "wandb_run_group": "write run_name",
@@ -137,7 +136,7 @@ UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "off_policy_mask_threshold": ((None,), "use vllm_importance_sampling_mode: sequence_mask"),
     "vllm_tensor_parallel_size": (
         (1,),
-        "an engine beside the training has one GPU; serve larger models with vllm_mode: server",
+        "an engine beside the training has one GPU; serve larger models with engine: vllm",
     ),
     "vllm_guided_decoding_regex": ((None,), "completions are not constrained"),
     "vllm_structured_outputs_regex": ((None,), "completions are not constrained"),
@@ -169,9 +168,6 @@ _OVERRULED = {
     "auto_find_batch_size",
 }
 """Options of transformers that our trainers do not read, so that the tables above hold although they exist."""
-
-_NO_BENCHMARKS = {"lcb", "lcb_v4"}
-"""Benchmarks of huggingface/open-r1 that are none here: LiveCodeBench."""
 
 UNDERSTOOD = {*RENAMED, *IGNORED, *UNSUPPORTED, "warmup_ratio", "generation_batch_size"}
 
@@ -238,13 +234,10 @@ def _translate_value(name: str, given: Given, notes: dict[str, str]) -> Given:
         if len(value) != 1:
             raise UserError(f"{given.where}: {len(value)} configurations of a dataset: list them in dataset_mixture.")
         return replace(given, value=value[0], text=None)
-    if name == "benchmarks" and isinstance(value, list) and _NO_BENCHMARKS & set(value):
-        notes["benchmarks: lcb"] = "LiveCodeBench is not among the benchmarks here"
-        return replace(given, value=[item for item in value if item not in _NO_BENCHMARKS] or None, text=None)
     if name == "dtype" and value == "auto":
         return replace(given, value=None, text=None)
     if name == "attn_implementation" and isinstance(value, str):
-        if "flash" in value:
+        if "flash" in value and value != "flash_attention_4":
             notes[f"attn_implementation: {value}"] = "PyTorch's own varlen attention is used on CUDA by default"
             return replace(given, value=None, text=None)
         if value == "eager":

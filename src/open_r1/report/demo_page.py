@@ -3,17 +3,15 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from open_r1.errors import UserError
 from open_r1.report.curves import Level, Series, line_chart
-from open_r1.report.environment import package_versions
+from open_r1.report.page import render_page
 from open_r1.report.plan import STAGES, draw_plan
 from open_r1.report.recorder import read_metrics
 
@@ -22,9 +20,14 @@ MOST_TEXT = 3_000_000
 
 SAMPLE_COLUMNS = ["problem", "gold", "completion", "n_tokens", "finish_reason", "correct"]
 
+_ASKED = {
+    "sums": "is asked for sums",
+    "code": "is asked for tiny programs, which run in a sandbox on tests that it never sees,",
+}
+
 _REWARD_CHARTS = [
     ("reward", "Reward", False),
-    ("rewards/accuracy/mean", "Right answers on training problems", True),
+    ("rewards/{reward}/mean", "Right answers on training problems", True),
     ("completions/mean_length", "Length of an answer, in tokens", False),
 ]
 
@@ -54,27 +57,29 @@ def write_demo_report(output_dir: Path | str) -> Path:
     """Writes `<output_dir>/report.html` and returns its path.
 
     Reads `results.json`, and of each stage `run/metrics.jsonl` (if it was trained) and
-    `evaluation/sums/samples.parquet`. The page loads nothing: it works offline, by double click.
+    `evaluation/<task>/samples.parquet`. The page loads nothing: it works offline, by double click.
     """
     output_dir = Path(output_dir)
     results, seconds = read_results(output_dir / "results.json")
-    problems = _problems(output_dir, [result.name for result in results])
+    task = json.loads((output_dir / "results.json").read_text(encoding="utf-8")).get("task", "sums")
+    problems = _problems(output_dir, task, [result.name for result in results])
     shown = _as_many_as_fit(problems)
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template.filters["duration"] = duration
-    page = template.from_string(resources.files("open_r1.report").joinpath("demo.html").read_text("utf-8"))
-    html = page.render(
+    html = render_page(
+        "demo.html",
+        scripts=["demo.js"],
+        styles=["demo.css"],
         results=results,
         stages=STAGES,
         findings=findings(results),
         seconds=seconds,
-        example=problems[0]["problem"] if problems else "What is 7+18+4+12?",
+        asked=_ASKED[task],
+        task=task,
+        example=problems[0]["problem"] if problems else "",
         plan=Markup(draw_plan({result.name: result.accuracy for result in results})),
-        charts=[Markup(chart) for chart in _charts(output_dir, results)],
-        data=_script_json({"stages": [_stage(result) for result in results], "problems": shown}),
+        charts=[Markup(chart) for chart in _charts(output_dir, task, results)],
+        data={"stages": [_stage(result) for result in results], "problems": shown},
         shown=len(shown),
         total=len(problems),
-        versions=package_versions(),
     )
     path = output_dir / "report.html"
     path.write_text(html, encoding="utf-8")
@@ -127,21 +132,15 @@ def _finding(base: Result, result: Result) -> str:
     return f"{result.accuracy:.0%} right, {change}, with {length}"
 
 
-def duration(seconds: float) -> str:
-    """`48 s`, `5 min 12 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
 def _stage(result: Result) -> dict[str, str]:
-    return {"name": result.name, "title": result.title}
+    return {"name": result.name, "title": result.title, "color": result.color}
 
 
-def _problems(output_dir: Path, names: Sequence[str]) -> list[dict[str, Any]]:
+def _problems(output_dir: Path, task: str, names: Sequence[str]) -> list[dict[str, Any]]:
     """Each held-out problem with the outputs of the stages, in the order of `names`."""
     problems: list[dict[str, Any]] = []
     for name in names:
-        path = output_dir / name / "evaluation" / "sums" / "samples.parquet"
+        path = output_dir / name / "evaluation" / task / "samples.parquet"
         if not path.exists():
             raise UserError(f"{path} does not exist: run `open-r1 demo --output {output_dir}` to its end.")
         rows = pq.ParquetFile(path).read(columns=SAMPLE_COLUMNS).to_pylist()
@@ -171,11 +170,12 @@ def _as_many_as_fit(problems: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return shown
 
 
-def _charts(output_dir: Path, results: Sequence[Result]) -> list[str]:
+def _charts(output_dir: Path, task: str, results: Sequence[Result]) -> list[str]:
     base = next((result for result in results if result.name == "base"), None)
     rewarded = {name: _metrics(output_dir / name) for name in ("zero", "multi_stage")}
     charts = []
-    for key, title, percent in _REWARD_CHARTS:
+    for name, title, percent in _REWARD_CHARTS:
+        key = name.format(reward={"sums": "accuracy", "code": "binary_code"}[task])
         levels = [Level("base, held-out problems:", base.accuracy)] if base and percent else []
         series = [_series(STAGES[name].title, STAGES[name].color, rows, key) for name, rows in rewarded.items()]
         charts.append(line_chart(series, title=title, x_label="GRPO step", percent=percent, levels=levels))
@@ -193,11 +193,3 @@ def _metrics(stage_dir: Path) -> list[dict[str, Any]]:
 def _series(name: str, color: str, rows: Sequence[Mapping[str, Any]], key: str) -> Series:
     logged = [row for row in rows if key in row]
     return Series(name, [row["step"] for row in logged], [row[key] for row in logged], color)
-
-
-def _script_json(value: Any) -> Markup:
-    """JSON that cannot end the `<script>` it stands in, whatever a model wrote."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)

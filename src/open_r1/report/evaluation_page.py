@@ -4,21 +4,14 @@ Scores, verdicts and extracted answers are in the page as they are; the answers 
 problem, and unpacked by the browser when somebody opens them.
 """
 
-import base64
-import json
 import re
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
 from open_r1.files import write_whole
-from open_r1.report.environment import package_versions
+from open_r1.report.page import packed, render_page
 
 COLUMNS = (
     "index",
@@ -31,6 +24,7 @@ COLUMNS = (
     "finish_reason",
     "extracted",
     "correct",
+    "reason",
 )
 """What is read of a row of `samples.parquet`."""
 
@@ -69,24 +63,34 @@ def write_evaluation_page(path: Path, tasks: Sequence[TaskAnswers], max_megabyte
     num_samples = max(len(samples) for task in problems for samples in task)
     carried = num_samples
     while True:
-        pieces = {f"{t}-{p}": _piece(s[:carried]) for t, task in enumerate(problems) for p, s in enumerate(task)}
+        pieces = {
+            f"{t}-{p}": packed([row["completion"] for row in s[:carried]])
+            for t, task in enumerate(problems)
+            for p, s in enumerate(task)
+        }
+        for t, task in enumerate(problems):
+            if _has_programs(tasks[t].results):
+                pieces |= {f"{t}-{p}-programs": _programs(s[:carried]) for p, s in enumerate(task)}
         if sum(map(len, pieces.values())) <= max_megabytes * 1e6 or carried == 1:
             break
         carried = (carried + 1) // 2
     index = [
-        {"results": dict(task.results), "problems": [_entry(samples) for samples in task_problems]}
+        {
+            "results": dict(task.results),
+            "programs": _has_programs(task.results),
+            "problems": [_entry(samples, _has_programs(task.results)) for samples in task_problems],
+        }
         for task, task_problems in zip(tasks, problems, strict=True)
     ]
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    source = resources.files("open_r1.report").joinpath("evaluation.html").read_text("utf-8")
-    html = template.from_string(source).render(
+    html = render_page(
+        "evaluation.html",
+        scripts=["answers.js"],
         title=", ".join(dict.fromkeys(Path(task.results["model"]).name for task in tasks)),
         results=[task.results for task in tasks],
-        data=_script_json({"tasks": index, "carried": carried, "pattern": SECOND_THOUGHTS}),
+        data={"tasks": index, "carried": carried, "pattern": SECOND_THOUGHTS},
         pieces=pieces,
         carried=carried,
         num_samples=num_samples,
-        versions=package_versions(),
     )
     write_whole(path, lambda temporary: temporary.write_text(html, encoding="utf-8"))
     return Page(path, path.stat().st_size / 1e6, carried, num_samples)
@@ -104,8 +108,13 @@ def _problems(rows: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]
     return list(problems.values())
 
 
-def _entry(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A problem and of each sample: verdict, tokens, cut off or not, extracted answer, second thoughts."""
+def _has_programs(results: Mapping[str, Any]) -> bool:
+    return results.get("judged_by") == "tests"
+
+
+def _entry(samples: Sequence[Mapping[str, Any]], programs: bool) -> dict[str, Any]:
+    """A problem and of each sample: verdict, tokens, cut off or not, extracted answer (of a program: how its tests
+    ended), second thoughts."""
     verdicts = {True: "right", False: "wrong", None: "ungradable"}
     return {
         "id": samples[0]["id"],
@@ -116,7 +125,7 @@ def _entry(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 verdicts[row["correct"]],
                 row["n_tokens"],
                 int(row["finish_reason"] == "length"),
-                row["extracted"],
+                (row["reason"] or "").partition("\n")[0] if programs and row["extracted"] else row["extracted"],
                 second_thoughts(row["completion"]),
             ]
             for row in samples
@@ -124,15 +133,6 @@ def _entry(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _piece(samples: Sequence[Mapping[str, Any]]) -> str:
-    """The completions as base64 of zlib of JSON."""
-    text = json.dumps([row["completion"] for row in samples], ensure_ascii=False)
-    return base64.b64encode(zlib.compress(text.encode(), 6)).decode()
-
-
-def _script_json(value: Any) -> Markup:
-    """JSON that cannot end the `<script>` it stands in, whatever a model wrote."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
+def _programs(samples: Sequence[Mapping[str, Any]]) -> str:
+    """Programs and how their tests ended, packed as the completions are."""
+    return packed([[row["extracted"], row["reason"]] for row in samples])

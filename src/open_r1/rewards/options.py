@@ -1,6 +1,6 @@
 """Options of rewards that take any."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from open_r1.errors import UserError
@@ -36,16 +36,18 @@ class RewardOptions:
     """`soft_overlong_punishment`: tokens before that over which it falls."""
     code_language: str = "python"
     """`code_format`: language of the fence that it wants; a `language` column wins."""
-    code_provider: Literal["local", "piston", "e2b"] = "local"
-    """Code rewards: where programs run."""
-    ioi_provider: Literal["local", "piston"] = "local"
+    code_provider: Literal["local", "unsafe", "piston", "e2b"] = "local"
+    """Code rewards: where programs run; `unsafe` is `local` on a machine where nothing isolates them."""
+    code_languages: list[str] = field(default_factory=list)
+    """Code rewards: further languages, each `name | main file | command that compiles | command that runs`."""
+    ioi_provider: Literal["local", "unsafe", "piston"] = "local"
     """`ioi_code`: where programs run."""
     code_eval_scoring_mode: Literal["pass_fail", "partial", "weighted_sum"] = "weighted_sum"
     """`cf_code`: how tests make a score."""
     code_eval_test_batch_size: int = 1
     """`cf_code`: test cases of one program run at once."""
-    parallel_code_exec_per_proc: int = 2
-    """Code rewards: programs run at once by a process."""
+    parallel_code_exec_per_proc: int = 0
+    """Code rewards: programs run at once by a process; 0: its share of the machine's cores."""
     code_time_limit: float = 5.0
     """Code rewards: processor seconds a test case."""
     code_memory_limit: int = 512
@@ -56,4 +58,4 @@ class RewardOptions:
 
 def option(script_args: Any, name: str) -> Any:
     """Value of a field of the script arguments, or its default where they have none."""
-    return getattr(script_args, name, getattr(RewardOptions, name))
+    return getattr(script_args, name, getattr(RewardOptions(), name))

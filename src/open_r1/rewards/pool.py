@@ -191,8 +191,13 @@ class Pool:
 
 def default_size() -> int:
     """Workers a process: its share of the machine's cores, at most 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    return min(8, cores())
+
+
+def cores() -> int:
+    """This process's share of the machine's cores."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, here // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()

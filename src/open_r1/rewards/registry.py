@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from open_r1.errors import UserError
+from open_r1.rewards.code.programs import declare
 from open_r1.rewards.options import option
 
 RewardFunc = Callable[..., list[float | None]]
@@ -50,8 +51,13 @@ def _code(name: str, **renamed: str) -> Callable[[Any], RewardFunc]:
     def build(args: Any) -> RewardFunc:
         function = getattr(_module("code.rewards"), name)
         options = {keyword: option(args, field) for keyword, field in renamed.items()}
+        for language in option(args, "code_languages"):
+            declare(language)
         options["num_parallel"] = option(args, "parallel_code_exec_per_proc")
-        return update_wrapper(partial(function, **options), function)
+        reward = update_wrapper(partial(function, **options), function)
+        if name != "ioi_code_reward":
+            reward.begin = partial(reward, wait=False)  # type: ignore[attr-defined]
+        return reward
 
     return build
 

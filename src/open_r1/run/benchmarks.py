@@ -34,7 +34,7 @@ from open_r1.files import OtherSettings
 from open_r1.modeling.loading import context_length
 from open_r1.report.recorder import read_metrics
 from open_r1.run.first_process import by_first_process
-from open_r1.run.policy_engine import MOST_SEQUENCES, native_engine
+from open_r1.run.policy_engine import native_engine
 from open_r1.training.backends import splits_weights
 from open_r1.training.grpo import GRPOTrainer
 from open_r1.training.model import empty_replica, load_config
@@ -217,7 +217,7 @@ class Benchmarks(TrainerCallback):
             if name == "native":
                 if device == "cuda":
                     torch.cuda.empty_cache()  # what training leaves unused is room for the engine's cache
-                options = NativeOptions(max_num_seqs=MOST_SEQUENCES)
+                options = NativeOptions()
                 copy = native_engine(self.args, self.model, model, self.tokenizer, self.longest, options)
             else:
                 replica = empty_replica(self.model, self.args, model.config)

@@ -1,8 +1,6 @@
 """The engine that writes a run's completions, as its options say."""
 
 import logging
-from pathlib import Path
-from typing import Any, Literal
 
 from datasets import Dataset
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -16,14 +14,12 @@ from open_r1.engine.transformers_engine import ReplicaEngine, TransformersEngine
 from open_r1.errors import UserError
 from open_r1.run.spare_gpus import LOOPBACK, server_urls
 from open_r1.training.backends import splits_weights
-from open_r1.training.model import empty_replica, load_config, weights_name
+from open_r1.training.model import empty_replica, load_config
 
 logger = logging.getLogger(__name__)
 
-MOST_SEQUENCES = 1024
-"""Completions that one vLLM engine decodes at once at most."""
-MOST_NATIVE_SEQUENCES = 4096
-"""The same of the native engine."""
+MOST_SEQUENCES = 4096
+"""Completions that the native engine decodes at once at most."""
 
 
 def open_policy_engine(
@@ -40,7 +36,7 @@ def open_policy_engine(
     if args.max_staleness and not args.uses_vllm_servers:
         raise UserError(
             f"max_staleness is {args.max_staleness}, which needs an engine that writes while the policy trains: give "
-            "use_vllm true and vllm_mode server, or max_staleness 0."
+            "engine vllm (a server on GPUs of its own), or max_staleness 0."
         )
     name = policy_engine(args, model.config)
     _say_what_has_no_effect(args, name)
@@ -55,7 +51,7 @@ def open_policy_engine(
     if name == "native":
         rollouts = args.per_device_train_batch_size * (args.steps_per_generation or 1)
         options = NativeOptions(
-            max_num_seqs=min(MOST_NATIVE_SEQUENCES, rollouts),
+            max_num_seqs=min(MOST_SEQUENCES, rollouts),
             memory=args.vllm_gpu_memory_utilization,
             compile=not args.vllm_enforce_eager,
             release_memory=args.vllm_enable_sleep_mode,
@@ -65,17 +61,16 @@ def open_policy_engine(
             engine.model.share(model)
         engine.start()
         return engine
-    open_engine = _served if name == "server" else _colocated
-    return open_engine(args, model_config, tokenizer, max_model_len)
+    return _served(args, model_config, tokenizer, max_model_len)
 
 
-def policy_engine(args: GRPOConfig, config: PretrainedConfig) -> LocalEngine | Literal["server"]:
-    """Who writes the completions of the policy of `config`; `server`: vLLM, started by somebody else."""
+def policy_engine(args: GRPOConfig, config: PretrainedConfig) -> LocalEngine:
+    """Who writes the completions of the policy of `config`; vLLM always in servers."""
     if args.uses_vllm_servers:
-        return "server"
+        return "vllm"
     if args.engine != "auto":
         return args.engine
-    return automatic_engine(config, on_cuda=args.device.type == "cuda", wants_vllm=args.use_vllm)
+    return automatic_engine(config, on_cuda=args.device.type == "cuda", wants_vllm=False)
 
 
 def describe_engine(args: GRPOConfig, model_config: ModelConfig) -> str:
@@ -85,8 +80,6 @@ def describe_engine(args: GRPOConfig, model_config: ModelConfig) -> str:
         return "the native engine beside each training process"
     if name == "transformers":
         return "transformers (the policy itself)"
-    if name == "vllm":
-        return f"vLLM beside each training process, {args.vllm_engines_per_gpu} engine(s)"
     if args.vllm_server_base_url or args.vllm_server_host not in LOOPBACK:
         return f"vLLM servers at {args.vllm_server_base_url or f'{args.vllm_server_host}:{args.vllm_server_port}'}"
     return f"a vLLM server at port {args.vllm_server_port}, or servers on GPUs without a training process"
@@ -108,12 +101,16 @@ def native_engine(
 
 
 def _say_what_has_no_effect(args: GRPOConfig, name: str) -> None:
-    """One warning for options of vLLM that a recipe has, and that another engine has no use for."""
+    """One warning for options of vLLM that a recipe has, and that the engine has no use for."""
     notes = []
-    if args.use_vllm and name in ("native", "transformers"):
+    if args.use_vllm and name != "vllm":
         notes.append(f"use_vllm (engine is {args.engine}, which here is {name}; engine: vllm asks for vLLM)")
-    if args.vllm_engines_per_gpu > 1 and name == "native":
-        notes.append("vllm_engines_per_gpu (one native engine fills a GPU)")
+    if args.vllm_engines_per_gpu > 1:
+        notes.append("vllm_engines_per_gpu (one engine fills a GPU)")
+    if args.vllm_enforce_eager and name == "transformers":
+        notes.append("vllm_enforce_eager (nothing is compiled)")
+    if args.vllm_enable_sleep_mode and name != "native":
+        notes.append("vllm_enable_sleep_mode (no memory is held beside the training)")
     if notes and args.process_index == 0:
         logger.warning("These options have no effect here: %s.", "; ".join(notes))
 
@@ -121,7 +118,7 @@ def _say_what_has_no_effect(args: GRPOConfig, name: str) -> None:
 def _served(
     args: GRPOConfig, model_config: ModelConfig, tokenizer: PreTrainedTokenizerBase, max_model_len: int
 ) -> Engine:
-    from open_r1.engine.vllm_server_engine import VLLMServerEngine
+    from open_r1.engine.vllm.engine import VLLMServerEngine
 
     config = load_config(model_config).get_text_config()
     return VLLMServerEngine(
@@ -132,29 +129,3 @@ def _served(
         timeout=args.vllm_server_timeout,
         group_port=args.vllm_group_port,
     )
-
-
-def _colocated(
-    args: GRPOConfig, model_config: ModelConfig, tokenizer: PreTrainedTokenizerBase, max_model_len: int
-) -> Engine:
-    from open_r1.engine.vllm_engine import VLLMEngine, VLLMOptions, visible_devices
-
-    device: Any = args.device
-    rollouts = args.per_device_train_batch_size * (args.steps_per_generation or 1)
-    options = VLLMOptions(
-        model=weights_name(model_config),
-        revision=model_config.model_revision,
-        trust_remote_code=model_config.trust_remote_code,
-        dtype="bfloat16" if args.bf16 else "auto",
-        devices=(visible_devices()[device.index or 0],) if device.type == "cuda" else (),
-        engines_per_device=args.vllm_engines_per_gpu,
-        gpu_memory_utilization=args.vllm_gpu_memory_utilization,
-        max_num_seqs=max(8, min(MOST_SEQUENCES, -(-rollouts // args.vllm_engines_per_gpu))),
-        enforce_eager=args.vllm_enforce_eager,
-        sleep_mode=args.vllm_enable_sleep_mode,
-        seed=args.seed + 1000 * args.process_index,
-        log_dir=Path(args.output_dir or ".") / "run" / "vllm" / str(args.process_index),
-    )
-    engine = VLLMEngine(options, tokenizer, max_model_len=max_model_len)
-    engine.start()
-    return engine

@@ -22,6 +22,7 @@ from open_r1.report.trackers import tracker_problem
 from open_r1.run.benchmarks import Benchmarks
 from open_r1.run.checks import check_same_model, check_vocabulary, options_without_effect, room_warning
 from open_r1.run.first_process import by_first_process
+from open_r1.run.push_revision import PushRevision
 from open_r1.training.backends import describe_training
 from open_r1.training.checkpoint_files import choose_checkpoint, last_checkpoint, saving
 from open_r1.training.interruption import StopSignals
@@ -56,8 +57,10 @@ class Run:
         self.recorder = RunRecorder(self.output_dir, self.config, is_main=args.process_index == 0)
         self.callbacks: list[TrainerCallback] = [ProgressCallback(args.run_name or task, every=args.logging_steps)]
         _set_trackers(args)
-        if args.push_to_hub and args.hub_model_id is None:
+        if (args.push_to_hub or args.callbacks) and args.hub_model_id is None:
             args.hub_model_id = default_hub_model_id(model.model_name_or_path or "", task, args.hub_token)
+        if args.callbacks:
+            self.callbacks.append(PushRevision(args))
 
     def train(
         self, trainer: PackedTrainer, benchmarks: Benchmarks, resume_from_checkpoint: str | bool | None = None

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from open_r1.configs import GRPOConfig, ModelConfig
-from open_r1.engine.vllm_engine import visible_devices
+from open_r1.engine.devices import visible_devices
 from open_r1.errors import UserError
 from open_r1.launch.commands import server_command
 from open_r1.launch.generators import Generator, answers, wait_until_answering
@@ -72,8 +72,8 @@ def leftover_gpus(visible: Sequence[str], training: int) -> tuple[str, ...]:
     """GPUs behind those of the training processes; none where there are no GPUs. Raises UserError if all train."""
     if visible and len(visible) <= training:
         raise UserError(
-            f"vllm_mode is server and all {len(visible)} GPUs train, so none is left for vLLM: start fewer processes "
-            f"(accelerate launch --num_processes={len(visible) - 1}), name a server (vllm_server_base_url), or set "
-            "vllm_mode to colocate."
+            f"vLLM is to write (vllm_mode server, or engine vllm) and all {len(visible)} GPUs train, so none is left: "
+            f"start fewer processes (accelerate launch --num_processes={len(visible) - 1}), name a server "
+            "(vllm_server_base_url), or set engine to auto and vllm_mode to colocate, which need no vLLM."
         )
     return tuple(visible[training:])

@@ -11,9 +11,9 @@ from open_r1.configs import ModelConfig, TrainConfig
 from open_r1.errors import UserError
 from open_r1.installing import install_command
 from open_r1.internals.transformers import without_deepspeed_config
-from open_r1.modeling import loading
+from open_r1.modeling import flash, loading
 from open_r1.modeling.architectures import check_supported
-from open_r1.modeling.attention import ATTENTION, SDPA_ATTENTION, unused_dropout
+from open_r1.modeling.attention import ATTENTION, FLASH_ATTENTION, SDPA_ATTENTION, unused_dropout
 from open_r1.modeling.checkpoint import Checkpoint, base_name, has_only_adapters
 from open_r1.modeling.compiling import compile_layers
 from open_r1.training.logprobs import add_logprob_forward, check_packed_forward
@@ -113,9 +113,13 @@ def _peft() -> Any:
 
 
 def _attention(config: ModelConfig) -> str:
-    if config.attn_implementation == "varlen" and not torch.cuda.is_available():
-        raise UserError("attn_implementation is varlen, which needs a CUDA device: leave it out on this machine.")
-    return SDPA_ATTENTION if config.attn_implementation == "sdpa" else ATTENTION
+    name = config.attn_implementation
+    if name in ("varlen", "flash_attention_4") and not torch.cuda.is_available():
+        raise UserError(f"attn_implementation is {name}, which needs a CUDA device: leave it out on this machine.")
+    if name == "flash_attention_4" and flash.kernels() is None:
+        command = install_command("flash")
+        raise UserError(f"attn_implementation is {name}, which needs flash-attn-4: {command}.")
+    return {"sdpa": SDPA_ATTENTION, "flash_attention_4": FLASH_ATTENTION}.get(name or "", ATTENTION)
 
 
 def _with_adapters(model: PreTrainedModel, config: ModelConfig, seed: int) -> PreTrainedModel:

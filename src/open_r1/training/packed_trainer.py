@@ -35,6 +35,7 @@ from open_r1.training.batches import total_steps
 from open_r1.training.checkpoints import Checkpointer
 from open_r1.training.interruption import StopSignals
 from open_r1.training.logprobs import TokenLogprobs
+from open_r1.training.memory import peak_gib
 from open_r1.training.packing import Pack, TokenSequence, build_pack, empty_pack, no_sides, plan_packs
 from open_r1.training.ranks import Ranks
 from open_r1.training.watchdog import Watchdog
@@ -218,6 +219,7 @@ class PackedTrainer(Trainer):
             seconds = sum(sum(v) for n, v in self._step_metrics.items() if n.startswith("time/"))
             logs["num_tokens"] = self._tokens_seen
             logs["tokens_per_second"] = self._tokens_logged / max(seconds, 1e-9)
+            logs["memory/peak_gib"] = peak_gib(self.args.device)
             self._step_metrics.clear()
             self._tokens_logged = 0.0
         super().log(logs, start_time)

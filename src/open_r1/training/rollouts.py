@@ -1,7 +1,7 @@
 """Rollouts: completions with their rewards and advantages, as the trainer learns from them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from open_r1.configs import GRPOConfig
 from open_r1.engine.protocol import Completion, Engine, Request, Sampling
+from open_r1.errors import UserError
 from open_r1.rewards import RewardError, extract_answer, prefetch, score
 from open_r1.rewards.accuracy import golds_of
 from open_r1.rewards.text import prefill_of
@@ -117,6 +118,16 @@ def start_grading(row: Mapping[str, Any], completion: Completion) -> None:
     if "answer" in row or "solution" in row:
         golds = golds_of([row.get("solution")], [row.get("answer")], 1)
         prefetch(completions=[prefill_of(row["prompt_text"]) + completion.text], golds=golds)
+
+
+def start_judging(funcs: Sequence[Callable], row: Mapping[str, Any], completion: Completion) -> None:
+    """Has rewards that take long (programs) begin, in the background; they have an attribute `begin`, called like
+    themselves. What is wrong with a row is said by the reward, when the round is scored."""
+    columns = {name: [value] for name, value in row.items() if name not in PROMPT_COLUMNS}
+    for func in funcs:
+        if hasattr(func, "begin"):
+            with suppress(UserError):
+                func.begin(completions=[completion.text], **columns)
 
 
 def _with_seed(sampling: Sampling, seed: int) -> Sampling:

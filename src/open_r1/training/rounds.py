@@ -9,7 +9,7 @@ from typing import Any
 
 from open_r1.engine.protocol import Completion, Engine, Sampling
 from open_r1.rewards import RewardError
-from open_r1.training.rollouts import Round, sample_groups, score_groups, start_grading
+from open_r1.training.rollouts import Round, sample_groups, score_groups, start_grading, start_judging
 from open_r1.training.watchdog import Watchdog
 
 
@@ -44,6 +44,7 @@ class RoundSampler:
         self.watchdog.beat("generation")
         if "accuracy" in self.reward_names:
             start_grading(row, completion)
+        start_judging(self.reward_funcs, row, completion)
 
 
 class RoundsAhead:

@@ -25,6 +25,10 @@ from open_r1.modeling.compiling import can_compile
 logger = logging.getLogger(__name__)
 
 
+NOT_YET: Any = object()
+"""In place of a request: there may be more later, so what runs goes on."""
+
+
 @dataclass(frozen=True)
 class NativeOptions:
     """How much the engine decodes at once, and in what memory."""
@@ -103,7 +107,8 @@ class NativeEngine:
             self._free()
 
     def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
-        """Yields `(request.id, completions)` as requests finish; reads ahead as many as can run at once."""
+        """Yields `(request.id, completions)` as requests finish; reads ahead as many as can run at once.
+        `NOT_YET` among the requests has it go on with what runs; not when nothing does."""
         source = iter(requests)
         request = next(source, None)
         loop = self.start()
@@ -111,6 +116,9 @@ class NativeEngine:
         try:
             while request is not None or loop.busy:
                 while request is not None and loop.has_room:
+                    if request is NOT_YET:
+                        request = next(source, None)
+                        break
                     prompt = self._prompt_ids(request)
                     limit = self._limit(request, prompt)
                     if len(prompt) + limit > self.max_model_len:

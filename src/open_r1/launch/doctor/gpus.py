@@ -97,6 +97,8 @@ def _attention(torch: Any) -> Finding:
         return Finding("attention", "ok", "sdpa, a document at a time (varlen needs CUDA)")
     from torch.nn.attention.varlen import varlen_attn
 
+    from open_r1.modeling import flash
+
     x = torch.randn(8, 2, 64, device="cuda", dtype=torch.bfloat16)
     ends = torch.tensor([0, 3, 8], device="cuda", dtype=torch.int32)
     try:
@@ -106,6 +108,8 @@ def _attention(torch: Any) -> Finding:
         reason = str(error).strip().splitlines()[0]
         remedy = "Recipes need attn_implementation: sdpa here, which is slower."
         return Finding("attention", "note", f"varlen does not run on this GPU ({reason})", remedy)
+    if flash.fits(x, x):
+        return Finding("attention", "ok", "varlen; flash-attn-4 is there too (attn_implementation: flash_attention_4)")
     return Finding("attention", "ok", "varlen: PyTorch's own variable-length kernel, nothing to compile")
 
 

@@ -105,14 +105,17 @@ def _slurm() -> Finding:
 
 
 def _sandbox() -> Finding:
-    from open_r1.rewards.code.sandbox import best_isolation
+    from open_r1.rewards.code.choose import best_isolation
 
-    if best_isolation().bubblewrap:
+    kind = best_isolation().kind
+    if kind == "bubblewrap":
         return Finding("sandbox", "ok", "bubblewrap isolates the programs of code rewards")
     return Finding(
         "sandbox",
         "note",
-        "no bubblewrap: programs of code rewards run under limits only",
+        "no bubblewrap: programs of code rewards run under Landlock"
+        if kind == "landlock"
+        else "no bubblewrap, no Landlock: code rewards refuse to run programs here",
         "apt install bubblewrap, and allow user namespaces.",
     )
 

@@ -12,7 +12,7 @@ from open_r1.data.columns import gold_path
 from open_r1.data.load import load_train_and_eval
 from open_r1.data.prompts import drop_long_prompts, prompt_rows
 from open_r1.data.sft import tokenize_sft
-from open_r1.engine.vllm_engine import visible_devices
+from open_r1.engine.devices import visible_devices
 from open_r1.errors import UserError
 from open_r1.installing import install_command
 from open_r1.launch.doctor.finding import Finding, gib
@@ -82,10 +82,10 @@ def check_recipe(name: str, overrides: list[str]) -> list[Finding]:
 
 
 def _packages(recipe: Recipe) -> Iterator[Finding]:
+    wish = "engine: vllm" if getattr(recipe.args, "engine", "auto") == "vllm" else "vllm_mode: server"
     needs = (
         ("peft", "use_peft", recipe.model.use_peft, "use_peft false"),
-        ("vllm", "vllm_mode: server", generation_of(recipe) == "server", "vllm_mode colocate, which needs no vLLM"),
-        ("vllm", "engine: vllm", generation_of(recipe) == "colocate" and recipe.args.engine == "vllm", "engine auto"),
+        ("vllm", wish, generation_of(recipe) == "server", "engine auto and vllm_mode colocate"),
     )
     for package, option, needed, instead in needs:
         if needed and importlib.util.find_spec(package) is None:

@@ -13,11 +13,12 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
+from open_r1.engine.vllm.addresses import address_towards
 from open_r1.launch.control import Control
-from open_r1.launch.nodes import Place, own_address
-from open_r1.launch.processes import Failure, Part
+from open_r1.launch.nodes import Place
 from open_r1.launch.slurm.job import Job
 from open_r1.launch.slurm.server import ServerPlan, server_command, server_port, vllm_programs
+from open_r1.processes import Failure, Part
 
 POLL_SECONDS = 0.5
 MEETING_SECONDS = 300.0
@@ -93,7 +94,7 @@ class RayNode:
             return head, head
         head = socket.gethostbyname(self.place.head)
         self.control.tell("head", head)
-        return head, own_address(head)
+        return head, address_towards(head)
 
     def _ray_command(self) -> list[str]:
         """`ray start`. Ports are the job's own or free ones, so that jobs can share a node."""

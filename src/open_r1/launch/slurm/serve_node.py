@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 
-from open_r1.engine.vllm_process import sampler_variables
+from open_r1.engine.vllm.installed import sampler_variables
 from open_r1.launch.nodes import find_place
 from open_r1.launch.slurm.job import current_job
 from open_r1.launch.slurm.ray_node import RayNode

@@ -17,10 +17,10 @@ from open_r1.errors import Interrupted, UserError
 from open_r1.launch.commands import fill_template
 from open_r1.launch.generators import answers
 from open_r1.launch.nodes import address_of, free_port, host_names
-from open_r1.launch.processes import Part
 from open_r1.launch.slurm.job import CONTINUED, Job, step
 from open_r1.launch.slurm.words import shell_words
 from open_r1.options.annotations import Range
+from open_r1.processes import Part
 
 FIRST_PORT = 31_000
 """Ports of a server are counted up from here by the number of its job: above those of `open-r1 launch`, below those

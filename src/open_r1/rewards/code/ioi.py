@@ -4,8 +4,9 @@ from typing import Any
 
 from open_r1.errors import UserError
 from open_r1.rewards.code.judge import Case, judge
+from open_r1.rewards.code.local import LocalProvider
 from open_r1.rewards.code.programs import Program
-from open_r1.rewards.code.providers import LocalProvider, PistonProvider
+from open_r1.rewards.code.providers import PistonProvider
 from open_r1.rewards.code.sandbox import Limits
 
 
@@ -21,8 +22,8 @@ def score_subtask(problem: dict[str, Any], source: str, *, provider: str, batch_
         return 0.0
     if provider == "piston":
         return _with_piston(problem, source, tests)
-    if provider != "local":
-        raise UserError(f"ioi_provider is {provider!r}: it must be 'local' or 'piston'.")
+    if provider not in ("local", "unsafe"):
+        raise UserError(f"ioi_provider is {provider!r}: it must be 'local', 'unsafe' or 'piston'.")
     names = [name for name, text in problem.get("grader_files") or [] if text]
     if any("manager" in name for name in names) or any("checker" in name for name in names):
         raise UserError(
@@ -32,7 +33,14 @@ def score_subtask(problem: dict[str, Any], source: str, *, provider: str, batch_
     limits = Limits(float(problem.get("time_limit") or 5.0), _megabytes(problem.get("memory_limit")))
     files = {name: text for name, text in problem.get("grader_files") or [] if text}
     files[f"{str(problem['id']).lower()}.cpp"] = source
-    result = judge(LocalProvider(), Program("cpp", files), tests, limits, stop_at_failure=True, batch_size=batch_size)
+    result = judge(
+        LocalProvider(unsafe=provider == "unsafe"),
+        Program("cpp", files),
+        tests,
+        limits,
+        stop_at_failure=True,
+        batch_size=batch_size,
+    )
     return float(result.compiled and result.passed == result.total)
 
 

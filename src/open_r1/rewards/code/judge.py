@@ -84,10 +84,11 @@ def judge(
     batch_size = batch_size if batch_size > 0 else len(tests)
     try:
         with provider.open(submission, limits) as run, ThreadPoolExecutor(batch_size) as threads:
+            run_all = threads.map if batch_size > 1 else map
             for start in range(0, len(tests), batch_size):
                 batch = tests[start : start + batch_size]
                 good = 0
-                for test, outcome in zip(batch, threads.map(lambda test: run(test.input), batch), strict=True):
+                for test, outcome in zip(batch, run_all(lambda test: run(test.input), batch), strict=True):
                     timeouts += outcome.status == "time"
                     if outcome.status == "ok":
                         same = check(test.input, test.output, outcome.stdout) if check else None

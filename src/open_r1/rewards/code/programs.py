@@ -1,18 +1,65 @@
 """Programs in completions, and how each language is built and run."""
 
 import re
+import shlex
 from dataclasses import dataclass
 
-_FENCES = {"python": r"python3?|py", "cpp": r"cpp|c\+\+|cc|cpp17"}
+from open_r1.errors import UserError
+from open_r1.rewards.code.isolation import interpreter
+
 _SAME = {"py": "python", "python3": "python", "c++": "cpp", "cc": "cpp", "cpp17": "cpp", "c++17": "cpp"}
 
-COMPILE = {"cpp": ["g++", "-O2", "-std=c++17", "-I{code}", "-o", "{code}/program"]}
-MAIN = {"python": "main.py", "cpp": "main.cpp"}
+
+@dataclass(frozen=True)
+class Language:
+    """How programs of a language are built and run.
+
+    `main` is the file of a program of one part. `compile` and `run` are commands; `{code}` is the program's folder,
+    `{sources}` all its files that end like `main`. `compile` may be empty. `folders` are those of a compiler or
+    interpreter outside `/usr`, which programs may read.
+    """
+
+    name: str
+    main: str
+    run: tuple[str, ...]
+    compile: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    fence: str = ""
+    """Regular expression of what stands behind the three back quotes; "": the name."""
+
+
+LANGUAGES: dict[str, Language] = {
+    "python": Language("python", "main.py", (interpreter(), "{code}/main.py"), fence="python3?|py"),
+    "cpp": Language(
+        "cpp",
+        "main.cpp",
+        ("{code}/program",),
+        ("g++", "-O2", "-std=c++17", "-I{code}", "-o", "{code}/program", "{sources}"),
+        fence=r"cpp|c\+\+|cc|cpp17",
+    ),
+}
+"""Those that this machine's sandbox runs; `declare` adds to them."""
+
+
+def declare(text: str) -> Language:
+    """Adds a language, written as `name | main file | command that compiles | command that runs | folders`; the last
+    part may be missing, the compiler's empty. Raises `UserError` for anything else."""
+    parts = [part.strip() for part in text.split("|")]
+    if len(parts) not in (4, 5) or not (parts[0] and parts[1] and parts[3]) or "/" in parts[1]:
+        raise UserError(
+            f"code_languages has {text!r}: a language is written as 'name | main file | command that compiles | "
+            "command that runs', such as 'c | main.c | gcc -O2 -o {code}/program {code}/main.c -lm | {code}/program'."
+        )
+    name = language_name(parts[0])
+    folders = tuple(parts[4].split()) if len(parts) == 5 else ()
+    language = Language(name, parts[1], tuple(shlex.split(parts[3])), tuple(shlex.split(parts[2])), folders)
+    LANGUAGES[name] = language
+    return language
 
 
 @dataclass(frozen=True)
 class Program:
-    """Source files by name; `main` is the one that is run (Python). All `.cpp` files are compiled together."""
+    """Source files by name; C++ files are compiled together."""
 
     language: str
     files: dict[str, str]
@@ -27,7 +74,8 @@ def language_name(language: str) -> str:
 def extract_code(completion: str, language: str = "python") -> str:
     """The last fenced block of `language` behind the reasoning, "" if there is none."""
     language = language_name(language)
-    fence = _FENCES.get(language, re.escape(language))
+    known = LANGUAGES.get(language)
+    fence = known.fence if known and known.fence else re.escape(language)
     said = completion.rpartition("</think>")[2]
     if "<think>" in said:
         return ""  # reasoning that never ended
@@ -38,7 +86,8 @@ def extract_code(completion: str, language: str = "python") -> str:
 def program(source: str, language: str) -> Program:
     """A program of one file."""
     language = language_name(language)
-    return Program(language, {MAIN.get(language, "main.txt"): source})
+    known = LANGUAGES.get(language)
+    return Program(language, {known.main if known else "main.txt": source})
 
 
 def with_includes(source: str, problem_id: str) -> str:

@@ -3,72 +3,35 @@
 import itertools
 import json
 import os
-import shutil
-import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 from open_r1.errors import UserError
 from open_r1.rewards.code import sandbox
-from open_r1.rewards.code.programs import COMPILE, MAIN, Program
+from open_r1.rewards.code.local import CompileError, LocalProvider
+from open_r1.rewards.code.piston_workers import slurm_endpoints
+from open_r1.rewards.code.programs import Program
 from open_r1.rewards.code.sandbox import Limits, Outcome
 
 Run = Callable[[str], Outcome]
 
 
-class CompileError(Exception):
-    """The program does not compile."""
-
-
 class Provider(Protocol):
     """Runs programs."""
 
-    languages: frozenset[str] | None
-    """Those that it runs; None: it says so itself."""
+    @property
+    def languages(self) -> frozenset[str] | None:
+        """Those that it runs; None: it says so itself."""
+        ...
 
     def open(self, program: Program, limits: Limits) -> AbstractContextManager[Run]:
         """A function from stdin to outcome, valid inside the context. Raises `CompileError`."""
         ...
-
-
-class LocalProvider:
-    """The sandbox of this machine."""
-
-    languages: frozenset[str] | None = frozenset(MAIN)
-
-    @contextmanager
-    def open(self, program: Program, limits: Limits) -> Iterator[Run]:
-        with tempfile.TemporaryDirectory(prefix="program-") as name:
-            folder = Path(name)
-            folder.chmod(0o755)
-            for file_name, text in program.files.items():
-                path = folder / Path(file_name).name
-                path.write_text(text, errors="replace")
-                path.chmod(0o644)
-            if program.language == "cpp":
-                _compile(folder)
-                command = ["{code}/program"]
-            else:
-                command = [sandbox.python(), "{code}/" + MAIN[program.language]]
-            yield lambda stdin: sandbox.run(command, folder, stdin=stdin, limits=limits)
-
-
-def _compile(folder: Path) -> None:
-    if shutil.which("g++") is None:
-        raise UserError("code rewards: a C++ program needs g++ on this machine, or code_provider: piston.")
-    folder.chmod(0o777)
-    sources = [f"{{code}}/{path.name}" for path in sorted(folder.glob("*.cpp"))]
-    limits = Limits(seconds=30, memory_mb=4096)
-    outcome = sandbox.run([*COMPILE["cpp"], *sources], folder, limits=limits, writable=True)
-    folder.chmod(0o755)
-    if outcome.status != "ok":
-        raise CompileError(outcome.status)
 
 
 class PistonProvider:
@@ -78,6 +41,8 @@ class PistonProvider:
 
     def __init__(self, endpoints: list[str] | None = None) -> None:
         endpoints = endpoints or [e for e in os.environ.get("PISTON_ENDPOINTS", "").split(",") if e]
+        if endpoints == ["slurm"]:
+            endpoints = slurm_endpoints()
         if not endpoints:
             raise UserError(
                 "PISTON_ENDPOINTS is not set: give the addresses of Piston servers, separated by commas "
@@ -150,7 +115,7 @@ print(json.dumps(reply))
 class E2BProvider:
     """E2B cloud sandboxes: through a router (`e2b_router_url`, host:port), or its SDK and `E2B_API_KEY`."""
 
-    languages: frozenset[str] | None = frozenset(MAIN)
+    languages: frozenset[str] | None = frozenset({"python", "cpp"})
 
     def __init__(self, router_url: str | None = None) -> None:
         self.router_url = router_url
@@ -202,11 +167,11 @@ def _post(url: str, body: dict) -> Any:
 
 
 def get_provider(name: str, e2b_router_url: str | None = None) -> Provider:
-    """`local`, `piston` or `e2b`."""
-    if name == "local":
-        return LocalProvider()
+    """`local`, `unsafe` (`local`, where need be under resource limits only), `piston` or `e2b`."""
+    if name in ("local", "unsafe"):
+        return LocalProvider(unsafe=name == "unsafe")
     if name == "piston":
         return PistonProvider()
     if name == "e2b":
         return E2BProvider(e2b_router_url)
-    raise UserError(f"code_provider is {name!r}: it must be 'local', 'piston' or 'e2b'.")
+    raise UserError(f"code_provider is {name!r}: it must be 'local', 'unsafe', 'piston' or 'e2b'.")

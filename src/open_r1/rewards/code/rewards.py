@@ -3,16 +3,19 @@
 import json
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from open_r1.errors import UserError
 from open_r1.rewards.code.ioi import score_subtask
-from open_r1.rewards.code.judge import ScoringMode, judge, python_checker, scored, tests_of
+from open_r1.rewards.code.judge import Result, ScoringMode, judge, python_checker, scored, tests_of
 from open_r1.rewards.code.programs import extract_code, language_name, program, with_includes
 from open_r1.rewards.code.providers import Provider, get_provider
+from open_r1.rewards.code.queue import JUDGING
 from open_r1.rewards.code.sandbox import Limits
 from open_r1.rewards.format import parse_format
+from open_r1.rewards.pool import cores
 from open_r1.rewards.text import RowError, judged_texts, texts_of
 
 logger = logging.getLogger(__name__)
@@ -25,19 +28,21 @@ def code_reward(
     completions: list,
     verification_info: list | None = None,
     *,
-    num_parallel: int = 2,
+    num_parallel: int = 0,
     provider_type: str = "local",
     e2b_router_url: str | None = None,
     time_limit: float = 5.0,
     memory_limit: int = 512,
     stop_at_failure: bool = False,
+    wait: bool = True,
     **kwargs: Any,
 ) -> list[float | None]:
     """Share of test cases that the completion's program passes; None for rows without test cases, or in a language
     that `provider_type` does not run.
 
     `verification_info` holds `{"language": "python", "test_cases": [{"input", "output"}, ...]}` a row, or its JSON.
-    Raises `RowError` for a row that holds something else.
+    Raises `RowError` for a row that holds something else. Without `wait`, judging is begun and every value is None: a
+    later call with the same arguments finds it done.
     """
     if verification_info is None:
         raise UserError("code: the dataset has no column 'verification_info' (a language and its test_cases).")
@@ -45,7 +50,7 @@ def code_reward(
     limits = Limits(seconds=time_limit, memory_mb=memory_limit)
     texts = texts_of(completions)
 
-    def one(row: int) -> float | None:
+    def one(row: int) -> _Asked | float | None:
         info = _info(row, verification_info[row])
         tests = tests_of(info.get("test_cases"), row)
         language = language_name(info.get("language") or "python")
@@ -54,10 +59,14 @@ def code_reward(
         source = extract_code(texts[row], language)
         if not source:
             return 0.0
-        result = judge(runner, program(source, language), tests, limits, stop_at_failure=stop_at_failure)
-        return result.passed / result.total
+        key, judged = JUDGING.submit(
+            ("code", provider_type, e2b_router_url, language, source, tests, limits, stop_at_failure),
+            lambda: judge(runner, program(source, language), tests, limits, stop_at_failure=stop_at_failure),
+            num_parallel,
+        )
+        return _Asked(key, judged, lambda result: result.passed / result.total)
 
-    return _in_parallel(one, range(len(completions)), num_parallel)
+    return _answers([one(row) for row in range(len(completions))], wait)
 
 
 def binary_code_reward(completions: list, verification_info: list | None = None, **kwargs: Any) -> list[float | None]:
@@ -71,10 +80,11 @@ def cf_code_reward(
     *,
     test_batch_size: int = 1,
     scoring_mode: ScoringMode = "weighted_sum",
-    num_parallel: int = 2,
+    num_parallel: int = 0,
     provider_type: str = "local",
     e2b_router_url: str | None = None,
     default_language: str = "cpp",
+    wait: bool = True,
     **columns: Any,
 ) -> list[float | None]:
     """Codeforces problems, with the columns of open-r1/codeforces (`verifiable-prompts`): `official_tests`,
@@ -88,7 +98,7 @@ def cf_code_reward(
     runner = get_provider(provider_type, e2b_router_url)
     texts = texts_of(completions)
 
-    def one(row: int) -> float | None:
+    def one(row: int) -> _Asked | float | None:
         problem = _row(columns, row)
         if problem.get("input_mode") == "file":
             raise RowError(row, "input_mode is 'file'; only 'stdio' runs here: filter such rows out.")
@@ -101,25 +111,29 @@ def cf_code_reward(
             return NO_PROGRAM
         limits = Limits(float(problem.get("time_limit") or 5.0), int(problem.get("memory_limit") or 512))
         checker = problem.get("generated_checker")
-        result = judge(
-            runner,
-            program(source, language),
-            tests,
-            limits,
-            stop_at_failure=scoring_mode == "pass_fail",
-            batch_size=test_batch_size,
-            check=python_checker(runner, checker, limits) if checker else None,
+        key, judged = JUDGING.submit(
+            ("cf_code", provider_type, e2b_router_url, language, source, tests, limits, scoring_mode, checker),
+            lambda: judge(
+                runner,
+                program(source, language),
+                tests,
+                limits,
+                stop_at_failure=scoring_mode == "pass_fail",
+                batch_size=test_batch_size,
+                check=python_checker(runner, checker, limits) if checker else None,
+            ),
+            num_parallel,
         )
-        return scored(result, scoring_mode) if result.compiled else NO_COMPILE
+        return _Asked(key, judged, lambda result: scored(result, scoring_mode) if result.compiled else NO_COMPILE)
 
-    return _in_parallel(one, range(len(completions)), num_parallel)
+    return _answers([one(row) for row in range(len(completions))], wait)
 
 
 def ioi_code_reward(
     completions: list,
     *,
     test_batch_size: int = 1,
-    num_parallel: int = 2,
+    num_parallel: int = 0,
     provider_type: str = "local",
     **columns: Any,
 ) -> list[float | None]:
@@ -187,6 +201,24 @@ def _row(columns: dict[str, Any], row: int) -> dict[str, Any]:
     return {name: values[row] for name, values in columns.items() if isinstance(values, list)}
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A verdict that is being made, and the score that follows from it."""
+
+    key: bytes
+    judged: Future
+    score: Callable[[Result], float]
+
+
+def _answers(asked: Sequence[_Asked | float | None], wait: bool) -> list[float | None]:
+    if not wait:
+        return [None] * len(asked)
+    try:
+        return [a.score(a.judged.result()) if isinstance(a, _Asked) else a for a in asked]
+    finally:
+        JUDGING.forget([a.key for a in asked if isinstance(a, _Asked)])
+
+
 def _in_parallel(one: Callable[[int], float | None], rows: Sequence[int], num_parallel: int) -> list[float | None]:
-    with ThreadPoolExecutor(max(1, num_parallel)) as threads:
+    with ThreadPoolExecutor(num_parallel or cores()) as threads:
         return list(threads.map(one, rows))

@@ -1,33 +1,45 @@
-"""Runs a program that nobody trusts, on this machine, under limits.
+"""Runs programs that nobody trusts, on this machine, under limits.
 
-With bubblewrap: own user, process, network, mount and IPC namespaces; a read-only view of `/usr` and the
-interpreter and nothing else of the machine; scratch folders in memory; an empty environment; a seccomp filter
-(seccomp.py). Without it: resource limits only, which do not stop a program from reading files or using the network
-(docs/rewards.md). Either way: processor time, wall clock, memory, number of processes, file size and output are
-bounded, and the program is ended with everything that it started.
+A `Sandbox` is one process tree (isolation.py) in which `inside.py` starts the program for each test; nothing that it
+could tell reaches the judge but output and exit codes, and what is expected never goes in. Whatever the isolation,
+processor time, wall clock, memory, number of processes, file size and output are bounded, and the program is ended
+with everything that it started.
 """
 
-import logging
+import json
 import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from types import TracebackType
+from typing import Literal, Self
 
+from open_r1.rewards.code import cgroup
+from open_r1.rewards.code.isolation import (
+    SCRATCH_MB,
+    Isolation,
+    bubblewrap,
+    interpreter,
+    process_limit,
+    visible,
+)
 from open_r1.rewards.code.seccomp import filter_program
+from open_r1.rewards.code.usage import kill_tree, tree, usage
 
-logger = logging.getLogger(__name__)
-NOBODY = 65534
 START_SECONDS = 0.25
-SCRATCH_MB = 64
+OWN_MEMORY_MB = 32
+"""Room in a control group for bubblewrap and the interpreter that serves."""
+FIRST_LOOK, LOOK = 0.01, 0.02
+DESCRIPTORS = 64
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0"}
 Status = Literal["ok", "error", "time", "memory", "output", "processes"]
 
 
@@ -52,13 +64,257 @@ class Outcome:
     exit_code: int | None
 
 
-@dataclass(frozen=True)
-class Isolation:
-    """What this machine offers: bubblewrap or not, and whether the program runs as another user."""
+class CannotStart(Exception):
+    """The sandbox does not start here."""
 
-    bubblewrap: bool
-    user: int | None = None
-    read_only: tuple[str, ...] = field(default=())
+
+class Sandbox:
+    """A place to run commands, one after another, with the files of `folder` (`/code` under bubblewrap, read-only
+    unless `writable`).
+
+    Under bubblewrap, runs share the sandbox: after each, all processes but the serving one are killed and the scratch
+    folders emptied. Otherwise, and after a limit was hit, the next run gets a new one.
+    """
+
+    def __init__(
+        self, folder: Path, isolation: Isolation, memory_mb: int = Limits.memory_mb, writable: bool = False
+    ) -> None:
+        self.folder, self.isolation, self.memory_mb, self.writable = folder, isolation, memory_mb, writable
+        self._process: subprocess.Popen | None = None
+        self._group: cgroup.Group | None = None
+        self._control: socket.socket | None = None
+        self._scratch: tempfile.TemporaryDirectory | None = None
+        self._idle = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def run(self, command: list[str], stdin: str = "", limits: Limits = Limits(), *, forked: bool = False) -> Outcome:
+        """Runs `command` in an empty scratch folder. `{code}` in it becomes the path of the folder. With `forked`, it
+        is a Python program (interpreter and file) that runs in a fork of the interpreter that is there already.
+
+        Raises `CannotStart`.
+        """
+        if self._process is not None and self._process.poll() is not None:
+            self.close()  # it ends with the thread that started it
+        if self._process is None:
+            self._start()
+        assert self._process is not None and self._control is not None
+        seen = "/code" if self.isolation.kind == "bubblewrap" else str(self.folder)
+        request = {
+            "command": [part.replace("{code}", seen) for part in command],
+            "limits": _resource_limits(limits, self.isolation),
+            "forked": forked,
+        }
+        (stdin_read, stdin_write), (stdout_read, stdout_write) = os.pipe(), os.pipe()
+        self._idle = False
+        try:
+            try:
+                socket.send_fds(self._control, [json.dumps(request).encode()], [stdin_read, stdout_write])
+            finally:
+                os.close(stdin_read)
+                os.close(stdout_write)
+            outcome = self._watch(_Pipes(stdin_write, stdout_read, stdin.encode(errors="replace")), limits)
+            self._idle = outcome.status in ("ok", "error") and outcome.exit_code is not None
+            return outcome
+        finally:
+            if not self._idle or self.isolation.kind != "bubblewrap":
+                self.close()
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time since the start, of all that ran."""
+        return 0.0 if self._process is None else usage(self._process.pid).cpu_seconds
+
+    @property
+    def reusable(self) -> bool:
+        """Whether nothing of what ran is left: not a process, not a file, and no way to have changed the one that
+        serves (no other process can be traced, there is no /proc)."""
+        return self._idle and self.isolation.kind == "bubblewrap" and filter_program() is not None
+
+    def _start(self) -> None:
+        isolation = self.isolation
+        contained = isolation.kind == "bubblewrap"
+        rules = filter_program()
+        pipe = _filled_pipe(rules) if contained and rules is not None else None
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._scratch = None if contained else tempfile.TemporaryDirectory(prefix="scratch-")
+        if self._scratch is not None:
+            Path(self._scratch.name).chmod(0o777)
+        readable = [*visible(isolation), str(self.folder)] if isolation.kind == "landlock" else []
+        options: dict[str, object] = {
+            "control": theirs.fileno(),
+            "scratch": "/tmp" if self._scratch is None else self._scratch.name,
+            "contained": contained,
+            "writable": [
+                self._scratch.name if self._scratch else "/tmp",
+                *([str(self.folder)] if self.writable else []),
+            ],
+            "restrict": None if contained else readable,
+            "filter": "" if rules is None else rules.hex(),
+        }
+        command = [interpreter(), "-c", _launcher(), json.dumps(options)]
+        try:
+            self._process = subprocess.Popen(
+                [*bubblewrap(self.folder, self.writable, isolation, pipe), *command] if contained else command,
+                pass_fds=[theirs.fileno(), *(() if pipe is None else (pipe,))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd="/" if contained else str(options["scratch"]),
+                env={**ENVIRONMENT, "TMPDIR": str(options["scratch"])},
+                start_new_session=True,
+                user=isolation.user,
+                group=isolation.user,
+                extra_groups=None if isolation.user is None else [],
+            )
+        except OSError as error:
+            self.close()
+            raise CannotStart(str(error)) from None
+        finally:
+            theirs.close()
+            if pipe is not None:
+                os.close(pipe)
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            stream.close()
+        self._control.settimeout(60)
+        try:
+            started = self._control.recv(64)
+        except (TimeoutError, ConnectionResetError):
+            started = b""
+        if not started:
+            self.close()
+            raise CannotStart("it ends at once")
+        self._control.settimeout(None)
+        self._group = cgroup.new_group(self.memory_mb + OWN_MEMORY_MB)
+        if self._group is not None:
+            self._group.add(tree(self._process.pid))
+
+    def _watch(self, pipes: "_Pipes", limits: Limits) -> Outcome:
+        """Feeds the program and collects its output until it ends or hits a limit."""
+        assert self._process is not None and self._control is not None
+        wall_seconds = 2 * limits.seconds + 2 if limits.wall_seconds is None else limits.wall_seconds
+        most_seconds = limits.seconds + START_SECONDS
+        began = time.monotonic()
+        before = usage(self._process.pid)
+        poll = select.poll()
+        for descriptor, event in ((self._control.fileno(), select.POLLIN), (pipes.output, select.POLLIN)):
+            poll.register(descriptor, event)
+        poll.register(pipes.input, select.POLLOUT)
+        status: Status | None = None
+        exit_code: int | None = None
+        look = began + FIRST_LOOK
+        while status is None:
+            ready = dict(poll.poll(max(0.0, look - time.monotonic()) * 1000))
+            if pipes.output in ready and not pipes.read():
+                poll.unregister(pipes.output)
+            if pipes.input in ready and not pipes.feed():
+                poll.unregister(pipes.input)
+                pipes.close_input()
+            if len(pipes.collected) > limits.output_bytes:
+                status = "output"
+            elif self._control.fileno() in ready:
+                exit_code = self._reply()
+                pipes.read_rest(limits.output_bytes)
+                status = self._ended(exit_code)
+                if len(pipes.collected) > limits.output_bytes:
+                    status = "output"
+            elif (now := time.monotonic()) >= look:
+                look = now + LOOK
+                used = usage(self._process.pid)
+                if used.processes - before.processes > limits.processes + 1:
+                    status = "processes"
+                elif used.resident - before.resident > limits.memory_mb << 20:
+                    status = "memory"
+                elif used.cpu_seconds - before.cpu_seconds > most_seconds or now - began > wall_seconds:
+                    status = "time"
+        pipes.close()
+        text = pipes.collected[: limits.output_bytes].decode(errors="replace")
+        return Outcome(status, text, exit_code)
+
+    def _reply(self) -> int | None:
+        assert self._control is not None
+        try:
+            reply = self._control.recv(64)
+        except ConnectionResetError:
+            reply = b""
+        return json.loads(reply)["code"] if reply else None
+
+    def _ended(self, exit_code: int | None) -> Status:
+        if self._group is not None and self._group.out_of_memory():
+            return "memory"
+        if exit_code == 0:
+            return "ok"
+        if exit_code in (-signal.SIGXCPU, 128 + signal.SIGXCPU, -signal.SIGKILL, 128 + signal.SIGKILL):
+            return "time"
+        return "error"
+
+    def close(self) -> None:
+        """Ends the sandbox with all that runs in it; another run starts a new one."""
+        if self._process is not None and self._control is not None:
+            if self._idle and self.isolation.kind == "bubblewrap":  # nothing is left but the one that serves
+                self._control.close()
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(1)
+            kill_tree(self._process)  # while the one that serves is there, what was detached is in its tree
+        if self._control is not None:
+            self._control.close()
+        if self._group is not None:
+            self._group.remove()
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch.name, ignore_errors=True)
+            self._scratch.cleanup()
+        self._process = self._group = self._control = self._scratch = None
+
+
+class _Pipes:
+    """The judge's ends of a program's stdin and stdout."""
+
+    def __init__(self, stdin: int, stdout: int, given: bytes) -> None:
+        self.input, self.output, self.collected = stdin, stdout, bytearray()
+        self._given = memoryview(given)
+        self._open = {stdin, stdout}
+        for descriptor in (stdin, stdout):
+            os.set_blocking(descriptor, False)
+
+    def read(self) -> bool:
+        """Takes what is there; False at the end."""
+        part = os.read(self.output, 1 << 16)
+        self.collected += part
+        return bool(part)
+
+    def read_rest(self, most: int) -> None:
+        """Takes what an ended program left in the pipe."""
+        with suppress(BlockingIOError):
+            while len(self.collected) <= most and self.read():
+                pass
+
+    def feed(self) -> bool:
+        """Writes what fits; False after the last byte, or when the program reads no more."""
+        try:
+            if self._given:
+                self._given = self._given[os.write(self.input, self._given[: 1 << 16]) :]
+        except BlockingIOError:
+            return True
+        except BrokenPipeError:
+            return False
+        return bool(self._given)
+
+    def close_input(self) -> None:
+        """So that the program sees the end of its input."""
+        if self.input in self._open:
+            self._open.discard(self.input)
+            os.close(self.input)
+
+    def close(self) -> None:
+        """Closes both."""
+        self.close_input()
+        self._open.discard(self.output)
+        os.close(self.output)
 
 
 def run(
@@ -66,233 +322,34 @@ def run(
     folder: Path,
     *,
     stdin: str = "",
+    isolation: Isolation,
     limits: Limits = Limits(),
     writable: bool = False,
-    isolation: Isolation | None = None,
 ) -> Outcome:
-    """Runs `command` with the files of `folder` (in the sandbox: `/code`, read-only unless `writable`).
-
-    `{code}` in `command` becomes the path of the folder as the program sees it. The working directory is an empty
-    scratch folder.
-    """
-    isolation = isolation or best_isolation()
-    with tempfile.TemporaryDirectory(prefix="scratch-") as scratch:
-        Path(scratch).chmod(0o777)
-        seen = "/code" if isolation.bubblewrap else str(folder)
-        argv = _limited([part.replace("{code}", seen) for part in command], limits)
-        rules = _open_filter() if isolation.bubblewrap else None
-        if isolation.bubblewrap:
-            argv = _bubblewrapped(argv, folder, writable, isolation, rules)
-        try:
-            process = subprocess.Popen(
-                argv,
-                pass_fds=() if rules is None else (rules,),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                cwd="/" if isolation.bubblewrap else scratch,
-                env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0"},
-                start_new_session=True,
-                user=isolation.user,
-                group=isolation.user,
-                extra_groups=None if isolation.user is None else [],
-            )
-        finally:
-            if rules is not None:
-                os.close(rules)
-        try:
-            return _watch(process, stdin.encode(errors="replace"), limits)
-        finally:
-            _kill_tree(process)
+    """Runs `command` once, in a sandbox of its own."""
+    with Sandbox(folder, isolation, limits.memory_mb, writable) as sandbox:
+        return sandbox.run(command, stdin, limits)
 
 
-def _open_filter() -> int | None:
-    """File descriptor of the filter of system calls, at its beginning."""
-    program = filter_program()
-    if program is None:
-        return None
+def _resource_limits(limits: Limits, isolation: Isolation) -> dict[str, int]:
+    return {
+        "AS": limits.memory_mb << 20,
+        "CPU": int(limits.seconds) + 2,
+        "NPROC": process_limit(limits.processes, isolation),
+        "FSIZE": SCRATCH_MB << 20,
+        "NOFILE": DESCRIPTORS,
+        "CORE": 0,
+    }
+
+
+def _filled_pipe(content: bytes) -> int:
+    """Read end of a pipe that holds `content`."""
     reader, writer = os.pipe()
-    os.write(writer, program)
+    os.write(writer, content)
     os.close(writer)
     return reader
 
 
-def _limited(command: list[str], limits: Limits) -> list[str]:
-    cpu = int(limits.seconds) + 2
-    return [
-        "/usr/bin/prlimit",
-        f"--as={limits.memory_mb << 20}",
-        f"--cpu={cpu}:{cpu}",
-        f"--nproc={limits.processes}",
-        f"--fsize={SCRATCH_MB << 20}",
-        "--core=0",
-        *command,
-    ]
-
-
-def _bubblewrapped(
-    command: list[str], folder: Path, writable: bool, isolation: Isolation, seccomp_fd: int | None
-) -> list[str]:
-    view = ["--ro-bind", "/usr", "/usr"]
-    for name in ("bin", "lib", "lib64", "lib32", "sbin"):
-        path = Path("/", name)
-        if path.is_symlink():
-            view += ["--symlink", str(path.readlink()), f"/{name}"]
-        elif path.is_dir():
-            view += ["--ro-bind", f"/{name}", f"/{name}"]
-    for folder_name in isolation.read_only:
-        view += ["--ro-bind", folder_name, folder_name]
-    return [
-        "bwrap",
-        "--unshare-all",
-        "--die-with-parent",
-        "--new-session",
-        "--cap-drop",
-        "ALL",
-        *view,
-        *("--dev", "/dev"),
-        *("--size", str(SCRATCH_MB << 20), "--tmpfs", "/dev/shm"),
-        *("--remount-ro", "/dev"),
-        *("--size", str(SCRATCH_MB << 20), "--tmpfs", "/tmp"),
-        "--bind" if writable else "--ro-bind",
-        str(folder),
-        "/code",
-        *("--remount-ro", "/"),
-        *("--chdir", "/tmp"),
-        *(("--seccomp", str(seccomp_fd)) if seccomp_fd is not None else ()),
-        "--",
-        *command,
-    ]
-
-
-def _watch(process: subprocess.Popen, stdin: bytes, limits: Limits) -> Outcome:
-    """Feeds the program and collects its output until it ends or hits a limit."""
-    assert process.stdin is not None and process.stdout is not None
-    wall_seconds = 2 * limits.seconds + 2 if limits.wall_seconds is None else limits.wall_seconds
-    deadline = time.monotonic() + wall_seconds
-    os.set_blocking(process.stdin.fileno(), False)
-    poll = select.poll()
-    poll.register(process.stdout, select.POLLIN | select.POLLHUP)
-    poll.register(process.stdin, select.POLLOUT)
-    output = bytearray()
-    status: Status | None = None
-    reading = True
-    while reading and status is None:
-        for descriptor, _ in poll.poll(20):
-            if descriptor == process.stdout.fileno():
-                part = os.read(descriptor, 65536)
-                output += part
-                reading = bool(part)
-            else:
-                stdin = _feed(process, stdin, poll)
-        usage = _usage(process.pid)
-        if len(output) > limits.output_bytes:
-            status = "output"
-        elif usage.processes > limits.processes + 2:
-            status = "processes"
-        elif usage.resident > limits.memory_mb << 20:
-            status = "memory"
-        elif usage.cpu_seconds > limits.seconds + START_SECONDS or time.monotonic() > deadline:
-            status = "time"
-    exit_code = None
-    if status is None:
-        try:
-            exit_code = process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            status = "time"
-    if exit_code is not None and exit_code in (-signal.SIGXCPU, 128 + signal.SIGXCPU, 128 + signal.SIGKILL):
-        status = "time"
-    text = output[: limits.output_bytes].decode(errors="replace")
-    return Outcome(status or ("ok" if exit_code == 0 else "error"), text, exit_code)
-
-
-def _feed(process: subprocess.Popen, stdin: bytes, poll: select.poll) -> bytes:
-    """Writes what fits; closes the pipe after the last byte, or when the program reads no more."""
-    assert process.stdin is not None
-    try:
-        stdin = stdin[os.write(process.stdin.fileno(), stdin[:65536]) :] if stdin else stdin
-    except BlockingIOError:
-        return stdin
-    except BrokenPipeError:
-        stdin = b""
-    if not stdin:
-        poll.unregister(process.stdin)
-        with suppress(BrokenPipeError):
-            process.stdin.close()
-    return stdin
-
-
-def _descendants(pid: int) -> list[int]:
-    found: list[int] = []
-    queue = [pid]
-    while queue and len(found) < 1000:
-        current = queue.pop()
-        found.append(current)
-        with suppress(OSError):
-            for thread in Path(f"/proc/{current}/task").iterdir():
-                queue += map(int, (thread / "children").read_text().split())
-    return found
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a tree of processes holds (resident bytes) and has used."""
-
-    processes: int
-    resident: int
-    cpu_seconds: float
-
-
-def _usage(pid: int) -> Usage:
-    pids = _descendants(pid)
-    pages = ticks = 0
-    for each in pids:
-        with suppress(OSError, IndexError):
-            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
-            ticks += sum(map(int, fields[11:15]))
-            pages += int(fields[21])
-    return Usage(len(pids), pages * os.sysconf("SC_PAGE_SIZE"), ticks / os.sysconf("SC_CLK_TCK"))
-
-
-def _kill_tree(process: subprocess.Popen) -> None:
-    pids = _descendants(process.pid) if process.poll() is None else []
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            with suppress(BrokenPipeError):
-                stream.close()
-
-
-def python() -> str:
-    """Interpreter for programs: the system's, else the one that runs this."""
-    system = Path("/usr/bin/python3")
-    return str(system) if system.exists() else os.path.realpath(sys.executable)
-
-
-@lru_cache(maxsize=1)
-def best_isolation() -> Isolation:
-    """The strongest isolation that works here; said aloud when that is only resource limits."""
-    users = [NOBODY, None] if os.geteuid() == 0 else [None]
-    prefix = () if python().startswith("/usr/") else (sys.base_prefix,)
-    candidates = [Isolation(True, user, prefix) for user in users] if shutil.which("bwrap") else []
-    candidates += [Isolation(False, user) for user in users]
-    for isolation in candidates:
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder).chmod(0o755)
-            try:
-                outcome = run([python(), "-c", "print(6 * 7)"], Path(folder), isolation=isolation)
-            except (OSError, subprocess.SubprocessError):
-                continue
-        if outcome.stdout == "42\n":
-            if not isolation.bubblewrap:
-                logger.warning(
-                    "code rewards: bubblewrap does not work here, so programs run under resource limits only and "
-                    "can read files and use the network; install bubblewrap, or set code_provider to a remote one."
-                )
-            return isolation
-    raise RuntimeError("code rewards: no way to run programs works here; prlimit (util-linux) is needed.")
+@cache
+def _launcher() -> str:
+    return Path(__file__).with_name("inside.py").read_text(encoding="utf-8")

@@ -1,8 +1,12 @@
-"""A filter for bubblewrap's `--seccomp`: system calls that no answer to a programming problem needs.
+"""A filter of system calls that no answer to a programming problem needs, as classic BPF.
 
-Left out are those that hold memory which no limit counts (memfd, System V memory and queues), that reach into other
-processes, make namespaces or mounts, or talk to large parts of the kernel (BPF, io_uring, keys, perf, userfaultfd).
-They fail with EPERM. On machines other than x86-64 and ARM64 there is no filter.
+Refused are those that hold memory which no limit counts (memfd, System V memory and queues, large buffers of sockets
+and pipes), open sockets of any family, reach into other processes, make namespaces or mounts, or talk to large parts
+of the kernel (BPF, io_uring, keys, perf, userfaultfd). They fail with EPERM. Pairs of Unix sockets, which event loops
+need, stay. On machines other than x86-64 and ARM64 there is no filter.
+
+The numbers are written here, not asked of libseccomp: then the filter does not depend on a library that the machine
+may lack. Where it is there, a test compares them with it.
 """
 
 import platform
@@ -10,6 +14,9 @@ import struct
 
 # (x86-64, ARM64); None where an architecture has no such call
 _DENIED: dict[str, tuple[int, int | None]] = {
+    "socket": (41, 198),
+    "connect": (42, 203),
+    "bind": (49, 200),
     "ptrace": (101, 117),
     "process_vm_readv": (310, 270),
     "process_vm_writev": (311, 271),
@@ -60,10 +67,14 @@ _DENIED: dict[str, tuple[int, int | None]] = {
     "modify_ldt": (154, None),
 }
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E, 56), "aarch64": (1, 0xC00000B7, 220)}
+_SOCKETPAIR, _SETSOCKOPT, _FCNTL = (53, 199), (54, 208), (72, 25)
+_AF_UNIX, _F_SETPIPE_SZ = 1, 1031
+_BUFFER_OPTIONS = (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and the same with force
 _CLONE3 = 435
 _NAMESPACES = 0x7E020080  # CLONE_NEWUSER, PID, NET, IPC, UTS, CGROUP, NS and TIME
 _X32 = 0x40000000
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_Instruction = tuple[int, int, int, int]
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _EPERM, _ENOSYS = 1, 38
 
@@ -85,6 +96,10 @@ def filter_program(machine: str | None = None) -> bytes | None:
         program += [(_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _ERRNO | _EPERM)]
     for number in denied:
         program += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | _EPERM)]
+    program += _where(_SOCKETPAIR[column], 0, [(_EQUAL, 1, 0, _AF_UNIX), (_RETURN, 0, 0, _ERRNO | _EPERM)])
+    for option in _BUFFER_OPTIONS:
+        program += _where(_SETSOCKOPT[column], 2, [(_EQUAL, 0, 1, option), (_RETURN, 0, 0, _ERRNO | _EPERM)])
+    program += _where(_FCNTL[column], 1, [(_EQUAL, 0, 1, _F_SETPIPE_SZ), (_RETURN, 0, 0, _ERRNO | _EPERM)])
     program += [
         (_EQUAL, 0, 1, _CLONE3),  # its flags lie in memory, where no filter can look; libc then takes clone
         (_RETURN, 0, 0, _ERRNO | _ENOSYS),
@@ -95,3 +110,13 @@ def filter_program(machine: str | None = None) -> bytes | None:
         (_RETURN, 0, 0, _ALLOW),
     ]
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+
+
+def _where(number: int, argument: int, then: list[_Instruction]) -> list[_Instruction]:
+    """`then`, with the lower half of an argument, for one system call; the call's number again for what follows."""
+    return [
+        (_EQUAL, 0, len(then) + 2, number),
+        (_LOAD, 0, 0, 16 + 8 * argument),
+        *then,
+        (_LOAD, 0, 0, 0),
+    ]

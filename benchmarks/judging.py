@@ -1,0 +1,135 @@
+"""Programs judged a second: in the sandbox of this machine, in a bare subprocess, and by Piston's protocol.
+
+    python benchmarks/judging.py --programs 128 --tests 1 4 16 --parallel 2
+    python benchmarks/judging.py --programs 1024 --tests 4 --parallel 16          # a GRPO step on 16 cores
+    PISTON_ENDPOINTS=http://host:2000/api/v2 python benchmarks/judging.py
+
+Programs are all different. Processor time is that of this process and its children, which other work on the machine
+changes less than wall clock; compilers in a sandbox are not in it. Piston without PISTON_ENDPOINTS is its protocol with
+a stand-in for its server, which runs programs in bare subprocesses: what the protocol alone costs.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from open_r1.rewards import code_reward
+from open_r1.rewards.code.isolation import interpreter
+from open_r1.rewards.code.local import close_sandboxes
+
+PROGRAMS = {
+    "python": "a, b = map(int, input().split())\nprint(a + b)  # {number}\n",
+    "cpp": "#include <iostream>\nint main() {{ long a, b; std::cin >> a >> b; std::cout << a + b; }} // {number}\n",
+}
+Judge = Callable[[list[str], list[dict]], list[float | None]]
+
+
+class StandIn(BaseHTTPRequestHandler):
+    """Answers like Piston's `/execute`, in Python only."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        command = [interpreter(), "-c", body["files"][0]["content"]]
+        done = subprocess.run(command, input=body["stdin"], capture_output=True, text=True)
+        reply = json.dumps({"run": {"stdout": done.stdout, "stderr": "", "code": done.returncode, "signal": None}})
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(reply)))
+        self.end_headers()
+        self.wfile.write(reply.encode())
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def in_sandbox(language: str, parallel: int, provider: str = "local") -> Judge:
+    """The code reward."""
+
+    def judge(sources: list[str], cases: list[dict]) -> list[float | None]:
+        info = [{"language": language, "test_cases": cases}] * len(sources)
+        answers = [f"```{language}\n{source}\n```" for source in sources]
+        return code_reward(answers, info, num_parallel=parallel, provider_type=provider)
+
+    return judge
+
+
+def in_subprocess(language: str, parallel: int) -> Judge:
+    """What a judge without any limit would do: an interpreter or a compiled program for each test."""
+
+    def one(source: str, cases: list[dict]) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "main.py" if language == "python" else "main.cpp")
+            path.write_text(source)
+            command = [interpreter(), str(path)]
+            if language == "cpp":
+                command = [f"{folder}/program"]
+                subprocess.run(["g++", "-O2", "-std=c++17", str(path), "-o", *command], check=True)
+            runs = [subprocess.run(command, input=c["input"], capture_output=True, text=True).stdout for c in cases]
+        return sum(out.strip() == c["output"] for out, c in zip(runs, cases, strict=True)) / len(cases)
+
+    def judge(sources: list[str], cases: list[dict]) -> list[float | None]:
+        with ThreadPoolExecutor(parallel) as threads:
+            return list(threads.map(lambda source: one(source, cases), sources))
+
+    return judge
+
+
+def measure(judge: Judge, sources: list[str], cases: list[dict]) -> tuple[float, float]:
+    """Wall clock and processor seconds."""
+    began, used = time.perf_counter(), _cpu_seconds()
+    scores = judge(sources, cases)
+    assert scores == [1.0] * len(sources), "a right program was judged wrong"
+    seconds = time.perf_counter() - began
+    inside = close_sandboxes()  # bubblewrap does not pass the time of its children on
+    return seconds, _cpu_seconds() - used + inside
+
+
+def _cpu_seconds() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--programs", type=int, default=64)
+    parser.add_argument("--tests", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--parallel", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--languages", nargs="+", default=["python", "cpp"], choices=list(PROGRAMS))
+    parser.add_argument("--repeat", type=int, default=3, help="rounds; the median is shown, with the range")
+    args = parser.parse_args()
+    if "PISTON_ENDPOINTS" not in os.environ:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), StandIn)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        os.environ["PISTON_ENDPOINTS"] = f"http://127.0.0.1:{server.server_port}/api/v2"
+    print(f"{args.programs} programs, {args.parallel} at once, Python {sys.version.split()[0]}")
+    print("| language | judge | tests | programs/s | range | CPU ms a program |\n| --- | --- | --: | --: | --- | --: |")
+    for language in args.languages:
+        judges = {"sandbox": in_sandbox(language, args.parallel), "subprocess": in_subprocess(language, args.parallel)}
+        if language == "python":
+            judges["Piston's protocol"] = in_sandbox(language, args.parallel, "piston")
+        for tests in args.tests:
+            cases = [{"input": f"{k} {k + 1}\n", "output": str(2 * k + 1)} for k in range(tests)]
+            for name, judge in judges.items():
+                rounds = []
+                for number in range(args.repeat):
+                    count = range(number * args.programs, (number + 1) * args.programs)
+                    rounds.append(measure(judge, [PROGRAMS[language].format(number=n) for n in count], cases))
+                rates = sorted(args.programs / wall for wall, _ in rounds)
+                cpu = sorted(1000 * used / args.programs for _, used in rounds)[len(rounds) // 2]
+                row = f"{rates[len(rates) // 2]:.1f} | {rates[0]:.1f} to {rates[-1]:.1f} | {cpu:.1f}"
+                print(f"| {language} | {name} | {tests} | {row} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

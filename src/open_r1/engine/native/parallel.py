@@ -1,0 +1,188 @@
+"""Native engines on several GPUs, each in a process of its own; this one hands out requests."""
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from open_r1.engine.options import EngineOptions
+from open_r1.engine.protocol import Completion, Request
+from open_r1.errors import UserError
+from open_r1.processes import child_environment, describe_exit
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """An engine's process, on one GPU as CUDA_VISIBLE_DEVICES names it (empty: a share of the CPU)."""
+
+    def __init__(self, options: EngineOptions, device: str, threads: int) -> None:
+        self.place = f"GPU {device}" if device else "the CPU"
+        self.log = Path(tempfile.mkstemp(prefix="open_r1-engine-", suffix=".log")[1])
+        ours, theirs = socket.socketpair()
+        variables = {"CUDA_VISIBLE_DEVICES": device} | ({} if device else {"OMP_NUM_THREADS": str(threads)})
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "open_r1.engine.native.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for the parent; the worker ends when the socket closes
+                env=child_environment() | variables,
+            )
+        theirs.close()
+        self.connection = Connection(ours.detach())
+        weakref.finalize(self, self.process.kill)
+        self.send(options)
+
+    def send(self, message: Any) -> None:
+        """Raises `UserError` if the worker is gone."""
+        try:
+            self.connection.send(message)
+        except OSError:
+            raise self.died() from None
+
+    def read(self) -> tuple[str, Any]:
+        """The next message. Raises `UserError` if the worker failed or is gone."""
+        try:
+            name, value = self.connection.recv()
+        except (EOFError, OSError):
+            raise self.died() from None
+        if name == "failed":
+            raise UserError(f"the native engine on {self.place}: {value}")
+        return name, value
+
+    def receive(self, name: str) -> Any:
+        """The value of the next message called `name`; what was on its way before it is dropped."""
+        while True:
+            found, value = self.read()
+            if found == name:
+                return value
+
+    def died(self) -> UserError:
+        """The error that says how the process ended."""
+        return UserError(
+            f"the native engine on {self.place} ended with {describe_exit(self.process.wait())}; its log is {self.log}."
+        )
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.process.kill()
+        self.process.wait()
+        self.connection.close()
+
+
+class ParallelEngine:
+    """One native engine on each of `devices` (empty names: on the CPU); they load the model at once.
+
+    `identity` is what a single engine's would be. `max_model_len`, of prompt and completion together, may grow.
+    """
+
+    def __init__(self, options: EngineOptions, devices: Sequence[str]) -> None:
+        self.options = options
+        self.max_model_len = 1
+        self.on_tokens: Callable[[int], None] | None = None
+        self._started = False
+        threads = max(1, (os.cpu_count() or 1) // len(devices))
+        logger.warning("%d native engines, one on each %s.", len(devices), "GPU" if devices[0] else "share of the CPU")
+        self.workers = [Worker(options, device, threads) for device in devices]
+        try:
+            (self.identity, *_) = [worker.receive("ready") for worker in self.workers]
+        except BaseException:
+            self.close()
+            raise
+
+    def need(self, tokens: int) -> None:
+        """Makes room for prompts and completions of `tokens` together."""
+        if tokens > self.max_model_len:
+            self.max_model_len, self._started = tokens, False
+
+    def start(self) -> None:
+        """Has all engines take their memory and capture their graphs."""
+        if not self._started:
+            for worker in self.workers:
+                worker.send(("need", self.max_model_len))
+            for worker in self.workers:
+                worker.receive("started")
+            self._started = True
+
+    def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
+        """Yields `(request.id, completions)` as requests finish.
+
+        A request goes to the engine with the fewest completions under way, which gets few more than it can decode at
+        once, so that all engines finish together.
+        """
+        self.start()
+        room = self.options.max_num_seqs + self.options.max_num_seqs // 4
+        load = dict.fromkeys(self.workers, 0)
+        sizes: dict[Hashable, int] = {}
+        waiting: Iterator[Request] | None = iter(requests)
+        over: set[Worker] = set()
+        for worker in self.workers:
+            worker.send(("stream",))
+        try:
+            while len(over) < len(self.workers):
+                while waiting is not None and min(load.values()) < room:
+                    request = next(waiting, None)
+                    if request is None:
+                        waiting = None
+                        for worker in self.workers:
+                            worker.send(("end",))
+                        break
+                    worker = min(self.workers, key=load.__getitem__)
+                    worker.send(request)
+                    sizes[request.id] = request.sampling.n
+                    load[worker] += request.sampling.n
+                for worker in self._speaking(over):
+                    name, value = worker.read()
+                    if name == "over":
+                        over.add(worker)
+                    elif name == "finished":
+                        load[worker] -= sizes.pop(value[0])
+                        yield value
+                    elif self.on_tokens is not None:
+                        self.on_tokens(value)
+        except UserError:
+            self.close()
+            raise
+        finally:
+            for worker in set(self.workers) - over:
+                worker.send(("stop",))
+            for worker in set(self.workers) - over:
+                worker.receive("over")
+
+    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        """`stream`, collected in the order of `requests` (whose ids must be distinct)."""
+        finished = dict(self.stream(requests))
+        return [finished[r.id] for r in requests]
+
+    def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Not offered: a trainer has an engine in each of its own processes."""
+        raise NotImplementedError("engines in other processes keep the weights of their model")
+
+    def sleep(self) -> None:
+        """Nothing: the engines have their GPUs for themselves."""
+
+    def wake(self) -> None:
+        """Nothing: they never sleep."""
+
+    def close(self) -> None:
+        """Ends the engines."""
+        for worker in self.workers:
+            worker.close()
+        self.workers = []
+
+    def _speaking(self, over: set[Worker]) -> list[Worker]:
+        """Those of whom a message has come."""
+        by_connection = {worker.connection: worker for worker in self.workers if worker not in over}
+        return [by_connection[connection] for connection in wait(by_connection)]  # type: ignore[index,arg-type]

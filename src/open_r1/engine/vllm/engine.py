@@ -1,0 +1,317 @@
+"""Completions from `vllm serve` processes on other GPUs or hosts, which are given new weights as training goes on.
+
+A prompt's completions are one request, to the server with the fewest under way; what a dying server leaves undone goes
+to the others. Weights travel through a process group of trainer and servers (`group.py`); HTTP only says when.
+"""
+
+import itertools
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from open_r1.engine.openai_servers import Refusal
+from open_r1.engine.protocol import Completion, Request
+from open_r1.engine.vllm.addresses import address_towards, listen
+from open_r1.engine.vllm.group import GroupPlace
+from open_r1.engine.vllm.sender import GroupSender, wait_for
+from open_r1.engine.vllm.servers import GONE, VLLMServer, VLLMServers
+from open_r1.engine.vllm.tokens import Written
+from open_r1.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+RETRIED = {408, 425, 429, 500, 502, 503, 504}
+TRIES = 4
+PAUSE_SECONDS = 1.0
+REPLY_SECONDS = 3600.0
+"""Longest wait for the completions of one prompt."""
+UPDATE_SECONDS = 300.0
+"""Longest wait for one bucket of weights, or for a group to meet."""
+MOST_THREADS = 512
+READ_AHEAD = 2048
+"""Completions that are under way at each server, at most."""
+
+
+class VLLMServerEngine:
+    """Waits up to `timeout` seconds for its servers when it is made, and raises `UserError` if they are not what a run
+    needs: `max_model_len` tokens for the longest prompt with its completion, the weight extension, processed logprobs.
+
+    `base_url` may name several servers with commas between. `group_port` is where they meet this process for weights.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_model_len: int,
+        shape: Sequence[int] | None = None,
+        timeout: float = 240.0,
+        group_port: int = 51216,
+        on_tokens: Callable[[int], None] | None = None,
+    ) -> None:
+        self.tokenizer, self.max_model_len, self.group_port = tokenizer, max_model_len, group_port
+        self.on_tokens = on_tokens
+        self.version = 0
+        self.servers = VLLMServers(base_url, PartialState().process_index)
+        self.servers.wait(timeout)
+        self.info = self.servers.check(max_model_len, shape)
+        self._sender: GroupSender | None = None
+        self._members: list[VLLMServer] = []
+        self._groups = 0
+        self._running = 0
+        self._idle = threading.Condition()
+        self._stopping = threading.Event()
+
+    def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
+        """Yields `(request.id, completions)` as requests finish; reads ahead what fills the servers twice."""
+        self.servers.check_version(self.version)
+        waiting = iter(requests)
+        finished: queue.SimpleQueue[tuple[Request, list[Completion] | BaseException]] = queue.SimpleQueue()
+        threads = completions = 0
+        stopping = self._stopping = threading.Event()
+        try:
+            while True:
+                room = READ_AHEAD * len(self.servers.alive)
+                while threads < MOST_THREADS and completions < room and (request := next(waiting, None)) is not None:
+                    self._start(request, self._asked(request), finished, stopping)
+                    threads += 1
+                    completions += request.sampling.n
+                if not threads:
+                    return
+                request, result = finished.get()
+                threads -= 1
+                completions -= request.sampling.n
+                if isinstance(result, BaseException):
+                    raise result
+                if self.on_tokens is not None:
+                    self.on_tokens(sum(len(c.token_ids or ()) for c in result))
+                yield request.id, result
+        finally:
+            stopping.set()
+
+    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        """`stream`, collected in the order of `requests` (whose ids must be distinct)."""
+        finished = dict(self.stream(requests))
+        return [finished[r.id] for r in requests]
+
+    def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Sends the policy's weights to every server, in buckets, and has them forget what was cached with the old
+        ones. Waits until no request of any process is under way. Process 0 sends; a server that came back is taken in
+        again, one that is gone is left out. Raises `UserError` in all processes if none is left."""
+        state = PartialState()
+        self._wait_until_idle()
+        state.wait_for_everyone()
+        tensors = iter(named_tensors)
+        failure: list[Any] = [None, None]
+        if state.is_main_process:
+            try:
+                self._send(tensors, version)
+            except UserError as error:
+                failure[0] = str(error)
+            failure[1] = [server.url for server in self.servers.alive]
+        for _ in tensors:  # putting a weight together takes all processes, also where sending it failed
+            pass
+        broadcast_object_list(failure)
+        if failure[0] is not None:
+            raise UserError(failure[0])
+        self.servers.keep(failure[1])
+        self.version = version
+
+    def sleep(self) -> None:
+        """The servers' GPUs are their own."""
+
+    def wake(self) -> None:
+        """The servers' GPUs are their own."""
+
+    def checksum(self) -> float:
+        """Sum of squares of the first server's weights."""
+        return float(self.servers.alive[0].call("weights_checksum", seconds=UPDATE_SECONDS)[0]["checksum"])
+
+    def close(self) -> None:
+        """Stops retrying and leaves the servers, which run on."""
+        self._stopping.set()
+        for server in self._members:
+            with suppress(Refusal, ValueError, KeyError, *GONE):
+                server.call("leave_group", seconds=5.0)
+        self._leave_group()
+
+    # Requests
+
+    def _asked(self, request: Request) -> tuple[list[int], dict[str, Any]]:
+        """Its prompt, and vLLM's sampling parameters."""
+        prompt: Any = request.prompt
+        if prompt and not isinstance(prompt[0], int):
+            tokenizer: Any = self.tokenizer
+            prompt = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)
+        sampling = request.sampling
+        limit = min(sampling.max_tokens, self.max_model_len - len(prompt))
+        if limit < 1:
+            raise UserError(
+                f"request {request.id}: its prompt has {len(prompt):,} tokens, and prompt and completion together "
+                f"may have {self.max_model_len:,} (vllm_max_model_length)."
+            )
+        return prompt, {
+            "n": sampling.n if sampling.temperature > 0 else 1,  # greedy: written once
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "min_p": sampling.min_p,
+            "max_tokens": limit,
+            "stop_token_ids": list(sampling.stop_token_ids),
+            # On GPUs a random stream for each completion costs more than the decoding. 31 bits: every server's part.
+            "seed": sampling.seed % 2**31 if self.info.device == "cpu" else None,
+            "ignore_eos": True,
+            "detokenize": False,
+            "logprobs": 0 if sampling.logprobs else None,
+        }
+
+    def _start(
+        self,
+        request: Request,
+        asked: tuple[list[int], dict[str, Any]],
+        finished: queue.SimpleQueue,
+        stopping: threading.Event,
+    ) -> None:
+        with self._idle:
+            self._running += 1
+
+        def work() -> None:
+            try:
+                finished.put((request, self._complete(request, *asked, stopping)))
+            except BaseException as error:
+                finished.put((request, error))
+            finally:
+                with self._idle:
+                    self._running -= 1
+                    self._idle.notify_all()
+
+        threading.Thread(target=work, name="vllm-server", daemon=True).start()
+
+    def _complete(
+        self, request: Request, prompt: list[int], sampling: dict[str, Any], stopping: threading.Event
+    ) -> list[Completion]:
+        version, n = self.version, request.sampling.n
+        reason: Exception | None = None
+        tries = 0
+        while tries < TRIES and not (tries and stopping.wait(PAUSE_SECONDS * 2 ** (tries - 1))):
+            server = self.servers.take(n)
+            try:
+                written = server.complete(prompt, sampling, REPLY_SECONDS)
+                return self._completions(written, sampling, version) * (n // sampling["n"])
+            except Refusal as refusal:
+                if refusal.status not in RETRIED:
+                    raise UserError(
+                        f"the vLLM server at {server.url} refuses a request ({refusal.status}): {refusal.said}"
+                    ) from refusal
+                reason, tries = refusal, tries + 1
+            except GONE as error:
+                reason, tries = error, tries + 1
+                if not server.is_back():
+                    self.servers.drop(server, error)
+                    tries -= 1  # the others begin it anew
+            except (ValueError, KeyError, TypeError, IndexError) as error:
+                reason, tries = error, tries + 1
+            finally:
+                self.servers.give_back(server, n)
+        said = reason.said if isinstance(reason, Refusal) else f"{type(reason).__name__}: {reason}"
+        raise UserError(f"vLLM servers ({self.servers}) failed a request {tries} times; at last: {said}")
+
+    def _completions(self, written: list[Written], sampling: dict[str, Any], version: int) -> list[Completion]:
+        asked = sampling["logprobs"] is not None
+        whole = all(w.token_ids and (w.logprobs is not None) == asked for w in written)
+        if len(written) != sampling["n"] or not whole:
+            raise ValueError(f"{len(written)} completions of {sampling['n']}, or no tokens or logprobs in one of them")
+        reasons: list[Any] = [w.finish_reason for w in written]
+        if not set(reasons) <= {"stop", "length"}:
+            raise ValueError(f"finish reasons {sorted(set(map(str, reasons)))}")
+        kept = [w.token_ids[:-1] if w.finish_reason == "stop" else w.token_ids for w in written]
+        texts = self.tokenizer.batch_decode(kept, skip_special_tokens=True)
+        return [
+            Completion(text, w.token_ids, w.logprobs, reason, version)
+            for text, w, reason in zip(texts, written, reasons, strict=True)
+        ]
+
+    # Weights
+
+    def _wait_until_idle(self) -> None:
+        """Requests of a stream that was given up may still be under way."""
+        with self._idle:
+            if not self._idle.wait_for(lambda: self._running == 0, timeout=REPLY_SECONDS):
+                raise UserError(f"vLLM servers ({self.servers}) still write after {REPLY_SECONDS:.0f} s.")
+
+    def _send(self, tensors: Iterator[tuple[str, Tensor]], version: int) -> None:
+        first = next(tensors)
+        members = self._meet(first[1].device)
+        assert self._sender is not None
+        dtype = getattr(torch, self.info.dtype)
+        try:
+            self._sender.send(itertools.chain([first], tensors), dtype, partial(self.servers.begin_call, members))
+            self.servers.call_all(members, "end_weights", version)
+            self.servers.reset_caches(members)
+        except (UserError, RuntimeError) as error:
+            self._leave_group()
+            raise UserError(
+                f"sending weights to the vLLM servers ({self.servers}) failed: {error} Start them again, then the same "
+                "command continues from the last checkpoint."
+            ) from error
+
+    def _meet(self, device: torch.device) -> list[VLLMServer]:
+        """The servers that are there now, in a group with this process."""
+        while True:
+            members = self.servers.present()
+            if self._sender is not None and members == self._members:
+                return members
+            try:
+                self._open_group(members, device)
+            except (UserError, RuntimeError) as error:
+                self._leave_group()
+                if self.servers.present() == members:
+                    raise UserError(
+                        f"this process and the vLLM servers ({self.servers}) do not meet: {error}"
+                    ) from error
+
+    def _open_group(self, members: list[VLLMServer], device: torch.device) -> None:
+        self._leave_group()
+        began = time.monotonic()
+        nccl = device.type == "cuda" and self.info.device == "cuda"
+        hosts = [server.host for server in members]
+        outside = [host for host in hosts if not address_towards(host).startswith("127.")]
+        address = address_towards((outside or hosts)[0])
+        listener = listen(address, self.group_port)
+        self._groups += 1
+        size = 1 + sum(server.workers for server in members)
+        port, name = listener.getsockname()[1], f"weights-{self._groups}"
+        place = {"address": address, "port": port, "size": size, "backend": "nccl" if nccl else "gloo"}
+        place |= {"name": name, "seconds": UPDATE_SECONDS}
+        rank, waits = 1, []
+        for server in members:
+            waits.append(self.servers.begin_call([server], "join_group", place | {"rank": rank}))
+            rank += server.workers
+        self._sender = GroupSender(GroupPlace(rank=0, **place), listener, device)  # type: ignore[arg-type]
+        wait_for(waits)
+        self._members = members
+        logger.warning(
+            "Weights go to %d vLLM server(s) over %s, port %d of %s (%.1f s to meet).",
+            len(members),
+            place["backend"],
+            port,
+            address,
+            time.monotonic() - began,
+        )
+
+    def _leave_group(self) -> None:
+        if self._sender is not None:
+            self._sender.close()
+        self._sender, self._members = None, []

@@ -1,0 +1,253 @@
+"""The vLLM servers of a run: what they are, who is alive, who is least busy; and calls of all their workers."""
+
+import logging
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from urllib3.exceptions import HTTPError
+
+from open_r1.engine.openai_servers import Refusal, Server
+from open_r1.engine.vllm.process import is_up
+from open_r1.engine.vllm.sender import wait_for
+from open_r1.engine.vllm.tokens import MIDDLEWARE, ROUTE, Written, unpack
+from open_r1.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+GONE = (HTTPError, OSError)
+"""What a connection that fails raises."""
+CALL_SECONDS = 600.0
+COMMAND = "open-r1 vllm-serve --model {model}"
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """What servers of a run have in common."""
+
+    model: str
+    """The name that it is served by."""
+    dtype: str
+    device: str
+    """`cuda` or `cpu`."""
+
+
+class VLLMServer(Server):
+    """One server; `workers` are its GPUs (or 1 on a CPU)."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/").removesuffix("/v1")
+        super().__init__(f"{self.url}/v1", None, connections=600)
+        self.host = urllib.parse.urlsplit(self.url).hostname or ""
+        self.load = 0
+        self.workers = 1
+
+    def complete(self, prompt: list[int], sampling: dict[str, Any], seconds: float) -> list[Written]:
+        """The completions of one prompt; `sampling` is what vLLM's `SamplingParams` are made of."""
+        with self.open(ROUTE, {"prompt": prompt, "sampling": sampling}, seconds) as response:
+            return unpack(response.read())
+
+    def call(self, method: str, *arguments: Any, seconds: float = CALL_SECONDS) -> list[Any]:
+        """What a method of each worker returns."""
+        body = {"method": method, "args": arguments, "timeout": seconds}
+        return self.read_json("collective_rpc", body, seconds)["results"]
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Of each worker, what a trainer must know. Raises `UserError` if the server takes no weights."""
+        try:
+            return self.call("describe_weights", seconds=60.0)
+        except Refusal as refusal:
+            raise UserError(
+                f"the vLLM server at {self.url} cannot be given weights ({refusal.status}): start it with "
+                f"`{COMMAND.format(model='MODEL')}`."
+            ) from refusal
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{self.url} does not answer as a vLLM server does: {error}") from error
+
+    def check_route(self) -> None:
+        """Raises `UserError` if the server was started without our route."""
+        try:
+            self.open(ROUTE, None, 30.0).drain_conn()
+        except Refusal as refusal:
+            raise UserError(
+                f"the vLLM server at {self.url} does not know /{ROUTE} ({refusal.status}): start it with "
+                f"`{COMMAND.format(model='MODEL')}`, or add --middleware {MIDDLEWARE}."
+            ) from refusal
+
+    def is_back(self) -> bool:
+        """Is it there and well? Asked three times within a few seconds."""
+        for attempt in range(3):
+            if attempt:
+                time.sleep(1.0)
+            if is_up(self):
+                return True
+        return False
+
+
+class VLLMServers:
+    """Hands out servers, the one with the fewest of this process' completions under way first; `rank` keeps processes
+    from beginning with the same one."""
+
+    def __init__(self, base_url: str, rank: int = 0) -> None:
+        urls = list(dict.fromkeys(url.strip() for url in base_url.split(",") if url.strip()))
+        if not urls:
+            raise UserError(f"vllm_server_base_url is {base_url!r}: expected a URL such as http://localhost:8000.")
+        self.all = [VLLMServer(url) for url in urls]
+        self.alive = list(self.all)
+        self.rank = rank
+        self._lock = threading.Lock()
+
+    def __str__(self) -> str:
+        return ", ".join(server.url for server in self.all)
+
+    def wait(self, seconds: float) -> None:
+        """Returns when all are up. Raises `UserError` if one is not within `seconds`."""
+        deadline = time.monotonic() + seconds
+        while down := [server.url for server in self.all if not is_up(server)]:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"no vLLM server answers at {', '.join(down)} after {seconds:.0f} s (vllm_server_timeout). Start "
+                    f"one with `{COMMAND.format(model='MODEL')}`, or correct vllm_server_base_url."
+                )
+            time.sleep(0.5)
+
+    def check(self, max_model_len: int, shape: Sequence[int] | None) -> ServerInfo:
+        """What they are. Raises `UserError` if one does not fit the run or the others. `shape` is the policy's hidden
+        size, layers and vocabulary."""
+        infos = []
+        for server in self.all:
+            workers = server.describe()
+            server.workers, first = len(workers), workers[0]
+            if first["logprobs_mode"] != "processed_logprobs":
+                raise UserError(
+                    f"the vLLM server at {server.url} has logprobs-mode {first['logprobs_mode']}, whose logprobs are "
+                    "not those that it samples by: start it with --logprobs-mode processed_logprobs."
+                )
+            if first["max_model_len"] < max_model_len:
+                raise UserError(
+                    f"prompt and completion need {max_model_len:,} tokens, and the vLLM server at {server.url} takes "
+                    f"{first['max_model_len']:,} (--max-model-len): start it with more, or give the run a smaller "
+                    "vllm_max_model_length, max_completion_length or benchmarks_max_new_tokens."
+                )
+            if shape is not None and list(shape) != first["shape"]:
+                raise UserError(
+                    f"the vLLM server at {server.url} serves a model of another shape: hidden size, layers and "
+                    f"vocabulary are {first['shape']}, the policy has {list(shape)}."
+                )
+            server.check_route()
+            model = server.read_json("/models", None, 30.0)["data"][0]["id"]
+            infos.append(ServerInfo(model, first["dtype"], first["device"]))
+        if len(set(infos)) > 1:
+            raise UserError(f"vLLM servers differ: {', '.join(map(str, infos))}; all must serve the same model alike.")
+        return infos[0]
+
+    def check_version(self, version: int) -> None:
+        """Leaves out servers whose weights are not ours, such as one that was restarted. Raises `UserError`."""
+        for server in list(self.alive) if version else ():
+            try:
+                if not server.is_back():
+                    raise UserError("it does not answer")
+                found = {worker["version"] for worker in server.describe()}
+            except (*GONE, UserError) as error:
+                self.drop(server, error)
+                continue
+            if found != {version}:
+                self.drop(server, f"it has the weights of version {sorted(found)}, not {version}: was it restarted?")
+
+    def take(self, n: int) -> VLLMServer:
+        """The server for the next `n` completions. `give_back` must follow."""
+        with self._lock:
+            if not self.alive:
+                raise self.none_left()
+            first = self.rank % len(self.alive)
+            chosen = min(self.alive[first:] + self.alive[:first], key=lambda server: server.load)
+            chosen.load += n
+            return chosen
+
+    def give_back(self, server: VLLMServer, n: int) -> None:
+        """They are written, or not."""
+        with self._lock:
+            server.load -= n
+
+    def drop(self, server: VLLMServer, reason: object) -> None:
+        """Leaves a server out until the next weights are sent. Raises `UserError` if it was the last."""
+        with self._lock:
+            if server in self.alive:
+                self.alive.remove(server)
+                logger.warning("The vLLM server at %s is left out: %s", server.url, reason)
+            if not self.alive:
+                raise self.none_left(f": {reason}")
+
+    def keep(self, urls: Sequence[str]) -> None:
+        """Those alive are the ones at `urls`."""
+        self.alive = [server for server in self.all if server.url in urls]
+
+    def present(self) -> list[VLLMServer]:
+        """Those that are up, also if they were left out before. Raises `UserError` if there is none."""
+        for server in self.all:
+            if server not in self.alive and is_up(server):
+                logger.warning("The vLLM server at %s is back.", server.url)
+                self.alive.append(server)
+            elif server in self.alive and not server.is_back():
+                self.drop(server, "it does not answer")
+        if not self.alive:
+            raise self.none_left()
+        return [server for server in self.all if server in self.alive]
+
+    def begin_call(self, members: Sequence[VLLMServer], method: str, *arguments: Any) -> Callable[[], bool]:
+        """Calls a method of all workers of `members`; the function tells whether all have answered, and raises
+        `UserError` if one failed."""
+        pending = [_Call(server, method, arguments) for server in members]
+
+        def done() -> bool:
+            return len([call for call in pending if call.done()]) == len(pending)
+
+        return done
+
+    def call_all(self, members: Sequence[VLLMServer], method: str, *arguments: Any) -> None:
+        """Calls a method of all workers of `members` and waits."""
+        wait_for([self.begin_call(members, method, *arguments)])
+
+    def reset_caches(self, members: Sequence[VLLMServer]) -> None:
+        """Has them forget the keys and values of earlier prompts."""
+        for server in members:
+            try:
+                server.open("reset_prefix_cache", {}, CALL_SECONDS).drain_conn()
+            except (Refusal, *GONE) as error:
+                raise UserError(f"the vLLM server at {server.url} does not reset its prefix cache: {error}") from error
+
+    def none_left(self, reason: str = "") -> UserError:
+        """The error that says so."""
+        which = "the vLLM server at" if len(self.all) == 1 else "all vLLM servers, at"
+        return UserError(
+            f"{which} {self}, left the run{reason}. Start it again, then the same command continues from the last "
+            "checkpoint."
+        )
+
+
+class _Call:
+    """A call in a thread of its own."""
+
+    def __init__(self, server: VLLMServer, method: str, arguments: Sequence[Any]) -> None:
+        self.error: UserError | None = None
+
+        def work() -> None:
+            try:
+                server.call(method, *arguments)
+            except Refusal as refusal:
+                self.error = UserError(f"the vLLM server at {server.url} failed in {method}: {refusal.said}")
+            except (*GONE, ValueError, KeyError) as error:
+                self.error = UserError(f"the vLLM server at {server.url} broke off in {method}: {error}")
+
+        self.thread = threading.Thread(target=work, name=f"vllm-{method}", daemon=True)
+        self.thread.start()
+
+    def done(self) -> bool:
+        if self.thread.is_alive():
+            return False
+        if self.error is not None:
+            raise self.error
+        return True

@@ -1,0 +1,144 @@
+"""Codeforces and IOI problems as benchmarks, in the schemas of open-r1/codeforces and open-r1/ioi.
+
+Verdicts are those of the rewards `cf_code` and `ioi_code`; a problem (of IOI: a subtask) counts as solved when every
+test passes. IOI rows need a column `test_cases`, which open-r1/ioi-test-cases has.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from open_r1.errors import UserError
+from open_r1.evaluation.code.judging import first_failure, judge_with, last_program
+from open_r1.evaluation.problems import BenchmarkProblem, Source, Task
+from open_r1.rewards.code.ioi import score_subtask
+from open_r1.rewards.code.judge import Case, python_checker, same_output, tests_of
+from open_r1.rewards.code.programs import language_name, program, with_includes
+from open_r1.rewards.code.providers import get_provider
+from open_r1.rewards.code.sandbox import Limits
+from open_r1.rewards.text import RowError
+
+Rows = Sequence[Mapping[str, Any]]
+SAMPLES = 4
+RATINGS = 400
+"""Width of the bands by which Codeforces problems are grouped."""
+
+
+def codeforces() -> Task:
+    """Codeforces, the test split of the prompts whose tests are complete."""
+    return Task(
+        name="codeforces",
+        source=Source("open-r1/codeforces", "test", "verifiable-prompts"),
+        samples=SAMPLES,
+        files=("codeforces",),
+        prompt="{problem}",
+        read=_codeforces_rows,
+        votes=False,
+    )
+
+
+def ioi() -> Task:
+    """IOI 2024, a problem for each subtask."""
+    return Task(
+        name="ioi",
+        source=Source("open-r1/ioi", "test"),
+        samples=SAMPLES,
+        files=("ioi",),
+        prompt="{problem}",
+        read=_ioi_rows,
+        votes=False,
+    )
+
+
+def _codeforces_rows(rows: Rows, where: str) -> list[BenchmarkProblem]:
+    problems: list[BenchmarkProblem] = []
+    for number, row in enumerate(rows, 1):
+        at = f"{where}, row {number}"
+        prompt = _text(row, "prompt", at)
+        language = language_name(row.get("language") or "cpp")
+        if row.get("input_mode") == "file":
+            raise UserError(f"{at}, column input_mode: 'file'; only 'stdio' runs here: filter such rows out.")
+        tests = _tests(row.get("official_tests"), at) + _tests(row.get("generated_tests"), at)
+        if not tests:
+            raise UserError(f"{at}, column official_tests: the problem has no tests.")
+        rating = row.get("rating")
+        band = None if rating is None else int(rating) // RATINGS * RATINGS
+        groups = {"language": language}
+        if band is not None:
+            groups["rating"] = f"{band} to {band + RATINGS - 1}"
+        details = {**row, "language": language, "tests": tests}
+        id = f"{_text(row, 'id', at)}-{language}"
+        gold = _digest([(case.input, case.output) for case in tests], len(tests))
+        problems.append(
+            BenchmarkProblem(len(problems), id, prompt, prompt, gold, judge_with(_fails), tests=details, groups=groups)
+        )
+    return problems
+
+
+def _fails(problem: BenchmarkProblem, source: str) -> str | None:
+    row = problem.tests
+    limits = Limits(float(row.get("time_limit") or 5.0), memory_mb=int(row.get("memory_limit") or 512))
+    checker = row.get("generated_checker")
+    check = python_checker(get_provider("local"), checker, limits) if checker else None
+
+    def right(test: Case, output: str) -> bool:
+        return check(test.input, test.output, output) if check else same_output(output, test.output)
+
+    return first_failure(program(source, row["language"]), row["tests"], limits, right)
+
+
+def _ioi_rows(rows: Rows, where: str) -> list[BenchmarkProblem]:
+    problems: list[BenchmarkProblem] = []
+    for number, row in enumerate(rows, 1):
+        at = f"{where}, row {number}"
+        prompt = _text(row, "problem", at)
+        if not row.get("test_cases"):
+            raise UserError(
+                f"{at}, column test_cases: it is empty; open-r1/ioi-test-cases has the tests of open-r1/ioi."
+            )
+        name = _text(row, "id", at)
+        year, subtask = row.get("year"), row.get("subtask")
+        problems.append(
+            BenchmarkProblem(
+                index=len(problems),
+                id="-".join(str(part) for part in (year, name, subtask) if part not in (None, "")),
+                problem=prompt,
+                prompt=prompt,
+                gold=_digest(row["test_cases"], len(row["test_cases"])),
+                judge=judge_with(_fails_subtask, partial(_with_headers, name)),
+                tests=dict(row),
+                groups={"problem": name},
+            )
+        )
+    return problems
+
+
+def _with_headers(name: str, completion: str) -> str | None:
+    source = last_program(completion)
+    return None if source is None else with_includes(source, name)
+
+
+def _fails_subtask(problem: BenchmarkProblem, source: str) -> str | None:
+    score = score_subtask(problem.tests, source, provider="local") or 0.0
+    return None if score == 1.0 else f"the subtask scores {score:g}: a test fails, or the program does not compile"
+
+
+def _tests(cases: Any, at: str) -> list[Case]:
+    try:
+        return tests_of(cases, 0)
+    except RowError as error:
+        raise UserError(f"{at}: {error}") from error
+
+
+def _text(row: Mapping[str, Any], column: str, at: str) -> str:
+    value = row.get(column)
+    if value is None or not str(value).strip():
+        raise UserError(f"{at}, column {column}: expected a text.")
+    return str(value)
+
+
+def _digest(tests: Any, count: int) -> str:
+    text = json.dumps(tests, default=str, ensure_ascii=True)
+    return f"{count} tests, SHA-256 {hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -1,0 +1,196 @@
+"""HumanEval (Chen et al. 2021, arXiv 2107.03374), MBPP (Austin et al. 2021, arXiv 2108.07732), and their plus versions
+with more tests (EvalPlus, Liu et al. 2023, arXiv 2305.01210): a function, judged by asserts.
+
+A program never runs beside the asserts, which hold what is expected (recorded.py).
+"""
+
+import ast
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib import resources
+from threading import Lock
+from typing import Any
+
+from open_r1.errors import UserError
+from open_r1.evaluation.code.judging import ENDINGS, judge_with, opened, shortened
+from open_r1.evaluation.problems import BenchmarkProblem, Source, Task
+from open_r1.rewards.code.programs import Program
+from open_r1.rewards.code.sandbox import Limits, Outcome
+
+LIMITS = Limits(seconds=10, memory_mb=4096, output_bytes=64 << 20)
+SAMPLES = 16
+COMPLETE = (
+    "Complete this Python function. Put the whole function, with all that it needs, into one code block:\n\n"
+    "```python\n{problem}\n```"
+)
+WRITE = (
+    "{problem}\n\nCall the function {function}. It has to pass tests such as:\n\n```python\n{example}\n```\n\n"
+    "Put the whole Python code into one code block."
+)
+SOURCES = {
+    "humaneval": Source("openai/openai_humaneval", "test"),
+    "humaneval_plus": Source("evalplus/humanevalplus", "test"),
+    "mbpp": Source("google-research-datasets/mbpp", "test", "sanitized"),
+    "mbpp_plus": Source("evalplus/mbppplus", "test"),
+}
+
+
+def function_task(name: str) -> Task:
+    """One of `SOURCES` as a task."""
+    read = _humaneval if name.startswith("humaneval") else _mbpp
+    return Task(
+        name=name,
+        source=SOURCES[name],
+        samples=SAMPLES,
+        files=(name,),
+        prompt=COMPLETE if read is _humaneval else WRITE,
+        read=read,
+        votes=False,
+    )
+
+
+class Tests:
+    """What a function is judged by: the asserts, and the reference solution, which knows the calls that they make."""
+
+    def __init__(self, function: str, reference: str, asserts: str, prefix: str = "") -> None:
+        self.function, self.reference, self.asserts, self.prefix = function, reference, asserts, prefix
+        self._lock = Lock()
+        self._calls: list[Any] | None = None
+
+    def task(self, part: str, **more: Any) -> dict[str, Any]:
+        """A request to recorded.py."""
+        told = {"part": part, "function": self.function, **more}
+        return told if part == "answer" else {**told, "reference": self.reference, "asserts": self.asserts}
+
+    def calls(self) -> list[Any]:
+        """Arguments of each call. Raises `UserError` if the reference fails the asserts, or takes odd arguments."""
+        with self._lock:
+            if self._calls is None:
+                outcome, reply = _run(self.task("record"))
+                if reply is None:
+                    raise UserError(
+                        f"function {self.function}: the reference solution does not pass the tests of its own row, or "
+                        f"takes arguments of a type of its own ({ENDINGS.get(outcome.status, 'no reply')})."
+                    )
+                self._calls = reply
+            return self._calls
+
+
+def what_fails(problem: BenchmarkProblem, source: str) -> str | None:
+    """The first call whose result the asserts refuse, None if they hold."""
+    tests: Tests = problem.tests
+    calls = tests.calls()
+    if not calls:
+        return "the asserts call no function"
+    outcome, results = _run(tests.task("answer", source=f"{tests.prefix}\n{source}", calls=calls))
+    if not isinstance(results, list) or len(results) != len(calls):
+        return f"the program has no answers: {ENDINGS.get(outcome.status, 'it ended early')}"
+    outcome, failed = _run(tests.task("replay", results=results))
+    if outcome.status == "ok" and outcome.stdout.strip() == "null":
+        return None
+    number = failed if isinstance(failed, int) and 1 <= failed <= len(calls) else 1
+    result = results[number - 1]
+    parts = {
+        "Input": for_people(calls[number - 1][0]),
+        "Expected": tests.asserts,
+        "Got": "an error"
+        if result is None
+        else for_people(result[0] if isinstance(result, list) and result else result),
+    }
+    shown = "".join(f"\n{name}:\n{shortened(value)}" for name, value in parts.items())
+    return f"call {number} of {len(calls)}: wrong answer{shown}"
+
+
+JUDGE = judge_with(what_fails)
+
+
+def _run(task: Mapping[str, Any]) -> tuple[Outcome, Any]:
+    """The outcome, and the reply that was printed; None if there is none."""
+    harness = resources.files("open_r1.evaluation.code").joinpath("recorded.py").read_text("utf-8")
+    with opened(Program("python", {"main.py": harness}), LIMITS) as run:
+        outcome = run(json.dumps(task))
+    try:
+        return outcome, json.loads(outcome.stdout) if outcome.status == "ok" else None
+    except (ValueError, RecursionError):
+        return outcome, None
+
+
+def for_people(packed: Any) -> str:
+    """A packed value as Python writes it; what is not packed as recorded.py does it, as JSON."""
+    try:
+        return _shown(packed)
+    except (KeyError, IndexError, TypeError, ValueError, RecursionError):
+        return json.dumps(packed)
+
+
+def _shown(packed: Any) -> str:
+    if not isinstance(packed, list):
+        return repr(packed)
+    kind, content = packed[0], packed[1]
+    if kind == "dict":
+        return "{" + ", ".join(f"{_shown(key)}: {_shown(item)}" for key, item in content) + "}"
+    if isinstance(content, str):
+        return content
+    left, right = {"list": ("[", "]"), "tuple": ("(", ")")}.get(kind, ("{", "}"))
+    return left + ", ".join(map(_shown, content)) + right
+
+
+def _humaneval(rows: Sequence[Mapping[str, Any]], where: str) -> list[BenchmarkProblem]:
+    problems = []
+    for index, row in enumerate(rows):
+        text = partial(_text, row, at=f"{where}, row {index + 1}")
+        problem, function = text("prompt"), text("entry_point")
+        head = _before(problem, function)
+        tests = Tests(function, f"{problem}{text('canonical_solution')}", text("test"), head)
+        problems.append(_problem(index, text("task_id"), problem, COMPLETE.format(problem=problem), tests))
+    return problems
+
+
+def _mbpp(rows: Sequence[Mapping[str, Any]], where: str) -> list[BenchmarkProblem]:
+    problems = []
+    for index, row in enumerate(rows):
+        at = f"{where}, row {index + 1}"
+        problem = _text(row, "prompt" if "prompt" in row else "text", at)
+        code, listed = _text(row, "code", at), row.get("test_list")
+        if not isinstance(listed, list) or not all(isinstance(test, str) for test in listed) or not listed:
+            raise UserError(f"{at}, column test_list: expected a list of asserts.")
+        setup = "\n".join([*(row.get("test_imports") or []), row.get("test_setup_code") or ""])
+        asserts = f"{setup}\n{row.get('test') or chr(10).join(listed)}"
+        function = _called(code, listed, at)
+        prompt = WRITE.format(problem=problem, function=function, example=listed[0])
+        problems.append(_problem(index, _text(row, "task_id", at), problem, prompt, Tests(function, code, asserts)))
+    return problems
+
+
+def _problem(index: int, id: str, problem: str, prompt: str, tests: Tests) -> BenchmarkProblem:
+    digest = hashlib.sha256(f"{tests.reference}\0{tests.asserts}".encode()).hexdigest()
+    gold = f"asserts, SHA-256 {digest[:12]}"
+    return BenchmarkProblem(index, id, problem, prompt, gold, JUDGE, tests=tests)
+
+
+def _before(prompt: str, function: str) -> str:
+    """Imports and helpers that stand in a prompt before the function."""
+    return prompt.partition(f"def {function}(")[0]
+
+
+def _called(code: str, tests: Sequence[str], at: str) -> str:
+    """The last function of `code` that the tests call."""
+    try:
+        made = [node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)]
+        calls = [node for test in tests for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Call)]
+    except SyntaxError as error:
+        raise UserError(f"{at}, columns code and test_list: not Python ({error.msg}).") from error
+    called = {node.func.id for node in calls if isinstance(node.func, ast.Name)}
+    found = [name for name in made if name in called]
+    if not found:
+        raise UserError(f"{at}, column test_list: it calls no function of the column code.")
+    return found[-1]
+
+
+def _text(row: Mapping[str, Any], column: str, at: str) -> str:
+    value = row.get(column)
+    if value is None or not str(value).strip():
+        raise UserError(f"{at}, column {column}: expected a text.")
+    return str(value)

@@ -1,0 +1,132 @@
+"""Runs a completion's program on a problem's tests; a failure is told with the test that shows it."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from open_r1.evaluation.problems import BenchmarkProblem
+from open_r1.rewards import Verdict
+from open_r1.rewards.code.judge import Case
+from open_r1.rewards.code.programs import Program
+from open_r1.rewards.code.providers import CompileError, get_provider
+from open_r1.rewards.code.sandbox import Limits, Outcome
+from open_r1.rewards.pool import default_size
+
+SHOWN = 1000
+"""Characters of a test's input, expected output and output that are kept with a sample."""
+ENDINGS = {
+    "error": "runtime error",
+    "time": "time limit exceeded",
+    "memory": "memory limit exceeded",
+    "output": "too much output",
+    "processes": "too many processes",
+}
+
+Judge = Callable[[Sequence[tuple[BenchmarkProblem, str]]], list[Verdict]]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The first test that a program fails: its number from 1, what went wrong, and what the program wrote."""
+
+    number: int
+    total: int
+    what: str
+    test: Case
+    got: str
+
+    def text(self) -> str:
+        """The failure as it is kept with a sample."""
+        parts = {"Input": self.test.input, "Expected": self.test.output, "Got": self.got}
+        shown = "".join(f"\n{name}:\n{shortened(value)}" for name, value in parts.items())
+        return f"test {self.number} of {self.total}: {self.what}{shown}"
+
+
+def shortened(text: str) -> str:
+    """At most `SHOWN` characters, the rest counted."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}\n... {len(text) - SHOWN:,} more characters"
+
+
+def last_program(completion: str) -> str | None:
+    """The last fenced block behind the reasoning, whatever its language; None if there is none."""
+    said = completion.rpartition("</think>")[2]
+    if "<think>" in said:
+        return None  # reasoning that never ended
+    lines = said.split("\n")
+    fences = [number for number, line in enumerate(lines) if line.lstrip().startswith("```")]
+    if len(fences) < 2:
+        return None
+    block = "\n".join(lines[fences[-2] + 1 : fences[-1]])
+    return block if block.strip() else None
+
+
+def judge_with(
+    first_failure: Callable[[BenchmarkProblem, str], str | None],
+    find_program: Callable[[str], str | None] = last_program,
+) -> Judge:
+    """Verdicts by `first_failure(problem, program)`, which says what is wrong, or None; programs run in parallel."""
+
+    def one(answer: tuple[BenchmarkProblem, str]) -> Verdict:
+        problem, completion = answer
+        source = find_program(completion)
+        if source is None:
+            return Verdict(False, None, "the completion has no fenced program behind its reasoning")
+        failure = first_failure(problem, source)
+        return Verdict(failure is None, source, failure or "all tests pass")
+
+    def judge(answers: Sequence[tuple[BenchmarkProblem, str]]) -> list[Verdict]:
+        with ThreadPoolExecutor(default_size()) as threads:
+            return list(threads.map(one, answers))
+
+    return judge
+
+
+def opened(program: Program, limits: Limits) -> AbstractContextManager[Callable[[str], Outcome]]:
+    """A function from standard input to outcome, in the sandbox of this machine."""
+    return get_provider("local").open(program, limits)
+
+
+def first_failure(
+    program: Program, tests: Sequence[Case], limits: Limits, right: Callable[[Case, str], bool]
+) -> str | None:
+    """Runs `program` on `tests` until one fails, and says how; None if all pass. `right(test, output)` compares."""
+    longest = max((len(test.output) for test in tests), default=0)
+    limits = replace(limits, output_bytes=max(limits.output_bytes, 2 * longest + 65_536))
+    try:
+        with opened(program, limits) as run:
+            for number, test in enumerate(tests, 1):
+                outcome = run(test.input)
+                what = ENDINGS.get(outcome.status)
+                if what is None and not right(test, outcome.stdout):
+                    what = "wrong answer"
+                if what is not None:
+                    return Failure(number, len(tests), what, test, outcome.stdout).text()
+    except CompileError:
+        return "the program does not compile"
+    return None
+
+
+def same_tokens(test: Case, output: str) -> bool:
+    """LiveCodeBench's comparison of printed output: as many lines; a line is equal as text, or number by number."""
+    got, expected = _lines(output), _lines(test.output)
+    return len(got) == len(expected) and all(map(_same_line, got, expected))
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.strip().split("\n")]
+
+
+def _same_line(one: str, other: str) -> bool:
+    if one == other:
+        return True
+    try:
+        return _numbers(one) == _numbers(other)
+    except InvalidOperation:
+        return False
+
+
+def _numbers(line: str) -> list[Any]:
+    return [Decimal(token) for token in line.split()]

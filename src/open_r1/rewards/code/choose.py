@@ -1,0 +1,72 @@
+"""Which isolation this machine has: the strongest in which a thread and a compiler run."""
+
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+from open_r1.errors import UserError
+from open_r1.rewards.code.isolation import NOBODY, Isolation, Kind, interpreter
+from open_r1.rewards.code.sandbox import CannotStart, run
+
+logger = logging.getLogger(__name__)
+
+
+def candidates() -> list[Isolation]:
+    """From strong to weak."""
+    users = [NOBODY, None] if os.geteuid() == 0 else [None]
+    kinds: list[tuple[Kind, bool]] = [("landlock", True), ("limits", True)]
+    if shutil.which("bwrap"):
+        kinds = [("bubblewrap", False), ("bubblewrap", True), *kinds]
+    return [Isolation(kind, user, (), shared) for kind, shared in kinds for user in users]
+
+
+@lru_cache(maxsize=1)
+def best_isolation() -> Isolation:
+    """The strongest isolation that works here, whatever it is; said aloud when it is not bubblewrap."""
+    for isolation in candidates():
+        if works(isolation):
+            if isolation.kind != "bubblewrap":
+                logger.warning(
+                    "code rewards: bubblewrap does not work here, so programs run under %s; docs/rewards.md says what "
+                    "that does not stop.",
+                    "Landlock and resource limits" if isolation.kind == "landlock" else "resource limits only",
+                )
+            return isolation
+    raise UserError("code rewards: no way to run programs works here: install bubblewrap or set code_provider: piston.")
+
+
+def trusted_isolation(unsafe: bool) -> Isolation:
+    """The strongest isolation, for programs that nobody trusts. Raises `UserError` where that is resource limits
+    only and the user has not asked for it."""
+    isolation = best_isolation()
+    if isolation.kind == "limits" and not unsafe:
+        raise UserError(
+            "code_provider is 'local', but neither bubblewrap nor Landlock works here, so programs could read files, "
+            "expected outputs included, and use the network: install bubblewrap, set code_provider: piston, or "
+            "code_provider: unsafe to run them under resource limits only."
+        )
+    return isolation
+
+
+def works(isolation: Isolation) -> bool:
+    """Whether a program with a thread and a compiler (where there is one) both run under `isolation`."""
+    with tempfile.TemporaryDirectory(prefix="check-") as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        folder.joinpath("main.py").write_text(
+            "import threading\nt = threading.Thread(target=print, args=(6 * 7,))\nt.start()\n"
+        )
+        (folder / "main.cpp").write_text("int main() { return 0; }\n")
+        try:
+            if run([interpreter(), "{code}/main.py"], folder, isolation=isolation).stdout != "42\n":
+                return False
+            if shutil.which("g++") is None:
+                return True
+            compiler = [os.path.realpath(shutil.which("g++") or "g++"), "{code}/main.cpp", "-o", "{code}/program"]
+            return run(compiler, folder, isolation=isolation, writable=True).status == "ok"
+        except (CannotStart, subprocess.SubprocessError):
+            return False

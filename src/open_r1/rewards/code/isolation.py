@@ -1,0 +1,82 @@
+"""What separates a program from this machine, and which of it works here."""
+
+import os
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+NOBODY = 65534
+SCRATCH_MB = 64
+Kind = Literal["bubblewrap", "landlock", "limits"]
+
+VISIBLE = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "libexec", "include", "share/zoneinfo")
+"""Folders of `/usr` that programs and compilers see; not `/usr/local`, `/usr/src` or the rest of `/usr/share`."""
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """How programs run: `kind`, as which user (None: this one), and which folders they see besides.
+
+    `shared_count`: the kernel's limit of processes counts other processes of the user too, so that only the count of
+    the program's own tree is strict.
+    """
+
+    kind: Kind
+    user: int | None = None
+    read_only: tuple[str, ...] = ()
+    shared_count: bool = False
+
+
+def interpreter() -> str:
+    """Interpreter for programs: the system's, else the one that runs this."""
+    system = Path("/usr/bin/python3")
+    return str(system) if system.exists() else os.path.realpath(sys.executable)
+
+
+def visible(isolation: Isolation) -> list[str]:
+    """Folders that programs may read, links among them left out."""
+    own = () if interpreter().startswith("/usr/bin/") else tuple(f"{sys.base_prefix}/{name}" for name in ("bin", "lib"))
+    folders = [f"/usr/{name}" for name in VISIBLE] + [f"/{name}" for name in ("bin", "sbin", "lib", "lib32", "lib64")]
+    return [f for f in (*folders, *own, *isolation.read_only) if Path(f).is_dir() and not Path(f).is_symlink()]
+
+
+def bubblewrap(folder: Path, writable: bool, isolation: Isolation, filter_fd: int | None) -> list[str]:
+    """The command line in front of what runs with `folder` as `/code`."""
+    view = [word for name in visible(isolation) for word in ("--ro-bind", name, name)]
+    for name in ("bin", "sbin", "lib", "lib32", "lib64"):
+        path = Path("/", name)
+        if path.is_symlink():
+            view += ["--symlink", str(path.readlink()), f"/{name}"]
+    return [
+        "bwrap",
+        "--unshare-all",
+        "--die-with-parent",
+        "--new-session",
+        *("--cap-drop", "ALL"),
+        *view,
+        *("--dev", "/dev"),
+        *("--size", str(SCRATCH_MB << 20), "--tmpfs", "/dev/shm"),
+        *("--remount-ro", "/dev"),
+        *("--size", str(SCRATCH_MB << 20), "--tmpfs", "/tmp"),
+        *("--bind" if writable else "--ro-bind", str(folder), "/code"),
+        *("--remount-ro", "/"),
+        *("--chdir", "/tmp"),
+        *(("--seccomp", str(filter_fd)) if filter_fd is not None else ()),
+        "--",
+    ]
+
+
+def process_limit(processes: int, isolation: Isolation) -> int:
+    """RLIMIT_NPROC for a tree of `processes`. Where the kernel counts the user's other processes too, it leaves room
+    for them and only stops what multiplies faster than the judge looks."""
+    if not isolation.shared_count:
+        return processes
+    user = os.geteuid() if isolation.user is None else isolation.user
+    running = 0
+    for tasks in Path("/proc").glob("[0-9]*/task"):
+        with suppress(OSError):
+            found = tasks.stat()
+            running += found.st_nlink - 2 if found.st_uid == user else 0
+    return running + 256 + processes

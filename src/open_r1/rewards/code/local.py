@@ -1,0 +1,163 @@
+"""Programs in the sandbox of this machine."""
+
+import atexit
+import os
+import queue
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from open_r1.errors import UserError
+from open_r1.rewards.code.choose import trusted_isolation
+from open_r1.rewards.code.isolation import Isolation
+from open_r1.rewards.code.programs import LANGUAGES, Language, Program
+from open_r1.rewards.code.sandbox import CannotStart, Limits, Outcome, Sandbox
+from open_r1.rewards.pool import cores
+
+COMPILE = Limits(seconds=10, memory_mb=1024)
+"""Of a compiler: hostile sources cost no more than that."""
+
+
+class CompileError(Exception):
+    """The program does not compile."""
+
+
+class LocalProvider:
+    """The sandbox of this machine; with `unsafe` also where nothing but resource limits can be had."""
+
+    def __init__(self, unsafe: bool = False) -> None:
+        self.unsafe = unsafe
+
+    @property
+    def languages(self) -> frozenset[str]:
+        """Those that are known."""
+        return frozenset(LANGUAGES)
+
+    @contextmanager
+    def open(self, program: Program, limits: Limits) -> Iterator[Callable[[str], Outcome]]:
+        """A function from stdin to outcome. Runs and programs share sandboxes as far as nothing is left in them."""
+        language = LANGUAGES[program.language]
+        isolation = replace(trusted_isolation(self.unsafe), read_only=language.folders)
+        with ExitStack() as opened:
+            room = _rooms.take(isolation, limits.memory_mb)
+            opened.callback(_rooms.give, room)
+            for file_name, text in program.files.items():
+                path = room.folder / Path(file_name).name
+                path.write_text(text, errors="replace")
+                path.chmod(0o644)
+            if language.compile:
+                _compile(room.folder, language, isolation)
+            command = _found(language.run, language)
+            free: queue.SimpleQueue[Sandbox] = queue.SimpleQueue()
+            free.put(room.sandbox)
+
+            def run(stdin: str) -> Outcome:
+                try:
+                    sandbox = free.get_nowait()
+                except queue.Empty:
+                    sandbox = opened.enter_context(Sandbox(room.folder, isolation, limits.memory_mb))
+                try:
+                    return sandbox.run(command, stdin, limits, forked=program.language == "python")
+                except CannotStart as error:
+                    raise UserError(f"code rewards: the sandbox does not start any more: {error}.") from None
+                finally:
+                    free.put(sandbox)
+
+            yield run
+
+
+@dataclass(frozen=True)
+class Room:
+    """A folder for a program, and a sandbox that sees it."""
+
+    folder: Path
+    sandbox: Sandbox
+
+
+class Rooms:
+    """Sandboxes that wait for the next program. Only one that is as it was at its start is used again."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Starts empty, leaving what there is to its owner: what a forked child must do."""
+        self._lock = threading.Lock()
+        self._waiting: dict[tuple[Isolation, int], list[Room]] = {}
+
+    def take(self, isolation: Isolation, memory_mb: int) -> Room:
+        """One with an empty folder."""
+        with self._lock:
+            if waiting := self._waiting.get((isolation, memory_mb)):
+                return waiting.pop()
+        folder = Path(tempfile.mkdtemp(prefix="program-"))
+        folder.chmod(0o755)
+        return Room(folder, Sandbox(folder, isolation, memory_mb))
+
+    def give(self, room: Room) -> None:
+        """Takes one back, or ends it."""
+        if room.sandbox.reusable:
+            for path in room.folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            with self._lock:
+                waiting = self._waiting.setdefault((room.sandbox.isolation, room.sandbox.memory_mb), [])
+                if len(waiting) < cores():
+                    waiting.append(room)
+                    return
+        self._end(room)
+
+    def close(self) -> float:
+        """Ends all that wait; returns the processor seconds that they used."""
+        used = 0.0
+        for waiting in self._waiting.values():
+            while waiting:
+                room = waiting.pop()
+                used += room.sandbox.cpu_seconds
+                self._end(room)
+        return used
+
+    def _end(self, room: Room) -> None:
+        room.sandbox.close()
+        shutil.rmtree(room.folder, ignore_errors=True)
+
+
+_rooms = Rooms()
+
+
+def close_sandboxes() -> float:
+    """Ends the sandboxes that wait for a program; returns the processor seconds that they used."""
+    return _rooms.close()
+
+
+atexit.register(close_sandboxes)
+os.register_at_fork(after_in_child=_rooms.forget)
+
+
+def _compile(folder: Path, language: Language, isolation: Isolation) -> None:
+    folder.chmod(0o777)
+    ending = Path(language.main).suffix
+    sources = tuple(f"{{code}}/{path.name}" for path in sorted(folder.glob(f"*{ending}")))
+    parts = [(part,) if part != "{sources}" else sources for part in language.compile]
+    command = _found(tuple(word for words in parts for word in words), language)
+    with Sandbox(folder, isolation, COMPILE.memory_mb, writable=True) as sandbox:
+        outcome = sandbox.run(command, limits=COMPILE)
+    folder.chmod(0o755)
+    if outcome.status != "ok":
+        raise CompileError(outcome.status)
+
+
+def _found(command: tuple[str, ...], language: Language) -> list[str]:
+    """`command` with the path of its program, links resolved. Raises `UserError` if this machine lacks it."""
+    first, *rest = command
+    if first.startswith("{code}"):
+        return list(command)
+    path = shutil.which(first)
+    if path is None:
+        raise UserError(
+            f"code rewards: a program in {language.name} needs {first} on this machine, or code_provider: piston."
+        )
+    return [os.path.realpath(path), *rest]

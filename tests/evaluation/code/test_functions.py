@@ -1,0 +1,98 @@
+"""HumanEval and MBPP: verdicts of functions whose scores are known, the cheating ones included."""
+
+import json
+
+import pytest
+
+from open_r1.errors import UserError
+from open_r1.evaluation.tasks import find_task, load_problems
+
+HUMANEVAL = {
+    "task_id": "HumanEval/0",
+    "prompt": "from typing import List\n\n\ndef shift(x: int) -> int:\n    return x + 1\n\n\n"
+    'def mean(numbers: List[float]) -> float:\n    """The mean."""\n',
+    "canonical_solution": "    return sum(numbers) / len(numbers)\n",
+    "entry_point": "mean",
+    "test": "def check(candidate):\n    assert abs(candidate([1.0, 2.0]) - 1.5) < 1e-6\n"
+    "    assert candidate([shift(1)]) == 2\n",
+}
+MBPP = {
+    "task_id": 2,
+    "prompt": "Write a function to find the shared elements of two tuples.",
+    "code": "def helper(a):\n    return set(a)\ndef shared(a, b):\n    return tuple(helper(a) & helper(b))",
+    "test_imports": ["import math"],
+    "test_list": [
+        "assert set(shared((3, 4, 5), (5, 7, 4))) == set((4, 5))",
+        "assert shared((math.floor(1.5),), (1,)) == (1,)",
+    ],
+}
+TOO_CLEVER = (
+    "class Yes(tuple):\n    def __eq__(self, other):\n        return True\n    __hash__ = None\n"
+    "def shared(a, b):\n    return Yes()"
+)
+REPLY = (
+    "import os\ndef shared(a, b):\n    for fd in range(3, 20):\n        try:\n"
+    "            os.write(fd, b'[[5], 7]')\n        except OSError:\n            pass\n    os._exit(0)"
+)
+PROGRAMS = {
+    "right": (HUMANEVAL, "def mean(numbers: List[float]):\n    return shift(sum(numbers) / len(numbers)) - 1", True),
+    "wrong": (HUMANEVAL, "def mean(numbers):\n    return max(numbers)", False),
+    "raises": (HUMANEVAL, "def mean(numbers):\n    raise ValueError", False),
+    "slow": (HUMANEVAL, "def mean(numbers):\n    while True:\n        pass", False),
+    "leaves with success": (HUMANEVAL, "def mean(numbers):\n    import os\n    os._exit(0)", False),
+    "exits": (HUMANEVAL, "raise SystemExit(0)", False),
+    "no such function": (HUMANEVAL, "def other(numbers):\n    return 1.5", False),
+    "replaces the judge": (
+        HUMANEVAL,
+        "import json, sys\nsys.modules['__main__'].pack = lambda value: 1.5\ndef mean(numbers):\n    return 1.5",
+        False,
+    ),
+    "writes its own reply": (MBPP, REPLY, False),
+    "right set": (MBPP, "def shared(a, b):\n    return tuple(x for x in a if x in b)", True),
+    "wrong set": (MBPP, "def shared(a, b):\n    return a", False),
+    "equal to everything": (MBPP, TOO_CLEVER, False),
+    "prints": (MBPP, "print('null')\ndef shared(a, b):\n    print('null')\n    return ()", False),
+}
+
+
+def load(tmp_path, name, *rows):
+    (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return load_problems(find_task(name), tmp_path)
+
+
+@pytest.mark.parametrize("plus", ["", "_plus"])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_function_gets_the_verdict_it_deserves(name, plus, tmp_path):
+    if plus and name not in ("right", "right set", "wrong set"):
+        pytest.skip("the plus versions are judged in the same way")
+    row, source, right = PROGRAMS[name]
+    if plus and row is MBPP:
+        row = {**MBPP, "test": "\n".join(MBPP["test_list"])}
+    (problem,) = load(tmp_path, ("humaneval" if row is HUMANEVAL else "mbpp") + plus, row)
+    (verdict,) = problem.judge([(problem, f"```python\n{source}\n```")])
+    assert verdict.correct is right, verdict.reason
+
+
+def test_a_failure_shows_call_asserts_and_result(tmp_path):
+    (problem,) = load(tmp_path, "mbpp", MBPP)
+    (verdict,) = problem.judge([(problem, "```python\ndef shared(a, b):\n    return a\n```")])
+    assert verdict.reason.startswith("call 1 of 2: wrong answer\nInput:\n((3, 4, 5), (5, 7, 4))\nExpected:\n")
+    assert verdict.reason.endswith("Got:\n(3, 4, 5)")
+    assert "assert set(shared" in verdict.reason
+
+
+def test_what_is_asked(tmp_path):
+    assert "Call the function shared." in load(tmp_path, "mbpp", MBPP)[0].prompt
+    assert HUMANEVAL["prompt"] in load(tmp_path, "humaneval", HUMANEVAL)[0].prompt
+
+
+@pytest.mark.parametrize("change", [{"test_list": []}, {"code": "def ("}, {"code": "x = 1"}, {"prompt": ""}])
+def test_a_broken_row_is_named(change, tmp_path):
+    with pytest.raises(UserError, match="row 1, column"):
+        load(tmp_path, "mbpp", {**MBPP, **change})
+
+
+def test_a_reference_that_fails_its_own_tests_is_said(tmp_path):
+    (problem,) = load(tmp_path, "mbpp", {**MBPP, "code": "def shared(a, b):\n    return a"})
+    with pytest.raises(UserError, match="function shared: the reference solution does not pass"):
+        problem.judge([(problem, "```python\nx = 1\n```")])

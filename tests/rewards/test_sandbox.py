@@ -1,0 +1,330 @@
+"""What each isolation stops: one test for each line of the table in docs/rewards.md."""
+
+import ctypes
+import os
+import platform
+import shutil
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from open_r1.errors import UserError
+from open_r1.rewards.code import cgroup, choose, local
+from open_r1.rewards.code.choose import best_isolation, candidates, works
+from open_r1.rewards.code.isolation import Isolation, interpreter
+from open_r1.rewards.code.judge import Result
+from open_r1.rewards.code.local import LocalProvider
+from open_r1.rewards.code.programs import LANGUAGES, declare, program
+from open_r1.rewards.code.queue import JUDGING
+from open_r1.rewards.code.rewards import binary_code_reward, code_reward
+from open_r1.rewards.code.sandbox import Limits, Sandbox, run
+from open_r1.rewards.code.seccomp import _DENIED, filter_program
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+KINDS = {isolation.kind: isolation for isolation in reversed(candidates()) if works(isolation)}
+
+
+def only(*kinds):
+    """One run for each of these isolations that works here."""
+    found = [KINDS[kind] for kind in kinds if kind in KINDS]
+    skip = pytest.mark.skip(reason="does not work here")
+    return pytest.mark.parametrize(
+        "isolation", found or [pytest.param(None, marks=skip)], ids=lambda i: i.kind if i else "none"
+    )
+
+
+every = only("bubblewrap", "landlock", "limits")
+isolated = only("bubblewrap", "landlock")
+as_another_user = every if os.geteuid() == 0 else isolated
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for each in [tmp_path, *tmp_path.parents]:
+        if "pytest-" in str(each) or each.name.startswith("popen-"):
+            each.chmod(0o755)
+    return tmp_path
+
+
+def execute(source, folder, isolation, stdin="", **limits):
+    (folder / "main.py").write_text(source)
+    limits = Limits(**{"seconds": 1.0, "wall_seconds": 10.0, **limits})
+    return run([interpreter(), "{code}/main.py"], folder, stdin=stdin, isolation=isolation, limits=limits)
+
+
+@as_another_user
+def test_expected_outputs_cannot_be_read_in_the_memory_of_the_judge(folder, isolation):
+    secret = "EXPECTED-" + str(os.getpid() * 7919)
+    source = (
+        "import re, sys\n"
+        f"for line in open('/proc/{os.getpid()}/maps'):\n"
+        "    where, rights = line.split()[:2]\n"
+        "    if 'rw' in rights:\n"
+        "        low, high = (int(part, 16) for part in where.split('-'))\n"
+        f"        memory = open('/proc/{os.getpid()}/mem', 'rb', 0)\n"
+        "        memory.seek(low)\n"
+        "        if re.search(rb'EXPECTED-\\d+', memory.read(high - low)): print('found')\n"
+    )
+    outcome = execute(source, folder, isolation)
+    assert (outcome.status, outcome.stdout) == ("error", ""), secret
+
+
+@isolated
+@pytest.mark.parametrize("path", ["/etc/passwd", "/usr/local", "/usr/src", "/root", "/proc/1/environ"])
+def test_files_of_the_machine_cannot_be_read(path, folder, isolation):
+    source = f"import os\nprint(os.listdir({path!r}) if os.path.isdir({path!r}) else open({path!r}).read())"
+    outcome = execute(source, folder, isolation)
+    assert (outcome.status, outcome.stdout) == ("error", "")
+
+
+@isolated
+@needs_compiler
+@pytest.mark.parametrize("path", ["/etc/passwd", str(Path(__file__))])
+def test_files_of_the_machine_cannot_be_compiled_in(path, folder, isolation):
+    for line in (f'asm(".incbin \\"{path}\\"");', f'#include "{path}"'):
+        (folder / "main.cpp").write_text(f"{line}\nint main() {{}}\n")
+        folder.chmod(0o777)
+        command = ["/usr/bin/g++", "-c", "{code}/main.cpp", "-o", "{code}/program"]
+        assert run(command, folder, isolation=isolation, writable=True).status == "error"
+        assert not (folder / "program").exists()
+
+
+@every
+@pytest.mark.parametrize("family", ["AF_INET", "AF_INET6", "AF_UNIX", "AF_NETLINK", "AF_VSOCK", "AF_PACKET", "AF_ALG"])
+@pytest.mark.skipif(filter_program() is None, reason="no table of system calls for this processor")
+def test_sockets_of_no_family_can_be_opened(family, folder, isolation):
+    source = f"import socket\ntry: socket.socket(socket.{family}, 3)\nexcept PermissionError: print('refused')"
+    assert execute(source, folder, isolation).stdout == "refused\n"
+
+
+@every
+def test_event_loops_work(folder, isolation):
+    assert execute("import asyncio\nasync def f(): print(1)\nasyncio.run(f())", folder, isolation).stdout == "1\n"
+
+
+@as_another_user
+def test_processes_outside_cannot_be_signalled(folder, isolation):
+    user = None if isolation.kind == "limits" else isolation.user  # Landlock protects those of the same user too
+    bystander = subprocess.Popen(["sleep", "60"], user=user)
+    try:
+        source = (
+            f"import os\ntry: os.kill({bystander.pid}, 9)\nexcept (ProcessLookupError, PermissionError): print('no')"
+        )
+        assert execute(source, folder, isolation).stdout == "no\n"
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+SOCKETS = """
+import os, socket, resource
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+held, sockets = 0, []
+try:
+    while held < 400 << 20:
+        pair = socket.socketpair()
+        sockets += pair
+        for end in pair:
+            try: end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+            except PermissionError: pass
+            end.setblocking(False)
+            try:
+                while True: held += end.send(b'x' * 65536)
+            except BlockingIOError: pass
+except OSError: pass
+print(held >> 20)
+"""
+
+
+@every
+def test_buffers_of_sockets_are_bounded_by_few_descriptors(folder, isolation, monkeypatch):
+    monkeypatch.setattr(cgroup, "find_parent", lambda: None)
+    outcome = execute(SOCKETS, folder, isolation)
+    assert outcome.status == "ok" and int(outcome.stdout) < 64
+
+
+@every
+@pytest.mark.skipif(cgroup.find_parent() is None, reason="no control group can be made here")
+def test_a_control_group_counts_buffers_of_sockets_too(folder, isolation):
+    local.close_sandboxes()
+    source = f"import os\nfor _ in range(16):\n    if os.fork() == 0: break\n{SOCKETS}\nimport time\ntime.sleep(1)"
+    assert execute(source, folder, isolation, memory_mb=48, seconds=5.0).status == "memory"
+    assert not list(cgroup.find_parent().folder.glob(f"open-r1-{os.getpid()}-*"))
+
+
+@every
+def test_memory_is_watched_when_output_is_closed(folder, isolation, monkeypatch):
+    monkeypatch.setattr(cgroup, "find_parent", lambda: None)
+    source = (
+        "import os, time\nos.close(1)\nos.close(2)\n"
+        "for _ in range(4):\n    if os.fork() == 0:\n        held = bytearray(60 << 20)\n        time.sleep(30)\n"
+        "time.sleep(30)\n"
+    )
+    assert execute(source, folder, isolation, memory_mb=128).status == "memory"
+
+
+@every
+def test_the_limit_of_processes_is_that_of_the_tree(folder, isolation):
+    bystanders = [subprocess.Popen(["sleep", "60"], user=isolation.user) for _ in range(30)]
+    try:
+        threads = "import threading\nt = threading.Thread(target=print, args=(1,))\nt.start()\nt.join()"
+        assert execute(threads, folder, isolation).stdout == "1\n"
+        many = "import os, time\nfor _ in range(60):\n    if os.fork() == 0: time.sleep(30)\ntime.sleep(30)"
+        assert execute(many, folder, isolation).status in ("error", "processes")
+    finally:
+        for bystander in bystanders:
+            bystander.kill()
+            bystander.wait()
+
+
+@every
+def test_what_a_program_leaves_running_ends(folder, isolation):
+    source = (
+        "import os, time\n"
+        "if os.fork() == 0:\n    os.setsid()\n"
+        "    if os.fork() == 0: time.sleep(97)\n    os._exit(0)\n"
+        "print('done')"
+    )
+    outcome = execute(source, folder, isolation)
+    assert outcome.stdout == "done\n"
+    deadline = time.monotonic() + 20
+    while any(str(folder) in _read(path) for path in Path("/proc").glob("[0-9]*/cmdline")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _read(path):
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+@only("bubblewrap")
+def test_runs_in_one_sandbox_leave_each_other_nothing(folder, isolation):
+    (folder / "main.py").write_text(
+        "import os, time\n"
+        "print(os.listdir('.'), os.listdir('/dev/shm'), len(os.listdir('/proc')) if os.path.exists('/proc') else 0)\n"
+        "os.makedirs('a/b')\nopen('a/b/c', 'w').write('x')\nopen('/dev/shm/left', 'w').write('x')\n"
+        "if os.fork() == 0:\n    os.setsid()\n    time.sleep(0.2)\n    open('late', 'w').write('x')\n"
+    )
+    command = [interpreter(), "{code}/main.py"]
+    with Sandbox(folder, isolation) as sandbox:
+        outputs = [sandbox.run(command, forked=forked).stdout for forked in (True, True, False, True)]
+    assert outputs == ["[] [] 0\n"] * 4
+
+
+@every
+def test_a_program_that_ends_its_sandbox_fails_alone(folder, isolation):
+    (folder / "main.py").write_text("import os, signal\nif input() == 'kill': os.kill(os.getppid(), 9)\nprint('alive')")
+    command = [interpreter(), "{code}/main.py"]
+    with Sandbox(folder, isolation) as sandbox:
+        statuses = [sandbox.run(command, stdin, forked=True).status for stdin in ("go", "kill", "go")]
+    assert statuses == ["ok", "error", "ok"]
+
+
+@only("bubblewrap")
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import sys\nprint(__name__, len(sys.argv), sys.stdin.read())",
+        "import atexit, threading\natexit.register(print, 'end')\nthreading.Thread(target=print, args=(1,)).start()",
+        "import pickle\nclass A: pass\nprint(type(pickle.loads(pickle.dumps(A()))))",
+        "def f(n): return n and f(n - 1)\nimport sys\nsys.setrecursionlimit(5000)\nprint(f(4000))",
+        "for line in open(0): print(line.upper(), end='')",
+        "class A:\n    def __del__(self): print('gone')\na = A()\nprint('here')",
+        "import concurrent.futures as c\nc.ThreadPoolExecutor(2).submit(print, 'later')",
+        "raise SystemExit(3)",
+        "raise SystemExit('no')",
+        "import sys\nsys.stdout.close()",
+        "1 / 0",
+    ],
+)
+def test_a_program_in_a_fork_behaves_as_in_an_interpreter_of_its_own(source, folder, isolation):
+    (folder / "main.py").write_text(source)
+    command = [interpreter(), "{code}/main.py"]
+    with Sandbox(folder, isolation) as sandbox:
+        assert sandbox.run(command, "a\nb\n", forked=True) == sandbox.run(command, "a\nb\n")
+
+
+SLOW = "constexpr int f(int n) { int s = 0; for (int i = 0; i < n; i++) s += i % 7; return s; }\n" + "\n".join(
+    f"constexpr int v{k} = f({200_000 + k});" for k in range(400)
+)
+LARGE = "template <int n> struct A { char c[n]; static int f() { return A<n - 1>::f() + sizeof(A); } };" + (
+    "template <> struct A<0> { static int f() { return 0; } };\n"
+    + "\n".join(f"int g{k}() {{ return A<{800 + k}>::f(); }}" for k in range(90))
+)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("source", "memory_mb", "status"), [(SLOW, 1024, "time"), (LARGE, 40, "memory")])
+def test_hostile_sources_cost_no_more_than_the_limits_of_a_compiler(source, memory_mb, status, monkeypatch):
+    monkeypatch.setattr(local, "COMPILE", Limits(seconds=0.5, memory_mb=memory_mb))
+    opened = LocalProvider().open(program(f"{source}\nint main() {{}}\n", "cpp"), Limits())
+    with pytest.raises(local.CompileError) as error, opened:
+        pass
+    # the compiler may see its address space end before the judge sees its memory
+    assert str(error.value) in ((status, "error") if status == "memory" else (status,))
+
+
+def test_resource_limits_alone_are_refused_unless_asked_for(monkeypatch):
+    weak = Isolation("limits", best_isolation().user, shared_count=True)
+    monkeypatch.setattr(choose, "best_isolation", lambda: weak)
+    answer = ["```python\nprint(1)\n```"]
+    info = [{"test_cases": [{"input": "", "output": "1"}]}]
+    with pytest.raises(UserError, match=r"code_provider is 'local', but neither bubblewrap nor Landlock.*unsafe"):
+        code_reward(answer, info)
+    assert code_reward(answer, info, provider_type="unsafe") == [1.0]
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="no table for this processor")
+def test_numbers_of_system_calls_are_those_of_libseccomp():
+    try:
+        library = ctypes.CDLL("libseccomp.so.2")
+    except OSError:
+        pytest.skip("libseccomp is not installed")
+    for column, token in ((0, 0xC000003E), (1, 0xC00000B7)):
+        for name, numbers in _DENIED.items():
+            known = library.seccomp_syscall_resolve_name_arch(ctypes.c_uint32(token), name.encode())
+            assert numbers[column] is None or known in (numbers[column], -1), name
+    assert struct.calcsize("=HBBI") == 8 and sys.byteorder == "little"
+
+
+@pytest.fixture
+def languages():
+    known = dict(LANGUAGES)
+    yield
+    LANGUAGES.clear()
+    LANGUAGES.update(known)
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
+def test_a_language_is_declared_by_a_compiler_and_a_command(languages):
+    declare("c | main.c | gcc -O1 -o {code}/program {code}/main.c | {code}/program")
+    declare("shell | main.sh | | sh {code}/main.sh")
+    c = '```c\n#include <stdio.h>\nint main() { int a; scanf("%d", &a); printf("%d", a + 1); }\n```'
+    shell = "```shell\nread a\necho $((a + 1))\n```"
+    cases = [{"input": "4\n", "output": "5"}, {"input": "6\n", "output": "7"}]
+    info = [{"language": name, "test_cases": cases} for name in ("c", "shell")]
+    assert code_reward([c, shell], info) == [1.0, 1.0]
+
+
+def test_a_language_that_is_not_written_as_it_should_is_named():
+    with pytest.raises(UserError, match="code_languages has 'rust': a language is written as"):
+        declare("rust")
+
+
+def test_judging_may_begin_while_others_are_written_and_is_done_once(tmp_path, monkeypatch):
+    judged = []
+    monkeypatch.setattr("open_r1.rewards.code.rewards.judge", lambda *a, **k: judged.append(a) or Result(1, 1))
+    answers = ["```python\nprint(1)\n```"] * 3 + ["```python\nprint(2)\n```"]
+    info = [{"test_cases": [{"input": "", "output": "1"}]}] * 4
+    assert binary_code_reward(answers[:2], info[:2], wait=False) == [None, None]
+    assert binary_code_reward(answers, info) == [1.0] * 4
+    assert len(judged) == 2 and not JUDGING._futures
