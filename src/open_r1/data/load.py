@@ -1,6 +1,8 @@
 """Datasets from the hub, local folders and local files, with errors that name file, row and column."""
 
 import difflib
+import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from open_r1.data.check_files import check_text_files
 from open_r1.errors import UserError, first_line, one_line
 from open_r1.hub import reading_hub
 
+logger = logging.getLogger(__name__)
+
 datasets_config.HF_UPDATE_DOWNLOAD_COUNTS = False  # a server would hear of every local file that is opened
 
 BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
@@ -38,7 +42,7 @@ def load_split(
     """
     path = Path(path_or_id).expanduser()
     if path.is_dir() and any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
-        _refuse_config(path, config, "saved with save_to_disk")
+        _say_unused_config(path, config, "saved with save_to_disk")
         dataset = _load_saved(path, split)
     elif path.exists() or _looks_local(path_or_id):
         dataset = _load_files(path, config, split)
@@ -106,18 +110,17 @@ def _load_saved(path: Path, split: str) -> Dataset:
     return chosen[0] if len(chosen) == 1 else concatenate_datasets(chosen)
 
 
-def _refuse_config(path: Path, config: str | None, what: str) -> None:
-    if config is not None:
-        raise UserError(
-            f"dataset_config is {config!r}, but {path} is {what}, which has no configurations: leave it out."
-        )
+def _say_unused_config(path: Path, config: str | None, what: str) -> None:
+    """A recipe names the configuration of its hub dataset, and a file on the command line may take its place."""
+    if config is not None and os.environ.get("RANK", "0") == "0":
+        logger.warning("dataset_config %r has no effect: %s is %s, which has no configurations.", config, path, what)
 
 
 def _load_files(path: Path, config: str | None, split: str) -> Dataset:
     if not path.exists():
         raise UserError(f"{path}: there is no such file or folder.")
     if path.is_file():
-        _refuse_config(path, config, "a single file")
+        _say_unused_config(path, config, "a single file")
         if path.stat().st_size == 0:
             raise UserError(f"{path}: the file is empty.")
         if _suffix(path) not in BUILDERS:
