@@ -6,6 +6,7 @@ from open_r1.data.chat import prepare_tokenizer
 from open_r1.data.columns import gold_path, require_gold
 from open_r1.data.prompts import prompt_rows
 from open_r1.errors import UserError
+from open_r1.generation.problems import Problems
 
 VERL = {
     "data_source": "math_dapo",
@@ -72,3 +73,19 @@ def test_an_empty_gold_names_its_row_and_path(tokenizer):
     rows = Dataset.from_list([VERL, {**VERL, "reward_model": {"ground_truth": "", "style": "rule"}}])
     with pytest.raises(UserError, match=r"row 2, column reward_model.ground_truth: the gold answer is empty"):
         prompt_rows(rows, tokenizer, "prompt", None)
+
+
+def test_generate_takes_dotted_columns_too():
+    rows = [{"item": {"text": "1 + 1"}, "reward_model": {"ground_truth": str(i)}} for i in range(3)]
+    problems = Problems(
+        Dataset.from_list(rows),
+        "item.text",
+        answer_column="reward_model.ground_truth",
+        template="{{ instruction }} = ?",
+    )
+    assert [(p.messages[0]["content"], p.gold) for p in problems.read([0, 2])] == [
+        ("1 + 1 = ?", "0"),
+        ("1 + 1 = ?", "2"),
+    ]
+    with pytest.raises(UserError, match="'reward_model' has no field 'truth'; its fields are: ground_truth"):
+        Problems(Dataset.from_list(rows), "item.text", answer_column="reward_model.truth")

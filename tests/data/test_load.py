@@ -173,7 +173,7 @@ configs:
 """
 
 
-def test_configurations_of_a_local_clone_are_read_as_on_the_hub(tmp_path):
+def test_configurations_of_a_local_clone_are_read_as_on_the_hub(tmp_path, caplog):
     for name in ("core", "more"):
         (tmp_path / name).mkdir()
         write_jsonl(tmp_path / name / "rows.jsonl", [{"problem": name}])
@@ -183,12 +183,8 @@ def test_configurations_of_a_local_clone_are_read_as_on_the_hub(tmp_path):
     for wanted in ("nonsense", None):
         with pytest.raises(UserError, match="'core', 'more'"):
             load_split(str(tmp_path), config=wanted)
-
-
-def test_a_file_in_place_of_a_recipes_dataset_says_that_the_configuration_is_not_used(tmp_path, caplog):
-    write_jsonl(tmp_path / "rows.jsonl", [{"problem": "core"}])
-    assert load_split(str(tmp_path / "rows.jsonl"), config="core")["problem"][:] == ["core"]
-    assert "dataset_config 'core' is not used" in caplog.text
+    assert len(load_split(str(tmp_path / "core" / "rows.jsonl"), config="core")) == 1
+    assert "dataset_config 'core' has no effect" in caplog.text and "is a single file" in caplog.text
 
 
 def test_a_folder_loads_though_a_file_that_is_not_used_is_ragged(tmp_path):

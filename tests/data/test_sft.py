@@ -129,14 +129,39 @@ def test_swallowed_reasoning_is_found_though_the_question_says_the_same(tmp_path
     assert len(tokenize([{"messages": [USER, same]}], prepare_tokenizer(str(make_tokenizer(tmp_path / "chatml"))))) == 1
 
 
-def test_a_template_that_changes_earlier_turns_is_refused(tmp_path):
-    changing = "{% for m in messages %}{{ m['role'] if loop.last else 'old' }}: {{ m['content'] }}\n{% endfor %}"
-    folder = make_tokenizer(tmp_path, chat_template=changing)
-    tokenizer = prepare_tokenizer(str(folder))
-    rows = [{"messages": [USER, {"role": "assistant", "content": "7"}, *AGAIN]}]
+def test_turns_that_cannot_be_told_are_named(tmp_path):
+    upper = "{% for m in messages %}{{ m['content'] | upper if loop.last else m['content'] }}\n{% endfor %}"
+    tokenizer = prepare_tokenizer(str(make_tokenizer(tmp_path, chat_template=upper)))
+    rows = [
+        {"messages": [USER, {"role": "assistant", "content": "7"}, USER, {"role": "assistant", "content": "SEVEN"}]}
+    ]
     assert len(tokenize(rows, tokenizer)) == 1
-    with pytest.raises(UserError, match="changes earlier text"):
+    with pytest.raises(UserError, match=r"row 1: where message 3 stands in the chat template's text cannot be told"):
         tokenize(rows, tokenizer, assistant_only_loss=True)
+
+
+def test_what_rows_carry_is_in_the_text_or_named(tokenizer, caplog):
+    said = {"role": "assistant", "content": "7", "weight": 1}
+    row = {"messages": [USER, {**said, "reasoning_content": "three and four"}], "system": "Be brief.", "id": "a1"}
+    text, _ = split(tokenize([row], tokenizer)[0], tokenizer)
+    assert "system\nBe brief." in text and "<think>\nthree and four\n</think>\n\n7" in text
+    assert "columns that are not in the text: id" in caplog.text
+    assert "1 of 1 rows have messages with 'weight', which is not in the text" in caplog.text
+    alpaca = [{"instruction": "Add", "input": "3 4", "output": "7"}]
+    assert "user\nAdd\n\n3 4<|im_end|>" in split(tokenize(alpaca, tokenizer)[0], tokenizer)[0]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"from": "human", "value": "3 + 4"}, {"from": "chatgpt", "value": "7"}],
+        '[{"role": "user", "content": "3 + 4"}, {"role": "assistant", "content": "7"}]',
+        [{"role": r, "content": [{"type": "text", "text": t}]} for r, t in (("user", "3 + 4"), ("assistant", "7"))],
+    ],
+)
+def test_conversations_in_other_forms_are_the_same(tokenizer, messages):
+    same = tokenize([{"messages": [USER, {"role": "assistant", "content": "7"}]}], tokenizer)[0]
+    assert tokenize([{"messages": messages}], tokenizer)[0] == same
 
 
 @pytest.mark.parametrize(
@@ -150,7 +175,20 @@ def test_a_template_that_changes_earlier_turns_is_refused(tmp_path):
         ({"problem": "x", "solution": None}, {}, "row 1, column solution: expected text, found 'None'"),
         ({"messages": [USER]}, {"completion_only_loss": True}, "write assistant_only_loss: true"),
         ({"messages": []}, {}, "row 1, column messages: expected a list of messages"),
-        ({"messages": [TRACE]}, {"assistant_only_loss": True}, "starts with an assistant message"),
+        ({"messages": [TRACE]}, {"assistant_only_loss": True}, "no row has a token to learn"),
+        (
+            {"messages": [{**USER, "role": "asistant"}]},
+            {},
+            "message 1: the role is 'asistant'; did you mean 'assistant'",
+        ),
+        ({"messages": [{"from": "function_call", "value": "{}"}]}, {}, "expected a tool call with name and arguments"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, {}, "is 'image', and only text can be read"),
+        ({"messages": [USER, TRACE | {"tool_calls": [{"name": "f"}]}]}, {}, "leaves out the tool calls in message 2"),
+        (
+            {"messages": [{"role": "system", "content": "a"}, USER, TRACE], "system": "b"},
+            {},
+            "different system prompts",
+        ),
     ],
 )
 def test_mistakes_are_named(tokenizer, row, options, message):

@@ -69,7 +69,7 @@ def test_no_prompts_get_no_completions(engine):
         ("What is 1+2?", {}, "prompts is a single prompt: expected a list"),
         ([{"role": "user", "content": "What is 1+2?"}], {}, "prompts is a single prompt: expected a list"),
         (["  "], {}, r"prompts\[0\]: the prompt is empty"),
-        (["1+2?", [{"role": "user"}]], {}, r"prompts\[1\]: expected messages with role and content"),
+        (["1+2?", [{"role": "user"}]], {}, r"prompts\[1\], message 1: expected messages with role and content"),
         ([[{"role": "assistant", "content": "3"}]], {}, r"prompts\[0\]: the prompt ends with an assistant message"),
         (["1+2?"], {"n": 0}, "n is 0 and max_tokens 512: both must be at least 1"),
         (["1+2?"], {"temperature": -1.0}, "temperature is -1.0"),

@@ -20,8 +20,9 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
 from open_r1.curation.rows import READ, SourceOptions, check_output
-from open_r1.data.chat import check_messages, encode, prepare_tokenizer, render
+from open_r1.data.chat import encode, place_reasoning, prepare_tokenizer, reasoning_field, render
 from open_r1.data.load import load_split, require_columns, source_name
+from open_r1.data.messages import check_messages
 from open_r1.errors import UserError
 from open_r1.files import write_json
 from open_r1.options import parse_options
@@ -99,7 +100,8 @@ def described(lengths: list[int]) -> dict[str, float]:
 
 def _as_text(value: Any, tokenizer: PreTrainedTokenizerBase, where: str) -> str:
     if isinstance(value, list):
-        return render(tokenizer, check_messages(value, where), where=where)
+        messages = place_reasoning(check_messages(value, where), reasoning_field(tokenizer))
+        return render(tokenizer, messages, where=where)
     return "" if value is None else str(value)
 
 

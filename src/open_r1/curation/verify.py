@@ -31,8 +31,10 @@ from open_r1.curation.rows import (
     problem_column,
     take,
 )
-from open_r1.data.chat import check_messages
+from open_r1.data.chat import place_reasoning
+from open_r1.data.columns import column_of, require_path, values_at
 from open_r1.data.load import require_columns, source_name
+from open_r1.data.messages import check_messages
 from open_r1.errors import UserError
 from open_r1.options import parse_options
 from open_r1.options.annotations import Range
@@ -83,14 +85,18 @@ class Verifier:
             dataset, self.completion, remedy="Name the one with what was written: --completion-column NAME."
         )
         self.golds = [args.answer_column] if args.answer_column else ["answer", "solution"]
-        self.golds = [name for name in self.golds if name in dataset.column_names]
+        if args.answer_column:
+            require_path(dataset, args.answer_column, remedy="Give --answer-column.")
+        self.golds = [name for name in self.golds if args.answer_column or name in dataset.column_names]
         if not self.golds:
             columns = ", ".join(dataset.column_names)
             raise UserError(
                 f"{source_name(dataset)}: no column with right answers; there are: {columns}. Give --answer-column."
             )
         extra = [name for name in ("prompt", "finish_reason", "n_tokens") if name in dataset.column_names]
-        self.columns = list(dict.fromkeys([self.problem, self.completion, *self.golds, *extra]))
+        self.columns = list(
+            dict.fromkeys([self.problem, self.completion, *[column_of(dataset, path) for path in self.golds], *extra])
+        )
 
     def choose(self, report: Report) -> list[Candidate]:
         """What to keep, in the order of the rows; says in `report` what is not."""
@@ -180,7 +186,7 @@ class Verifier:
     def _golds(self, batch: dict[str, list]) -> list[str]:
         count = len(batch[self.problem])
         if self.args.answer_column:
-            return golds_of(None, batch[self.args.answer_column], count)
+            return golds_of(None, values_at(batch, self.args.answer_column), count)
         return golds_of(batch.get("solution"), batch.get("answer"), count)
 
     def _prompt(self, batch: dict[str, list], i: int) -> list[dict[str, Any]]:
@@ -222,6 +228,6 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value]
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        last = value[-1]
-        return [str(last.get("content") or last.get("value") or "")]
+        last = place_reasoning(check_messages(value, "the completion"), None)[-1]
+        return [last["content"]]
     return [str(text or "") for text in value] if isinstance(value, list) else [""]

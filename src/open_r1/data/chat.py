@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
+from open_r1.data.messages import REASONING_FIELDS, split_reasoning
 from open_r1.errors import UserError, first_line
 from open_r1.files import check_no_lfs_pointers
 from open_r1.hub import reading_hub
@@ -84,7 +85,7 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerBase, generation_config: Genera
     one with which the chat template ends an assistant turn."""
     configured = generation_config.eos_token_id if generation_config is not None else None
     ids = [configured] if isinstance(configured, int) else list(configured or [])
-    ids += [tokenizer.eos_token_id, _end_of_turn(tokenizer)]
+    ids += [tokenizer.eos_token_id, end_of_turn(tokenizer)]
     return tuple(sorted({i for i in ids if i is not None}))
 
 
@@ -93,12 +94,14 @@ def render(
     messages: Sequence[Any],
     *,
     add_generation_prompt: bool = False,
+    tools: list[dict[str, Any]] | None = None,
     where: str = "the conversation",
 ) -> str:
     """`messages` as text by the chat template; a template that refuses them raises `UserError` with `where`."""
+    schemas: Any = tools
     try:
         text = tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+            list(messages), tools=schemas, tokenize=False, add_generation_prompt=add_generation_prompt
         )
     except TemplateError as error:
         raise UserError(f"{where}: the chat template refuses this: {error}.") from error
@@ -118,20 +121,42 @@ def with_system_prompt(messages: Sequence[Any], system_prompt: str | None) -> li
     return [{"role": "system", "content": system_prompt}, *messages]
 
 
-def check_messages(messages: Any, where: str) -> list[dict[str, Any]]:
-    """The messages without their empty fields, with roles and contents also from `from` and `value` (ShareGPT)."""
-    roles = {"human": "user", "gpt": "assistant"}
-    if not isinstance(messages, list) or not messages:
-        raise UserError(f"{where}: expected a list of messages, found {str(messages)[:40]!r}.")
-    checked = []
+def reasoning_field(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The field of an assistant's message from which the chat template takes reasoning; None if it reads contents."""
+    for field in REASONING_FIELDS:
+        answer = {"role": "assistant", "content": "openr1answer", field: "openr1reasoning"}
+        try:
+            text = render(tokenizer, [{"role": "user", "content": "6 * 7"}, answer])
+        except UserError:
+            continue
+        if "openr1reasoning" in text:
+            return field
+    return None
+
+
+def place_reasoning(messages: Sequence[Any], field: str | None) -> list[Any]:
+    """`messages` with reasoning in `field`, or between `<think>` marks if that is None."""
+    placed = []
     for message in messages:
-        fields = {k: v for k, v in message.items() if v is not None} if isinstance(message, dict) else {}
-        if "from" in fields and "value" in fields:
-            fields = {"role": roles.get(fields["from"], fields["from"]), "content": fields["value"]}
-        if not isinstance(fields.get("role"), str) or not isinstance(fields.get("content"), str):
-            raise UserError(f"{where}: expected messages with role and content, found {str(message)[:60]!r}.")
-        checked.append(fields)
-    return checked
+        if message["role"] != "assistant":
+            placed.append(message)
+            continue
+        own = {name: value for name, value in message.items() if name != "reasoning_content"}
+        reasoning, parts = message.get("reasoning_content"), split_reasoning(message["content"])
+        if reasoning is None and parts is not None and field is not None:
+            reasoning, own["content"] = parts[1], parts[3]
+        if reasoning and field is None:
+            own["content"] = f"<think>\n{reasoning.strip()}\n</think>\n\n{own['content']}"
+        elif reasoning:
+            own[str(field)] = reasoning
+        placed.append(own)
+    return placed
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Special and added tokens."""
+    added = tokenizer.added_tokens_decoder.values()  # type: ignore[attr-defined]
+    return {*tokenizer.all_special_tokens, *map(str, added)}
 
 
 def _load_tokenizer(name: str, revision: str | None, trust_remote_code: bool, option: str) -> PreTrainedTokenizerBase:
@@ -188,7 +213,7 @@ def _chatml(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
     return CHATML.format(end=end)
 
 
-def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The special token right after an assistant's words, if the chat template writes one there."""
     if tokenizer.chat_template is None:
         return None

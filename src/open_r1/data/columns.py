@@ -39,6 +39,19 @@ def value_at(row: Mapping[str, Any], path: str) -> Any:
     return value
 
 
+def values_at(batch: Mapping[str, list[Any]], path: str) -> list[Any]:
+    """`value_at` for each row of a batch of columns."""
+    if path in batch:
+        return batch[path]
+    column, _, field = path.partition(".")
+    return [value_at(value, field) if isinstance(value, Mapping) else None for value in batch[column]]
+
+
+def column_of(dataset: Dataset, path: str) -> str:
+    """The column in which `path` is."""
+    return path if path in dataset.column_names else path.partition(".")[0]
+
+
 def gold_path(dataset: Dataset, named: str | None) -> str | None:
     """Where the right answer is, if it is not in a column of `GOLD_COLUMNS`: `named`, or a field that other projects
     use. None if the columns have it, or nothing does."""

@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def load_split(
     """
     path = Path(path_or_id).expanduser()
     if path.is_dir() and any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
-        _name_unused_config(path, config, "saved with save_to_disk")
+        _say_unused_config(path, config, "saved with save_to_disk")
         dataset = _load_saved(path, split)
     elif path.exists() or _looks_local(path_or_id):
         dataset = _load_files(path, config, split)
@@ -109,16 +110,17 @@ def _load_saved(path: Path, split: str) -> Dataset:
     return chosen[0] if len(chosen) == 1 else concatenate_datasets(chosen)
 
 
-def _name_unused_config(path: Path, config: str | None, what: str) -> None:
-    if config is not None:
-        logger.warning("dataset_config %r is not used: %s is %s, which has no configurations.", config, path, what)
+def _say_unused_config(path: Path, config: str | None, what: str) -> None:
+    """A recipe names the configuration of its hub dataset, and a file on the command line may take its place."""
+    if config is not None and os.environ.get("RANK", "0") == "0":
+        logger.warning("dataset_config %r has no effect: %s is %s, which has no configurations.", config, path, what)
 
 
 def _load_files(path: Path, config: str | None, split: str) -> Dataset:
     if not path.exists():
         raise UserError(f"{path}: there is no such file or folder.")
     if path.is_file():
-        _name_unused_config(path, config, "a single file")
+        _say_unused_config(path, config, "a single file")
         if path.stat().st_size == 0:
             raise UserError(f"{path}: the file is empty.")
         if _suffix(path) not in BUILDERS:

@@ -7,9 +7,10 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from open_r1.data.caching import fingerprint
-from open_r1.data.chat import check_messages, encode, render, with_system_prompt
+from open_r1.data.chat import encode, place_reasoning, reasoning_field, render, with_system_prompt
 from open_r1.data.columns import GOLD_COLUMNS, gold_path, require_path, value_at
 from open_r1.data.load import source_name
+from open_r1.data.messages import check_messages
 from open_r1.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -34,13 +35,18 @@ def prompt_rows(
     gold = gold_path(dataset, answer_column)
     gold_columns = [gold] if gold else [name for name in GOLD_COLUMNS if name in dataset.column_names]
 
+    field = reasoning_field(tokenizer)
+
     def to_prompt(row: dict[str, Any], index: int) -> dict[str, Any]:
         where = f"{source}, row {index + 1}"
         if gold_columns and all(_is_empty(value_at(row, name)) for name in gold_columns):
             columns = " and ".join(gold_columns)
             raise UserError(f"{where}, column {columns}: the gold answer is empty, so no completion can be right.")
         where += f", column {prompt_column}"
-        messages = with_system_prompt(_messages(value_at(row, prompt_column), where), system_prompt)
+        messages = _messages(value_at(row, prompt_column), where)
+        own_system = row.get("system") if prompt_column != "system" else None
+        messages = with_system_prompt(messages, own_system if isinstance(own_system, str) else None)
+        messages = place_reasoning(with_system_prompt(messages, system_prompt), field)
         text = render(tokenizer, messages, add_generation_prompt=True, where=where)
         found = value_at(row, gold) if gold else None
         answer = {"answer": found if isinstance(found, list) else str(found)} if gold else {}

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +12,16 @@ from transformers import PreTrainedTokenizerBase
 
 from open_r1.configs import SFTConfig
 from open_r1.data.caching import fingerprint
-from open_r1.data.chat import check_messages, render, with_system_prompt
+from open_r1.data.chat import end_of_turn, place_reasoning, reasoning_field, render, with_system_prompt
 from open_r1.data.load import source_name
+from open_r1.data.messages import check_messages, check_tools
+from open_r1.data.rendered import check_rendered
+from open_r1.data.spans import assistant_spans
 from open_r1.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-CHAT_PAIRS = (("problem", "solution"), ("question", "answer"))
+CHAT_PAIRS = (("problem", "solution"), ("question", "answer"), ("instruction", "output"))
 """Columns of text that are read as a user's and an assistant's message when nothing better is there."""
 
 
@@ -28,6 +32,15 @@ class Marked:
     text: str
     spans: list[tuple[int, int]]
     special: bool
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Template:
+    """What the chat template does: the field from which it takes reasoning, and whether it ends an assistant's turn."""
+
+    reasoning: str | None
+    ends: bool
 
 
 def tokenize_sft(
@@ -36,20 +49,31 @@ def tokenize_sft(
     """`input_ids` and `loss_mask` (1: learn this token) of each row, at most `args.max_length` tokens long.
 
     Rows are conversations (`messages`, or `conversations`), `prompt` and `completion` (text or messages), text
-    (`args.dataset_text_field`), or one of `CHAT_PAIRS`. Rows with nothing to learn are left out; how many, and
-    how many were cut, is said in one line. Raises `UserError` with source, row and column.
+    (`args.dataset_text_field`), or one of `CHAT_PAIRS` (Alpaca's `input` follows its `instruction`). Columns `system`
+    and `tools` go with conversations. What the text leaves out is an error, or counted in a warning. Rows with nothing
+    to learn are left out; how many, and how many were cut, is said in one line. Raises `UserError` with source, row and
+    column.
     """
     layout = _layout(dataset, args)
     source = source_name(dataset)
     if system_prompt and layout == "text":
         raise UserError(f"system_prompt is given, but {source} has plain text, which has no system message: remove it.")
 
+    template = Template(reasoning_field(tokenizer), end_of_turn(tokenizer) is not None)
+    _say_unused(dataset, layout, args, source)
+
     def to_tokens(row: dict[str, Any], index: int) -> dict[str, Any]:
         where = f"{source}, row {index + 1}"
-        marked = _marked(row, layout, tokenizer, args, system_prompt, where)
+        marked = _marked(row, layout, tokenizer, args, system_prompt, template, where)
         ids, mask = _tokenize(marked, tokenizer)
         kept = slice(args.max_length)
-        return {"input_ids": ids[kept], "loss_mask": mask[kept], "length": len(ids), "learned": sum(mask[kept])}
+        return {
+            "input_ids": ids[kept],
+            "loss_mask": mask[kept],
+            "length": len(ids),
+            "learned": sum(mask[kept]),
+            "notes": list(marked.notes),
+        }
 
     settings = (system_prompt, args.max_length, args.assistant_only_loss, args.completion_only_loss, layout)
     rows = dataset.map(
@@ -62,6 +86,7 @@ def tokenize_sft(
             loss_mask=Sequence(Value("int8")),
             length=Value("int64"),
             learned=Value("int64"),
+            notes=Sequence(Value("string")),
         ),
         new_fingerprint=fingerprint(dataset, tokenizer, "sft", settings),
         desc="Tokenizing",
@@ -101,12 +126,13 @@ def _marked(
     tokenizer: PreTrainedTokenizerBase,
     args: SFTConfig,
     system_prompt: str | None,
+    template: Template,
     where: str,
 ) -> Marked:
     if layout == "text":
         text = _text(row, args.dataset_text_field, where)
         return Marked(text, [(0, len(text))], special=True)
-    if layout == "completion" and isinstance(row["prompt"], str):
+    if layout == "completion" and isinstance(row["prompt"], str) and isinstance(row["completion"], str):
         if system_prompt:
             raise UserError(f"{where}: system_prompt is given, but prompt is plain text, not messages: remove it.")
         if args.assistant_only_loss:
@@ -116,19 +142,52 @@ def _marked(
         return Marked(prompt + completion, [(start, len(prompt + completion))], special=True)
 
     messages, prompt_length = _conversation(row, layout, where)
-    full = with_system_prompt(messages, system_prompt)
+    full = place_reasoning(_with_system(messages, row, system_prompt, where), template.reasoning)
     prompt_length += len(full) - len(messages)
-    text = render(tokenizer, full, where=where)
-    _require_reasoning(full, text, where)
+    tools = check_tools(row.get("tools"), f"{where}, column tools")
+    text = render(tokenizer, full, tools=tools, where=where)
+    notes = check_rendered(full, text, tools, where)
+    end = ""
+    if full[-1]["role"] == "assistant" and not template.ends and tokenizer.eos_token is not None:
+        end = str(tokenizer.eos_token)
+        notes.append(f"end without a stop token in the chat template, so {end} is added")
     learn_all = args.completion_only_loss is False or prompt_length == len(full)
+    if learn_all and not args.assistant_only_loss:
+        return Marked(text + end, [(0, len(text + end))], False, tuple(notes))
+    found = assistant_spans(tokenizer, full, text, where, tools)
+    first = 0 if learn_all else prompt_length
+    if full[0]["role"] == "assistant" and first == 0 and 0 not in found:
+        notes.append("begin with an assistant's message, which is not learned")
     if args.assistant_only_loss:
-        first = 0 if learn_all else prompt_length
-        parts = [(i, i + 1) for i in range(first, len(full)) if full[i]["role"] == "assistant"]
-    elif learn_all:
-        return Marked(text, [(0, len(text))], special=False)
-    else:
-        parts = [(prompt_length, len(full))]
-    return Marked(text, [_span(tokenizer, full, *part, text, where) for part in parts], special=False)
+        spans = [span for i, span in found.items() if i >= first]
+        if end and spans:
+            spans[-1] = (spans[-1][0], len(text + end))
+        return Marked(text + end, spans, False, tuple(notes))
+    if prompt_length not in found:
+        raise UserError(f"{where}, column completion: expected an assistant's message at its beginning.")
+    return Marked(text + end, [(found[prompt_length][0], len(text + end))], False, tuple(notes))
+
+
+def _with_system(
+    messages: list[dict[str, Any]], row: dict[str, Any], system_prompt: str | None, where: str
+) -> list[dict[str, Any]]:
+    own = row.get("system")
+    if isinstance(own, str) and own.strip():
+        if messages[0]["role"] == "system" and messages[0]["content"].strip() != own.strip():
+            raise UserError(f"{where}: the column system and the first message are different system prompts: keep one.")
+        return with_system_prompt(messages, own)
+    return with_system_prompt(messages, system_prompt)
+
+
+def _say_unused(dataset: Dataset, layout: str, args: SFTConfig, source: str) -> None:
+    used = {
+        "text": {args.dataset_text_field},
+        "completion": {"prompt", "completion", "system", "tools"},
+        "instruction": {"instruction", "input", "output", "system", "tools"},
+    }.get(layout, {layout, dict(CHAT_PAIRS).get(layout, layout), "system", "tools"})
+    unused = [name for name in dataset.column_names if name not in used]
+    if unused and os.environ.get("RANK", "0") == "0":
+        logger.warning("%s: columns that are not in the text: %s.", source, ", ".join(unused))
 
 
 def _text(row: dict[str, Any], column: str, where: str) -> str:
@@ -144,43 +203,23 @@ def _conversation(row: dict[str, Any], layout: str, where: str) -> tuple[list[di
         messages = check_messages(row[layout], f"{where}, column {layout}")
         return messages, len(messages)
     if layout == "completion":
-        prompt = check_messages(row["prompt"], f"{where}, column prompt")
+        given = row["prompt"]
+        plain = isinstance(given, str) and given.lstrip()[:1] != "["
+        prompt = (
+            [{"role": "user", "content": _text(row, "prompt", where)}]
+            if plain
+            else check_messages(given, f"{where}, column prompt")
+        )
         answer = row["completion"]
         if not isinstance(answer, str):
             return prompt + check_messages(answer, f"{where}, column completion"), len(prompt)
         return [*prompt, {"role": "assistant", "content": _text(row, "completion", where)}], len(prompt)
     problem, solution = layout, dict(CHAT_PAIRS)[layout]
-    prompt = [{"role": "user", "content": _text(row, problem, where)}]
+    asked = _text(row, problem, where)
+    if problem == "instruction" and isinstance(row.get("input"), str) and row["input"].strip():
+        asked += "\n\n" + row["input"]
+    prompt = [{"role": "user", "content": asked}]
     return [*prompt, {"role": "assistant", "content": _text(row, solution, where)}], 1
-
-
-def _require_reasoning(messages: list[dict[str, Any]], text: str, where: str) -> None:
-    last = messages[-1]
-    reasoning, closed, _ = last["content"].partition("</think>")
-    reasoning = reasoning.removeprefix("<think>").strip()
-    earlier = sum(message["content"].count(reasoning) for message in messages[:-1]) if reasoning else 0
-    if last["role"] == "assistant" and closed and text.count(reasoning) <= earlier:
-        raise UserError(
-            f"{where}: the chat template leaves out the reasoning before </think>, so it would not be learned: "
-            "pass a chat_template that keeps it."
-        )
-
-
-def _span(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], begin: int, end: int, text: str, where: str
-) -> tuple[int, int]:
-    """Characters of `text` that hold `messages[begin:end]`, found as the difference of two shorter renderings."""
-    if begin == 0:
-        raise UserError(f"{where}: the conversation starts with an assistant message: put a user message first.")
-    before = render(tokenizer, messages[:begin], add_generation_prompt=True, where=where)
-    upto = render(tokenizer, messages[:end], where=where) if end < len(messages) else text
-    if not (text.startswith(upto) and upto.startswith(before)):
-        raise UserError(
-            f"{where}: the chat template changes earlier text as a conversation goes on, so the tokens of an "
-            "assistant message cannot be told: pass a chat_template that only appends, or learn from all tokens "
-            "(assistant_only_loss: false, completion_only_loss: false)."
-        )
-    return len(before), len(upto)
 
 
 def _tokenize(marked: Marked, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
@@ -217,7 +256,10 @@ def _drop_unlearnable(rows: Dataset, max_length: int, source: str) -> Dataset:
             lengths.max(),
             empty,
         )
+    for note, count in Counter(note for notes in rows["notes"][:] for note in notes).items():
+        if os.environ.get("RANK", "0") == "0":
+            logger.warning("%s: %d of %d rows %s.", source, count, len(rows), note)
     if empty == len(rows):
         raise UserError(f"{source}: no row has a token to learn within max_length {max_length}.")
-    rows = rows.remove_columns(["length", "learned"])
+    rows = rows.remove_columns(["length", "learned", "notes"])
     return rows.select(np.flatnonzero(learned)) if empty else rows

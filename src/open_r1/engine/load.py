@@ -5,7 +5,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from open_r1.data.chat import check_messages, with_system_prompt
+from open_r1.data.chat import with_system_prompt
+from open_r1.data.messages import check_messages
 from open_r1.engine.choose import OpenEngine, open_engine
 from open_r1.engine.options import EngineOptions
 from open_r1.engine.protocol import Completion, Request, Sampling, check_sampling, request_seed

@@ -12,8 +12,10 @@ from datasets import Dataset
 from jinja2 import StrictUndefined, TemplateError, meta
 from jinja2.sandbox import SandboxedEnvironment
 
-from open_r1.data.chat import check_messages, with_system_prompt
-from open_r1.data.load import require_columns, source_name
+from open_r1.data.chat import with_system_prompt
+from open_r1.data.columns import column_of, require_path, value_at, values_at
+from open_r1.data.load import source_name
+from open_r1.data.messages import check_messages
 from open_r1.engine.protocol import Message
 from open_r1.errors import UserError
 from open_r1.generation.options import PLAIN
@@ -52,9 +54,9 @@ class Problems:
         system_prompt: str | None = None,
         answer_column: str | None = None,
     ) -> None:
-        require_columns(rows, prompt_column, remedy="Name the one with the problem: --prompt-column NAME.")
+        require_path(rows, prompt_column, remedy="Name the one with the problem: --prompt-column NAME.")
         if answer_column is not None:
-            require_columns(rows, answer_column, remedy="Name the one with the right answer: --answer-column NAME.")
+            require_path(rows, answer_column, remedy="Name the one with the right answer: --answer-column NAME.")
         self.rows, self.prompt_column, self.answer_column = rows, prompt_column, answer_column
         self.system_prompt, self.template = system_prompt, template
         self.source = source_name(rows)
@@ -64,8 +66,8 @@ class Problems:
         self._template, fields = _compiled(template, [INSTRUCTION, *rows.column_names])
         self.has_tests = answer_column is None and TESTS in rows.column_names
         """Are the answers programs, with a column of tests?"""
-        tests = [TESTS] if self.has_tests else []
-        self._columns = list(dict.fromkeys([prompt_column, *self._golds, *fields, *tests]))
+        paths = [prompt_column, *self._golds, *fields, *([TESTS] if self.has_tests else [])]
+        self._columns = list(dict.fromkeys(column_of(rows, path) for path in paths))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -103,11 +105,11 @@ class Problems:
 
     def _read_golds(self, batch: dict[str, list], count: int) -> list[str]:
         if self.answer_column is not None:
-            return golds_of(None, batch[self.answer_column], count)
+            return golds_of(None, values_at(batch, self.answer_column), count)
         return golds_of(batch.get("solution"), batch.get("answer"), count) if self._golds else [""] * count
 
     def _problem(self, row: dict[str, Any], index: int, gold: str) -> PromptRow:
-        value, where = row[self.prompt_column], self.place(index)
+        value, where = value_at(row, self.prompt_column), self.place(index)
         if isinstance(value, list) and value:
             if self.template != PLAIN:
                 raise UserError(f"{where}: prompt_template is for text, and this is a conversation: leave it out.")

@@ -18,6 +18,7 @@ from open_r1.rewards.accuracy import golds_of
 from open_r1.run.checks import options_without_effect, room_warning
 from open_r1.run.policy_engine import describe_engine
 from open_r1.run.prepare import GRPOInputs, SFTInputs
+from open_r1.run.preview import show_prompts, show_rows
 from open_r1.training.grpo_batches import check_batch
 from open_r1.training.model import checkpoint_of, load_config
 from open_r1.training.saveable import check_saveable
@@ -56,6 +57,7 @@ def dry_run_grpo(
         },
         longest_sequence=longest + args.max_completion_length,
     )
+    show_prompts(prompts, Console())
 
 
 def dry_run_sft(script: DataConfig, args: SFTConfig, model: ModelConfig, inputs: SFTInputs) -> None:
@@ -79,6 +81,7 @@ def dry_run_sft(script: DataConfig, args: SFTConfig, model: ModelConfig, inputs:
         },
         longest_sequence=max(lengths),
     )
+    show_rows(rows.dataset, inputs.tokenizer, Console())
 
 
 def check_gold_scores(names: Sequence[str], funcs: Sequence[Callable], rows: Sequence[dict[str, Any]]) -> None:

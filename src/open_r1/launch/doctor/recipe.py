@@ -23,6 +23,7 @@ from open_r1.report.trackers import tracker_problem
 from open_r1.rewards import get_reward_funcs
 from open_r1.run.dry_run import ROWS_CHECKED, check_gold_scores, ungradable_golds
 from open_r1.run.policy_engine import describe_engine
+from open_r1.run.preview import CLOSE, OPEN, marked_row
 from open_r1.training.model import load_config
 
 T = TypeVar("T")
@@ -146,7 +147,9 @@ def _examples(recipe: Recipe, tokenizer: Any, rows: Any) -> str:
     if recipe.task == "sft":
         tokenized = tokenize_sft(some, tokenizer, recipe.args, recipe.script.system_prompt)
         lengths = [len(ids) for ids in tokenized["input_ids"]]
-        return f"the first {len(some):,} give {len(lengths):,} documents, the longest of {max(lengths):,} tokens"
+        facts = f"the first {len(some):,} give {len(lengths):,} documents, the longest of {max(lengths):,} tokens"
+        shown = marked_row(tokenized[0], tokenizer)
+        return f"{facts}; the first, what is learned between {OPEN} and {CLOSE}: {shown}"
     prompts = prompt_rows(
         some,
         tokenizer,
@@ -158,7 +161,8 @@ def _examples(recipe: Recipe, tokenizer: Any, rows: Any) -> str:
     context = min((limit for limit in limits if limit is not None), default=None)
     kept = drop_long_prompts(prompts, context, recipe.args.max_completion_length)
     longest = max(len(ids) for ids in kept["prompt_ids"])
-    return f"the first {len(some):,} give {len(kept):,} prompts, the longest of {longest:,} tokens"
+    facts = f"the first {len(some):,} give {len(kept):,} prompts, the longest of {longest:,} tokens"
+    return f"{facts}; the first:\n{kept[0]['prompt_text']}"
 
 
 def _golds(recipe: Recipe, tokenizer: Any, rows: Any, functions: Any) -> str:

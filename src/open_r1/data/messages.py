@@ -1,0 +1,129 @@
+"""Conversations as people write them, in one form: roles, contents, reasoning and tool calls by OpenAI's names."""
+
+import difflib
+import json
+import re
+from contextlib import suppress
+from typing import Any
+
+from open_r1.errors import UserError
+
+ROLES = {
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "observation": "tool",
+    "function": "tool",
+    "function_response": "tool",
+    "developer": "system",
+}
+"""Other names of the roles system, user, assistant and tool. (`function_call` is an assistant's message too.)"""
+REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
+KNOWN_FIELDS = {"role", "content", "reasoning_content", "tool_calls", "tool_call_id", "name"}
+_THINK = re.compile(r"(\s*<think>\s*|(?!.*<think>.*</think>))(.*?)(\s*</think>\s*)(.*)", re.DOTALL)
+
+
+def check_messages(messages: Any, where: str) -> list[dict[str, Any]]:
+    """Messages with `role` and `content` (text), and `reasoning_content` and `tool_calls` where they have them.
+
+    Read are a list or its JSON text, ShareGPT's `from` and `value`, contents in parts of text, and the fields of
+    `REASONING_FIELDS`; other fields stay, and those that are null are left out. Raises `UserError` for everything else.
+    """
+    if isinstance(messages, str) and messages.lstrip()[:1] == "[":
+        try:
+            messages = json.loads(messages)
+        except ValueError as error:
+            raise UserError(f"{where}: this is no list of messages, and no JSON of one ({error}).") from error
+    if not isinstance(messages, list) or not messages:
+        raise UserError(f"{where}: expected a list of messages, found {str(messages)[:40]!r}.")
+    return [_checked(message, f"{where}, message {i}", str(message)[:60]) for i, message in enumerate(messages, 1)]
+
+
+def split_reasoning(content: str) -> tuple[str, str, str, str] | None:
+    """`content` in four: up to where the reasoning begins, the reasoning, its end mark, the answer. None without
+    `</think>`, or if something stands in front of `<think>`."""
+    match = _THINK.fullmatch(content)
+    return (match[1], match[2], match[3], match[4]) if match else None
+
+
+def check_tools(tools: Any, where: str) -> list[dict[str, Any]] | None:
+    """Tools as a list of JSON schemas, from a list or its JSON text; None if there are none."""
+    if isinstance(tools, str):
+        try:
+            tools = json.loads(tools) if tools.strip() else None
+        except ValueError as error:
+            raise UserError(f"{where}: this is no JSON ({error}).") from error
+    if not tools:
+        return None
+    if not isinstance(tools, list):
+        raise UserError(f"{where}: expected a list of tools, found {str(tools)[:40]!r}.")
+    return [_without_nulls(json.loads(tool) if isinstance(tool, str) else tool) for tool in tools]
+
+
+def _checked(message: Any, where: str, shown: str) -> dict[str, Any]:
+    fields = {k: v for k, v in message.items() if v is not None} if isinstance(message, dict) else {}
+    if "from" in fields and "value" in fields:
+        fields["role"], fields["content"] = fields.pop("from"), fields.pop("value")
+    role = fields.get("role")
+    if role == "function_call":
+        fields |= {"tool_calls": [_call(fields.get("content"), where)], "content": ""}
+    elif isinstance(role, str) and ROLES.get(role, role) not in ROLES.values():
+        known = sorted({*ROLES, *ROLES.values(), "function_call"})
+        near = difflib.get_close_matches(role, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."
+        raise UserError(f"{where}: the role is {role!r}; {hint}")
+    if isinstance(fields.get("tool_calls"), list) and fields["tool_calls"]:
+        fields["tool_calls"] = [_call(call, where) for call in fields["tool_calls"]]
+    else:
+        fields.pop("tool_calls", None)
+    found = {fields.pop(name) for name in REASONING_FIELDS if isinstance(fields.get(name), str)}
+    found = {text for text in found if text.strip()}
+    if len(found) > 1:
+        raise UserError(f"{where}: {' and '.join(REASONING_FIELDS)} hold different texts: leave one.")
+    if isinstance(fields.get("content"), list):
+        fields["content"] = _joined(fields["content"], where)
+    if "content" not in fields and (found or "tool_calls" in fields):
+        fields["content"] = ""
+    if not isinstance(role, str) or not isinstance(fields.get("content"), str):
+        raise UserError(f"{where}: expected messages with role and content, found {shown!r}.")
+    fields["role"] = "assistant" if role == "function_call" else ROLES.get(role, role)
+    reasoning = found.pop() if found else ""
+    repeated = split_reasoning(fields["content"]) is not None and reasoning.strip() in fields["content"]
+    if reasoning and not repeated:
+        fields["reasoning_content"] = reasoning
+    return fields
+
+
+def _joined(parts: list[Any], where: str) -> str:
+    texts = [part if isinstance(part, str) else part.get("text") if isinstance(part, dict) else None for part in parts]
+    for part, text in zip(parts, texts, strict=True):
+        if not isinstance(text, str):
+            kind = part.get("type", "unknown") if isinstance(part, dict) else type(part).__name__
+            raise UserError(
+                f"{where}: a part of the content is {kind!r}, and only text can be read: leave the row out."
+            )
+    return "".join(text for text in texts if text)
+
+
+def _call(call: Any, where: str) -> dict[str, Any]:
+    """A tool call as chat templates take it: its arguments as a mapping where they are one."""
+    with suppress(ValueError):
+        call = json.loads(call) if isinstance(call, str) else call
+    function = call.get("function", call) if isinstance(call, dict) else {}
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise UserError(f"{where}: expected a tool call with name and arguments, found {str(call)[:60]!r}.")
+    arguments = function.get("arguments", {})
+    with suppress(ValueError):
+        arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
+    kept = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
+    function = {"name": function["name"], "arguments": _without_nulls(arguments)}
+    return {**kept, "type": "function", "function": function}
+
+
+def _without_nulls(value: Any) -> Any:
+    """Arrow gives every row the keys of all, null where the row has none."""
+    if isinstance(value, dict):
+        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+    return [_without_nulls(v) for v in value] if isinstance(value, list) else value

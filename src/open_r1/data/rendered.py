@@ -1,0 +1,62 @@
+"""Is what a conversation carries in its rendered text? What is not is an error, or a note that is counted."""
+
+import json
+from typing import Any
+
+from open_r1.data.messages import KNOWN_FIELDS, REASONING_FIELDS, split_reasoning
+from open_r1.errors import UserError
+
+
+def check_rendered(
+    messages: list[dict[str, Any]], text: str, tools: list[dict[str, Any]] | None, where: str
+) -> list[str]:
+    """What `text` leaves out and may leave out, each worded to follow "3 of 4 rows". Raises `UserError` for contents,
+    tool calls, and the last answer's reasoning.
+
+    Texts are looked for one after the other, so that a question that says the same as an answer hides nothing.
+    """
+    notes: dict[str, None] = {}
+    position = 0
+    for number, message in enumerate(messages, start=1):
+        reasoning, content = _texts(message)
+        if reasoning:
+            at = text.find(reasoning, position)
+            if at >= 0:
+                position = at + len(reasoning)
+            elif number == len(messages):
+                raise UserError(
+                    f"{where}: the chat template leaves out the reasoning before </think>, so it would not be learned: "
+                    "pass a chat_template that keeps it."
+                )
+            else:
+                notes["have reasoning in earlier turns that the chat template leaves out"] = None
+        calls = [call["function"]["name"] for call in message.get("tool_calls", [])]
+        if message["role"] == "system":
+            if content not in text:
+                raise UserError(f"{where}: the chat template leaves out the system message: take it out of the row.")
+            continue
+        found = [(at, form) for form in _forms(content) if (at := text.find(form, position)) >= 0]
+        if not found or any(name not in text[position:] for name in calls):
+            what = "tool calls" if found else f"words of the {message['role']}"
+            raise UserError(
+                f"{where}: the chat template leaves out the {what} in message {number}: pass a chat_template that "
+                "has them, or take the row out."
+            )
+        position = min(found)[0] + len(min(found)[1])
+        for field in message.keys() - KNOWN_FIELDS - {*REASONING_FIELDS}:
+            notes[f"have messages with {field!r}, which is not in the text"] = None
+    if any(str(tool.get("function", tool).get("name")) not in text for tool in tools or []):
+        notes["have tools that the chat template leaves out"] = None
+    return list(notes)
+
+
+def _texts(message: dict[str, Any]) -> tuple[str, str]:
+    """Reasoning and answer, trimmed."""
+    fields = next((message[name] for name in REASONING_FIELDS if message.get(name)), "")
+    parts = split_reasoning(message["content"]) if message["role"] == "assistant" else None
+    reasoning, content = (parts[1], parts[3]) if parts else (fields, message["content"])
+    return reasoning.strip(), content.strip()
+
+
+def _forms(content: str) -> list[str]:
+    return [content, json.dumps(content)[1:-1], json.dumps(content, ensure_ascii=False)[1:-1]]
