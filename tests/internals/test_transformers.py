@@ -3,10 +3,16 @@
 import inspect
 
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 from transformers.integrations import deepspeed
 
-from open_r1.internals.transformers import OVERRIDDEN, limit_to_one_gpu, set_device, without_deepspeed_config
+from open_r1.internals.transformers import (
+    OVERRIDDEN,
+    attention_name,
+    limit_to_one_gpu,
+    set_device,
+    without_deepspeed_config,
+)
 from open_r1.training.grpo import GRPOTrainer
 from open_r1.training.packed_trainer import PackedTrainer
 from open_r1.training.sft import SFTTrainer
@@ -64,3 +70,11 @@ def test_deepspeed_configuration_is_put_aside_and_comes_back():
         assert deepspeed._hf_deepspeed_config_weak_ref() is config
     finally:
         deepspeed.unset_hf_deepspeed_config()
+
+
+def test_the_attention_that_a_model_calls_can_be_read():
+    config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    model = LlamaForCausalLM(config)
+    for name in ("eager", "sdpa"):
+        model.set_attn_implementation(name)
+        assert attention_name(model) == name

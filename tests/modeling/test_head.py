@@ -32,12 +32,11 @@ def plain(hidden, weight, bias, targets, rule):
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("chunk", [1, 5, 1000])
-@pytest.mark.parametrize("keep", [False, True])
-def test_logprobs_entropies_and_gradients_equal_the_plain_computation(monkeypatch, rule, bias, chunk, keep):
+def test_logprobs_entropies_and_gradients_equal_the_plain_computation(monkeypatch, rule, bias, chunk):
     monkeypatch.setattr(head_module, "MAX_LOGITS", 31 * chunk)
     *tensors, targets = inputs(bias)
     expected, entropies = plain(*tensors, targets, rule)
-    ours, our_entropies = head_logprobs(*tensors, targets, rule, keep)
+    ours, our_entropies = head_logprobs(*tensors, targets, rule)
     torch.testing.assert_close(ours, expected)
     torch.testing.assert_close(our_entropies, entropies)
     assert not our_entropies.requires_grad
@@ -109,13 +108,12 @@ def test_a_copy_of_the_head_answers_with_its_own_weights():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("keep", [False, True])
-def test_the_compiled_head_equals_the_plain_one_on_cuda(monkeypatch, rule, keep):
+def test_the_compiled_head_equals_the_plain_one_on_cuda(monkeypatch, rule):
     monkeypatch.setattr(head_module, "MAX_LOGITS_COMPILED", 31 * 7)
     hidden, weight, _, targets = (x if x is None else x.detach().cuda() for x in inputs(bias=False))
     hidden.requires_grad_()
     weight.requires_grad_()
-    ours, entropies = head_logprobs(hidden, weight, None, targets, rule, keep)
+    ours, entropies = head_logprobs(hidden, weight, None, targets, rule)
     expected, expected_entropies = plain(hidden, weight, None, targets, rule)
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(entropies, expected_entropies, rtol=1e-4, atol=1e-4)

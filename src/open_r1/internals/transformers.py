@@ -74,6 +74,14 @@ def without_deepspeed_config() -> Iterator[None]:
         deepspeed._hf_deepspeed_config_weak_ref = reference
 
 
+def attention_name(model: nn.Module) -> str:
+    """The name of the attention function that the model calls.
+
+    `_attn_implementation`: the public `set_attn_implementation` has no counterpart that reads.
+    """
+    return model.config._attn_implementation  # type: ignore[union-attr,return-value]
+
+
 def takes_registered_attention(model: PreTrainedModel) -> bool:
     """Whether the model calls whatever attention function is registered under the name that it is given.
 

@@ -175,4 +175,4 @@ def _parameters(config: Any, trust_remote_code: bool) -> int | None:
 
 
 def _recipes(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*.yaml") if "accelerate_configs" not in p.parts)
+    return sorted(p for p in folder.rglob("*.yaml") if p.parent.name in ("sft", "grpo"))

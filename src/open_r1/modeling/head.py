@@ -2,9 +2,8 @@
 function that never keeps a `(tokens, vocabulary)` matrix.
 
 Logits live a chunk of tokens at a time, in float32 whatever is multiplied, as the native engine computes them: bfloat16
-logits would round away a hundredth of a nat. The forward pass keeps one number a token, log Z, and the backward pass
-computes each chunk of logits again; where memory is not short, the forward pass keeps their gradient in half precision
-instead. The products of the backward pass are in the dtype of the weight or of autocast. The head's weight
+logits would round away a hundredth of a nat. The forward pass keeps one number a token, log Z; the backward pass
+computes each chunk of logits again, and its products are in the dtype of the weight or of autocast. The head's weight
 is cast once for all chunks, and its gradient is summed in float32. On CUDA the softmax arithmetic is compiled
 (`torch.compile`), so that each logit is read and written once.
 """
@@ -22,8 +21,6 @@ MAX_LOGITS = 2**26
 """Logits in one chunk, tokens times vocabulary: 256 MiB in float32."""
 MAX_LOGITS_COMPILED = 2**27
 """The same where the softmax makes no second copy: 512 MiB."""
-MAX_KEPT = 3 * 2**30
-"""Numbers that are kept for the backward pass, tokens times vocabulary: 6 GiB in bfloat16."""
 
 
 class LogitRule(NamedTuple):
@@ -57,16 +54,12 @@ def logit_rule(config: Any, temperature: float) -> LogitRule:
 class _HeadLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, rule: LogitRule, keep: bool
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, rule: LogitRule
     ) -> tuple[Tensor, Tensor]:
         ctx.dtype = _product_dtype(weight)
         ctx.rule = rule
         ctx.chunk = _tokens_in_chunk(weight)
-        statistics, gradient = _functions(weight.device.type)
-        size = len(targets) * len(weight)
-        kept = None
-        if keep and size <= MAX_KEPT and any(ctx.needs_input_grad):
-            kept = torch.empty(len(targets), len(weight), dtype=ctx.dtype, device=hidden.device)
+        statistics = _functions(weight.device.type)[0]
         logprobs, log_z, entropies = (
             torch.empty(len(targets), dtype=torch.float32, device=hidden.device) for _ in range(3)
         )
@@ -75,17 +68,13 @@ class _HeadLogprobs(torch.autograd.Function):
             for part in _slices(len(targets), ctx.chunk):
                 product = float32_product(hidden[part].to(ctx.dtype), head, offset)
                 logprobs[part], log_z[part], entropies[part] = statistics(product, targets[part], rule)
-                if kept is not None:
-                    kept[part] = gradient(product, targets[part], log_z[part], None, rule, ctx.dtype)
-        ctx.save_for_backward(hidden, weight, bias, targets, log_z, kept)
+        ctx.save_for_backward(hidden, weight, bias, targets, log_z)
         ctx.mark_non_differentiable(entropies)
         return logprobs, entropies
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        hidden, weight, bias, targets, log_z, kept = ctx.saved_tensors
-        if kept is not None:
-            return _gradients_of_kept(ctx, grad, hidden, weight, bias, kept)
+        hidden, weight, bias, targets, log_z = ctx.saved_tensors
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         gradient = _functions(weight.device.type)[1]
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
@@ -110,44 +99,17 @@ class _HeadLogprobs(torch.autograd.Function):
             None if grad_bias is None else grad_bias.to(weight.dtype),
             None,
             None,
-            None,
         )
 
 
-def _gradients_of_kept(
-    ctx: Any, grad: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None, kept: Tensor
-) -> tuple[Tensor | None, ...]:
-    """Gradients from `kept (M, V)`, those of each logprob by its logits, of which `grad (M,)` scales the rows."""
-    wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-    grad_hidden = grad_weight = grad_bias = None
-    with torch.autocast(hidden.device.type, enabled=False):
-        scales = grad[:, None]
-        if wants_hidden:
-            grad_hidden = ((kept @ weight.to(ctx.dtype)) * scales).to(hidden.dtype)
-        if wants_weight:
-            inputs = (hidden * scales).to(ctx.dtype)
-            grad_weight = float32_product(kept.t(), inputs.t(), None) if weight.dtype == torch.float32 else None
-            grad_weight = kept.t() @ inputs if grad_weight is None else grad_weight
-        if wants_bias:
-            grad_bias = (grad.to(ctx.dtype) @ kept).to(weight.dtype)
-    return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), grad_bias, None, None, None, None
-
-
 def head_logprobs(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    targets: Tensor,
-    rule: LogitRule,
-    keep: bool = False,
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, rule: LogitRule
 ) -> tuple[Tensor, Tensor]:
     """Logprobs `(M,)` of `targets (M,)`, differentiable, and entropies `(M,)`, detached; both float32, in nats.
 
     `hidden (M, H)`, `weight (V, H)`, `bias (V,)`. The product is computed in autocast's dtype, else in the weight's.
-    With `keep` the gradient by the logits `(M, V)` is kept in that dtype rather than computed again, if it is not too
-    large (`MAX_KEPT`): less time for more memory.
     """
-    return _HeadLogprobs.apply(hidden, weight, bias, targets, rule, keep)
+    return _HeadLogprobs.apply(hidden, weight, bias, targets, rule)
 
 
 def float32_product(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -176,15 +138,14 @@ def statistics(product: Tensor, targets: Tensor, rule: LogitRule) -> tuple[Tenso
 
 
 def product_gradient(
-    product: Tensor, targets: Tensor, log_z: Tensor, grad: Tensor | None, rule: LogitRule, dtype: torch.dtype
+    product: Tensor, targets: Tensor, log_z: Tensor, grad: Tensor, rule: LogitRule, dtype: torch.dtype
 ) -> Tensor:
-    """Gradient in `dtype` by `product (M, V)` of the logprobs weighted by `grad (M,)`, None for ones: d log p_t / d x_v
-    is [v = t] - p_v."""
+    """Gradient in `dtype` by `product (M, V)` of the logprobs weighted by `grad (M,)`: d log p_t / d x_v is
+    [v = t] - p_v."""
     x, slope = rule.apply(product)
     p = (x - log_z[:, None]).exp()
     is_target = torch.arange(product.shape[1], device=product.device) == targets[:, None]
-    by_product = (is_target.float() - p) * slope
-    return (by_product if grad is None else by_product * grad[:, None]).to(dtype)
+    return ((is_target.float() - p) * slope * grad[:, None]).to(dtype)
 
 
 @functools.cache

@@ -31,13 +31,11 @@ class TokenLogprobs(NamedTuple):
 class LogprobHead(nn.Linear):
     """A linear head that also answers `head(hidden, targets=..., rule=...)` with logprobs and entropies."""
 
-    def forward(  # type: ignore[override]
-        self, input: Tensor, targets: Tensor | None = None, rule: LogitRule | None = None, keep: bool = False
-    ) -> Any:
+    def forward(self, input: Tensor, targets: Tensor | None = None, rule: LogitRule | None = None) -> Any:  # type: ignore[override]
         """Logits, or `(logprobs (M,), entropies (M,))` of the targets."""
         if targets is None or rule is None:
             return super().forward(input)
-        return head_logprobs(input, self.weight, self.bias, targets, rule, keep)
+        return head_logprobs(input, self.weight, self.bias, targets, rule)
 
 
 def add_logprob_forward(model: PreTrainedModel) -> None:
@@ -81,8 +79,7 @@ def token_logprobs(model: PreTrainedModel, hidden: Tensor, targets: Tensor, temp
     head = model.get_output_embeddings()
     rule = logit_rule(model.config.get_text_config(), temperature)
     if isinstance(head, LogprobHead):
-        keep = not model.is_gradient_checkpointing  # which says whether memory is short
-        return TokenLogprobs(*head(hidden, targets=targets, rule=rule, keep=keep))
+        return TokenLogprobs(*head(hidden, targets=targets, rule=rule))
     chunk = max(1, head_module.MAX_LOGITS // model.config.get_text_config().vocab_size)
     parts = [
         checkpoint(_through_module, head, h, t, rule, use_reentrant=False, preserve_rng_state=True)

@@ -24,8 +24,9 @@ from transformers.trainer_utils import IntervalStrategy
 
 from open_r1.configs import GRPOConfig, TrainConfig
 from open_r1.errors import Interrupted, UserError
-from open_r1.internals.transformers import limit_to_one_gpu, set_device
+from open_r1.internals.transformers import attention_name, limit_to_one_gpu, set_device
 from open_r1.modeling.architectures import can_share_prompts
+from open_r1.modeling.attention import FLASH_ATTENTION
 from open_r1.modeling.flash import keep_attention_of
 from open_r1.modeling.rope import length_rule
 from open_r1.modeling.routers import RouterStatistics
@@ -92,7 +93,8 @@ class PackedTrainer(Trainer):
         self.side = no_sides if rule is None else rule.side
         self.remove_callback(DEFAULT_PROGRESS_CALLBACK)  # a bar, or in a notebook a table
         self.remove_callback(PrinterCallback)
-        self.add_callback(_KeepAttention)
+        if attention_name(model) == FLASH_ATTENTION:
+            self.add_callback(_KeepAttention)
 
     # What SFT and GRPO define
 
