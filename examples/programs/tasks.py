@@ -73,7 +73,6 @@ def task(kind: str, steps: list[str], rng: random.Random) -> dict[str, Any]:
     return {
         "prompt": prompt,
         "solution": "\n".join([read, *(table[step][0] for step in steps), print_it]),
-        "steps": len(steps),
         "verification_info": {"language": "python", "test_cases": cases},
     }
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,13 @@ TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK"
 KEPT_LINES = 40
 GRACE_SECONDS = 10.0
 """Between SIGTERM and SIGKILL."""
+
+
+def new_log(prefix: str) -> Path:
+    """An empty file for what a process writes."""
+    descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=".log")
+    os.close(descriptor)
+    return Path(name)
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,13 @@ def test_conversations_are_verified_too(data, jsonl):
     assert [m["role"] for m in kept[0]["messages"]] == ["user", "assistant"]
 
 
+def test_a_conversation_without_a_last_content_is_one_wrong_answer(data, jsonl):
+    said = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "\\boxed{4}"}]
+    unsaid = [said[0], {"role": "assistant", "content": None}]
+    kept, _ = data("verify", jsonl([{"conversations": c, "solution": "4"} for c in (said, unsaid)]))
+    assert len(kept) == 1
+
+
 def test_a_dry_run_reports_and_writes_nothing(data, jsonl, tmp_path, capsys):
     assert data("verify", jsonl([row(RIGHT), row("\\boxed{9}")]), "--dry-run") == (None, None)
     assert "wrong" in capsys.readouterr().out

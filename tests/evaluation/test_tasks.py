@@ -120,3 +120,23 @@ def test_a_task_can_be_asked_in_other_words(tmp_path):
         with_prompt(task, "Think.")
     with pytest.raises(UserError, match=r"expected \{choices\}"):
         with_prompt(TASKS["gpqa:diamond"], "{problem}")
+
+
+def test_files_of_a_hub_dataset_are_read_past_its_loading_script(monkeypatch):
+    class Asked(BaseException):
+        """Goes through whatever explains errors."""
+
+    import open_r1.data.load  # noqa: F401  binds the real function first
+
+    asked = {}
+
+    def load_dataset(path, **options):
+        asked.update(options, path=path)
+        raise Asked
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    with pytest.raises(Asked):
+        load_problems(find_task("lcb_v4"), None)
+    place = "hf://datasets/livecodebench/code_generation_lite/"
+    assert asked["path"] == "json" and asked["split"] == "train"
+    assert asked["data_files"] and all(name.startswith(place) for name in asked["data_files"])

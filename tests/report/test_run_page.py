@@ -11,6 +11,7 @@ from urllib.error import HTTPError
 import pytest
 
 from open_r1.errors import UserError
+from open_r1.evaluation.answers_page import main as report
 from open_r1.report.recorder import RunRecorder
 from open_r1.report.run_data import RunPages
 from open_r1.report.run_page import live_page, spread, write_run_page
@@ -108,6 +109,11 @@ def test_the_saved_page_loads_nothing_and_what_a_model_wrote_stays_text(folder, 
     assert not re.search(r"(src|href)\s*=\s*[\"']|@import|url\(", html)
     small = write_run_page(folder, tmp_path / "small.html", 0.002)
     assert 0 < small.carried < 5
+
+
+def test_a_page_of_a_run_that_cannot_be_written_is_a_sentence(folder, tmp_path):
+    with pytest.raises(UserError, match=r"page\.html cannot be written"):
+        report([str(folder), "--output", str(tmp_path / "none" / "page.html")])
 
 
 def test_the_first_steps_of_a_small_page_are_spread_over_the_run():

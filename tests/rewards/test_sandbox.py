@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import shutil
+import socket
 import struct
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from open_r1.rewards.code.programs import LANGUAGES, declare, program
 from open_r1.rewards.code.queue import JUDGING
 from open_r1.rewards.code.rewards import binary_code_reward, code_reward
 from open_r1.rewards.code.sandbox import Limits, Sandbox, run
-from open_r1.rewards.code.seccomp import _DENIED, filter_program
+from open_r1.rewards.code.seccomp import _DENIED, _FCNTL, _PRLIMIT64, _SETSOCKOPT, _SOCKETPAIR, filter_program
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 KINDS = {isolation.kind: isolation for isolation in reversed(candidates()) if works(isolation)}
@@ -220,6 +221,42 @@ def test_runs_in_one_sandbox_leave_each_other_nothing(folder, isolation):
     assert outputs == ["[] [] 0\n"] * 4
 
 
+@only("bubblewrap")
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "os.chmod('/tmp', 0)",
+        "open('/tmp/left', 'w').write('x'); os.chmod('/tmp', 0o300)",
+        "resource.prlimit(os.getppid(), resource.RLIMIT_NPROC, (0, 0))",
+        "resource.prlimit(os.getppid(), resource.RLIMIT_AS, (1 << 20, 1 << 20))",
+        "os.setpriority(os.PRIO_PROCESS, os.getppid(), 19)",
+    ],
+)
+def test_a_program_cannot_spoil_the_next_run_in_its_sandbox(folder, isolation, spoil):
+    (folder / "main.py").write_text(
+        "import os, resource\nprint(os.listdir('/tmp'), os.getpriority(os.PRIO_PROCESS, 0))\n"
+        f"if input() == 'spoil':\n    try:\n        {spoil}\n    except OSError:\n        pass"
+    )
+    command = [interpreter(), "{code}/main.py"]
+    with Sandbox(folder, isolation) as sandbox:
+        first, second = [sandbox.run(command, stdin, forked=True) for stdin in ("spoil", "go")]
+    assert (second.status, second.stdout) == ("ok", first.stdout)
+
+
+@every
+@pytest.mark.skipif(filter_program() is None, reason="no table of system calls for this processor")
+def test_a_datagram_reaches_no_socket_outside(folder, isolation, tmp_path):
+    tmp_path.chmod(0o777)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as outside:
+        outside.bind(str(tmp_path / "s"))
+        (tmp_path / "s").chmod(0o777)
+        outside.setblocking(False)
+        pair = "a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)"
+        execute(f"import socket\n{pair}\na.sendto(b'x', {str(tmp_path / 's')!r})", folder, isolation)
+        with pytest.raises(BlockingIOError):
+            outside.recv(1)
+
+
 @every
 def test_a_program_that_ends_its_sandbox_fails_alone(folder, isolation):
     (folder / "main.py").write_text("import os, signal\nif input() == 'kill': os.kill(os.getppid(), 9)\nprint('alive')")
@@ -290,7 +327,8 @@ def test_numbers_of_system_calls_are_those_of_libseccomp():
     except OSError:
         pytest.skip("libseccomp is not installed")
     for column, token in ((0, 0xC000003E), (1, 0xC00000B7)):
-        for name, numbers in _DENIED.items():
+        special = {"socketpair": _SOCKETPAIR, "setsockopt": _SETSOCKOPT, "fcntl": _FCNTL, "prlimit64": _PRLIMIT64}
+        for name, numbers in (_DENIED | special).items():
             known = library.seccomp_syscall_resolve_name_arch(ctypes.c_uint32(token), name.encode())
             assert numbers[column] is None or known in (numbers[column], -1), name
     assert struct.calcsize("=HBBI") == 8 and sys.byteorder == "little"

@@ -80,9 +80,10 @@ def main(argv: list[str] | None = None) -> None:
 def token_lengths(dataset: Dataset, column: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Tokens of each row's cell: text as it is, conversations as the chat template renders them."""
     rows, lengths = dataset.select_columns([column]), []
+    field = None if tokenizer.chat_template is None else reasoning_field(tokenizer)
     for start in range(0, len(rows), READ):
         batch = rows[start : start + READ][column]
-        texts = [_as_text(value, tokenizer, f"row {start + i + 1}") for i, value in enumerate(batch)]
+        texts = [_as_text(value, tokenizer, field, f"row {start + i + 1}") for i, value in enumerate(batch)]
         plain: Callable[..., Any] = tokenizer
         if all(isinstance(value, str) for value in batch):
             lengths += [len(ids) for ids in plain(texts, add_special_tokens=False, verbose=False)["input_ids"]]
@@ -98,9 +99,9 @@ def described(lengths: list[int]) -> dict[str, float]:
     return found | {"max": max(lengths), "total": sum(lengths)}
 
 
-def _as_text(value: Any, tokenizer: PreTrainedTokenizerBase, where: str) -> str:
+def _as_text(value: Any, tokenizer: PreTrainedTokenizerBase, field: str | None, where: str) -> str:
     if isinstance(value, list):
-        messages = place_reasoning(check_messages(value, where), reasoning_field(tokenizer))
+        messages = place_reasoning(check_messages(value, where), field)
         return render(tokenizer, messages, where=where)
     return "" if value is None else str(value)
 

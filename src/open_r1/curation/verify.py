@@ -84,10 +84,11 @@ class Verifier:
         require_columns(
             dataset, self.completion, remedy="Name the one with what was written: --completion-column NAME."
         )
-        self.golds = [args.answer_column] if args.answer_column else ["answer", "solution"]
         if args.answer_column:
             require_path(dataset, args.answer_column, remedy="Give --answer-column.")
-        self.golds = [name for name in self.golds if args.answer_column or name in dataset.column_names]
+            self.golds = [args.answer_column]
+        else:
+            self.golds = [name for name in ("answer", "solution") if name in dataset.column_names]
         if not self.golds:
             columns = ", ".join(dataset.column_names)
             raise UserError(
@@ -228,6 +229,8 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value]
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        last = place_reasoning(check_messages(value, "the completion"), None)[-1]
-        return [last["content"]]
+        last = value[-1]
+        if not (last.get("content") or last.get("value")):
+            return [""]
+        return [place_reasoning(check_messages([last], "the completion"), None)[0]["content"]]
     return [str(text or "") for text in value] if isinstance(value, list) else [""]

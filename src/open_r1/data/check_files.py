@@ -1,6 +1,6 @@
 """Text files are checked before they are read: what would end the process, shift columns or fill the memory is named.
 
-A pass over the bytes in bounded memory; lines are only parsed where they look suspicious.
+Lines are read in bounded memory, and only parsed where they look suspicious; a document of JSON is parsed whole.
 """
 
 import csv
@@ -8,6 +8,7 @@ import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from open_r1.errors import UserError
 from open_r1.files import check_no_lfs_pointers
@@ -43,9 +44,10 @@ def _check_json(file: Path, lines_only: bool) -> None:
 def _check_document(file: Path) -> bool:
     """Checks a document that is no JSON lines, row by row; False if it is JSON lines under another name, or broken."""
     try:
-        text = b"".join(line for line in _raw_lines(file)).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return False  # the pass over lines names the line
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as data:
+            text = data.read().decode("utf-8-sig")
+    except (EOFError, OSError, UnicodeDecodeError):
+        return False  # the pass over lines, or the reader, names it
     try:
         value = json.loads(text)
     except RecursionError:
@@ -53,33 +55,33 @@ def _check_document(file: Path) -> bool:
     except ValueError:
         return False
     for number, row in enumerate(value if isinstance(value, list) else [value], start=1):
-        line, where = json.dumps(row), f"{file}, row {number}"
-        if isinstance(value, list) and len(line) > LONGEST_LINE:
+        where = f"{file}, row {number}"
+        size = _check_encodes(row, where)
+        if isinstance(value, list) and size > LONGEST_LINE:
             raise UserError(f"{where}: the row has more than {LONGEST_LINE >> 20} MiB: split or delete it.")
-        if "\\ud" in line:
-            _check_value(line, where)
     return True
-
-
-def _raw_lines(file: Path) -> Iterator[bytes]:
-    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as data:
-        try:
-            yield from data
-        except (EOFError, OSError):
-            return
 
 
 def _check_value(line: str, where: str) -> None:
     try:
-        json.dumps(json.loads(line), ensure_ascii=False).encode()
+        value = json.loads(line)
+    except RecursionError:
+        raise UserError(f"{where}: brackets are nested too deeply: delete the line, or flatten its values.") from None
+    except ValueError:
+        return  # a document of several lines, or a fault that the reader names
+    _check_encodes(value, where)
+
+
+def _check_encodes(value: Any, where: str) -> int:
+    """Bytes of a value as JSON. Raises `UserError` for half a surrogate pair."""
+    try:
+        return len(json.dumps(value, ensure_ascii=False).encode())
     except RecursionError:
         raise UserError(f"{where}: brackets are nested too deeply: delete the line, or flatten its values.") from None
     except UnicodeEncodeError:
         raise UserError(
             f"{where}: half of a surrogate pair (\\ud800 to \\udfff) is no character: replace it by \\ufffd."
         ) from None
-    except ValueError:
-        return  # a document of several lines, or a fault that the reader names
 
 
 def _check_csv(file: Path) -> None:

@@ -163,7 +163,6 @@ CODE = Task(
     careful=careful,
     hasty=hasty,
     grade=grade,
-    reward="binary_code",
     overrides={
         "pretrain": ["--max_length", "224"],
         "distil": ["--max_length", "224"],

@@ -79,7 +79,6 @@ SUMS = Task(
     careful=careful,
     hasty=hasty,
     grade=grade,
-    reward="accuracy",
     overrides={},
 )
 """A hasty share of 0.65 is about the share of hasty answers that RL has to unlearn; the longest careful answer has 60

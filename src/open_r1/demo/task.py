@@ -59,7 +59,6 @@ class Task:
     careful: Callable[[Any], str]
     hasty: Callable[[Any, random.Random], str]
     grade: Callable[[Sequence[tuple[Any, str]]], list[Verdict]]
-    reward: str
     overrides: Mapping[str, Sequence[str]]
 
     def problems(self, split: Split, count: int, seed: int) -> list[Any]:

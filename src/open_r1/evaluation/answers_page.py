@@ -6,6 +6,8 @@ open-r1 report runs/grpo/evaluation --output answers.html --max-megabytes 50
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,8 +25,14 @@ def write_report(root: Path, output: Path | None = None, max_megabytes: float = 
     Raises `UserError`."""
     tasks = [TaskAnswers(read_results(folder), read_samples(folder, COLUMNS)) for folder in finished_folders(root)]
     page = output or root / "report.html"
-    try:
+    with _explain_output(page):
         return write_evaluation_page(page, tasks, max_megabytes)
+
+
+@contextmanager
+def _explain_output(page: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(f"{page} cannot be written ({error.strerror or error}): give another --output.") from error
 
@@ -55,7 +63,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _report_run(args: ReportOptions) -> None:
-    saved = write_run_page(args.folder, args.output or args.folder / "report.html", args.max_megabytes)
+    page = args.output or args.folder / "report.html"
+    with _explain_output(page):
+        saved = write_run_page(args.folder, page, args.max_megabytes)
     print(f"{saved.path} ({saved.megabytes:.1f} MB)")
     if saved.carried < saved.steps:
         print(f"It carries the completions of {saved.carried} of {saved.steps} steps (--max-megabytes).")

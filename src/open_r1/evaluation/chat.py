@@ -137,7 +137,7 @@ class Terminal:
                     text, folded = text.lstrip(), False
                 self.console.print(text, end="", markup=False, highlight=False, soft_wrap=True)
         except KeyboardInterrupt:
-            answer.whole += " [stopped]" if not answer.whole else ""
+            pass  # what was written so far is the answer
         finally:
             pieces.close()
             if status:
@@ -146,7 +146,8 @@ class Terminal:
             self._unfold(answer, status)
             self._print("No answer was written.", "dim")
         self.console.print()
-        self.conversation.turns.append((question, answer))
+        if answer.whole:
+            self.conversation.turns.append((question, answer))
 
     def _unfold(self, answer: Answer, status: Any) -> None:
         if status:

@@ -186,7 +186,10 @@ def _hub_rows(name: str, source: Source) -> list[dict[str, Any]]:
     try:
         with reading_hub(source.id, f"the data of task {name},"):
             if source.data_files:
-                data = load_dataset(source.id, data_files=list(source.data_files), split="train")
+                # By the files: `datasets` refuses a repository with a loading script, which LiveCodeBench's has.
+                place = source.id + (f"@{source.revision}" if source.revision else "")
+                files = [f"hf://datasets/{place}/{name}" for name in source.data_files]
+                data = load_dataset("json", data_files=files, split="train")
             else:
                 data = load_dataset(source.id, source.config, split=source.split, revision=source.revision)
             return data.to_list()

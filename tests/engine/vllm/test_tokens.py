@@ -1,5 +1,5 @@
 """What a vLLM server and the trainer say to each other: the bytes of a reply, and what becomes of requests whose
-client leaves. The route itself runs in a real server: test_vllm_server.py."""
+client leaves. The route itself runs in a real server: test_server.py."""
 
 import asyncio
 from types import SimpleNamespace

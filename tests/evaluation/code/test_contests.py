@@ -46,8 +46,8 @@ def load(tmp_path, name, *rows):
     return load_problems(find_task(name), tmp_path)
 
 
-def verdict_of(problem, source):
-    (verdict,) = problem.judge([(problem, f"<think>\nhm\n</think>\n```\n{source}\n```")])
+def verdict_of(problem, source, after="", language="python"):
+    (verdict,) = problem.judge([(problem, f"<think>\nhm\n</think>\n```{language}\n{source}\n```{after}")])
     return verdict
 
 
@@ -57,6 +57,8 @@ def test_codeforces(tmp_path):
     assert verdict_of(problem, SUM).correct is True
     wrong = verdict_of(problem, "print(3)")
     assert wrong.correct is False
+    assert verdict_of(problem, SUM, after="\nFor example:\n```\n3\n```").correct is True
+    assert "no fenced program" in verdict_of(problem, SUM, language="cpp").reason
     assert wrong.reason == "test 2 of 2: wrong answer\nInput:\n5 5\nExpected:\n10\nGot:\n3\n"
 
 
@@ -70,9 +72,9 @@ def test_codeforces_with_a_checker_of_its_own(tmp_path):
 def test_ioi(tmp_path):
     (problem,) = load(tmp_path, "ioi", IOI)
     assert problem.id == "2024-add-1"
-    assert verdict_of(problem, "int add(int a, int b) { return a + b; }").correct is True
-    assert verdict_of(problem, "int add(int a, int b) { return 3; }").correct is False
-    assert verdict_of(problem, "int add(").correct is False
+    assert verdict_of(problem, "int add(int a, int b) { return a + b; }", language="cpp").correct is True
+    assert verdict_of(problem, "int add(int a, int b) { return 3; }", language="cpp").correct is False
+    assert verdict_of(problem, "int add(", language="cpp").correct is False
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,9 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -17,7 +15,7 @@ from torch import Tensor
 from open_r1.engine.options import EngineOptions
 from open_r1.engine.protocol import Completion, Request
 from open_r1.errors import UserError
-from open_r1.processes import child_environment, describe_exit
+from open_r1.processes import child_environment, describe_exit, new_log
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +25,7 @@ class Worker:
 
     def __init__(self, options: EngineOptions, device: str, threads: int) -> None:
         self.place = f"GPU {device}" if device else "the CPU"
-        self.log = Path(tempfile.mkstemp(prefix="open_r1-engine-", suffix=".log")[1])
+        self.log = new_log("open_r1-engine-")
         ours, theirs = socket.socketpair()
         variables = {"CUDA_VISIBLE_DEVICES": device} | ({} if device else {"OMP_NUM_THREADS": str(threads)})
         with self.log.open("ab") as output:

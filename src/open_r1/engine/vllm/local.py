@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from open_r1.engine.protocol import Completion, Request
 from open_r1.engine.vllm.engine import VLLMServerEngine
-from open_r1.engine.vllm.installed import check_installed, version_of_vllm
+from open_r1.engine.vllm.installed import version_of_vllm
 from open_r1.engine.vllm.process import ServerOptions, ServerProcess
 from open_r1.errors import UserError
 
@@ -29,7 +29,6 @@ class LocalServers:
     def __init__(
         self, options: ServerOptions, groups: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase
     ) -> None:
-        check_installed()
         self.options, self.groups, self.tokenizer = options, groups, tokenizer
         self.max_model_len = 1
         self.on_tokens: Callable[[int], None] | None = None

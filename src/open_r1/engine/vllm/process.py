@@ -2,7 +2,6 @@
 
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from open_r1.engine.vllm.scheduler import SCHEDULER
 from open_r1.engine.vllm.tokens import MIDDLEWARE
 from open_r1.errors import UserError
 from open_r1.options.annotations import Range
-from open_r1.processes import Part, describe_exit
+from open_r1.processes import Part, describe_exit, new_log
 
 EXTENSION = "open_r1.engine.vllm.weights.WeightReceiver"
 SHOWN_LINES = 12
@@ -130,7 +129,7 @@ class ServerProcess:
     def __init__(
         self, options: ServerOptions, devices: Sequence[str], log: Path | None = None, extra: Sequence[str] = ()
     ) -> None:
-        self.log = log or Path(tempfile.mkstemp(prefix="open_r1-vllm-", suffix=".log")[1])
+        self.log = log or new_log("open_r1-vllm-")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.url = f"http://{options.host}:{options.port}"
         words, environment = server_words(options, bool(devices), extra), server_environment(devices)

@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any
 
 from open_r1.errors import UserError
-from open_r1.evaluation.code.judging import first_failure, judge_with, last_program
+from open_r1.evaluation.code.judging import first_failure, judge_with, required_text
 from open_r1.evaluation.problems import BenchmarkProblem, Source, Task
 from open_r1.rewards.code.ioi import score_subtask
 from open_r1.rewards.code.judge import Case, python_checker, same_output, tests_of
-from open_r1.rewards.code.programs import language_name, program, with_includes
+from open_r1.rewards.code.programs import extract_code, language_name, program, with_includes
 from open_r1.rewards.code.providers import get_provider
 from open_r1.rewards.code.sandbox import Limits
 from open_r1.rewards.text import RowError
@@ -56,7 +56,7 @@ def _codeforces_rows(rows: Rows, where: str) -> list[BenchmarkProblem]:
     problems: list[BenchmarkProblem] = []
     for number, row in enumerate(rows, 1):
         at = f"{where}, row {number}"
-        prompt = _text(row, "prompt", at)
+        prompt = required_text(row, "prompt", at)
         language = language_name(row.get("language") or "cpp")
         if row.get("input_mode") == "file":
             raise UserError(f"{at}, column input_mode: 'file'; only 'stdio' runs here: filter such rows out.")
@@ -69,11 +69,10 @@ def _codeforces_rows(rows: Rows, where: str) -> list[BenchmarkProblem]:
         if band is not None:
             groups["rating"] = f"{band} to {band + RATINGS - 1}"
         details = {**row, "language": language, "tests": tests}
-        id = f"{_text(row, 'id', at)}-{language}"
+        id = f"{required_text(row, 'id', at)}-{language}"
         gold = _digest([(case.input, case.output) for case in tests], len(tests))
-        problems.append(
-            BenchmarkProblem(len(problems), id, prompt, prompt, gold, judge_with(_fails), tests=details, groups=groups)
-        )
+        judge = judge_with(_fails, partial(_program_in, language))
+        problems.append(BenchmarkProblem(len(problems), id, prompt, prompt, gold, judge, tests=details, groups=groups))
     return problems
 
 
@@ -93,12 +92,12 @@ def _ioi_rows(rows: Rows, where: str) -> list[BenchmarkProblem]:
     problems: list[BenchmarkProblem] = []
     for number, row in enumerate(rows, 1):
         at = f"{where}, row {number}"
-        prompt = _text(row, "problem", at)
+        prompt = required_text(row, "problem", at)
         if not row.get("test_cases"):
             raise UserError(
                 f"{at}, column test_cases: it is empty; open-r1/ioi-test-cases has the tests of open-r1/ioi."
             )
-        name = _text(row, "id", at)
+        name = required_text(row, "id", at)
         year, subtask = row.get("year"), row.get("subtask")
         problems.append(
             BenchmarkProblem(
@@ -115,9 +114,12 @@ def _ioi_rows(rows: Rows, where: str) -> list[BenchmarkProblem]:
     return problems
 
 
+def _program_in(language: str, completion: str) -> str | None:
+    return extract_code(completion, language) or None
+
+
 def _with_headers(name: str, completion: str) -> str | None:
-    source = last_program(completion)
-    return None if source is None else with_includes(source, name)
+    return with_includes(extract_code(completion, "cpp"), name) or None
 
 
 def _fails_subtask(problem: BenchmarkProblem, source: str) -> str | None:
@@ -130,13 +132,6 @@ def _tests(cases: Any, at: str) -> list[Case]:
         return tests_of(cases, 0)
     except RowError as error:
         raise UserError(f"{at}: {error}") from error
-
-
-def _text(row: Mapping[str, Any], column: str, at: str) -> str:
-    value = row.get(column)
-    if value is None or not str(value).strip():
-        raise UserError(f"{at}, column {column}: expected a text.")
-    return str(value)
 
 
 def _digest(tests: Any, count: int) -> str:

@@ -14,7 +14,7 @@ from threading import Lock
 from typing import Any
 
 from open_r1.errors import UserError
-from open_r1.evaluation.code.judging import ENDINGS, judge_with, opened, shortened
+from open_r1.evaluation.code.judging import ENDINGS, judge_with, opened, required_text, shortened
 from open_r1.evaluation.problems import BenchmarkProblem, Source, Task
 from open_r1.rewards.code.programs import Program
 from open_r1.rewards.code.sandbox import Limits, Outcome
@@ -140,7 +140,7 @@ def _shown(packed: Any) -> str:
 def _humaneval(rows: Sequence[Mapping[str, Any]], where: str) -> list[BenchmarkProblem]:
     problems = []
     for index, row in enumerate(rows):
-        text = partial(_text, row, at=f"{where}, row {index + 1}")
+        text = partial(required_text, row, at=f"{where}, row {index + 1}")
         problem, function = text("prompt"), text("entry_point")
         head = _before(problem, function)
         tests = Tests(function, f"{problem}{text('canonical_solution')}", text("test"), head)
@@ -152,15 +152,17 @@ def _mbpp(rows: Sequence[Mapping[str, Any]], where: str) -> list[BenchmarkProble
     problems = []
     for index, row in enumerate(rows):
         at = f"{where}, row {index + 1}"
-        problem = _text(row, "prompt" if "prompt" in row else "text", at)
-        code, listed = _text(row, "code", at), row.get("test_list")
+        problem = required_text(row, "prompt" if "prompt" in row else "text", at)
+        code, listed = required_text(row, "code", at), row.get("test_list")
         if not isinstance(listed, list) or not all(isinstance(test, str) for test in listed) or not listed:
             raise UserError(f"{at}, column test_list: expected a list of asserts.")
         setup = "\n".join([*(row.get("test_imports") or []), row.get("test_setup_code") or ""])
         asserts = f"{setup}\n{row.get('test') or chr(10).join(listed)}"
         function = _called(code, listed, at)
         prompt = WRITE.format(problem=problem, function=function, example=listed[0])
-        problems.append(_problem(index, _text(row, "task_id", at), problem, prompt, Tests(function, code, asserts)))
+        problems.append(
+            _problem(index, required_text(row, "task_id", at), problem, prompt, Tests(function, code, asserts))
+        )
     return problems
 
 
@@ -187,10 +189,3 @@ def _called(code: str, tests: Sequence[str], at: str) -> str:
     if not found:
         raise UserError(f"{at}, column test_list: it calls no function of the column code.")
     return found[-1]
-
-
-def _text(row: Mapping[str, Any], column: str, at: str) -> str:
-    value = row.get(column)
-    if value is None or not str(value).strip():
-        raise UserError(f"{at}, column {column}: expected a text.")
-    return str(value)

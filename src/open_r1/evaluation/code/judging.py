@@ -1,12 +1,13 @@
 """Runs a completion's program on a problem's tests; a failure is told with the test that shows it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from open_r1.errors import UserError
 from open_r1.evaluation.problems import BenchmarkProblem
 from open_r1.rewards import Verdict
 from open_r1.rewards.code.judge import Case
@@ -130,3 +131,11 @@ def _same_line(one: str, other: str) -> bool:
 
 def _numbers(line: str) -> list[Any]:
     return [Decimal(token) for token in line.split()]
+
+
+def required_text(row: Mapping[str, Any], column: str, at: str) -> str:
+    """The text in a column of a row. Raises `UserError` if there is none."""
+    value = row.get(column)
+    if value is None or not str(value).strip():
+        raise UserError(f"{at}, column {column}: expected a text.")
+    return str(value)

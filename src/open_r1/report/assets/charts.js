@@ -1,10 +1,9 @@
 // Line charts as SVG. The charts of a group share the cursor and the stretch of steps that is looked at.
 //
-// A spec is {title, series, percent, fromZero, upTo, stacked, levels, xLabel}; a series {name, color, dash, x, y, and
-// optionally low and high for whiskers, or points: true}; values that are null or not finite leave a gap.
+// A spec is {title, series, percent, fromZero, stacked}; a series {name, color, x, y, and optionally low and high for
+// whiskers, or points: true}; values that are null or not finite leave a gap.
 
 const PALETTE = ["#2f6fe0", "#cf3a85", "#b8690c", "#16a085", "#8b6cef", "#7a8290"];
-const DASHES = ["", "7 3", "2 3", "9 3 2 3", "12 4", "4 4"];
 const HEIGHT = 190, LEFT = 50, RIGHT = 12, TOP = 10, BOTTOM = 34;
 
 function svg(tag, attributes = {}, text) {
@@ -108,15 +107,15 @@ function draw(chart, zoom) {
     const keep = one.x.map((x, i) => i).filter(i => within(one.x[i])), pick = values => values && keep.map(i => values[i]);
     return {...one, x: pick(one.x), y: pick(one.y), base: pick(one.base), low: pick(one.low), high: pick(one.high), own: pick(one.own || one.y)};
   });
-  const xs = series.flatMap(one => one.x), levels = (spec.levels || []).map(level => level.y);
-  const ys = [...levels, ...series.flatMap(one => [...one.y, ...(one.low || []), ...(one.high || [])])].filter(Number.isFinite);
+  const xs = series.flatMap(one => one.x);
+  const ys = series.flatMap(one => [...one.y, ...(one.low || []), ...(one.high || [])]).filter(Number.isFinite);
   plot.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
   plot.setAttribute("aria-label", `${spec.title}. ${series.map(one => inWords(one, spec)).join("; ")}`);
   chart.series = series;
   chart.scale = null;
   if (!xs.length || !ys.length) { plot.replaceChildren(svg("text", {x: 0, y: 30}, "nothing was logged")); chart.legend.replaceChildren(); return; }
   const smallest = extreme(ys, Math.min), low = spec.fromZero === false ? smallest : Math.min(0, smallest);
-  const yTicks = ticks(low, Math.max(spec.upTo ?? -Infinity, extreme(ys, Math.max)), 5), bottom = HEIGHT - BOTTOM;
+  const yTicks = ticks(low, extreme(ys, Math.max), 5), bottom = HEIGHT - BOTTOM;
   const first = extreme(xs, Math.min), span = Math.max(extreme(xs, Math.max) - first, 1e-9), range = yTicks.at(-1) - yTicks[0];
   const across = x => LEFT + (x - first) / span * (width - LEFT - RIGHT), down = y => bottom - (y - yTicks[0]) / range * (bottom - TOP);
   chart.scale = {across, step: px => first + (px - LEFT) / (width - LEFT - RIGHT) * span};
@@ -125,10 +124,7 @@ function draw(chart, zoom) {
     svg("text", {x: LEFT - 7, y: down(tick) + 4, "text-anchor": "end"}, spec.percent ? `${Math.round(tick * 1000) / 10}%` : figure(tick))]);
   for (const tick of ticks(first, first + span, Math.max(3, Math.min(7, width / 70))).filter(tick => Number.isInteger(tick) && tick >= first && tick <= first + span))
     marks.push(svg("text", {x: across(tick), y: bottom + 16, "text-anchor": "middle"}, number(tick)));
-  marks.push(svg("text", {x: (LEFT + width - RIGHT) / 2, y: HEIGHT - 3, "text-anchor": "middle"}, spec.xLabel || "step"));
-  for (const level of spec.levels || []) marks.push(
-    svg("line", {class: "cursor", x1: LEFT, x2: width - RIGHT, y1: down(level.y), y2: down(level.y)}),
-    svg("text", {x: width - RIGHT, y: down(level.y) + 13, "text-anchor": "end"}, `${level.name} ${shown(level.y, spec)}`));
+  marks.push(svg("text", {x: (LEFT + width - RIGHT) / 2, y: HEIGHT - 3, "text-anchor": "middle"}, "step"));
   for (const one of spec.stacked ? series.toReversed() : series) marks.push(...lines(one, across, down, width, spec));
   chart.cursor = svg("line", {class: "cursor", y1: TOP, y2: bottom, visibility: "hidden"});
   plot.replaceChildren(...marks, chart.cursor);
@@ -139,7 +135,7 @@ const extreme = (values, choose) => values.reduce((a, b) => choose(a, b));
 
 function lines(one, across, down, width, spec) {
   const marks = [], [x, y] = shortened(one.x, one.y, 2 * width);
-  const style = {fill: "none", stroke: one.color, "stroke-width": 2, "stroke-linejoin": "round", "stroke-dasharray": one.dash || ""};
+  const style = {fill: "none", stroke: one.color, "stroke-width": 2, "stroke-linejoin": "round"};
   if (spec.stacked) {
     const [, base] = shortened(one.x, one.base, 2 * width), back = x.map((step, i) => `L${px(across(step))} ${px(down(base[i]))}`).reverse();
     marks.push(svg("path", {d: path(x, y, across, down) + back.join("") + "Z", fill: one.color, opacity: .75}));
@@ -178,9 +174,8 @@ function setCursor(chart, x) {
   chart.legend.replaceChildren(...chart.series.map((one, i) => {
     const key = element("i");
     key.style.borderTopColor = one.color;
-    key.style.borderTopStyle = one.dash ? "dashed" : "solid";
     return element("span", "", key, chart.series.length > 1 ? `${one.name} ` : "", element("b", "", shown(values[i], chart.spec)));
-  }), ...(near === null ? [] : [element("span", "", `${chart.spec.xLabel || "step"} ${number(near)}`)]));
+  }), ...(near === null ? [] : [element("span", "", `step ${number(near)}`)]));
 }
 
 function inWords(one, spec) {

@@ -71,8 +71,8 @@ function parts(text) {
   return found;
 }
 
-// A completion with its reasoning folded, unless `open`, or what is searched for stands in it.
-function drawText(text, {query = "", pattern = "", open = false} = {}) {
+// A completion with its reasoning folded, unless what is searched for stands in it.
+function drawText(text, {query = "", pattern = ""} = {}) {
   const box = element("div", "text");
   box.dir = "auto";
   const words = query.trim().toLowerCase();
@@ -80,7 +80,7 @@ function drawText(text, {query = "", pattern = "", open = false} = {}) {
     if (kind === "think") {
       const title = `Reasoning, ${plural(content.length, "character")}${finished ? "" : ", not finished"}`;
       const think = element("details", "think", element("summary", "", title), written(content, query, pattern));
-      think.open = open || Boolean(words && content.toLowerCase().includes(words));
+      think.open = Boolean(words && content.toLowerCase().includes(words));
       box.append(think);
     } else box.append(element("div", kind, content ? written(content, query, pattern) : element("span", "none", "empty")));
   }
@@ -122,7 +122,7 @@ function paged(list, perPage, noun) {
   previous.addEventListener("click", () => turn(-1));
   next.addEventListener("click", () => turn(1));
   return {
-    show(newItems, newDraw, keepPage = false) { items = newItems; draw = newDraw; if (!keepPage) page = 0; show(); },
+    show(newItems, newDraw) { items = newItems; draw = newDraw; page = 0; show(); },
   };
 }
 

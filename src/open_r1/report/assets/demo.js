@@ -26,8 +26,7 @@ function drawOutput(output, stage) {
   for (const [kind, words] of parts(output.text)) {
     const part = element("div", kind);
     if (kind === "think") part.append(element("span", "part", "reasoning"));
-    if (kind === "answer") part.append(element("span", "part", "answer"));
-    part.append(words ? document.createTextNode(words) : element("span", "none", kind === "think" ? "none" : "empty"));
+    part.append(words ? written(words, "", "") : element("span", "none", kind === "think" ? "none" : "empty"));
     text.append(part);
   }
   if (!text.childNodes.length) text.append(element("div", "none", "nothing was written"));

@@ -53,6 +53,7 @@ def clean(scratch: str) -> None:
     except ProcessLookupError:
         pass
     for top in (scratch, "/dev/shm"):
+        os.chmod(top, 0o700)
         for folder, folders, files in os.walk(top, topdown=False):
             for name in files:
                 os.unlink(f"{folder}/{name}")

@@ -52,6 +52,8 @@ class LocalProvider:
             if language.compile:
                 _compile(room.folder, language, isolation)
             command = _found(language.run, language)
+            with _explain_start():
+                room.sandbox.start()  # by this thread, which outlives those that run tests
             free: queue.SimpleQueue[Sandbox] = queue.SimpleQueue()
             free.put(room.sandbox)
 
@@ -61,13 +63,20 @@ class LocalProvider:
                 except queue.Empty:
                     sandbox = opened.enter_context(Sandbox(room.folder, isolation, limits.memory_mb))
                 try:
-                    return sandbox.run(command, stdin, limits, forked=program.language == "python")
-                except CannotStart as error:
-                    raise UserError(f"code rewards: the sandbox does not start any more: {error}.") from None
+                    with _explain_start():
+                        return sandbox.run(command, stdin, limits, forked=program.language == "python")
                 finally:
                     free.put(sandbox)
 
             yield run
+
+
+@contextmanager
+def _explain_start() -> Iterator[None]:
+    try:
+        yield
+    except CannotStart as error:
+        raise UserError(f"code rewards: the sandbox does not start any more: {error}.") from None
 
 
 @dataclass(frozen=True)

@@ -98,10 +98,7 @@ class Sandbox:
 
         Raises `CannotStart`.
         """
-        if self._process is not None and self._process.poll() is not None:
-            self.close()  # it ends with the thread that started it
-        if self._process is None:
-            self._start()
+        self.start()
         assert self._process is not None and self._control is not None
         seen = "/code" if self.isolation.kind == "bubblewrap" else str(self.folder)
         request = {
@@ -123,6 +120,13 @@ class Sandbox:
         finally:
             if not self._idle or self.isolation.kind != "bubblewrap":
                 self.close()
+
+    def start(self) -> None:
+        """Starts the sandbox if it does not run. It ends with the thread that started it. Raises `CannotStart`."""
+        if self._process is not None and self._process.poll() is not None:
+            self.close()
+        if self._process is None:
+            self._start()
 
     @property
     def cpu_seconds(self) -> float:

@@ -1,9 +1,10 @@
 """A filter of system calls that no answer to a programming problem needs, as classic BPF.
 
 Refused are those that hold memory which no limit counts (memfd, System V memory and queues, large buffers of sockets
-and pipes), open sockets of any family, reach into other processes, make namespaces or mounts, or talk to large parts
-of the kernel (BPF, io_uring, keys, perf, userfaultfd). They fail with EPERM. Pairs of Unix sockets, which event loops
-need, stay. On machines other than x86-64 and ARM64 there is no filter.
+and pipes), open sockets of any family, reach into other processes (their limits and priorities included), make
+namespaces or mounts, or talk to large parts of the kernel (BPF, io_uring, keys, perf, userfaultfd). They fail with
+EPERM. Pairs of Unix stream sockets, which event loops need, stay. On machines other than x86-64 and ARM64 there is no
+filter.
 
 The numbers are written here, not asked of libseccomp: then the filter does not depend on a library that the machine
 may lack. Where it is there, a test compares them with it.
@@ -65,9 +66,15 @@ _DENIED: dict[str, tuple[int, int | None]] = {
     "acct": (163, 89),
     "fanotify_init": (300, 262),
     "modify_ldt": (154, None),
+    "setpriority": (141, 140),
+    "sched_setaffinity": (203, 122),
+    "sched_setscheduler": (144, 119),
+    "sched_setparam": (142, 118),
+    "sched_setattr": (314, 274),
+    "ioprio_set": (251, 30),
 }
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E, 56), "aarch64": (1, 0xC00000B7, 220)}
-_SOCKETPAIR, _SETSOCKOPT, _FCNTL = (53, 199), (54, 208), (72, 25)
+_SOCKETPAIR, _SETSOCKOPT, _FCNTL, _PRLIMIT64 = (53, 199), (54, 208), (72, 25), (302, 261)
 _AF_UNIX, _F_SETPIPE_SZ = 1, 1031
 _BUFFER_OPTIONS = (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and the same with force
 _CLONE3 = 435
@@ -97,6 +104,9 @@ def filter_program(machine: str | None = None) -> bytes | None:
     for number in denied:
         program += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | _EPERM)]
     program += _where(_SOCKETPAIR[column], 0, [(_EQUAL, 1, 0, _AF_UNIX), (_RETURN, 0, 0, _ERRNO | _EPERM)])
+    # Datagrams (bit 2 of the type) can be sent to any path, from a connected pair too.
+    program += _where(_SOCKETPAIR[column], 1, [(_ANY_BIT, 0, 1, 2), (_RETURN, 0, 0, _ERRNO | _EPERM)])
+    program += _where(_PRLIMIT64[column], 0, [(_EQUAL, 1, 0, 0), (_RETURN, 0, 0, _ERRNO | _EPERM)])  # its own only
     for option in _BUFFER_OPTIONS:
         program += _where(_SETSOCKOPT[column], 2, [(_EQUAL, 0, 1, option), (_RETURN, 0, 0, _ERRNO | _EPERM)])
     program += _where(_FCNTL[column], 1, [(_EQUAL, 0, 1, _F_SETPIPE_SZ), (_RETURN, 0, 0, _ERRNO | _EPERM)])
