@@ -106,7 +106,9 @@ def completions(runs: list[ZeroRun]) -> list[str]:
     for run in runs:
         lines.append(f"## {run.name}\n")
         levels = len(_by_level(run.trained)) or 1  # held-out problems go round the levels
-        samples = [{row["index"]: row for row in read_samples(f) if row["sample"] == 0} for f in (run.base, run.trained)]
+        samples = [
+            {row["index"]: row for row in read_samples(f) if row["sample"] == 0} for f in (run.base, run.trained)
+        ]
         for index in sorted(samples[0])[: levels * SHOWN_PER_LEVEL]:
             lines.append(f"**{samples[0][index]['problem']}** (gold: {samples[0][index]['gold']})\n")
             for name, rows in zip(("Base", "Trained"), samples, strict=True):

@@ -19,10 +19,8 @@ from open_r1.errors import UserError
 from open_r1.run.entry import exit_with_sentence
 
 Problem = dict[str, Any]
-WORDS = (
-    "river stone bridge apple summer evening children pebble window garden yellow mountain letter orange silver "
-    "kitchen basket winter forest candle butter pocket mirror ladder needle copper island thunder velvet harbor"
-).split()
+WORDS = ["river", "stone", "bridge", "apple", "summer", "evening", "children", "pebble", "window", "garden", "yellow"]
+WORDS += ["mountain", "letter", "orange", "silver", "kitchen", "basket", "winter", "forest", "candle", "butter"]
 STEPS = "Think step by step, then give the final answer as \\boxed{answer}."
 EXPRESSION = "Think step by step, then give the expression as \\boxed{expression}."
 
@@ -36,7 +34,8 @@ def sums(level: int, rng: random.Random) -> Problem:
 
 def equations(level: int, rng: random.Random) -> Problem:
     """Levels: x + b, a*x, a*x + b with b up to 9, then the same with b up to 50 and a up to 19."""
-    x, a, b = rng.randint(1, 20), rng.randint(2, 9 if level < 3 else 19), rng.randint(1, 9 if level < 3 else 50) * rng.choice((1, -1))
+    most_a, most_b = (9, 9) if level < 3 else (19, 50)
+    x, a, b = rng.randint(1, 20), rng.randint(2, most_a), rng.randint(1, most_b) * rng.choice((1, -1))
     a, b = (1, b) if level % 3 == 0 else (a, 0) if level % 3 == 1 else (a, b)
     left = ("x" if a == 1 else f"{a}*x") + (f" {'+' if b > 0 else '-'} {abs(b)}" if b else "")
     return {"problem": f"Solve for x: {left} = {a * x + b}. {STEPS}", "answer": str(x)}

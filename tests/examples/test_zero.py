@@ -111,6 +111,8 @@ def write_evaluation(folder, right, tokens):
             "sample": s,
             "correct": i < right,
             "extracted": "1",
+            "reason": "the reward is 1",
+            "seed": 0,
             "n_tokens": tokens,
             "finish_reason": "stop",
         }
