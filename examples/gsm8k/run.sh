@@ -29,11 +29,11 @@ if [ -n "${HELD_OUT:-}" ]; then
     task="$OUT/held_out.jsonl"
 fi
 if [ -n "${SMOKE:-}" ]; then
-    SFT_ARGS="--max_steps 1 --max_length 512 --per_device_train_batch_size 1 --no-torch_compile ${SFT_ARGS:-}"
-    FILTER_ARGS="--hf-dataset-split train[:4] --num-generations 2 --max-new-tokens 16 --min 0 --max 1 ${FILTER_ARGS:-}"
-    GRPO_ARGS="--max_steps 1 --per_device_train_batch_size 8 --num_generations 4 --max_completion_length 16 \
---max_tokens_per_microbatch 2048 ${GRPO_ARGS:-}"
-    EVALUATE_ARGS="--limit 2 --max-new-tokens 16 --num-samples 2 ${EVALUATE_ARGS:-}"
+    SFT_ARGS="${SFT_ARGS:-} --max_steps 1 --max_length 512 --per_device_train_batch_size 1 --no-torch_compile"
+    FILTER_ARGS="${FILTER_ARGS:-} --hf-dataset-split train[:4] --num-generations 2 --max-new-tokens 16 --min 0 --max 1"
+    GRPO_ARGS="${GRPO_ARGS:-} --max_steps 1 --per_device_train_batch_size 8 --num_generations 4 \
+--max_completion_length 16 --max_tokens_per_microbatch 2048"
+    EVALUATE_ARGS="${EVALUATE_ARGS:-} --limit 2 --max-new-tokens 16 --num-samples 2"
 fi
 
 if [ -n "${TRAIN:-}" ]; then

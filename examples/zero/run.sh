@@ -18,10 +18,10 @@ OUT="${OUT:-runs/zero}"
 reward=accuracy
 [ "$task" = countdown ] && reward=examples/zero/countdown.py:countdown
 if [ -n "${SMOKE:-}" ]; then
-    TASKS_ARGS="--problems 64 --held-out 12 ${TASKS_ARGS:-}"
-    GRPO_ARGS="--max_steps 2 --per_device_train_batch_size 8 --num_generations 4 --max_completion_length 16 \
---max_tokens_per_microbatch 2048 --save_steps 1 ${GRPO_ARGS:-}"
-    EVALUATE_ARGS="--num-samples 2 --max-new-tokens 16 ${EVALUATE_ARGS:-}"
+    TASKS_ARGS="${TASKS_ARGS:-} --problems 64 --held-out 12"
+    GRPO_ARGS="${GRPO_ARGS:-} --max_steps 2 --per_device_train_batch_size 8 --num_generations 4 \
+--max_completion_length 16 --max_tokens_per_microbatch 2048 --save_steps 1"
+    EVALUATE_ARGS="${EVALUATE_ARGS:-} --num-samples 2 --max-new-tokens 16"
 fi
 
 # shellcheck disable=SC2086
