@@ -16,7 +16,11 @@ seed="${2:-1}"
 MODEL="${MODEL:-HuggingFaceTB/SmolLM2-135M-Instruct}"
 OUT="${OUT:-runs/zero}"
 reward=accuracy
-[ "$task" = countdown ] && reward=examples/zero/countdown.py:countdown
+rewards="$reward"
+if [ "$task" = countdown ]; then
+    reward=examples/zero/countdown.py:countdown
+    rewards="$reward examples/zero/countdown.py:numbers_used --reward_weights 1.0 0.2"
+fi
 if [ -n "${SMOKE:-}" ]; then
     TASKS_ARGS="${TASKS_ARGS:-} --problems 64 --held-out 12"
     GRPO_ARGS="${GRPO_ARGS:-} --max_steps 2 --per_device_train_batch_size 8 --num_generations 4 \
@@ -35,6 +39,6 @@ evaluate() { # model, folder
 evaluate "$MODEL" "$OUT/$task/base"
 # shellcheck disable=SC2086
 [ -f "$OUT/$task/seed-$seed/config.json" ] || open-r1 grpo --config recipes/SmolLM2-135M-Instruct/grpo/config_zero.yaml --model_name_or_path "$MODEL" \
-    --dataset_name "$OUT/$task/data/problems.jsonl" --reward_funcs $reward --seed "$seed" \
+    --dataset_name "$OUT/$task/data/problems.jsonl" --reward_funcs $rewards --seed "$seed" \
     --output_dir "$OUT/$task/seed-$seed" ${GRPO_ARGS:-}
 evaluate "$OUT/$task/seed-$seed" "$OUT/$task/seed-$seed/evaluation"

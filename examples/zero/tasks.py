@@ -22,7 +22,7 @@ Problem = dict[str, Any]
 WORDS = ["river", "stone", "bridge", "apple", "summer", "evening", "children", "pebble", "window", "garden", "yellow"]
 WORDS += ["mountain", "letter", "orange", "silver", "kitchen", "basket", "winter", "forest", "candle", "butter"]
 STEPS = "Think step by step, then give the final answer as \\boxed{answer}."
-EXPRESSION = "Think step by step, then give the expression as \\boxed{expression}."
+EXAMPLE = "For example, 7 from the numbers 3, 5, 9 is 9 - 5 + 3 = 7."
 
 
 def sums(level: int, rng: random.Random) -> Problem:
@@ -50,16 +50,16 @@ def letters(level: int, rng: random.Random) -> Problem:
 
 
 def countdown(level: int, rng: random.Random) -> Problem:
-    """Levels: 2 numbers, 3 with + and -, 3 with +, - and *, then 4 with + and -, 4 with +, - and *."""
+    """Levels: 2 numbers, 3 with + and -, 3 with +, - and *, then 4 with + and -, 4 with +, - and *; no target below 0."""
     count, operators = ((2, "+-"), (3, "+-"), (3, "+-*"), (4, "+-"), (4, "+-*"))[level]
-    numbers = [rng.randint(1, 20) for _ in range(count)]
-    text, target = _chain(numbers, operators, rng)
+    target = -1
+    while target < 0:
+        numbers = [rng.randint(1, 20) for _ in range(count)]
+        text, target = _chain(numbers, operators, rng)
     shown = rng.sample(numbers, count)
-    question = (
-        f"Use each of the numbers {', '.join(map(str, shown))} exactly once, with {' '.join(operators)} and "
-        f"parentheses, to write an expression that equals {target}."
-    )
-    return {"problem": f"{question} {EXPRESSION}", "answer": text, "numbers": shown, "target": target}
+    allowed = "+ and -" if operators == "+-" else "+, - and *"
+    question = f"Make {target} from the numbers {', '.join(map(str, shown))}, each used exactly once, with {allowed}."
+    return {"problem": f"{question} {EXAMPLE}", "answer": text, "numbers": shown, "target": target}
 
 
 TASKS: dict[str, tuple[Callable[[int, random.Random], Problem], int]] = {

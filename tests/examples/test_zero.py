@@ -33,6 +33,10 @@ countdown, tasks = load("countdown"), load("tasks")
     [
         (r"so \boxed{3 * (2 + 5)}", 1.0),
         (r"\boxed{3 \times (5 + 2) = 21}", 1.0),
+        ("Try 3 * 5 + 2 = 17. Then 3 * (5 + 2) = 21.", 1.0),
+        ("3 * (2 + 5) is what I would try; it makes 21", 1.0),
+        ("<answer>\n(5 + 2) * 3\n</answer>", 1.0),
+        ("3 * (2 + 5) = 21, or else 3 + 18 = 21", 0.0),
         (r"\boxed{(2 + 5) * 3}", 1.0),
         (r"\boxed{21}", 0.0),
         (r"\boxed{3 * 7}", 0.0),
@@ -49,6 +53,11 @@ countdown, tasks = load("countdown"), load("tasks")
 def test_countdown_takes_every_expression_that_reaches_the_target(text, right):
     messages = [{"role": "assistant", "content": text}]
     assert countdown.countdown([messages, text], [[2, 3, 5]] * 2, [21, 21]) == [right, right]
+
+
+def test_the_numbers_of_the_last_expression_are_compared_with_the_given_ones():
+    texts = ["2 + 3 + 5 = 10", "2 + 3 = 5", "2 + 3 + 5 + 7", "no expression", "2 / 0", "(" * 3000, "9 ** 9 ** 9"]
+    assert countdown.numbers_used(texts, [[2, 3, 5]] * 7) == [1.0, 2 / 3, 3 / 4, 0.0, 0.0, 0.0, 0.0]
 
 
 def test_countdown_divides_exactly():
