@@ -53,18 +53,16 @@ class OpenEngine:
 
     def reserve(self, tokens: int) -> None:
         """Says how long the longest request is, prompt and completion together, before the first one is made."""
-        if self.name in ("vllm", "native"):
-            self.engine.need(tokens)  # type: ignore[attr-defined]
+        self.engine.need(tokens)
 
     def start(self) -> None:
         """Starts vLLM's processes, which takes minutes, or captures the native engine's graphs; without it they start
         with the first request."""
-        if self.name in ("vllm", "native"):
-            self.engine.start()  # type: ignore[attr-defined]
+        self.engine.start()
 
     def watch(self, on_tokens: Callable[[int], None] | None) -> None:
         """Has the engine tell `on_tokens` of new tokens as they are written."""
-        self.engine.on_tokens = on_tokens  # type: ignore[attr-defined]
+        self.engine.on_tokens = on_tokens
 
 
 def open_engine(options: EngineOptions) -> OpenEngine:

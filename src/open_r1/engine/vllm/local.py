@@ -3,14 +3,14 @@
 import logging
 import socket
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from open_r1.engine.protocol import Completion, Request
+from open_r1.engine.protocol import Completion, Engine, Request
 from open_r1.engine.vllm.engine import VLLMServerEngine
 from open_r1.engine.vllm.installed import version_of_vllm
 from open_r1.engine.vllm.process import ServerOptions, ServerProcess
@@ -19,7 +19,7 @@ from open_r1.errors import UserError
 logger = logging.getLogger(__name__)
 
 
-class LocalServers:
+class LocalServers(Engine):
     """A server with `options` on loopback for each of `groups` of GPUs (an empty one: the CPU). They start with the
     first request, or with `start`, and end with `close`, or with this process.
 
@@ -31,27 +31,31 @@ class LocalServers:
     ) -> None:
         self.options, self.groups, self.tokenizer = options, groups, tokenizer
         self.max_model_len = 1
-        self.on_tokens: Callable[[int], None] | None = None
         self.processes: list[ServerProcess] = []
         self._engine: VLLMServerEngine | None = None
         self._started = ExitStack()
 
-    def start(self) -> VLLMServerEngine:
+    def start(self) -> None:
         """Starts the servers, all at once. Raises `UserError`."""
-        if self._engine is None:
-            began = time.monotonic()
-            places = ["GPU " + ",".join(group) if group else "the CPU" for group in self.groups]
-            logger.warning(
-                "Starting vLLM %s on %s; the first start compiles kernels and takes minutes.",
-                version_of_vllm(),
-                " and ".join(places),
-            )
-            try:
-                self._engine = self._open()
-            except BaseException:
-                self.close()
-                raise
-            logger.warning("vLLM is ready after %.0f s.", time.monotonic() - began)
+        if self._engine is not None:
+            return
+        began = time.monotonic()
+        places = " and ".join("GPU " + ",".join(group) if group else "the CPU" for group in self.groups)
+        logger.warning(
+            "Starting vLLM %s on %s; the first start compiles kernels and takes minutes.", version_of_vllm(), places
+        )
+        try:
+            self._engine = self._open()
+        except BaseException:
+            self.close()
+            raise
+        logger.warning("vLLM is ready after %.0f s.", time.monotonic() - began)
+
+    @property
+    def engine(self) -> VLLMServerEngine:
+        """The engine that talks to the servers; starts them if they have not started."""
+        self.start()
+        assert self._engine is not None
         return self._engine
 
     def _open(self) -> VLLMServerEngine:
@@ -75,7 +79,7 @@ class LocalServers:
 
     def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
         """Yields `(request.id, completions)` as requests finish. Raises `UserError` if a server ends."""
-        engine = self.start()
+        engine = self.engine
         engine.on_tokens = self.on_tokens
         try:
             yield from engine.stream(requests)
@@ -84,20 +88,9 @@ class LocalServers:
                 raise dead.died() from None
             raise
 
-    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        """`stream`, collected in the order of `requests` (whose ids must be distinct)."""
-        finished = dict(self.stream(requests))
-        return [finished[r.id] for r in requests]
-
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Sends weights to all servers."""
-        self.start().update_weights(named_tensors, version)
-
-    def sleep(self) -> None:
-        """Nothing: the servers have their GPUs for themselves."""
-
-    def wake(self) -> None:
-        """Nothing: they never sleep."""
+        self.engine.update_weights(named_tensors, version)
 
     def close(self) -> None:
         """Ends the servers."""
