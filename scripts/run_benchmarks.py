@@ -22,9 +22,8 @@ from open_r1 import evaluate
 from open_r1.configs import ModelConfig
 from open_r1.errors import UserError
 from open_r1.evaluation.tasks import TASKS, find_task
-from open_r1.launch.layout import tensor_parallel
-from open_r1.launch.recipe import model_size
 from open_r1.run.entry import exit_with_sentence
+from open_r1.run.model_size import model_size, tensor_parallel
 
 SLURM_SCRIPT = Path(__file__).parents[1] / "slurm" / "evaluate.slurm"
 

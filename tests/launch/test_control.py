@@ -8,7 +8,7 @@ import pytest
 
 from open_r1.errors import UserError
 from open_r1.launch.control import EXCHANGE_SECONDS, Control
-from open_r1.processes import Failure
+from open_r1.processes.child import Failure
 
 
 def meet(plans=("a plan", "a plan"), silence=60.0):
@@ -40,7 +40,7 @@ def test_values_and_marks_of_one_node_are_known_to_the_other():
 
 def test_the_failure_that_was_published_first_is_that_of_all_nodes():
     first, second = meet()
-    failure = Failure("training", "node 1", 5, "ended with exit code 5", ("CUDA out of memory",), shown=True)
+    failure = Failure("training", "node 1", 5, "ended with exit code 5", ("CUDA out of memory",), printed=True)
     assert second.fail(failure) == failure
     assert first.fail(Failure("training", "node 0", 1, "ended with exit code 1")) == failure
     for _ in range(10):  # it stays so

@@ -20,7 +20,7 @@ from hashlib import sha256
 from typing import Any
 
 from open_r1.errors import UserError
-from open_r1.processes import Failure
+from open_r1.processes.child import Failure
 
 SILENCE_SECONDS = 60.0
 """A node that has not written its state for this long counts as dead."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from open_r1.engine.vllm.installed import check_installed
 from open_r1.engine.vllm.process import ServerOptions, gpu_dtype, server_environment, server_words
 from open_r1.options import parse_known
-from open_r1.processes import child_environment
+from open_r1.processes.child import child_environment
 
 DESCRIPTION = """Serves a model with vLLM for `open-r1 grpo --use_vllm true --vllm_mode server`, on the GPUs that
 CUDA_VISIBLE_DEVICES names. Whoever reaches the port can replace the weights: listen on loopback (the default) or on

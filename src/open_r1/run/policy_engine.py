@@ -12,7 +12,7 @@ from open_r1.engine.native.model import training_copy
 from open_r1.engine.protocol import Engine
 from open_r1.engine.transformers_engine import ReplicaEngine, TransformersEngine
 from open_r1.errors import UserError
-from open_r1.run.spare_gpus import LOOPBACK, server_urls
+from open_r1.run.generators import LOOPBACK, server_urls
 from open_r1.training.backends import splits_weights
 from open_r1.training.model import empty_replica, load_config
 

@@ -13,7 +13,7 @@ from typing import Any
 from open_r1.engine.options import EngineOptions
 from open_r1.engine.protocol import Completion, Engine, Request
 from open_r1.errors import UserError
-from open_r1.processes import child_environment, describe_exit, new_log
+from open_r1.processes.child import child_environment, describe_exit, new_log
 
 logger = logging.getLogger(__name__)
 

@@ -1,22 +1,23 @@
 """vLLM servers on this machine's GPUs, for a command that writes and ends."""
 
 import logging
-import socket
-import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from open_r1.engine.protocol import Completion, Engine, Request
+from open_r1.engine.vllm.addresses import any_free_port
 from open_r1.engine.vllm.engine import VLLMServerEngine
 from open_r1.engine.vllm.installed import version_of_vllm
-from open_r1.engine.vllm.process import ServerOptions, ServerProcess
+from open_r1.engine.vllm.process import ServerOptions, ServerProcess, start_servers, vllm_server
 from open_r1.errors import UserError
+from open_r1.processes.child import stop_all
 
 logger = logging.getLogger(__name__)
+
+START_SECONDS = 1800.0
 
 
 class LocalServers(Engine):
@@ -33,23 +34,27 @@ class LocalServers(Engine):
         self.max_model_len = 1
         self.processes: list[ServerProcess] = []
         self._engine: VLLMServerEngine | None = None
-        self._started = ExitStack()
 
     def start(self) -> None:
         """Starts the servers, all at once. Raises `UserError`."""
         if self._engine is not None:
             return
-        began = time.monotonic()
         places = " and ".join("GPU " + ",".join(group) if group else "the CPU" for group in self.groups)
         logger.warning(
             "Starting vLLM %s on %s; the first start compiles kernels and takes minutes.", version_of_vllm(), places
         )
+        seeds = [(self.options.seed + i) % 2**31 for i in range(len(self.groups))]
+        options = [
+            replace(self.options, port=any_free_port(), max_model_len=self.max_model_len, seed=seed) for seed in seeds
+        ]
+        commands = [vllm_server(option, group) for option, group in zip(options, self.groups, strict=True)]
+        self.processes = start_servers(commands, START_SECONDS, logger.warning)
+        urls = ",".join(process.url for process in self.processes)
         try:
-            self._engine = self._open()
+            self._engine = VLLMServerEngine(urls, self.tokenizer, max_model_len=self.max_model_len)
         except BaseException:
             self.close()
             raise
-        logger.warning("vLLM is ready after %.0f s.", time.monotonic() - began)
 
     @property
     def engine(self) -> VLLMServerEngine:
@@ -57,19 +62,6 @@ class LocalServers(Engine):
         self.start()
         assert self._engine is not None
         return self._engine
-
-    def _open(self) -> VLLMServerEngine:
-        for i, group in enumerate(self.groups):
-            seed = (self.options.seed + i) % 2**31
-            options = replace(self.options, port=_free_port(), max_model_len=self.max_model_len, seed=seed)
-            self.processes.append(ServerProcess(options, group))
-            self._started.callback(self.processes[-1].close)
-        for process in self.processes:
-            process.wait()
-        urls = ",".join(process.url for process in self.processes)
-        engine = VLLMServerEngine(urls, self.tokenizer, max_model_len=self.max_model_len)
-        self._started.callback(engine.close)
-        return engine
 
     def need(self, tokens: int) -> None:
         """Makes room for prompts and completions of `tokens` together."""
@@ -84,8 +76,8 @@ class LocalServers(Engine):
         try:
             yield from engine.stream(requests)
         except UserError:
-            if dead := next((process for process in self.processes if process.part.poll() is not None), None):
-                raise dead.died() from None
+            for process in self.processes:
+                process.check_alive()
             raise
 
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
@@ -94,11 +86,7 @@ class LocalServers(Engine):
 
     def close(self) -> None:
         """Ends the servers."""
-        self._started.close()
+        if self._engine is not None:
+            self._engine.close()
+        stop_all(self.processes)
         self._engine, self.processes = None, []
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,21 +12,21 @@ from typing import Annotated
 
 from open_r1.engine.openai_engine import OpenAIEngine
 from open_r1.engine.protocol import Message, Request, Sampling
+from open_r1.engine.vllm.addresses import free_port
+from open_r1.engine.vllm.process import ServerCommand, wait_until_up
 from open_r1.errors import Interrupted, UserError
-from open_r1.launch.commands import fill_template
-from open_r1.launch.generators import answers
-from open_r1.launch.nodes import address_of, free_port, host_names
+from open_r1.launch.nodes import address_of, host_names
 from open_r1.launch.slurm.job import CONTINUED, Job, step
 from open_r1.launch.slurm.words import shell_words
 from open_r1.options.annotations import Range
-from open_r1.processes import Part
+from open_r1.processes.child import ChildProcess, Command
+from open_r1.run.generators import fill_template, say
 
 FIRST_PORT = 31_000
 """Ports of a server are counted up from here by the number of its job: above those of `open-r1 launch`, below those
 that systems give out by themselves."""
 DASHBOARD_PORT = 8265
 """Ray's own default; the next free one where another job on the node has taken it."""
-SAID_EVERY_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -184,30 +183,19 @@ class ServerStep:
         self.log = job.log("server")
         self._answered = False
         command = [sys.executable, "-m", "open_r1.launch.slurm", "serve_node", json.dumps(asdict(plan))]
-        self.part = Part("the server", step(command, 1 if plan.command else job.nodes, overlap=True), log=self.log)
+        words = step(command, 1 if plan.command else job.nodes, overlap=True)
+        self.process = ServerCommand("the server", Command(tuple(words), {}), self.url, self.log).start()
 
     def wait_until_answering(self) -> None:
         """Raises UserError if it ends before it answers, does not answer in time, or completes no prompt."""
-        began = said = time.monotonic()
         print(f"Starting a server of {self.plan.model} at {self.url}; its log is {self.log}.", flush=True)
         if self.plan.dashboard:
             print(
                 f"Ray's dashboard is at http://localhost:{self.plan.dashboard} on {socket.gethostname()}.", flush=True
             )
-        while not answers(self.url):
-            elapsed = time.monotonic() - began
+        for _ in wait_until_up([self.process], self.plan.timeout, say, "--server-timeout"):
             self.check_alive()
-            if elapsed > self.plan.timeout:
-                raise UserError(
-                    f"the server did not answer within {elapsed:.0f} s (--server-timeout); the end of {self.log}:\n"
-                    + self.last_lines()
-                )
-            if time.monotonic() - said > SAID_EVERY_SECONDS:
-                said = time.monotonic()
-                print(f"Waiting for the server: {elapsed:.0f} s.", flush=True)
-            time.sleep(1.0)
         self._answered = True
-        print(f"The server is up after {time.monotonic() - began:.0f} s.", flush=True)
         self._check_completion()
 
     def _check_completion(self) -> None:
@@ -222,22 +210,16 @@ class ServerStep:
 
     def check_alive(self) -> None:
         """Raises UserError if the server has ended, Interrupted if it was told to."""
-        code = self.part.poll()
+        code = self.process.poll()
         if code in CONTINUED or (code == 0 and self._answered):
             raise Interrupted("The server was told to stop.")
-        if code is not None:
-            reason = self.part.failure("this job").reason
-            raise UserError(f"the server {reason}; the end of {self.log}:\n{self.last_lines()}")
-
-    def last_lines(self, count: int = 20) -> str:
-        """The end of its log."""
-        return "\n".join(f"  {line}" for line in list(self.part.lines)[-count:])
+        self.process.check_alive()
 
 
 def run_beside(server: ServerStep, client: list[str]) -> int:
     """The exit status of a client that needs the server. Raises UserError if the server ends first."""
-    with Part("the client", client) as part:
-        while (code := part.wait(1.0)) is None:
-            if server.part.poll() is not None and part.wait(30.0) is None:  # the client may end of the same cause
+    with ChildProcess("the client", client) as process:
+        while (code := process.wait(1.0)) is None:
+            if server.process.poll() is not None and process.wait(30.0) is None:  # the client may end of the same cause
                 server.check_alive()
     return code
