@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -205,6 +206,16 @@ def _read(path):
         return path.read_text()
     except OSError:
         return ""
+
+
+@only("bubblewrap")
+def test_a_sandbox_outlives_the_thread_that_started_it(folder, isolation):
+    with Sandbox(folder, isolation) as sandbox:
+        thread = threading.Thread(target=sandbox.start)
+        thread.start()
+        thread.join()
+        with pytest.raises(subprocess.TimeoutExpired):
+            sandbox._process.wait(0.5)
 
 
 @only("bubblewrap")

@@ -52,8 +52,6 @@ class LocalProvider:
             if language.compile:
                 _compile(room.folder, language, isolation)
             command = _found(language.run, language)
-            with _explain_start():
-                room.sandbox.start()  # by this thread, which outlives those that run tests
             free: queue.SimpleQueue[Sandbox] = queue.SimpleQueue()
             free.put(room.sandbox)
 

@@ -15,12 +15,13 @@ import socket
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from open_r1.rewards.code import cgroup
 from open_r1.rewards.code.isolation import (
@@ -122,7 +123,7 @@ class Sandbox:
                 self.close()
 
     def start(self) -> None:
-        """Starts the sandbox if it does not run. It ends with the thread that started it. Raises `CannotStart`."""
+        """Starts the sandbox if it does not run. Raises `CannotStart`."""
         if self._process is not None and self._process.poll() is not None:
             self.close()
         if self._process is None:
@@ -162,7 +163,7 @@ class Sandbox:
         }
         command = [interpreter(), "-c", _launcher(), json.dumps(options)]
         try:
-            self._process = subprocess.Popen(
+            self._process = _spawn(
                 [*bubblewrap(self.folder, self.writable, isolation, pipe), *command] if contained else command,
                 pass_fds=[theirs.fileno(), *(() if pipe is None else (pipe,))],
                 stdin=subprocess.PIPE,
@@ -333,6 +334,21 @@ def run(
     """Runs `command` once, in a sandbox of its own."""
     with Sandbox(folder, isolation, limits.memory_mb, writable) as sandbox:
         return sandbox.run(command, stdin, limits)
+
+
+def _spawn(*arguments: Any, **options: Any) -> subprocess.Popen:
+    """`subprocess.Popen` in a thread that lives as long as this process: `bwrap --die-with-parent` asks the kernel to
+    end the sandbox with the thread that started it, and a sandbox outlives the thread that first needs it."""
+    return _starter.submit(subprocess.Popen, *arguments, **options).result()
+
+
+def _new_starter() -> None:
+    global _starter
+    _starter = ThreadPoolExecutor(1, "sandboxes")
+
+
+_starter = ThreadPoolExecutor(1, "sandboxes")
+os.register_at_fork(after_in_child=_new_starter)
 
 
 def _resource_limits(limits: Limits, isolation: Isolation) -> dict[str, int]:
