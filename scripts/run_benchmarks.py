@@ -104,7 +104,7 @@ def tensor_parallel_size(options: argparse.Namespace, gpus: int) -> int:
 
 def local_gpus(options: argparse.Namespace) -> list[str]:
     """Options for the GPUs of this machine; none without a GPU."""
-    from open_r1.engine.devices import visible_devices
+    from open_r1.devices import visible_devices
     from open_r1.engine.vllm.installed import version_of_vllm
 
     gpus = len(visible_devices())

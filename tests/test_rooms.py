@@ -13,7 +13,7 @@ import pytest
 import open_r1
 
 ROOT = Path(open_r1.__file__).parent
-BASE = {"", "errors", "files", "hub", "installing", "internals", "processes", "progress_bars"}
+BASE = {"", "devices", "errors", "files", "hub", "installing", "internals", "processes", "progress_bars"}
 """What every room may import; these import only each other. "" is `open_r1` itself."""
 ROOMS = {
     "options": set(),

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from open_r1.engine.devices import gpu_memory, visible_devices
+from open_r1.devices import gpu_memory, visible_devices
 from open_r1.engine.vllm.addresses import address_towards
 from open_r1.engine.vllm.process import ServerCommand
 from open_r1.errors import UserError

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from open_r1.configs import GRPOConfig, ModelConfig
-from open_r1.engine.devices import gpu_memory, visible_devices
+from open_r1.devices import gpu_memory, visible_devices
 from open_r1.engine.vllm.addresses import port_is_free
 from open_r1.engine.vllm.process import (
     ServerCommand,

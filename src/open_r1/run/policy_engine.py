@@ -105,8 +105,6 @@ def _say_what_has_no_effect(args: GRPOConfig, name: str) -> None:
     notes = []
     if args.use_vllm and name != "vllm":
         notes.append(f"use_vllm (engine is {args.engine}, which here is {name}; engine: vllm asks for vLLM)")
-    if args.vllm_engines_per_gpu > 1:
-        notes.append("vllm_engines_per_gpu (one engine fills a GPU)")
     if args.vllm_enforce_eager and name == "transformers":
         notes.append("vllm_enforce_eager (nothing is compiled)")
     if args.vllm_enable_sleep_mode and name != "native":

@@ -7,7 +7,7 @@ import torch
 from toys import make_model, make_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from open_r1.engine.devices import visible_devices
+from open_r1.devices import visible_devices
 from open_r1.engine.protocol import Request, Sampling
 from open_r1.engine.vllm.addresses import free_port
 from open_r1.engine.vllm.engine import VLLMServerEngine

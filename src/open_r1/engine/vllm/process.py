@@ -50,7 +50,7 @@ class ServerOptions:
     tensor_parallel_size: Annotated[int, Range(at_least=1)] = 1
     """GPUs that share the model."""
     dtype: str = "auto"
-    """`auto`: the checkpoint's; float32 on a CPU."""
+    """`auto`: float32 on a CPU; on GPUs that of the checkpoint, bfloat16 if that is float32."""
     max_model_len: Annotated[int | None, Range(at_least=1)] = None
     """Longest prompt with its completion, in tokens. Default: as much of the model's as fits."""
     max_num_seqs: Annotated[int, Range(at_least=1)] = 1024
@@ -69,7 +69,7 @@ def server_words(options: ServerOptions, on_gpu: bool, extra: Sequence[str] = ()
     """The command line; `extra` are more options of vLLM's own, which come last."""
     words = [sys.executable, "-m", *_entry(), options.model]
     words += ["--host", options.host, "--port", str(options.port), "--seed", str(options.seed)]
-    words += ["--dtype", "float32" if options.dtype == "auto" and not on_gpu else options.dtype]
+    words += ["--dtype", _dtype(options, on_gpu)]
     words += ["--tensor-parallel-size", str(options.tensor_parallel_size)]
     memory = options.gpu_memory_utilization or (GPU_MEMORY if on_gpu else CPU_MEMORY)
     words += ["--gpu-memory-utilization", str(memory)]
@@ -101,12 +101,18 @@ def graph_sizes(max_num_seqs: int) -> list[int]:
     return sorted({*(n for n in GRAPH_SIZES if n < most), min(most, GRAPH_SIZES[-1])})
 
 
-def gpu_dtype(model: str, revision: str | None, trust_remote_code: bool) -> str:
-    """The checkpoint's data type, bfloat16 if that is float32, of which vLLM's own `auto` makes float16."""
+def _dtype(options: ServerOptions, on_gpu: bool) -> str:
+    """vLLM's own `auto` would serve float32 checkpoints in float16."""
+    if options.dtype != "auto":
+        return options.dtype
+    if not on_gpu:
+        return "float32"
     import torch
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
+    config = AutoConfig.from_pretrained(
+        options.model, revision=options.revision, trust_remote_code=options.trust_remote_code
+    )
     return "float16" if config.get_text_config().dtype == torch.float16 else "bfloat16"
 
 
