@@ -9,7 +9,6 @@ changed). Problems shorter than an n-gram are known only if the whole is the sam
 """
 
 import json
-import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
@@ -65,8 +64,7 @@ class DecontaminateOptions(OverlapOptions, RowOptions):
 
 def main(argv: list[str] | None = None) -> None:
     """Decontaminates, and reports every pair. Raises UserError for what the user can mend."""
-    argv = sys.argv[1:] if argv is None else argv
-    (args,) = parse_options(argv, DecontaminateOptions, prog="open-r1 data decontaminate", description=__doc__ or "")
+    (args,) = parse_options(argv, DecontaminateOptions, prog="open-r1 data decontaminate", description=__doc__)
 
     dataset = load(args)
     column = problem_column(dataset, args.column)

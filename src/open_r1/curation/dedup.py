@@ -6,7 +6,6 @@
 Two problems are the same by the tests of `open-r1 data decontaminate`.
 """
 
-import sys
 from dataclasses import dataclass
 
 from open_r1.curation.decontaminate import OverlapOptions
@@ -35,8 +34,7 @@ class DedupOptions(OverlapOptions, RowOptions):
 
 def main(argv: list[str] | None = None) -> None:
     """Drops repetitions. Raises UserError for what the user can mend."""
-    argv = sys.argv[1:] if argv is None else argv
-    (args,) = parse_options(argv, DedupOptions, prog="open-r1 data dedup", description=__doc__ or "")
+    (args,) = parse_options(argv, DedupOptions, prog="open-r1 data dedup", description=__doc__)
 
     dataset = load(args)
     column = problem_column(dataset, args.column)
