@@ -100,10 +100,10 @@ class Launcher:
         plan = f"{layout} {self.recipe.overrides} {self.recipe.path.read_text(encoding='utf-8')}"
         control = Control(place.nodes, place.rank, place.head, layout.ports.control, plan, start_timeout)
         own = address_towards(place.head)
-        control.tell("address", own)
+        control.publish("address", own)
 
         def training() -> Command:
-            urls = [f"http://{control.ask('address', s.node)}:{s.port}" for s in layout.servers]
+            urls = [f"http://{control.value('address', s.node)}:{s.port}" for s in layout.servers]
             return self._training(place.rank, visible_devices(), urls)
 
         node = NodePlan(

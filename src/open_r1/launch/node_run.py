@@ -75,7 +75,7 @@ class NodeRun:
                     return failure
         except ServerTimeout as late:
             return self.control.fail(late.server.failure(plan.name, late.reason))
-        self.control.mark("serving")
+        self.control.publish("serving")
         while self.control.missing("serving", plan.server_nodes):
             if (failure := self._failed()) or self._signals:
                 return failure
@@ -96,7 +96,7 @@ class NodeRun:
                 return failure
             if self.training is not None and self.training.poll() == 0 and not finished:
                 finished = True
-                self.control.mark("finished")
+                self.control.publish("finished")
             if not self.control.missing("finished", self.plan.training_nodes):
                 return None
             time.sleep(POLL_SECONDS)

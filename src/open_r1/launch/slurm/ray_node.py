@@ -87,10 +87,10 @@ class RayNode:
         """The IP addresses of the first node and of this one, as the other nodes reach them: the first node may know
         its own name as 127.0.1.1."""
         if self.place.rank == 0:
-            head = self.control.ask("head", 1)
+            head = self.control.value("head", 1)
             return head, head
         head = socket.gethostbyname(self.place.head)
-        self.control.tell("head", head)
+        self.control.publish("head", head)
         return head, address_towards(head)
 
     def _ray_command(self) -> list[str]:
