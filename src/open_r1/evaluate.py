@@ -71,7 +71,7 @@ class EvaluateOptions:
 def main(argv: list[str] | None = None) -> None:
     """Evaluates as `argv` says (default: the command line). Raises UserError for what the user can mend."""
     args, engine_options = parse_options(
-        sys.argv[1:] if argv is None else argv,
+        argv,
         EvaluateOptions,
         EngineOptions,
         prog="open-r1 evaluate",

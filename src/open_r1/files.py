@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and folders that remember what they were made with."""
+"""Files that are written whole or not at all, and folders that remember the settings they were made with."""
 
 import errno
 import fcntl
@@ -58,6 +58,16 @@ def keep_settings(path: Path, settings: Mapping[str, Any], holder: Path) -> None
             f"{holder} holds samples made with other settings ({differences}): continue with the same, give "
             "another --output, or delete the folder."
         )
+
+
+def check_writable(folder: Path, option: str = "output_dir") -> None:
+    """Makes a folder, and raises `UserError` if it cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{option} is {folder}, which cannot be written to ({error.strerror}).") from error
 
 
 def lock_folder(folder: Path, problem: str) -> IO[str]:

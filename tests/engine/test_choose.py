@@ -72,11 +72,10 @@ def test_servers_stay_vllm_and_an_explicit_engine_wins(grpo):
 
 def test_options_of_vllm_without_effect_are_named_in_one_warning(grpo, caplog):
     with caplog.at_level(logging.WARNING):
-        grpo(use_vllm=True, vllm_engines_per_gpu=2, vllm_enable_sleep_mode=True, vllm_enforce_eager=True)
+        grpo(use_vllm=True, vllm_enable_sleep_mode=True, vllm_enforce_eager=True)
     (record,) = caplog.records
     said = record.getMessage()
     assert "use_vllm (engine is auto, which here is native; engine: vllm asks for vLLM)" in said
-    assert "vllm_engines_per_gpu (one engine fills a GPU)" in said
     assert "vllm_enable_sleep_mode" not in said and "vllm_enforce_eager" not in said
     caplog.clear()
     grpo()

@@ -9,7 +9,6 @@ Every part must be finished and made with the same settings. Files are linked wh
 import json
 import os
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -35,8 +34,7 @@ class MergeOptions(OutputOptions):
 
 def main(argv: list[str] | None = None) -> None:
     """Merges. Raises UserError for what the user can mend."""
-    argv = sys.argv[1:] if argv is None else argv
-    (args,) = parse_options(argv, MergeOptions, prog="open-r1 data merge", description=__doc__ or "")
+    (args,) = parse_options(argv, MergeOptions, prog="open-r1 data merge", description=__doc__)
     parts = finished_parts(args.folder)
     console = Console()
     if args.dry_run:

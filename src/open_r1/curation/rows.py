@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -98,6 +98,13 @@ def as_text(value: Any) -> str:
         said = [m for m in value if isinstance(m, dict) and m.get("role", m.get("from")) in ("user", "human")]
         return str(said[0].get("content", said[0].get("value")) or "") if said else ""
     return "" if value is None else str(value)
+
+
+def problems_in(dataset: Dataset, column: str) -> Iterator[list[tuple[int, str]]]:
+    """Every row's index and problem, as text, in batches."""
+    problems = dataset.select_columns([column])
+    for start in range(0, len(dataset), READ):
+        yield [(row, as_text(value)) for row, value in enumerate(problems[start : start + READ][column], start)]
 
 
 def take(dataset: Dataset, indices: Sequence[int]) -> pa.Table:

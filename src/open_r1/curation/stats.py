@@ -6,7 +6,6 @@
 Conversations are counted as the chat template renders them, which is what `max_length` has to hold.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +50,7 @@ class StatsOptions(SourceOptions):
 
 def main(argv: list[str] | None = None) -> None:
     """Counts. Raises UserError for what the user can mend."""
-    argv = sys.argv[1:] if argv is None else argv
-    (args,) = parse_options(argv, StatsOptions, prog="open-r1 data stats", description=__doc__ or "")
+    (args,) = parse_options(argv, StatsOptions, prog="open-r1 data stats", description=__doc__)
     hide_library_bars()
     output = None if args.dry_run else args.output
     if output is not None:

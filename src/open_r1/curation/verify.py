@@ -9,7 +9,6 @@ Completions that were cut off, repeat themselves, change their script or have no
 """
 
 import hashlib
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -206,8 +205,7 @@ class Verifier:
 
 def main(argv: list[str] | None = None) -> None:
     """Verifies, and reports what was dropped and why. Raises UserError for what the user can mend."""
-    argv = sys.argv[1:] if argv is None else argv
-    (args,) = parse_options(argv, VerifyOptions, prog="open-r1 data verify", description=__doc__ or "")
+    (args,) = parse_options(argv, VerifyOptions, prog="open-r1 data verify", description=__doc__)
     verifier = Verifier(load(args), args)
     report = Report("verify")
     chosen = verifier.choose(report)

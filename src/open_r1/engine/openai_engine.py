@@ -9,15 +9,14 @@ import logging
 import queue
 import random
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from open_r1.engine.openai_servers import Refusal, Server, Servers
-from open_r1.engine.protocol import Completion, Message, Request, Sampling
+from open_r1.engine.protocol import Completion, Engine, Message, Request, Sampling
 from open_r1.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ class ServedCompletion(Completion):
     n_tokens: int | None = None
 
 
-class OpenAIEngine:
+class OpenAIEngine(Engine):
     """Talks to `<base_url>/chat/completions` (messages) and `<base_url>/completions` (token ids; vLLM takes them).
 
     `base_url` may name several servers of the same model, with commas between: each request goes to the least busy,
@@ -56,13 +55,11 @@ class OpenAIEngine:
         tries: int = 6,
         pause: float = 1.0,
         timeout: float = 3600.0,
-        on_tokens: Callable[[int], None] | None = None,
     ) -> None:
         if concurrency < 1:
             raise UserError(f"concurrency is {concurrency}: expected at least 1.")
         self.servers, self.model = Servers(base_url, api_key, concurrency), model
         self.concurrency, self.tries, self.pause, self.timeout = concurrency, tries, pause, timeout
-        self.on_tokens = on_tokens
         self._stopping = threading.Event()
 
     def check(self) -> int | None:
@@ -123,11 +120,6 @@ class OpenAIEngine:
         finally:
             self._stopping.set()
 
-    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        """`stream`, collected in the order of `requests` (whose ids must be distinct)."""
-        finished = dict(self.stream(requests))
-        return [finished[r.id] for r in requests]
-
     def stream_text(
         self,
         messages: list[Message],
@@ -162,16 +154,6 @@ class OpenAIEngine:
             raise self._unreachable(error) from error
         finally:
             self.servers.give_back(server, answered=True)
-
-    def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Not possible: the server's weights are its own."""
-        raise UserError("an OpenAI-compatible server cannot be given new weights: train with another engine.")
-
-    def sleep(self) -> None:
-        """The server's memory is its own."""
-
-    def wake(self) -> None:
-        """The server's memory is its own."""
 
     def close(self) -> None:
         """Stops retrying."""

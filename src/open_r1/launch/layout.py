@@ -8,13 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from open_r1.errors import UserError
+from open_r1.run.model_size import tensor_parallel
 
 Generation = Literal["none", "policy", "colocate", "server", "external"]
 """Who writes completions: nobody (SFT), the policy's own forward, an engine on the training GPUs, vLLM servers on GPUs
 of their own, or servers that somebody else has started."""
 
-WEIGHTS_SHARE = 0.4
-"""Share of a generator's memory that its weights may take; the rest is for the cache of keys and values."""
 STATE_BYTES = {"ddp": (16, 0), "zero2": (4, 12), "zero3": (0, 16), "fsdp": (0, 16)}
 """Bytes a parameter of weights, gradients and Adam's moments in float32: what every process holds, and what is split
 over processes."""
@@ -121,20 +120,6 @@ def plan_layout(cluster: Cluster, job: Job, ports: Ports | None = None) -> Layou
         notes.append(f"{_places(idle)} has nothing to do: change --tp, --dp or --processes to use it.")
     notes += _memory_notes(layout) + _speed_notes(layout) + _batch_notes(layout)
     return replace(layout, notes=tuple(notes))
-
-
-def tensor_parallel(parameters: int, heads: int | None, gpus: int, gpu_memory: int) -> int:
-    """Fewest GPUs, a power of two that divides the attention heads, that hold bfloat16 weights in `WEIGHTS_SHARE`."""
-    size = 1
-    while 2 * parameters / size > WEIGHTS_SHARE * gpu_memory:
-        size *= 2
-        if size > gpus or (heads is not None and heads % size):
-            raise UserError(
-                f"a generator of {parameters / 1e9:.1f}B parameters needs {2 * parameters / 2**30:.0f} GiB for its "
-                f"weights alone, more than the {gpus} GPUs of a node hold beside its cache: give --tp to say how many "
-                "GPUs share it, or take GPUs with more memory."
-            )
-    return size
 
 
 def state_bytes(job: Job, processes: int) -> int | None:

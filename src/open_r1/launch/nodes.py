@@ -6,8 +6,8 @@ import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
+from open_r1.engine.vllm.addresses import free_port, port_is_free
 from open_r1.errors import UserError
 from open_r1.launch.layout import Ports
 
@@ -75,39 +75,10 @@ def choose_ports(place: Place, main: int | None, server: int | None, servers: in
     return Ports(main=main, control=main + 1, server=server if server is not None else main + 3)
 
 
-def free_port(first: int, count: int = 1) -> int:
-    """The first port, from `first` on, that begins `count` free ones."""
-    for port in range(first, first + 1000):
-        if all(port_is_free(port + i) for i in range(count)):
-            return port
-    raise UserError(f"no {count} free ports between {first} and {first + 1000} on this machine.")
-
-
-def port_is_free(port: int, host: str = "") -> bool:
-    """Whether a server could listen there."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except (OSError, OverflowError):
-            return False
-    return True
-
-
 def check_port(port: int, what: str, option: str) -> None:
     """Raises UserError if a server cannot listen there."""
     if not port_is_free(port):
         raise UserError(f"port {port} ({what}) is in use on {socket.gethostname()}: free it, or give {option}.")
-
-
-def claim_folder(output_dir: Path) -> None:
-    """Makes the output folder, so that a run does not find out at its end that it cannot write there."""
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        (output_dir / ".writable").touch()
-        (output_dir / ".writable").unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"output_dir is {output_dir}, which cannot be written to ({error.strerror}).") from error
 
 
 def _from_options(nodes: int | None, rank: int | None, head: str | None) -> Place:
@@ -140,13 +111,3 @@ def address_of(host: str) -> str:
         return host
     node = subprocess.run(["scontrol", "--oneliner", "show", "node", host], capture_output=True, text=True).stdout
     return next((w.removeprefix("NodeAddr=") for w in node.split() if w.startswith("NodeAddr=")), host)
-
-
-def gpu_memory() -> int | None:
-    """Bytes of the smallest GPU here; None without one. Asks the driver, so that no CUDA context is made."""
-    if shutil.which("nvidia-smi") is None:
-        return None
-    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    done = subprocess.run(query, capture_output=True, text=True)
-    sizes = [int(word) for word in done.stdout.split() if word.isdigit()]
-    return min(sizes) * 2**20 if done.returncode == 0 and sizes else None

@@ -12,7 +12,7 @@ from open_r1.engine.native.model import training_copy
 from open_r1.engine.protocol import Engine
 from open_r1.engine.transformers_engine import ReplicaEngine, TransformersEngine
 from open_r1.errors import UserError
-from open_r1.run.spare_gpus import LOOPBACK, server_urls
+from open_r1.run.generators import LOOPBACK, server_urls
 from open_r1.training.backends import splits_weights
 from open_r1.training.model import empty_replica, load_config
 
@@ -105,8 +105,6 @@ def _say_what_has_no_effect(args: GRPOConfig, name: str) -> None:
     notes = []
     if args.use_vllm and name != "vllm":
         notes.append(f"use_vllm (engine is {args.engine}, which here is {name}; engine: vllm asks for vLLM)")
-    if args.vllm_engines_per_gpu > 1:
-        notes.append("vllm_engines_per_gpu (one engine fills a GPU)")
     if args.vllm_enforce_eager and name == "transformers":
         notes.append("vllm_enforce_eager (nothing is compiled)")
     if args.vllm_enable_sleep_mode and name != "native":

@@ -12,8 +12,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from open_r1.configs import DataConfig, ModelConfig, TrainConfig
 from open_r1.errors import Interrupted, UserError
-from open_r1.files import lock_folder
-from open_r1.launch.nodes import claim_folder
+from open_r1.files import check_writable, lock_folder
 from open_r1.options import default_hub_model_id, resolved_options
 from open_r1.report.card import write_model_card
 from open_r1.report.progress import ProgressCallback
@@ -92,7 +91,7 @@ class Run:
 
     def _claim_folder(self) -> None:
         for folder in (self.output_dir, self.output_dir / "run"):
-            claim_folder(folder)
+            check_writable(folder)
         problem = (
             f"output_dir is {self.output_dir}, where another training is running: give another output_dir, or wait "
             "until it has ended."

@@ -18,7 +18,7 @@ from open_r1.engine.native.pages import PagePool, pages_for
 from open_r1.engine.native.scheduler import Scheduler
 from open_r1.engine.native.slots import check_stops
 from open_r1.engine.native.support import check_supported
-from open_r1.engine.protocol import Completion, Request, Sampling
+from open_r1.engine.protocol import Completion, Engine, Request, Sampling, prompt_ids
 from open_r1.errors import UserError
 from open_r1.modeling.compiling import can_compile
 
@@ -45,12 +45,12 @@ class NativeOptions:
     """Let `sleep` free the cache; `wake` then takes it, and captures graphs, again."""
 
 
-class NativeEngine:
+class NativeEngine(Engine):
     """Decodes with `model`, which becomes the engine's. It starts when first used, or with `start`.
 
     `max_model_len` is the longest prompt with its completion, in tokens; it may grow, which starts the engine anew.
-    `on_tokens` is told of new tokens as they are written, `on_completion` of the request's id and each completion as it
-    ends. Raises `UserError` for models that it cannot decode with.
+    `on_completion` receives the request's id and each completion as it ends. Raises `UserError` for models that the
+    engine cannot run.
     """
 
     takes_parameter_names = True
@@ -63,42 +63,44 @@ class NativeEngine:
         *,
         max_model_len: int,
         options: NativeOptions | None = None,
-        on_tokens: Callable[[int], None] | None = None,
     ) -> None:
         check_supported(model.config)
         self.options = options or NativeOptions()
         self.model, self.tokenizer, self.max_model_len = NativeModel(model), tokenizer, max_model_len
-        self.on_tokens = on_tokens
         self.on_completion: Callable[[Hashable, Completion], None] | None = None
         self.version = 0
         self._loop: Loop | None = None
 
-    def start(self, sampling: Sampling | None = None) -> Loop:
-        """Takes the memory, and captures the graphs for `sampling` now rather than when they are first needed. Raises
-        `UserError` if there is too little memory."""
+    def start(self, sampling: Sampling | None = None) -> None:
+        """Allocates the cache, and captures the graphs for `sampling` now rather than when they are first needed.
+        Raises `UserError` if there is too little memory."""
         if self._loop is None:
-            options, size = self.options, self.options.page_size
-            each = pages_for(self.max_model_len, size)
-            pages = min(options.max_num_seqs * each, self._affordable_pages()) + 1
-            if pages <= each:
-                raise UserError(
-                    f"Prompt and completion may have {self.max_model_len:,} tokens together, whose keys and values "
-                    f"take {each * self.model.cache_bytes(size) / 2**30:.2g} GiB, more than a share of "
-                    f"{options.memory:g} of the memory: give the engine more, or fewer tokens."
-                )
-            cuda = self.model.device.type == "cuda"
-            compiler = functools.partial(torch.compile, dynamic=True)
-            decoder = Decoder(
-                self.model,
-                options.max_num_seqs,
-                each * size,
-                pages,
-                size,
-                compiler if cuda and options.compile and can_compile() else None,
-            )
-            self._loop = Loop(decoder, Scheduler(options.max_num_seqs, PagePool(pages), size), self.tokenizer)
+            self._loop = self._new_loop()
         if sampling is not None:
             self._loop.decoder.prepare(sampling.truncates)
+
+    def _new_loop(self) -> Loop:
+        options, size = self.options, self.options.page_size
+        each = pages_for(self.max_model_len, size)
+        pages = min(options.max_num_seqs * each, self._affordable_pages()) + 1
+        if pages <= each:
+            raise UserError(
+                f"Prompt and completion may have {self.max_model_len:,} tokens together, whose keys and values take "
+                f"{each * self.model.cache_bytes(size) / 2**30:.2g} GiB, more than a share of {options.memory:g} of "
+                "the memory: give the engine more, or fewer tokens."
+            )
+        cuda = self.model.device.type == "cuda"
+        compiler = (
+            functools.partial(torch.compile, dynamic=True) if cuda and options.compile and can_compile() else None
+        )
+        decoder = Decoder(self.model, options.max_num_seqs, each * size, pages, size, compiler)
+        return Loop(decoder, Scheduler(options.max_num_seqs, PagePool(pages), size), self.tokenizer)
+
+    @property
+    def loop(self) -> Loop:
+        """The decoding loop; starts the engine if it has not started."""
+        self.start()
+        assert self._loop is not None
         return self._loop
 
     def need(self, tokens: int) -> None:
@@ -112,7 +114,7 @@ class NativeEngine:
         `NOT_YET` among the requests has it go on with what runs; not when nothing does."""
         source = iter(requests)
         request = next(source, None)
-        loop = self.start()
+        loop = self.loop
         failures = loop.failures
         try:
             while request is not None or loop.busy:
@@ -120,13 +122,13 @@ class NativeEngine:
                     if request is NOT_YET:
                         request = next(source, None)
                         break
-                    prompt = self._prompt_ids(request)
+                    prompt = prompt_ids(request, self.tokenizer)
                     limit = self._limit(request, prompt)
                     if len(prompt) + limit > self.max_model_len:
                         if loop.busy:
                             break
                         self.need(len(prompt) + limit)
-                        loop = self.start()
+                        loop = self.loop
                     loop.add(request.id, prompt, request.sampling, limit)
                     request = next(source, None)
                 loop.version, loop.on_tokens, loop.on_completion = self.version, self.on_tokens, self.on_completion
@@ -140,10 +142,9 @@ class NativeEngine:
     def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
         """`stream`, collected in the order of `requests` (whose ids must be distinct)."""
         if requests:
-            prompts = [self._prompt_ids(r) for r in requests]
+            prompts = [prompt_ids(r, self.tokenizer) for r in requests]
             self.need(max(len(p) + self._limit(r, p) for r, p in zip(requests, prompts, strict=True)))
-        finished = dict(self.stream(requests))
-        return [finished[r.id] for r in requests]
+        return super().generate(requests)
 
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Copies the policy's weights into the engine's, in place."""
@@ -186,10 +187,3 @@ class NativeEngine:
         check_stops(request.sampling.stop_token_ids)
         context = getattr(self.model.model.config.get_text_config(), "max_position_embeddings", None) or 2**31
         return max(0, min(request.sampling.max_tokens, context - len(prompt)))
-
-    def _prompt_ids(self, request: Request) -> list[int]:
-        prompt: Any = request.prompt
-        if prompt and isinstance(prompt[0], int):
-            return prompt
-        tokenizer: Any = self.tokenizer
-        return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)

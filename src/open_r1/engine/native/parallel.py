@@ -6,16 +6,14 @@ import socket
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from torch import Tensor
-
 from open_r1.engine.options import EngineOptions
-from open_r1.engine.protocol import Completion, Request, Sampling
+from open_r1.engine.protocol import Completion, Engine, Request, Sampling
 from open_r1.errors import UserError
-from open_r1.processes import child_environment, describe_exit, new_log
+from open_r1.processes.child import child_environment, describe_exit, new_log
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +78,7 @@ class Worker:
         self.connection.close()
 
 
-class ParallelEngine:
+class ParallelEngine(Engine):
     """One native engine on each of `devices` (empty names: on the CPU); they load the model at once.
 
     `identity` is what a single engine's would be. `max_model_len`, of prompt and completion together, may grow.
@@ -89,7 +87,6 @@ class ParallelEngine:
     def __init__(self, options: EngineOptions, devices: Sequence[str]) -> None:
         self.options = options
         self.max_model_len = 1
-        self.on_tokens: Callable[[int], None] | None = None
         self._started = False
         threads = max(1, (os.cpu_count() or 1) // len(devices))
         logger.warning("%d native engines, one on each %s.", len(devices), "GPU" if devices[0] else "share of the CPU")
@@ -158,21 +155,6 @@ class ParallelEngine:
                 worker.send(("stop",))
             for worker in set(self.workers) - over:
                 worker.receive("over")
-
-    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        """`stream`, collected in the order of `requests` (whose ids must be distinct)."""
-        finished = dict(self.stream(requests))
-        return [finished[r.id] for r in requests]
-
-    def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Not offered: a trainer has an engine in each of its own processes."""
-        raise NotImplementedError("engines in other processes keep the weights of their model")
-
-    def sleep(self) -> None:
-        """Nothing: the engines have their GPUs for themselves."""
-
-    def wake(self) -> None:
-        """Nothing: they never sleep."""
 
     def close(self) -> None:
         """Ends the engines."""

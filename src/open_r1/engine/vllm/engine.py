@@ -9,7 +9,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from open_r1.engine.openai_servers import Refusal
-from open_r1.engine.protocol import Completion, Request
+from open_r1.engine.protocol import Completion, Engine, Request, prompt_ids
 from open_r1.engine.vllm.addresses import address_towards, listen
 from open_r1.engine.vllm.group import GroupPlace
 from open_r1.engine.vllm.sender import GroupSender, wait_for
@@ -43,7 +43,7 @@ READ_AHEAD = 2048
 """Completions that are under way at each server, at most."""
 
 
-class VLLMServerEngine:
+class VLLMServerEngine(Engine):
     """Waits up to `timeout` seconds for its servers when it is made, and raises `UserError` if they are not what a run
     needs: `max_model_len` tokens for the longest prompt with its completion, the weight extension, processed logprobs.
 
@@ -59,10 +59,8 @@ class VLLMServerEngine:
         shape: Sequence[int] | None = None,
         timeout: float = 240.0,
         group_port: int = 51216,
-        on_tokens: Callable[[int], None] | None = None,
     ) -> None:
         self.tokenizer, self.max_model_len, self.group_port = tokenizer, max_model_len, group_port
-        self.on_tokens = on_tokens
         self.version = 0
         self.servers = VLLMServers(base_url, PartialState().process_index)
         self.servers.wait(timeout)
@@ -101,11 +99,6 @@ class VLLMServerEngine:
         finally:
             stopping.set()
 
-    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        """`stream`, collected in the order of `requests` (whose ids must be distinct)."""
-        finished = dict(self.stream(requests))
-        return [finished[r.id] for r in requests]
-
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Sends the policy's weights to every server, in buckets, and has them forget what was cached with the old
         ones. Waits until no request of any process is under way. Process 0 sends; a server that came back is taken in
@@ -129,12 +122,6 @@ class VLLMServerEngine:
         self.servers.keep(failure[1])
         self.version = version
 
-    def sleep(self) -> None:
-        """The servers' GPUs are their own."""
-
-    def wake(self) -> None:
-        """The servers' GPUs are their own."""
-
     def checksum(self) -> float:
         """Sum of squares of the first server's weights."""
         return float(self.servers.alive[0].call("weights_checksum", seconds=UPDATE_SECONDS)[0]["checksum"])
@@ -151,10 +138,7 @@ class VLLMServerEngine:
 
     def _asked(self, request: Request) -> tuple[list[int], dict[str, Any]]:
         """Its prompt, and vLLM's sampling parameters."""
-        prompt: Any = request.prompt
-        if prompt and not isinstance(prompt[0], int):
-            tokenizer: Any = self.tokenizer
-            prompt = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)
+        prompt = prompt_ids(request, self.tokenizer)
         sampling = request.sampling
         limit = min(sampling.max_tokens, self.max_model_len - len(prompt))
         if limit < 1:

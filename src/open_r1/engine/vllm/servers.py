@@ -11,7 +11,6 @@ from typing import Any
 from urllib3.exceptions import HTTPError
 
 from open_r1.engine.openai_servers import Refusal, Server
-from open_r1.engine.vllm.process import is_up
 from open_r1.engine.vllm.sender import wait_for
 from open_r1.engine.vllm.tokens import MIDDLEWARE, ROUTE, Written, unpack
 from open_r1.errors import UserError
@@ -77,12 +76,20 @@ class VLLMServer(Server):
                 f"`{COMMAND.format(model='MODEL')}`, or add --middleware {MIDDLEWARE}."
             ) from refusal
 
+    def is_up(self) -> bool:
+        """Whether it answers and is healthy."""
+        try:
+            self.open("health", None, timeout=5.0).drain_conn()
+        except (Refusal, *GONE):
+            return False
+        return True
+
     def is_back(self) -> bool:
-        """Is it there and well? Asked three times within a few seconds."""
+        """`is_up`, asked three times within a few seconds."""
         for attempt in range(3):
             if attempt:
                 time.sleep(1.0)
-            if is_up(self):
+            if self.is_up():
                 return True
         return False
 
@@ -106,7 +113,7 @@ class VLLMServers:
     def wait(self, seconds: float) -> None:
         """Returns when all are up. Raises `UserError` if one is not within `seconds`."""
         deadline = time.monotonic() + seconds
-        while down := [server.url for server in self.all if not is_up(server)]:
+        while down := [server.url for server in self.all if not server.is_up()]:
             if time.monotonic() > deadline:
                 raise UserError(
                     f"no vLLM server answers at {', '.join(down)} after {seconds:.0f} s (vllm_server_timeout). Start "
@@ -188,7 +195,7 @@ class VLLMServers:
     def present(self) -> list[VLLMServer]:
         """Those that are up, also if they were left out before. Raises `UserError` if there is none."""
         for server in self.all:
-            if server not in self.alive and is_up(server):
+            if server not in self.alive and server.is_up():
                 logger.warning("The vLLM server at %s is back.", server.url)
                 self.alive.append(server)
             elif server in self.alive and not server.is_back():

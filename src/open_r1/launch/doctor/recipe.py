@@ -12,7 +12,7 @@ from open_r1.data.columns import gold_path
 from open_r1.data.load import load_train_and_eval
 from open_r1.data.prompts import drop_long_prompts, prompt_rows
 from open_r1.data.sft import tokenize_sft
-from open_r1.engine.devices import visible_devices
+from open_r1.devices import visible_devices
 from open_r1.errors import UserError
 from open_r1.installing import install_command
 from open_r1.launch.doctor.finding import Finding, gib

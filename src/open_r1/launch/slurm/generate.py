@@ -29,7 +29,7 @@ def main(words: Sequence[str], environment: Mapping[str, str]) -> int:
     check_client(client)
     plan, job = options.plan(), current_job(environment)
     server = ServerStep(plan, job, head_of(environment))
-    with server.part:
+    with server.process:
         server.wait_until_answering()
         command = ["open-r1", "generate", *client, "--vllm-server-url", f"{server.url}/v1"]
         status = run_beside(server, step(command, 1, overlap=True))

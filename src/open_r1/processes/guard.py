@@ -1,8 +1,8 @@
-"""`python -m open_r1.guard FD GRACE WORD...`: runs a command, and ends every process that it leaves behind.
+"""`python -m open_r1.processes.guard FD GRACE WORD...`: runs a command and ends every process that it leaves behind.
 
 FD is a pipe whose other end the launcher holds. When it closes, even because the launcher was killed, the guard ends
 the command and all its descendants. The exit status is that of the command, or 128 plus the number of the signal that
-ended it. torchrun's agent does not do this: after `kill -9` its workers go on, and so does what they started.
+ended it. torchrun's agent does not do this: after `kill -9` its workers keep running, and so do their children.
 """
 
 import contextlib
