@@ -3,7 +3,7 @@
 const {names, tasks} = embedded("data");
 const state = {task: 0, filter: "all"}, list = paged(byId("list"), 15, "problems");
 const change = p => p.rates[1] - p.rates[0];
-const FILTERS = [["all", "All", () => true], ["better", "Better in B", p => change(p) > 0], ["worse", "Better in A", p => change(p) < 0], ["same", "The same", p => change(p) === 0]];
+const FILTERS = [["all", "All", () => true], ["better", "Better in B", p => change(p) > 0], ["worse", "Better in A", p => change(p) < 0], ["same", "No difference", p => change(p) === 0]];
 
 const drawSample = (name, [text, correct, tokens, cut, extracted]) => element("div", "sample",
   sampleHead(name, {verdict: correct === null ? "ungradable" : correct ? "right" : "wrong", extracted, tokens, cut}), drawText(text));
@@ -11,7 +11,7 @@ const drawSample = (name, [text, correct, tokens, cut, extracted]) => element("d
 function drawProblem(index) {
   const {task} = state, problem = tasks[task].problems[index], box = element("details", "problem card");
   box.append(element("summary", "", element("div", "", element("span", "id", problem.id), element("span", "ask", written(problem.problem))),
-    element("div", "rate", `${percent(problem.rates[0])} → ${percent(problem.rates[1])}`, element("small", "", "right, A → B"))));
+    element("div", "rate", problem.rates.map(rate => `${Math.round(rate * 100)}%`).join(" → "), element("small", "", "right, A → B"))));
   whenOpened(box, async () => {
     const [a, b] = await unpack(`${task}-${index}`), pairs = [...Array(Math.max(a.length, b.length)).keys()];
     return [element("div", "inside", element("p", "", "Right answer: ", element("span", "extracted", written(problem.gold))),

@@ -68,7 +68,7 @@ function rolloutsView(runs, follow) {
 
   async function show() {
     const all = steps(), turn = ++state.searching;
-    if (!all.length) { byId("groups").replaceChildren(element("p", "empty", "There are no rollouts: they come with the first step of GRPO.")); byId("count").textContent = ""; return; }
+    if (!all.length) { byId("groups").replaceChildren(element("p", "empty", "No rollouts yet: they come with the first step of GRPO.")); byId("count").textContent = ""; return; }
     if (state.latest || !all.includes(state.step)) state.step = all.at(-1);
     const slider = byId("step"), at = all.indexOf(state.step);
     Object.assign(slider, {min: 0, max: all.length - 1, value: at});
@@ -146,7 +146,7 @@ function problemsView(runs) {
     box.append(element("summary", "", element("div", "", element("span", "id", `seen at ${plural(visits.length, "step")}`), element("span", "ask", written(ask(problem.prompt)))), element("div", "rate", change, element("small", "", "mean reward"))));
     whenOpened(box, () => {
       const charts = element("div", "charts"), x = visits.map(visit => visit.step);
-      chartGroup(charts).show([["Mean reward", "reward"], ["Tokens of a completion", "tokens"]].map(([title, name]) =>
+      chartGroup(charts).show([["Mean reward", "reward"], ["Completion length (tokens)", "tokens"]].map(([title, name]) =>
         ({title, series: [{name: title, color: PALETTE[0], x, y: visits.map(visit => visit[name]), points: true}]})));
       return [element("div", "inside", charts, ...visits.map(visit => drawVisit(visit, LIVE || CARRIED.includes(visit.step))))];
     });
@@ -155,7 +155,7 @@ function problemsView(runs) {
   }
 
   async function show() {
-    if (!runs()[state.run].steps.length) { byId("problem-list").replaceChildren(element("p", "empty", "There are no rollouts.")); return; }
+    if (!runs()[state.run].steps.length) { byId("problem-list").replaceChildren(element("p", "empty", "No rollouts yet.")); return; }
     const all = await get(`problems/${state.run}`), words = byId("problem-search").value.trim().toLowerCase();
     const hits = all.filter(p => (!words || p.prompt.toLowerCase().includes(words)) && (!state.wanted || p.key === state.wanted));
     hits.sort((a, b) => orders[state.order](a) - orders[state.order](b));
