@@ -33,9 +33,9 @@ class Rollout:
     """Completion `index` of a group, of at most `limit` tokens.
 
     `tokens` and `logprobs` are what was read of it: up to its last preemption, or further where the loop follows it.
-    While it runs it has a slot, and pages for `cached` tokens: those whose keys and values are in the cache after all steps launched so far, and at most
-    `end`, because nothing follows the last token. `sent` of its pages are known to the device, and `seen` of its tokens
-    to whoever watches.
+    While it runs it has a slot, and pages for `cached` tokens: those whose keys and values are in the cache after all
+    steps launched so far, and at most `end`, because nothing follows the last token. `sent` of its pages are known to
+    the device, and `seen` of its tokens to whoever watches.
     """
 
     group: Group
