@@ -32,10 +32,10 @@ class Group:
 class Rollout:
     """Completion `index` of a group, of at most `limit` tokens.
 
-    `tokens` and `logprobs` are what it had written when it was last preempted. While it runs it has a slot, and
-    pages for `cached` tokens: those whose keys and values are in the cache after all steps launched so far, and at most
-    `end`, because nothing follows the last token. `sent` of its pages are known to the device, and `seen` of its tokens
-    to whoever watches.
+    `tokens` and `logprobs` are what was read of it: up to its last preemption, or further where the loop follows it.
+    While it runs it has a slot, and pages for `cached` tokens: those whose keys and values are in the cache after all
+    steps launched so far, and at most `end`, because nothing follows the last token. `sent` of its pages are known to
+    the device, and `seen` of its tokens to whoever watches.
     """
 
     group: Group

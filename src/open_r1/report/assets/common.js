@@ -72,21 +72,46 @@ function parts(text) {
 }
 
 // A completion with its reasoning folded, unless what is searched for stands in it.
-function drawText(text, {query = "", pattern = ""} = {}) {
+function drawText(text, {query = "", pattern = "", unfolded = false} = {}) {
   const box = element("div", "text");
   box.dir = "auto";
   const words = query.trim().toLowerCase();
   for (const [kind, content, finished] of parts(text)) {
-    if (kind === "think") {
+    if (kind === "think" && !content && finished) box.append(element("div", "think", element("span", "none", "no reasoning")));
+    else if (kind === "think") {
       const title = `Reasoning, ${plural(content.length, "character")}${finished ? "" : ", not finished"}`;
       const think = element("details", "think", element("summary", "", title), written(content, query, pattern));
-      think.open = Boolean(words && content.toLowerCase().includes(words));
+      think.open = unfolded || Boolean(words && content.toLowerCase().includes(words));
       box.append(think);
     } else box.append(element("div", kind, content ? written(content, query, pattern) : element("span", "none", "empty")));
   }
   if (!box.childNodes.length) box.append(element("div", "none", "Nothing was written."));
   else if (box.lastChild.className === "think") box.append(element("div", "none", "No answer was written."));
   return box;
+}
+
+// What stands above a completion that was judged: who wrote it, whether it is right, and how long it is.
+const VERDICTS = {right: "✓ right", wrong: "✗ wrong", ungradable: "? ungradable"};
+function sampleHead(name, {verdict, extracted, tokens, cut}, tag = "div") {
+  const head = element(tag, "head", element("b", "", name), element("span", `verdict ${verdict}`, VERDICTS[verdict]));
+  if (extracted === null) head.append(element("span", "none", "no answer found"));
+  else if (extracted !== undefined) head.append(element("span", "extracted", written(extracted)));
+  if (tokens !== null) head.append(element("small", "", plural(tokens, "token")));
+  if (cut) head.append(element("span", "tag doubt", "cut off"));
+  return head;
+}
+
+// Fills `details` when it is first opened; where that fails, it says so and tries again when it is opened again.
+function whenOpened(details, make) {
+  details.addEventListener("toggle", async () => {
+    if (!details.open || details.childNodes.length > 1) return;
+    const waiting = element("p", "inside none", "reading …");
+    details.append(waiting);
+    try { waiting.replaceWith(...(await make()).filter(Boolean)); } catch (error) {
+      waiting.textContent = error.message;
+      details.addEventListener("toggle", () => waiting.remove(), {once: true});
+    }
+  });
 }
 
 // Radio buttons that look like pills; `items` are [value, label].
@@ -98,6 +123,12 @@ function pills(fieldset, name, items, current, onPick) {
     input.addEventListener("change", () => onPick(value));
     return element("label", "", input, element("span", "", label));
   }));
+}
+
+// Pills that say how many of `items` pass each of `filters`, [name, label, passes]; which items `state.filter` lets pass.
+function filterPills(filters, items, state, draw) {
+  pills(byId("filters"), "filter", filters.map(([name, label, passes]) => [name, `${label} ${number(items.filter(passes).length)}`]), state.filter, name => { state.filter = name; draw(); });
+  return filters.find(([name]) => name === state.filter)[2];
 }
 
 // Draws a page of `items` into `list`, with buttons for the others.

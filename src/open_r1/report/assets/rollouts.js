@@ -44,10 +44,7 @@ function drawGroup(run, data, group, {query = "", only = null, title = null, fol
   head.append(element("div", "", title ? element("span", "id", title) : null, element("span", "ask", written(ask(group.prompt), query))),
     element("div", "rate", figure(group.mean), element("small", "", group.high > group.low ? "mean reward" : "no signal")), dots);
   box.append(head);
-  box.addEventListener("toggle", async () => {
-    if (!box.open || box.childNodes.length > 1) return;
-    const inside = element("div", "inside", element("p", "none", "reading …"));
-    box.append(inside);
+  whenOpened(box, async () => {
     const texts = await textsOf(run, data.step, group);
     const facts = element("p", "", "Right answer: ", group.gold === null ? element("span", "none", "none") : element("span", "extracted", written(group.gold)));
     if (follow) {
@@ -56,10 +53,10 @@ function drawGroup(run, data, group, {query = "", only = null, title = null, fol
       button.addEventListener("click", () => follow(group.key));
       facts.append(" · ", button);
     }
-    const prompt = element("div", "text prompt", written(group.prompt, query)), beside = element("div", "beside");
+    const prompt = element("div", "text prompt", written(group.prompt, query)), shown = best.filter(row => !only || only.has(row));
     prompt.dir = "auto";
-    beside.append(...best.filter(row => !only || only.has(row)).map(row => drawCompletion(data, row, texts[row - group.start], query)));
-    inside.replaceChildren(element("details", "", element("summary", "", "The whole prompt"), prompt), facts, beside);
+    return [element("div", "inside", element("details", "", element("summary", "", "The whole prompt"), prompt), facts,
+      element("div", "beside", ...shown.map(row => drawCompletion(data, row, texts[row - group.start], query))))];
   });
   return box;
 }
@@ -71,7 +68,7 @@ function rolloutsView(runs, follow) {
 
   async function show() {
     const all = steps(), turn = ++state.searching;
-    if (!all.length) { byId("groups").replaceChildren(element("p", "empty", "There are no rollouts: they come with the first step of GRPO.")); byId("count").textContent = ""; return; }
+    if (!all.length) { byId("groups").replaceChildren(element("p", "empty", "No rollouts yet: they come with the first step of GRPO.")); byId("count").textContent = ""; return; }
     if (state.latest || !all.includes(state.step)) state.step = all.at(-1);
     const slider = byId("step"), at = all.indexOf(state.step);
     Object.assign(slider, {min: 0, max: all.length - 1, value: at});
@@ -81,12 +78,11 @@ function rolloutsView(runs, follow) {
     const query = byId("search").value, words = query.trim();
     const data = await get(`rollouts/${state.run}/${state.step}`), rows = words ? await searchStep(state.run, state.step, words) : null;
     if (turn !== state.searching) return;
-    const groups = data.groups.map(group => summed(data, group)), passes = GROUP_FILTERS.find(([name]) => name === state.filter)[2];
+    const groups = data.groups.map(group => summed(data, group)), passes = filterPills(GROUP_FILTERS, groups, state, show);
     const named = group => group.prompt.toLowerCase().includes(words.toLowerCase()) || (group.gold || "").toLowerCase() === words.toLowerCase();
     const hits = groups.filter(group => passes(group) && (!words || named(group) || group.rows.some(row => rows.has(row))));
     const key = GROUP_ORDERS[state.order][1];
     hits.sort((a, b) => key(a) - key(b) || a.start - b.start);
-    pills(byId("filters"), "filter", GROUP_FILTERS.map(([name, label, fits]) => [name, `${label} ${number(groups.filter(fits).length)}`]), state.filter, value => { state.filter = value; show(); });
     byId("count").textContent = `${number(hits.length)} of ${plural(groups.length, "group")}`;
     list.show(hits, group => drawGroup(state.run, data, group, {query, follow: key => follow(state.run, key), only: words && !named(group) ? rows : null}));
   }
@@ -148,19 +144,18 @@ function problemsView(runs) {
     const box = element("details", "problem card"), {visits} = problem;
     const change = visits.length > 1 ? `${figure(visits[0].reward)} → ${figure(visits.at(-1).reward)}` : figure(visits[0].reward);
     box.append(element("summary", "", element("div", "", element("span", "id", `seen at ${plural(visits.length, "step")}`), element("span", "ask", written(ask(problem.prompt)))), element("div", "rate", change, element("small", "", "mean reward"))));
-    box.addEventListener("toggle", () => {
-      if (!box.open || box.childNodes.length > 1) return;
+    whenOpened(box, () => {
       const charts = element("div", "charts"), x = visits.map(visit => visit.step);
-      box.append(element("div", "inside", charts, ...visits.map(visit => drawVisit(visit, LIVE || CARRIED.includes(visit.step)))));
-      chartGroup(charts).show([["Mean reward", "reward"], ["Tokens of a completion", "tokens"]].map(([title, name]) =>
+      chartGroup(charts).show([["Mean reward", "reward"], ["Completion length (tokens)", "tokens"]].map(([title, name]) =>
         ({title, series: [{name: title, color: PALETTE[0], x, y: visits.map(visit => visit[name]), points: true}]})));
+      return [element("div", "inside", charts, ...visits.map(visit => drawVisit(visit, LIVE || CARRIED.includes(visit.step))))];
     });
     if (problem.key === state.wanted) box.open = true;
     return box;
   }
 
   async function show() {
-    if (!runs()[state.run].steps.length) { byId("problem-list").replaceChildren(element("p", "empty", "There are no rollouts.")); return; }
+    if (!runs()[state.run].steps.length) { byId("problem-list").replaceChildren(element("p", "empty", "No rollouts yet.")); return; }
     const all = await get(`problems/${state.run}`), words = byId("problem-search").value.trim().toLowerCase();
     const hits = all.filter(p => (!words || p.prompt.toLowerCase().includes(words)) && (!state.wanted || p.key === state.wanted));
     hits.sort((a, b) => orders[state.order](a) - orders[state.order](b));
