@@ -118,6 +118,10 @@ class TrainConfig(TrainingArguments):
     """`bfloat16` computes in bfloat16 and keeps float32 master weights, the same as `bf16: true`."""
     max_tokens_per_microbatch: Annotated[int, Range(at_least=1)] = 16384
     """Tokens in one forward and backward pass. Bounds memory; never changes the result."""
+    sequence_parallel_size: Annotated[int, Range(at_least=1)] = 1
+    """Processes that share the tokens of a pack, for sequences that are too long for one: each holds and computes a
+    slice. Packs have so many times `max_tokens_per_microbatch` tokens, and that many processes count as one in the
+    batch. Must divide the model's attention heads and the number of processes; never changes the result."""
     torch_compile: bool = False
     """Compile the decoder layers (`torch.compile`, one layer at a time): faster steps after a slower first one."""
     hang_timeout: Annotated[float, Range(at_least=0)] = 3600
@@ -157,6 +161,11 @@ class TrainConfig(TrainingArguments):
     def longest_completion(self) -> int:
         """Tokens of the longest answer that the model is trained to give."""
         raise NotImplementedError
+
+    @property
+    def data_parallel_size(self) -> int:
+        """Processes, or groups of them that share packs, that have sequences of their own."""
+        return max(1, self.world_size // self.sequence_parallel_size)
 
     def __post_init__(self) -> None:
         if self.dtype is not None:
