@@ -10,6 +10,7 @@ from shared_packs import CASES, HEADS, SEQUENCES, loss_and_gradients
 from tiny_models import make
 
 from open_r1 import grpo, sft
+from open_r1.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +86,12 @@ def test_a_grpo_run_that_is_killed_and_resumed_is_that_of_one_process(folder, tm
     launch("grpo", argv, processes=4)
     assert_same_run(metrics(tmp_path / "one"), metrics(tmp_path / "two"))
     assert_same_weights(tmp_path / "one", tmp_path / "two", atol=2e-4)
+
+
+def test_a_number_of_processes_that_does_not_divide_is_refused(folder, tmp_path):
+    with pytest.raises(
+        UserError, match="sequence_parallel_size is 2, which does not divide the 1 training process: st"
+    ):
+        sft.main(arguments(folder, "sft", tmp_path / "out", sequence_parallel_size=2))
+    with pytest.raises(UserError, match="sequence_parallel_size is 3, which does not divide the model's 4 attention"):
+        sft.main(arguments(folder, "sft", tmp_path / "out", sequence_parallel_size=3, dry_run="true"))

@@ -70,7 +70,7 @@ class GRPOTrainer(PackedTrainer):
     ) -> None:
         super().__init__(model, args, **kwargs)
         disable_dropout(model)
-        check_batch(args, len(self.train_dataset), len(reward_names), self.data_ranks.world_size)  # type: ignore[arg-type]
+        check_batch(args, len(self.train_dataset), len(reward_names))  # type: ignore[arg-type]
         self.engine = engine
         self.reward_names = list(reward_names)
         self.temperature = args.temperature

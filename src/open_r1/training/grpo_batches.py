@@ -52,15 +52,18 @@ def carries_signal(rollouts: Rollouts, i: int, group_size: int) -> bool:
     return bool(rollouts.signal[i // group_size])
 
 
-def check_batch(args: GRPOConfig, num_prompts: int, num_rewards: int, world_size: int) -> None:
+def check_batch(args: GRPOConfig, num_prompts: int, num_rewards: int) -> None:
     """Raises UserError for a batch that does not divide into groups, too few prompts, or misfitting weights."""
     per_device, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    world_size = args.data_parallel_size
     completions = per_device * accumulation * world_size
+    size = args.sequence_parallel_size
+    unit = "processes" if size == 1 else f"groups of {size} processes"
     if completions % args.num_generations:
         raise UserError(
             f"num_generations is {args.num_generations}, which does not divide the {completions} completions of a "
             f"step (per_device_train_batch_size {per_device} x gradient_accumulation_steps {accumulation} x "
-            f"{world_size} processes): change one of them so that it does."
+            f"{world_size} {unit}): change one of them so that it does."
         )
     needed = completions // args.num_generations * args.max_steps_per_rollout // args.num_iterations
     if num_prompts < needed:
