@@ -57,12 +57,12 @@ def test_prompts_are_shared_only_where_nothing_but_attention_mixes_tokens():
     ("config", "size", "sentence"),
     [
         (
-            LlamaConfig(num_attention_heads=12),
+            LlamaConfig(hidden_size=96, num_attention_heads=12),
             8,
             "does not divide the model's 12 attention heads: .* 1, 2, 3, 4, 6, 12",
         ),
         (Qwen3_5TextConfig(num_hidden_layers=4), 2, "qwen3_5_text .* pass a state .*GatedDeltaNet.* Set it to 1"),
-        (Lfm2Config(num_hidden_layers=3), 2, "lfm2 .* pass a state .*Conv"),
+        (Lfm2Config(num_hidden_layers=2, layer_types=["conv", "full_attention"]), 2, "lfm2 .* pass a state .*Conv"),
         (
             LlamaConfig(rope_parameters={"rope_type": "dynamic", "factor": 2.0}),
             2,
