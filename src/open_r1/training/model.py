@@ -16,6 +16,7 @@ from open_r1.modeling.architectures import check_sequence_parallel, check_suppor
 from open_r1.modeling.attention import ATTENTION, FLASH_ATTENTION, SDPA_ATTENTION, unused_dropout
 from open_r1.modeling.checkpoint import Checkpoint, base_name, has_only_adapters
 from open_r1.modeling.compiling import compile_layers
+from open_r1.modeling.mlp import chunk_mlps
 from open_r1.modeling.sequence_parallel import sequence_group
 from open_r1.training.logprobs import add_logprob_forward, check_packed_forward
 
@@ -55,6 +56,8 @@ def _as_policy(model: PreTrainedModel, config: ModelConfig, args: TrainConfig) -
     if note := unused_dropout(model.config):
         logger.warning(note)
     model.config.use_cache = True
+    if args.mlp_chunk_tokens is not None:
+        chunk_mlps(model, args.mlp_chunk_tokens)
     if args.torch_compile:
         compile_layers(model)
     if config.use_peft:

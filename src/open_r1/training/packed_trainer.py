@@ -28,6 +28,7 @@ from open_r1.internals.transformers import attention_name, limit_to_one_gpu, set
 from open_r1.modeling.architectures import can_share_prompts
 from open_r1.modeling.attention import FLASH_ATTENTION
 from open_r1.modeling.flash import keep_attention_of
+from open_r1.modeling.offloading import offload_checkpoints
 from open_r1.modeling.rope import length_rule
 from open_r1.modeling.routers import RouterStatistics
 from open_r1.modeling.sequence_parallel import sequence_group
@@ -94,7 +95,9 @@ class PackedTrainer(Trainer):
         self.side = no_sides if rule is None else rule.side
         self.remove_callback(DEFAULT_PROGRESS_CALLBACK)  # a bar, or in a notebook a table
         self.remove_callback(PrinterCallback)
-        if attention_name(model) == FLASH_ATTENTION:
+        if self.args.activation_offloading:
+            self.add_callback(_OffloadCheckpoints)
+        elif attention_name(model) == FLASH_ATTENTION:
             self.add_callback(_KeepAttention)
 
     # What SFT and GRPO define
@@ -358,6 +361,13 @@ class _KeepAttention(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         keep_attention_of(model)
+
+
+class _OffloadCheckpoints(TrainerCallback):
+    """What `gradient_checkpointing` keeps goes to the CPU."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        offload_checkpoints(model)
 
 
 def _one_batch_per_step(args: TrainConfig) -> TrainConfig:
