@@ -66,7 +66,7 @@ def _generate(recipe: Recipe, layout: Layout) -> str:
 
 def _batch(layout: Layout) -> str:
     job = layout.job
-    factors = f"{job.per_device_batch} x {job.accumulation} steps x {_count(layout.processes, 'process')}"
+    factors = f"{job.per_device_batch} x {job.accumulation} steps x {layout.readers}"
     if job.num_generations is None:
         return f"{layout.batch:,} rows ({factors})"
     prompts = layout.batch // job.num_generations

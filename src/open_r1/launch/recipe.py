@@ -108,6 +108,7 @@ def job_of(recipe: Recipe, accelerator: str, tp: int | None, dp: int | None) -> 
         attention_heads=heads,
         per_device_batch=args.per_device_train_batch_size,
         accumulation=args.gradient_accumulation_steps,
+        sequence_parallel=args.sequence_parallel_size,
         num_generations=args.num_generations if grpo else None,
         tensor_parallel=tp,
         data_parallel=dp,

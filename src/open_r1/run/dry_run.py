@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig, TrainConfig
 from open_r1.errors import UserError
+from open_r1.modeling.architectures import check_sequence_parallel
 from open_r1.modeling.attention import unused_dropout
 from open_r1.modeling.head import MAX_LOGITS
 from open_r1.modeling.loading import load_generation_config
@@ -34,10 +35,10 @@ def dry_run_grpo(
 ) -> None:
     """Scores the gold answers of the first prompts with every reward; raises UserError if one misses its maximum."""
     prompts = inputs.train
-    check_batch(args, len(prompts), len(script.reward_funcs), args.world_size)
+    check_batch(args, len(prompts), len(script.reward_funcs))
     rows = [prompts[i] for i in range(min(ROWS_CHECKED, len(prompts)))]
     check_gold_scores(script.reward_funcs, inputs.reward_funcs, rows)
-    completions = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    completions = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.data_parallel_size
     per_step = completions // args.num_generations
     longest = max(len(ids) for ids in prompts["prompt_ids"])
     steps = len(prompts) // (per_step * args.steps_per_generation // args.gradient_accumulation_steps)  # type: ignore[operator]
@@ -64,7 +65,7 @@ def dry_run_sft(script: DataConfig, args: SFTConfig, model: ModelConfig, inputs:
     """Shows rows, tokens and batch of a fine-tuning run."""
     rows = inputs.train
     lengths = [len(ids) for ids in rows.dataset["input_ids"]]
-    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.data_parallel_size
     learned = sum(map(sum, rows.dataset["loss_mask"]))
     filled = f", {sum(lengths) / (len(rows) * args.max_length):.0%} full" if args.packing else ""
     _show(
@@ -134,6 +135,7 @@ def _show(
     longest_sequence: int,
 ) -> None:
     config = load_config(model)
+    check_sequence_parallel(config, args.sequence_parallel_size, model.trust_remote_code)
     check_saveable(str(model.model_name_or_path), config, load_generation_config(checkpoint_of(model)), tokenizer)
     with torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code)
