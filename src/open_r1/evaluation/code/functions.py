@@ -14,7 +14,7 @@ from threading import Lock
 from typing import Any
 
 from open_r1.errors import UserError
-from open_r1.evaluation.code.judging import ENDINGS, judge_with, opened, required_text, shortened
+from open_r1.evaluation.code.judging import ENDINGS, Ungradable, judge_with, opened, required_text, shortened
 from open_r1.evaluation.problems import BenchmarkProblem, Source, Task
 from open_r1.rewards.code.programs import Program
 from open_r1.rewards.code.sandbox import Limits, Outcome
@@ -52,10 +52,15 @@ def function_task(name: str) -> Task:
 
 
 class Tests:
-    """What a function is judged by: the asserts, and the reference solution, which knows the calls that they make."""
+    """What a function is judged by: the asserts, and the reference solution, which knows the calls that they make.
 
-    def __init__(self, function: str, reference: str, asserts: str, prefix: str = "") -> None:
-        self.function, self.reference, self.asserts, self.prefix = function, reference, asserts, prefix
+    `prefix` stands before every program; `classes` is the source of those classes of the reference whose objects the
+    asserts pass.
+    """
+
+    def __init__(self, function: str, reference: str, asserts: str, prefix: str = "", classes: str = "") -> None:
+        self.function, self.reference, self.asserts = function, reference, asserts
+        self.prefix, self.classes = prefix, classes
         self._lock = Lock()
         self._calls: list[Any] | None = None
 
@@ -65,14 +70,14 @@ class Tests:
         return told if part == "answer" else {**told, "reference": self.reference, "asserts": self.asserts}
 
     def calls(self) -> list[Any]:
-        """Arguments of each call. Raises `UserError` if the reference fails the asserts, or takes odd arguments."""
+        """Arguments of each call. Raises `Ungradable`."""
         with self._lock:
             if self._calls is None:
                 outcome, reply = _run(self.task("record"))
                 if reply is None:
-                    raise UserError(
-                        f"function {self.function}: the reference solution does not pass the tests of its own row, or "
-                        f"takes arguments of a type of its own ({ENDINGS.get(outcome.status, 'no reply')})."
+                    raise Ungradable(
+                        "the reference solution does not pass the tests of its own row, or takes arguments that cannot "
+                        f"be passed on ({ENDINGS.get(outcome.status, 'no reply')})"
                     )
                 self._calls = reply
             return self._calls
@@ -84,7 +89,9 @@ def what_fails(problem: BenchmarkProblem, source: str) -> str | None:
     calls = tests.calls()
     if not calls:
         return "the asserts call no function"
-    outcome, results = _run(tests.task("answer", source=f"{tests.prefix}\n{source}", calls=calls))
+    outcome, results = _run(
+        tests.task("answer", source=f"{tests.prefix}\n{source}", classes=tests.classes, calls=calls)
+    )
     if not isinstance(results, list) or len(results) != len(calls):
         return f"the program has no answers: {ENDINGS.get(outcome.status, 'it ended early')}"
     outcome, failed = _run(tests.task("replay", results=results))
@@ -143,7 +150,8 @@ def _humaneval(rows: Sequence[Mapping[str, Any]], where: str) -> list[BenchmarkP
         text = partial(required_text, row, at=f"{where}, row {index + 1}")
         problem, function = text("prompt"), text("entry_point")
         head = _before(problem, function)
-        tests = Tests(function, f"{problem}{text('canonical_solution')}", text("test"), head)
+        asserts = f"{text('test')}\ncheck({function})"
+        tests = Tests(function, f"{problem}{text('canonical_solution')}", asserts, head)
         problems.append(_problem(index, text("task_id"), problem, COMPLETE.format(problem=problem), tests))
     return problems
 
@@ -160,9 +168,8 @@ def _mbpp(rows: Sequence[Mapping[str, Any]], where: str) -> list[BenchmarkProble
         asserts = f"{setup}\n{row.get('test') or chr(10).join(listed)}"
         function = _called(code, listed, at)
         prompt = WRITE.format(problem=problem, function=function, example=listed[0])
-        problems.append(
-            _problem(index, required_text(row, "task_id", at), problem, prompt, Tests(function, code, asserts))
-        )
+        tests = Tests(function, code, asserts, classes=_classes(code, asserts, at))
+        problems.append(_problem(index, required_text(row, "task_id", at), problem, prompt, tests))
     return problems
 
 
@@ -177,13 +184,24 @@ def _before(prompt: str, function: str) -> str:
     return prompt.partition(f"def {function}(")[0]
 
 
-def _called(code: str, tests: Sequence[str], at: str) -> str:
-    """The last function of `code` that the tests call."""
+def _classes(code: str, asserts: str, at: str) -> str:
+    """Source of the classes of `code` that the asserts name."""
+    named = {node.id for node in ast.walk(_parsed(asserts, at)) if isinstance(node, ast.Name)}
+    made = [node for node in _parsed(code, at).body if isinstance(node, ast.ClassDef) and node.name in named]
+    return "\n".join(map(ast.unparse, made))
+
+
+def _parsed(source: str, at: str) -> ast.Module:
     try:
-        made = [node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)]
-        calls = [node for test in tests for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Call)]
+        return ast.parse(source)
     except SyntaxError as error:
         raise UserError(f"{at}, columns code and test_list: not Python ({error.msg}).") from error
+
+
+def _called(code: str, tests: Sequence[str], at: str) -> str:
+    """The last function of `code` that the tests call."""
+    made = [node.name for node in _parsed(code, at).body if isinstance(node, ast.FunctionDef)]
+    calls = [node for test in tests for node in ast.walk(_parsed(test, at)) if isinstance(node, ast.Call)]
     called = {node.func.id for node in calls if isinstance(node.func, ast.Name)}
     found = [name for name in made if name in called]
     if not found:

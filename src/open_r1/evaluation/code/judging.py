@@ -26,6 +26,11 @@ ENDINGS = {
     "processes": "too many processes",
 }
 
+
+class Ungradable(Exception):
+    """Nothing can be said of any program: the problem itself is at fault."""
+
+
 Judge = Callable[[Sequence[tuple[BenchmarkProblem, str]]], list[Verdict]]
 
 
@@ -75,7 +80,10 @@ def judge_with(
         source = find_program(completion)
         if source is None:
             return Verdict(False, None, "the completion has no fenced program behind its reasoning")
-        failure = first_failure(problem, source)
+        try:
+            failure = first_failure(problem, source)
+        except Ungradable as error:
+            return Verdict(None, source, str(error))
         return Verdict(failure is None, source, failure or "all tests pass")
 
     def judge(answers: Sequence[tuple[BenchmarkProblem, str]]) -> list[Verdict]:
