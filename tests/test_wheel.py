@@ -35,7 +35,12 @@ def installed(tmp_path_factory):
 
 
 def run(installed, *words, cwd):
-    environment = {"PATH": f"{installed}:/usr/bin:/bin", "HOME": str(cwd), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {
+        "PATH": f"{installed}:/usr/bin:/bin",
+        "HOME": str(cwd),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
     return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True)
 
 

@@ -149,10 +149,10 @@ class NativeEngine(Engine):
     def stream_tokens(self, request: Request) -> Iterator[list[int]]:
         """Yields the tokens of a completion as they are written, some at a time, without the one that stops it.
         Leaving early ends it."""
-        prompt = self._prompt_ids(request)
+        prompt = prompt_ids(request, self.tokenizer)
         limit = self._limit(request, prompt)
         self.need(len(prompt) + limit)
-        loop = self.start()
+        loop = self.loop
         loop.version, loop.on_tokens, loop.on_completion, loop.follow = self.version, None, None, True
         loop.add(request.id, prompt, replace(request.sampling, n=1), limit)
         given = 0
