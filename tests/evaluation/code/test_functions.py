@@ -76,7 +76,7 @@ def test_a_function_gets_the_verdict_it_deserves(name, plus, tmp_path):
 def test_a_failure_shows_call_asserts_and_result(tmp_path):
     (problem,) = load(tmp_path, "mbpp", MBPP)
     (verdict,) = problem.judge([(problem, "```python\ndef shared(a, b):\n    return a\n```")])
-    assert verdict.reason.startswith("call 1 of 2: wrong answer\nInput:\n((3, 4, 5), (5, 7, 4))\nExpected:\n")
+    assert verdict.reason.startswith("call 1 of 2: wrong answer\nInput:\nshared((3, 4, 5), (5, 7, 4))\nExpected:\n")
     assert verdict.reason.endswith("Got:\n(3, 4, 5)")
     assert "assert set(shared" in verdict.reason
 

@@ -7,18 +7,19 @@ A program never runs beside the asserts, which hold what is expected (recorded.p
 import ast
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from importlib import resources
 from threading import Lock
 from typing import Any
 
 from open_r1.errors import UserError
+from open_r1.evaluation.code.harness import python_program, require_numpy
 from open_r1.evaluation.code.judging import ENDINGS, Ungradable, judge_with, opened, required_text, shortened
 from open_r1.evaluation.problems import BenchmarkProblem, Source, Task
-from open_r1.rewards.code.programs import Program
 from open_r1.rewards.code.sandbox import Limits, Outcome
 
+Rows = Sequence[Mapping[str, Any]]
 LIMITS = Limits(seconds=10, memory_mb=4096, output_bytes=64 << 20)
 SAMPLES = 16
 COMPLETE = (
@@ -39,15 +40,21 @@ SOURCES = {
 
 def function_task(name: str) -> Task:
     """One of `SOURCES` as a task."""
-    read = _humaneval if name.startswith("humaneval") else _mbpp
+    asked, prompt = (_humaneval, COMPLETE) if name.startswith("humaneval") else (_mbpp, WRITE)
+
+    def read(rows: Rows, where: str) -> Iterator[BenchmarkProblem]:
+        if name.endswith("_plus"):
+            require_numpy(name)
+        for index, row in enumerate(rows):
+            yield asked(index, row, f"{where}, row {index + 1}")
+
     return Task(
         name=name,
         source=SOURCES[name],
         samples=SAMPLES,
         files=(name,),
-        prompt=COMPLETE if read is _humaneval else WRITE,
+        prompt=prompt,
         read=read,
-        votes=False,
     )
 
 
@@ -100,8 +107,8 @@ def what_fails(problem: BenchmarkProblem, source: str) -> str | None:
     number = failed if isinstance(failed, int) and 1 <= failed <= len(calls) else 1
     result = results[number - 1]
     parts = {
-        "Input": for_people(calls[number - 1][0]),
-        "Expected": tests.asserts,
+        "Input": call_for_people(tests.function, *calls[number - 1]),
+        "Expected": tests.asserts.strip("\n"),
         "Got": "an error"
         if result is None
         else for_people(result[0] if isinstance(result, list) and result else result),
@@ -116,12 +123,21 @@ JUDGE = judge_with(what_fails)
 def _run(task: Mapping[str, Any]) -> tuple[Outcome, Any]:
     """The outcome, and the reply that was printed; None if there is none."""
     harness = resources.files("open_r1.evaluation.code").joinpath("recorded.py").read_text("utf-8")
-    with opened(Program("python", {"main.py": harness}), LIMITS) as run:
+    with opened(python_program(harness), LIMITS) as run:
         outcome = run(json.dumps(task))
     try:
         return outcome, json.loads(outcome.stdout) if outcome.status == "ok" else None
     except (ValueError, RecursionError):
         return outcome, None
+
+
+def call_for_people(function: str, args: Any, kwargs: Any) -> str:
+    """A call as Python writes it; a packed tuple and a packed dictionary."""
+    try:
+        shown = [*map(_shown, args[1]), *(f"{key[1][0]}={_shown(key[1][1])}" for key in kwargs[1])]
+        return f"{function}({', '.join(shown)})"
+    except (KeyError, IndexError, TypeError, ValueError, RecursionError):
+        return f"{function}: {json.dumps([args, kwargs])}"
 
 
 def for_people(packed: Any) -> str:
@@ -135,42 +151,36 @@ def for_people(packed: Any) -> str:
 def _shown(packed: Any) -> str:
     if not isinstance(packed, list):
         return repr(packed)
-    kind, content = packed[0], packed[1]
-    if kind == "dict":
-        return "{" + ", ".join(f"{_shown(key)}: {_shown(item)}" for key, item in content) + "}"
+    kind, content = packed
     if isinstance(content, str):
         return content
-    left, right = {"list": ("[", "]"), "tuple": ("(", ")")}.get(kind, ("{", "}"))
-    return left + ", ".join(map(_shown, content)) + right
+    if kind == "dict":
+        return "{" + ", ".join(f"{_shown(key)}: {_shown(value)}" for _, (key, value) in content) + "}"
+    if kind == "object":
+        return f"{content[0]} with {_shown(content[1])}"
+    inner = ", ".join(map(_shown, content))
+    return {"list": f"[{inner}]", "tuple": f"({inner}{',' * (len(content) == 1)})"}.get(kind, f"{{{inner}}}")
 
 
-def _humaneval(rows: Sequence[Mapping[str, Any]], where: str) -> list[BenchmarkProblem]:
-    problems = []
-    for index, row in enumerate(rows):
-        text = partial(required_text, row, at=f"{where}, row {index + 1}")
-        problem, function = text("prompt"), text("entry_point")
-        head = _before(problem, function)
-        asserts = f"{text('test')}\ncheck({function})"
-        tests = Tests(function, f"{problem}{text('canonical_solution')}", asserts, head)
-        problems.append(_problem(index, text("task_id"), problem, COMPLETE.format(problem=problem), tests))
-    return problems
+def _humaneval(index: int, row: Mapping[str, Any], at: str) -> BenchmarkProblem:
+    text = partial(required_text, row, at=at)
+    problem, function = text("prompt"), text("entry_point")
+    asserts = f"{text('test')}\ncheck({function})"
+    tests = Tests(function, f"{problem}{text('canonical_solution')}", asserts, _before(problem, function))
+    return _problem(index, text("task_id"), problem, COMPLETE.format(problem=problem), tests)
 
 
-def _mbpp(rows: Sequence[Mapping[str, Any]], where: str) -> list[BenchmarkProblem]:
-    problems = []
-    for index, row in enumerate(rows):
-        at = f"{where}, row {index + 1}"
-        problem = required_text(row, "prompt" if "prompt" in row else "text", at)
-        code, listed = required_text(row, "code", at), row.get("test_list")
-        if not isinstance(listed, list) or not all(isinstance(test, str) for test in listed) or not listed:
-            raise UserError(f"{at}, column test_list: expected a list of asserts.")
-        setup = "\n".join([*(row.get("test_imports") or []), row.get("test_setup_code") or ""])
-        asserts = f"{setup}\n{row.get('test') or chr(10).join(listed)}"
-        function = _called(code, listed, at)
-        prompt = WRITE.format(problem=problem, function=function, example=listed[0])
-        tests = Tests(function, code, asserts, classes=_classes(code, asserts, at))
-        problems.append(_problem(index, required_text(row, "task_id", at), problem, prompt, tests))
-    return problems
+def _mbpp(index: int, row: Mapping[str, Any], at: str) -> BenchmarkProblem:
+    problem = required_text(row, "prompt" if "prompt" in row else "text", at)
+    code, listed = required_text(row, "code", at), row.get("test_list")
+    if not isinstance(listed, list) or not all(isinstance(test, str) for test in listed) or not listed:
+        raise UserError(f"{at}, column test_list: expected a list of asserts.")
+    setup = "\n".join([*(row.get("test_imports") or []), row.get("test_setup_code") or ""])
+    asserts = f"{setup}\n{row.get('test') or chr(10).join(listed)}"
+    function = _called(code, listed, at)
+    prompt = WRITE.format(problem=problem, function=function, example=listed[0])
+    tests = Tests(function, code, asserts, classes=_classes(code, [setup, *listed], at))
+    return _problem(index, required_text(row, "task_id", at), problem, prompt, tests)
 
 
 def _problem(index: int, id: str, problem: str, prompt: str, tests: Tests) -> BenchmarkProblem:
@@ -184,9 +194,10 @@ def _before(prompt: str, function: str) -> str:
     return prompt.partition(f"def {function}(")[0]
 
 
-def _classes(code: str, asserts: str, at: str) -> str:
+def _classes(code: str, asserts: Sequence[str], at: str) -> str:
     """Source of the classes of `code` that the asserts name."""
-    named = {node.id for node in ast.walk(_parsed(asserts, at)) if isinstance(node, ast.Name)}
+    nodes = [node for text in asserts for node in ast.walk(_parsed(text, at))]
+    named = {node.id for node in nodes if isinstance(node, ast.Name)}
     made = [node for node in _parsed(code, at).body if isinstance(node, ast.ClassDef) and node.name in named]
     return "\n".join(map(ast.unparse, made))
 

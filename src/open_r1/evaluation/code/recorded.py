@@ -15,13 +15,20 @@ import json
 import os
 import random
 import sys
+from collections.abc import Iterator
 from typing import Any
 
+LONG = 1 << 2000
+"""Integers from here on are passed on in hexadecimal, for which Python has no limit of digits."""
 SEQUENCES: "tuple[Any, ...]" = (list, tuple, set, frozenset)
 
 
 class Unknown(Exception):
     """A value of a type that cannot be passed on."""
+
+
+class Other:
+    """Stands for a value of a type that cannot be passed on: something, and equal to nothing."""
 
 
 def pack(value: Any, own: "tuple[type, ...]" = ()) -> Any:
@@ -30,8 +37,10 @@ def pack(value: Any, own: "tuple[type, ...]" = ()) -> Any:
         return value
     if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
         value = value.item()
-    if isinstance(value, (int, str)):
-        return int(value) if isinstance(value, int) else str(value)
+    if isinstance(value, int):
+        return int(value) if -LONG < value < LONG else ["int", hex(value)]
+    if isinstance(value, str):
+        return str(value)
     if isinstance(value, float):
         return ["float", float.__repr__(value)]
     if isinstance(value, complex):
@@ -45,6 +54,10 @@ def pack(value: Any, own: "tuple[type, ...]" = ()) -> Any:
     for base in SEQUENCES:
         if isinstance(value, base):
             return [base.__name__, [pack(item, own) for item in base.__iter__(value)]]
+    if isinstance(value, range):
+        return ["range", [value.start, value.stop, value.step]]
+    if isinstance(value, Iterator):
+        return ["iterator", [pack(item, own) for item in value]]
     if isinstance(value, own):
         return ["object", [type(value).__name__, pack(vars(value), own)]]
     raise Unknown(type(value).__name__)
@@ -57,8 +70,16 @@ def unpack(value: Any, space: "dict[str, Any]") -> Any:
     kind, content = value
     if kind in ("float", "complex"):
         return {"float": float, "complex": complex}[kind](content)
+    if kind == "int":
+        return int(content, 16)
     if kind == "bytes":
         return bytes.fromhex(content)
+    if kind == "other":
+        return Other()
+    if kind == "range":
+        return range(*content)
+    if kind == "iterator":
+        return iter([unpack(item, space) for item in content])
     if kind == "type":
         return getattr(__import__("builtins"), content)
     if kind == "object":
@@ -98,13 +119,17 @@ def record(task: "dict[str, Any]") -> "list[Any]":
 
 
 def answer(task: "dict[str, Any]") -> "list[Any]":
-    """What the program returns to each call; null where it raises or returns something odd."""
+    """What the program returns to each call; null where it raises."""
     space = run(task["source"], "program.py", run(task["classes"], "classes.py", {"__name__": "program"}))
     results: list[Any] = []
     function = space[task["function"]]
     for args, kwargs in task["calls"]:
         try:
-            results.append([pack(function(*unpack(args, space), **unpack(kwargs, space)))])
+            result = function(*unpack(args, space), **unpack(kwargs, space))
+            try:
+                results.append([pack(result)])
+            except Unknown as error:
+                results.append([["other", str(error)]])
         except Exception:
             results.append(None)
     return results
@@ -142,6 +167,7 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.setrecursionlimit(50000)
+    sys.set_int_max_str_digits(0)
     replies.write(json.dumps({"record": record, "answer": answer, "replay": replay}[task["part"]](task)))
     replies.flush()
 

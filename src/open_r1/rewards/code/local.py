@@ -41,7 +41,7 @@ class LocalProvider:
     def open(self, program: Program, limits: Limits) -> Iterator[Callable[[str], Outcome]]:
         """A function from stdin to outcome. Runs and programs share sandboxes as far as nothing is left in them."""
         language = LANGUAGES[program.language]
-        isolation = replace(trusted_isolation(self.unsafe), read_only=language.folders)
+        isolation = replace(trusted_isolation(self.unsafe), read_only=(*language.folders, *program.folders))
         with ExitStack() as opened:
             room = _rooms.take(isolation, limits.memory_mb)
             opened.callback(_rooms.give, room)
