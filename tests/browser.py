@@ -5,7 +5,6 @@ Clicks and keys are real ones: an element that is hidden, covered or outside the
 
 import base64
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -22,17 +21,14 @@ class Chromium:
 
     def __init__(self, profile: Path) -> None:
         assert CHROMIUM, "Chromium is not installed: make test-browser installs it."
-        (read_here, write_there), (read_there, self._to) = os.pipe(), os.pipe()
         flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", "--remote-debugging-pipe"]
-        places = f'exec "$0" "$@" 3<&{read_there} 4>&{write_there}'
-        self.process = subprocess.Popen(
-            ["sh", "-c", places, CHROMIUM, *flags],
-            pass_fds=(read_there, write_there),
+        self.process = subprocess.Popen(  # which is talked to through its files 3 and 4
+            ["sh", "-c", 'exec "$0" "$@" 3<&0 4>&1 0</dev/null 1>&2', CHROMIUM, *flags],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            bufsize=0,
         )
-        os.close(read_there)
-        os.close(write_there)
-        self._from = os.fdopen(read_here, "rb")
         self._held, self._count = b"", 0
         self.events: list[dict[str, Any]] = []
 
@@ -40,9 +36,7 @@ class Chromium:
         """The result of a command of the protocol. Raises AssertionError if it fails."""
         self._count += 1
         message = {"id": self._count, "method": method, "params": params, **({"sessionId": session} if session else {})}
-        data = json.dumps(message).encode() + b"\0"
-        while data:
-            data = data[os.write(self._to, data) :]
+        self.process.stdin.write(json.dumps(message).encode() + b"\0")
         while (reply := self._next()).get("id") != self._count:
             self.events.append(reply)
         assert "error" not in reply, f"{method}: {reply['error']['message']}"
@@ -50,7 +44,7 @@ class Chromium:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._held:
-            more = self._from.read1(1 << 20)
+            more = self.process.stdout.read(1 << 20)
             assert more, "Chromium ended."
             self._held += more
         message, _, self._held = self._held.partition(b"\0")
@@ -59,9 +53,7 @@ class Chromium:
     def close(self) -> None:
         """Ends Chromium."""
         self.call("Browser.close")
-        self.process.wait(10)
-        os.close(self._to)
-        self._from.close()
+        self.process.communicate(timeout=10)
 
 
 class Page:
@@ -95,9 +87,9 @@ class Page:
         return done["result"].get("value")
 
     def until(self, expression: str) -> Any:
-        """Waits until `expression` is true; its value. Raises AssertionError if it does not become true."""
+        """Waits until `expression` is true and does not throw; its value. Raises AssertionError if that takes long."""
         end = time.monotonic() + PATIENCE
-        while not (value := self.js(expression)):
+        while not (value := self.js(f"(() => {{ try {{ return {expression}; }} catch {{ return null; }} }})()")):
             assert time.monotonic() < end, f"{expression} stayed {value!r}; the page says: {self.text()[:2000]}"
             time.sleep(0.05)
         return value

@@ -78,7 +78,7 @@ def posted(url, body):
 @pytest.fixture
 def chat(tmp_path):
     args = ChatOptions(web=True, port=0, save=tmp_path / "c.jsonl")
-    with chat_server("some/model", args, Model()) as server:
+    with chat_server("some/model", args, Model(), threading.Lock()) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server

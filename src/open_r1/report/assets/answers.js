@@ -22,8 +22,8 @@ const state = {task: 0, filter: "all", inTexts: null, searching: 0}, list = page
 const query = () => byId("search").value;
 
 const drawProgram = ([program, ending]) => element("div", "inside",
-  ...(program === null ? [] : [element("b", "", "Program"), element("div", "text program", written(program))]),
-  element("b", "", "Tests"), element("div", "text", written(ending || "")));
+  ...(program === null ? [] : [element("b", "", "Program"), element("div", "text program", begun(program))]),
+  element("b", "", "Tests"), element("div", "text", begun(ending || "")));
 
 function drawSample(task, problem, index) {
   const [verdict, tokens, cut, extracted, doubts] = tasks[task].problems[problem].samples[index];
@@ -48,7 +48,7 @@ function drawProblem(index) {
   whenOpened(box, () => {
     const shown = [...samples.keys()].filter(i => passes(samples[i])).map(i => drawSample(task, index, i));
     if (shown.length === 1) shown[0].open = true;
-    return [element("div", "inside", element("p", "", tasks[task].programs ? "Judged by " : "Right answer: ", element("span", "extracted", written(gold))), ...shown)];
+    return [element("div", "inside", element("p", "", tasks[task].programs ? "Judged by " : "Right answer: ", element("span", "extracted", begun(gold))), ...shown)];
   });
   return box;
 }

@@ -14,7 +14,7 @@ function drawProblem(index) {
     element("div", "rate", problem.rates.map(rate => `${Math.round(rate * 100)}%`).join(" → "), element("small", "", "right, A → B"))));
   whenOpened(box, async () => {
     const [a, b] = await unpack(`${task}-${index}`), pairs = [...Array(Math.max(a.length, b.length)).keys()];
-    return [element("div", "inside", element("p", "", "Right answer: ", element("span", "extracted", written(problem.gold))),
+    return [element("div", "inside", element("p", "", "Right answer: ", element("span", "extracted", begun(problem.gold))),
       ...pairs.map(i => element("div", "beside", ...[a, b].map((samples, m) => samples[i] && drawSample(`${"AB"[m]}: ${names[m]}`, samples[i])))))];
   });
   return box;

@@ -40,7 +40,7 @@ function progressOf(run) {
   const total = most > 0 ? most : last && last.epoch > 0 && epochs ? Math.max(step, Math.round(step * epochs / last.epoch)) : null;
   const recent = lines.slice(-20).map(secondsOf).filter(seconds => seconds > 0), pace = recent.length ? mean(recent) : null;
   const done = total !== null && step >= total;
-  const state = done ? "finished" : run.idle < Math.max(120, 5 * (pace || 0)) ? "running" : "stopped";
+  const state = run.idle === null ? "gone" : done ? "finished" : run.idle < Math.max(120, 5 * (pace || 0)) ? "running" : "quiet";
   return {step, total, state, left: total && pace ? (total - step) * pace : null, spent: lines.reduce((sum, line) => sum + secondsOf(line), 0)};
 }
 
@@ -48,12 +48,11 @@ function drawHead(run, index) {
   const {step, total, state, left, spent} = progressOf(run), key = element("i", "key"), bar = element("i"), line = element("div", "line");
   key.style.background = bar.style.background = color(index);
   bar.style.width = total ? `${step / total * 100}%` : "0";
-  const shownState = LIVE || state === "finished" ? state : "not finished";
-  line.append(element("b", "", key, run.name), element("span", `state ${shownState}`, shownState),
+  const words = !LIVE && state !== "finished" ? "not finished" : {gone: "its folder is gone", quiet: `nothing new for ${duration(run.idle)}`}[state] || state;
+  line.append(element("b", "", key, run.name), element("span", LIVE ? `state ${state}` : "state", words),
     element("span", "", total ? `step ${number(step)} of ${number(total)}` : `step ${number(step)}`));
   if (LIVE && state === "running" && left) line.append(element("span", "", `${duration(left)} left`));
   if (spent) line.append(element("small", "", `${duration(spent)} spent`));
-  if (LIVE && state === "stopped") line.append(element("small", "", `nothing new for ${duration(run.idle)}`));
   const base = run.config.model_name_or_path, data = run.config.dataset_name;
   if (base) line.append(element("small", "", base, data ? ` on ${data}` : ""));
   return element("div", "head", line, element("div", "bar", bar));

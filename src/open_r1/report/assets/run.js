@@ -43,7 +43,7 @@ async function poll() {
     if (fresh.some(Boolean) && tab === "overview") drawOverview();
     if (fresh.some(Boolean) && tab === "rollouts") rollouts.grown();
   } catch (error) {
-    byId("connection").textContent = LIVE ? "The server does not answer; start open-r1 watch again, and open the address that it prints." : String(error);
+    byId("connection").textContent = error.message;
   }
 }
 
