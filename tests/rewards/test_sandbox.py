@@ -18,7 +18,7 @@ from open_r1.errors import UserError
 from open_r1.rewards.code import cgroup, choose, local
 from open_r1.rewards.code.choose import best_isolation, candidates, works
 from open_r1.rewards.code.isolation import Isolation, interpreter
-from open_r1.rewards.code.judge import Result
+from open_r1.rewards.code.judge import Case, Result, judge
 from open_r1.rewards.code.local import LocalProvider
 from open_r1.rewards.code.programs import LANGUAGES, declare, program
 from open_r1.rewards.code.queue import JUDGING
@@ -384,3 +384,20 @@ def test_judging_may_begin_while_others_are_written_and_is_done_once(tmp_path, m
     assert binary_code_reward(answers[:2], info[:2], wait=False) == [None, None]
     assert binary_code_reward(answers, info) == [1.0] * 4
     assert len(judged) == 2 and not JUDGING._futures
+
+
+def test_tests_that_run_at_once_get_no_more_sandboxes_than_there_are_cores(monkeypatch):
+    started = []
+
+    class Counted(Sandbox):
+        def __init__(self, *arguments):
+            started.append(self)
+            super().__init__(*arguments)
+
+    local.close_sandboxes()
+    monkeypatch.setattr(local, "Sandbox", Counted)
+    monkeypatch.setattr(local._rooms, "more", threading.Semaphore(2), raising=False)
+    tests = [Case(str(number), str(number)) for number in range(12)]
+    source = "import time\ntime.sleep(0.05)\nprint(input())"
+    assert judge(LocalProvider(), program(source, "python"), tests, Limits(), batch_size=-1) == Result(12, 12)
+    assert len(started) <= 3
