@@ -9,8 +9,11 @@ from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelCo
 from open_r1.errors import UserError
 from open_r1.hub import reading_hub
 from open_r1.launch.layout import Generation, Job
+from open_r1.modeling.architectures import skeleton
 from open_r1.options import parse_options
 from open_r1.options.values import read_yaml
+from open_r1.run.estimate import Shape, shape_of
+from open_r1.training.model import load_config
 
 CHECKOUT = Path(__file__).parents[3]
 BILLIONS = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s*([bBmM])(?![a-zA-Z])")
@@ -152,6 +155,15 @@ def model_size(model: ModelConfig) -> tuple[int | None, int | None]:
         return size_in_name(str(model.model_name_or_path)), None
     text = config.get_text_config()
     return _parameters(config, model.trust_remote_code), getattr(text, "num_attention_heads", None)
+
+
+def shape_of_model(model: ModelConfig) -> Shape | None:
+    """What memory and time are computed from; None if the model's configuration cannot be read here."""
+    try:
+        config = load_config(model)
+    except UserError:
+        return None
+    return shape_of(config, skeleton(config, model.trust_remote_code), model)
 
 
 def size_in_name(name: str) -> int | None:

@@ -162,4 +162,9 @@ def _show(
         table.add_row(name, value)
     room = None if model.use_peft else room_warning(args, parameters, parameters)
     notes = [*options_without_effect(args), *filter(None, [unused_dropout(config), room])]
+    if args.world_size % args.sequence_parallel_size:
+        notes.append(
+            f"sequence_parallel_size is {args.sequence_parallel_size}, so the training takes a multiple of as many "
+            "processes: batch and steps are those of one group, and open-r1 launch --dry-run shows those of a cluster."
+        )
     Console().print(table, *(f"note: {note}" for note in notes), sep="\n")

@@ -13,6 +13,7 @@ from transformers import PretrainedConfig
 from open_r1.configs import GRPOConfig, ModelConfig, TrainConfig
 from open_r1.modeling.head import MAX_LOGITS_COMPILED
 from open_r1.training.backends import splits_weights
+from open_r1.training.deepspeed_setup import deepspeed_requested
 from open_r1.training.optimizers import keeps_embeddings_whole, moment_bytes
 
 Split = Literal["none", "ddp", "zero2", "zero3", "fsdp"]
@@ -25,8 +26,8 @@ FLOPS = 400e12
 
 @dataclass(frozen=True)
 class Shape:
-    """Numbers of `parameters`, of LoRA's `adapters` (0: none), and of one table of `embeddings`, which is as large as the
-    head; `layers` of `width`, `inner` width of an MLP, and widths of all `queries` and `keys` of a token."""
+    """Numbers of `parameters`, of LoRA's `adapters` (0: none), and of one table of `embeddings`, which is as large as
+    the head; `layers` of `width`, `inner` width of an MLP, and widths of all `queries` and `keys` of a token."""
 
     parameters: int
     adapters: int
@@ -46,13 +47,15 @@ class Shape:
 def shape_of(config: PretrainedConfig, skeleton: nn.Module, model: ModelConfig) -> Shape:
     """The shape of `skeleton`, the model of `config` without weights. Experts count as the ones that a token takes."""
     text: Any = config.get_text_config()
-    head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    heads = getattr(text, "num_attention_heads", None) or 1
+    head_size = getattr(text, "head_dim", None) or text.hidden_size // heads
     linear = [m for name, m in skeleton.named_modules() if isinstance(m, nn.Linear) and "lm_head" not in name]
     experts = getattr(text, "num_experts_per_tok", None)
-    inner = text.intermediate_size
-    if experts:
+    inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+    inner = max(inner) if isinstance(inner, list) else inner
+    if isinstance(experts, int):
         inner = experts * (getattr(text, "moe_intermediate_size", None) or inner)
-    keys = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    keys = getattr(text, "num_key_value_heads", None) or heads
     return Shape(
         parameters=sum(p.numel() for p in skeleton.parameters()),
         adapters=sum(model.lora_r * (m.in_features + m.out_features) for m in linear) if model.use_peft else 0,
@@ -60,7 +63,7 @@ def shape_of(config: PretrainedConfig, skeleton: nn.Module, model: ModelConfig) 
         layers=text.num_hidden_layers,
         width=text.hidden_size,
         inner=inner,
-        queries=head_size * text.num_attention_heads,
+        queries=head_size * heads,
         keys=head_size * keys,
         normalizes_queries=any(name.endswith("q_norm") for name, _ in skeleton.named_modules()),
     )
@@ -88,7 +91,9 @@ class Memory:
 def split_of(args: TrainConfig) -> Split:
     """What this run's launcher asked for."""
     if splits_weights(args):
-        return "fsdp"
+        return "zero3" if deepspeed_requested() else "fsdp"
+    if deepspeed_requested():
+        return "zero2"
     return "ddp" if args.world_size > 1 else "none"
 
 
