@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from open_r1.engine.options import EngineOptions
-from open_r1.engine.protocol import Engine, Message
+from open_r1.engine.protocol import Engine, Message, Sampling
 from open_r1.engine.weights_digest import weights_digest
 from open_r1.errors import UserError
 from open_r1.modeling.checkpoint import Checkpoint, has_only_adapters
@@ -56,11 +56,13 @@ class OpenEngine:
         if self.name in ("vllm", "native"):
             self.engine.need(tokens)  # type: ignore[attr-defined]
 
-    def start(self) -> None:
-        """Starts vLLM's processes, which takes minutes, or captures the native engine's graphs; without it they start
-        with the first request."""
-        if self.name in ("vllm", "native"):
+    def start(self, sampling: Sampling) -> None:
+        """Starts vLLM's processes, which takes minutes, or captures the native engine's graphs for `sampling`; without
+        it they start with the first request."""
+        if self.name == "vllm":
             self.engine.start()  # type: ignore[attr-defined]
+        elif self.name == "native":
+            self.engine.start(sampling)  # type: ignore[attr-defined]
 
     def watch(self, on_tokens: Callable[[int], None] | None) -> None:
         """Has the engine tell `on_tokens` of new tokens as they are written."""

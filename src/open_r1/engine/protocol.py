@@ -36,6 +36,11 @@ class Sampling:
     seed: int = 0
     logprobs: bool = True
 
+    @property
+    def truncates(self) -> bool:
+        """Whether top-p, top-k or min-p leave tokens out."""
+        return self.temperature > 0 and (self.top_p < 1 or self.top_k > 0 or self.min_p > 0)
+
 
 @dataclass(frozen=True)
 class Request:

@@ -18,7 +18,7 @@ from open_r1.engine.native.pages import PagePool, pages_for
 from open_r1.engine.native.scheduler import Scheduler
 from open_r1.engine.native.slots import check_stops
 from open_r1.engine.native.support import check_supported
-from open_r1.engine.protocol import Completion, Request
+from open_r1.engine.protocol import Completion, Request, Sampling
 from open_r1.errors import UserError
 from open_r1.modeling.compiling import can_compile
 
@@ -73,8 +73,9 @@ class NativeEngine:
         self.version = 0
         self._loop: Loop | None = None
 
-    def start(self) -> Loop:
-        """Takes the memory and captures the graphs. Raises `UserError` if there is too little memory."""
+    def start(self, sampling: Sampling | None = None) -> Loop:
+        """Takes the memory, and captures the graphs for `sampling` now rather than when they are first needed. Raises
+        `UserError` if there is too little memory."""
         if self._loop is None:
             options, size = self.options, self.options.page_size
             each = pages_for(self.max_model_len, size)
@@ -96,8 +97,8 @@ class NativeEngine:
                 compiler if cuda and options.compile and can_compile() else None,
             )
             self._loop = Loop(decoder, Scheduler(options.max_num_seqs, PagePool(pages), size), self.tokenizer)
-            if cuda:
-                decoder.capture(truncate=False)
+        if sampling is not None:
+            self._loop.decoder.prepare(sampling.truncates)
         return self._loop
 
     def need(self, tokens: int) -> None:

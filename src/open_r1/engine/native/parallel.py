@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from open_r1.engine.options import EngineOptions
-from open_r1.engine.protocol import Completion, Request
+from open_r1.engine.protocol import Completion, Request, Sampling
 from open_r1.errors import UserError
 from open_r1.processes import child_environment, describe_exit, new_log
 
@@ -105,11 +105,11 @@ class ParallelEngine:
         if tokens > self.max_model_len:
             self.max_model_len, self._started = tokens, False
 
-    def start(self) -> None:
-        """Has all engines take their memory and capture their graphs."""
+    def start(self, sampling: Sampling | None = None) -> None:
+        """Has all engines take their memory and capture their graphs for `sampling`."""
         if not self._started:
             for worker in self.workers:
-                worker.send(("need", self.max_model_len))
+                worker.send(("start", self.max_model_len, sampling))
             for worker in self.workers:
                 worker.receive("started")
             self._started = True
