@@ -3,25 +3,25 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig, TrainConfig
 from open_r1.errors import UserError
-from open_r1.modeling.architectures import check_sequence_parallel
+from open_r1.modeling.architectures import check_sequence_parallel, skeleton
 from open_r1.modeling.attention import unused_dropout
-from open_r1.modeling.head import MAX_LOGITS
 from open_r1.modeling.loading import load_generation_config
 from open_r1.rewards import BEST, check_golds, gold_completion, score
 from open_r1.rewards.accuracy import golds_of
 from open_r1.run.checks import options_without_effect, room_warning
+from open_r1.run.estimate import estimate_memory, estimate_seconds, shape_of, split_of, tokens_in_pack
 from open_r1.run.policy_engine import describe_engine
 from open_r1.run.prepare import GRPOInputs, SFTInputs
 from open_r1.run.preview import show_prompts, show_rows
 from open_r1.training.grpo_batches import check_batch
 from open_r1.training.model import checkpoint_of, load_config
+from open_r1.training.optimizers import check_optimizer
 from open_r1.training.saveable import check_saveable
 
 ROWS_CHECKED = 8
@@ -57,6 +57,8 @@ def dry_run_grpo(
             "completions by": describe_engine(args, model),
         },
         longest_sequence=longest + args.max_completion_length,
+        tokens_a_step=completions * (longest + args.max_completion_length),
+        mean_sequence=longest + args.max_completion_length,
     )
     show_prompts(prompts, Console())
 
@@ -81,6 +83,8 @@ def dry_run_sft(script: DataConfig, args: SFTConfig, model: ModelConfig, inputs:
             "steps": _steps(args, -(-len(rows) // batch)),
         },
         longest_sequence=max(lengths),
+        tokens_a_step=sum(lengths) * batch // max(len(rows), batch),
+        mean_sequence=sum(n * n for n in lengths) / sum(lengths),
     )
     show_rows(rows.dataset, inputs.tokenizer, Console())
 
@@ -133,40 +137,34 @@ def _show(
     tokenizer: PreTrainedTokenizerBase,
     facts: dict[str, str],
     longest_sequence: int,
+    tokens_a_step: int,
+    mean_sequence: float,
 ) -> None:
     config = load_config(model)
     check_sequence_parallel(config, args.sequence_parallel_size, model.trust_remote_code)
+    check_optimizer(args)
     check_saveable(str(model.model_name_or_path), config, load_generation_config(checkpoint_of(model)), tokenizer)
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code)
-    parameters = sum(p.numel() for p in skeleton.parameters())
-    microbatch = max(args.max_tokens_per_microbatch, longest_sequence)
-    memory = estimate_memory(config.get_text_config(), parameters, microbatch, args, model)
+    shape = shape_of(config, skeleton(config, model.trust_remote_code), model)
+    parameters = shape.parameters
+    memory = estimate_memory(
+        shape, args, model, tokens_in_pack(args, longest_sequence), args.world_size, split_of(args)
+    )
+    seconds = estimate_seconds(shape, args, tokens_a_step, mean_sequence, args.world_size)
     table = Table("dry run", task, title="Everything short of training is in order", title_justify="left")
     for name, value in {
         "model": f"{model.model_name_or_path} ({parameters / 1e6:,.1f}M parameters)",
         "device": f"{args.device.type} x {args.world_size} processes, {'bfloat16' if args.bf16 else 'float32'}",
         **facts,
-        "memory a process": f"about {memory / 2**30:.1f} GiB",
+        "memory a process": f"{memory} (computed)",
+        "time a step": f"about {seconds:,.1f} s of training on H100s (computed)",
         "output": str(args.output_dir),
     }.items():
         table.add_row(name, value)
     room = None if model.use_peft else room_warning(args, parameters, parameters)
     notes = [*options_without_effect(args), *filter(None, [unused_dropout(config), room])]
+    if args.world_size % args.sequence_parallel_size:
+        notes.append(
+            f"sequence_parallel_size is {args.sequence_parallel_size}, so the training takes a multiple of as many "
+            "processes: batch and steps are those of one group, and open-r1 launch --dry-run shows those of a cluster."
+        )
     Console().print(table, *(f"note: {note}" for note in notes), sep="\n")
-
-
-def estimate_memory(config: Any, parameters: int, microbatch: int, args: TrainConfig, model: ModelConfig) -> int:
-    """Bytes for weights, gradients, Adam's moments, activations of one micro-batch and one chunk of logits.
-
-    Activations per token and layer: its input with checkpointing, else about 16 hidden and 3 intermediate widths
-    (attention and MLP of a Llama block). Sharding over processes is not counted.
-    """
-    weight = 2 if model.pure_bf16 else 4
-    state = parameters * weight * (1 if model.use_peft else 4)
-    compute = 2 if args.bf16 or model.pure_bf16 else 4
-    width, layers = config.hidden_size, config.num_hidden_layers
-    block = 16 * width + 3 * getattr(config, "intermediate_size", 4 * width)
-    kept = layers * width + block if args.gradient_checkpointing else layers * block
-    logits = min(MAX_LOGITS, microbatch * config.vocab_size) * 4 * 3
-    return state + microbatch * kept * compute + logits

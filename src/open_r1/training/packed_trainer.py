@@ -38,7 +38,8 @@ from open_r1.training.batches import total_steps
 from open_r1.training.checkpoints import Checkpointer
 from open_r1.training.interruption import StopSignals
 from open_r1.training.logprobs import TokenLogprobs
-from open_r1.training.memory import peak_gib
+from open_r1.training.memory import out_of_memory, peak_gib
+from open_r1.training.optimizers import check_optimizer
 from open_r1.training.packing import Pack, TokenSequence, build_pack, empty_pack, no_sides, plan_packs
 from open_r1.training.ranks import Ranks
 from open_r1.training.watchdog import Watchdog
@@ -80,6 +81,8 @@ class PackedTrainer(Trainer):
         self._tokens_seen = 0
         self._tokens_logged = 0.0
         self._tokens_trained = 0
+        self._largest_pack = 0
+        check_optimizer(args)
         super().__init__(
             model=model,
             args=_one_batch_per_step(args),
@@ -171,6 +174,8 @@ class PackedTrainer(Trainer):
         """Packs on this rank's device, as many as the rank that has most, and at least one."""
         packs = [self._pack(sequences, members) for members in self._plan(sequences)]
         missing = max(1, int(self.ranks.max(len(packs)))) - len(packs)
+        largest = max((pack.num_tokens for pack in packs), default=0)
+        self._largest_pack = largest // self.args.sequence_parallel_size
         return packs + [empty_pack(self.args.device, self.group) for _ in range(missing)]
 
     def _plan(self, sequences: Sequence[TokenSequence]) -> list[list[int]]:
@@ -288,8 +293,12 @@ class PackedTrainer(Trainer):
         if self.backend == "zero3":
             model: Any = self.model
             backends.fetch_by_layer(model, self.accelerator)
-        with self.watchdog:
-            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        try:
+            with self.watchdog:
+                return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        except torch.OutOfMemoryError as error:
+            step = self.state.global_step + 1
+            raise UserError(out_of_memory(error, self.args, step, self._largest_pack)) from error
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Writes a Hugging Face folder; collective."""
