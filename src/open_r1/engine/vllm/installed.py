@@ -1,4 +1,4 @@
-"""Which vLLM is installed, and what it needs of its environment."""
+"""Which vLLM is installed, and the environment variables that it needs."""
 
 import importlib.util
 import logging
