@@ -3,7 +3,7 @@
 import pytest
 
 from open_r1.errors import UserError
-from open_r1.sampling.journal import WriteError, Journal
+from open_r1.sampling.journal import Journal, WriteError
 
 
 def journal(tmp_path):

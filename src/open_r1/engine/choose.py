@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from open_r1.devices import visible_devices
 from open_r1.engine.options import EngineOptions
-from open_r1.engine.protocol import Engine, Message
+from open_r1.engine.protocol import Engine, Message, Sampling
 from open_r1.engine.weights_digest import weights_digest
 from open_r1.errors import UserError
 from open_r1.modeling.checkpoint import Checkpoint, has_only_adapters
@@ -56,10 +56,10 @@ class OpenEngine:
         """Announces the longest request, prompt and completion together, before the first one is made."""
         self.engine.need(tokens)
 
-    def start(self) -> None:
-        """Starts vLLM's processes, which takes minutes, or captures the native engine's graphs; otherwise the first
-        request does."""
-        self.engine.start()
+    def start(self, sampling: Sampling) -> None:
+        """Starts vLLM's processes, which takes minutes, or captures the native engine's graphs for `sampling`;
+        otherwise the first request does."""
+        self.engine.start(sampling)
 
     def watch(self, on_tokens: Callable[[int], None] | None) -> None:
         """Calls `on_tokens` with the number of new tokens as they are sampled."""

@@ -36,6 +36,11 @@ class Sampling:
     seed: int = 0
     logprobs: bool = True
 
+    @property
+    def truncates(self) -> bool:
+        """Whether top-p, top-k or min-p leave tokens out."""
+        return self.temperature > 0 and (self.top_p < 1 or self.top_k > 0 or self.min_p > 0)
+
 
 @dataclass(frozen=True)
 class Request:
@@ -107,8 +112,8 @@ class Engine:
     def need(self, tokens: int) -> None:
         """Makes room for requests of up to `tokens` tokens, prompt and completion together."""
 
-    def start(self) -> None:
-        """Starts now what would otherwise start with the first request: processes, CUDA graphs."""
+    def start(self, sampling: Sampling | None = None) -> None:
+        """Starts now what would otherwise start with the first request: processes, CUDA graphs for `sampling`."""
 
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Takes the policy's weights (Hugging Face names). Collective: every rank calls it."""

@@ -96,7 +96,7 @@ def run_benchmark(benchmark: Benchmark, console: Console | None = None) -> dict[
     if len(store.rows) < total or ungraded:
         with reporting_saved(store), store.lock():
             if len(store.rows) < total:
-                engine.start()  # before the clock starts
+                engine.start(_sampling(benchmark))  # before the clock starts
             graded = len(store.rows) - len(ungraded)
             right = sum(row.get("correct") is True for row in store.rows.values())
             with SamplingProgress(
@@ -149,12 +149,12 @@ def merge_shares(benchmark: Benchmark, shares: Sequence[Path]) -> dict[str, Any]
 
 
 def _sample(benchmark: Benchmark, ungraded: Sequence[Row], progress: SamplingProgress) -> None:
-    engine, store, protocol = benchmark.engine, benchmark.store, benchmark.protocol
+    engine, store = benchmark.engine, benchmark.store
     problems = {request.problem.index: request.problem for request in benchmark.requests}
     judge = next(iter(problems.values())).judge or compared_with_gold  # problems of one benchmark share it
     writer = SampleWriter(store, judge, progress, columns=problem_columns)
     writer.grade([(problems[row["index"]], row) for row in ungraded])
-    sampling = Sampling(temperature=protocol.temperature, top_p=protocol.top_p, stop_token_ids=engine.stop_token_ids)
+    sampling = _sampling(benchmark)
     with writer:
         for block in blocks(benchmark.requests, engine.max_tokens_per_batch):
             missing = [request for request in block if any(key not in store for key in request.keys)]
@@ -163,6 +163,11 @@ def _sample(benchmark: Benchmark, ungraded: Sequence[Row], progress: SamplingPro
                 sample(engine, block if engine.max_tokens_per_batch is not None else missing, sampling, writer)
     if writer.failures:
         raise UserError(f"{len(writer.failures)} samples failed, the first with: {writer.failures[0]}")
+
+
+def _sampling(benchmark: Benchmark) -> Sampling:
+    protocol, stops = benchmark.protocol, benchmark.engine.stop_token_ids
+    return Sampling(temperature=protocol.temperature, top_p=protocol.top_p, stop_token_ids=stops)
 
 
 def compared_with_gold(answers: Sequence[tuple[BenchmarkProblem, str]]) -> list[Verdict]:

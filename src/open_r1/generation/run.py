@@ -64,8 +64,13 @@ class Generation:
         self._check_lengths(longest)
         done = int(self.store.done[self.indices].sum())
         total = (len(self.indices) - len(self.too_long)) * self.sampling.n
+        sampling = Sampling(
+            temperature=self.sampling.temperature,
+            top_p=self.sampling.top_p,
+            stop_token_ids=self.engine.stop_token_ids,
+        )
         if done < total:
-            self.engine.start()  # before the clock starts
+            self.engine.start(sampling)  # before the clock starts
         with SamplingProgress("generate", total, done, 0, console, graded=0) as progress:
             writer = SampleWriter(
                 self.store, self._judge, progress, after_batch=self._write_full_shard, room=self._room_in_shard
@@ -75,11 +80,6 @@ class Generation:
             writer.grade([(known[row["index"]], row) for row in pending])
             if done < total:
                 self.engine.watch(progress.add_tokens)
-                sampling = Sampling(
-                    temperature=self.sampling.temperature,
-                    top_p=self.sampling.top_p,
-                    stop_token_ids=self.engine.stop_token_ids,
-                )
                 with writer:
                     sample(self.engine, self._requests(), sampling, writer)
             self._write_shard()

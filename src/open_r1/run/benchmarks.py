@@ -21,7 +21,7 @@ from open_r1.data.chat import encode, render
 from open_r1.engine.automatic import automatic_engine
 from open_r1.engine.choose import OpenEngine, decode_budget
 from open_r1.engine.native.engine import NativeEngine, NativeOptions
-from open_r1.engine.protocol import Engine, Message
+from open_r1.engine.protocol import Engine, Message, Sampling
 from open_r1.engine.transformers_engine import ReplicaEngine, TransformersEngine
 from open_r1.engine.weights_digest import weights_digest
 from open_r1.errors import Interrupted, UserError
@@ -66,7 +66,7 @@ class _PolicyEngine(OpenEngine):
     def reserve(self, tokens: int) -> None:
         """Nothing: the engine is already running."""
 
-    def start(self) -> None:
+    def start(self, sampling: Sampling) -> None:
         """Nothing: the engine is already running."""
 
     def watch(self, on_tokens: Callable[[int], None] | None) -> None:

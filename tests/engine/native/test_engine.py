@@ -1,6 +1,7 @@
 """The native engine on a CPU, in float32, writes what the transformers engine writes for the same seeds."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from native_models import KINDS, VOCAB, copy_of, make_model
 from toys import make_tokenizer
 from transformers import AutoTokenizer
 
+from open_r1.engine.native.decoder import Decoder
 from open_r1.engine.native.engine import NativeEngine, NativeOptions
 from open_r1.engine.protocol import Request, Sampling
 from open_r1.engine.transformers_engine import TransformersEngine
@@ -119,6 +121,20 @@ def test_a_request_that_can_never_fit_is_a_sentence_before_the_run(model, tokeni
     engine = open_native(model, tokenizer, pages=3, page_size=8)
     with pytest.raises(UserError, match=r"64 tokens together, whose keys and values take .* GiB"):
         engine.start()
+
+
+@pytest.mark.parametrize(
+    ("sampling", "truncates"),
+    [(Sampling(top_p=0.9), True), (Sampling(min_p=0.1), True), (Sampling(temperature=0.0, top_k=5), False)],
+)
+def test_a_start_prepares_the_steps_that_will_be_taken(model, tokenizer, monkeypatch, sampling, truncates):
+    prepared = []
+    monkeypatch.setattr(Decoder, "prepare", lambda self, truncate: prepared.append(truncate))
+    engine = open_native(model, tokenizer)
+    engine.start(sampling)
+    assert prepared == [truncates]
+    engine.generate([Request("row", [40], replace(sampling, max_tokens=3))])
+    assert set(prepared) == {truncates}
 
 
 def test_messages_go_through_the_chat_template(model, tokenizer):

@@ -93,13 +93,12 @@ class Decoder:
         size = next(s for s in reversed(self.sizes) if s >= len(rollouts))
         rows = [r.slot for r in rollouts] + [self.spare] * (size - len(rollouts))
         self.rows[:size] = to_device(rows, torch.int64, self.model.device)
+        self.prepare(truncate)
         if self.model.device.type != "cuda":
             with self._decoding():
                 for _ in range(steps):
                     self.step(size, truncate)
             return
-        if (size, truncate) not in self.graphs:
-            self.capture(truncate)
         for _ in range(steps):
             self.graphs[size, truncate].replay()
 
@@ -111,6 +110,11 @@ class Decoder:
         chunks = -(-size * self.model.vocabulary // MAX_LOGITS)
         for part, chosen in zip(hidden.chunk(chunks), rows.chunk(chunks), strict=True):
             sample(self.model.head_product(part), slots, chosen, self.model.rule, truncate)
+
+    def prepare(self, truncate: bool) -> None:
+        """Captures the graphs of steps that `truncate` or do not, if they are not there and the device has graphs."""
+        if self.model.device.type == "cuda" and (self.sizes[0], truncate) not in self.graphs:
+            self.capture(truncate)
 
     def capture(self, truncate: bool) -> None:
         """Captures a graph for every number of rows, the largest first, whose memory pool the others share. All rows

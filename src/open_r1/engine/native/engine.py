@@ -18,7 +18,7 @@ from open_r1.engine.native.pages import PagePool, pages_for
 from open_r1.engine.native.scheduler import Scheduler
 from open_r1.engine.native.slots import check_stops
 from open_r1.engine.native.support import check_supported
-from open_r1.engine.protocol import Completion, Engine, Request, prompt_ids
+from open_r1.engine.protocol import Completion, Engine, Request, Sampling, prompt_ids
 from open_r1.errors import UserError
 from open_r1.modeling.compiling import can_compile
 
@@ -71,27 +71,13 @@ class NativeEngine(Engine):
         self.version = 0
         self._loop: Loop | None = None
 
-    def start(self) -> None:
-        """Allocates the cache and captures the graphs. Raises `UserError` if there is too little memory."""
-        if self._loop is not None:
-            return
-        options, size = self.options, self.options.page_size
-        each = pages_for(self.max_model_len, size)
-        pages = min(options.max_num_seqs * each, self._affordable_pages()) + 1
-        if pages <= each:
-            raise UserError(
-                f"Prompt and completion may have {self.max_model_len:,} tokens together, whose keys and values take "
-                f"{each * self.model.cache_bytes(size) / 2**30:.2g} GiB, more than a share of {options.memory:g} of "
-                "the memory: give the engine more, or fewer tokens."
-            )
-        cuda = self.model.device.type == "cuda"
-        compiler = (
-            functools.partial(torch.compile, dynamic=True) if cuda and options.compile and can_compile() else None
-        )
-        decoder = Decoder(self.model, options.max_num_seqs, each * size, pages, size, compiler)
-        self._loop = Loop(decoder, Scheduler(options.max_num_seqs, PagePool(pages), size), self.tokenizer)
-        if cuda:
-            decoder.capture(truncate=False)
+    def start(self, sampling: Sampling | None = None) -> None:
+        """Allocates the cache, and captures the graphs for `sampling` now rather than when they are first needed.
+        Raises `UserError` if there is too little memory."""
+        if self._loop is None:
+            self._loop = self._open()
+        if sampling is not None:
+            self._loop.decoder.prepare(sampling.truncates)
 
     @property
     def loop(self) -> Loop:
@@ -161,6 +147,21 @@ class NativeEngine(Engine):
     def close(self) -> None:
         """Frees the cache and the graphs."""
         self._free()
+
+    def _open(self) -> Loop:
+        options, size = self.options, self.options.page_size
+        each = pages_for(self.max_model_len, size)
+        pages = min(options.max_num_seqs * each, self._affordable_pages()) + 1
+        if pages <= each:
+            raise UserError(
+                f"Prompt and completion may have {self.max_model_len:,} tokens together, whose keys and values take "
+                f"{each * self.model.cache_bytes(size) / 2**30:.2g} GiB, more than a share of {options.memory:g} of "
+                "the memory: give the engine more, or fewer tokens."
+            )
+        compiles = self.model.device.type == "cuda" and options.compile and can_compile()
+        compiler = functools.partial(torch.compile, dynamic=True) if compiles else None
+        decoder = Decoder(self.model, options.max_num_seqs, each * size, pages, size, compiler)
+        return Loop(decoder, Scheduler(options.max_num_seqs, PagePool(pages), size), self.tokenizer)
 
     def _free(self) -> None:
         if self._loop is not None:

@@ -120,7 +120,7 @@ class Loop:
             return False
         if grown := [r for r in rollouts if r.sent < len(r.pages)]:
             self.decoder.slots.set_pages(grown)
-        truncate = any(_truncates(r.group.sampling) for r in rollouts)
+        truncate = any(r.group.sampling.truncates for r in rollouts)
         self.decoder.run(rollouts, steps, truncate)
         self.scheduler.advance(rollouts, steps)
         self._snapshots.append(self._snapshot(rollouts))
@@ -208,7 +208,3 @@ def texts_of(tokenizer: PreTrainedTokenizerBase, ended: Sequence[Ended]) -> list
     if tokenizer.is_fast and not tokenizer.clean_up_tokenization_spaces:
         return tokenizer.backend_tokenizer.decode_batch(rows, skip_special_tokens=True)
     return tokenizer.batch_decode(rows, skip_special_tokens=True)
-
-
-def _truncates(sampling: Sampling) -> bool:
-    return sampling.temperature > 0 and (sampling.top_p < 1 or sampling.top_k > 0 or sampling.min_p > 0)

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from open_r1.engine.options import EngineOptions
-from open_r1.engine.protocol import Completion, Engine, Request
+from open_r1.engine.protocol import Completion, Engine, Request, Sampling
 from open_r1.errors import UserError
 from open_r1.processes.child import child_environment, describe_exit, new_log
 
@@ -102,11 +102,11 @@ class ParallelEngine(Engine):
         if tokens > self.max_model_len:
             self.max_model_len, self._started = tokens, False
 
-    def start(self) -> None:
-        """Makes all engines allocate their memory and capture their graphs."""
+    def start(self, sampling: Sampling | None = None) -> None:
+        """Makes all engines allocate their memory and capture their graphs for `sampling`."""
         if not self._started:
             for worker in self.workers:
-                worker.send(("need", self.max_model_len))
+                worker.send(("start", self.max_model_len, sampling))
             for worker in self.workers:
                 worker.receive("started")
             self._started = True

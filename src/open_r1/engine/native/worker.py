@@ -54,9 +54,9 @@ def serve(connection: Connection) -> None:
     connection.send(("ready", opened.identity))
     while True:
         match inbox.get():
-            case ("need", tokens):
+            case ("start", tokens, sampling):
                 engine.need(tokens)
-                engine.start()
+                engine.start(sampling)
                 connection.send(("started", None))
             case ("stream",):
                 stream(engine, inbox, connection)

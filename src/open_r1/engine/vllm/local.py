@@ -7,7 +7,7 @@ from dataclasses import replace
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from open_r1.engine.protocol import Completion, Engine, Request
+from open_r1.engine.protocol import Completion, Engine, Request, Sampling
 from open_r1.engine.vllm.addresses import any_free_port
 from open_r1.engine.vllm.engine import VLLMServerEngine
 from open_r1.engine.vllm.installed import version_of_vllm
@@ -35,7 +35,7 @@ class LocalServers(Engine):
         self.processes: list[ServerProcess] = []
         self._engine: VLLMServerEngine | None = None
 
-    def start(self) -> None:
+    def start(self, sampling: Sampling | None = None) -> None:
         """Starts the servers, all at once. Raises `UserError`."""
         if self._engine is not None:
             return
