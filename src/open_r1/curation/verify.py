@@ -55,7 +55,7 @@ class VerifyOptions(RowOptions):
     column: str | None = None
     """Column with the problem. Default: problem, question, prompt ..."""
     completion_column: str | None = None
-    """Column with what was written. Default: completion, generation(s), messages."""
+    """Column with the completions. Default: completion, generation(s), messages."""
     answer_column: str | None = None
     """Column with right answers. Default: answer, else solution."""
     max_foreign_letters: int = 8
@@ -80,9 +80,7 @@ class Verifier:
         self.completion = args.completion_column or next(
             (name for name in COMPLETION_COLUMNS if name in dataset.column_names), COMPLETION_COLUMNS[0]
         )
-        require_columns(
-            dataset, self.completion, remedy="Name the one with what was written: --completion-column NAME."
-        )
+        require_columns(dataset, self.completion, remedy="Name the one with the completions: --completion-column NAME.")
         if args.answer_column:
             require_path(dataset, args.answer_column, remedy="Give --answer-column.")
             self.golds = [args.answer_column]

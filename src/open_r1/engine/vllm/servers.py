@@ -85,7 +85,7 @@ class VLLMServer(Server):
         return True
 
     def is_back(self) -> bool:
-        """`is_up`, asked three times within a few seconds."""
+        """`is_up`, tried three times within a few seconds."""
         for attempt in range(3):
             if attempt:
                 time.sleep(1.0)
