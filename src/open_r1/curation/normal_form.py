@@ -1,4 +1,4 @@
-"""Problems as sequences of tokens in which spelling makes no difference: case, white space, LaTeX's many ways."""
+"""Problems as sequences of tokens, independent of case, white space and LaTeX's alternative spellings."""
 
 import re
 import unicodedata
@@ -33,5 +33,5 @@ def tokens_of(text: str) -> list[str]:
 
 
 def numbers_of(tokens: list[str]) -> list[str]:
-    """The numbers in it, sorted."""
+    """The numbers among `tokens`, sorted."""
     return sorted(token for token in tokens if _NUMBER.match(token))

@@ -150,7 +150,7 @@ def tables(samples: Dataset, chosen: list[tuple[int, float, int]]) -> Iterator[p
 
 
 def _sample(band: BandOptions, problems: ProblemOptions, engine: EngineOptions) -> Path | None:
-    """Generates beside the output; says what would be asked, with `--dry-run`."""
+    """Generates samples next to the output; with `--dry-run` only says how many."""
     if not engine.model or problems.hf_dataset is None:
         raise UserError("give a folder of `open-r1 generate`, or --hf-dataset and --model to sample.")
     if problems.part != (0, 1):

@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     require_columns(dataset, *columns)
     tokenizer = prepare_tokenizer(args.tokenizer, option="--tokenizer")
     lengths = {name: token_lengths(dataset, name, tokenizer) for name in columns}
-    figures = {name: described(values) for name, values in lengths.items()}
+    figures = {name: statistics(values) for name, values in lengths.items()}
     Console().print(_table(figures))
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
@@ -90,11 +90,11 @@ def token_lengths(dataset: Dataset, column: str, tokenizer: PreTrainedTokenizerB
     return lengths
 
 
-def described(lengths: list[int]) -> dict[str, float]:
+def statistics(lengths: list[int]) -> dict[str, float]:
     """Mean, extremes, percentiles and sum."""
-    found: dict[str, float] = {"mean": round(float(np.mean(lengths)), 1), "min": min(lengths)}
-    found |= {f"p{p}": round(float(np.percentile(lengths, p)), 1) for p in PERCENTILES}
-    return found | {"max": max(lengths), "total": sum(lengths)}
+    figures: dict[str, float] = {"mean": round(float(np.mean(lengths)), 1), "min": min(lengths)}
+    figures |= {f"p{p}": round(float(np.percentile(lengths, p)), 1) for p in PERCENTILES}
+    return figures | {"max": max(lengths), "total": sum(lengths)}
 
 
 def _as_text(value: Any, tokenizer: PreTrainedTokenizerBase, field: str | None, where: str) -> str:

@@ -193,7 +193,7 @@ class ReplicaEngine(TransformersEngine):
     sharded over processes."""
 
     takes_parameter_names = True
-    """Weights come under the names of the model's parameters, where other engines get those of its checkpoint."""
+    """Updates use the names of the model's parameters, not those of its checkpoint as for other engines."""
 
     @torch.no_grad()
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:

@@ -23,7 +23,7 @@ from open_r1.evaluation.store import SampleStore, read_results, read_samples
 from open_r1.report.sampling_progress import SamplingProgress
 from open_r1.rewards import Verdict, grade_many
 from open_r1.sampling.journal import Row
-from open_r1.sampling.loop import SampleWriter, sample, saying_what_is_kept
+from open_r1.sampling.loop import SampleWriter, reporting_saved, sample
 from open_r1.sampling.requests import SampleRequest, blocks
 
 
@@ -94,7 +94,7 @@ def run_benchmark(benchmark: Benchmark, console: Console | None = None) -> dict[
     task, engine, store, total = benchmark.task, benchmark.engine, benchmark.store, benchmark.total
     ungraded = [row for row in store.rows.values() if "reason" not in row]
     if len(store.rows) < total or ungraded:
-        with saying_what_is_kept(store), store.lock():
+        with reporting_saved(store), store.lock():
             if len(store.rows) < total:
                 engine.start(_sampling(benchmark))  # before the clock starts
             graded = len(store.rows) - len(ungraded)

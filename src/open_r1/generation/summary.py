@@ -1,4 +1,4 @@
-"""What a finished run amounts to: figures over all its shards, as a table, a file and a data card."""
+"""Summary of a finished run: figures over all its shards, as a table, a file and a data card."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -66,7 +66,7 @@ def summarise(folder: Path) -> dict[str, Any]:
 
 
 def begin(folder: Path, model: str, sources: Sequence[str]) -> None:
-    """Writes what the run is made with (`run/environment.json`), and a card that says that it is not finished."""
+    """Writes `run/environment.json`, and a card that says that the run is not finished."""
     about = {"model": model, "sources": list(sources), **describe_environment()}
     write_json(folder / "run" / "environment.json", about)
     _write_card(folder, None)

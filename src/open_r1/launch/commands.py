@@ -8,7 +8,7 @@ from open_r1.launch.layout import Layout
 from open_r1.launch.nodes import Place
 from open_r1.launch.recipe import Recipe, distributed_type
 from open_r1.processes.child import Command
-from open_r1.training.backends import asking
+from open_r1.training.backends import requested_backend
 
 
 def training_command(
@@ -25,7 +25,7 @@ def training_command(
     words += [str(Path(__file__).parents[1] / f"{recipe.task}.py"), "--config", str(recipe.path), *recipe.overrides]
     if servers:
         words += ["--vllm_server_base_url", ",".join(servers)]
-    environment = asking(layout.processes, distributed_type(config))
+    environment = requested_backend(layout.processes, distributed_type(config))
     if not layout.on_cpu:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[i] for i in layout.train[node])
     return Command(tuple(words), environment)

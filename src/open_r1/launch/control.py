@@ -23,7 +23,7 @@ from open_r1.errors import UserError
 from open_r1.processes.child import Failure
 
 SILENCE_SECONDS = 60.0
-"""A node that has not written its state for this long counts as dead."""
+"""A node that has not published its state for this long counts as dead."""
 GOODBYE_SECONDS = 30.0
 CONNECT_SLACK = 5.0
 EXCHANGE_SECONDS = 0.25

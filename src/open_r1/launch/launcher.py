@@ -69,7 +69,7 @@ class Launcher:
         self.trains = place.rank < len(layout.train)
 
     def check_here(self) -> None:
-        """Raises UserError if this node lacks the model, GPUs, ports, packages, or a folder to write to."""
+        """Raises UserError if this node lacks the model, GPUs, ports, packages, or a writable output folder."""
         layout, ports = self.layout, self.layout.ports
         here = len(visible_devices())
         if here < layout.cluster.gpus_per_node:

@@ -1,4 +1,4 @@
-"""A launch on one node: starts generators and training, watches them and the other nodes, and ends all together."""
+"""A launch on one node: starts generators and training, watches them and the other nodes, and stops all together."""
 
 import signal
 import sys
@@ -17,7 +17,7 @@ POLL_SECONDS = 0.2
 STOPPED_STATUS = 75
 """Exit status of training that saved a checkpoint after a signal; the same command continues it."""
 CAUSE_SECONDS = 3.0
-"""Time for the death of a generator to be noticed after training has failed because of it."""
+"""How long the failure of a generator may take to be noticed after training has failed because of it."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ class NodeRun:
         return None if ended is None else self.control.fail(ended.failure(self.plan.name))
 
     def _wait_for_cause(self) -> Failure | None:
-        """The death of a generator, here or elsewhere, because of which training failed. Training can fail first: the
-        guard of a generator reports its exit only when it has ended what the generator left behind."""
+        """The failure of a generator, on any node, that made training fail. Training can fail first: the guard of a
+        generator reports its exit only after it has ended the processes that the generator left behind."""
         stopped = self.training is not None and self.training.poll() in (STOPPED_STATUS, 130)
         deadline = time.monotonic() + (CAUSE_SECONDS if self.plan.server_nodes and not stopped else 0.0)
         while time.monotonic() < deadline:

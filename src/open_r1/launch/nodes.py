@@ -1,4 +1,4 @@
-"""Which node of how many this is, from Slurm's variables or from options, and which ports are free here."""
+"""Which node of how many this is, from Slurm's variables or from options, and the ports of a launch."""
 
 import shutil
 import socket
@@ -23,7 +23,7 @@ class Place:
     nodes: int
     rank: int
     addresses: tuple[str, ...]
-    """Of each node, where the others reach it; only the first one is known without Slurm."""
+    """Where the other nodes reach each node; without Slurm only the first is known."""
     job: int | None = None
     """Slurm's number of the job."""
 
@@ -33,7 +33,7 @@ class Place:
 
 
 def find_place(nodes: int | None, rank: int | None, head: str | None, environment: Mapping[str, str]) -> Place:
-    """From options, else from Slurm, else this machine alone. Raises UserError if they do not fit together."""
+    """From options, else from Slurm, else this machine alone. Raises UserError if they contradict each other."""
     steps = int(environment.get("SLURM_STEP_NUM_NODES", "1"))
     allocated = int(environment.get("SLURM_JOB_NUM_NODES", "1"))
     in_step = environment.get("SLURM_STEP_ID", BATCH_STEP) != BATCH_STEP and "SLURM_NODEID" in environment
@@ -65,8 +65,8 @@ def find_place(nodes: int | None, rank: int | None, head: str | None, environmen
 
 
 def choose_ports(place: Place, main: int | None, server: int | None, servers: int) -> Ports:
-    """Ports that are not given: free ones on a single node; on several, where all must choose alike without talking,
-    by the number of the Slurm job."""
+    """The given ports, and defaults for the others: free ones on a single node; on several, where all nodes must choose
+    the same without communicating, ports derived from the number of the Slurm job."""
     if place.nodes == 1:
         main = free_port(29500) if main is None else main
         return Ports(main=main, control=0, server=free_port(8000, servers) if server is None else server)

@@ -1,4 +1,4 @@
-"""What a launch needs to know of a recipe: its task, its options, the size of its model."""
+"""What a launch needs to know about a recipe: its task, its options, the size of its model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +81,8 @@ def find_accelerator(name: str) -> Path:
     path = folder / f"{Path(name).stem}.yaml"
     if path.is_file() and Path(name).name in (path.name, path.stem):
         return path
-    there = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
-    raise UserError(f"--accelerator is {name}: there are {there}, or give a file of accelerate's.")
+    names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+    raise UserError(f"--accelerator is {name}: there are {names}, or give a file of accelerate's.")
 
 
 def distributed_type(config: Path) -> str:
@@ -122,13 +122,13 @@ def job_of(recipe: Recipe, accelerator: str, tp: int | None, dp: int | None) -> 
 
 
 def _overrides(recipe: Recipe, names: set[str]) -> bool:
-    """Whether one of these options was given after the recipe."""
+    """Whether one of these options stands after the recipe."""
     given = {word[2:].split("=")[0].replace("-", "_") for word in recipe.overrides if word.startswith("--")}
     return bool(given & names)
 
 
 def generation_of(recipe: Recipe) -> Generation:
-    """Who writes the completions; which engine it is on the training GPUs, only these can tell."""
+    """What samples the completions; which engine runs on training GPUs is decided there."""
     if recipe.task == "sft":
         return "none"
     args = recipe.args

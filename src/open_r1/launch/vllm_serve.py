@@ -1,4 +1,4 @@
-"""`open-r1 vllm-serve`: a vLLM server that a run with `vllm_mode: server` can write with and send weights to."""
+"""`open-r1 vllm-serve`: a vLLM server that samples completions for a run with `vllm_mode: server`."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ the interface of a private network. Options that are not listed here go to `vllm
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Becomes the server."""
+    """Replaces this process by the server."""
     argv = sys.argv[1:] if argv is None else argv
     (options,), extra = parse_known(
         argv, ServerOptions, prog="open-r1 vllm-serve", description=DESCRIPTION, usage="[options of vllm serve]"

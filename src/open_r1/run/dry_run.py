@@ -1,4 +1,4 @@
-"""`--dry_run`: everything short of training is checked, and what would run is shown."""
+"""`--dry_run`: checks everything except training itself, and shows what would run."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -120,9 +120,9 @@ def ungradable_golds(prompts: Any, reward_funcs: Sequence[str]) -> dict[str, str
         return {}
     solution, answer = (prompts[c] if c in prompts.column_names else None for c in ("solution", "answer"))
     reasons = check_golds(golds_of(solution, answer, len(prompts)))
-    found = [f"row {i} ({reason})" for i, reason in enumerate(reasons, start=1) if reason]
-    shown = "; ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
-    return {"ungradable golds": f"{len(found)}: {shown}" if found else "none"}
+    rows = [f"row {i} ({reason})" for i, reason in enumerate(reasons, start=1) if reason]
+    shown = "; ".join(rows[:5]) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
+    return {"ungradable golds": f"{len(rows)}: {shown}" if rows else "none"}
 
 
 def _steps(args: TrainConfig, per_epoch: int) -> str:

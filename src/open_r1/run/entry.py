@@ -1,4 +1,4 @@
-"""How entry scripts end: users see a sentence, never a stack trace, for what they can mend themselves."""
+"""How entry scripts end: a mistake of the user is shown as a sentence, never as a stack trace."""
 
 import sys
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def exit_with_sentence(main: Callable[[], None]) -> NoReturn:
 
 
 def _leave_process_group() -> None:
-    """Ends the threads of collectives, with which an interpreter that just ends now and then aborts."""
+    """Ends the threads of collectives, which otherwise now and then abort the interpreter at its exit."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()

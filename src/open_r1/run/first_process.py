@@ -1,4 +1,4 @@
-"""What the first training process does for all of them."""
+"""Work that the first training process does for all."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -20,7 +20,7 @@ def by_first_process(process_index: int, act: Callable[[], T]) -> T:
             outcome = [(None, str(error))]
     if dist.is_initialized():
         dist.broadcast_object_list(outcome, src=0)
-    found, problem = outcome[0]
+    value, problem = outcome[0]
     if problem is not None:
         raise UserError(problem)
-    return found  # type: ignore[return-value]
+    return value  # type: ignore[return-value]

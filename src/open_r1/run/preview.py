@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 ROWS = 2
 LONGEST = 1200
-"""Characters shown of a part; of longer ones, both ends."""
+"""Longest text shown; of longer ones, both ends are."""
 OPEN, CLOSE = "⟦", "⟧"
 """Around what is learned, where there are no colors."""
 

@@ -1,4 +1,4 @@
-"""`callbacks: [push_to_hub_revision]`: every checkpoint goes to a branch of its own, and is benchmarked there."""
+"""`callbacks: [push_to_hub_revision]`: pushes every checkpoint to a branch of its own and benchmarks it there."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from open_r1.hub import blocked, why_unreachable
 logger = logging.getLogger(__name__)
 
 STATE = ["*.pt", "*.pth", "*.bin", "*.distcp", "global_step*", "trainer_state.json", "latest", "zero_to_fp32.py"]
-"""Files of a checkpoint that only continue the training."""
+"""Files of a checkpoint that only serve to resume training."""
 RUN_BENCHMARKS = Path("scripts") / "run_benchmarks.py"
 
 
@@ -36,10 +36,10 @@ class PushRevision(TrainerCallback):
             )
         self.args, self.command = args, command
         self._uploads = ThreadPoolExecutor(1, thread_name_prefix="push_to_hub_revision")
-        self._waiting: list[Future[None]] = []
+        self._pending: list[Future[None]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Makes sure that the repository is there, before hours of work. Raises `UserError`."""
+        """Creates the repository if need be, before hours of work. Raises `UserError`."""
         if not state.is_world_process_zero:
             return
         if reason := why_unreachable():
@@ -63,13 +63,13 @@ class PushRevision(TrainerCallback):
         copy = folder / "run" / f"pushing-{step}"
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(folder / f"checkpoint-{step}", copy, copy_function=_link, ignore=shutil.ignore_patterns(*STATE))
-        self._waiting.append(self._uploads.submit(self._push, copy, f"{self.args.hub_revision}-step-{step:09d}"))
+        self._pending.append(self._uploads.submit(self._push, copy, f"{self.args.hub_revision}-step-{step:09d}"))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Waits for what is being uploaded."""
-        for upload in self._waiting:
+        for upload in self._pending:
             upload.result()
-        self._waiting.clear()
+        self._pending.clear()
 
     @property
     def _repo(self) -> str:

@@ -212,7 +212,7 @@ def test_logits_that_are_no_numbers_end_a_completion_as_an_error(model, tokenize
     assert (bad.finish_reason, bad.token_ids) == ("error", [])
     assert good.finish_reason == "length"
     assert len(good.token_ids) == 6
-    assert "1 completions ended because their logits were no numbers" in caplog.text
+    assert "1 completions ended because their logits were not finite" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])

@@ -1,4 +1,4 @@
-"""Native engines on several GPUs, each in a process of its own; this one hands out requests."""
+"""Native engines on several GPUs, each in a process of its own; this process distributes requests."""
 
 import logging
 import os
@@ -42,14 +42,14 @@ class Worker:
         self.send(options)
 
     def send(self, message: Any) -> None:
-        """Raises `UserError` if the worker is gone."""
+        """Raises `UserError` if the worker has exited."""
         try:
             self.connection.send(message)
         except OSError:
             raise self.died() from None
 
     def read(self) -> tuple[str, Any]:
-        """The next message. Raises `UserError` if the worker failed or is gone."""
+        """The next message. Raises `UserError` if the worker failed or has exited."""
         try:
             name, value = self.connection.recv()
         except (EOFError, OSError):
@@ -59,7 +59,7 @@ class Worker:
         return name, value
 
     def receive(self, name: str) -> Any:
-        """The value of the next message called `name`; what was on its way before it is dropped."""
+        """The value of the next message called `name`; earlier messages are dropped."""
         while True:
             found, value = self.read()
             if found == name:
@@ -79,9 +79,9 @@ class Worker:
 
 
 class ParallelEngine(Engine):
-    """One native engine on each of `devices` (empty names: on the CPU); they load the model at once.
+    """One native engine on each of `devices` (empty names: on the CPU); they load the model at the same time.
 
-    `identity` is what a single engine's would be. `max_model_len`, of prompt and completion together, may grow.
+    `identity` is that of a single engine. `max_model_len`, of prompt and completion together, may grow.
     """
 
     def __init__(self, options: EngineOptions, devices: Sequence[str]) -> None:
@@ -103,7 +103,7 @@ class ParallelEngine(Engine):
             self.max_model_len, self._started = tokens, False
 
     def start(self, sampling: Sampling | None = None) -> None:
-        """Has all engines take their memory and capture their graphs for `sampling`."""
+        """Makes all engines allocate their memory and capture their graphs for `sampling`."""
         if not self._started:
             for worker in self.workers:
                 worker.send(("start", self.max_model_len, sampling))
@@ -114,8 +114,8 @@ class ParallelEngine(Engine):
     def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
         """Yields `(request.id, completions)` as requests finish.
 
-        A request goes to the engine with the fewest completions under way, which gets few more than it can decode at
-        once, so that all engines finish together.
+        A request goes to the least busy engine, which gets only a few more than it can decode at once, so that all
+        engines finish together.
         """
         self.start()
         room = self.options.max_num_seqs + self.options.max_num_seqs // 4
@@ -138,7 +138,7 @@ class ParallelEngine(Engine):
                     worker.send(request)
                     sizes[request.id] = request.sampling.n
                     load[worker] += request.sampling.n
-                for worker in self._speaking(over):
+                for worker in self._with_messages(over):
                     name, value = worker.read()
                     if name == "over":
                         over.add(worker)
@@ -162,7 +162,7 @@ class ParallelEngine(Engine):
             worker.close()
         self.workers = []
 
-    def _speaking(self, over: set[Worker]) -> list[Worker]:
-        """Those of whom a message has come."""
+    def _with_messages(self, over: set[Worker]) -> list[Worker]:
+        """Workers that have sent a message."""
         by_connection = {worker.connection: worker for worker in self.workers if worker not in over}
         return [by_connection[connection] for connection in wait(by_connection)]  # type: ignore[index,arg-type]

@@ -27,7 +27,7 @@ POLL_SECONDS = 0.2
 REPORT_SECONDS = 15.0
 """Between messages that say what is being waited for."""
 GPU_MEMORY, CPU_MEMORY = 0.9, 0.4
-"""Share of the memory that a server takes, unless told otherwise."""
+"""Default share of the memory for a server."""
 CPU_BATCH = 4096
 """Tokens of prompts that go through the model together on a CPU."""
 GRAPH_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)

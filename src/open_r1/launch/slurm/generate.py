@@ -16,7 +16,7 @@ against it, whose options are taken as they are.
     sbatch --nodes=2 slurm/generate.slurm --hf-dataset AI-MO/NuminaMath-TIR --prompt-column problem \\
         --model deepseek-ai/DeepSeek-R1 --temperature 0.6 --max-new-tokens 8192 --hf-output-dataset me/numina-r1
 
-Rows are kept as they finish: a job that is stopped and put into the queue again goes on where it was.
+Rows are saved as they finish: a job that is stopped and requeued resumes where it was.
 """
 REST = "Options of `open-r1 generate`, which are also taken without --args."
 

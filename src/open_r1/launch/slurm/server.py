@@ -1,4 +1,4 @@
-"""A vLLM server over nodes of the job: its options, its step, and whether it answers as it should."""
+"""A vLLM server on the nodes of the job: its options, its Slurm step, and whether it completes prompts."""
 
 import json
 import os
@@ -82,7 +82,7 @@ class ServerPlan:
 
 
 def server_command(plan: ServerPlan, job: Job, node: int, head: str) -> list[str]:
-    """The command of one node, with Ray of the first one alone; `head` is the address of the first one."""
+    """The command for one node (with Ray, for the first node only); `head` is the address of the first node."""
     port, (tp, pp) = server_port(plan, job), parallel_sizes(plan, job)
     if plan.options.server_command is not None:
         return fill_template(plan.options.server_command, model=plan.model, host="0.0.0.0", port=port, tp=tp)
@@ -104,22 +104,22 @@ def server_command(plan: ServerPlan, job: Job, node: int, head: str) -> list[str
 
 
 def parallel_sizes(plan: ServerPlan, job: Job) -> tuple[int, int]:
-    """Tensor and pipeline parallel. Raises UserError if the job's GPUs are too few, or cannot be shared out evenly."""
+    """Tensor and pipeline parallel sizes. Raises UserError if the job has too few GPUs or they do not divide evenly."""
     nodes, gpus = job.nodes, job.gpus_per_node
     tp = plan.options.tp or max(1, gpus // plan.options.dp)
     if plan.options.server_command is not None or gpus == 0:
         return tp, plan.options.pp or nodes
     pp = plan.options.pp or max(1, min(nodes, nodes * gpus // (tp * plan.options.dp)))
     wanted = tp * pp * plan.options.dp
-    asked = f"--tp {tp} x --pp {pp} x --dp {plan.options.dp} takes {wanted} GPUs, and"
+    request = f"--tp {tp} x --pp {pp} x --dp {plan.options.dp} takes {wanted} GPUs, and"
     if wanted > nodes * gpus:
         raise UserError(
-            f"{asked} the job has {nodes * gpus} ({nodes} node{'s' if nodes > 1 else ''} of {gpus}): give sbatch "
+            f"{request} the job has {nodes * gpus} ({nodes} node{'s' if nodes > 1 else ''} of {gpus}): give sbatch "
             f"--nodes={-(-wanted // gpus)}, or lower them."
         )
     if wanted % nodes:
         raise UserError(
-            f"{asked} {nodes} nodes cannot have equally many of them: change one so that {nodes} divides it."
+            f"{request} {nodes} nodes cannot have equally many of them: change one so that {nodes} divides it."
         )
     return tp, pp
 
@@ -147,7 +147,7 @@ def vllm_programs(environment: Mapping[str, str]) -> Path:
 
 
 def server_port(plan: ServerPlan, job: Job) -> int:
-    """Where the server listens: the same for all nodes, without asking."""
+    """Where the server listens; every node computes the same port."""
     return plan.options.port or FIRST_PORT + int(job.number) % 400 * 4
 
 
@@ -157,7 +157,7 @@ def head_of(environment: Mapping[str, str]) -> str:
 
 
 class ServerStep:
-    """The server's step, from its start to its end."""
+    """The Slurm step that runs the server."""
 
     def __init__(self, plan: ServerPlan, job: Job, head: str) -> None:
         self.job = job
@@ -199,7 +199,7 @@ class ServerStep:
         print(f"Sanity check: {completion.text!r}", flush=True)
 
     def check_alive(self) -> None:
-        """Raises UserError if the server has ended, Interrupted if it was told to."""
+        """Raises UserError if the server has failed, Interrupted if it was stopped on request."""
         code = self.process.poll()
         if code in CONTINUED or (code == 0 and self._answered):
             raise Interrupted("The server was told to stop.")
@@ -210,6 +210,8 @@ def run_beside(server: ServerStep, client: list[str]) -> int:
     """The exit status of a client that needs the server. Raises UserError if the server ends first."""
     with ChildProcess("the client", client) as process:
         while (code := process.wait(1.0)) is None:
-            if server.process.poll() is not None and process.wait(30.0) is None:  # the client may end of the same cause
+            if (
+                server.process.poll() is not None and process.wait(30.0) is None
+            ):  # the client may fail for the same reason
                 server.check_alive()
     return code
