@@ -38,7 +38,7 @@ fi
 
 if [ -n "${TRAIN:-}" ]; then
     column=problem
-    problems="--dataset_name $TRAIN --dataset_config null --dataset_prompt_column problem --dataset_train_split $split"
+    problems="--dataset_name $TRAIN --no_dataset_config --dataset_prompt_column problem --dataset_train_split $split"
     filter_from="--hf-dataset $TRAIN --hf-dataset-split $split"
     traces_from="$TRAIN --problem problem --solution solution"
 else
@@ -80,7 +80,7 @@ for stage in $STAGES; do
         [ -d "$OUT/problems" ] || { echo "$OUT/problems is not there: run the stage filter first" >&2 && exit 2; }
         # shellcheck disable=SC2086
         open-r1 grpo --config $recipes/grpo/config_gsm8k.yaml --model_name_or_path "$OUT/sft" \
-            --dataset_name "$OUT/problems" --dataset_config null --dataset_prompt_column $column \
+            --dataset_name "$OUT/problems" --no_dataset_config --dataset_prompt_column $column \
             --output_dir "$OUT/grpo" ${GRPO_ARGS:-}
         evaluate grpo "$OUT/grpo"
         ;;
