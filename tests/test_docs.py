@@ -103,7 +103,7 @@ def all_options(command):
 def test_every_command_and_option_is_there(page):
     for command, options in commands(page):
         parts = command.split()
-        assert parts[0] not in GROUPS or parts[1:] and parts[1] in GROUPS[parts[0]], f"open-r1 {command}"
+        assert parts[0] not in GROUPS or (parts[1:] and parts[1] in GROUPS[parts[0]]), f"open-r1 {command}"
         if parts[0] == "vllm-serve":  # what it does not know goes to vLLM
             continue
         for option in options:

@@ -111,9 +111,7 @@ def run_benchmark(benchmark: Benchmark, console: Console | None = None) -> dict[
         "engine": engine.name,
         "protocol": {**benchmark.settings["protocol"], **engine.identity, "data": benchmark.settings["data"]},
         **({"judged_by": "tests"} if task.programs else {}),
-        **summarise(
-            [store.rows[key] for key in sorted(store.rows)], benchmark.ks, votes=not task.programs, groups=groups
-        ),
+        **summarise([store.rows[key] for key in sorted(store.rows)], benchmark.ks, votes=task.votes, groups=groups),
         "seconds": round(store.seconds, 3),
         "reported": reported_figures(benchmark.model, task.name),
     }
