@@ -1,6 +1,5 @@
 """Checks before the first step of a run: options, tokenizer, disk space, and whether the folder has the same model."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from open_r1.configs import TrainConfig
 from open_r1.errors import UserError
+from open_r1.files import free_space
 
 
 def options_without_effect(args: TrainConfig) -> list[str]:
@@ -33,11 +33,9 @@ def options_without_effect(args: TrainConfig) -> list[str]:
 def room_warning(args: TrainConfig, parameters: int, trained: int) -> str | None:
     """A sentence if the disk of `output_dir` has no room for what the run saves: `parameters` in float32, and, in a
     checkpoint, two moments of Adam for each of those that are `trained`."""
-    folder = Path(args.output_dir or ".").absolute()
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
     checkpoint = SaveStrategy(args.save_strategy) != SaveStrategy.NO
     needed = 4 * parameters + (8 * trained if checkpoint and not args.save_only_model else 0)
-    free = shutil.disk_usage(existing).free
+    free, _ = free_space(Path(args.output_dir or "."))
     if free >= needed:
         return None
     what = "a checkpoint" if checkpoint else "the model"

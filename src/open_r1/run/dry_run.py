@@ -3,10 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig, TrainConfig
 from open_r1.errors import UserError
@@ -16,6 +15,7 @@ from open_r1.modeling.loading import load_generation_config
 from open_r1.rewards import BEST, check_golds, gold_completion, score
 from open_r1.rewards.accuracy import golds_of
 from open_r1.run.checks import options_without_effect, room_warning
+from open_r1.run.model_size import count_parameters
 from open_r1.run.policy_engine import describe_engine
 from open_r1.run.prepare import GRPOInputs, SFTInputs
 from open_r1.run.preview import show_prompts, show_rows
@@ -135,9 +135,12 @@ def _show(
 ) -> None:
     config = load_config(model)
     check_saveable(str(model.model_name_or_path), config, load_generation_config(checkpoint_of(model)), tokenizer)
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code)
-    parameters = sum(p.numel() for p in skeleton.parameters())
+    parameters = count_parameters(config, model.trust_remote_code)
+    if parameters is None:
+        raise UserError(
+            f"model_name_or_path is {model.model_name_or_path}, of type {config.model_type}, for which transformers has "
+            "no causal language model: take another model."
+        )
     microbatch = max(args.max_tokens_per_microbatch, longest_sequence)
     memory = estimate_memory(config.get_text_config(), parameters, microbatch, args, model)
     table = Table("dry run", task, title="Everything short of training is in order", title_justify="left")
