@@ -4,7 +4,7 @@ import importlib
 import sys
 
 from open_r1 import __version__
-from open_r1.run.console import outlive_readers
+from open_r1.run.console import survive_broken_pipes
 from open_r1.run.entry import exit_with_sentence
 
 COMMANDS = {
@@ -41,7 +41,7 @@ example:
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 something to mend (said in one sentence), 75 stopped to be continued (by Ctrl-C too,
     in training), 130 ended by Ctrl-C at once."""
-    outlive_readers()
+    survive_broken_pipes()
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)

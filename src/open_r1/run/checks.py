@@ -13,7 +13,7 @@ from open_r1.files import free_space
 
 
 def options_without_effect(args: TrainConfig) -> list[str]:
-    """A sentence for each option that was set but does nothing, because another one says otherwise."""
+    """A sentence for each option that has no effect because of another one."""
     sentences = []
     saving, evaluating = SaveStrategy(args.save_strategy), IntervalStrategy(args.eval_strategy)
     saved = {SaveStrategy.NO: "no checkpoint is saved", SaveStrategy.EPOCH: "a checkpoint is saved after each epoch"}
@@ -31,8 +31,8 @@ def options_without_effect(args: TrainConfig) -> list[str]:
 
 
 def room_warning(args: TrainConfig, parameters: int, trained: int) -> str | None:
-    """A sentence if the disk of `output_dir` has no room for what the run saves: `parameters` in float32, and, in a
-    checkpoint, two moments of Adam for each of those that are `trained`."""
+    """A sentence if the disk of `output_dir` is too full for what the run saves: `parameters` in float32, and in a
+    checkpoint two moments of Adam for each `trained` one."""
     checkpoint = SaveStrategy(args.save_strategy) != SaveStrategy.NO
     needed = 4 * parameters + (8 * trained if checkpoint and not args.save_only_model else 0)
     free, _ = free_space(Path(args.output_dir or "."))

@@ -32,7 +32,7 @@ def dry_run_grpo(
     model: ModelConfig,
     inputs: GRPOInputs,
 ) -> None:
-    """Scores the gold answers of the first prompts with every reward; raises UserError if one misses its maximum."""
+    """Scores the gold answers of the first prompts with every reward; raises UserError if one is below its maximum."""
     prompts = inputs.train
     check_batch(args, len(prompts), len(script.reward_funcs), args.world_size)
     rows = [prompts[i] for i in range(min(ROWS_CHECKED, len(prompts)))]
@@ -85,7 +85,7 @@ def dry_run_sft(script: DataConfig, args: SFTConfig, model: ModelConfig, inputs:
 
 
 def check_gold_scores(names: Sequence[str], funcs: Sequence[Callable], rows: Sequence[dict[str, Any]]) -> None:
-    """Raises UserError if a reward does not give its maximum to the gold answer of a row."""
+    """Raises UserError if a reward does not give its maximum to a gold answer."""
     if not any(name in rows[0] for name in ("answer", "solution")):
         return
     golds = golds_of([row.get("solution") for row in rows], [row.get("answer") for row in rows], len(rows))
@@ -138,8 +138,8 @@ def _show(
     parameters = count_parameters(config, model.trust_remote_code)
     if parameters is None:
         raise UserError(
-            f"model_name_or_path is {model.model_name_or_path}, of type {config.model_type}, for which transformers has "
-            "no causal language model: take another model."
+            f"model_name_or_path is {model.model_name_or_path}, of type {config.model_type}, of which transformers "
+            "has no causal language model: take another model."
         )
     microbatch = max(args.max_tokens_per_microbatch, longest_sequence)
     memory = estimate_memory(config.get_text_config(), parameters, microbatch, args, model)
