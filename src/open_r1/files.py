@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -58,6 +59,12 @@ def keep_settings(path: Path, settings: Mapping[str, Any], holder: Path) -> None
             f"{holder} holds samples made with other settings ({differences}): continue with the same, give "
             "another --output, or delete the folder."
         )
+
+
+def free_space(folder: Path) -> tuple[int, Path]:
+    """Free bytes on the disk of `folder`, and the nearest existing folder above it."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    return shutil.disk_usage(existing).free, existing
 
 
 def check_writable(folder: Path, option: str = "output_dir") -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from open_r1.engine.choose import OpenEngine
 from open_r1.engine.protocol import Completion, Engine
+from open_r1.evaluation.run import prepare, run_benchmark
 from open_r1.report.sampling_progress import SamplingProgress
 
 
@@ -57,3 +58,10 @@ def opened(engine, context=None, budget=None):
         prompt_tokens=lambda messages: len(messages[-1]["content"]),
         max_tokens_per_batch=budget,
     )
+
+
+def evaluate_task(task, problems, model, engine, protocol, folder, **options):
+    """The results of one task, as `open-r1 evaluate` computes them."""
+    benchmark = prepare(task, problems, model, engine, protocol, folder, **options)
+    engine.reserve(benchmark.longest)
+    return run_benchmark(benchmark)

@@ -119,23 +119,6 @@ def run_benchmark(benchmark: Benchmark, console: Console | None = None) -> dict[
     return results
 
 
-def evaluate_task(
-    task: Task,
-    problems: Sequence[BenchmarkProblem],
-    model: str,
-    engine: OpenEngine,
-    protocol: Protocol,
-    folder: Path,
-    *,
-    ks: Sequence[int] = (),
-    console: Console | None = None,
-) -> dict[str, Any]:
-    """`prepare` and `run_benchmark` for one task."""
-    benchmark = prepare(task, problems, model, engine, protocol, folder, ks=ks, console=console)
-    engine.reserve(benchmark.longest)
-    return run_benchmark(benchmark, console)
-
-
 def merge_shares(benchmark: Benchmark, shares: Sequence[Path]) -> dict[str, Any]:
     """The results of a benchmark whose problems were shared out, with the finished folder of each share, which is
     removed."""

@@ -33,7 +33,7 @@ COLUMNS = {
 
 
 def summarise(folder: Path) -> dict[str, Any]:
-    """Figures of all rows in `folder`. Shares are of 1; tokens a second are those of the time spent generating."""
+    """Figures of all rows in `folder`. Tokens per second refer to the time spent generating."""
     rows = right = ungradable = no_answer = truncated = tokens = 0
     seconds, solved, seen = 0.0, set[int](), set[int]()
     for path in shard_files(folder):

@@ -1,7 +1,7 @@
 """How the nodes of a launch stay in touch: who is there, whose generators answer, who has finished, what failed.
 
-Each node writes its own state into a store of PyTorch's on node 0 and reads the states of the others a few times a
-second. A thread does this, because a call to a `TCPStore` whose host has vanished can block forever.
+A few times a second, each node writes its own state into a PyTorch store on node 0 and reads the states of the others.
+A thread does this, because a call to a `TCPStore` whose host has vanished can block forever.
 
 torchrun's agents meet through such a store too, but they do not report which process failed, notice a node without
 network only when a collective times out, and know nothing about generators.
@@ -43,7 +43,7 @@ class NodeState:
 
 
 class Control:
-    """The nodes as one of them sees them. Without arguments: a single node.
+    """The nodes of a launch, seen from one of them. Without arguments: a single node.
 
     Every node passes the same `plan`, a text that says what will run. Raises UserError if the nodes do not meet within
     `timeout` seconds, or if their plans differ.

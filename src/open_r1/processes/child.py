@@ -56,7 +56,7 @@ class Failure:
 
     @property
     def status(self) -> int:
-        """The exit status of the launch: that of the process, and never 0."""
+        """The exit status of the launch: that of the process, but never 0."""
         return self.exit_code or 1
 
 
@@ -95,7 +95,7 @@ class ChildProcess:
         self._reader.start()
 
     def poll(self) -> int | None:
-        """Exit status, or None while it runs; 128 plus a signal's number also where the guard itself was killed."""
+        """Exit status, or None while it runs; 128 plus a signal's number even if the guard itself was killed."""
         return _shell_status(self.process.poll())
 
     def wait(self, seconds: float | None = None) -> int | None:

@@ -1,6 +1,5 @@
 """Checks before the first step of a run: options, tokenizer, disk space, and whether the folder has the same model."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,11 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from open_r1.configs import TrainConfig
 from open_r1.errors import UserError
+from open_r1.files import free_space
 
 
 def options_without_effect(args: TrainConfig) -> list[str]:
-    """A sentence for each option that was set but does nothing, because another one says otherwise."""
+    """A sentence for each option that has no effect because of another one."""
     sentences = []
     saving, evaluating = SaveStrategy(args.save_strategy), IntervalStrategy(args.eval_strategy)
     saved = {SaveStrategy.NO: "no checkpoint is saved", SaveStrategy.EPOCH: "a checkpoint is saved after each epoch"}
@@ -31,13 +31,11 @@ def options_without_effect(args: TrainConfig) -> list[str]:
 
 
 def room_warning(args: TrainConfig, parameters: int, trained: int) -> str | None:
-    """A sentence if the disk of `output_dir` has no room for what the run saves: `parameters` in float32, and, in a
-    checkpoint, two moments of Adam for each of those that are `trained`."""
-    folder = Path(args.output_dir or ".").absolute()
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    """A sentence if the disk of `output_dir` is too full for what the run saves: `parameters` in float32, and in a
+    checkpoint two moments of Adam for each `trained` one."""
     checkpoint = SaveStrategy(args.save_strategy) != SaveStrategy.NO
     needed = 4 * parameters + (8 * trained if checkpoint and not args.save_only_model else 0)
-    free = shutil.disk_usage(existing).free
+    free, _ = free_space(Path(args.output_dir or "."))
     if free >= needed:
         return None
     what = "a checkpoint" if checkpoint else "the model"

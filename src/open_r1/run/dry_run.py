@@ -33,7 +33,7 @@ def dry_run_grpo(
     model: ModelConfig,
     inputs: GRPOInputs,
 ) -> None:
-    """Scores the gold answers of the first prompts with every reward; raises UserError if one misses its maximum."""
+    """Scores the gold answers of the first prompts with every reward; raises UserError if one is below its maximum."""
     prompts = inputs.train
     check_batch(args, len(prompts), len(script.reward_funcs))
     rows = [prompts[i] for i in range(min(ROWS_CHECKED, len(prompts)))]
@@ -90,7 +90,7 @@ def dry_run_sft(script: DataConfig, args: SFTConfig, model: ModelConfig, inputs:
 
 
 def check_gold_scores(names: Sequence[str], funcs: Sequence[Callable], rows: Sequence[dict[str, Any]]) -> None:
-    """Raises UserError if a reward does not give its maximum to the gold answer of a row."""
+    """Raises UserError if a reward does not give its maximum to a gold answer."""
     if not any(name in rows[0] for name in ("answer", "solution")):
         return
     golds = golds_of([row.get("solution") for row in rows], [row.get("answer") for row in rows], len(rows))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from open_r1.errors import Interrupted, UserError, first_line
-from open_r1.run.console import outlive_readers
+from open_r1.run.console import survive_broken_pipes
 
 OUT_OF_MEMORY = (
     "out of GPU memory outside of the training ({reason}): see with nvidia-smi whether something else is on the GPU, "
@@ -16,9 +16,9 @@ OUT_OF_MEMORY = (
 def exit_with_sentence(main: Callable[[], None]) -> NoReturn:
     """Runs `main` and exits: 0 when it returns, 2 after a UserError, 75 after Interrupted, 130 after Ctrl-C.
 
-    When the reader of its output leaves (`... | head -1`), `main` goes on without a console.
+    If the reader of its output goes away (`... | head -1`), `main` continues without a console.
     """
-    outlive_readers()
+    survive_broken_pipes()
     try:
         main()
     except UserError as error:

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def by_first_process(process_index: int, act: Callable[[], T]) -> T:
-    """What `act` returns in the first process, or, in all of them, the UserError that it raises there. Collective."""
+    """Runs `act` in the first process and returns its result in all; a UserError is raised in all. Collective."""
     outcome: list[tuple[T | None, str | None]] = [(None, None)]
     if process_index == 0:
         try:

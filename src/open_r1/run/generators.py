@@ -1,4 +1,4 @@
-"""Generators: vLLM servers that write a training run's completions.
+"""Generators: vLLM servers that sample a training run's completions.
 
 `open-r1 launch` starts them on GPUs and nodes of its layout. Without it, `vllm_mode: server` starts them here, on the
 GPUs that `accelerate launch` leaves over:
@@ -39,7 +39,7 @@ def generator_command(
     model: ModelConfig, args: GRPOConfig, host: str, port: int, gpus: Sequence[str], template: str | None = None
 ) -> Command:
     """A generator that listens on `host` and shares `gpus` (their names; none: the CPU); `template` is a command line
-    of the user's own, with {model}, {host}, {port} and {tp} in it."""
+    of the user's own with {model}, {host}, {port} and {tp}."""
     name, size = weights_name(model), max(1, len(gpus))
     if template is not None:
         words = fill_template(template, model=name, host=host, port=port, tp=size)

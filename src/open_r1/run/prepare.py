@@ -80,7 +80,7 @@ def prepare_grpo(
 
 def check_one_side(prompts: Dataset, rule: LengthRule | None, max_completion_length: int) -> None:
     """Raises UserError if a completion could cross the length at which the model's rotary embeddings change: its first
-    tokens would be sampled with other frequencies than the trainer computes with."""
+    tokens would be sampled with other frequencies than the trainer uses."""
     if rule is None:
         return
     longest = max(len(ids) for ids in prompts["prompt_ids"])

@@ -23,9 +23,10 @@ RUN_BENCHMARKS = Path("scripts") / "run_benchmarks.py"
 
 
 class PushRevision(TrainerCallback):
-    """Uploads the model of each checkpoint to `<hub_revision>-step-NNNNNNNNN` of `hub_model_id`, beside the training.
+    """Uploads the model of each checkpoint to `<hub_revision>-step-NNNNNNNNN` of `hub_model_id`, in parallel to
+    training.
 
-    Then submits `benchmarks` for that revision to Slurm, where there is one. What fails is logged; training goes on.
+    Then submits `benchmarks` for that revision to Slurm, if available. Failures are logged, and training continues.
     """
 
     def __init__(self, args: TrainConfig, command: Path = RUN_BENCHMARKS) -> None:
@@ -66,7 +67,7 @@ class PushRevision(TrainerCallback):
         self._pending.append(self._uploads.submit(self._push, copy, f"{self.args.hub_revision}-step-{step:09d}"))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Waits for what is being uploaded."""
+        """Waits for pending uploads."""
         for upload in self._pending:
             upload.result()
         self._pending.clear()
@@ -113,7 +114,7 @@ class PushRevision(TrainerCallback):
 
 
 def _link(source: str, target: str) -> None:
-    """A second name for the file, so that the upload outlives `save_total_limit`; a copy where there are none."""
+    """A hard link, so that the upload survives `save_total_limit`; a copy where links are not supported."""
     try:
         os.link(source, target)
     except OSError:

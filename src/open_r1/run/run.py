@@ -65,8 +65,8 @@ class Run:
         self, trainer: PackedTrainer, benchmarks: Benchmarks, resume_from_checkpoint: str | bool | None = None
     ) -> TrainOutput:
         """Trains from the last whole checkpoint, or from `resume_from_checkpoint` (by default that of the options).
-        Then writes the final model, tokenizer and card at the root of the output folder, with what `benchmarks` find.
-        Raises Interrupted if a signal stopped it before."""
+        Then writes the final model, tokenizer and card at the root of the output folder, with the results of
+        `benchmarks`. Raises Interrupted if a signal stopped it before."""
         named = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
         if named is False:
             raise UserError(

@@ -135,7 +135,7 @@ class GRPOTrainer(_RunTrainer, grpo.GRPOTrainer):
         self.benchmarks.attach(self, stops)
 
     def close(self) -> None:
-        """Frees the engine, unless it was arguments."""
+        """Frees the engine, unless the caller passed it."""
         if self._own_engine is not None:
             self._own_engine.close()
 

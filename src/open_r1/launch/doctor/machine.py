@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from open_r1.files import free_space
 from open_r1.launch.doctor.finding import Finding, gib
 from open_r1.report.environment import package_versions
 
@@ -67,14 +68,13 @@ def shared_memory(path: Path) -> Iterator[Finding]:
 
 def disk(name: str, folder: Path) -> Finding:
     """Whether a folder, or its nearest existing parent, is writable and has free space."""
-    existing = next(p for p in (folder, *folder.absolute().parents) if p.is_dir())
+    free, existing = free_space(folder)
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         reason = error.strerror or str(error)
         return Finding(name, "problem", f"{folder}: cannot be written to ({reason})", "Give another folder.")
-    free = shutil.disk_usage(existing).free
     text = f"{folder}: {gib(free)} free"
     if free < LITTLE_DISK:
         return Finding(name, "note", text, "A checkpoint of a 1B model takes 16 GB: make room, or use another disk.")

@@ -2,7 +2,6 @@
 
 import importlib.util
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ from open_r1.data.prompts import drop_long_prompts, prompt_rows
 from open_r1.data.sft import tokenize_sft
 from open_r1.devices import visible_devices
 from open_r1.errors import UserError
+from open_r1.files import free_space
 from open_r1.installing import install_command
 from open_r1.launch.doctor.finding import Finding, gib
 from open_r1.launch.layout import Cluster, plan_layout
@@ -194,9 +194,8 @@ def _checkpoints(recipe: Recipe) -> Iterator[Finding]:
     job = job_of(recipe, "ddp", None, None)
     if job.parameters is None or job.adapters:
         return
-    folder = Path(recipe.args.output_dir).absolute()
-    existing = next(p for p in (folder, *folder.parents) if p.is_dir())
-    size, free = 12 * job.parameters, shutil.disk_usage(existing).free
+    free, existing = free_space(Path(recipe.args.output_dir))
+    size = 12 * job.parameters
     limit = recipe.args.save_total_limit
     text = f"about {gib(size)} each (weights and Adam's moments), {limit or 'all'} kept; {gib(free)} are free"
     if free < size * ((limit or 1) + 1):
