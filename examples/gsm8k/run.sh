@@ -19,6 +19,8 @@ OUT="${OUT:-runs/gsm8k}"
 STAGES="${STAGES:-base sft filter grpo zero}"
 EVALUATE="${EVALUATE-base sft grpo zero}"
 PROTOCOL="${PROTOCOL:-greedy,deepseek}"
+samples="--num-samples 8"
+[ "$PROTOCOL" = greedy ] && samples=""
 split=train
 task=gsm8k
 recipes=recipes/SmolLM2-135M-Instruct
@@ -33,7 +35,8 @@ if [ -n "${SMOKE:-}" ]; then
     FILTER_ARGS="${FILTER_ARGS:-} --hf-dataset-split train[:4] --num-generations 2 --max-new-tokens 16 --min 0 --max 1"
     GRPO_ARGS="${GRPO_ARGS:-} --max_steps 1 --per_device_train_batch_size 8 --num_generations 4 \
 --max_completion_length 16 --max_tokens_per_microbatch 2048"
-    EVALUATE_ARGS="${EVALUATE_ARGS:-} --limit 2 --max-new-tokens 16 --num-samples 2"
+    EVALUATE_ARGS="${EVALUATE_ARGS:-} --limit 2 --max-new-tokens 16"
+    samples="${samples:+--num-samples 2}"
 fi
 
 if [ -n "${TRAIN:-}" ]; then
@@ -52,7 +55,7 @@ evaluate() { # name, model
     case " $EVALUATE " in *" $1 "*) ;; *) return ;; esac
     # shellcheck disable=SC2086
     open-r1 evaluate --model "$2" --tasks "$task" ${DATA_DIR:+--data-dir "$DATA_DIR"} --protocol "$PROTOCOL" \
-        --num-samples 8 --max-new-tokens 512 --system-prompt "$system_prompt" --prompt '{problem}' \
+        $samples --max-new-tokens 512 --system-prompt "$system_prompt" --prompt '{problem}' \
         --output "$OUT/evaluation/$1" ${EVALUATE_ARGS:-}
 }
 

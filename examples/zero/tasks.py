@@ -50,7 +50,7 @@ def letters(level: int, rng: random.Random) -> Problem:
 
 
 def countdown(level: int, rng: random.Random) -> Problem:
-    """Levels: 2 numbers, 3 with + and -, 3 with +, - and *, then 4 with + and -, 4 with all; no target below 0."""
+    """Levels: 2 numbers, 3 with + and -, 3 with +, - and *, then 4 with + and -, 4 with all three."""
     count, operators = ((2, "+-"), (3, "+-"), (3, "+-*"), (4, "+-"), (4, "+-*"))[level]
     target = -1
     while target < 0:

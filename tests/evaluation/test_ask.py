@@ -76,7 +76,7 @@ def test_an_engine_streams_what_it_would_generate(tiny_model, name):
 def test_an_engine_that_does_not_stream_answers_at_once(tiny_model):
     streaming = open_engine(EngineOptions(str(tiny_model)))
 
-    class Whole:
+    class Whole(Engine):
         tokenizer, generate = streaming.engine.tokenizer, streaming.engine.generate
 
     messages = [{"role": "user", "content": "1 + 1?"}]
