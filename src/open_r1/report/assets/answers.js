@@ -93,7 +93,7 @@ function draw() {
   const shown = hits.slice(state.page * PER_PAGE, (state.page + 1) * PER_PAGE);
   byId("list").replaceChildren(...shown.map(index => drawProblem(state.task, index)));
   if (!hits.length) byId("list").append(element("p", "empty", "No problem fits."));
-  byId("count").textContent = `${number(hits.length)} of ${number(problems.length)} problems`;
+  byId("count").textContent = `${number(hits.length)} of ${number(problems.length)} problem${problems.length === 1 ? "" : "s"}`;
   byId("page").textContent = `page ${state.page + 1} of ${pages}`;
   byId("pager").hidden = pages < 2;
   byId("previous").disabled = state.page === 0;
