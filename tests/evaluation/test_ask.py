@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from open_r1.engine.choose import EngineOptions, open_engine
-from open_r1.engine.protocol import Request, Sampling
+from open_r1.engine.protocol import Engine, Request, Sampling
 from open_r1.errors import UserError
 from open_r1.evaluation import ask
 from open_r1.evaluation.ask import open_one, show, split_reasoning, stream_answer

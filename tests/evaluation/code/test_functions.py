@@ -116,6 +116,12 @@ REFERENCES = {
         "import random\ndef pick(row):\n    return row[0] if random.random() < 2 else 0",
         "import random\nfor _ in range(9):\n    n = random.random()\n    assert pick([n]) == n",
     ),
+    "a match": mbpp(
+        "import re\ndef found(text):\n    return re.match('a', text)", "assert found('ab')", "assert found('b') is None"
+    ),
+    "an iterator": mbpp("def double(row):\n    return map(lambda x: 2 * x, row)", "assert list(double([1])) == [2]"),
+    "a range": mbpp("def upto(n):\n    return range(n)", "assert upto(3) == range(3)"),
+    "a long number": mbpp("def power(n):\n    return 10 ** n", "assert power(9000) == 10 ** 9000"),
     "a subclass": mbpp(
         "from collections import Counter\ndef count(text):\n    return Counter(text)",
         "assert count('aab') == {'a': 2, 'b': 1}",
@@ -137,3 +143,26 @@ def test_a_program_gets_the_classes_whose_objects_are_passed(tmp_path):
     (problem,) = load(tmp_path, "mbpp", REFERENCES["a class of its own"])
     (verdict,) = problem.judge([(problem, f"```python\n{DEPTH}\n```")])
     assert verdict.correct is True, verdict.reason
+
+
+def test_the_tests_of_plus_versions_may_use_numpy(tmp_path):
+    test = "import numpy as np\nfor inp in [[[1.0, 2.0]]]:\n    assert np.allclose(mean(*inp), 1.5, atol=1e-6)"
+    row = mbpp("def mean(row):\n    return sum(row) / len(row)", "assert mean([1.0]) == 1.0", test=test)
+    (problem,) = load(tmp_path, "mbpp_plus", row)
+    sources = ["import numpy as np\ndef mean(row):\n    return np.mean(row)", "def mean(row):\n    return 1.4"]
+    right, wrong = problem.judge([(problem, f"```python\n{source}\n```") for source in sources])
+    assert right.correct is True, right.reason
+    assert wrong.correct is False
+
+
+def test_without_numpy_the_plus_versions_are_refused_beforehand(tmp_path, monkeypatch):
+    monkeypatch.setattr("open_r1.evaluation.code.harness.numpy_folders", lambda: None)
+    with pytest.raises(UserError, match="task mbpp_plus: its tests need numpy"):
+        load(tmp_path, "mbpp_plus", MBPP)
+
+
+def test_a_value_that_cannot_be_passed_on_equals_nothing(tmp_path):
+    (problem,) = load(tmp_path, "mbpp", REFERENCES["a range"])
+    source = "class Yes:\n    def __eq__(self, other):\n        return True\ndef upto(n):\n    return Yes()"
+    (verdict,) = problem.judge([(problem, f"```python\n{source}\n```")])
+    assert verdict.correct is False
