@@ -163,7 +163,9 @@ def test_charts_zoom_together(training, watched, page):
     training.go(5)
     page.open(watched(training.folder))
     page.until(f"{chart('Reward')} === 'Reward. mine: from 0.1 to 0.8'")
-    x, y, width = page.js("(r => [r.x, r.y + 80, r.width])(document.querySelector('.chart svg').getBoundingClientRect())")
+    x, y, width = page.js(
+        "(r => [r.x, r.y + 80, r.width])(document.querySelector('.chart svg').getBoundingClientRect())"
+    )
     for kind, at in (("mousePressed", 0.5), ("mouseMoved", 0.8), ("mouseReleased", 0.99)):
         page.call("Input.dispatchMouseEvent", type=kind, x=x + at * width, y=y, button="left", clickCount=1)
     page.until(f"{chart('Reward')} === 'Reward. mine: from 0.5 to 0.8'")
