@@ -89,7 +89,8 @@ class Page:
     def until(self, expression: str) -> Any:
         """Waits until `expression` is true and does not throw; its value. Raises AssertionError if that takes long."""
         end = time.monotonic() + PATIENCE
-        while not (value := self.js(f"(() => {{ try {{ return {expression}; }} catch {{ return null; }} }})()")):
+        careful = f"(() => {{ try {{ return {expression}; }} catch {{ return null; }} }})()"
+        while (value := self.js(careful)) in (None, False, 0, ""):
             assert time.monotonic() < end, f"{expression} stayed {value!r}; the page says: {self.text()[:2000]}"
             time.sleep(0.05)
         return value
