@@ -56,7 +56,12 @@ SAVING = {"gradient_checkpointing": "true", "activation_offloading": "true", "ml
 
 @pytest.mark.parametrize(
     ("backend", "options", "continued_by"),
-    [("ddp", {"use_peft": "true", "lora_dropout": 0.0}, 1), ("fsdp", SAVING, 2)],
+    [
+        ("ddp", {"use_peft": "true", "lora_dropout": 0.0}, 1),
+        ("fsdp", SAVING, 2),
+        pytest.param("zero2", SAVING, 2, marks=pytest.mark.deepspeed),
+        pytest.param("zero3", SAVING, 2, marks=pytest.mark.deepspeed),
+    ],
 )
 def test_an_sft_run_with_evaluations_stopped_and_resumed_is_that_of_one_process(
     folder, tmp_path, backend, options, continued_by
