@@ -3,6 +3,7 @@
     python benchmarks/long.py --results long.jsonl                     # 1.5B and 7B, in full and LoRA; one GPU
     python benchmarks/long.py --shapes tiny --sft 256 --grpo 128       # CPU, a minute
     python benchmarks/long.py --results long.jsonl --table             # what has been measured, as a table
+    python benchmarks/long.py --computed                               # what would fit on which GPU, by the estimate
 
 A row is a shape, what is trained, a task and a length: two documents a step of so many tokens, or four completions,
 random tokens all. The settings of --settings are tried in their order until one fits (--every: all of them), so that
@@ -47,6 +48,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """What each adds to gradient checkpointing and packs of 16,384 tokens, or of one document that is longer."""
 PROMPT = 128
+GPUS = (24, 48, 80, 141)
+"""Memory in GB."""
 UNFINISHED = "not finished after"
 
 
@@ -55,37 +58,42 @@ def tokens(count: int, shape: str, rng: random.Random) -> list[int]:
     return [rng.randrange(2, SHAPES[shape][5]) for _ in range(count)]
 
 
-def build(case: dict[str, Any], timer: StepTimer, folder: str) -> Any:
-    """The trainer of a case."""
-    rng, shape, length = random.Random(0), case["shape"], case["length"]
-    options = {"optim": "adamw_torch_fused"} | SETTINGS[case["setting"]]
-    common = {
+def config_of(case: dict[str, Any], folder: str, **options: Any) -> tuple[Any, ModelConfig]:
+    """What the trainer of a case is told."""
+    common: dict[str, Any] = {
         "output_dir": folder,
+        "optim": "adamw_torch_fused",
         "max_steps": 10_000,
         "learning_rate": 1e-6,
         "bf16": DEVICE == "cuda",
         "use_cpu": DEVICE == "cpu",
         "report_to": "none",
         "save_strategy": "no",
+        **SETTINGS[case["setting"]],
         **options,
     }
-    args: Any = (
-        SFTConfig(per_device_train_batch_size=2, max_length=length, **common)
-        if case["task"] == "sft"
-        else GRPOConfig(
-            per_device_train_batch_size=4,
-            num_generations=4,
-            max_completion_length=length,
-            shuffle_dataset=False,
-            **common,
-        )
-    )
-    config = ModelConfig(model_name_or_path=shape, use_peft=case["train"] == "lora")
+    model = ModelConfig(model_name_or_path=case["shape"], use_peft=case["train"] == "lora")
+    if case["task"] == "sft":
+        return SFTConfig(per_device_train_batch_size=2, max_length=case["length"], **common), model
+    common |= {"per_device_train_batch_size": 4, "num_generations": 4, "shuffle_dataset": False}
+    return GRPOConfig(max_completion_length=case["length"], **common), model
+
+
+def estimate(case: dict[str, Any], model: Any, processes: int = 1, **options: Any) -> int:
+    """Bytes that `--dry_run` estimates for a process; several split weights and states (FSDP2)."""
+    args, config = config_of(case, "runs/none", **options)
+    longest = case["length"] + (PROMPT if case["task"] == "grpo" else 0)
+    shape, split = shape_of(model.config, model, config), "none" if processes == 1 else "fsdp"
+    return estimate_memory(shape, args, config, tokens_in_pack(args, longest), processes, split).total  # type: ignore[arg-type]
+
+
+def build(case: dict[str, Any], timer: StepTimer, folder: str) -> Any:
+    """The trainer of a case."""
+    rng, shape, length = random.Random(0), case["shape"], case["length"]
+    args, config = config_of(case, folder)
     model: Any = build_model(shape, ATTENTION, torch.float32, DEVICE)
-    whole = shape_of(model.config, model, config)
-    longest = length if case["task"] == "sft" else length + PROMPT
-    case["estimate"] = estimate_memory(whole, args, config, tokens_in_pack(args, longest)).total
-    timer.result.parameters = whole.parameters
+    case["estimate"] = estimate(case, model)
+    timer.result.parameters = model.num_parameters()
     add_logprob_forward(model)
     if args.mlp_chunk_tokens is not None:
         chunk_mlps(model, args.mlp_chunk_tokens)
@@ -189,6 +197,22 @@ def show(found: dict[str, Any]) -> str:
 HEAD = "| Case | tokens/s | peak, GiB | estimate, GiB | |\n| --- | --: | --: | --: | --- |"
 
 
+def show_computed(args: argparse.Namespace) -> None:
+    """The first setting that fits, by the estimate, in a tenth less than each GPU has: on one GPU, and on each of 8
+    that split weights and states, of which `sequence_parallel_size` share a pack."""
+    print("| Case | GPUs | " + " | ".join(f"{size} GB" for size in GPUS) + " |\n| --- | --- |" + " :-: |" * len(GPUS))
+    for row in rows(args):
+        model = build_model(row["shape"], ATTENTION, torch.float32, "meta")
+        for processes, share in ((1, 1), (8, 1), (8, 4)):
+            options = {"sequence_parallel_size": share, "max_tokens_per_microbatch": 16384 // share, "bf16": True}
+            settings = [s for s in args.settings if processes == 1 or "optim" not in SETTINGS[s]]  # FSDP2 takes torch's
+            need = {s: estimate(row | {"setting": s}, model, processes, **options) for s in settings}
+            fits = [next((s for s in settings if need[s] < 0.9 * size * 1e9), "-") for size in GPUS]
+            gpus = f"{processes}{f', packs shared by {share}' if share > 1 else ''}"
+            case = f"{row['shape']} {row['train']}, {row['task']} {row['length']:,}"
+            print(f"| {case} | {gpus} | {' | '.join(fits)} |", flush=True)
+
+
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -204,6 +228,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--time_budget", type=float, default=570, help="seconds; the same command then goes on")
     parser.add_argument("--results", type=Path, help="file that result lines are appended to")
     parser.add_argument("--table", action="store_true", help="show what --results has, and measure nothing")
+    parser.add_argument("--computed", action="store_true", help="show what would fit on which GPU, and measure nothing")
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
@@ -214,6 +239,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     if args.case is not None:
         measure(args.case, args.steps, args.out)
+        return
+    if args.computed:
+        show_computed(args)
         return
     deadline, there = time.monotonic() + args.time_budget, known(args.results)
     print(HEAD, flush=True)

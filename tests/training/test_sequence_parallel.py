@@ -51,24 +51,37 @@ def assert_same_run(one, two):
             assert b[name] == pytest.approx(a[name], rel=2e-3, abs=1e-6), (a["step"], name)
 
 
+SAVING = {"gradient_checkpointing": "true", "activation_offloading": "true", "mlp_chunk_tokens": 20}
+
+
 @pytest.mark.parametrize(
-    ("backend", "options"),
+    ("backend", "options", "continued_by"),
     [
-        ("ddp", {"use_peft": "true", "lora_dropout": 0.0}),
-        ("fsdp", {"gradient_checkpointing": "true"}),
+        ("ddp", {"use_peft": "true", "lora_dropout": 0.0}, 1),
+        ("fsdp", SAVING, 2),
+        pytest.param("zero2", SAVING, 2, marks=pytest.mark.deepspeed),
+        pytest.param("zero3", SAVING, 2, marks=pytest.mark.deepspeed),
     ],
 )
-def test_an_sft_run_with_evaluations_stopped_and_resumed_is_that_of_one_process(folder, tmp_path, backend, options):
-    options |= {"packing": "true", "max_length": 128, "max_tokens_per_microbatch": 50, "max_steps": 4, "save_steps": 2}
+def test_an_sft_run_with_evaluations_stopped_and_resumed_is_that_of_one_process(
+    folder, tmp_path, backend, options, continued_by
+):
+    """Also resumed by one process."""
+    options = {"packing": "true", "max_length": 128, **options}
+    options |= {"max_tokens_per_microbatch": 50, "max_steps": 4, "save_steps": 2}
     options |= {"eval_strategy": "steps", "eval_steps": 2, "dataset_test_split": "train[:5]"}
-    sft.main(arguments(folder, "sft", tmp_path / "one", per_device_train_batch_size=2, **options))
+    plain = {name: value for name, value in options.items() if name not in SAVING}
+    sft.main(arguments(folder, "sft", tmp_path / "one", per_device_train_batch_size=2, **plain))
     options |= {"sequence_parallel_size": 2, "per_device_train_batch_size": 2}
     argv = arguments(folder, "sft", tmp_path / "two", **options)
     launch("sft", argv, processes=2, env=backend_env(backend))
     assert_same_run(metrics(tmp_path / "one"), whole := metrics(tmp_path / "two"))
     shutil.rmtree(tmp_path / "two/checkpoint-4")
-    launch("sft", argv, processes=2, env=backend_env(backend))
-    assert metrics(tmp_path / "two") == whole
+    if continued_by == 1:
+        sft.main([*argv, "--sequence_parallel_size", "1"])
+    else:
+        launch("sft", argv, processes=2, env=backend_env(backend))
+    assert_same_run(whole, metrics(tmp_path / "two"))
 
 
 def test_a_grpo_run_that_is_killed_and_resumed_is_that_of_one_process(folder, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
 
 from open_r1.errors import UserError
+from open_r1.internals.transformers import without_deepspeed_config
 from open_r1.modeling.mixers import mixers
 from open_r1.modeling.rope import length_rule
 
@@ -86,7 +87,7 @@ def skeleton(config: PretrainedConfig, trust_remote_code: bool = False) -> Any:
     """The model without weights."""
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
+    with without_deepspeed_config(), torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
 
 

@@ -16,7 +16,7 @@ from open_r1.rewards import BEST, check_golds, gold_completion, score
 from open_r1.rewards.accuracy import golds_of
 from open_r1.run.checks import options_without_effect, room_warning
 from open_r1.run.estimate import estimate_memory, estimate_seconds, shape_of, split_of, tokens_in_pack
-from open_r1.run.policy_engine import describe_engine
+from open_r1.run.policy_engine import describe_engine, policy_engine
 from open_r1.run.prepare import GRPOInputs, SFTInputs
 from open_r1.run.preview import show_prompts, show_rows
 from open_r1.training.grpo_batches import check_batch
@@ -55,6 +55,7 @@ def dry_run_grpo(
             "steps": _steps(args, steps * args.max_steps_per_rollout),
             "tokens a step, at most": f"{completions * (longest + args.max_completion_length):,}",
             "completions by": describe_engine(args, model),
+            **_engine_memory(args, model),
         },
         longest_sequence=longest + args.max_completion_length,
         tokens_a_step=completions * (longest + args.max_completion_length),
@@ -123,6 +124,15 @@ def ungradable_golds(prompts: Any, reward_funcs: Sequence[str]) -> dict[str, str
     rows = [f"row {i} ({reason})" for i, reason in enumerate(reasons, start=1) if reason]
     shown = "; ".join(rows[:5]) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
     return {"ungradable golds": f"{len(rows)}: {shown}" if rows else "none"}
+
+
+def _engine_memory(args: GRPOConfig, model: ModelConfig) -> dict[str, str]:
+    """What the engine takes of the same GPU, beside the training."""
+    if policy_engine(args, config := load_config(model)) != "native":
+        return {}
+    weights = 2 * sum(p.numel() for p in skeleton(config, model.trust_remote_code).parameters()) / 2**30
+    share = args.vllm_gpu_memory_utilization
+    return {"memory of the engine": f"{weights:.1f} GiB of weights, and a cache of up to {share:.0%} of the GPU"}
 
 
 def _steps(args: TrainConfig, per_epoch: int) -> str:

@@ -121,9 +121,12 @@ def estimate_memory(
     casts = half and weight == 4 and split in ("none", "ddp")
     states = _states(shape, args, weight, processes, split)
     layer = layer_bytes(shape, args, half=half, casts=casts)
-    in_layer = tokens * layer if args.mlp_chunk_tokens is None else _in_chunks(shape, layer, tokens, args, half)
-    if shape.adapters:
-        in_layer += tokens * (20 * shape.width + 4 * shape.queries + 4 * shape.inner)  # inputs in float32
+    inner = (8 if half else 16) * shape.inner * (COMPILED if args.torch_compile else 1)
+    beside_inner = layer - inner
+    if shape.adapters:  # which take their inputs in float32
+        inner += 4 * shape.inner
+        beside_inner += 20 * shape.width + 4 * shape.queries
+    in_layer = tokens * beside_inner + min(tokens, args.mlp_chunk_tokens or tokens) * inner
     layers_kept = 2 if args.activation_offloading else shape.layers
     checkpoint = (2 if half and not casts else 4) * shape.width
     kept = tokens * (layers_kept * checkpoint if args.gradient_checkpointing else shape.layers * layer)
@@ -163,13 +166,6 @@ def layer_bytes(shape: Shape, args: TrainConfig, *, half: bool, casts: bool) -> 
     if shape.normalizes_queries:
         size += (6 if half else 8) * (queries + keys)
     return size * (COMPILED if args.torch_compile else 1)
-
-
-def _in_chunks(shape: Shape, layer: float, tokens: int, args: TrainConfig, half: bool) -> float:
-    """As `tokens * layer`, with the inside of the MLP for a chunk only."""
-    assert args.mlp_chunk_tokens is not None
-    inside = (8 if half else 16) * shape.inner * (COMPILED if args.torch_compile else 1)
-    return tokens * (layer - inside) + min(tokens, args.mlp_chunk_tokens) * inside
 
 
 def estimate_seconds(shape: Shape, args: TrainConfig, tokens: int, document: float, processes: int = 1) -> float:

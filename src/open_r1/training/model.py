@@ -17,7 +17,6 @@ from open_r1.modeling.attention import ATTENTION, FLASH_ATTENTION, SDPA_ATTENTIO
 from open_r1.modeling.checkpoint import Checkpoint, base_name, has_only_adapters
 from open_r1.modeling.compiling import compile_layers
 from open_r1.modeling.mlp import chunk_mlps
-from open_r1.modeling.sequence_parallel import sequence_group
 from open_r1.training.logprobs import add_logprob_forward, check_packed_forward
 
 logger = logging.getLogger(__name__)
@@ -51,8 +50,6 @@ def adopt_policy(model: PreTrainedModel, config: ModelConfig, args: TrainConfig)
 def _as_policy(model: PreTrainedModel, config: ModelConfig, args: TrainConfig) -> PreTrainedModel:
     if not _sharded_at_load():
         check_packed_forward(model)
-        if (group := sequence_group(args.sequence_parallel_size, args.device.type)) is not None:
-            check_packed_forward(model, group)
     if note := unused_dropout(model.config):
         logger.warning(note)
     model.config.use_cache = True

@@ -24,20 +24,18 @@ from transformers.trainer_utils import IntervalStrategy
 
 from open_r1.configs import GRPOConfig, TrainConfig
 from open_r1.errors import Interrupted, UserError
-from open_r1.internals.transformers import attention_name, limit_to_one_gpu, set_device
+from open_r1.internals.transformers import limit_to_one_gpu, set_device
 from open_r1.modeling.architectures import can_share_prompts
-from open_r1.modeling.attention import FLASH_ATTENTION
-from open_r1.modeling.flash import keep_attention_of
-from open_r1.modeling.offloading import offload_checkpoints
 from open_r1.modeling.rope import length_rule
 from open_r1.modeling.routers import RouterStatistics
 from open_r1.modeling.sequence_parallel import sequence_group
 from open_r1.report.recorder import RunRecorder, is_metrics
 from open_r1.training import backends
+from open_r1.training.activations import activation_callbacks
 from open_r1.training.batches import total_steps
 from open_r1.training.checkpoints import Checkpointer
 from open_r1.training.interruption import StopSignals
-from open_r1.training.logprobs import TokenLogprobs
+from open_r1.training.logprobs import TokenLogprobs, check_packed_forward
 from open_r1.training.memory import out_of_memory, peak_gib
 from open_r1.training.optimizers import check_optimizer
 from open_r1.training.packing import Pack, TokenSequence, build_pack, empty_pack, no_sides, plan_packs
@@ -98,10 +96,10 @@ class PackedTrainer(Trainer):
         self.side = no_sides if rule is None else rule.side
         self.remove_callback(DEFAULT_PROGRESS_CALLBACK)  # a bar, or in a notebook a table
         self.remove_callback(PrinterCallback)
-        if self.args.activation_offloading:
-            self.add_callback(_OffloadCheckpoints)
-        elif attention_name(model) == FLASH_ATTENTION:
-            self.add_callback(_KeepAttention)
+        for callback in activation_callbacks(model, args):
+            self.add_callback(callback)
+        if self.group is not None and not self.is_wrapped and not args.torch_compile:
+            check_packed_forward(model, self.group)  # type: ignore[arg-type]
 
     # What SFT and GRPO define
 
@@ -363,20 +361,6 @@ class PackedTrainer(Trainer):
                 f"Stopped after step {step}, which is saved in {self.output_dir}/checkpoint-{step}. The same command "
                 "continues from there."
             )
-
-
-class _KeepAttention(TrainerCallback):
-    """Layers are computed again in the backward pass with `gradient_checkpointing`, their attention is not."""
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        keep_attention_of(model)
-
-
-class _OffloadCheckpoints(TrainerCallback):
-    """What `gradient_checkpointing` keeps goes to the CPU."""
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        offload_checkpoints(model)
 
 
 def _one_batch_per_step(args: TrainConfig) -> TrainConfig:
