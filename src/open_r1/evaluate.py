@@ -1,4 +1,4 @@
-"""Benchmarks by DeepSeek's protocol: every sample kept, an interval on every score.
+"""Benchmarks by DeepSeek's protocol: every sample is saved, every score has an interval.
 
     open-r1 evaluate --model deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B --tasks math_500,aime24 --output runs/evaluation
     open-r1 evaluate --model runs/grpo --tasks gsm8k --data-dir data --num-samples 4 --max-new-tokens 2048
@@ -75,7 +75,7 @@ class EvaluateOptions:
 def main(argv: list[str] | None = None) -> None:
     """Evaluates as `argv` says (default: the command line). Raises UserError for what the user can mend."""
     args, engine_options = parse_options(
-        sys.argv[1:] if argv is None else argv,
+        argv,
         EvaluateOptions,
         EngineOptions,
         prog="open-r1 evaluate",
@@ -102,8 +102,8 @@ def main(argv: list[str] | None = None) -> None:
     output = args.output or default_output(engine_options.model, engine_options.revision)
     console = Console()
     benchmarks = [
-        prepare(task, asked, engine_options.model, engine, protocol, output / folder, ks=wanted, console=console)
-        for task, asked in zip(tasks, problems, strict=True)
+        prepare(task, rows, engine_options.model, engine, protocol, output / folder, ks=wanted, console=console)
+        for task, rows in zip(tasks, problems, strict=True)
         for protocol, folder, wanted in runs[task.name]
     ]
     engine.reserve(max(benchmark.longest for benchmark in benchmarks))

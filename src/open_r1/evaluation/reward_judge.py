@@ -4,7 +4,7 @@ For problems that many answers solve, so that no gold answer can be compared: an
 plan, a grid.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,13 +25,16 @@ def with_reward(task: Task, name: str) -> Task:
     if task.make is not None or task.read is not None:
         raise UserError(f"reward: task {task.name} judges its answers itself; leave it out.")
     read = partial(_problems, task, get_reward_func(name))
-    return replace(task, read=read, recorded={**task.recorded, "reward": name}, votes=False)
+    return replace(task, read=read, reward=name, recorded={**task.recorded, "reward": name})
 
 
-def _problems(task: Task, reward: RewardFunc, rows: Sequence[Mapping[str, Any]], where: str) -> list[BenchmarkProblem]:
+def _problems(
+    task: Task, reward: RewardFunc, rows: Sequence[Mapping[str, Any]], where: str
+) -> Iterator[BenchmarkProblem]:
     judge = partial(_judge, reward, rows)
-    problems = [make_problem(task, dict(row), i, f"{where}, row {i + 1}") for i, row in enumerate(rows)]
-    return [replace(p, judge=judge, groups=_groups(rows[p.index])) for p in problems]
+    for index, row in enumerate(rows):
+        problem = make_problem(task, row, index, f"{where}, row {index + 1}")
+        yield replace(problem, judge=judge, groups=_groups(row))
 
 
 def _groups(row: Mapping[str, Any]) -> dict[str, str]:
