@@ -4,7 +4,8 @@ import pytest
 from toys import CHATML, make_tokenizer
 from transformers import GenerationConfig
 
-from open_r1.data.chat import pad_token_id, prepare_tokenizer, stop_token_ids, with_system_prompt
+from open_r1.data.chat import pad_token_id, prepare_tokenizer, stop_token_ids
+from open_r1.data.conversations import with_system_prompt
 from open_r1.errors import UserError
 
 HELLO = [{"role": "user", "content": "Hello"}]

@@ -20,14 +20,15 @@ from open_r1.curation.overlap import KnownProblems, Match, shape_of
 from open_r1.curation.rows import (
     READ,
     DatasetWriter,
+    ProblemColumn,
     Report,
     RowOptions,
     as_text,
     finish,
     load,
-    problem_column,
     take,
 )
+from open_r1.data.columns import PROBLEMS, column_of, named_or_first, prompt_path, values_at
 from open_r1.data.load import load_split, source_name
 from open_r1.engine.options import Count
 from open_r1.errors import UserError
@@ -52,15 +53,13 @@ class OverlapOptions:
 
 
 @dataclass(kw_only=True)
-class DecontaminateOptions(OverlapOptions, RowOptions):
-    """Benchmarks and columns."""
+class DecontaminateOptions(ProblemColumn, OverlapOptions, RowOptions):
+    """Benchmarks."""
 
     against: list[str]
     """Files, folders, hub ids (ID, ID:SPLIT, ID@CONFIG:SPLIT)."""
-    column: str | None = None
-    """Column with the problem. Default: problem, question, prompt ..."""
     against_column: str | None = None
-    """Column with the benchmarks' problems. Default: as above."""
+    """Column with the benchmarks' problems. Default: as for `prompt_column`."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -69,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     (args,) = parse_options(argv, DecontaminateOptions, prog="open-r1 data decontaminate", description=__doc__ or "")
 
     dataset = load(args)
-    column = problem_column(dataset, args.column)
+    path = prompt_path(dataset, args.prompt_column, PROBLEMS)
     known, texts = read_benchmarks(args)
     report, pairs = Report("decontaminate"), []
     writer = DatasetWriter(None if args.dry_run else args.output)
@@ -78,10 +77,10 @@ def main(argv: list[str] | None = None) -> None:
     def find(text: str) -> Match | None:
         return known.find(shape_of(text, args.ngram))
 
-    problems = dataset.select_columns([column])
+    problems = dataset.select_columns([column_of(dataset, path)])
     for start in range(0, len(dataset), READ):
         clean = []
-        for row, value in enumerate(problems[start : start + READ][column], start):
+        for row, value in enumerate(values_at(problems[start : start + READ], path), start):
             report.read += 1
             text = as_text(value)
             match = find(text)
@@ -110,12 +109,12 @@ def read_benchmarks(args: DecontaminateOptions) -> tuple[KnownProblems, dict[Any
     for named in args.against:
         name, config, split = _parts(named)
         rows = load_split(name, config=config, split=split)
-        column = problem_column(rows, args.against_column)
+        path = named_or_first(rows, args.against_column, (), "against_column") or prompt_path(rows, None, PROBLEMS)
         short = source_name(rows).rstrip("/").rpartition("/")[2]
-        for i, value in enumerate(rows.select_columns([column])[column]):
+        for i, value in enumerate(values_at(rows.select_columns([column_of(rows, path)])[:], path)):
             text = as_text(value)
             if not text.strip():
-                raise UserError(f"{named}, row {i + 1}, column {column}: the problem is empty.")
+                raise UserError(f"{named}, row {i + 1}, column {path}: the problem is empty.")
             if (short, i) in texts:
                 raise UserError(f"against names {short} twice: give each benchmark once, under a name of its own.")
             texts[short, i] = text

@@ -14,23 +14,21 @@ from open_r1.curation.overlap import shape_of
 from open_r1.curation.rows import (
     READ,
     DatasetWriter,
+    ProblemColumn,
     Report,
     RowOptions,
     as_text,
     finish,
     load,
-    problem_column,
     take,
 )
+from open_r1.data.columns import PROBLEMS, column_of, prompt_path, values_at
 from open_r1.options import parse_options
 
 
 @dataclass(kw_only=True)
-class DedupOptions(OverlapOptions, RowOptions):
-    """Columns."""
-
-    column: str | None = None
-    """Column with the problem. Default: problem, question, prompt ..."""
+class DedupOptions(ProblemColumn, OverlapOptions, RowOptions):
+    """What is compared."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -39,13 +37,13 @@ def main(argv: list[str] | None = None) -> None:
     (args,) = parse_options(argv, DedupOptions, prog="open-r1 data dedup", description=__doc__ or "")
 
     dataset = load(args)
-    column = problem_column(dataset, args.column)
+    path = prompt_path(dataset, args.prompt_column, PROBLEMS)
     known, report = args.known_problems(), Report("dedup")
     writer = DatasetWriter(None if args.dry_run else args.output)
-    problems = dataset.select_columns([column])
+    problems = dataset.select_columns([column_of(dataset, path)])
     for start in range(0, len(dataset), READ):
         new = []
-        for row, value in enumerate(problems[start : start + READ][column], start):
+        for row, value in enumerate(values_at(problems[start : start + READ], path), start):
             report.read += 1
             shape = shape_of(as_text(value), args.ngram)
             match = known.find(shape)

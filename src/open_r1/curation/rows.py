@@ -15,7 +15,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from open_r1.data.load import load_split, require_columns, source_name
+from open_r1.data.conversations import is_conversation
+from open_r1.data.load import load_split
+from open_r1.data.messages import check_messages
 from open_r1.errors import UserError
 from open_r1.files import write_json
 from open_r1.options.annotations import Alias, Positional
@@ -26,7 +28,6 @@ logger = logging.getLogger(__name__)
 READ = 512
 """Rows read at once."""
 SHARD_BYTES = 256 << 20
-PROBLEM_COLUMNS = ("problem", "question", "instruction", "prompt", "messages", "conversations")
 EXAMPLES = 5
 
 
@@ -80,23 +81,20 @@ def check_output(folder: Path | None) -> None:
         raise UserError(f"output is {folder}, which is there already: give a new folder, or delete it.")
 
 
-def problem_column(dataset: Dataset, named: str | None) -> str:
-    """The column with the problem: `named`, else the first of `PROBLEM_COLUMNS` that there is. Raises `UserError`."""
-    if named is not None:
-        require_columns(dataset, named)
-        return named
-    for name in PROBLEM_COLUMNS:
-        if name in dataset.column_names:
-            return name
-    columns = ", ".join(dataset.column_names)
-    raise UserError(f"{source_name(dataset)}: which column holds the problem? Give --column; there are: {columns}.")
+@dataclass(kw_only=True)
+class ProblemColumn:
+    """Columns (a field in one: COLUMN.FIELD)."""
+
+    prompt_column: Annotated[str | None, Alias("column", "dataset_prompt_column")] = None
+    """Column with the problem. Default: the first of `problem`, `question`, `instruction`, `prompt`, `messages` and
+    `conversations`."""
 
 
 def as_text(value: Any) -> str:
     """A problem as text: of a conversation, what the user said first."""
-    if isinstance(value, list):
-        said = [m for m in value if isinstance(m, dict) and m.get("role", m.get("from")) in ("user", "human")]
-        return str(said[0].get("content", said[0].get("value")) or "") if said else ""
+    if is_conversation(value):
+        messages = check_messages(value, "the problem")
+        return next((message["content"] for message in messages if message["role"] == "user"), "")
     return "" if value is None else str(value)
 
 

@@ -2,14 +2,14 @@
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from open_r1.engine.options import EngineOptions
-from open_r1.engine.protocol import Engine, Message
+from open_r1.engine.protocol import Engine
 from open_r1.engine.weights_digest import weights_digest
 from open_r1.errors import UserError
 from open_r1.modeling.checkpoint import Checkpoint, has_only_adapters
@@ -29,8 +29,9 @@ class OpenEngine:
     context: int | None
     """Tokens of prompt and completion together; None: not known."""
     stop_token_ids: tuple[int, ...]
-    render: Callable[[list[Message]], list[int] | list[Message]]
-    """Messages as the prompt of a `Request`."""
+    render: Callable[..., Any]
+    """A conversation, or its messages, as the prompt of a `Request`; a second argument says where it is from, for
+    errors."""
     prompt_tokens: Callable[[Any], int]
     """Tokens of such a prompt; an upper bound where only the server has the tokenizer."""
     max_tokens_per_batch: int | None
@@ -56,6 +57,11 @@ class OpenEngine:
         if self.name in ("vllm", "native"):
             self.engine.need(tokens)  # type: ignore[attr-defined]
 
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """What the chat template left out of prompts and may leave out, with how many prompts each is about."""
+        return getattr(self.render, "lost", {})
+
     def start(self) -> None:
         """Starts vLLM's processes, which takes minutes, or captures the native engine's graphs; without it they start
         with the first request."""
@@ -69,6 +75,13 @@ class OpenEngine:
 
 def open_engine(options: EngineOptions) -> OpenEngine:
     """The engine of `options`. Raises `UserError`."""
+    opened = _open(options)
+    if options.chat_template_kwargs:
+        opened.identity["chat_template_kwargs"] = dict(options.chat_template_kwargs)
+    return opened
+
+
+def _open(options: EngineOptions) -> OpenEngine:
     if options.engine == "openai" and options.base_url is None:
         raise UserError("engine is openai: give --base-url, such as http://localhost:8000/v1.")
     if options.engine in ("native", "transformers", "vllm") and options.base_url is not None:
@@ -120,11 +133,12 @@ def decode_budget(device_type: str) -> int:
 
 
 def _open_transformers(options: EngineOptions) -> OpenEngine:
-    from open_r1.data.chat import encode, prepare_tokenizer, render, stop_token_ids
+    from open_r1.data.chat import render, stop_token_ids
+    from open_r1.data.conversations import PromptRenderer
     from open_r1.engine.transformers_engine import TransformersEngine
     from open_r1.modeling.loading import context_length
 
-    tokenizer = prepare_tokenizer(options.model, options.revision, options.trust_remote_code, option="--model")
+    tokenizer = _tokenizer(options)
     model = _load_model(options)
     budget = options.max_tokens_per_batch or decode_budget(model.device.type)
     return OpenEngine(
@@ -132,7 +146,7 @@ def _open_transformers(options: EngineOptions) -> OpenEngine:
         name="transformers",
         context=context_length(model.config),
         stop_token_ids=stop_token_ids(tokenizer, model.generation_config),
-        render=lambda messages: encode(tokenizer, render(tokenizer, messages, add_generation_prompt=True)),
+        render=PromptRenderer(tokenizer),
         answer_start=render(tokenizer, [{"role": "user", "content": "1 + 1"}], add_generation_prompt=True)[-32:],
         prompt_tokens=len,
         max_tokens_per_batch=budget,
@@ -238,10 +252,11 @@ def _around(
     """An engine in other processes, with what this one reads of the model's folder."""
     from transformers import GenerationConfig
 
-    from open_r1.data.chat import encode, prepare_tokenizer, render, stop_token_ids
+    from open_r1.data.chat import render, stop_token_ids
+    from open_r1.data.conversations import PromptRenderer
     from open_r1.modeling.loading import context_length, load_config, load_generation_config
 
-    tokenizer = prepare_tokenizer(options.model, options.revision, options.trust_remote_code, option="--model")
+    tokenizer = _tokenizer(options)
     checkpoint = _checkpoint(options)
     config = load_config(checkpoint)
     generation = load_generation_config(checkpoint) or GenerationConfig.from_model_config(config)
@@ -250,11 +265,23 @@ def _around(
         name=name,
         context=context_length(config),
         stop_token_ids=stop_token_ids(tokenizer, generation),
-        render=lambda messages: encode(tokenizer, render(tokenizer, messages, add_generation_prompt=True)),
+        render=PromptRenderer(tokenizer),
         answer_start=render(tokenizer, [{"role": "user", "content": "1 + 1"}], add_generation_prompt=True)[-32:],
         prompt_tokens=len,
         max_tokens_per_batch=None,
         identity=identity,
+    )
+
+
+def _tokenizer(options: EngineOptions) -> PreTrainedTokenizerBase:
+    from open_r1.data.chat import prepare_tokenizer
+
+    return prepare_tokenizer(
+        options.model,
+        options.revision,
+        options.trust_remote_code,
+        chat_template_kwargs=options.chat_template_kwargs,
+        option="--model",
     )
 
 
@@ -280,7 +307,8 @@ def _load_model(options: EngineOptions) -> Any:
 
 
 def _open_server(options: EngineOptions, base_url: str) -> OpenEngine:
-    from open_r1.engine.openai_engine import OpenAIEngine, prompt_bound
+    from open_r1.engine.openai_engine import OpenAIEngine
+    from open_r1.engine.openai_prompts import ServedPrompts, prompt_bound
 
     engine = OpenAIEngine(
         base_url,
@@ -294,7 +322,7 @@ def _open_server(options: EngineOptions, base_url: str) -> OpenEngine:
         name="openai",
         context=engine.check(),
         stop_token_ids=(),
-        render=lambda messages: messages,
+        render=ServedPrompts(options.chat_template_kwargs),
         prompt_tokens=prompt_bound,
         max_tokens_per_batch=None,
         count_tokens=engine.count_tokens,

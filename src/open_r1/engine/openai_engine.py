@@ -9,15 +9,16 @@ import logging
 import queue
 import random
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
+from open_r1.engine.openai_prompts import prompt_bound
 from open_r1.engine.openai_servers import Refusal, Server, Servers
-from open_r1.engine.protocol import Completion, Message, Request, Sampling
+from open_r1.engine.protocol import Completion, Request, Sampling
 from open_r1.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -83,14 +84,14 @@ class OpenAIEngine:
             logger.warning("%s does not answer: %s; the others go on without it.", server.base_url, _sentence(reason))
         return min((context for context in contexts if context is not None), default=None)
 
-    def count_tokens(self, messages: list[Message]) -> int:
+    def count_tokens(self, prompt: Any) -> int:
         """Tokens of a prompt as the server counts them (vLLM's `/tokenize`); elsewhere an upper bound."""
         server = self.servers.take()
         try:
-            body = {"model": self.model, "messages": messages}
+            body = {"model": self.model, **(prompt if isinstance(prompt, Mapping) else {"messages": prompt})}
             return int(server.read_json("tokenize", body, timeout=30.0)["count"])
         except (Refusal, *BROKEN):
-            return prompt_bound(messages)
+            return prompt_bound(prompt)
         finally:
             self.servers.give_back(server, answered=True)
 
@@ -130,7 +131,7 @@ class OpenAIEngine:
 
     def stream_text(
         self,
-        messages: list[Message],
+        prompt: Any,
         *,
         temperature: float,
         top_p: float,
@@ -142,7 +143,7 @@ class OpenAIEngine:
         Without `max_tokens` the server's own limit holds, usually what the context leaves. Raises `UserError`.
         """
         sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed, max_tokens=max_tokens or 0, logprobs=False)
-        path, body = self._body(Request("ask", messages, sampling), 0)
+        path, body = self._body(Request("ask", prompt, sampling), 0)
         if max_tokens is None:
             body.pop("max_tokens")
         server = self.servers.take()
@@ -252,6 +253,8 @@ class OpenAIEngine:
         if sampling.stop_token_ids:
             body["stop_token_ids"] = list(sampling.stop_token_ids)
         prompt: Any = request.prompt
+        if isinstance(prompt, Mapping):
+            return "/chat/completions", {**body, **prompt, **({"logprobs": True} if sampling.logprobs else {})}
         if prompt and isinstance(prompt[0], int):
             return "/completions", {**body, "prompt": prompt, **({"logprobs": 0} if sampling.logprobs else {})}
         return "/chat/completions", {**body, "messages": prompt, **({"logprobs": True} if sampling.logprobs else {})}
@@ -259,11 +262,6 @@ class OpenAIEngine:
     def _unreachable(self, error: Exception, tries: int = 1) -> UserError:
         times = f" ({tries} tries)" if tries > 1 else ""
         return UserError(f"{self.servers} does not answer{times}: {_sentence(error)}; see that the server runs there.")
-
-
-def prompt_bound(messages: Sequence[Any]) -> int:
-    """At least as many tokens as the chat template makes of `messages`: a token has a byte or more of text."""
-    return 64 + sum(len(message["content"].encode()) + 32 for message in messages)
 
 
 def _completion(reply: dict[str, Any]) -> ServedCompletion:

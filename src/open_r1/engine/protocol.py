@@ -1,9 +1,9 @@
 """What it takes to write completions: the contract between those who ask and those who generate."""
 
 import hashlib
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypedDict
+from typing import Any, Literal, Protocol, TypedDict
 
 from torch import Tensor
 
@@ -39,10 +39,11 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt, as token ids or as messages for the chat template, and how to continue it."""
+    """A prompt, as token ids, as messages for the chat template, or as a server takes it (`messages`, `tools` ...), and
+    how to continue it."""
 
     id: Hashable
-    prompt: list[int] | list[Message]
+    prompt: list[int] | list[Message] | Mapping[str, Any]
     sampling: Sampling
 
 

@@ -35,8 +35,8 @@ class GRPOTrainer(grpo.GRPOTrainer):
     `prompts`, `completions` and the columns of the dataset by name, as far as they take them, and return a number or
     None for each completion. Rows of the datasets have `prompt` (text or messages), and whatever the rewards read, such
     as `answer`. `engine` writes the completions in place of the one that `args` ask for; it must follow the policy's
-    weights. `options` are fields of `open_r1.configs.GRPOScriptArguments`: `system_prompt`, `dataset_prompt_column`,
-    and options of registered rewards.
+    weights. `options` are fields of `open_r1.configs.GRPOScriptArguments`: `system_prompt`, `prompt_column`, and
+    options of registered rewards.
 
     `close` frees the engine, which matters with vLLM only. Raises `UserError` for what the caller can mend.
     """
@@ -156,6 +156,7 @@ class SFTTrainer(sft.SFTTrainer):
             train,
             evaluation,
             tokenizer=tokenizer,
+            loaded=loaded,
         )
         self.traces, self.benchmarks = inputs.traces, inputs.benchmarks
         self.run = Run("sft", script, args, model_config)
