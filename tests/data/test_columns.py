@@ -87,7 +87,7 @@ def test_generate_takes_dotted_columns_too():
         ColumnOptions(prompt_column="item.text"),
         template="{{ instruction }} = ?",
     )
-    assert [(p.messages[0]["content"], p.gold) for p in problems.read([0, 2])] == [
+    assert [(p.conversation.messages[0]["content"], p.gold) for p in problems.read([0, 2])] == [
         ("1 + 1 = ?", "0"),
         ("1 + 1 = ?", "2"),
     ]

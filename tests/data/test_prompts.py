@@ -59,7 +59,7 @@ def test_conversations_that_cannot_be_continued_are_named(tokenizer):
     ):
         with pytest.raises(UserError, match=message):
             prompt_rows(Dataset.from_list([{"prompt": messages}]), tokenizer)
-    with pytest.raises(UserError, match="there is no column prompt, problem, .*; there are: task.*--prompt_column"):
+    with pytest.raises(UserError, match=r"there is no column prompt, problem, .*; there are: task.*--prompt_column"):
         prompt_rows(Dataset.from_list([{"task": "1 + 1"}]), tokenizer)
 
 

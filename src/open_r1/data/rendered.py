@@ -6,6 +6,11 @@ from typing import Any
 from open_r1.data.messages import KNOWN_FIELDS, REASONING_FIELDS, texts_of
 from open_r1.errors import UserError
 
+DOUBLED = (
+    "have reasoning behind an empty <think></think> that the chat template writes: chat_template_kwargs may switch its "
+    "reasoning on, or pass a chat_template"
+)
+
 
 def check_rendered(
     messages: list[dict[str, Any]], text: str, tools: list[dict[str, Any]] | None, where: str
@@ -23,6 +28,8 @@ def check_rendered(
             at = text.find(reasoning, position)
             if at >= 0:
                 position = at + len(reasoning)
+                if text[:at].rstrip().removesuffix("<think>").rstrip().endswith("</think>"):
+                    notes[DOUBLED] = None
             elif number == len(messages):
                 raise UserError(
                     f"{where}: the chat template leaves out the reasoning before </think>, so it would not be learned: "

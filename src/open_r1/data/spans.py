@@ -65,16 +65,20 @@ def assistant_spans(
         if not own:
             lost.append(i + 1)
             continue
+        as_last = rendered(masked[: i + 1])
         first = last = own[0]
-        while last + 1 < len(marks) and marks[last + 1][0] == i and _goes_on(marks[last + 1], marks[first : last + 1]):
+        while last + 1 < len(marks) and marks[last + 1][0] == i:
+            if marks[first : last + 1].count(marks[last + 1]) >= max(1, _marks(as_last).count(marks[last + 1])):
+                break  # the result of a tool may name the call again
             last += 1
         prompt = _after_last_mark(rendered(masked[:i], generate=True))
         gap_start = places[first][0] - len(literals[first])
         start = gap_start + len(_common(literals[first], prompt, tokenizer))
         if i == len(messages) - 1:
-            spans[i] = (start, len(text))
+            tail = text[places[last][1] :]
+            spans[i] = (start, places[last][1] + len(_until_stop(tail, tokenizer, stops)))
             continue
-        closing = _closing(literals[last + 1], _after_last_mark(rendered(masked[: i + 1])), tokenizer, stops)
+        closing = _closing(literals[last + 1], _after_last_mark(as_last), tokenizer, stops)
         if not _pieces(closing, tokenizer)[1::2]:
             endless.append(i)
         spans[i] = (start, places[last][1] + len(closing))
@@ -84,22 +88,29 @@ def assistant_spans(
 
 
 def _closing(gap: str, as_last: str, tokenizer: PreTrainedTokenizerBase, stops: Collection[str]) -> str:
-    """What of `gap`, the text between a turn's words and those of the next, ends the turn. `as_last` is what follows
-    these words where the turn is the last."""
-    closing = _common(gap, as_last, tokenizer)
-    ends = _pieces(closing, tokenizer)[1::2]
-    following = _pieces(gap[len(closing) :], tokenizer)
-    if len(following) < 2 or following[0]:
-        return closing
-    closed_otherwise = not ends and bool(_pieces(as_last, tokenizer)[1::2])
-    opens_and_stops = following[1] in stops and not any(end in stops for end in ends)
-    return closing + following[1] if closed_otherwise or opens_and_stops else closing
+    """What of `gap`, the text between a turn's words and those of the next, ends the turn: what follows these words
+    where the turn is the last (`as_last`) too, or up to the first token at which the model stops."""
+    shared = _until_stop(_common(gap, as_last, tokenizer), tokenizer, stops)
+    pieces = _pieces(gap, tokenizer)
+    if any(piece in stops for piece in _pieces(shared, tokenizer)):
+        return shared
+    first_stop = next((k for k, piece in enumerate(pieces) if k % 2 and piece in stops), None)
+    if first_stop is not None:
+        return "".join(pieces[: first_stop + 1])
+    following = _pieces(gap[len(shared) :], tokenizer)
+    closed_otherwise = bool(_pieces(as_last, tokenizer)[1::2]) and not _pieces(shared, tokenizer)[1::2]
+    return shared + following[1] if closed_otherwise and len(following) > 1 and not following[0] else shared
 
 
-def _goes_on(mark: Mark, before: Sequence[Mark]) -> bool:
-    """Whether a mark of the same message is part of the same turn: a text that comes a second time is not, unless it is
-    the name of a call."""
-    return mark not in before or mark[1] == "t"
+def _until_stop(text: str, tokenizer: PreTrainedTokenizerBase, stops: Collection[str]) -> str:
+    """`text` up to its first stop tokens and the white space there, without what a template may write behind them; all
+    of it without such a token."""
+    found, pieces = "", _pieces(text, tokenizer)
+    for piece in pieces:
+        if found and any(stop in found for stop in stops) and piece.strip() and piece not in stops:
+            return found
+        found += piece
+    return found
 
 
 def _unknown(where: str, numbers: list[int]) -> UserError:
@@ -150,7 +161,7 @@ def _aligned(
     rendered: str, text: str, messages: Sequence[dict[str, Any]], where: str
 ) -> tuple[list[str], list[Mark], list[Span]]:
     """The texts between the marks of `rendered`, the marks, and the place of each in `text`."""
-    marks = [(int(match[1]), match[0][-2]) for match in _MARK.finditer(rendered)]
+    marks = _marks(rendered)
     literals = re.split(r"openr1mark\d+[rct]x", rendered)
     position, places = len(literals[0]), []
     if not text.startswith(literals[0]):
@@ -167,6 +178,10 @@ def _aligned(
         places.append((position, end))
         position = end + len(following)
     return literals, marks, places
+
+
+def _marks(rendered: str) -> list[Mark]:
+    return [(int(match[1]), match[0][-2]) for match in _MARK.finditer(rendered)]
 
 
 def _after_last_mark(rendered: str) -> str:

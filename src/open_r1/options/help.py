@@ -20,7 +20,7 @@ from open_r1.options.values import describe
 
 # fmt: off
 COMMON = (
-    "question", "model", "model_name_or_path", "tasks", "hf_dataset", "prompt_column", "dataset_name",
+    "question", "model", "model_name_or_path", "tasks", "hf_dataset", "dataset_name", "prompt_column",
     "system_prompt", "output", "output_dir", "reward_funcs", "learning_rate",
     "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "max_length",
     "packing", "num_generations", "max_completion_length", "max_new_tokens", "use_vllm", "vllm_mode", "engine",
