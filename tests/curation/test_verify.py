@@ -118,9 +118,12 @@ def test_when_nothing_is_left_nothing_is_written(data, jsonl, tmp_path):
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
-        ([{"problem": "a", "answer": "1"}], "no column 'completion'"),
+        ([{"problem": "a", "answer": "1"}], "no column completion, generation"),
         ([{"problem": "a", "completion": "1"}], "no column with right answers; there are: problem, completion"),
-        ([{"x": "a", "completion": "1", "answer": "1"}], "which column holds the problem"),
+        (
+            [{"x": "a", "completion": "1", "answer": "1"}],
+            "no column problem, question.*there are: x, completion.*--prompt_column",
+        ),
     ],
 )
 def test_missing_columns_are_named(data, jsonl, rows, expected):

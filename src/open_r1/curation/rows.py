@@ -1,5 +1,6 @@
 """What the tools for datasets have in common: which rows they read, and where what they keep goes."""
 
+import json
 import logging
 import shutil
 from collections import Counter
@@ -93,8 +94,9 @@ class ProblemColumn:
 def as_text(value: Any) -> str:
     """A problem as text: of a conversation, what the user said first."""
     if is_conversation(value):
-        messages = check_messages(value, "the problem")
-        return next((message["content"] for message in messages if message["role"] == "user"), "")
+        messages = json.loads(value) if isinstance(value, str) else value
+        said = [m for m in messages if (m.get("role") or m.get("from")) in ("user", "human")]
+        return str(check_messages(said[:1], "the problem")[0]["content"]) if said else ""
     return "" if value is None else str(value)
 
 

@@ -219,11 +219,15 @@ def _chatml(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The special token right after an assistant's words, if the chat template writes one there."""
+    """The special token right after an assistant's words, if the chat template writes one there; the last one, if
+    words of the template stand between such tokens (Kimi K3 closes a part, then the message)."""
     if tokenizer.chat_template is None:
         return None
     answer = "forty-two"
     text = render(tokenizer, [{"role": "user", "content": "6 * 7"}, {"role": "assistant", "content": answer}])
     tail = encode(tokenizer, text.rpartition(answer)[2].lstrip())
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}  # type: ignore[attr-defined]
-    return tail[0] if tail and tail[0] in special else None
+    if not tail or tail[0] not in special:
+        return None
+    words = any(token not in special and str(tokenizer.decode([token])).strip() for token in tail)
+    return next(token for token in reversed(tail) if token in special) if words else tail[0]
