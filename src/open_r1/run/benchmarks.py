@@ -25,7 +25,7 @@ from open_r1.engine.protocol import Engine
 from open_r1.engine.transformers_engine import ReplicaEngine, TransformersEngine
 from open_r1.engine.weights_digest import weights_digest
 from open_r1.errors import Interrupted, UserError
-from open_r1.evaluation.plan import messages_of
+from open_r1.evaluation.plan import conversation_of
 from open_r1.evaluation.problems import BenchmarkProblem, Task, folder_name
 from open_r1.evaluation.protocol import Protocol, protocol_for
 from open_r1.evaluation.run import Benchmark, merge_shares, prepare, run_benchmark
@@ -246,7 +246,7 @@ class Benchmarks(TrainerCallback):
         )
 
     def _longest(self, asked: Asked) -> int:
-        lengths = [len(self.render(messages_of(problem, asked.protocol))) for problem in asked.problems]
+        lengths = [len(self.render(conversation_of(problem, asked.protocol))) for problem in asked.problems]
         if self.context is not None and max(lengths) >= self.context:
             raise UserError(
                 f"benchmarks: a prompt of {asked.task.name} has {max(lengths):,} tokens, and {self.context_name} "
