@@ -34,7 +34,7 @@ from open_r1.curation.rows import (
 )
 from open_r1.data.columns import PROBLEMS, column_of, gold_path, gold_paths, named_or_first, prompt_path, values_at
 from open_r1.data.conversations import is_conversation, place_reasoning
-from open_r1.data.load import source_name
+from open_r1.data.load import columns_of, source_name
 from open_r1.data.messages import REASONING_FIELDS, check_messages
 from open_r1.data.stored import FULL, PLAIN, as_stored, message_type
 from open_r1.errors import UserError
@@ -80,7 +80,7 @@ class Verifier:
         self.dataset, self.args = dataset, args
         self.problem = prompt_path(dataset, args.prompt_column, PROBLEMS)
         found = named_or_first(dataset, args.completion_column, COMPLETION_COLUMNS, "completion_column")
-        columns = ", ".join(dataset.column_names)
+        columns = columns_of(dataset)
         if found is None:
             raise UserError(
                 f"{source_name(dataset)}: there is no column {', '.join(COMPLETION_COLUMNS)}; there are: {columns}. "

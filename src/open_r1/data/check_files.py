@@ -27,26 +27,28 @@ ROWS = {"data", "rows", "examples", "train", "items", "records", "instances", "d
 """Fields under which a document that has more than its rows keeps them."""
 
 
-def check_text_files(files: list[Path]) -> dict[str, str]:
+def check_text_files(files: list[Path]) -> dict[str, Any]:
     """Raises `UserError` with file, line and remedy for the first fault of .jsonl, .json and .csv files.
 
-    Returns how `datasets` has to read them: `sep`, what stands between the values of CSV files, or `field`, under which
-    a JSON document has its rows; nothing where it finds out by itself.
+    Returns how `datasets` has to read them: `sep`, what stands between the values of CSV files, and `converters` that
+    keep numbers as they are written; or `field`, under which a JSON document has its rows.
     """
-    ways: dict[str, tuple[str, Path]] = {}
+    ways: dict[str, tuple[Any, Path]] = {}
     for file in files:
         check_no_lfs_pointers(file, "dataset")
         kind = kind_of(file)
-        found: dict[str, str] = {}
+        found: dict[str, Any] = {}
         if kind in (".jsonl", ".json"):
             found = {"field": _check_json(file, lines_only=kind == ".jsonl")}
         elif kind in (".csv", ".tsv"):
-            found = {"sep": _check_csv(file)}
+            found = _check_csv(file)
         for name, value in found.items():
             known, other = ways.setdefault(name, (value, file))
-            if known != value:
+            if name == "converters":
+                known.update(value)
+            elif known != value:
                 raise UserError(f"{file}: its {name} is {value!r}, but that of {other} {known!r}: write both alike.")
-    return {name: value for name, (value, _) in ways.items() if value not in ("", ",")}
+    return {name: value for name, (value, _) in ways.items() if value != ""}
 
 
 def _check_json(file: Path, lines_only: bool) -> str:
@@ -171,8 +173,9 @@ def _check_encodes(value: Any, where: str) -> int:
         ) from None
 
 
-def _check_csv(file: Path) -> str:
-    """What stands between the values: of a comma, a semicolon and a tab, that which makes the most of the header."""
+def _check_csv(file: Path) -> dict[str, Any]:
+    """How a CSV file is to be read. Between its values stands, of a comma, a semicolon and a tab, that which makes the
+    most of the header; words such as NA and None are text."""
     csv.field_size_limit(LONGEST_LINE)
     first = next((line for _, line in _lines(file)), "")
     if first.lower().startswith("sep="):
@@ -185,7 +188,9 @@ def _check_csv(file: Path) -> str:
         header = next(rows, [])
         if doubled := [column for column, count in Counter(header).items() if count > 1]:
             raise UserError(f"{file}, line 1: two columns are called {doubled[0]!r}: rename one.")
+        exact: dict[str, type] = {}
         for row in rows:
+            exact |= {column: str for column, cell in zip(header, row, strict=False) if _changes(cell)}
             if row and len(row) != len(header):
                 raise UserError(
                     f"{file}, line {rows.line_num}: {len(row)} values, but the header names {len(header)} columns: put "
@@ -193,7 +198,15 @@ def _check_csv(file: Path) -> str:
                 )
     except csv.Error as error:
         raise UserError(f"{file}, line {rows.line_num}: {error}: close its quotes, or shorten the value.") from error
-    return separator
+    return {"sep": separator, "keep_default_na": False, "na_values": [""], "converters": exact}
+
+
+def _changes(cell: str) -> bool:
+    """Whether a cell is a number that is not written as Python writes it: 007, 1.50."""
+    try:
+        return len(cell) < 40 and cell not in (str(float(cell)), str(int(float(cell))))
+    except (ValueError, OverflowError):
+        return False
 
 
 def _lines(file: Path, bounded: bool = True) -> Iterator[tuple[int, str]]:
@@ -217,6 +230,11 @@ def _lines(file: Path, bounded: bool = True) -> Iterator[tuple[int, str]]:
             try:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
+                if line[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                    raise UserError(
+                        f"{file}: the file is UTF-16: convert it: iconv -f utf-16 -t utf-8 {file.name} > "
+                        f"utf8{file.suffix}."
+                    ) from error
                 raise UserError(
                     f"{file}, row {number}: this line is not UTF-8 text (byte 0x{line[error.start]:02x}); if it is "
                     f"Latin-1, convert it: iconv -f latin1 -t utf-8 {file.name} > utf8{file.suffix}."

@@ -7,7 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from open_r1.data.load import require_columns, source_name
+from open_r1.data.load import columns_of, require_columns, source_name
 from open_r1.errors import UserError
 from open_r1.options.columns import ConversationColumns
 
@@ -63,7 +63,7 @@ def prompt_path(dataset: Dataset, named: str | None, defaults: Sequence[str] = P
     """The column with what is asked. Raises `UserError` if there is none."""
     found = named_or_first(dataset, named, defaults, "prompt_column")
     if found is None:
-        columns = ", ".join(dataset.column_names)
+        columns = columns_of(dataset)
         raise UserError(
             f"{source_name(dataset)}: there is no column {', '.join(defaults[:-1])} or {defaults[-1]}; there are: "
             f"{columns}. Name the one with the problem: --prompt_column NAME (NAME.FIELD for a field)."
@@ -141,7 +141,7 @@ def gold_paths(dataset: Dataset, named: str | None) -> list[str]:
 def require_gold(dataset: Dataset, named: str | None, rewards: list[str]) -> None:
     """Raises `UserError` if `rewards`, which compare with the right answer, would find none."""
     if rewards and not gold_paths(dataset, named):
-        columns = ", ".join(dataset.column_names)
+        columns = columns_of(dataset)
         raise UserError(
             f"{source_name(dataset)}: {' and '.join(rewards)} needs the right answer, and there is no column 'answer' "
             f"or 'solution'; there are: {columns}. Name it: --answer_column NAME (NAME.FIELD for a field)."

@@ -90,11 +90,17 @@ def source_name(dataset: Dataset) -> str:
     return ", ".join(names) or "the dataset"
 
 
+def columns_of(dataset: Dataset) -> str:
+    """The columns of `dataset`, for error messages, with the fields of those that have some."""
+    features = dataset.features
+    return ", ".join(f"{n} ({', '.join(f)})" if isinstance(f, dict) else n for n, f in features.items())
+
+
 def require_columns(dataset: Dataset, *names: str, remedy: str = "") -> None:
     """Raises `UserError` with the columns that there are, and `remedy`, if one of `names` is not among them."""
     for name in names:
         if name not in dataset.column_names:
-            columns = ", ".join(dataset.column_names)
+            columns = columns_of(dataset)
             near = difflib.get_close_matches(name, dataset.column_names, n=1, cutoff=0.8)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             option = f" {remedy}" if remedy else ""
@@ -128,6 +134,8 @@ def _load_files(path: Path, config: str | None, split: str) -> Dataset:
         if kind_of(path) not in BUILDERS:
             remedy = REMEDIES.get(path.suffix.lower(), "")
             raise UserError(f"{path}: expected a {KINDS} file{': ' if remedy else ''}{remedy}.")
+    elif not any(kind_of(file) in BUILDERS for file in path.rglob("*")):
+        raise UserError(f"{path}: the folder has no {KINDS} file.")
     files = [path]
     try:
         if path.is_dir():

@@ -33,7 +33,7 @@ from open_r1.data.conversations import (
     warn_once,
     with_input,
 )
-from open_r1.data.load import source_name
+from open_r1.data.load import columns_of, source_name
 from open_r1.data.messages import check_messages
 from open_r1.data.rendered import check_rendered
 from open_r1.data.spans import assistant_spans
@@ -147,7 +147,7 @@ def _layout(dataset: Dataset, args: SFTConfig, columns: ColumnOptions) -> Layout
     else:
         raise UserError(
             f"{source}: expected a column messages, columns prompt and completion, or {text_field} "
-            f"(dataset_text_field); there are: {', '.join(dataset.column_names)}. Name others: --messages_column NAME, "
+            f"(dataset_text_field); there are: {columns_of(dataset)}. Name others: --messages_column NAME, "
             "or --prompt_column and --answer_column."
         )
     if args.assistant_only_loss and kind == "text":
@@ -168,7 +168,7 @@ def _named_pair(dataset: Dataset, columns: ColumnOptions) -> tuple[str, ...]:
     if answer is None:
         raise UserError(
             f"{source_name(dataset)}: which column follows {prompt}? Name it: --answer_column NAME; there are: "
-            f"{', '.join(dataset.column_names)}."
+            f"{columns_of(dataset)}."
         )
     return (prompt, answer, *((INPUT,) if prompt == INSTRUCTION and INPUT in dataset.column_names else ()))
 
@@ -245,6 +245,8 @@ class _Marker:
 
 def _text(row: dict[str, Any], path: str, where: str) -> str:
     value = value_at(row, path)
+    if isinstance(value, int | float) and value == value:  # a column of numbers in a CSV file
+        value = str(value)
     if not isinstance(value, str) or not value.strip():
         raise UserError(f"{where}, column {path}: expected text, found {str(value)[:40]!r}.")
     return value

@@ -6,7 +6,7 @@ from datasets import Dataset
 
 from open_r1.data.columns import beside, gold_paths, prompt_path, value_at
 from open_r1.data.conversations import INPUT, INSTRUCTION, is_conversation, prompt_messages, read_conversation
-from open_r1.data.load import source_name
+from open_r1.data.load import columns_of, source_name
 from open_r1.errors import UserError
 from open_r1.evaluation.problems import BenchmarkProblem, Task, problem_id
 from open_r1.options.columns import ColumnOptions
@@ -20,7 +20,7 @@ def own_problems(task: Task, rows: Dataset, columns: ColumnOptions) -> list[Benc
     path, source = prompt_path(rows, columns.prompt_column), source_name(rows)
     golds, others = gold_paths(rows, columns.answer_column), beside(rows, columns, but=[path])
     if not golds:
-        there = ", ".join(rows.column_names)
+        there = columns_of(rows)
         raise UserError(f"{source}: no column with right answers; there are: {there}. Name it: --answer-column NAME.")
     problems = []
     for index, row in enumerate(rows):
