@@ -54,6 +54,38 @@ def different_columns(files: list[Path]) -> str | None:
     return None
 
 
+def mixed_column(files: list[Path], columns: list[str]) -> str | None:
+    """One sentence naming the first file and rows in which one of `columns` holds values of two kinds, or None."""
+    for file in files:
+        first: dict[str, tuple[str, int]] = {}
+        for number, row in _rows(file):
+            for column in columns:
+                if (value := row.get(column)) is None:
+                    continue
+                kind = _KINDS.get(type(value), type(value).__name__)
+                known, where = first.setdefault(column, (kind, number))
+                if known != kind:
+                    return (
+                        f"{file}: column {column!r} holds {known} in row {where} and {kind} in row {number}: write it "
+                        "alike in every row."
+                    )
+    return None
+
+
+def _rows(file: Path) -> Iterator[tuple[int, dict]]:
+    """The rows of a JSON file that is not broken."""
+    if kind_of(file) == ".jsonl":
+        yield from ((number, json.loads(line)) for number, line in _lines(file) if line.strip())
+        return
+    text = "".join(line for _, line in _lines(file))
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError:  # JSON lines under another name
+        document = [json.loads(line) for line in text.splitlines() if line.strip()]
+    rows = document if isinstance(document, list) else []
+    yield from enumerate((row for row in rows if isinstance(row, dict)), start=1)
+
+
 def _column_types(file: Path) -> dict[str, str]:
     """What the columns of a file hold: "text", "a number" and so on; of several, "text and a number"."""
     found: dict[str, set[str]] = {}

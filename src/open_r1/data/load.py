@@ -9,6 +9,7 @@ from typing import Any
 from datasets import (
     Dataset,
     DatasetDict,
+    Json,
     ReadInstruction,
     concatenate_datasets,
     get_dataset_config_names,
@@ -19,7 +20,7 @@ from datasets import (
 from datasets import config as datasets_config
 
 from open_r1.configs import DataConfig
-from open_r1.data.broken_files import different_columns, explain
+from open_r1.data.broken_files import different_columns, explain, mixed_column
 from open_r1.data.check_files import check_text_files
 from open_r1.data.opened import BUILDERS, REMEDIES, kind_of
 from open_r1.errors import UserError, first_line, one_line
@@ -143,8 +144,14 @@ def _load_files(path: Path, config: str | None, split: str) -> Dataset:
             files = [Path(file) for part in (builder.config.data_files or {}).values() for file in part]
             ways = check_text_files(files)
             _say_files_left_out(path, files)
-            return load_dataset(str(path), config, split=split, **ways)
-        return load_dataset(BUILDERS[kind_of(path)], data_files=str(path), split=split, **check_text_files(files))
+            dataset = load_dataset(str(path), config, split=split, **ways)
+        else:
+            ways = check_text_files(files)
+            dataset = load_dataset(BUILDERS[kind_of(path)], data_files=str(path), split=split, **ways)
+        mixed = [name for name, feature in dataset.features.items() if isinstance(feature, Json)]
+        if reason := mixed_column([file for file in files if kind_of(file) in (".json", ".jsonl")], mixed):
+            raise UserError(reason)
+        return dataset
     except UserError:
         raise
     except Exception as error:
