@@ -23,7 +23,7 @@ from open_r1.report.trackers import tracker_problem
 from open_r1.rewards import get_reward_funcs
 from open_r1.run.dry_run import ROWS_CHECKED, check_gold_scores, ungradable_golds
 from open_r1.run.policy_engine import describe_engine
-from open_r1.run.preview import CLOSE, OPEN, marked_row
+from open_r1.run.preview import CLOSE, OPEN, ROWS, marked_row, prompt_row
 from open_r1.training.model import checkpoint_of, load_config
 
 T = TypeVar("T")
@@ -151,15 +151,16 @@ def _examples(recipe: Recipe, tokenizer: Any, rows: Any) -> str:
         tokenized = tokenize_sft(some, tokenizer, recipe.args, recipe.script.system_prompt, recipe.script, stops)
         lengths = [len(ids) for ids in tokenized["input_ids"]]
         facts = f"the first {len(some):,} give {len(lengths):,} documents, the longest of {max(lengths):,} tokens"
-        shown = marked_row(tokenized[0], tokenizer)
-        return f"{facts}; the first, what is learned between {OPEN} and {CLOSE}: {shown}"
+        shown = [marked_row(row, tokenizer) for row in tokenized.select(range(min(ROWS, len(tokenized))))]
+        return "\n".join([f"{facts}; the first, what is learned between {OPEN} and {CLOSE}:", *shown])
     prompts = prompt_rows(some, tokenizer, recipe.script, recipe.script.system_prompt)
     limits = (context_length(load_config(recipe.model)), recipe.args.vllm_max_model_length)
     context = min((limit for limit in limits if limit is not None), default=None)
     kept = drop_long_prompts(prompts, context, recipe.args.max_completion_length)
     longest = max(len(ids) for ids in kept["prompt_ids"])
     facts = f"the first {len(some):,} give {len(kept):,} prompts, the longest of {longest:,} tokens"
-    return f"{facts}; the first:\n{kept[0]['prompt_text']}"
+    shown = [prompt_row(row) for row in kept.select(range(min(ROWS, len(kept))))]
+    return "\n".join([f"{facts}; the first:", *shown])
 
 
 def _golds(recipe: Recipe, tokenizer: Any, rows: Any, functions: Any) -> str:
