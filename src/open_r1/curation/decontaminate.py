@@ -9,7 +9,6 @@ changed). Problems shorter than an n-gram are known only if the whole is the sam
 """
 
 import json
-import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
@@ -18,17 +17,16 @@ from rich.console import Console
 
 from open_r1.curation.overlap import KnownProblems, Match, shape_of
 from open_r1.curation.rows import (
-    READ,
     DatasetWriter,
     ProblemColumn,
     Report,
     RowOptions,
-    as_text,
     finish,
     load,
+    problems_in,
     take,
 )
-from open_r1.data.columns import PROBLEMS, column_of, named_or_first, prompt_path, values_at
+from open_r1.data.columns import PROBLEMS, named_or_first, prompt_path
 from open_r1.data.load import load_split, source_name
 from open_r1.engine.options import Count
 from open_r1.errors import UserError
@@ -64,8 +62,7 @@ class DecontaminateOptions(ProblemColumn, OverlapOptions, RowOptions):
 
 def main(argv: list[str] | None = None) -> None:
     """Decontaminates, and reports every pair. Raises UserError for what the user can mend."""
-    argv = sys.argv[1:] if argv is None else argv
-    (args,) = parse_options(argv, DecontaminateOptions, prog="open-r1 data decontaminate", description=__doc__ or "")
+    (args,) = parse_options(argv, DecontaminateOptions, prog="open-r1 data decontaminate", description=__doc__)
 
     dataset = load(args)
     path = prompt_path(dataset, args.prompt_column, PROBLEMS)
@@ -77,12 +74,10 @@ def main(argv: list[str] | None = None) -> None:
     def find(text: str) -> Match | None:
         return known.find(shape_of(text, args.ngram))
 
-    problems = dataset.select_columns([column_of(dataset, path)])
-    for start in range(0, len(dataset), READ):
+    for batch in problems_in(dataset, path):
         clean = []
-        for row, value in enumerate(values_at(problems[start : start + READ], path), start):
+        for row, text in batch:
             report.read += 1
-            text = as_text(value)
             match = find(text)
             if match is None:
                 clean.append(row)
@@ -111,8 +106,7 @@ def read_benchmarks(args: DecontaminateOptions) -> tuple[KnownProblems, dict[Any
         rows = load_split(name, config=config, split=split)
         path = named_or_first(rows, args.against_column, (), "against_column") or prompt_path(rows, None, PROBLEMS)
         short = source_name(rows).rstrip("/").rpartition("/")[2]
-        for i, value in enumerate(values_at(rows.select_columns([column_of(rows, path)])[:], path)):
-            text = as_text(value)
+        for i, text in (item for batch in problems_in(rows, path) for item in batch):
             if not text.strip():
                 raise UserError(f"{named}, row {i + 1}, column {path}: the problem is empty.")
             if (short, i) in texts:

@@ -6,23 +6,21 @@
 Two problems are the same by the tests of `open-r1 data decontaminate`.
 """
 
-import sys
 from dataclasses import dataclass
 
 from open_r1.curation.decontaminate import OverlapOptions
 from open_r1.curation.overlap import shape_of
 from open_r1.curation.rows import (
-    READ,
     DatasetWriter,
     ProblemColumn,
     Report,
     RowOptions,
-    as_text,
     finish,
     load,
+    problems_in,
     take,
 )
-from open_r1.data.columns import PROBLEMS, column_of, prompt_path, values_at
+from open_r1.data.columns import PROBLEMS, prompt_path
 from open_r1.options import parse_options
 
 
@@ -33,19 +31,17 @@ class DedupOptions(ProblemColumn, OverlapOptions, RowOptions):
 
 def main(argv: list[str] | None = None) -> None:
     """Drops repetitions. Raises UserError for what the user can mend."""
-    argv = sys.argv[1:] if argv is None else argv
-    (args,) = parse_options(argv, DedupOptions, prog="open-r1 data dedup", description=__doc__ or "")
+    (args,) = parse_options(argv, DedupOptions, prog="open-r1 data dedup", description=__doc__)
 
     dataset = load(args)
     path = prompt_path(dataset, args.prompt_column, PROBLEMS)
     known, report = args.known_problems(), Report("dedup")
     writer = DatasetWriter(None if args.dry_run else args.output)
-    problems = dataset.select_columns([column_of(dataset, path)])
-    for start in range(0, len(dataset), READ):
+    for batch in problems_in(dataset, path):
         new = []
-        for row, value in enumerate(values_at(problems[start : start + READ], path), start):
+        for row, text in batch:
             report.read += 1
-            shape = shape_of(as_text(value), args.ngram)
+            shape = shape_of(text, args.ngram)
             match = known.find(shape)
             if match is None:
                 known.add(row, shape)

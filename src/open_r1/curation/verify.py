@@ -10,7 +10,6 @@ Completions that were cut off, repeat themselves, change their script or have no
 
 import hashlib
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -74,7 +73,7 @@ class Candidate:
 
 
 class Verifier:
-    """Finds the completions of `dataset` that are worth learning, and makes conversations of them."""
+    """Finds the completions of `dataset` that are worth learning, and turns them into conversations."""
 
     def __init__(self, dataset: Dataset, args: VerifyOptions) -> None:
         self.dataset, self.args = dataset, args
@@ -100,11 +99,11 @@ class Verifier:
         self.columns = list(dict.fromkeys(column_of(dataset, path) for path in paths))
 
     def choose(self, report: Report) -> list[Candidate]:
-        """What to keep, in the order of the rows; says in `report` what is not."""
+        """The completions to keep, in the order of the rows; `report` records the others."""
         by_problem: dict[bytes, list[Candidate]] = {}
         reasons: Counter[str] = Counter()
         for start, batch in self._batches():
-            candidates = self._sound(start, batch, report)
+            candidates = self._passing(start, batch, report)
             golds = self._golds(batch)
             verdicts = grade_many(
                 completions=[text for _, _, text in candidates], golds=[golds[c.row - start] for c, _, _ in candidates]
@@ -145,20 +144,20 @@ class Verifier:
             ]
             source = take(self.dataset, indices)
             dropped = {self.completion, "prompt", "messages", "conversations", "finish_reason", "correct", "reason"}
-            kept = {name: source[name] for name in source.column_names if name not in dropped}
-            if self.problem in dropped and "problem" not in kept:
-                kept["problem"] = pa.array([as_text(value) for value in problems], pa.string())
+            columns = {name: source[name] for name in source.column_names if name not in dropped}
+            if self.problem in dropped and "problem" not in columns:
+                columns["problem"] = pa.array([as_text(value) for value in problems], pa.string())
             stored = [as_stored(conversation, self.message_type) for conversation in messages]
-            yield pa.table({**kept, "messages": pa.array(stored, self.message_type)})
+            yield pa.table({**columns, "messages": pa.array(stored, self.message_type)})
 
     def _batches(self) -> Iterator[tuple[int, dict[str, list]]]:
         rows = self.dataset.select_columns(self.columns)
         for start in range(0, len(rows), READ):
             yield start, rows[start : start + READ]
 
-    def _sound(self, start: int, batch: dict[str, list], report: Report) -> list[tuple[Candidate, bytes, str]]:
-        """Candidates with nothing wrong but perhaps the answer, with their problem's key and their text."""
-        found = []
+    def _passing(self, start: int, batch: dict[str, list], report: Report) -> list[tuple[Candidate, bytes, str]]:
+        """Candidates that pass every check but that of the answer, with the key of their problem and their text."""
+        candidates = []
         problems = values_at(batch, self.problem)
         for i, value in enumerate(values_at(batch, self.completion)):
             problem = as_text(problems[i])
@@ -176,8 +175,8 @@ class Verifier:
                 elif foreign_letters(text, problem) > self.args.max_foreign_letters:
                     self._drop(report, "changes its script", candidate)
                 else:
-                    found.append((candidate, key, text))
-        return found
+                    candidates.append((candidate, key, text))
+        return candidates
 
     def _pick(self, by_problem: dict[bytes, list[Candidate]], report: Report) -> Iterator[Candidate]:
         most = self.args.per_problem or (None if self.args.choose == "all" else 1)
@@ -210,8 +209,7 @@ class Verifier:
 
 def main(argv: list[str] | None = None) -> None:
     """Verifies, and reports what was dropped and why. Raises UserError for what the user can mend."""
-    argv = sys.argv[1:] if argv is None else argv
-    (args,) = parse_options(argv, VerifyOptions, prog="open-r1 data verify", description=__doc__ or "")
+    (args,) = parse_options(argv, VerifyOptions, prog="open-r1 data verify", description=__doc__)
     verifier = Verifier(load(args), args)
     report = Report("verify")
     chosen = verifier.choose(report)

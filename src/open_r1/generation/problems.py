@@ -1,4 +1,4 @@
-"""Problems to write answers to: rows of a dataset, read a few at a time as they are needed."""
+"""Problems to sample answers for: rows of a dataset, read a few at a time as they are needed."""
 
 import hashlib
 import json
@@ -80,7 +80,7 @@ class Problems:
 
     @property
     def has_golds(self) -> bool:
-        """Is there a column with right answers?"""
+        """Whether there is a column with right answers."""
         return bool(self._golds)
 
     def read(self, indices: Sequence[int]) -> Iterator[PromptRow]:
@@ -97,7 +97,7 @@ class Problems:
         return self.rows.with_format("arrow")[list(indices)].replace_schema_metadata(None)
 
     def digest(self) -> tuple[str, int]:
-        """Short SHA-256 of everything that is asked and its gold answers, and the bytes of the longest prompt."""
+        """Short SHA-256 of all prompts and gold answers, and the bytes of the longest prompt."""
         digest, longest = hashlib.sha256(), 0
         for problem in self.read(range(len(self))):
             asked = problem.conversation
@@ -107,8 +107,8 @@ class Problems:
             longest = max(longest, prompt_bytes(problem))
         return digest.hexdigest()[:16], longest
 
-    def place(self, index: int) -> str:
-        """Where row `index` is, for messages to users."""
+    def location(self, index: int) -> str:
+        """The place of row `index` in messages."""
         return f"{self.source}, row {index + 1}, column {self.prompt_column}"
 
     def _read_golds(self, batch: dict[str, list], count: int) -> list[str]:
@@ -117,7 +117,7 @@ class Problems:
         return golds_of(batch.get("solution"), batch.get("answer"), count) if self._golds else [""] * count
 
     def _problem(self, row: dict[str, Any], index: int, gold: str) -> PromptRow:
-        value, where = value_at(row, self.prompt_column), self.place(index)
+        value, where = value_at(row, self.prompt_column), self.location(index)
         messages = prompt_messages(value, where, row.get(self._input) if self._input else None)
         text = messages[-1]["content"]
         if self.template != PLAIN:
