@@ -42,7 +42,7 @@ class LocalProvider:
         """A function from stdin to outcome. Runs and programs share sandboxes as far as nothing is left in them. Tests
         that run at once get more sandboxes, of which there are as many as cores, whatever the number of programs."""
         language = LANGUAGES[program.language]
-        isolation = replace(trusted_isolation(self.unsafe), read_only=language.folders)
+        isolation = replace(trusted_isolation(self.unsafe), read_only=(*language.folders, *program.folders))
         with ExitStack() as opened:
             room = _rooms.take(isolation, limits.memory_mb)
             opened.callback(_rooms.give, room)

@@ -41,7 +41,12 @@ OWN_MEMORY_MB = 32
 """Room in a control group for bubblewrap and the interpreter that serves."""
 FIRST_LOOK, LOOK = 0.01, 0.02
 DESCRIPTORS = 64
-ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0"}
+ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "PYTHONHASHSEED": "0",
+    "OPENBLAS_NUM_THREADS": "1",  # a thread for each core of a large machine would be too many processes
+}
 Status = Literal["ok", "error", "time", "memory", "output", "processes"]
 
 
