@@ -94,7 +94,7 @@ def test_an_engine_starts_before_the_clock(sums, tmp_path, monkeypatch):
 
 def test_an_engine_that_does_not_start_is_said_with_what_is_kept(sums, tmp_path):
     class Broken(Started):
-        def start(self):
+        def start(self, sampling=None):
             raise UserError("vLLM on GPU 0: no memory.")
 
     with pytest.raises(UserError, match=r"vLLM on GPU 0: no memory\. 0 finished samples are kept in"):
