@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return list_benchmarks()
     if options.model_id is None or not options.benchmarks:
         raise UserError("--model-id and --benchmarks are needed: see --help, and --list-benchmarks.")
-    tasks = [name for word in options.benchmarks for name in (TASKS if word == "all" else [word])]
+    tasks = [name for word in options.benchmarks for name in (every_task() if word == "all" else [word])]
     for name in tasks:
         find_task(name)
     if options.trust_remote_code:
@@ -100,6 +100,14 @@ def tensor_parallel_size(options: argparse.Namespace, gpus: int) -> int:
         print(f"The size of {options.model_id} is not known here: one GPU an engine (--tp).")
         return 1
     return tensor_parallel(parameters, heads, gpus, int(options.gpu_memory * 2**30))
+
+
+def every_task() -> list[str]:
+    """All tasks whose data is on the hub; says which are left out."""
+    lacking = {name: task.source.lacks for name, task in TASKS.items() if task.source is not None and task.source.lacks}
+    for name, what in lacking.items():
+        print(f"all: {name} is left out, because its hub dataset has no {what} (docs/evaluation.md).", file=sys.stderr)
+    return [name for name in TASKS if name not in lacking]
 
 
 def local_gpus(options: argparse.Namespace) -> list[str]:

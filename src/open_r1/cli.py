@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from open_r1 import __version__
+import open_r1
 from open_r1.run.console import survive_broken_pipes
 from open_r1.run.entry import exit_with_sentence
 
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         print(USAGE)
         return 0 if argv else 2
     if argv[0] == "--version":
-        print(f"open-r1 {__version__}")
+        print(f"open-r1 {open_r1.__version__}")
         return 0
     command, rest = argv[0], argv[1:]
     if command not in COMMANDS:

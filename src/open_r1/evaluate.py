@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from open_r1.engine.options import Count, EngineOptions
 from open_r1.errors import UserError
 from open_r1.evaluation.problems import Task, folder_name
+from open_r1.evaluation.reward_judge import with_reward
 from open_r1.evaluation.tasks import TASKS, find_task, load_problems, with_prompt
 from open_r1.options import parse_options
 from open_r1.options.annotations import Commas, Range
@@ -60,6 +61,9 @@ class EvaluateOptions:
     """Default: none, as in DeepSeek's protocol."""
     prompt: str | None = None
     """The question, with {problem} in it."""
+    reward: str | None = None
+    """Reward that judges the answers, by name or as path/to/file.py:function: 1 or more is right. Default: the task's
+    own judge, which compares with the gold answer."""
     k: Annotated[tuple[Count, ...], Commas()] = ()
     """pass@k to report besides powers of two."""
 
@@ -82,6 +86,8 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"tasks is {','.join(args.tasks)!r}: expected names of different tasks, with commas between.")
     if args.prompt is not None:
         tasks = [with_prompt(task, args.prompt) for task in tasks]
+    if args.reward is not None:
+        tasks = [with_reward(task, args.reward) for task in tasks]
     runs = planned(args, tasks)
 
     from rich.console import Console  # what follows imports torch: the options are in order

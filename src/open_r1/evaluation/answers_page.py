@@ -65,7 +65,9 @@ def _report_run(args: ReportOptions) -> None:
     with _explain_output(page):
         saved = write_run_page(args.folder, page, args.max_megabytes)
     print(f"{saved.path} ({saved.megabytes:.1f} MB)")
-    if saved.carried < saved.steps:
+    if saved.damaged:
+        print(f"The rollouts of these steps cannot be read: {', '.join(map(str, saved.damaged))}.")
+    if saved.carried + len(saved.damaged) < saved.steps:
         print(f"It carries the completions of {saved.carried} of {saved.steps} steps (--max-megabytes).")
     if (args.folder / "evaluation").is_dir():
         print(f"To read the answers of its benchmarks: open-r1 report {args.folder / 'evaluation'}")

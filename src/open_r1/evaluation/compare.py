@@ -152,7 +152,9 @@ def _print_changes(console: Console, comparison: Comparison, most: int | None) -
     worse = [c for c in comparison.changes if c.b < c.a]
     better = [c for c in reversed(comparison.changes) if c.b > c.a]
     for title, changes in (("better in B", better), ("better in A", worse)):
-        console.print(f"\n{comparison.task}: {len(changes)} problems {title}", highlight=False)
+        console.print(
+            f"\n{comparison.task}: {len(changes)} problem{'' if len(changes) == 1 else 's'} {title}", highlight=False
+        )
         for change in changes[:most]:
             console.print(f"  {change.id}  {change.a:.0%} to {change.b:.0%}", highlight=False, markup=False)
         if most is not None and len(changes) > most:

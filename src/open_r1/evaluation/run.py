@@ -104,14 +104,13 @@ def run_benchmark(benchmark: Benchmark, console: Console | None = None) -> dict[
             ) as progress:
                 engine.watch(progress.add_tokens)
                 _sample(benchmark, ungraded, progress)
-    programs = any(request.problem.tests is not None for request in benchmark.requests)
     groups = {request.problem.index: request.problem.groups for request in benchmark.requests}
     results = {
         "task": task.name,
         "model": benchmark.model,
         "engine": engine.name,
         "protocol": {**benchmark.settings["protocol"], **engine.identity, "data": benchmark.settings["data"]},
-        **({"judged_by": "tests"} if programs else {}),
+        **({"judged_by": "tests"} if task.programs else {}),
         **summarise([store.rows[key] for key in sorted(store.rows)], benchmark.ks, votes=task.votes, groups=groups),
         "seconds": round(store.seconds, 3),
         "reported": reported_figures(benchmark.model, task.name),

@@ -43,6 +43,8 @@ class Job:
     attention_heads: int | None = None
     per_device_batch: int = 1
     accumulation: int = 1
+    sequence_parallel: int = 1
+    """Training processes that share packs."""
     num_generations: int | None = None
     tensor_parallel: int | None = None
     """GPUs of one generator. Default: as few as hold the weights."""
@@ -98,7 +100,20 @@ class Layout:
     @property
     def batch(self) -> int:
         """Sequences of one optimizer step."""
-        return self.job.per_device_batch * self.job.accumulation * self.processes
+        return self.job.per_device_batch * self.job.accumulation * self.groups
+
+    @property
+    def groups(self) -> int:
+        """Training processes, or groups of them that share packs."""
+        return self.processes // self.job.sequence_parallel
+
+    @property
+    def readers(self) -> str:
+        """Those of `groups`, in words."""
+        size = self.job.sequence_parallel
+        unit = "process" if size == 1 else "group"
+        plural = "" if self.groups == 1 else "es" if size == 1 else "s"
+        return f"{self.groups} {unit}{plural}{'' if size == 1 else f' of {size} processes'}"
 
     def idle(self) -> list[tuple[int, int]]:
         """(node, GPU) of every GPU without work."""
@@ -115,6 +130,7 @@ def plan_layout(cluster: Cluster, job: Job, ports: Ports | None = None) -> Layou
     servers = _servers(cluster, job, ports, notes) if job.generation == "server" else ()
     train = _train(cluster, servers)
     layout = Layout(cluster, job, ports, train, servers)
+    _check_sequence_parallel(layout)
     _check_groups(layout)
     if idle := layout.idle():
         notes.append(f"{_places(idle)} has nothing to do: change --tp, --dp or --processes to use it.")
@@ -183,13 +199,27 @@ def _train(cluster: Cluster, servers: tuple[Server, ...]) -> tuple[tuple[int, ..
     return tuple(tuple(range(wanted or free)) for _ in range(nodes))
 
 
+def _check_sequence_parallel(layout: Layout) -> None:
+    size, heads = layout.job.sequence_parallel, layout.job.attention_heads
+    if heads is not None and heads % size:
+        raise UserError(
+            f"sequence_parallel_size is {size}, which does not divide the model's {heads} attention heads: change it."
+        )
+    if any(len(processes) % size for processes in layout.train):
+        there = len(layout.train[0])
+        raise UserError(
+            f"sequence_parallel_size is {size}, which does not divide the {there} training processes of a node: give "
+            f"--processes {max(there // size * size, size)}, or change it."
+        )
+
+
 def _check_groups(layout: Layout) -> None:
     job = layout.job
     if job.num_generations is not None and layout.batch % job.num_generations:
         raise UserError(
             f"num_generations is {job.num_generations}, which does not divide the {layout.batch} completions of a step "
             f"(per_device_train_batch_size {job.per_device_batch} x gradient_accumulation_steps {job.accumulation} x "
-            f"{layout.processes} processes): change one of them so that it does."
+            f"{layout.readers}): change one of them so that it does."
         )
 
 

@@ -7,9 +7,12 @@ from typing import Any, Literal
 from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig
 from open_r1.errors import UserError
 from open_r1.launch.layout import Generation, Job
+from open_r1.modeling.architectures import skeleton
 from open_r1.options import parse_options
 from open_r1.options.values import read_yaml
+from open_r1.run.estimate import Shape, shape_of
 from open_r1.run.model_size import model_size
+from open_r1.training.model import load_config
 
 CHECKOUT = Path(__file__).parents[3]
 
@@ -108,6 +111,7 @@ def job_of(recipe: Recipe, accelerator: str, tp: int | None, dp: int | None) -> 
         attention_heads=heads,
         per_device_batch=args.per_device_train_batch_size,
         accumulation=args.gradient_accumulation_steps,
+        sequence_parallel=args.sequence_parallel_size,
         num_generations=args.num_generations if grpo else None,
         tensor_parallel=tp,
         data_parallel=dp,
@@ -131,6 +135,15 @@ def generation_of(recipe: Recipe) -> Generation:
     if args.uses_vllm_servers:
         return "external" if args.vllm_server_base_url else "server"
     return "policy" if args.engine == "transformers" else "colocate"
+
+
+def shape_of_model(model: ModelConfig) -> Shape | None:
+    """What memory and time are computed from; None if the model's configuration cannot be read here."""
+    try:
+        config = load_config(model)
+    except UserError:
+        return None
+    return shape_of(config, skeleton(config, model.trust_remote_code), model)
 
 
 def _recipes(folder: Path) -> list[Path]:

@@ -67,7 +67,6 @@ IGNORED: dict[str, str] = {
     "use_transformers_paged": "the transformers engine picks its own cache",
     "use_transformers_continuous_batching": "the transformers engine batches by itself",
     "transformers_continuous_batching_config": "the transformers engine batches by itself",
-    "activation_offloading": "lower max_tokens_per_microbatch if memory is short",
     "push_to_hub_revision": _HUB,
     "overwrite_hub_revision": _HUB,
     "wandb_run_group": "write run_name",

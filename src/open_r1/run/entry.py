@@ -4,8 +4,13 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from open_r1.errors import Interrupted, UserError
+from open_r1.errors import Interrupted, UserError, first_line
 from open_r1.run.console import survive_broken_pipes
+
+OUT_OF_MEMORY = (
+    "out of GPU memory outside of the training ({reason}): see with nvidia-smi whether something else is on the GPU, "
+    "lower the engine's share of it, or take a larger GPU or a smaller model."
+)
 
 
 def exit_with_sentence(main: Callable[[], None]) -> NoReturn:
@@ -23,6 +28,11 @@ def exit_with_sentence(main: Callable[[], None]) -> NoReturn:
         print(stop, file=sys.stderr)
         _leave_process_group()
         sys.exit(Interrupted.EXIT_CODE)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # of torch, which not every command imports
+            raise
+        print(f"error: {OUT_OF_MEMORY.format(reason=first_line(error))}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt as stop:
         default = "Interrupted. The same command continues from what was saved, if anything was."
         print(f"\n{stop if stop.args else default}", file=sys.stderr)

@@ -106,7 +106,7 @@ class Run:
         tokenizer: Any = trainer.processing_class
         check_vocabulary(trainer.model, tokenizer)
         by_first_process(self.args.process_index, lambda: self._check_saveable(trainer.model, tokenizer))
-        self._print(describe_training(trainer.accelerator))
+        self._print(describe_training(trainer.accelerator, self.args.sequence_parallel_size))
         checkpoint = by_first_process(self.args.process_index, lambda: choose_checkpoint(self.output_dir, named))
         if checkpoint:
             state, earlier = trainer.checkpointer.load(checkpoint)

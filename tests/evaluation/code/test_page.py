@@ -30,3 +30,4 @@ def test_programs_their_tests_and_the_scores_of_groups_are_in_the_page(tmp_path)
     shown = [sample[3] for sample in data["tasks"][0]["problems"][0]["samples"]]
     assert shown == ["all tests pass", "test 1 of 3: wrong answer", None]
     assert "lcb by difficulty: easy" in html
+    assert "1 problem)" in html

@@ -3,7 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
@@ -128,6 +128,30 @@ class NativeEngine(Engine):
             prompts = [prompt_ids(r, self.tokenizer) for r in requests]
             self.need(max(len(p) + self._limit(r, p) for r, p in zip(requests, prompts, strict=True)))
         return super().generate(requests)
+
+    def stream_tokens(self, request: Request) -> Iterator[list[int]]:
+        """Yields the tokens of a completion as they are written, some at a time, without the one that stops it.
+        Leaving early ends it."""
+        prompt = prompt_ids(request, self.tokenizer)
+        limit = self._limit(request, prompt)
+        self.need(len(prompt) + limit)
+        loop = self.loop
+        loop.version, loop.on_tokens, loop.on_completion, loop.follow = self.version, None, None, True
+        loop.add(request.id, prompt, replace(request.sampling, n=1), limit)
+        given = 0
+        try:
+            while loop.busy:
+                loop.turn()
+                finished = [completion for _, [completion] in loop.take()]
+                for completion in finished:
+                    tokens = completion.token_ids or []
+                    yield tokens[given : len(tokens) - (completion.finish_reason == "stop")]
+                for rollout in loop.scheduler.running:
+                    yield rollout.tokens[given:]
+                    given = len(rollout.tokens)
+        finally:
+            loop.follow = False
+            loop.clear()
 
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Copies the policy's weights into the engine's, in place."""

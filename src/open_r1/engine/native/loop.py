@@ -46,6 +46,8 @@ class Loop:
         self.version = 0
         self.on_tokens: Callable[[int], None] | None = None
         self.on_completion: Callable[[Hashable, Completion], None] | None = None
+        self.follow = False
+        """Read tokens as they are written, not only when a completion has ended."""
         self.failures = 0
         self._snapshots: deque[Snapshot] = deque()
         self._texts: deque[tuple[list[Ended], Future]] = deque()
@@ -164,9 +166,11 @@ class Loop:
             self.on_tokens(sum(int(sampled[slot]) - r.reported for r, slot in running))
             for r, slot in running:
                 r.reported = int(sampled[slot])
-        if ended := [r for r, slot in running if status[slot] != LIVE]:
+        ended = [r for r, slot in running if status[slot] != LIVE]
+        if wanted := [r for r, _ in running] if self.follow else ended:
+            self._read(wanted, np.asarray([sampled[r.slot] for r in wanted]))
+        if ended:
             states = [status[r.slot] for r in ended]
-            self._read(ended, np.asarray([sampled[r.slot] for r in ended]))
             self.scheduler.retire(ended)
             done = [Ended(r, s == STOPPED, s == FAILED) for r, s in zip(ended, states, strict=True)]
             self.failures += sum(e.failed for e in done)

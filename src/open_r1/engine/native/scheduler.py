@@ -32,10 +32,10 @@ class Group:
 class Rollout:
     """Completion `index` of a group, of at most `limit` tokens.
 
-    `tokens` and `logprobs` are those sampled before it was last preempted. While it runs it has a slot, and pages for
-    `cached` tokens: those whose keys and values are in the cache after all steps launched so far, and at most `end`,
-    because nothing follows the last token. The device has `sent` of its pages, and `reported` of its tokens were
-    reported as progress.
+    `tokens` and `logprobs` are those read from the device: sampled before it was last preempted, or later where the
+    loop follows it. While it runs it has a slot, and pages for `cached` tokens: those whose keys and values are in the
+    cache after all steps launched so far, and at most `end`, because nothing follows the last token. The device has
+    `sent` of its pages, and `reported` of its tokens were reported as progress.
     """
 
     group: Group
