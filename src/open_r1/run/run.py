@@ -30,6 +30,8 @@ from open_r1.training.saveable import check_saveable
 
 logger = logging.getLogger(__name__)
 
+USERS_WANDB_DIR = os.environ.get("WANDB_DIR")
+
 
 def needs_eval(args: TrainConfig) -> bool:
     """Whether the options ask for evaluation during training."""
@@ -182,3 +184,5 @@ def _set_trackers(args: TrainConfig) -> None:
     for variable, value in (("WANDB_ENTITY", args.wandb_entity), ("WANDB_PROJECT", args.wandb_project)):
         if value:
             os.environ[variable] = value
+    if "wandb" in args.report_to:
+        os.environ["WANDB_DIR"] = USERS_WANDB_DIR or str(args.output_dir)

@@ -352,6 +352,12 @@ class PackedTrainer(Trainer):
         if self.backend == "fsdp2":
             backends.reduce_in_float32(self.accelerator)
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """As Trainer's, without tied weights, which a checkpoint holds once."""
+        tied = getattr(self.model, "all_tied_weights_keys", {})
+        missing = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
+
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """As Trainer's. Raises Interrupted after a stop signal, unless this was the last step."""
         super()._maybe_log_save_evaluate(*args, **kwargs)
