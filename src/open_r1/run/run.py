@@ -184,5 +184,5 @@ def _set_trackers(args: TrainConfig) -> None:
     for variable, value in (("WANDB_ENTITY", args.wandb_entity), ("WANDB_PROJECT", args.wandb_project)):
         if value:
             os.environ[variable] = value
-    if "wandb" in args.report_to:
+    if "wandb" in (args.report_to or ()):
         os.environ["WANDB_DIR"] = USERS_WANDB_DIR or str(args.output_dir)
