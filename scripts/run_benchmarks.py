@@ -22,9 +22,8 @@ from open_r1 import evaluate
 from open_r1.configs import ModelConfig
 from open_r1.errors import UserError
 from open_r1.evaluation.tasks import TASKS, find_task
-from open_r1.launch.layout import tensor_parallel
-from open_r1.launch.recipe import model_size
 from open_r1.run.entry import exit_with_sentence
+from open_r1.run.model_size import model_size, tensor_parallel
 
 SLURM_SCRIPT = Path(__file__).parents[1] / "slurm" / "evaluate.slurm"
 
@@ -113,7 +112,7 @@ def every_task() -> list[str]:
 
 def local_gpus(options: argparse.Namespace) -> list[str]:
     """Options for the GPUs of this machine; none without a GPU."""
-    from open_r1.engine.devices import visible_devices
+    from open_r1.devices import visible_devices
     from open_r1.engine.vllm.installed import version_of_vllm
 
     gpus = len(visible_devices())

@@ -33,8 +33,8 @@ class Task:
     """A benchmark. `samples` is DeepSeek's number of samples a problem (ours where they give none).
 
     `make` makes problems that are not read, as many as it is told (None: its own number). `read(rows, where)` makes
-    problems that ask for programs, each with its tests. `recorded` is what decides the problems besides; it is kept
-    with the results.
+    problems that are not compared with gold answers: by `reward`, if there is one, else programs, judged by tests.
+    `recorded` is what decides the problems besides; it is kept with the results.
     """
 
     name: str
@@ -46,12 +46,18 @@ class Task:
     max_new_tokens: int = 32768
     make: "Callable[[int | None], list[BenchmarkProblem]] | None" = None
     read: "Callable[[Sequence[Mapping[str, Any]], str], Iterator[BenchmarkProblem]] | None" = None
+    reward: str | None = None
     recorded: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def votes(self) -> bool:
+        """Whether right answers are equal, so that a majority vote means something."""
+        return self.read is None
+
+    @property
     def programs(self) -> bool:
-        """Whether answers are programs, judged by tests: they are not put to a vote, and have no gold answer."""
-        return self.read is not None
+        """Whether answers are programs, judged by tests; they have no gold answer."""
+        return self.read is not None and self.reward is None
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def find_task(name: str) -> Task:
 def with_prompt(task: Task, text: str) -> Task:
     """The task, asked in other words: `text` with `{problem}` in it, and `{choices}` where it has some. Raises
     `UserError`."""
-    if task.make is not None or task.programs:
+    if task.make is not None or task.read is not None:
         raise UserError(f"prompt: task {task.name} words its problems itself; leave it out.")
     needed = ["{problem}", *(["{choices}"] if task.multiple_choice else [])]
     if missing := [name for name in needed if name not in text]:

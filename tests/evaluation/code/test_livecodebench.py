@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 from evaluation.code.programs import ANSWERS, HALF, PAIRS, ROWS, SUM, packed
-from evaluation.scripted import Scripted, opened
+from evaluation.scripted import Scripted, evaluate_task, opened
 
 from open_r1.errors import UserError
 from open_r1.evaluation.protocol import Protocol, protocol_for
-from open_r1.evaluation.run import evaluate_task
 from open_r1.evaluation.store import read_samples
 from open_r1.evaluation.tasks import find_task, load_problems
 

@@ -7,7 +7,7 @@ from open_r1.errors import UserError
 from open_r1.rewards.code.judge import Case, judge
 from open_r1.rewards.code.local import LocalProvider
 from open_r1.rewards.code.programs import Program
-from open_r1.rewards.code.providers import PistonProvider
+from open_r1.rewards.code.providers import piston
 from open_r1.rewards.code.sandbox import Limits
 
 
@@ -72,7 +72,6 @@ def _megabytes(memory_limit: Any) -> int:
 
 
 def _with_piston(problem: dict[str, Any], source: str, tests: list[Case]) -> float:
-    piston = PistonProvider()
     seconds = float(problem.get("time_limit") or 5.0)
     lowest = 1.0
     for test in tests:
@@ -82,7 +81,7 @@ def _with_piston(problem: dict[str, Any], source: str, tests: list[Case]) -> flo
             "correct_output.txt": test.output,
             **_grader_files(problem),
         }
-        reply = piston.execute(
+        reply = piston().execute(
             {
                 "language": "cms_ioi",
                 "version": "*",

@@ -12,6 +12,8 @@ from open_r1.rewards.code.sandbox import Limits
 from open_r1.rewards.text import RowError
 
 MAX_TIMEOUTS = 3
+MOST_THREADS = 64
+"""That wait for tests of a program, however many `batch_size` asks to run at once."""
 ScoringMode = Literal["pass_fail", "partial", "weighted_sum"]
 Check = Callable[[str, str, str], bool]
 
@@ -86,9 +88,9 @@ def judge(
     """
     passed = timeouts = 0
     limits = with_room(limits, tests)
-    batch_size = batch_size if batch_size > 0 else len(tests)
+    batch_size = batch_size if batch_size > 0 else max(len(tests), 1)
     try:
-        with provider.open(submission, limits) as run, ThreadPoolExecutor(batch_size) as threads:
+        with provider.open(submission, limits) as run, ThreadPoolExecutor(min(batch_size, MOST_THREADS)) as threads:
             run_all = threads.map if batch_size > 1 else map
             for start in range(0, len(tests), batch_size):
                 batch = tests[start : start + batch_size]
