@@ -102,6 +102,9 @@ def test_paths_that_there_are_none_of(folder, path):
 
 def test_a_folder_without_a_run_is_refused(folder, tmp_path):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "odd/run/config.yaml").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"odd/run/config\.yaml cannot be read \(Is a directory\)"):
+        RunPages([tmp_path / "odd"])
     for other in ("empty", "missing", "mine/run/config.yaml"):
         with pytest.raises(UserError, match="give the output_dir of a training run"):
             RunPages([tmp_path / other])
