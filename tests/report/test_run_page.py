@@ -102,14 +102,14 @@ def test_paths_that_there_are_none_of(folder, path):
 
 def test_a_folder_without_a_run_is_refused(folder, tmp_path):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "odd/run/config.yaml").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"odd/run/config\.yaml cannot be read \(Is a directory\)"):
-        RunPages([tmp_path / "odd"])
     for other in ("empty", "missing", "mine/run/config.yaml"):
         with pytest.raises(UserError, match="give the output_dir of a training run"):
             RunPages([tmp_path / other])
     with pytest.raises(UserError, match=r"give one of those in it \(.*/mine\)"):
         RunPages([tmp_path])
+    (tmp_path / "odd/run/config.yaml").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"odd/run/config\.yaml cannot be read \(Is a directory\)"):
+        RunPages([tmp_path / "odd"])
 
 
 def test_the_saved_page_loads_nothing_and_what_a_model_wrote_stays_text(folder, tmp_path):
