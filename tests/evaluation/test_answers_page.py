@@ -6,11 +6,10 @@ import re
 import zlib
 
 import pytest
-from evaluation.scripted import Scripted, opened
+from evaluation.scripted import Scripted, evaluate_task, opened
 
 from open_r1.evaluation.answers_page import write_report
 from open_r1.evaluation.protocol import protocol_for
-from open_r1.evaluation.run import evaluate_task
 from open_r1.evaluation.tasks import find_task, load_problems
 from open_r1.report.evaluation_page import second_thoughts
 

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from open_r1.engine.choose import EngineOptions, open_engine
-from open_r1.engine.protocol import Request, Sampling
+from open_r1.engine.protocol import Engine, Request, Sampling
 from open_r1.errors import UserError
 from open_r1.evaluation import ask
 from open_r1.evaluation.ask import open_one, show, split_reasoning, stream_answer
@@ -76,7 +76,7 @@ def test_an_engine_streams_what_it_would_generate(tiny_model, name):
 def test_an_engine_that_does_not_stream_answers_at_once(tiny_model):
     streaming = open_engine(EngineOptions(str(tiny_model)))
 
-    class Whole:
+    class Whole(Engine):
         tokenizer, generate = streaming.engine.tokenizer, streaming.engine.generate
 
     messages = [{"role": "user", "content": "1 + 1?"}]

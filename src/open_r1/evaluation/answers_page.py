@@ -5,7 +5,6 @@ open-r1 report runs/grpo/evaluation
 open-r1 report runs/grpo/evaluation --output answers.html --max-megabytes 50
 """
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,8 +50,7 @@ class ReportOptions:
 
 def main(argv: list[str] | None = None) -> None:
     """Writes the page and says where it is. Raises UserError for what the user can mend."""
-    argv = sys.argv[1:] if argv is None else argv
-    (args,) = parse_options(argv, ReportOptions, prog="open-r1 report", description=__doc__ or "")
+    (args,) = parse_options(argv, ReportOptions, prog="open-r1 report", description=__doc__)
     if (args.folder / "run" / "config.yaml").is_file():
         _report_run(args)
         return

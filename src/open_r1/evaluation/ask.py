@@ -6,7 +6,6 @@
 The answer may be as long as the model's context leaves room for, unless --max-new-tokens says otherwise.
 """
 
-import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -55,8 +54,7 @@ class AskOptions:
 
 def main(argv: list[str] | None = None) -> None:
     """Asks, and prints what is written. Raises UserError for what the user can mend."""
-    argv = sys.argv[1:] if argv is None else argv
-    args, options = parse_options(argv, AskOptions, EngineOptions, prog="open-r1 ask", description=__doc__ or "")
+    args, options = parse_options(argv, AskOptions, EngineOptions, prog="open-r1 ask", description=__doc__)
 
     messages: list[Message] = [{"role": "user", "content": args.question}]
     if args.system_prompt:

@@ -7,7 +7,6 @@
 In the terminal, /help lists what else there is: other temperatures and limits, another try, saving a row for SFT.
 """
 
-import sys
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +47,7 @@ class ChatOptions:
 
 def main(argv: list[str] | None = None) -> None:
     """Talks until the end of the input. Raises UserError for what the user can mend."""
-    argv = sys.argv[1:] if argv is None else argv
-    args, options = parse_options(argv, ChatOptions, EngineOptions, prog="open-r1 chat", description=__doc__ or "")
+    args, options = parse_options(argv, ChatOptions, EngineOptions, prog="open-r1 chat", description=__doc__)
 
     hide_library_bars()
     engine = open_one(options)

@@ -1,6 +1,7 @@
 """The native engine on a CPU, in float32, writes what the transformers engine writes for the same seeds."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from native_models import KINDS, VOCAB, copy_of, make_model
 from toys import make_tokenizer
 from transformers import AutoTokenizer
 
+from open_r1.engine.native.decoder import Decoder
 from open_r1.engine.native.engine import NativeEngine, NativeOptions
 from open_r1.engine.protocol import Request, Sampling
 from open_r1.engine.transformers_engine import TransformersEngine
@@ -142,6 +144,20 @@ def test_a_request_that_can_never_fit_is_a_sentence_before_the_run(model, tokeni
         engine.start()
 
 
+@pytest.mark.parametrize(
+    ("sampling", "truncates"),
+    [(Sampling(top_p=0.9), True), (Sampling(min_p=0.1), True), (Sampling(temperature=0.0, top_k=5), False)],
+)
+def test_a_start_prepares_the_steps_that_will_be_taken(model, tokenizer, monkeypatch, sampling, truncates):
+    prepared = []
+    monkeypatch.setattr(Decoder, "prepare", lambda self, truncate: prepared.append(truncate))
+    engine = open_native(model, tokenizer)
+    engine.start(sampling)
+    assert prepared == [truncates]
+    engine.generate([Request("row", [40], replace(sampling, max_tokens=3))])
+    assert set(prepared) == {truncates}
+
+
 def test_messages_go_through_the_chat_template(model, tokenizer):
     messages = [{"role": "user", "content": "1"}]
     ids = [i % VOCAB for i in tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)]
@@ -196,7 +212,7 @@ def test_logits_that_are_no_numbers_end_a_completion_as_an_error(model, tokenize
     assert (bad.finish_reason, bad.token_ids) == ("error", [])
     assert good.finish_reason == "length"
     assert len(good.token_ids) == 6
-    assert "1 completions ended because their logits were no numbers" in caplog.text
+    assert "1 completions ended because their logits were not finite" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
