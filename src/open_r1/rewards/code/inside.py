@@ -20,6 +20,8 @@ import time
 from collections.abc import Callable
 
 MOST_FILES = 1000
+WAITED = (signal.SIGCHLD, signal.SIGTERM)
+"""A program ends; the judge ends, or wants no more."""
 
 
 class Server:
@@ -34,7 +36,7 @@ class Server:
 
     def serve(self) -> "list[str]":
         """Serves until the judge hangs up. In a fork that is to run a Python program: returns its command."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+        signal.pthread_sigmask(signal.SIG_BLOCK, WAITED)
         while True:
             request, pipes = self.request()
             child = os.fork()
@@ -73,7 +75,7 @@ class Server:
                 os.dup2(pipe, number)
                 os.close(pipe)
             os.chdir(self.folders[0])
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITED)
             if self.confine is not None:
                 self.confine()
             for name, value in request["limits"].items():
@@ -86,13 +88,13 @@ class Server:
     def wait(self, child: int) -> "dict | None":
         """How the program ended; `full` for one that makes too many files; None once the judge is gone."""
         while True:
-            signal.sigtimedwait([signal.SIGCHLD], 0.05)
+            told = signal.sigtimedwait(WAITED, 0.05)
             pid = -1
             while pid:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == child:
                     return {"code": os.waitstatus_to_exitcode(status)}
-            if self.hang_up.poll(0) or os.getppid() != self.judge:
+            if (told and told.si_signo == signal.SIGTERM) or self.hang_up.poll(0) or os.getppid() != self.judge:
                 return None
             if self.confine is None and any(map(crowded, self.folders)):
                 return {"full": True}
@@ -153,9 +155,9 @@ def crowded(folder: str) -> bool:
     return now.f_files - now.f_ffree > MOST_FILES
 
 
-def clean(top: str) -> None:
+def clean(top: str, mode: int = 0o777) -> None:
     """Empties a folder. Inner folders are moved up first, so that no path grows long, however deep they are."""
-    os.chmod(top, 0o777)
+    os.chmod(top, mode)
     folders = [top]
     while folders:
         folder = folders.pop()
@@ -185,7 +187,8 @@ def confinement(options: dict) -> "Callable[[], None]":
             raise OSError(ctypes.get_errno(), f"system call {number}")
         return int(result)
 
-    no_new_privileges, set_filter, adopt = 38, 22, 36
+    no_new_privileges, set_filter, adopt, when_judge_ends = 38, 22, 36, 1
+    libc.prctl(when_judge_ends, signal.SIGTERM, 0, 0, 0)
     libc.prctl(adopt, 1, 0, 0, 0)  # what programs detach becomes a child of this process
     libc.prctl(no_new_privileges, 1, 0, 0, 0)
     user, filter_program = options["user"], bytes.fromhex(options["filter"])

@@ -12,7 +12,6 @@ import select
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,7 +22,8 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from open_r1.rewards.code import cgroup
-from open_r1.rewards.code.inside import clean, tree
+from open_r1.rewards.code.folders import new_folder, remove
+from open_r1.rewards.code.inside import tree
 from open_r1.rewards.code.isolation import (
     SCRATCH_MB,
     Isolation,
@@ -90,7 +90,7 @@ class Sandbox:
         self._process: subprocess.Popen | None = None
         self._group: cgroup.Group | None = None
         self._control: socket.socket | None = None
-        self._scratch: tempfile.TemporaryDirectory | None = None
+        self._scratch: Path | None = None
         self._user = isolation.user
         self._idle = False
 
@@ -156,10 +156,8 @@ class Sandbox:
         rules = filter_program(attributes=contained or self.writable)
         pipe = _filled_pipe(rules) if contained and rules is not None else None
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._scratch = None if contained else tempfile.TemporaryDirectory(prefix="scratch-")
-        if self._scratch is not None:
-            Path(self._scratch.name).chmod(0o777)
-        scratch = "/tmp" if self._scratch is None else self._scratch.name
+        self._scratch = None if contained else new_folder("scratch", 0o777)
+        scratch = "/tmp" if self._scratch is None else str(self._scratch)
         if isolation.user is not None and not contained:
             self._user = own_user() or isolation.user
         confine = {
@@ -256,7 +254,7 @@ class Sandbox:
                     status = "memory"
                 elif used.cpu_seconds - before.cpu_seconds > most_seconds or now - began > wall_seconds:
                     status = "time"
-                elif self._scratch is not None and overfull(Path(self._scratch.name), used.pids, SCRATCH_MB << 20):
+                elif self._scratch is not None and overfull(self._scratch, used.pids, SCRATCH_MB << 20):
                     status = "output"
         text = pipes.collected[: limits.output_bytes].decode(errors="replace")
         return Outcome(status, text, exit_code)
@@ -283,7 +281,7 @@ class Sandbox:
         if self._process is not None and self._control is not None:
             if self._idle or self.isolation.kind != "bubblewrap":  # the one that serves ends all programs, then itself
                 self._control.close()
-                self._process.send_signal(signal.SIGCHLD)  # so that it looks now
+                self._process.terminate()
                 with suppress(subprocess.TimeoutExpired):
                     self._process.wait(10)
             kill_tree(self._process)
@@ -292,9 +290,7 @@ class Sandbox:
         if self._group is not None:
             self._group.remove()
         if self._scratch is not None:
-            with suppress(OSError):
-                clean(self._scratch.name)
-            self._scratch.cleanup()
+            remove(self._scratch)
         self._process = self._group = self._control = self._scratch = None
 
 
