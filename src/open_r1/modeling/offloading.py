@@ -12,8 +12,9 @@ def offload_checkpoints(model: nn.Module) -> None:
     Called after `gradient_checkpointing_enable`. What a layer keeps while it is recomputed stays on the GPU.
     """
     for module in model.modules():
-        if "_gradient_checkpointing_func" in vars(module):
-            vars(module)["_gradient_checkpointing_func"] = _offloaded(module._gradient_checkpointing_func)
+        own = vars(module)
+        if "_gradient_checkpointing_func" in own:
+            own["_gradient_checkpointing_func"] = _offloaded(own["_gradient_checkpointing_func"])
 
 
 def _offloaded(checkpoint: Any) -> Any:
