@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from accelerate.utils import patch_environment
 from transformers.training_args import TrainingArguments
 
+from open_r1.devices import check_processes_fit, cuda_has_bf16, has_accelerator
 from open_r1.errors import UserError
 from open_r1.options.annotations import Range, check_fields
 from open_r1.rewards.options import RewardOptions
@@ -177,7 +178,7 @@ class TrainConfig(TrainingArguments):
             self.bf16 = self.dtype == "bfloat16"
         if self.bf16 is None:
             launcher = os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16"
-            self.bf16 = not self.fp16 and (launcher or (not self.use_cpu and _cuda_has_bf16()))
+            self.bf16 = not self.fp16 and (launcher or (not self.use_cpu and cuda_has_bf16()))
         check_fields(self)
         if self.max_steps == 0:
             raise UserError("max_steps is 0: give the number of optimizer steps, or -1 to go by num_train_epochs.")
@@ -187,9 +188,9 @@ class TrainConfig(TrainingArguments):
                 "offloaded: set it to true."
             )
         self.remove_unused_columns = False
-        self.use_cpu = self.use_cpu or not _has_accelerator()
+        self.use_cpu = self.use_cpu or not has_accelerator()
         if not self.use_cpu:
-            _check_processes_fit()
+            check_processes_fit()
         if getattr(self, "activation_checkpointing", False) is None:  # the new name, from transformers 5.23 on
             self.activation_checkpointing = self.gradient_checkpointing
             self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs
@@ -313,8 +314,6 @@ class GRPOConfig(TrainConfig):
     """`server`: with `use_vllm`, vLLM servers write; `colocate`: an engine on the training GPUs, which is not vLLM."""
     vllm_gpu_memory_utilization: Annotated[float, Range(above=0)] = 0.3
     """native: at most this share of the GPU's memory for its cache."""
-    vllm_engines_per_gpu: Annotated[int, Range(at_least=1)] = 1
-    """No effect: one engine fills a GPU."""
     vllm_enable_sleep_mode: bool = False
     """native: give the cache's memory back while training; each step then waits for it to be taken again."""
     vllm_enforce_eager: bool = False
@@ -398,26 +397,3 @@ class GRPOConfig(TrainConfig):
         """Optimizer steps that one round of rollouts feeds: distinct batches times passes."""
         assert self.steps_per_generation is not None
         return self.steps_per_generation // self.gradient_accumulation_steps * self.num_iterations
-
-
-def _has_accelerator() -> bool:
-    import torch
-
-    return torch.accelerator.is_available()
-
-
-def _cuda_has_bf16() -> bool:
-    import torch
-
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-
-
-def _check_processes_fit() -> None:
-    import torch
-
-    here, wanted = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if 0 < here < wanted:
-        raise UserError(
-            f"{wanted} processes were started on this machine, and it has {here} GPUs: give the launcher "
-            f"--num_processes {here} (torchrun: --nproc_per_node {here})."
-        )

@@ -1,7 +1,8 @@
 import pytest
 
 from open_r1.errors import UserError
-from open_r1.launch.layout import Cluster, Job, Layout, Ports, Server, plan_layout, state_bytes, tensor_parallel
+from open_r1.launch.layout import Cluster, Job, Layout, Ports, Server, plan_layout, state_bytes
+from open_r1.run.model_size import tensor_parallel
 
 GRPO = {"task": "grpo", "num_generations": 8, "per_device_batch": 8, "accumulation": 2}
 

@@ -108,7 +108,7 @@ def test_a_command_that_is_out_of_gpu_memory_ends_in_a_sentence(monkeypatch, cap
     def main():
         raise OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.")
 
-    monkeypatch.setattr(entry, "outlive_readers", lambda: None)
+    monkeypatch.setattr(entry, "survive_broken_pipes", lambda: None)
     with pytest.raises(SystemExit) as end:
         entry.exit_with_sentence(main)
     assert end.value.code == 2

@@ -23,7 +23,7 @@ from open_r1.evaluation.store import SampleStore, read_results, read_samples
 from open_r1.report.sampling_progress import SamplingProgress
 from open_r1.rewards import Verdict, grade_many
 from open_r1.sampling.journal import Row
-from open_r1.sampling.loop import SampleWriter, sample, saying_what_is_kept
+from open_r1.sampling.loop import SampleWriter, reporting_saved, sample
 from open_r1.sampling.requests import SampleRequest, blocks
 
 
@@ -94,7 +94,7 @@ def run_benchmark(benchmark: Benchmark, console: Console | None = None) -> dict[
     task, engine, store, total = benchmark.task, benchmark.engine, benchmark.store, benchmark.total
     ungraded = [row for row in store.rows.values() if "reason" not in row]
     if len(store.rows) < total or ungraded:
-        with saying_what_is_kept(store), store.lock():
+        with reporting_saved(store), store.lock():
             if len(store.rows) < total:
                 engine.start(_sampling(benchmark))  # before the clock starts
             graded = len(store.rows) - len(ungraded)
@@ -104,37 +104,19 @@ def run_benchmark(benchmark: Benchmark, console: Console | None = None) -> dict[
             ) as progress:
                 engine.watch(progress.add_tokens)
                 _sample(benchmark, ungraded, progress)
-    programs = any(request.problem.tests is not None for request in benchmark.requests)
     groups = {request.problem.index: request.problem.groups for request in benchmark.requests}
     results = {
         "task": task.name,
         "model": benchmark.model,
         "engine": engine.name,
         "protocol": {**benchmark.settings["protocol"], **engine.identity, "data": benchmark.settings["data"]},
-        **({"judged_by": "tests"} if programs else {}),
+        **({"judged_by": "tests"} if task.programs else {}),
         **summarise([store.rows[key] for key in sorted(store.rows)], benchmark.ks, votes=task.votes, groups=groups),
         "seconds": round(store.seconds, 3),
         "reported": reported_figures(benchmark.model, task.name),
     }
     store.finish(results)
     return results
-
-
-def evaluate_task(
-    task: Task,
-    problems: Sequence[BenchmarkProblem],
-    model: str,
-    engine: OpenEngine,
-    protocol: Protocol,
-    folder: Path,
-    *,
-    ks: Sequence[int] = (),
-    console: Console | None = None,
-) -> dict[str, Any]:
-    """`prepare` and `run_benchmark` for one task."""
-    benchmark = prepare(task, problems, model, engine, protocol, folder, ks=ks, console=console)
-    engine.reserve(benchmark.longest)
-    return run_benchmark(benchmark, console)
 
 
 def merge_shares(benchmark: Benchmark, shares: Sequence[Path]) -> dict[str, Any]:

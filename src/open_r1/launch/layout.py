@@ -1,4 +1,4 @@
-"""Which GPUs of which nodes train and which generate, worked out from numbers alone.
+"""Which GPUs of which nodes train and which generate, computed from numbers alone.
 
 A node is known here by its rank. Training is on the first nodes, generators are on the last GPUs of the last nodes:
 on one node of eight, seven train and one generates; on several nodes, the last one generates.
@@ -8,13 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from open_r1.errors import UserError
+from open_r1.run.model_size import tensor_parallel
 
 Generation = Literal["none", "policy", "colocate", "server", "external"]
-"""Who writes completions: nobody (SFT), the policy's own forward, an engine on the training GPUs, vLLM servers on GPUs
-of their own, or servers that somebody else has started."""
+"""What samples completions: nothing (SFT), the policy's own forward pass, an engine on the training GPUs, vLLM servers
+on GPUs of their own, or servers started elsewhere."""
 
-WEIGHTS_SHARE = 0.4
-"""Share of a generator's memory that its weights may take; the rest is for the cache of keys and values."""
 STATE_BYTES = {"ddp": (16, 0), "zero2": (4, 12), "zero3": (0, 16), "fsdp": (0, 16)}
 """Bytes a parameter of weights, gradients and Adam's moments in float32: what every process holds, and what is split
 over processes."""
@@ -35,7 +34,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Job:
-    """What a recipe wants."""
+    """What a recipe asks for, as numbers."""
 
     task: Literal["sft", "grpo"]
     generation: Generation
@@ -87,7 +86,7 @@ class Layout:
     """For each training node, from node 0 on, the GPUs that train (on a CPU: one number a process)."""
     servers: tuple[Server, ...] = ()
     notes: tuple[str, ...] = field(default=())
-    """What is worth knowing, a sentence each."""
+    """Remarks for the user, one sentence each."""
 
     @property
     def processes(self) -> int:
@@ -117,7 +116,7 @@ class Layout:
         return f"{self.groups} {unit}{plural}{'' if size == 1 else f' of {size} processes'}"
 
     def idle(self) -> list[tuple[int, int]]:
-        """(node, GPU) of every GPU that has nothing to do."""
+        """(node, GPU) of every GPU without work."""
         busy = {(node, gpu) for node, gpus in enumerate(self.train) for gpu in gpus}
         busy |= {(server.node, gpu) for server in self.servers for gpu in server.gpus}
         every = ((n, g) for n in range(self.cluster.nodes) for g in range(self.cluster.gpus_per_node))
@@ -139,22 +138,8 @@ def plan_layout(cluster: Cluster, job: Job, ports: Ports | None = None) -> Layou
     return replace(layout, notes=tuple(notes))
 
 
-def tensor_parallel(parameters: int, heads: int | None, gpus: int, gpu_memory: int) -> int:
-    """Fewest GPUs, a power of two that divides the attention heads, that hold bfloat16 weights in `WEIGHTS_SHARE`."""
-    size = 1
-    while 2 * parameters / size > WEIGHTS_SHARE * gpu_memory:
-        size *= 2
-        if size > gpus or (heads is not None and heads % size):
-            raise UserError(
-                f"a generator of {parameters / 1e9:.1f}B parameters needs {2 * parameters / 2**30:.0f} GiB for its "
-                f"weights alone, more than the {gpus} GPUs of a node hold beside its cache: give --tp to say how many "
-                "GPUs share it, or take GPUs with more memory."
-            )
-    return size
-
-
 def state_bytes(job: Job, processes: int) -> int | None:
-    """Bytes of weights, gradients and optimizer states on each process; None where they cannot be told."""
+    """Bytes of weights, gradients and optimizer states on each process; None if unknown."""
     if job.parameters is None or job.accelerator not in STATE_BYTES:
         return None
     whole, split = STATE_BYTES[job.accelerator]
@@ -252,7 +237,7 @@ def _memory_notes(layout: Layout) -> list[str]:
 
 
 def _speed_notes(layout: Layout) -> list[str]:
-    """What docs/clusters.md calls slow, with what to take instead."""
+    """Choices that docs/clusters.md calls slow, each with an alternative."""
     job, notes = layout.job, []
     if layout.on_cpu or layout.processes == 1:
         return []
@@ -271,7 +256,7 @@ def _speed_notes(layout: Layout) -> list[str]:
 
 
 def _batch_notes(layout: Layout) -> list[str]:
-    """A batch that grew with the number of nodes, at a learning rate that was chosen for a smaller one."""
+    """Warns of a batch that grew with the number of nodes, at a learning rate chosen for a smaller one."""
     job, times = layout.job, len(layout.train)
     if job.recipe_learning_rate is None or times < 4:
         return []

@@ -44,7 +44,7 @@ def chunk_mlps(model: PreTrainedModel, chunk_tokens: int) -> None:
             "tokens go through: leave it out."
         )
     for mlp in found:
-        mlp.__class__ = _chunked(type(mlp))  # type: ignore[arg-type]
+        mlp.__class__ = _chunked(mlp.__class__)
         mlp.chunk_tokens = chunk_tokens
 
 

@@ -1,4 +1,4 @@
-"""`--dry_run`: everything short of training is checked, and what would run is shown."""
+"""`--dry_run`: checks everything except training itself, and shows what would run."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,7 +33,7 @@ def dry_run_grpo(
     model: ModelConfig,
     inputs: GRPOInputs,
 ) -> None:
-    """Scores the gold answers of the first prompts with every reward; raises UserError if one misses its maximum."""
+    """Scores the gold answers of the first prompts with every reward; raises UserError if one is below its maximum."""
     prompts = inputs.train
     check_batch(args, len(prompts), len(script.reward_funcs))
     rows = [prompts[i] for i in range(min(ROWS_CHECKED, len(prompts)))]
@@ -91,7 +91,7 @@ def dry_run_sft(script: DataConfig, args: SFTConfig, model: ModelConfig, inputs:
 
 
 def check_gold_scores(names: Sequence[str], funcs: Sequence[Callable], rows: Sequence[dict[str, Any]]) -> None:
-    """Raises UserError if a reward does not give its maximum to the gold answer of a row."""
+    """Raises UserError if a reward does not give its maximum to a gold answer."""
     if not any(name in rows[0] for name in ("answer", "solution")):
         return
     golds = golds_of([row.get("solution") for row in rows], [row.get("answer") for row in rows], len(rows))
@@ -121,9 +121,9 @@ def ungradable_golds(prompts: Any, reward_funcs: Sequence[str]) -> dict[str, str
         return {}
     solution, answer = (prompts[c] if c in prompts.column_names else None for c in ("solution", "answer"))
     reasons = check_golds(golds_of(solution, answer, len(prompts)))
-    found = [f"row {i} ({reason})" for i, reason in enumerate(reasons, start=1) if reason]
-    shown = "; ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
-    return {"ungradable golds": f"{len(found)}: {shown}" if found else "none"}
+    rows = [f"row {i} ({reason})" for i, reason in enumerate(reasons, start=1) if reason]
+    shown = "; ".join(rows[:5]) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
+    return {"ungradable golds": f"{len(rows)}: {shown}" if rows else "none"}
 
 
 def _engine_memory(args: GRPOConfig, model: ModelConfig) -> dict[str, str]:

@@ -65,13 +65,13 @@ def family(backend: Backend) -> str:
     return "plain" if backend in ("single", "ddp") else backend
 
 
-def asking(processes: int, distributed_type: str) -> dict[str, str]:
+def requested_backend(processes: int, distributed_type: str) -> dict[str, str]:
     """Variables with which a launcher says what `check_backend` has to find; `distributed_type` as in accelerate's
     files. accelerate's own launcher sets some of them, but not where it starts one process instead."""
-    asked = {PROCESSES: str(processes)}
+    variables = {PROCESSES: str(processes)}
     if distributed_type in ("FSDP", "DEEPSPEED"):
-        asked[f"ACCELERATE_USE_{distributed_type}"] = "true"
-    return asked
+        variables[f"ACCELERATE_USE_{distributed_type}"] = "true"
+    return variables
 
 
 def check_backend(accelerator: Accelerator) -> Backend:

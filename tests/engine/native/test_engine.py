@@ -69,6 +69,27 @@ def test_every_architecture_writes_what_transformers_writes(kind, tokenizer):
     assert_equal(open_native(model, tokenizer, page_size=8).generate(mixed_requests()), expected)
 
 
+@pytest.mark.parametrize("request_number", range(len(PROMPTS)))
+def test_tokens_stream_as_they_are_written(model, tokenizer, request_number):
+    request = mixed_requests()[request_number]
+    engine = open_native(model, tokenizer, page_size=8)
+    [whole, *_] = engine.generate([request])[0]
+    pieces = [piece for piece in engine.stream_tokens(request) if piece]
+    expected = whole.token_ids[:-1] if whole.finish_reason == "stop" else whole.token_ids
+    assert [token for piece in pieces for token in piece] == expected
+    assert len(pieces) > 1 or len(expected) <= 8
+
+
+def test_a_reader_who_leaves_frees_the_engine(model, tokenizer):
+    engine = open_native(model, tokenizer)
+    request = Request(0, [40, 41], Sampling(max_tokens=60))
+    tokens = engine.stream_tokens(request)
+    next(tokens)
+    tokens.close()
+    assert not engine._loop.busy and engine._loop.scheduler.pool.free == engine._loop.scheduler.pool.total
+    assert len(engine.generate([request])[0][0].token_ids) == 60
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     page_size=st.sampled_from([1, 2, 3, 7, 16, 64]),
@@ -191,7 +212,7 @@ def test_logits_that_are_no_numbers_end_a_completion_as_an_error(model, tokenize
     assert (bad.finish_reason, bad.token_ids) == ("error", [])
     assert good.finish_reason == "length"
     assert len(good.token_ids) == 6
-    assert "1 completions ended because their logits were no numbers" in caplog.text
+    assert "1 completions ended because their logits were not finite" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])

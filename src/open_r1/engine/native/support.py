@@ -1,4 +1,4 @@
-"""What the native engine cannot decode with."""
+"""Models that the native engine cannot run."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from open_r1.internals.transformers import takes_registered_attention
 from open_r1.modeling.architectures import why_unsupported as why_not_packed
 from open_r1.modeling.rope import LENGTH_DEPENDENT, rope_parameters
 
-OTHER_LAYERS = ("diffllama", "granite_swa", "nemotron")
-"""Types with layers built like Llama's, whose logprobs differ all the same (`scripts/sweep_models.py`)."""
+INCOMPATIBLE = ("diffllama", "granite_swa", "nemotron")
+"""Types whose layers look like Llama's but whose logprobs differ (`scripts/sweep_models.py`)."""
 
 
 def why_unsupported(config: PretrainedConfig) -> str | None:
@@ -19,7 +19,7 @@ def why_unsupported(config: PretrainedConfig) -> str | None:
     if why_not_packed(config) is not None:
         return "its attention is none that packs can be computed with"
     text = config.get_text_config()
-    if text.model_type in OTHER_LAYERS:
+    if text.model_type in INCOMPATIBLE:
         return "its layers do not call attention as Llama's do"
     if others := set(getattr(text, "layer_types", None) or []) - {"full_attention", "sliding_attention"}:
         return f"it has layers of type {', '.join(sorted(others))}"
