@@ -37,7 +37,6 @@ from open_r1.training.checkpoints import Checkpointer
 from open_r1.training.interruption import StopSignals
 from open_r1.training.logprobs import TokenLogprobs, check_packed_forward
 from open_r1.training.memory import out_of_memory, peak_gib
-from open_r1.training.optimizers import check_optimizer
 from open_r1.training.packing import Pack, TokenSequence, build_pack, empty_pack, no_sides, plan_packs
 from open_r1.training.ranks import Ranks
 from open_r1.training.watchdog import Watchdog
@@ -80,7 +79,6 @@ class PackedTrainer(Trainer):
         self._tokens_logged = 0.0
         self._tokens_trained = 0
         self._largest_pack = 0
-        check_optimizer(args)
         super().__init__(
             model=model,
             args=_one_batch_per_step(args),
