@@ -179,15 +179,13 @@ def test_the_first_rows_are_shown_with_the_learned_part_marked(recipe, tmp_path,
     path.write_text(f"{json.dumps({'messages': said})}\n" * 3)
     with pytest.raises(SystemExit):
         cli.main(["doctor", "--config", recipe("sft", dataset_name=str(path), assistant_only_loss=True)])
-    page = capsys.readouterr().out
-    assert (
-        page.count("<|im_start|>user\n[bold]1 + 1[/bold]?<|im_end|>\n<|im_start|>assistant\n⟦It is 2.<|im_end|>\n⟧")
-        == 2
-    )
-    assert re.search(r"\b\d+ tokens learned, \d+ not\n", page)
+    page = " ".join(capsys.readouterr().out.split())
+    row = "<|im_start|>user [bold]1 + 1[/bold]?<|im_end|> <|im_start|>assistant ⟦It is 2.<|im_end|> ⟧"
+    assert page.count(row) == len(re.findall(r"\d+ tokens learned, \d+ not <", page)) == 2
     with pytest.raises(SystemExit):
         cli.main(["doctor", "--config", recipe("grpo")])
-    assert len(re.findall(r"\d+ tokens\n\s*<\|im_start\|>user\n", capsys.readouterr().out)) == 2
+    page = " ".join(capsys.readouterr().out.split())
+    assert len(re.findall(r"\d+ tokens <\|im_start\|>user ", page)) == 2
 
 
 def test_an_end_token_that_opens_turns_is_noted(recipe, tmp_path):
