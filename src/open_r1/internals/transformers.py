@@ -1,6 +1,6 @@
 """Private names of transformers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -89,6 +89,17 @@ def takes_registered_attention(model: PreTrainedModel) -> bool:
     `_supports_attention_backend`: the public `set_attn_implementation` only shows it by its error, after the fact.
     """
     return model._supports_attention_backend
+
+
+def replace_checkpointing(model: nn.Module, replace: Callable[[Callable], Callable | None]) -> None:
+    """Replaces the checkpointing function of every checkpointed layer by `replace(function)`, unless that is None.
+
+    `_gradient_checkpointing_func`: the public `gradient_checkpointing_enable` takes options, not a function.
+    """
+    for module in model.modules():
+        function = vars(module).get("_gradient_checkpointing_func")
+        if function is not None and (new := replace(function)) is not None:
+            vars(module)["_gradient_checkpointing_func"] = new
 
 
 def router_outputs(model: PreTrainedModel) -> list[tuple[str, nn.Module, int]]:
