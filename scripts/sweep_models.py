@@ -38,7 +38,7 @@ MARKS = "<!-- sweep -->\n", "<!-- end of sweep -->"
 LARGEST = 8_000_000
 """Parameters of a model that is still called tiny."""
 TOLERANCE = 1e-3
-LENGTHS = (11, 7, 30, 2, 13, 30)
+LENGTHS = (11, 7, 30, 2, 1, 13, 30)
 SMALL: dict[str, Any] = {
     **{"vocab_size": 97, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
     **dict.fromkeys(("hidden_size", "n_embd", "d_model", "dim"), 32),
@@ -58,26 +58,53 @@ SMALL: dict[str, Any] = {
     **{"mamba_d_state": 8, "mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1},
     **{"mamba_expand": 2, "mamba_dt_rank": 4, "mamba_num_heads": 4, "mamba_head_dim": 16, "ssm_state_size": 8},
     **{"n_groups": 1, "chunk_size": 16, "vocab_size_per_layer_input": 97, "hidden_size_per_layer_input": 8},
-    **{"global_head_dim": 8, "num_kv_shared_layers": 0},
+    **{"global_head_dim": 8, "num_kv_shared_layers": 0, "output_router_logits": True},
 }
 LATENT = {"num_key_value_heads": 4}
 ALTERNATING = ["linear_attention", "full_attention"] * 2
+SOUND = {
+    "text_encoder": {"model_type": "t5"},
+    "audio_encoder": {"model_type": "encodec"},
+    "decoder": {"model_type": "musicgen_decoder"},
+}
+TWO_WINDOWS = ["sliding_attention", "full_attention"] * 2
 OWN: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite"), LATENT),
     **dict.fromkeys(("glm_moe_dsa", "minicpm3", "youtu"), LATENT),
     "bamba": {"attn_layer_indices": [1, 3]},
+    "cohere_compass_text": {
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
+        },
+    },
+    "dbrx": {
+        "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
+        "ffn_config": {"hidden_size": 32, "ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2},
+    },
     "falcon": {"num_kv_heads": 2},
     "granitemoehybrid": {"layer_types": ALTERNATING, "shared_intermediate_size": 16},
     "gemma3n_text": {
-        "layer_types": ["sliding_attention", "full_attention"] * 2,
-        **{"activation_sparsity_pattern": [0.0] * 4, "laurel_rank": 8, "num_kv_shared_layers": 0},
+        **{"layer_types": TWO_WINDOWS, "activation_sparsity_pattern": [0.0] * 4, "laurel_rank": 8},
     },
+    "gemma3n_text (shared keys)": {
+        **{"layer_types": TWO_WINDOWS, "activation_sparsity_pattern": [0.0] * 4, "laurel_rank": 8},
+        "num_kv_shared_layers": 2,
+    },
+    "gemma4_text (shared keys)": {"layer_types": TWO_WINDOWS, "num_kv_shared_layers": 2},
+    "gemma4_text (experts)": {"enable_moe_block": True, "top_k_experts": 2},
+    "gemma4_unified": {"vision_config": {"mm_embed_dim": 32, "mm_posemb_size": 16, "output_proj_dims": 32}},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "kimi_linear": {"layer_types": ALTERNATING, **LATENT},
     "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
+    "longcat_flash": {
+        **{"ffn_hidden_size": 48, "expert_ffn_hidden_size": 16, "zero_expert_num": 2, "moe_topk": 2, "num_layers": 2},
+        **LATENT,
+    },
     "mamba2": {"head_dim": 16},
+    **dict.fromkeys(("musicgen", "musicgen_melody"), SOUND),
+    "phimoe": {"sliding_window": 128},
     "phi3 (LongRoPE)": {
         "original_max_position_embeddings": 12,
         "rope_parameters": {
@@ -85,10 +112,32 @@ OWN: dict[str, dict[str, Any]] = {
             **{"short_factor": [1.0] * 4, "long_factor": [3.0] * 4, "factor": 4.0},
         },
     },
+    "deepseek_v3 (whole queries)": {"q_lora_rank": None, **LATENT},
+    "granitemoehybrid (no experts)": {
+        "layer_types": ALTERNATING,
+        **{"shared_intermediate_size": 16, "num_local_experts": 0, "num_experts_per_tok": 0},
+    },
+    "llama (biases)": {"attention_bias": True, "mlp_bias": True},
+    "llama (Llama 3 RoPE)": {
+        "rope_parameters": {
+            **{"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0},
+            **{"high_freq_factor": 4.0, "original_max_position_embeddings": 12},
+        }
+    },
+    "qwen2 (windows)": {"use_sliding_window": True, "max_window_layers": 2},
+    "qwen3 (YaRN)": {
+        "rope_parameters": {
+            **{"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 12},
+        }
+    },
+    "phi3 (partial RoPE)": {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+    },
     "llama (dynamic RoPE)": {
         "max_position_embeddings": 12,
         "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0},
     },
+    "zamba": {"layers_block_type": ["linear_attention", "hybrid"] * 2, "attention_head_dim": 16},
     "zaya": {"num_experts_per_tok": 1},
     "zamba2": {"layer_types": ["linear_attention", "hybrid"] * 2, "hybrid_layer_ids": [1, 3]},
 }
@@ -113,7 +162,7 @@ def tiny_config(kind: str) -> Any:
         for name, part in getattr(config_class, "sub_configs", {}).items()
         if hasattr(part, "model_type") and dataclasses.is_dataclass(part)
     }
-    return config_class(**_small(config_class) | parts | OWN.get(kind, {}))
+    return config_class(**_small(config_class) | parts | copy.deepcopy(OWN.get(kind, {})))
 
 
 def _small(config_class: Any) -> dict[str, Any]:
@@ -191,8 +240,8 @@ def _group() -> list[TokenSequence]:
 def plain_logprobs(model: Any, sequence: TokenSequence) -> Tensor:
     """Of the learned tokens of a document alone, by transformers."""
     ids = sequence.input_ids
-    logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1].float()
-    return logits.log_softmax(-1).gather(-1, ids[1:, None]).squeeze(-1)[sequence.learn[1:]]
+    logits = model(input_ids=ids[None], attention_mask=torch.ones_like(ids)[None], use_cache=False).logits[0, :-1]
+    return logits.float().log_softmax(-1).gather(-1, ids[1:, None]).squeeze(-1)[sequence.learn[1:]]
 
 
 def _difference(plain: Any, ours: Any, sequences: list[TokenSequence], rule: Any) -> float:

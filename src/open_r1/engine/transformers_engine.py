@@ -126,17 +126,21 @@ class TransformersEngine:
         stops = torch.tensor(sampling.stop_token_ids, dtype=torch.long, device=device)
         limit = torch.tensor(limits, device=device)
 
+        # A loss that balances routers has no use here, and is not computed right for a cache.
+        balances = getattr(self.model.config.get_text_config(), "output_router_logits", False)
+        options: dict[str, Any] = {"use_cache": True, **({"output_router_logits": False} if balances else {})}
         input_ids, mask = left_pad([ids for _, ids in batch], pad_token_id(self.tokenizer))
         input_ids, mask = input_ids.to(device), mask.to(device)
         out = self.model(
             input_ids=input_ids,
             attention_mask=mask,
             position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-            use_cache=True,
             logits_to_keep=1,
+            **options,
         )
         expand = torch.repeat_interleave(torch.arange(len(batch)), counts).to(device)
-        cache = out.past_key_values
+        recurrent = hasattr(out, "cache_params")  # Mamba: no keys, and a mask is read for the tokens of a call only
+        cache = out.cache_params if recurrent else out.past_key_values
         select_rows(cache, expand)
         logits, mask = out.logits[:, -1].float()[expand], mask[expand]
         position = mask.sum(1)
@@ -172,10 +176,9 @@ class TransformersEngine:
             mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
             out = self.model(
                 input_ids=token[:, None],
-                attention_mask=mask,
                 position_ids=position[:, None],
-                past_key_values=cache,
-                use_cache=True,
+                **options,
+                **({"cache_params": cache} if recurrent else {"past_key_values": cache, "attention_mask": mask}),
             )
             logits = out.logits[:, -1].float()
             position = position + 1
@@ -210,6 +213,8 @@ def select_rows(cache: Any, rows: Tensor) -> None:
             for index, state in (states or {}).items():
                 if state is not None:
                     states[index] = state.index_select(0, rows)  # type: ignore[index]
+    linear: list[Any] = getattr(cache, "linear_cache", [])  # MiniMax
+    linear[:] = [state.index_select(0, rows) if isinstance(state, Tensor) else state for state in linear]
 
 
 class ReplicaEngine(TransformersEngine):

@@ -98,7 +98,7 @@ def empty_replica(config: ModelConfig, args: TrainConfig, built: PretrainedConfi
         return AutoModelForCausalLM.from_config(
             load_config(config) if built is None else copy.deepcopy(built),
             dtype=torch.bfloat16 if half else torch.float32,
-            attn_implementation="sdpa",
+            attn_implementation=ATTENTION,
             trust_remote_code=config.trust_remote_code,
         )
 
