@@ -6,17 +6,20 @@ from transformers import (
     BertConfig,
     BloomConfig,
     DeepseekV4Config,
+    Emu3Config,
     FalconConfig,
     GPTJConfig,
     LlamaConfig,
-    MambaConfig,
     MptConfig,
+    MusicgenConfig,
+    PhimoeConfig,
     T5Config,
 )
 
 from open_r1.errors import UserError
 from open_r1.modeling.architectures import can_share_prompts, check_supported
 
+MUSICGEN = {"text_encoder": "t5", "audio_encoder": "encodec", "decoder": "musicgen_decoder"}
 REFUSED = {
     "bloom": (BloomConfig(), "its attention cannot be replaced"),
     "falcon": (FalconConfig(), "its attention cannot be replaced"),
@@ -24,7 +27,12 @@ REFUSED = {
     "mpt": (MptConfig(), "its attention cannot be replaced"),
     "bert": (BertConfig(), "it reads in both directions"),
     "t5": (T5Config(), "it has an encoder and a decoder"),
-    "mamba": (MambaConfig(), "its state is kept in a cache of its own kind"),
+    "musicgen": (
+        MusicgenConfig(**{part: {"model_type": kind} for part, kind in MUSICGEN.items()}),
+        "it has an encoder and a decoder",
+    ),
+    "phimoe": (PhimoeConfig(sliding_window=100), "its attention learns of its window from masks"),
+    "emu3": (Emu3Config(), "transformers could not load what is saved of its text"),
     "deepseek_v4": (DeepseekV4Config(), "it has layers of type "),
     "llama": (LlamaConfig(quantization_config={"quant_method": "awq"}), r"its weights are quantized \(awq\)"),
 }
@@ -49,3 +57,7 @@ def test_layers_of_an_unknown_type_are_refused():
 def test_prompts_are_shared_only_where_nothing_but_attention_mixes_tokens():
     assert can_share_prompts(make("gpt_oss_sinks"))
     assert not can_share_prompts(make("qwen3_5"))
+
+
+def test_windows_as_long_as_the_context_change_nothing():
+    check_supported(PhimoeConfig(sliding_window=4096, max_position_embeddings=4096))

@@ -45,7 +45,7 @@ READ_AHEAD = 2048
 
 class VLLMServerEngine:
     """Waits up to `timeout` seconds for its servers when it is made, and raises `UserError` if they are not what a run
-    needs: `max_model_len` tokens for the longest prompt with its completion, the weight extension, processed logprobs.
+    needs: `max_model_len` tokens for the longest prompt with its completion, the weight extension, processed logprobs, and no room for more than `most` tokens.
 
     `base_url` may name several servers with commas between. `group_port` is where they meet this process for weights.
     """
@@ -57,6 +57,7 @@ class VLLMServerEngine:
         *,
         max_model_len: int,
         shape: Sequence[int] | None = None,
+        most: int | None = None,
         timeout: float = 240.0,
         group_port: int = 51216,
         on_tokens: Callable[[int], None] | None = None,
@@ -66,7 +67,7 @@ class VLLMServerEngine:
         self.version = 0
         self.servers = VLLMServers(base_url, PartialState().process_index)
         self.servers.wait(timeout)
-        self.info = self.servers.check(max_model_len, shape)
+        self.info = self.servers.check(max_model_len, shape, most)
         self._sender: GroupSender | None = None
         self._members: list[VLLMServer] = []
         self._groups = 0
