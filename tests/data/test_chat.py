@@ -167,5 +167,5 @@ def test_a_package_that_a_tokenizers_own_code_lacks_is_named(tmp_path):
     mapping = {"AutoTokenizer": ["tokenization_own.OwnTokenizer", None]}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": mapping, "tokenizer_class": "OwnTokenizer"}))
     (folder / "tokenization_own.py").write_text("import package_that_is_nowhere\n\n\nclass OwnTokenizer: ...\n")
-    with pytest.raises(UserError, match="the tokenizer cannot be loaded: .*package_that_is_nowhere"):
+    with pytest.raises(UserError, match=r"the tokenizer cannot be loaded: .*package_that_is_nowhere"):
         prepare_tokenizer(str(folder), trust_remote_code=True)

@@ -11,6 +11,7 @@ from open_r1.engine.transformers_engine import TransformersEngine, logits_warper
 from open_r1.modeling.attention import ATTENTION
 from open_r1.training.logprobs import add_logprob_forward
 from open_r1.training.packing import TokenSequence, build_pack
+from open_r1.training.rollouts import rollout_sequence
 
 
 @pytest.fixture(scope="module", params=["qwen2", "llama"])
@@ -203,3 +204,35 @@ def test_a_completion_that_crosses_depends_on_its_seed_and_not_on_its_batch(long
     for request, group in zip(requests, together, strict=True):
         (alone,) = longrope.generate([request])
         assert [c.token_ids for c in alone] == [c.token_ids for c in group]
+
+
+def test_tokens_come_with_the_experts_that_the_trainer_sends_them_to(tmp_path):
+    """As long as the weights are the same; after a change of the routers many differ."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+    experts = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 8}
+    config = AutoConfig.for_model("qwen3_moe", vocab_size=90, num_key_value_heads=2, **sizes, **experts)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION).eval()
+    add_logprob_forward(model)
+    found = TransformersEngine(model, AutoTokenizer.from_pretrained(make_tokenizer(tmp_path))).generate(requests(n=3))
+
+    def differing():
+        count = []
+        for prompt, group in zip(PROMPTS, found, strict=True):
+            rows = [rollout_sequence({"prompt_ids": prompt}, completion, group=0) for completion in group]
+            pack = build_pack(rows)
+            with torch.no_grad():
+                count.append(model(pack=pack).experts != pack.fields.experts)
+        return torch.cat(count).float().mean().item()
+
+    assert all(len(c.experts) == len(c.token_ids) for group in found for c in group)
+    assert differing() == 0
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "gate.weight" in name:
+                parameter.normal_()
+    assert differing() > 0.5
+
+
+def test_a_dense_model_has_no_experts(engine):
+    assert engine.generate(requests())[0][0].experts is None

@@ -49,13 +49,16 @@ class Request:
 @dataclass(frozen=True)
 class Completion:
     """What was written: `token_ids` include the stop token; `logprobs` are those of the sampled tokens under
-    the distribution that was sampled from (temperature and truncation applied), None if they were not asked for."""
+    the distribution that was sampled from (temperature and truncation applied), None if they were not asked for.
+    `experts`, where an engine tells, is for each token a number of the experts that predicted it
+    (`modeling.routers.ChosenExperts`)."""
 
     text: str
     token_ids: list[int] | None
     logprobs: list[float] | None
     finish_reason: Literal["stop", "length", "error"]
     weights_version: int
+    experts: list[int] | None = None
 
 
 def check_sampling(temperature: float, top_p: float) -> None:

@@ -21,6 +21,7 @@ from open_r1.data.chat import pad_token_id
 from open_r1.engine.protocol import Completion, Request, Sampling
 from open_r1.modeling.loading import context_length
 from open_r1.modeling.rope import forget_lengths, length_rule
+from open_r1.modeling.routers import ChosenExperts
 
 WINDOW = 4096
 """Requests looked at together, so that prompts of similar length can share a batch."""
@@ -45,6 +46,7 @@ class TransformersEngine:
         self.max_tokens_per_batch = max_tokens_per_batch
         self.on_tokens = on_tokens
         self.version = 0
+        self.chosen_experts = ChosenExperts(model)
         self._rule = length_rule(model.config)
         self._boundary = None if self._rule is None else self._rule.original
 
@@ -138,7 +140,9 @@ class TransformersEngine:
                 sampling,
             )
             for i, rest in zip(cut, longer, strict=True):
-                rows[i] = Row(rows[i].tokens + rest.tokens, rows[i].logprobs + rest.logprobs, rest.stopped)
+                before = rows[i]
+                experts = before.experts + rest.experts
+                rows[i] = Row(before.tokens + rest.tokens, before.logprobs + rest.logprobs, rest.stopped, experts)
         return self._completions(rows, sampling.logprobs)
 
     def _most(self, prompt: list[int]) -> int:
@@ -185,12 +189,14 @@ class TransformersEngine:
         recurrent = hasattr(out, "cache_params")  # Mamba: no keys, and a mask is read for the tokens of a call only
         cache = out.cache_params if recurrent else out.past_key_values
         select_rows(cache, expand)
-        logits, mask = out.logits[:, -1].float()[expand], mask[expand]
+        logits, experts = out.logits[:, -1].float()[expand], self._experts(len(prompts))[expand]
+        mask = mask[expand]
         position = mask.sum(1)
 
         live = torch.arange(len(limits), device=device)
         tokens = torch.zeros(len(limits), longest, dtype=torch.long, device=device)
         logprobs = torch.zeros(len(limits), longest if sampling.logprobs else 0, device=device)
+        predictors = torch.zeros(len(limits), longest if self.chosen_experts else 0, dtype=torch.long, device=device)
         lengths = torch.zeros(len(limits), dtype=torch.long, device=device)
         stopped = torch.zeros(len(limits), dtype=torch.bool, device=device)
         done = limit[live] <= 0
@@ -200,7 +206,8 @@ class TransformersEngine:
             if done.float().mean() > 0.25:
                 keep = (~done).nonzero().squeeze(1)
                 select_rows(cache, keep)
-                live, logits, mask, position, done = (x[keep] for x in (live, logits, mask, position, done))
+                live, logits, experts = live[keep], logits[keep], experts[keep]
+                mask, position, done = mask[keep], position[keep], done[keep]
             if sampling.temperature == 0 and not sampling.logprobs:
                 token = logits.argmax(-1)
             else:
@@ -209,6 +216,8 @@ class TransformersEngine:
             tokens[writing, step] = token[~done]
             if sampling.logprobs:
                 logprobs[writing, step] = logprob[~done]
+            if self.chosen_experts:
+                predictors[writing, step] = experts[~done]
             lengths[writing] = step + 1
             stopped[writing] = torch.isin(token[~done], stops)
             done = stopped[live] | (step + 1 >= limit[live])
@@ -223,10 +232,19 @@ class TransformersEngine:
                 **options,
                 **({"cache_params": cache} if recurrent else {"past_key_values": cache, "attention_mask": mask}),
             )
-            logits = out.logits[:, -1].float()
+            logits, experts = out.logits[:, -1].float(), self._experts(len(live))
             position = position + 1
-        values = zip(tokens.tolist(), logprobs.tolist(), lengths.tolist(), stopped.tolist(), strict=True)
-        return [Row(row[:n], numbers[:n], stop) for row, numbers, n, stop in values]
+        columns = (tokens, logprobs, predictors, lengths, stopped)
+        return [
+            Row(ids[:n], numbers[:n], stop, experts[:n])
+            for ids, numbers, experts, n, stop in zip(*(x.tolist() for x in columns), strict=True)
+        ]
+
+    def _experts(self, rows: int) -> Tensor:
+        """A number of the experts that the last token of each row went through; 0 for a dense model."""
+        if not self.chosen_experts:
+            return torch.zeros(rows, dtype=torch.long, device=self.model.device)
+        return self.chosen_experts.fingerprints().view(rows, -1)[:, -1]
 
     def _completions(self, rows: list["Row"], with_logprobs: bool) -> list[Completion]:
         texts = self.tokenizer.batch_decode(
@@ -239,17 +257,19 @@ class TransformersEngine:
                 logprobs=row.logprobs if with_logprobs else None,
                 finish_reason="stop" if row.stopped else "length",
                 weights_version=self.version,
+                experts=row.experts if self.chosen_experts else None,
             )
             for text, row in zip(texts, rows, strict=True)
         ]
 
 
 class Row(NamedTuple):
-    """What was written of one completion; no logprobs if they were not asked for."""
+    """What was written of one completion; no logprobs if they were not asked for, no experts of a dense model."""
 
     tokens: list[int]
     logprobs: list[float]
     stopped: bool
+    experts: list[int]
 
 
 def select_rows(cache: Any, rows: Tensor) -> None:

@@ -17,15 +17,18 @@ from open_r1.modeling import head as head_module
 from open_r1.modeling.head import LogitRule, head_logprobs, logit_rule, statistics
 from open_r1.modeling.mixers import separate_documents
 from open_r1.modeling.rope import forget_lengths, length_rule
+from open_r1.modeling.routers import ChosenExperts
 from open_r1.training.packing import Pack, TokenSequence, build_pack
 
 
 class TokenLogprobs(NamedTuple):
     """`logprobs (M,)` of the targets, differentiable, and `entropies (M,)` of the distributions they were drawn
-    from, detached. Both in nats, float32, at the temperature asked for."""
+    from, detached. Both in nats, float32, at the temperature asked for. `experts (M,)`, for a pack that knows those of
+    the sampler: numbers of the experts that predicted the targets."""
 
     logprobs: Tensor
     entropies: Tensor
+    experts: Tensor | None = None
 
 
 class LogprobHead(nn.Linear):
@@ -47,7 +50,7 @@ def add_logprob_forward(model: PreTrainedModel) -> None:
     plain_forward = model.forward
     if type(head := model.get_output_embeddings()) is nn.Linear:
         head.__class__ = LogprobHead
-    documents = separate_documents(model)
+    documents, chosen = separate_documents(model), ChosenExperts(model)
     rule = length_rule(model.config)
 
     @functools.wraps(plain_forward)
@@ -65,7 +68,11 @@ def add_logprob_forward(model: PreTrainedModel) -> None:
             layout=pack.layout,
             use_cache=False,
         ).last_hidden_state[0]
-        return token_logprobs(model, hidden.index_select(0, pack.predictors), pack.targets, temperature)
+        experts = None
+        if pack.fields.experts is not None:
+            experts = chosen.fingerprints().index_select(0, pack.predictors)
+        found = token_logprobs(model, hidden.index_select(0, pack.predictors), pack.targets, temperature)
+        return found._replace(experts=experts)
 
     model.forward = forward  # type: ignore[method-assign]
 

@@ -45,7 +45,8 @@ READ_AHEAD = 2048
 
 class VLLMServerEngine:
     """Waits up to `timeout` seconds for its servers when it is made, and raises `UserError` if they are not what a run
-    needs: `max_model_len` tokens for the longest prompt with its completion, the weight extension, processed logprobs, and no room for more than `most` tokens.
+    needs: `max_model_len` tokens for the longest prompt with its completion, the weight extension, processed
+    logprobs, and no room for more than `most` tokens.
 
     `base_url` may name several servers with commas between. `group_port` is where they meet this process for weights.
     """
