@@ -3,21 +3,27 @@
     python scripts/sweep_models.py                 # all of them, into docs/models.md
     python scripts/sweep_models.py qwen3_5_text    # some, on the screen
 
-A model that is accepted must compute the same logprobs and gradients packed and alone, in float32 on the CPU, and its
-completions must have the logprobs that the trainer computes. One that is refused must be so by its configuration, in a
-sentence. Anything else ends with exit status 1. A new version of transformers is checked by running this again.
+A model that is accepted must compute the same logprobs and gradients packed and alone, in float32 on the CPU (in
+float64 where a ReLU is too near its corner), with tied and untied heads and under LoRA; its completions must have the
+logprobs that the trainer computes, and what is saved must be what transformers loads. One that is refused must be so by
+its configuration, in a sentence. Anything else ends with exit status 1. A new version of transformers is checked by
+running this again.
 """
 
 import argparse
 import copy
 import dataclasses
+import re
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
+import peft
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -29,6 +35,7 @@ from open_r1.engine.transformers_engine import TransformersEngine
 from open_r1.errors import UserError
 from open_r1.modeling.architectures import can_share_prompts, check_supported
 from open_r1.modeling.attention import ATTENTION
+from open_r1.modeling.mixers import unadaptable
 from open_r1.modeling.rope import length_rule
 from open_r1.training.logprobs import add_logprob_forward
 from open_r1.training.packing import TokenSequence, build_pack, plan_packs
@@ -139,7 +146,8 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "zamba": {"layers_block_type": ["linear_attention", "hybrid"] * 2, "attention_head_dim": 16},
     "zaya": {"num_experts_per_tok": 1},
-    "zamba2": {"layer_types": ["linear_attention", "hybrid"] * 2, "hybrid_layer_ids": [1, 3]},
+    "nemotron_h": {"time_step_min": 1e-8},
+    "zamba2": {"time_step_min": 1e-8, "layer_types": ["linear_attention", "hybrid"] * 2, "hybrid_layer_ids": [1, 3]},
 }
 
 
@@ -152,6 +160,7 @@ class Outcome:
     said: str = ""
     sharing: str = ""
     engines: str = ""
+    precision: str = ""
 
 
 def tiny_config(kind: str) -> Any:
@@ -179,6 +188,9 @@ def try_kind(kind: str) -> Outcome:
             size = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
     except UserError as refusal:
         return Outcome(kind, "refused", str(refusal).split("here: ")[1].split(". docs/models.md")[0])
+    except ImportError as error:
+        packages = " and ".join(re.findall(r"requires the (\S+) library", str(error))) or str(error)
+        return Outcome(kind, "not tried", f"transformers makes it only with {packages}")
     except Exception as error:  # of any library: not ours to explain
         return Outcome(kind, "not tried", f"no tiny model can be made: {type(error).__name__}")
     if size > LARGEST:
@@ -199,21 +211,36 @@ def random_models(config: Any) -> tuple[Any, Any]:
         for parameter in plain.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(0, 0.2)
-    ours = AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation=ATTENTION)
+    return plain.eval(), trained_copy(plain)
+
+
+def trained_copy(plain: Any, dtype: torch.dtype = torch.float32) -> Any:
+    """`plain` as the trainer has it."""
+    config = copy.deepcopy(plain.config)
+    ours = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION, dtype=dtype)
     ours.load_state_dict(plain.state_dict())
     add_logprob_forward(ours)
-    return plain.eval(), ours.eval()
+    return ours.eval()
 
 
 def _compare(kind: str, config: Any) -> Outcome:
-    plain, ours = random_models(config)
     rule = length_rule(config)
-    worst = _difference(plain, ours, _documents(), rule)
-    sharing = "no"
-    if can_share_prompts(ours):
-        worst, sharing = max(worst, _difference(plain, ours, _group(), rule)), "yes"
-    if not worst < TOLERANCE:
-        return Outcome(kind, "wrong", f"packed and alone differ by {worst:.2g}")
+    precision = "float32"
+    for tied, variant in _heads(config):
+        plain, ours = random_models(variant)
+        shares = can_share_prompts(ours)
+        for sequences in [_documents(), *([_group()] if shares else [])]:
+            worst = _difference(plain, ours, sequences, rule)
+            if not worst < TOLERANCE:
+                precision = "float64"
+                exact = copy.deepcopy(plain).double()
+                worst = _difference(exact, trained_copy(exact, torch.float64), sequences, rule)
+            if not worst < TOLERANCE:
+                return Outcome(kind, "wrong", f"packed and alone differ by {worst:.2g} (tied head: {tied})")
+        if not (worst := _difference_on_disk(plain, ours)) < 1e-5:
+            return Outcome(kind, "wrong", f"what is saved differs by {worst:.2g} (tied head: {tied})")
+    if not (worst := _difference(*_adapted(plain), _documents(), rule)) < TOLERANCE:
+        return Outcome(kind, "wrong", f"packed and alone differ by {worst:.2g} under LoRA")
     if not _generates(ours, TransformersEngine(ours, _Words())):  # type: ignore[arg-type]
         return Outcome(kind, "wrong", "the transformers engine's logprobs are not the trainer's")
     engines = ["transformers"]
@@ -221,12 +248,47 @@ def _compare(kind: str, config: Any) -> Outcome:
         if not _generates(ours, _native(plain)):
             return Outcome(kind, "wrong", "the native engine's logprobs are not the trainer's")
         engines.append("native")
-    return Outcome(kind, "trains", "", sharing, ", ".join(engines))
+    return Outcome(kind, "trains", "", "yes" if shares else "no", ", ".join(engines), precision)
+
+
+def _heads(config: Any) -> list[tuple[bool, Any]]:
+    """Configurations with a tied head and with one of its own, as far as the type has them."""
+    found = []
+    for tied in (True, False):
+        variant = copy.deepcopy(config)
+        variant.tie_word_embeddings = variant.get_text_config().tie_word_embeddings = tied
+        try:
+            variant.validate()
+        except StrictDataclassClassValidationError:  # DBRX is never tied
+            continue
+        found.append((tied, variant))
+    return found
+
+
+def _difference_on_disk(plain: Any, ours: Any) -> float:
+    """Between the logits of a model and those of what transformers loads after it is saved."""
+    ids = _documents()[0].input_ids[None]
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        ours.save_pretrained(folder)
+        loaded = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+        return (loaded(input_ids=ids).logits - plain(input_ids=ids).logits).abs().max().item()
+
+
+def _adapted(plain: Any) -> tuple[Any, Any]:
+    """Both models with the same random adapters on all linear layers."""
+    names = unadaptable(plain)
+    options = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear", exclude_modules=names)
+    models = [peft.get_peft_model(m, options).eval() for m in (copy.deepcopy(plain), trained_copy(plain))]
+    with torch.no_grad():
+        for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+            if one.requires_grad:
+                other.copy_(one.normal_(0, 0.2))
+    return models[0], models[1]
 
 
 def _documents() -> list[TokenSequence]:
     generator = torch.Generator().manual_seed(1)
-    drawn = [torch.randint(3, 90, (n,), generator=generator) for n in LENGTHS]
+    drawn = [torch.randint(90, (n,), generator=generator) for n in LENGTHS]  # with tokens that fill padding
     return [TokenSequence(ids, torch.arange(len(ids)) >= max(1, len(ids) // 3)) for ids in drawn]
 
 
@@ -241,7 +303,7 @@ def plain_logprobs(model: Any, sequence: TokenSequence) -> Tensor:
     """Of the learned tokens of a document alone, by transformers."""
     ids = sequence.input_ids
     logits = model(input_ids=ids[None], attention_mask=torch.ones_like(ids)[None], use_cache=False).logits[0, :-1]
-    return logits.float().log_softmax(-1).gather(-1, ids[1:, None]).squeeze(-1)[sequence.learn[1:]]
+    return logits.log_softmax(-1).gather(-1, ids[1:, None]).squeeze(-1)[sequence.learn[1:]]
 
 
 def _difference(plain: Any, ours: Any, sequences: list[TokenSequence], rule: Any) -> float:
@@ -303,7 +365,7 @@ def table(outcomes: list[Outcome]) -> str:
     ]
     for o in outcomes:
         if o.verdict == "trains":
-            lines.append(f"| `{o.kind}` | yes | {o.sharing} | {o.engines or 'none'} | float32 |")
+            lines.append(f"| `{o.kind}` | yes | {o.sharing} | {o.engines} | {o.precision} |")
         else:
             lines.append(f"| `{o.kind}` | {o.verdict}: {o.said} | | | |")
     return "\n".join(lines) + "\n"
@@ -315,6 +377,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("kinds", nargs="*", help="model types; all of them, if none is given")
     kinds = parser.parse_args(argv).kinds
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     warnings.simplefilter("ignore")
     outcomes = []
     for kind in kinds or sorted({*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *(k for k in OWN if " " in k)}):

@@ -63,6 +63,13 @@ def mixers(model: nn.Module) -> list[nn.Module]:
     ]
 
 
+def unadaptable(model: nn.Module) -> list[str] | None:
+    """Names of linear layers that get no adapters unless they are asked for: kernels of Mamba read their weights past
+    the layer, and PEFT refuses some of them."""
+    kinds = {type(mixer).__name__ for mixer in mixers(model)}
+    return ["out_proj"] if any("Mamba" in kind or "Mixer" in kind for kind in kinds) else None
+
+
 def separate_documents(model: PreTrainedModel) -> Documents:
     """Has every mixer and attention of `model` keep documents apart while the returned `layout` is set.
 

@@ -72,7 +72,7 @@ def expert_modules(model: nn.Module) -> list[nn.Module]:
 
 
 @functools.cache
-def _second_parameter(kind: type[nn.Module]) -> str:
+def _second_parameter(kind: Any) -> str:
     return [*inspect.signature(kind.forward).parameters, "", "", ""][2]
 
 
@@ -83,7 +83,7 @@ class ChosenExperts:
         self.modules = expert_modules(model)
         for module in self.modules:
             if not hasattr(module, "chosen_experts"):  # trainer and engine may share the model
-                module.chosen_experts = None
+                module.chosen_experts = None  # type: ignore[assignment]
                 module.register_forward_pre_hook(_keep_choice)
 
     def __bool__(self) -> bool:

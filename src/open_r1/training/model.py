@@ -16,6 +16,7 @@ from open_r1.modeling.architectures import check_supported
 from open_r1.modeling.attention import ATTENTION, FLASH_ATTENTION, SDPA_ATTENTION, unused_dropout
 from open_r1.modeling.checkpoint import Checkpoint, base_name, has_only_adapters
 from open_r1.modeling.compiling import compile_layers
+from open_r1.modeling.mixers import unadaptable
 from open_r1.training.logprobs import add_logprob_forward, check_packed_forward
 
 logger = logging.getLogger(__name__)
@@ -130,6 +131,7 @@ def _with_adapters(model: PreTrainedModel, config: ModelConfig, seed: int) -> Pr
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         target_modules=config.lora_target_modules or "all-linear",
+        exclude_modules=None if config.lora_target_modules else unadaptable(model),
         modules_to_save=config.lora_modules_to_save,
     )
     try:
