@@ -29,6 +29,8 @@ class DocumentWise(nn.Module):
     """A mixer that keeps documents apart, while there are `documents`."""
 
     documents: Documents
+    takes_packs = False
+    """Whether what the module calls knows where documents begin (`fla.py`)."""
 
     @torch.compiler.disable
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -38,6 +40,8 @@ class DocumentWise(nn.Module):
             return super().forward(hidden_states, *args, **kwargs)
         kwargs = {name: None if name == "attention_mask" else value for name, value in kwargs.items()}
         kwargs.pop("layout", None)
+        if self.takes_packs:
+            return super().forward(hidden_states, *args, **kwargs, cu_seq_lens_q=layout.cu_seqlens_q)
         rectangles, inverse = layout.padded_groups()
         outputs = []
         for queries, _, _ in rectangles:

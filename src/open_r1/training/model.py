@@ -16,6 +16,7 @@ from open_r1.modeling.architectures import check_supported
 from open_r1.modeling.attention import ATTENTION, FLASH_ATTENTION, SDPA_ATTENTION, unused_dropout
 from open_r1.modeling.checkpoint import Checkpoint, base_name, has_only_adapters
 from open_r1.modeling.compiling import compile_layers
+from open_r1.modeling.fla import use_fla
 from open_r1.modeling.mixers import unadaptable
 from open_r1.training.logprobs import add_logprob_forward, check_packed_forward
 
@@ -46,6 +47,8 @@ def adopt_policy(model: PreTrainedModel, config: ModelConfig, args: TrainConfig)
 
 
 def _as_policy(model: PreTrainedModel, config: ModelConfig, args: TrainConfig) -> PreTrainedModel:
+    if config.linear_attention == "fla":
+        use_fla(model)
     if not _sharded_at_load():
         check_packed_forward(model)
     if note := unused_dropout(model.config):
