@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from runs import arguments, assert_same_weights, launch, make_folder, metrics, weights
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from open_r1 import grpo, sft
@@ -205,6 +205,22 @@ def test_lora_trains_adapters_only(folder, tmp_path, task):
     if task == "grpo":
         assert lines[0]["kl"] == pytest.approx(0, abs=1e-5)
         assert lines[-1]["kl"] > 0
+
+
+def test_lora_leaves_out_the_layers_that_kernels_of_mamba_read_past_adapters(tmp_path):
+    pytest.importorskip("peft")
+    folder = make_folder(tmp_path)
+    config = AutoConfig.for_model(
+        "falcon_h1",
+        **{"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4, "head_dim": 8},
+        **{"num_key_value_heads": 2, "mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8},
+        vocab_size=AutoConfig.from_pretrained(folder / "model").vocab_size,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder / "model")
+    run(folder, "sft", tmp_path / "out", use_peft="true", max_steps=1, save_strategy="no")
+    adapted = load_file(tmp_path / "out/adapter_model.safetensors")
+    assert any("mamba.in_proj" in name for name in adapted) and any("q_proj" in name for name in adapted)
+    assert not any("out_proj" in name for name in adapted)
 
 
 def test_a_folder_of_adapters_is_trained_further_on_its_merged_model(folder, tmp_path):

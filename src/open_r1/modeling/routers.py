@@ -71,8 +71,7 @@ def expert_modules(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if _second_parameter(type(module)) in CHOICES]
 
 
-@functools.cache
-def _second_parameter(kind: Any) -> str:
+def _second_parameter(kind: type[nn.Module]) -> str:
     return [*inspect.signature(kind.forward).parameters, "", "", ""][2]
 
 

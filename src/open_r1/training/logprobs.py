@@ -72,7 +72,7 @@ def add_logprob_forward(model: PreTrainedModel) -> None:
         if pack.fields.experts is not None:
             experts = chosen.fingerprints().index_select(0, pack.predictors)
         found = token_logprobs(model, hidden.index_select(0, pack.predictors), pack.targets, temperature)
-        return found._replace(experts=experts)
+        return TokenLogprobs(found.logprobs, found.entropies, experts)
 
     model.forward = forward  # type: ignore[method-assign]
 
