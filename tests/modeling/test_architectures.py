@@ -3,6 +3,7 @@
 import pytest
 from tiny_models import make
 from transformers import (
+    CONFIG_MAPPING,
     BertConfig,
     BloomConfig,
     DeepseekV4Config,
@@ -61,3 +62,20 @@ def test_prompts_are_shared_only_where_nothing_but_attention_mixes_tokens():
 
 def test_windows_as_long_as_the_context_change_nothing():
     check_supported(PhimoeConfig(sliding_window=4096, max_position_embeddings=4096))
+
+
+@pytest.mark.slow
+def test_every_configuration_of_transformers_is_accepted_or_refused_in_a_sentence(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    judged = 0
+    for kind in CONFIG_MAPPING:
+        try:
+            config = CONFIG_MAPPING[kind]()
+        except Exception:  # some have no defaults, or read the hub
+            continue
+        judged += 1
+        try:
+            check_supported(config)
+        except UserError as error:
+            assert "\n" not in str(error)
+    assert judged > 500
