@@ -101,7 +101,7 @@ def start_plain(args: argparse.Namespace, max_model_len: int, engine: Any) -> An
     whole_prompts: Any = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(CPU_BATCH, max_model_len)}
     return LLM(
         args.model,
-        dtype=engine.engine.start().info.dtype,
+        dtype=engine.engine.engine.info.dtype,
         max_model_len=max_model_len,
         max_num_seqs=args.max_num_seqs,
         gpu_memory_utilization=args.memory,

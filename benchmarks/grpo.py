@@ -286,14 +286,14 @@ def with_server(args: argparse.Namespace, options: list[str], folder: Path) -> N
     """Our cases, one for each staleness, with a vLLM server that is started here and ends with the last."""
     import torch
 
-    from open_r1.engine.vllm.process import ServerOptions, ServerProcess
+    from open_r1.engine.vllm.process import ServerOptions, start_servers, vllm_server
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
     if len(gpus) == 1:
         raise SystemExit("--mode server needs a second GPU (or none at all)")
     began = time.monotonic()
-    server = ServerProcess(
+    command = vllm_server(
         ServerOptions(
             model=options[1],
             port=args.port,
@@ -307,14 +307,14 @@ def with_server(args: argparse.Namespace, options: list[str], folder: Path) -> N
         args.server_log or folder / "server.log",
         ["--api-server-count", str(args.api_servers)] if args.api_servers > 1 else [],
     )
+    (server,) = start_servers([command], 1800.0, print)
     try:
-        server.wait()
         print(f"server ready after {time.monotonic() - began:.0f} s", flush=True)
         environment = dict(os.environ) | ({"CUDA_VISIBLE_DEVICES": gpus[0]} if gpus else {})
         for staleness in args.staleness:
             run_inner(f"ours,{staleness}", [*options, "--server", server.url], environment)
     finally:
-        server.close()
+        server.stop()
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def profile(args: argparse.Namespace) -> None:
     model = build_model(args.shape, "sdpa", torch.bfloat16, DEVICE)
     for sequences in args.sequences:
         engine = open_copy(copy.deepcopy(model), args.copy, sequences, 128 + 256)
-        loop = engine.start()
+        loop = engine.loop
         for i in range(max(1, sequences // GROUP)):
             prompt = torch.randint(2, SHAPES[args.shape][5], (128,)).tolist()
             loop.add(i, prompt, Sampling(n=min(GROUP, sequences), top_p=args.top_p, seed=i), 256)
@@ -227,7 +227,7 @@ def against_trainer(args: argparse.Namespace) -> None:
         engine.generate(requests)
         if DEVICE == "cuda" and number % 10 == 0:
             memory = torch.cuda.memory_allocated() / 2**20, torch.cuda.memory_reserved() / 2**20
-            pages = engine.start().scheduler.pool.free
+            pages = engine.loop.scheduler.pool.free
             print(f"round {number}: {memory[0]:.1f} MiB allocated, {memory[1]:.0f} reserved, {pages} pages free")
     if args.vllm:
         from vllm import LLM, SamplingParams

@@ -36,7 +36,7 @@ from open_r1.configs import GRPOConfig, SFTConfig, TrainConfig
 from open_r1.launch.backend_environment import backend_environment
 from open_r1.modeling.attention import ATTENTION
 from open_r1.modeling.compiling import compile_layers
-from open_r1.processes import Part, describe_exit
+from open_r1.processes.child import ChildProcess, describe_exit
 from open_r1.training.logprobs import add_logprob_forward
 from open_r1.training.packed_trainer import PackedTrainer
 from open_r1.training.sft import packed_rows
@@ -195,7 +195,7 @@ def launch(args: argparse.Namespace, task: str, backend: str, processes: int, ti
     log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         words = [*torchrun, __file__, *args.argv, "--worker", folder, "--task", task, "--backends", backend]
-        with Part(f"{task} {backend}", words, env, log) as case:
+        with ChildProcess(f"{task} {backend}", words, env, log) as case:
             try:
                 code = case.wait(timeout)
             except KeyboardInterrupt:

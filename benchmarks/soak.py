@@ -38,7 +38,7 @@ class Watch(TrainerCallback):
             "step": state.global_step,
             "allocated MiB": torch.cuda.memory_allocated() / 2**20 if cuda else 0.0,
             "reserved MiB": torch.cuda.memory_reserved() / 2**20 if cuda else 0.0,
-            "free pages": self.trainer.engine.start().scheduler.pool.free,
+            "free pages": self.trainer.engine.loop.scheduler.pool.free,
             "logprob difference": self.trainer._step_metrics.get("sampling/logprob_difference", [float("nan")])[-1],
         }
         with self.path.open("a") as file:

@@ -22,9 +22,8 @@ from open_r1 import evaluate
 from open_r1.configs import ModelConfig
 from open_r1.errors import UserError
 from open_r1.evaluation.tasks import TASKS, find_task
-from open_r1.launch.layout import tensor_parallel
-from open_r1.launch.recipe import model_size
 from open_r1.run.entry import exit_with_sentence
+from open_r1.run.model_size import model_size, tensor_parallel
 
 SLURM_SCRIPT = Path(__file__).parents[1] / "slurm" / "evaluate.slurm"
 
@@ -38,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return list_benchmarks()
     if options.model_id is None or not options.benchmarks:
         raise UserError("--model-id and --benchmarks are needed: see --help, and --list-benchmarks.")
-    tasks = [name for word in options.benchmarks for name in (TASKS if word == "all" else [word])]
+    tasks = [name for word in options.benchmarks for name in (every_task() if word == "all" else [word])]
     for name in tasks:
         find_task(name)
     if options.trust_remote_code:
@@ -103,9 +102,17 @@ def tensor_parallel_size(options: argparse.Namespace, gpus: int) -> int:
     return tensor_parallel(parameters, heads, gpus, int(options.gpu_memory * 2**30))
 
 
+def every_task() -> list[str]:
+    """All tasks whose data is on the hub; says which are left out."""
+    lacking = {name: task.source.lacks for name, task in TASKS.items() if task.source is not None and task.source.lacks}
+    for name, what in lacking.items():
+        print(f"all: {name} is left out, because its hub dataset has no {what} (docs/evaluation.md).", file=sys.stderr)
+    return [name for name in TASKS if name not in lacking]
+
+
 def local_gpus(options: argparse.Namespace) -> list[str]:
     """Options for the GPUs of this machine; none without a GPU."""
-    from open_r1.engine.devices import visible_devices
+    from open_r1.devices import visible_devices
     from open_r1.engine.vllm.installed import version_of_vllm
 
     gpus = len(visible_devices())

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import torch
 
-from open_r1.engine.vllm.tokens import ROUTE, Written, pack
+from open_r1.engine.vllm.tokens import ROUTE, TokenOutput, pack
 from open_r1.engine.vllm.weights import WeightReceiver
 
 SHAPE = [8, 2, 128]
@@ -99,7 +99,7 @@ class FakeVLLM:
                     self.close_connection = True
                     return None
                 asked = body["sampling"]["logprobs"] is not None
-                written = Written([len(body["prompt"]), 2], [-0.5, -0.25] if asked else None, "stop")
+                written = TokenOutput([len(body["prompt"]), 2], [-0.5, -0.25] if asked else None, "stop")
                 return self.reply(pack([written] * body["sampling"]["n"]))
 
         self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
@@ -135,14 +135,14 @@ def garbage(handler):
 
 def without_logprobs(handler):
     """Fault: completions whose logprobs are missing."""
-    handler.reply(pack([Written([5], None, "stop")]))
+    handler.reply(pack([TokenOutput([5], None, "stop")]))
 
 
 def cut_off(handler):
     """Fault: a reply without its last bytes."""
-    handler.reply(pack([Written([5], [-1.0], "stop")])[:-3])
+    handler.reply(pack([TokenOutput([5], [-1.0], "stop")])[:-3])
 
 
 def aborted(handler):
     """Fault: completions that were not finished."""
-    handler.reply(pack([Written([5], [-1.0], "abort")]))
+    handler.reply(pack([TokenOutput([5], [-1.0], "abort")]))

@@ -3,7 +3,8 @@ import sys
 
 import pytest
 
-from open_r1 import __version__, cli
+import open_r1
+from open_r1 import cli
 
 
 def python(*words):
@@ -21,7 +22,7 @@ def test_nothing_heavy_is_imported_before_a_command_needs_it():
 
 def test_version_and_help(capsys):
     assert cli.main(["--version"]) == 0
-    assert capsys.readouterr().out == f"open-r1 {__version__}\n"
+    assert capsys.readouterr().out == f"open-r1 {open_r1.__version__}\n"
     assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out
     assert all(command in shown for command in cli.COMMANDS)

@@ -30,9 +30,9 @@ def listener(tmp_path, monkeypatch):
         monkeypatch.setattr(hub, "SECONDS", 0.2)
         for name in ("HF_HUB_OFFLINE", hub._MARK):
             monkeypatch.setenv(name, "")
-        hub._ask.cache_clear()
+        hub._try.cache_clear()
         yield server
-    hub._ask.cache_clear()
+    hub._try.cache_clear()
 
 
 def attempts(server: socket.socket) -> int:

@@ -1,6 +1,7 @@
 """Invariant 8: every recipe in recipes/ parses and dry-runs."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from evaluation.code.programs import SUM
 from toys import make_model, make_tokenizer
+from transformers import Qwen2Config
 
-from open_r1 import grpo, sft
+from open_r1 import cli, grpo, sft
 from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig
 from open_r1.curation import pass_rate
 from open_r1.errors import UserError
@@ -34,6 +36,7 @@ def test_the_recipes_that_the_readme_promises_are_there():
         "Llama-3.2-1B-Instruct/grpo/config_demo.yaml",
         "SmolLM2-135M-Instruct/sft/config_demo.yaml",
         "SmolLM2-135M-Instruct/grpo/config_demo.yaml",
+        "OpenR1-Distill-7B/sft/config_distill.yaml",
         "OlympicCoder-7B/sft/config_v00.00.yaml",
         "OlympicCoder-32B/sft/config_v00.00.yaml",
         "DeepSeek-R1-Distill-Qwen-1.5B/grpo/config_demo.yaml",
@@ -104,6 +107,23 @@ def test_a_recipe_dry_runs(path, toy, tmp_path, capsys):
     assert "effective batch" in shown
     assert "memory" in shown
     assert not (tmp_path / "out").exists()
+
+
+def test_the_layout_memory_and_time_of_a_distillation_at_32k_are_shown(tmp_path, capsys):
+    """Of the shape of Qwen2.5-Math-7B, on 8 GPUs that are not here."""
+    size = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "vocab_size": 152064}
+    Qwen2Config(num_attention_heads=28, num_key_value_heads=4, **size).save_pretrained(tmp_path)
+    recipe = str(ROOT / "recipes/OpenR1-Distill-7B/sft/config_distill.yaml")
+    words = ["--accelerator", "fsdp", "--gpus-per-node", "8", "--gpu-memory", "80", "--dry-run", recipe]
+    with pytest.raises(SystemExit) as end:
+        cli.main(["launch", *words, "--model_name_or_path", str(tmp_path)])
+    assert end.value.code == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "(7.6B parameters)" in shown
+    assert "128 rows (8 x 8 steps x 2 groups of 4 processes)" in shown
+    memory = float(re.search(r"memory a process about ([\d.]+) GiB: states 14\.2, .* of 80 \(computed\)", shown)[1])
+    assert 14.2 < memory < 40
+    assert re.search(r"time a step at most about \d+ s of training on H100s \(computed\)", shown)
 
 
 @pytest.mark.parametrize("path", FILTERS, ids=name)

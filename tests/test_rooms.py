@@ -13,7 +13,7 @@ import pytest
 import open_r1
 
 ROOT = Path(open_r1.__file__).parent
-BASE = {"", "errors", "files", "guard", "hub", "installing", "internals", "processes", "progress_bars"}
+BASE = {"", "devices", "errors", "files", "hub", "installing", "internals", "processes", "progress_bars"}
 """What every room may import; these import only each other. "" is `open_r1` itself."""
 ROOMS = {
     "options": set(),
@@ -28,9 +28,10 @@ ROOMS = {
     "evaluation": {"options", "data", "engine", "rewards", "report", "sampling"},
     "generation": {"options", "data", "engine", "rewards", "report", "sampling"},
     "curation": {"options", "configs", "data", "engine", "rewards", "report", "sampling", "generation"},
+    "run": {"options", "configs", "data", "modeling", "rewards", "report", "engine", "training", "evaluation"},
 }
 """Rooms, or single modules of them, that a room may import besides `BASE` and itself."""
-MEETING_PLACES = {"", "cli", "sft", "grpo", "generate", "evaluate", "demo", "run", "launch"}
+MEETING_PLACES = {"", "cli", "sft", "grpo", "generate", "evaluate", "demo", "launch"}
 
 
 def module_name(path):

@@ -7,47 +7,70 @@
 #   MODEL=folder TRAIN=gsm8k_train.jsonl.gz DATA_DIR=folder OUT=runs/gsm8k examples/gsm8k/run.sh
 #
 # Tables and curves afterwards: python examples/gsm8k/results.py runs/gsm8k
-# TRAIN has the columns problem, solution and answer; DATA_DIR holds gsm8k_test.jsonl[.gz]. STAGES picks stages. Paths
-# have no spaces, and count from the project's folder.
+# TRAIN has the columns problem, solution and answer; DATA_DIR holds gsm8k_test.jsonl[.gz]. STAGES picks stages, EVALUATE
+# the models to evaluate after their stage, PROTOCOL the protocols. HELD_OUT=1000 keeps the last 1,000 training problems
+# apart and evaluates on them instead of the test set. SMOKE=1 runs every command on a few rows and steps. Paths have no
+# spaces, and count from the project's folder.
 set -eu
+trap 'exit 143' TERM # once the stage has saved its checkpoint
 cd "$(dirname "$0")/../.."
 MODEL="${MODEL:-HuggingFaceTB/SmolLM2-135M-Instruct}"
 OUT="${OUT:-runs/gsm8k}"
 STAGES="${STAGES:-base sft filter grpo zero}"
+EVALUATE="${EVALUATE-base sft grpo zero}"
+PROTOCOL="${PROTOCOL:-greedy,deepseek}"
+samples="--num-samples 8"
+[ "$PROTOCOL" = greedy ] && samples=""
+split=train
+task=gsm8k
 recipes=recipes/SmolLM2-135M-Instruct
 system_prompt="$(python3 -c "import yaml; print(yaml.safe_load(open('$recipes/grpo/config_gsm8k.yaml'))['system_prompt'])")"
 mkdir -p "$OUT"
+if [ -n "${HELD_OUT:-}" ]; then
+    split="train[:-$HELD_OUT]"
+    task="$OUT/held_out.jsonl"
+fi
+if [ -n "${SMOKE:-}" ]; then
+    SFT_ARGS="${SFT_ARGS:-} --max_steps 1 --max_length 512 --per_device_train_batch_size 1 --no-torch_compile"
+    FILTER_ARGS="${FILTER_ARGS:-} --hf-dataset-split train[:4] --num-generations 2 --max-new-tokens 16 --min 0 --max 1"
+    GRPO_ARGS="${GRPO_ARGS:-} --max_steps 1 --per_device_train_batch_size 8 --num_generations 4 \
+--max_completion_length 16 --max_tokens_per_microbatch 2048"
+    EVALUATE_ARGS="${EVALUATE_ARGS:-} --limit 2 --max-new-tokens 16"
+    samples="${samples:+--num-samples 2}"
+fi
 
 if [ -n "${TRAIN:-}" ]; then
     column=problem
-    problems="--dataset_name $TRAIN --dataset_config null --dataset_prompt_column problem"
-    filter_from="--hf-dataset $TRAIN"
+    problems="--dataset_name $TRAIN --no_dataset_config --dataset_prompt_column problem --dataset_train_split $split"
+    filter_from="--hf-dataset $TRAIN --hf-dataset-split $split"
     traces_from="$TRAIN --problem problem --solution solution"
 else
     column=question
-    problems=""
-    filter_from="--hf-dataset openai/gsm8k --hf-dataset-config main"
+    problems="--dataset_train_split $split"
+    filter_from="--hf-dataset openai/gsm8k --hf-dataset-config main --hf-dataset-split $split"
     traces_from="openai/gsm8k --config main"
 fi
 
-evaluate() { # model, name
-    open-r1 evaluate --model "$1" --tasks gsm8k ${DATA_DIR:+--data-dir "$DATA_DIR"} --protocol greedy,deepseek \
-        --num-samples 8 --max-new-tokens 512 --system-prompt "$system_prompt" --prompt '{problem}' \
-        --output "$OUT/evaluation/$2" ${EVALUATE_ARGS:-}
+evaluate() { # name, model
+    case " $EVALUATE " in *" $1 "*) ;; *) return ;; esac
+    # shellcheck disable=SC2086
+    open-r1 evaluate --model "$2" --tasks "$task" ${DATA_DIR:+--data-dir "$DATA_DIR"} --protocol "$PROTOCOL" \
+        $samples --max-new-tokens 512 --system-prompt "$system_prompt" --prompt '{problem}' \
+        --output "$OUT/evaluation/$1" ${EVALUATE_ARGS:-}
 }
 
 for stage in $STAGES; do
     case $stage in
-    base) evaluate "$MODEL" base ;;
+    base) evaluate base "$MODEL" ;;
     sft)
         # shellcheck disable=SC2086
         if [ ! -f "$OUT/traces.jsonl" ]; then
-            python3 examples/gsm8k/traces.py $traces_from --output "$OUT/traces.part.jsonl"
+            python3 examples/gsm8k/traces.py $traces_from --held-out "${HELD_OUT:-0}" --output "$OUT/traces.part.jsonl"
             mv "$OUT/traces.part.jsonl" "$OUT/traces.jsonl"
         fi
         open-r1 sft --config $recipes/sft/config_gsm8k.yaml --model_name_or_path "$MODEL" \
             --dataset_name "$OUT/traces.jsonl" --output_dir "$OUT/sft" ${SFT_ARGS:-}
-        evaluate "$OUT/sft" sft
+        evaluate sft "$OUT/sft"
         ;;
     filter)
         # shellcheck disable=SC2086
@@ -60,15 +83,15 @@ for stage in $STAGES; do
         [ -d "$OUT/problems" ] || { echo "$OUT/problems is not there: run the stage filter first" >&2 && exit 2; }
         # shellcheck disable=SC2086
         open-r1 grpo --config $recipes/grpo/config_gsm8k.yaml --model_name_or_path "$OUT/sft" \
-            --dataset_name "$OUT/problems" --dataset_config null --dataset_prompt_column $column \
+            --dataset_name "$OUT/problems" --no_dataset_config --dataset_prompt_column $column \
             --output_dir "$OUT/grpo" ${GRPO_ARGS:-}
-        evaluate "$OUT/grpo" grpo
+        evaluate grpo "$OUT/grpo"
         ;;
     zero)
         # shellcheck disable=SC2086
         open-r1 grpo --config $recipes/grpo/config_gsm8k.yaml --model_name_or_path "$MODEL" $problems \
             --output_dir "$OUT/zero" ${GRPO_ARGS:-}
-        evaluate "$OUT/zero" zero
+        evaluate zero "$OUT/zero"
         ;;
     *)
         echo "STAGES is $STAGES: $stage is none of base, sft, filter, grpo, zero" >&2

@@ -3,6 +3,11 @@
     python examples/gsm8k/traces.py openai/gsm8k --config main --output traces.jsonl
     python examples/gsm8k/traces.py gsm8k_train.jsonl.gz --output traces.jsonl --problem problem --solution solution
 
+    python examples/gsm8k/traces.py openai/gsm8k --config main --output traces.jsonl --held-out 1000
+
+The last one also writes `held_out.jsonl` beside the traces: the last 1,000 rows, which are left out of them. They are
+what settings are chosen by, so that the test set is not.
+
 Calculator marks (`<<48/2=24>>`) are left out. The recipes' system prompt is not part of a trace: SFT puts it there.
 """
 
@@ -10,6 +15,7 @@ import argparse
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from open_r1.data.load import load_split, require_columns
 from open_r1.run.entry import exit_with_sentence
@@ -32,12 +38,26 @@ def main() -> None:
     parser.add_argument("--split", default="train")
     parser.add_argument("--problem", default="question", help="column with the problem")
     parser.add_argument("--solution", default="answer", help="column with the worked solution, #### and a number last")
+    parser.add_argument("--held-out", type=int, default=0, metavar="N", help="keep the last N rows apart")
     args = parser.parse_args()
     rows = load_split(args.dataset, config=args.config, split=args.split)
     require_columns(rows, args.problem, args.solution)
-    lines = [json.dumps({"messages": trace(row[args.problem], row[args.solution])}, ensure_ascii=False) for row in rows]
-    args.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"{len(rows)} traces in {args.output}")
+    learned = len(rows) - args.held_out
+    write(
+        args.output, [{"messages": trace(row[args.problem], row[args.solution])} for row in rows.select(range(learned))]
+    )
+    if args.held_out:
+        apart = [
+            {"problem": row[args.problem], "answer": row[args.solution]}
+            for row in rows.select(range(learned, len(rows)))
+        ]
+        write(args.output.with_name("held_out.jsonl"), apart)
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes the rows as JSON lines."""
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    print(f"{len(rows)} rows in {path}")
 
 
 if __name__ == "__main__":

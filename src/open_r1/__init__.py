@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from open_r1.rewards.one import grade
     from open_r1.run.trainers import GRPOTrainer, SFTTrainer
 
-__version__ = "0.1.0"
-
 __all__ = [
     "GRPOConfig",
     "GRPOTrainer",
@@ -43,10 +41,21 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     return value
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("open-r1")
+    except metadata.PackageNotFoundError:  # the sources are used without an installation
+        return "unknown"
 
 
 def __dir__() -> list[str]:

@@ -3,8 +3,8 @@
 import importlib
 import sys
 
-from open_r1 import __version__
-from open_r1.run.console import outlive_readers
+import open_r1
+from open_r1.run.console import survive_broken_pipes
 from open_r1.run.entry import exit_with_sentence
 
 COMMANDS = {
@@ -13,7 +13,7 @@ COMMANDS = {
     "grpo": ("open_r1.grpo", "train a model by reinforcement learning on checkable answers"),
     "generate": ("open_r1.generate", "completions for every problem of a dataset, graded, in shards"),
     "data": ("open_r1.curation.command", "verify, pass-rate, decontaminate, dedup, mix, stats, merge, push"),
-    "launch": ("open_r1.launch.entry", "train on one node or many, generators included"),
+    "launch": ("open_r1.launch.options", "train on one node or many, generators included"),
     "vllm-serve": ("open_r1.launch.vllm_serve", "a vLLM server that a run writes with and sends weights to"),
     "doctor": ("open_r1.launch.doctor.page", "what this machine has, and whether a recipe can run on it"),
     "evaluate": ("open_r1.evaluate", "benchmarks by DeepSeek's protocol, with intervals"),
@@ -41,13 +41,13 @@ example:
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 something to mend (said in one sentence), 75 stopped to be continued (by Ctrl-C too,
     in training), 130 ended by Ctrl-C at once."""
-    outlive_readers()
+    survive_broken_pipes()
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if argv else 2
     if argv[0] == "--version":
-        print(f"open-r1 {__version__}")
+        print(f"open-r1 {open_r1.__version__}")
         return 0
     command, rest = argv[0], argv[1:]
     if command not in COMMANDS:

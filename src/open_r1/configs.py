@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from accelerate.utils import patch_environment
 from transformers.training_args import TrainingArguments
 
+from open_r1.devices import check_processes_fit, cuda_has_bf16, has_accelerator
 from open_r1.errors import UserError
 from open_r1.options.annotations import Range, check_fields
 from open_r1.rewards.options import RewardOptions
@@ -113,6 +114,11 @@ class TrainConfig(TrainingArguments):
     # --- Precision, memory and speed ---
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    activation_offloading: bool = False
+    """Keep in the CPU's memory what gradient checkpointing keeps: layers x hidden width x tokens numbers."""
+    mlp_chunk_tokens: Annotated[int | None, Range(at_least=1)] = None
+    """Tokens that go through an MLP at once; each chunk is recomputed in the backward pass, about a fifth more
+    arithmetic. Saves memory in long packs (try 4096). Default: all of a pack."""
     ddp_find_unused_parameters: bool | None = False
     """Look, at every step, for weights that no pack has used. Every pack uses all of them."""
     bf16: bool | None = None  # type: ignore[assignment]
@@ -121,6 +127,10 @@ class TrainConfig(TrainingArguments):
     """`bfloat16` computes in bfloat16 and keeps float32 master weights, the same as `bf16: true`."""
     max_tokens_per_microbatch: Annotated[int, Range(at_least=1)] = 16384
     """Tokens in one forward and backward pass. Bounds memory; never changes the result."""
+    sequence_parallel_size: Annotated[int, Range(at_least=1)] = 1
+    """Processes that share the tokens of a pack, for sequences that are too long for one: each holds and computes a
+    slice. Packs have so many times `max_tokens_per_microbatch` tokens, and that many processes count as one in the
+    batch. Must divide the model's attention heads and the number of processes; never changes the result."""
     torch_compile: bool = False
     """Compile the decoder layers (`torch.compile`, one layer at a time): faster steps after a slower first one."""
     hang_timeout: Annotated[float, Range(at_least=0)] = 3600
@@ -161,19 +171,29 @@ class TrainConfig(TrainingArguments):
         """Tokens of the longest answer that the model is trained to give."""
         raise NotImplementedError
 
+    @property
+    def data_parallel_size(self) -> int:
+        """Processes, or groups of them that share packs, that have sequences of their own."""
+        return max(1, self.world_size // self.sequence_parallel_size)
+
     def __post_init__(self) -> None:
         if self.dtype is not None:
             self.bf16 = self.dtype == "bfloat16"
         if self.bf16 is None:
             launcher = os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16"
-            self.bf16 = not self.fp16 and (launcher or (not self.use_cpu and _cuda_has_bf16()))
+            self.bf16 = not self.fp16 and (launcher or (not self.use_cpu and cuda_has_bf16()))
         check_fields(self)
         if self.max_steps == 0:
             raise UserError("max_steps is 0: give the number of optimizer steps, or -1 to go by num_train_epochs.")
+        if self.activation_offloading and not self.gradient_checkpointing:
+            raise UserError(
+                "activation_offloading is true and gradient_checkpointing false, which makes the checkpoints that are "
+                "offloaded: set it to true."
+            )
         self.remove_unused_columns = False
-        self.use_cpu = self.use_cpu or not _has_accelerator()
+        self.use_cpu = self.use_cpu or not has_accelerator()
         if not self.use_cpu:
-            _check_processes_fit()
+            check_processes_fit()
         if getattr(self, "activation_checkpointing", False) is None:  # the new name, from transformers 5.23 on
             self.activation_checkpointing = self.gradient_checkpointing
             self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs
@@ -297,8 +317,6 @@ class GRPOConfig(TrainConfig):
     """`server`: with `use_vllm`, vLLM servers write; `colocate`: an engine on the training GPUs, which is not vLLM."""
     vllm_gpu_memory_utilization: Annotated[float, Range(above=0)] = 0.3
     """native: at most this share of the GPU's memory for its cache."""
-    vllm_engines_per_gpu: Annotated[int, Range(at_least=1)] = 1
-    """No effect: one engine fills a GPU."""
     vllm_enable_sleep_mode: bool = False
     """native: give the cache's memory back while training; each step then waits for it to be taken again."""
     vllm_enforce_eager: bool = False
@@ -382,26 +400,3 @@ class GRPOConfig(TrainConfig):
         """Optimizer steps that one round of rollouts feeds: distinct batches times passes."""
         assert self.steps_per_generation is not None
         return self.steps_per_generation // self.gradient_accumulation_steps * self.num_iterations
-
-
-def _has_accelerator() -> bool:
-    import torch
-
-    return torch.accelerator.is_available()
-
-
-def _cuda_has_bf16() -> bool:
-    import torch
-
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-
-
-def _check_processes_fit() -> None:
-    import torch
-
-    here, wanted = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if 0 < here < wanted:
-        raise UserError(
-            f"{wanted} processes were started on this machine, and it has {here} GPUs: give the launcher "
-            f"--num_processes {here} (torchrun: --nproc_per_node {here})."
-        )

@@ -1,4 +1,4 @@
-"""Benchmarks by DeepSeek's protocol: every sample kept, an interval on every score.
+"""Benchmarks by DeepSeek's protocol: every sample is saved, every score has an interval.
 
     open-r1 evaluate --model deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B --tasks math_500,aime24 --output runs/evaluation
     open-r1 evaluate --model runs/grpo --tasks gsm8k --data-dir data --num-samples 4 --max-new-tokens 2048
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from open_r1.engine.options import Count, EngineOptions
 from open_r1.errors import UserError
 from open_r1.evaluation.problems import Task, folder_name
+from open_r1.evaluation.reward_judge import with_reward
 from open_r1.evaluation.tasks import TASKS, find_task, load_problems, with_prompt
 from open_r1.options import parse_options
 from open_r1.options.annotations import Commas, Range
@@ -60,6 +61,9 @@ class EvaluateOptions:
     """Default: none, as in DeepSeek's protocol."""
     prompt: str | None = None
     """The question, with {problem} in it."""
+    reward: str | None = None
+    """Reward that judges the answers, by name or as path/to/file.py:function: 1 or more is right. Default: the task's
+    own judge, which compares with the gold answer."""
     k: Annotated[tuple[Count, ...], Commas()] = ()
     """pass@k to report besides powers of two."""
 
@@ -71,7 +75,7 @@ class EvaluateOptions:
 def main(argv: list[str] | None = None) -> None:
     """Evaluates as `argv` says (default: the command line). Raises UserError for what the user can mend."""
     args, engine_options = parse_options(
-        sys.argv[1:] if argv is None else argv,
+        argv,
         EvaluateOptions,
         EngineOptions,
         prog="open-r1 evaluate",
@@ -82,6 +86,8 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"tasks is {','.join(args.tasks)!r}: expected names of different tasks, with commas between.")
     if args.prompt is not None:
         tasks = [with_prompt(task, args.prompt) for task in tasks]
+    if args.reward is not None:
+        tasks = [with_reward(task, args.reward) for task in tasks]
     runs = planned(args, tasks)
 
     from rich.console import Console  # what follows imports torch: the options are in order
@@ -96,8 +102,8 @@ def main(argv: list[str] | None = None) -> None:
     output = args.output or default_output(engine_options.model, engine_options.revision)
     console = Console()
     benchmarks = [
-        prepare(task, asked, engine_options.model, engine, protocol, output / folder, ks=wanted, console=console)
-        for task, asked in zip(tasks, problems, strict=True)
+        prepare(task, rows, engine_options.model, engine, protocol, output / folder, ks=wanted, console=console)
+        for task, rows in zip(tasks, problems, strict=True)
         for protocol, folder, wanted in runs[task.name]
     ]
     engine.reserve(max(benchmark.longest for benchmark in benchmarks))

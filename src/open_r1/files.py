@@ -1,9 +1,10 @@
-"""Files that are there whole or not at all, and folders that remember what they were made with."""
+"""Files that are written whole or not at all, and folders that remember the settings they were made with."""
 
 import errno
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -58,6 +59,22 @@ def keep_settings(path: Path, settings: Mapping[str, Any], holder: Path) -> None
             f"{holder} holds samples made with other settings ({differences}): continue with the same, give "
             "another --output, or delete the folder."
         )
+
+
+def free_space(folder: Path) -> tuple[int, Path]:
+    """Free bytes on the disk of `folder`, and the nearest existing folder above it."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    return shutil.disk_usage(existing).free, existing
+
+
+def check_writable(folder: Path, option: str = "output_dir") -> None:
+    """Makes a folder, and raises `UserError` if it cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{option} is {folder}, which cannot be written to ({error.strerror}).") from error
 
 
 def lock_folder(folder: Path, problem: str) -> IO[str]:

@@ -9,7 +9,6 @@ The same command continues a run that was interrupted; no row is generated twice
 `datasets.load_dataset`, trains with `open-r1 sft` and `open-r1 grpo`, and `open-r1 data verify` keeps what is right.
 """
 
-import sys
 from collections.abc import Sequence
 
 from open_r1.engine.options import EngineOptions
@@ -22,7 +21,7 @@ from open_r1.run.entry import exit_with_sentence
 
 def main(argv: list[str] | None = None) -> None:
     """Generates as `argv` says (default: the command line). Raises UserError for what the user can mend."""
-    options, engine = read_options(sys.argv[1:] if argv is None else argv)
+    options, engine = read_options(argv)
     if options.hf_output_dataset and options.part != (0, 1):
         raise UserError("hf_output_dataset is for whole datasets: `open-r1 data merge` the parts, then `data push`.")
     if not options.hf_output_dataset:
@@ -35,11 +34,9 @@ def main(argv: list[str] | None = None) -> None:
     return None
 
 
-def read_options(argv: Sequence[str]) -> tuple[GenerateOptions, EngineOptions]:
+def read_options(argv: Sequence[str] | None) -> tuple[GenerateOptions, EngineOptions]:
     """The options of `open-r1 generate`: those of huggingface/open-r1, and the engine's. Raises `UserError`."""
-    options, engine = parse_options(
-        argv, GenerateOptions, EngineOptions, prog="open-r1 generate", description=__doc__ or ""
-    )
+    options, engine = parse_options(argv, GenerateOptions, EngineOptions, prog="open-r1 generate", description=__doc__)
     return options, options.with_concurrency(engine)
 
 

@@ -11,8 +11,6 @@ model, loss averaged over all tokens (DAPO), groups without signal left out of t
 The same command continues a run that was interrupted. `--dry_run` checks everything short of training.
 """
 
-import sys
-
 from open_r1.options import parse_options
 from open_r1.run.entry import exit_with_sentence
 from open_r1.training.deepspeed_setup import prepare_deepspeed
@@ -21,7 +19,6 @@ from open_r1.training.deepspeed_setup import prepare_deepspeed
 def main(argv: list[str] | None = None) -> None:
     """Trains as `argv` says (default: the command line). Raises UserError for what the user can mend."""
     prepare_deepspeed()
-    argv = sys.argv[1:] if argv is None else argv
     classes = [f"open_r1.configs:{name}" for name in ("GRPOScriptArguments", "GRPOConfig", "ModelConfig")]
     script, args, model_config = parse_options(argv, *classes, prog="open-r1 grpo", description=__doc__)
 

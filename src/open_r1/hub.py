@@ -1,4 +1,4 @@
-"""Reading from the model hub: one attempt to reach it, and one sentence when it does not answer."""
+"""Reading from the model hub: it is tried once, and one sentence says if it does not answer."""
 
 import contextlib
 import functools
@@ -23,8 +23,8 @@ _MARK = "OPEN_R1_HUB_UNREACHABLE"
 def reading_hub(name: str, field: str) -> Iterator[None]:
     """Around all that reads `name`, a hub id or local path that the user gave as `field`.
 
-    The hub is asked once whether it answers. If it does not, only the local cache is used from then on, as with
-    HF_HUB_OFFLINE=1; what is not there raises `UserError`. It is not asked for what can only be a local path.
+    The first use tries the hub. If it does not answer, only the local cache is used from then on, as with
+    HF_HUB_OFFLINE=1; missing files raise `UserError`. Names that can only be local paths do not use the hub.
     """
     if name.startswith(("/", ".", "~")) or Path(name).expanduser().exists():
         yield
@@ -49,34 +49,34 @@ def blocked(what: str, reason: str) -> str:
 
 
 def why_unreachable() -> str | None:
-    """Why the hub is not asked, or None if it answers (whatever it says)."""
-    if os.environ.get(_MARK) == constants.ENDPOINT:  # a process above this one has tried
+    """Why the hub is not used, or None if it answers (with whatever status)."""
+    if os.environ.get(_MARK) == constants.ENDPOINT:  # a parent process has tried
         return f"{constants.ENDPOINT} does not answer"
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
-    return _ask(constants.ENDPOINT)
+    return _try(constants.ENDPOINT)
 
 
 @functools.cache
-def _ask(endpoint: str) -> str | None:
+def _try(endpoint: str) -> str | None:
     outcome: list[Exception | None] = []
 
-    def ask() -> None:
+    def request() -> None:
         try:
             get_session().head(endpoint, timeout=SECONDS)
             outcome.append(None)
         except Exception as error:
             outcome.append(error)
 
-    thread = threading.Thread(target=ask, daemon=True)  # the time-out does not cover the look-up of the name
+    thread = threading.Thread(target=request, daemon=True)  # the timeout does not cover the DNS lookup
     thread.start()
     thread.join(SECONDS)
     if outcome and outcome[0] is None:
         return None
     _go_offline(endpoint)
     error = outcome[0] if outcome else None
-    said = "no answer" if error is None else first_line(error)
-    return f"{endpoint} does not answer ({said})"
+    reason = "no answer" if error is None else first_line(error)
+    return f"{endpoint} does not answer ({reason})"
 
 
 def _go_offline(endpoint: str) -> None:

@@ -11,7 +11,7 @@ from open_r1.engine import automatic, choose
 from open_r1.engine.automatic import automatic_engine
 from open_r1.engine.options import EngineOptions
 from open_r1.errors import UserError
-from open_r1.run.policy_engine import _say_what_has_no_effect, policy_engine
+from open_r1.run.policy_engine import _warn_of_unused_options, policy_engine
 
 SMALL = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 LLAMA = AutoConfig.for_model("llama", **SMALL, num_key_value_heads=2, vocab_size=64)
@@ -33,7 +33,7 @@ def grpo(tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(GRPOConfig, "device", torch.device(device))
             name = policy_engine(args, config)
-        _say_what_has_no_effect(args, name)
+        _warn_of_unused_options(args, name)
         return name
 
     return who
@@ -72,11 +72,10 @@ def test_servers_stay_vllm_and_an_explicit_engine_wins(grpo):
 
 def test_options_of_vllm_without_effect_are_named_in_one_warning(grpo, caplog):
     with caplog.at_level(logging.WARNING):
-        grpo(use_vllm=True, vllm_engines_per_gpu=2, vllm_enable_sleep_mode=True, vllm_enforce_eager=True)
+        grpo(use_vllm=True, vllm_enable_sleep_mode=True, vllm_enforce_eager=True)
     (record,) = caplog.records
     said = record.getMessage()
     assert "use_vllm (engine is auto, which here is native; engine: vllm asks for vLLM)" in said
-    assert "vllm_engines_per_gpu (one engine fills a GPU)" in said
     assert "vllm_enable_sleep_mode" not in said and "vllm_enforce_eager" not in said
     caplog.clear()
     grpo()

@@ -124,13 +124,13 @@ def test_what_a_dying_server_leaves_goes_to_the_others():
 def test_a_server_that_comes_back_gets_requests_again(monkeypatch):
     with fake_server() as one, fake_server() as two:
         engine = OpenAIEngine(f"{one.url},{two.url}", "m", concurrency=1)
-        resting = engine.servers.all[1]
-        resting.failed(at_once=True)
+        suspended = engine.servers.all[1]
+        suspended.record_failure(suspend=True)
         engine.generate(ask(*"abcd"))
         assert (len(one.bodies), len(two.bodies)) == (4, 0)
-        resting._wakes = 0.0
+        suspended._probe_time = 0.0
         engine.generate(ask(*"ab"))
-        assert not resting.resting
+        assert not suspended.suspended
 
 
 def test_a_server_that_is_absent_at_the_start_is_done_without(caplog):

@@ -3,18 +3,18 @@
 from dataclasses import dataclass, field
 
 from open_r1.engine.choose import OpenEngine
-from open_r1.engine.protocol import Completion
+from open_r1.engine.protocol import Completion, Engine
+from open_r1.evaluation.run import prepare, run_benchmark
 from open_r1.report.sampling_progress import SamplingProgress
 
 
 @dataclass
-class Scripted:
+class Scripted(Engine):
     """Answers `texts[index][sample]`; dies after `lives` requests if that is given."""
 
     texts: dict
     lives: int | None = None
     asked: list = field(default_factory=list)
-    on_tokens = None
 
     def stream(self, requests):
         for request in requests:
@@ -24,17 +24,11 @@ class Scripted:
             index, first = request.id
             yield request.id, [completion(self.texts[index][first + i]) for i in range(request.sampling.n)]
 
-    def close(self):
-        pass
-
 
 class Started(Scripted):
     """Has processes to start, like vLLM; `asked` begins with what is called before the first request."""
 
-    def need(self, tokens):
-        pass
-
-    def start(self):
+    def start(self, sampling=None):
         self.asked.append("start")
 
 
@@ -64,3 +58,10 @@ def opened(engine, context=None, budget=None):
         prompt_tokens=lambda messages: len(messages[-1]["content"]),
         max_tokens_per_batch=budget,
     )
+
+
+def evaluate_task(task, problems, model, engine, protocol, folder, **options):
+    """The results of one task, as `open-r1 evaluate` computes them."""
+    benchmark = prepare(task, problems, model, engine, protocol, folder, **options)
+    engine.reserve(benchmark.longest)
+    return run_benchmark(benchmark)

@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from open_r1.engine.choose import EngineOptions, open_engine
-from open_r1.engine.protocol import Request, Sampling
+from open_r1.engine.protocol import Engine, Request, Sampling
 from open_r1.errors import UserError
 from open_r1.evaluation import ask
-from open_r1.evaluation.ask import show, split_reasoning, stream_answer
+from open_r1.evaluation.ask import open_one, show, split_reasoning, stream_answer
 
 TEXT = "Well. <think>\n1 < 2, so <b> it is\n</think>\n\n42"
 
@@ -61,10 +61,13 @@ def test_show_heads_the_two_parts():
     assert file.getvalue() == "Reasoning\nhm [bold]\nAnswer\n42\n"
 
 
-def test_the_transformers_engine_streams_what_it_would_generate(tiny_model):
-    engine = open_engine(EngineOptions(str(tiny_model)))
+@pytest.mark.parametrize("name", ["transformers", "native"])
+def test_an_engine_streams_what_it_would_generate(tiny_model, name):
+    engine = open_one(EngineOptions(str(tiny_model), engine=name))
     messages = [{"role": "user", "content": "1 + 1?"}]
-    written = "".join(text for _, text in stream_answer(engine, messages, temperature=0.0, max_new_tokens=20))
+    pieces = [text for _, text in stream_answer(engine, messages, temperature=0.0, max_new_tokens=20)]
+    written = "".join(pieces)
+    assert len(pieces) > 1
     sampling = Sampling(temperature=0.0, max_tokens=20, stop_token_ids=engine.stop_token_ids)
     ((completion,),) = engine.engine.generate([Request(0, engine.render(messages), sampling)])
     assert written == completion.text
@@ -73,7 +76,7 @@ def test_the_transformers_engine_streams_what_it_would_generate(tiny_model):
 def test_an_engine_that_does_not_stream_answers_at_once(tiny_model):
     streaming = open_engine(EngineOptions(str(tiny_model)))
 
-    class Whole:
+    class Whole(Engine):
         tokenizer, generate = streaming.engine.tokenizer, streaming.engine.generate
 
     messages = [{"role": "user", "content": "1 + 1?"}]

@@ -3,10 +3,12 @@
 import io
 import json
 import threading
+import time
 import urllib.request
 
 import pytest
 from rich.console import Console
+from served import served
 
 from open_r1.evaluation.ask import split_reasoning
 from open_r1.evaluation.chat import ChatOptions, Terminal
@@ -78,12 +80,8 @@ def posted(url, body):
 @pytest.fixture
 def chat(tmp_path):
     args = ChatOptions(web=True, port=0, save=tmp_path / "c.jsonl")
-    with chat_server("some/model", args, Model()) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+    with served() as start:
+        yield start(chat_server("some/model", args, Model(), threading.Lock()))
 
 
 def test_the_page_is_sent_pieces_as_they_come_and_saves_a_row(chat, tmp_path):
@@ -95,3 +93,137 @@ def test_the_page_is_sent_pieces_as_they_come_and_saves_a_row(chat, tmp_path):
     assert posted(chat.url + "save", {"system": "", "turns": turns})[0]["kind"] == "saved"
     assert json.loads((tmp_path / "c.jsonl").read_text())["messages"][1]["content"] == WRITTEN
     assert posted(chat.url + "say", {"turns": []})[0]["kind"] == "error"
+
+
+class Slow(Model):
+    """Writes in parts: each `|` in the text waits until `go` is set."""
+
+    def __init__(self, text):
+        super().__init__(text)
+        self.go = threading.Event()
+
+    def __call__(self, messages):
+        self.sent.append(messages)
+        return split_reasoning(self.pieces())
+
+    def pieces(self):
+        for number, part in enumerate(self.text.split("|")):
+            if number:
+                self.go.wait(30)
+                self.go.clear()
+            yield "content", part
+
+
+class Endless(Model):
+    """Writes until the reader leaves."""
+
+    left = 0
+
+    def __call__(self, messages):
+        self.sent.append(messages)
+        try:
+            while True:
+                time.sleep(0.001)
+                yield "content", "word "
+        finally:
+            self.left += 1
+
+
+@pytest.fixture
+def chat_page(tmp_path, page):
+    """Opens the page of a chat with a model."""
+    with served() as start:
+
+        def opened(model):
+            args = ChatOptions(web=True, port=0, save=tmp_path / "c.jsonl", temperature=0.3)
+            page.open(start(chat_server("some/model", args, model, threading.Lock())).url)
+            return page
+
+        yield opened
+
+
+def asked(page, question):
+    page.type("#question", question)
+    page.press("Enter", "\r")
+
+
+IDLE = "document.querySelector('#send').innerText === 'Ask'"
+
+
+@pytest.mark.browser
+def test_an_answer_appears_as_it_is_written_and_is_saved(chat_page, tmp_path):
+    model = Slow("<think>\nOne| and one.\n</think>\n<answer>Two|, <b>of course</b>.</answer>")
+    page = chat_page(model)
+    asked(page, "1+1?")
+    page.until("document.querySelector('.think summary')?.innerText.startsWith('Thinking, ')")
+    model.go.set()
+    page.until("document.querySelector('.reply').innerText.endsWith('Two')")
+    model.go.set()
+    page.until(IDLE)
+    assert page.text(".question") == "1+1?" and page.text(".reply > div") == "Two, <b>of course</b>."
+    assert page.text(".think summary").startswith("Thought for ")
+    page.click(".think summary")
+    assert page.text(".think > div") == "One and one."
+    page.type("#temperature", "0.9")
+    page.click(".settings summary")
+    page.type("#system", "Be brief.")
+    model.text = model.text.replace("|", "")
+    asked(page, "And 2+2?")
+    page.until(f"document.querySelectorAll('.reply').length === 2 && {IDLE}")
+    system, first = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "1+1?"}
+    answer = {"role": "assistant", "content": "Two, <b>of course</b>."}
+    assert model.sent == [[first], [system, first, answer, {"role": "user", "content": "And 2+2?"}]]
+    page.click("#save")
+    page.until("document.querySelector('#status').innerText.startsWith('saved to')")
+    row = json.loads((tmp_path / "c.jsonl").read_text())
+    assert [m["role"] for m in row["messages"]] == ["system", "user", "assistant", "user", "assistant"]
+    assert row["messages"][2]["content"] == model.text
+
+
+@pytest.mark.browser
+def test_an_answer_is_stopped_and_a_new_conversation_begins_empty(chat_page):
+    model = Endless()
+    page = chat_page(model)
+    asked(page, "Go on.")
+    page.until("document.querySelector('.reply').innerText.includes('word word')")
+    page.click("#send", "Stop")
+    page.until(f"document.querySelector('.reply').innerText.endsWith('stopped') && {IDLE}")
+    asked(page, "Again.")
+    page.until("document.querySelectorAll('.reply')[1]?.innerText.includes('word')")
+    assert model.left == 1 and model.sent[1][1]["content"].startswith("word word")
+    page.click("#new")
+    page.until(IDLE)
+    page.click("#save")
+    assert page.text("#turns") == "" and page.text("#status") == "There is nothing to save yet."
+
+
+@pytest.mark.browser
+def test_hostile_answers_are_text_and_failures_are_sentences(chat_page):
+    hostile = "</script><img src=x onerror=\"document.title='broken'\">\x00\u202eabc"
+    page = chat_page(Model(hostile))
+    asked(page, hostile[:-5])
+    page.until(f"document.querySelector('.reply')?.innerText.endsWith('abc') && {IDLE}")
+    assert page.text(".reply").endswith("U+0000U+202Eabc") and page.js("document.images.length") == 0
+    assert page.text(".question").startswith("</script><img")
+    page.type("#temperature", "-1")
+    asked(page, "x")
+    page.until(
+        "document.querySelector('.problem-line')?.innerText === 'temperature is -1.0: expected 0 (greedy) or more.'"
+    )
+    page.type("#temperature", "0.5")
+    asked(page, "y")
+    page.until(f"document.querySelectorAll('.reply').length === 3 && {IDLE}")
+
+
+def broken(messages):
+    yield "content", "one"
+    raise RuntimeError("CUDA out of memory")
+
+
+def test_a_model_that_fails_ends_the_answer_with_a_sentence(tmp_path):
+    with served() as start:
+        args = ChatOptions(web=True, port=0, save=tmp_path / "c.jsonl")
+        server = start(chat_server("some/model", args, broken, threading.Lock()))
+        body = {"system": "", "turns": [], "question": "2+2?", "temperature": 0.5, "limit": None}
+        kinds = [(piece["kind"], piece["text"]) for piece in posted(server.url + "say", body)]
+    assert kinds == [("content", "one"), ("error", "CUDA out of memory"), ("end", "one")]

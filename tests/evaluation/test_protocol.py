@@ -52,5 +52,8 @@ def test_reported_figures_are_found_by_hub_id_and_by_folder():
         figures = {(f.metric, f.by): f.percent for f in reported_for(model, "aime24")}
         of_deepseek = {("pass@1", "DeepSeek"): 55.5, ("cons@64", "DeepSeek"): 83.3}
         assert figures == of_deepseek | {("pass@1", "open-r1"): 50.8}
+    llama = "DeepSeek-R1-Distill-Llama-70B"
+    own = {f.task: f.percent for f in REPORTED if (f.model, f.by) == (llama, "open-r1")}
+    assert own == {"aime24": 63.0, "math_500": 95.1, "gpqa:diamond": 67.4, "lcb": 55.9}
     assert reported_for("SmolLM2-135M-Instruct", "aime24") == []
     assert all(figure.source and 0 < figure.percent < 100 for figure in REPORTED)

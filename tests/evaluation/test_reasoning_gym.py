@@ -5,7 +5,7 @@ import json
 import sys
 
 import pytest
-from evaluation.scripted import Scripted, opened
+from evaluation.scripted import Scripted, evaluate_task, opened
 from runs import arguments, launch, make_folder, metrics
 
 from open_r1 import evaluate
@@ -13,7 +13,6 @@ from open_r1.errors import UserError
 from open_r1.evaluation import reasoning_gym
 from open_r1.evaluation.problems import digest
 from open_r1.evaluation.protocol import protocol_for
-from open_r1.evaluation.run import evaluate_task
 from open_r1.evaluation.store import SCHEMA, read_samples
 from open_r1.evaluation.tasks import find_task, load_problems
 

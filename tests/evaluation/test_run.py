@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
-from evaluation.scripted import Scripted, Started, before_the_clock, opened
+from evaluation.scripted import Scripted, Started, before_the_clock, evaluate_task, opened
 
 from open_r1.engine.choose import EngineOptions, open_engine
 from open_r1.engine.native.scheduler import Scheduler
@@ -15,7 +15,6 @@ from open_r1.evaluation import store
 from open_r1.evaluation.plan import plan
 from open_r1.evaluation.problems import BenchmarkProblem
 from open_r1.evaluation.protocol import protocol_for
-from open_r1.evaluation.run import evaluate_task
 from open_r1.evaluation.store import SampleStore, read_samples
 from open_r1.evaluation.tasks import find_task, load_problems
 from open_r1.sampling import journal
@@ -95,7 +94,7 @@ def test_an_engine_starts_before_the_clock(sums, tmp_path, monkeypatch):
 
 def test_an_engine_that_does_not_start_is_said_with_what_is_kept(sums, tmp_path):
     class Broken(Started):
-        def start(self):
+        def start(self, sampling=None):
             raise UserError("vLLM on GPU 0: no memory.")
 
     with pytest.raises(UserError, match=r"vLLM on GPU 0: no memory\. 0 finished samples are kept in"):

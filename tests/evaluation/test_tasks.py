@@ -6,6 +6,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from evaluation.code.programs import SUM
 
 from open_r1.errors import UserError
 from open_r1.evaluation.problems import digest
@@ -122,21 +123,22 @@ def test_a_task_can_be_asked_in_other_words(tmp_path):
         with_prompt(TASKS["gpqa:diamond"], "{problem}")
 
 
-def test_files_of_a_hub_dataset_are_read_past_its_loading_script(monkeypatch):
-    class Asked(BaseException):
-        """Goes through whatever explains errors."""
+def test_files_of_a_hub_dataset_are_read_past_its_loading_script(monkeypatch, tmp_path):
+    asked = []
 
-    import open_r1.data.load  # noqa: F401  binds the real function first
+    def download(id, name, **options):
+        asked.append((id, name, options["repo_type"]))
+        (tmp_path / name).write_text(json.dumps(SUM) + "\n")
+        return str(tmp_path / name)
 
-    asked = {}
+    monkeypatch.setattr("open_r1.hub.why_unreachable", lambda: None)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    (problem,) = load_problems(find_task("lcb_v4"), None)
+    assert asked == [("livecodebench/code_generation_lite", "test4.jsonl", "dataset")]
+    assert problem.id == "sum"
 
-    def load_dataset(path, **options):
-        asked.update(options, path=path)
-        raise Asked
 
-    monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    with pytest.raises(Asked):
-        load_problems(find_task("lcb_v4"), None)
-    place = "hf://datasets/livecodebench/code_generation_lite/"
-    assert asked["path"] == "json" and asked["split"] == "train"
-    assert asked["data_files"] and all(name.startswith(place) for name in asked["data_files"])
+def test_a_broken_line_of_a_file_of_programs_is_named(tmp_path):
+    (tmp_path / "lcb.jsonl").write_text(json.dumps(SUM) + "\n\n{\n")
+    with pytest.raises(UserError, match=r"lcb.jsonl, line 3: not JSON"):
+        load_problems(find_task("lcb"), tmp_path)

@@ -10,11 +10,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from open_r1.engine.vllm.process import ServerCommand
 from open_r1.errors import UserError
-from open_r1.launch.commands import Command
 from open_r1.launch.control import Control
-from open_r1.launch.generators import Generator
 from open_r1.launch.node_run import NodePlan, NodeRun
+from open_r1.processes.child import Command
 
 SERVER = str(Path(__file__).parent / "fake_server.py")
 
@@ -68,7 +68,7 @@ def run_node(port: int, nodes: int, rank: int, env: dict[str, str]) -> int:
             place = s.getsockname()[1]
         words = (sys.executable, SERVER, str(place), f"late={env[f'SERVER_{rank}']}")
         log = Path(tempfile.mkstemp()[1])
-        servers = (Generator("generator", Command(words, {}), f"http://127.0.0.1:{place}", log),)
+        servers = (ServerCommand("generator", Command(words, {}), f"http://127.0.0.1:{place}", log),)
     if f"TRAINING_{rank}" in env:
         command = Command((sys.executable, "-c", env[f"TRAINING_{rank}"]), {})
         training = lambda: command  # noqa: E731

@@ -8,7 +8,7 @@ import pytest
 
 from open_r1.errors import UserError
 from open_r1.launch.control import EXCHANGE_SECONDS, Control
-from open_r1.processes import Failure
+from open_r1.processes.child import Failure
 
 
 def meet(plans=("a plan", "a plan"), silence=60.0):
@@ -29,9 +29,9 @@ def close(*nodes):
 def test_values_and_marks_of_one_node_are_known_to_the_other():
     first, second = meet()
     assert first.missing("serving", range(2)) == [0, 1]
-    second.mark("serving")
-    second.tell("address", "10.0.0.2")
-    assert first.ask("address", 1) == "10.0.0.2"
+    second.publish("serving")
+    second.publish("address", "10.0.0.2")
+    assert first.value("address", 1) == "10.0.0.2"
     assert first.missing("serving", range(2)) == [0]
     assert second.missing("serving", range(1, 2)) == []
     assert first.failure() is second.failure() is None
@@ -40,7 +40,7 @@ def test_values_and_marks_of_one_node_are_known_to_the_other():
 
 def test_the_failure_that_was_published_first_is_that_of_all_nodes():
     first, second = meet()
-    failure = Failure("training", "node 1", 5, "ended with exit code 5", ("CUDA out of memory",), shown=True)
+    failure = Failure("training", "node 1", 5, "ended with exit code 5", ("CUDA out of memory",), printed=True)
     assert second.fail(failure) == failure
     assert first.fail(Failure("training", "node 0", 1, "ended with exit code 1")) == failure
     for _ in range(10):  # it stays so
@@ -59,8 +59,8 @@ def test_a_node_that_has_left_is_not_silent():
 
 def test_a_value_that_is_never_published_is_named():
     first, second = meet(silence=0.5)
-    with pytest.raises(UserError, match=r"node 1 \(.*\) did not say its address"):
-        first.ask("address", 1)
+    with pytest.raises(UserError, match=r"node 1 \(.*\) did not publish its address"):
+        first.value("address", 1)
     close(first, second)
 
 
@@ -73,7 +73,7 @@ def test_nodes_with_different_plans_do_not_start():
 def test_a_single_node_is_alone():
     alone = Control()
     assert alone.missing("finished", range(1)) == [0]
-    alone.mark("finished")
+    alone.publish("finished")
     assert alone.missing("finished", range(1)) == []
     failure = Failure("generator", "this node", 9, "ended with exit code 9")
     assert alone.fail(failure) == alone.failure() == failure

@@ -16,7 +16,7 @@ from runs import arguments, assert_same_weights, make_folder
 from toys import make_model
 
 from open_r1 import cli
-from open_r1.launch.nodes import port_is_free
+from open_r1.engine.vllm.addresses import port_is_free
 from open_r1.launch.options import parse
 
 ROOT = Path(__file__).parents[2]

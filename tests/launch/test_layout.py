@@ -1,7 +1,8 @@
 import pytest
 
 from open_r1.errors import UserError
-from open_r1.launch.layout import Cluster, Job, Layout, Ports, Server, plan_layout, state_bytes, tensor_parallel
+from open_r1.launch.layout import Cluster, Job, Layout, Ports, Server, plan_layout, state_bytes
+from open_r1.run.model_size import tensor_parallel
 
 GRPO = {"task": "grpo", "num_generations": 8, "per_device_batch": 8, "accumulation": 2}
 
@@ -28,6 +29,11 @@ def test_without_servers_every_gpu_trains(generation):
     layout = plan(nodes=2, gpus=4, generation=generation)
     assert layout.train == ((0, 1, 2, 3),) * 2
     assert layout.servers == ()
+
+
+def test_processes_that_share_packs_count_once_in_the_batch():
+    layout = plan(nodes=2, generation="colocate", sequence_parallel=4, attention_heads=28)
+    assert (layout.processes, layout.groups, layout.batch) == (16, 4, 8 * 2 * 4)
 
 
 def test_the_last_of_several_nodes_generates_on_all_its_gpus():
@@ -121,6 +127,16 @@ def test_states_are_split_as_the_accelerator_says():
         ({"tensor_parallel": 4, "attention_heads": 14}, "--tp is 4, which does not divide the model's 14"),
         ({"nodes": 2, "data_parallel": 9}, "a node generates or trains"),
         ({"parameters": 670_000_000_000}, "give --tp"),
+        (
+            {"sequence_parallel": 2},
+            "sequence_parallel_size is 2, which does not divide the 7 training processes of a node: give --processes 6",
+        ),
+        ({"sequence_parallel": 3, "attention_heads": 28}, "does not divide the model's 28 attention heads"),
+        (
+            {"sequence_parallel": 4, "generation": "colocate", "per_device_batch": 5, "accumulation": 1},
+            "which does not divide the 10 completions of a step (per_device_train_batch_size 5 x "
+            "gradient_accumulation_steps 1 x 2 groups of 4 processes)",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(options, sentence):

@@ -11,11 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from open_r1.engine.vllm.process import ServerCommand
 from open_r1.launch import node_run
-from open_r1.launch.commands import Command
 from open_r1.launch.control import Control
-from open_r1.launch.generators import Generator
 from open_r1.launch.node_run import NodePlan, NodeRun
+from open_r1.processes.child import Command
 
 SERVER = str(Path(__file__).parent / "fake_server.py")
 
@@ -26,13 +26,13 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def server(folder: Path, late: float = 0.0, dies: float = 0.0, name: str = "generator") -> Generator:
+def server(folder: Path, late: float = 0.0, dies: float = 0.0, name: str = "generator") -> ServerCommand:
     port = free_port()
     words = (sys.executable, SERVER, str(port), f"late={late}", *([f"dies={dies}"] if dies else []))
-    return Generator(name, Command(words, {}), f"http://127.0.0.1:{port}", folder / f"{name}.log")
+    return ServerCommand(name, Command(words, {}), f"http://127.0.0.1:{port}", folder / f"{name}.log")
 
 
-def plan(*servers: Generator, training: str = "print('trained')", timeout: float = 20.0) -> NodePlan:
+def plan(*servers: ServerCommand, training: str = "print('trained')", timeout: float = 20.0) -> NodePlan:
     command = Command((sys.executable, "-c", training), {})
     return NodePlan("this node", servers, lambda: command, range(1), range(1 if servers else 0), timeout, 5.0)
 
@@ -40,7 +40,7 @@ def plan(*servers: Generator, training: str = "print('trained')", timeout: float
 def children() -> list[psutil.Process]:
     mine = psutil.Process().children(recursive=True)
     alive = [p for p in mine if p.status() != psutil.STATUS_ZOMBIE]
-    return [p for p in alive if "open_r1.guard" in " ".join(p.cmdline())]
+    return [p for p in alive if "open_r1.processes.guard" in " ".join(p.cmdline())]
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def no_orphans():
 def test_training_begins_when_the_servers_answer_and_they_end_with_it(tmp_path, capfd):
     assert NodeRun(plan(server(tmp_path, late=0.5), server(tmp_path, name="other")), Control()).run() == 0
     shown = capfd.readouterr().out
-    assert shown.index("2 generators are up") < shown.index("trained")
+    assert shown.index("2 servers are up") < shown.index("trained")
     assert "listening" in (tmp_path / "other.log").read_text()
 
 
@@ -65,7 +65,7 @@ def test_a_server_that_is_late_ends_it_before_training(tmp_path, capfd):
 
 
 def test_a_server_that_cannot_start_is_shown_with_its_last_lines(tmp_path, capfd):
-    broken = Generator(
+    broken = ServerCommand(
         "generator",
         Command((sys.executable, "-c", "print('no such model'); exit(3)"), {}),
         "http://127.0.0.1:9",

@@ -9,7 +9,7 @@ from open_r1.launch.slurm import job as job_module
 from open_r1.launch.slurm.evaluate import evaluation_words
 from open_r1.launch.slurm.generate import client_options
 from open_r1.launch.slurm.job import Job, current_job, finish
-from open_r1.launch.slurm.server import ServerPlan, check_installed, parallel_sizes, server_command
+from open_r1.launch.slurm.server import ServerJobOptions, ServerPlan, check_installed, parallel_sizes, server_command
 from open_r1.launch.slurm.train import training_words
 
 RECIPE = "recipes/SmolLM2-135M-Instruct/grpo/config_demo.yaml"
@@ -102,9 +102,8 @@ def test_rows_go_where_the_names_say_and_an_array_shares_them_out():
     assert client_options("org/m", ["--output=x"], {}) == ["--model", "org/m", "--output=x"]
 
 
-def plan(**options):
-    base = {"tp": None, "pp": None, "dp": 1, "port": 8000, "timeout": 1.0, "ray": False, "command": None, "words": ()}
-    return ServerPlan(model="org/m", **base | options)
+def plan(words=(), **options):
+    return ServerPlan(ServerJobOptions(model="org/m", port=8000, **options), words)
 
 
 def pairs(command):

@@ -10,15 +10,17 @@ from transformers import (
     Emu3Config,
     FalconConfig,
     GPTJConfig,
+    Lfm2Config,
     LlamaConfig,
     MptConfig,
     MusicgenConfig,
     PhimoeConfig,
+    Qwen3_5TextConfig,
     T5Config,
 )
 
 from open_r1.errors import UserError
-from open_r1.modeling.architectures import can_share_prompts, check_supported
+from open_r1.modeling.architectures import can_share_prompts, check_sequence_parallel, check_supported
 
 MUSICGEN = {"text_encoder": "t5", "audio_encoder": "encodec", "decoder": "musicgen_decoder"}
 REFUSED = {
@@ -79,3 +81,32 @@ def test_every_configuration_of_transformers_is_accepted_or_refused_in_a_sentenc
         except UserError as error:
             assert "\n" not in str(error)
     assert judged > 500
+
+
+@pytest.mark.parametrize(
+    ("config", "size", "sentence"),
+    [
+        (
+            LlamaConfig(hidden_size=96, num_attention_heads=12),
+            8,
+            "does not divide the model's 12 attention heads: .* 1, 2, 3, 4, 6, 12",
+        ),
+        (Qwen3_5TextConfig(num_hidden_layers=4), 2, "qwen3_5_text .* pass a state .*GatedDeltaNet.* Set it to 1"),
+        (Lfm2Config(num_hidden_layers=2, layer_types=["conv", "full_attention"]), 2, "lfm2 .* pass a state .*Conv"),
+        (
+            LlamaConfig(rope_parameters={"rope_type": "dynamic", "factor": 2.0}),
+            2,
+            "llama .* embeddings .dynamic. depend",
+        ),
+    ],
+)
+def test_packs_that_cannot_be_split_over_processes_are_refused(config, size, sentence):
+    check_sequence_parallel(config, 1)
+    with pytest.raises(UserError, match=f"sequence_parallel_size is {size}, .*{sentence}"):
+        check_sequence_parallel(config, size)
+
+
+def test_fewer_key_value_heads_than_processes_are_no_obstacle():
+    check_sequence_parallel(
+        LlamaConfig(hidden_size=56, num_attention_heads=28, num_key_value_heads=4, num_hidden_layers=1), 7
+    )

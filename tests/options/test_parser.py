@@ -262,8 +262,8 @@ def test_hub_model_id_defaults_to_the_user_and_the_task(monkeypatch):
 
 
 def test_more_processes_than_gpus_is_one_sentence(monkeypatch):
-    monkeypatch.setattr("open_r1.configs._has_accelerator", lambda: True)
-    monkeypatch.setattr("open_r1.configs._cuda_has_bf16", lambda: False)
+    monkeypatch.setattr("open_r1.configs.has_accelerator", lambda: True)
+    monkeypatch.setattr("open_r1.configs.cuda_has_bf16", lambda: False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     with pytest.raises(UserError, match="3 processes were started on this machine, and it has 2 GPUs"):

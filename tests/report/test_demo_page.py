@@ -11,6 +11,7 @@ from open_r1.errors import UserError
 from open_r1.report import demo_page
 from open_r1.report.demo_page import Result, findings, write_demo_report
 from open_r1.report.page import duration
+from open_r1.report.recorder import read_metrics
 
 NASTY = '</script><script>alert(1)</script><!-- & "quotes" \u2028 <think>'
 
@@ -43,8 +44,10 @@ def test_the_page_shows_every_stage_and_every_output(demo):
     rows = pq.read_table(demo / "zero/evaluation/sums/samples.parquet").to_pylist()
     assert [p["outputs"][2]["text"] for p in data["problems"]] == [row["completion"] for row in rows]
     assert [p["outputs"][2]["right"] for p in data["problems"]] == [row["correct"] for row in rows]
-    assert page.count('class="chart"') == 4
-    assert "nothing was logged" not in page
+    reward, right, _, loss = data["curves"]["grpo"] + data["curves"]["sft"]
+    logged = [line["reward"] for line in read_metrics(demo / "zero/run")]
+    assert reward["series"][0]["y"] == logged and right["level"]["y"] == results["stages"][0]["accuracy"]
+    assert [len(series["x"]) for series in loss["series"]] == [8, 0]
 
 
 def test_the_page_loads_nothing(demo):
@@ -107,3 +110,25 @@ def test_findings_claim_no_more_than_the_intervals_allow():
 
 def test_durations():
     assert [duration(48.2), duration(312)] == ["48 s", "5 min 12 s"]
+
+
+@pytest.mark.browser
+def test_clicking_through_the_page(demo, page):
+    rewrite_samples(demo, "zero", lambda rows: rows[0].update(completion=NASTY))
+    page.open(write_demo_report(demo))
+    titles = ["Reward", "Right answers on training problems", "Length of an answer, in tokens", "Loss of fine-tuning"]
+    assert page.texts(".chart h3") == titles
+    assert "R1-Zero: from 38" in page.js("document.querySelectorAll('.chart svg')[1].getAttribute('aria-label')")
+    assert page.js("document.querySelectorAll('.chart svg path').length") == 7
+    assert len(page.texts(".problem")) == 8 and len(page.texts(".problem .sample")) == 32
+    shown = page.texts(".problem .sample .text")[2]
+    assert shown.startswith('</script><script>alert(1)</script><!-- & "quotes"')
+    page.click(".pager button", "Next")
+    page.until("document.querySelector('.pager .count').innerText === 'page 2 of 3'")
+    page.click("#filters label", "Wrong everywhere")
+    hits = int(page.text("#count").split()[0])
+    assert all(text.startswith("✗") for text in page.texts(".problem .verdict"))
+    assert len(page.texts(".problem")) == min(hits, 8)
+    page.click("#filters label", "All")
+    page.type("#search", "alert(1)")
+    page.until("document.querySelectorAll('.problem').length === 1")

@@ -2,13 +2,15 @@
 
 import os
 import subprocess
+import urllib.error
 from pathlib import Path
 
 import pytest
 
 from open_r1.errors import UserError
+from open_r1.rewards.code import providers
 from open_r1.rewards.code.piston_workers import slurm_endpoints
-from open_r1.rewards.code.providers import PistonProvider
+from open_r1.rewards.code.rewards import code_reward
 
 FOLDER = Path(__file__).parents[2] / "slurm" / "piston"
 
@@ -67,9 +69,37 @@ def test_a_worker_mounts_its_packages_and_raises_the_size_of_requests(command, t
 def test_the_rewards_find_running_workers(command, monkeypatch):
     command("squeue", 'printf "piston-worker-2001 node1\\nopen_r1-train node2\\npiston-worker-2002 node3\\n"')
     assert slurm_endpoints() == ["http://node1:2001/api/v2", "http://node3:2002/api/v2"]
+
+
+def test_workers_are_looked_for_once_and_used_in_turn_by_all_calls(command, monkeypatch, tmp_path):
+    command(
+        "squeue", f'echo x >> {tmp_path}/asked; printf "piston-worker-1 a\\npiston-worker-2 b\\npiston-worker-3 c\\n"'
+    )
     monkeypatch.setenv("PISTON_ENDPOINTS", "slurm")
-    provider = PistonProvider()
-    assert {next(provider._endpoints) for _ in range(2)} == set(slurm_endpoints())
+    used = []
+    monkeypatch.setattr(providers, "_post", lambda url, body: used.append(url) or {"run": {"stdout": "1", "code": 0}})
+    providers._piston.cache_clear()
+    info = [{"test_cases": [{"input": "", "output": "1"}]}]
+    for number in range(6):
+        assert code_reward([f"```python\nprint({number})\n```"], info, provider_type="piston") == [1.0]
+    assert used == [f"http://{worker}/api/v2/execute" for worker in ("a:1", "b:2", "c:3")] * 2
+    assert (tmp_path / "asked").read_text() == "x\n"
+
+
+def test_workers_are_looked_for_again_when_one_is_gone(command, monkeypatch, tmp_path):
+    command("squeue", f"cat {tmp_path}/running")
+    (tmp_path / "running").write_text("piston-worker-1 a\n")
+    monkeypatch.setattr(providers.time, "sleep", lambda seconds: None)
+    provider = providers.PistonProvider("slurm")
+
+    def post(url, body):
+        if url.startswith("http://a:"):
+            raise urllib.error.URLError("gone")
+        return {"run": {"stdout": url, "code": 0}}
+
+    monkeypatch.setattr(providers, "_post", post)
+    (tmp_path / "running").write_text("piston-worker-2 b\n")
+    assert provider.execute({})["run"]["stdout"] == "http://b:2/api/v2/execute"
 
 
 @pytest.mark.parametrize(("script", "says"), [("echo", "no job piston-worker"), ("exit 1", "squeue does not answer")])

@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from open_r1.errors import UserError
 from open_r1.rewards.code import cgroup, choose, local
 from open_r1.rewards.code.choose import best_isolation, candidates, works
 from open_r1.rewards.code.isolation import Isolation, interpreter
-from open_r1.rewards.code.judge import Result
+from open_r1.rewards.code.judge import Case, Result, judge
 from open_r1.rewards.code.local import LocalProvider
 from open_r1.rewards.code.programs import LANGUAGES, declare, program
 from open_r1.rewards.code.queue import JUDGING
@@ -184,16 +185,21 @@ def test_the_limit_of_processes_is_that_of_the_tree(folder, isolation):
             bystander.wait()
 
 
+LEFT = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0: time.sleep(97)\n    os._exit(0)\n"
+
+
 @every
-def test_what_a_program_leaves_running_ends(folder, isolation):
-    source = (
-        "import os, time\n"
-        "if os.fork() == 0:\n    os.setsid()\n"
-        "    if os.fork() == 0: time.sleep(97)\n    os._exit(0)\n"
-        "print('done')"
-    )
-    outcome = execute(source, folder, isolation)
-    assert outcome.stdout == "done\n"
+@pytest.mark.parametrize(
+    "source",
+    [
+        LEFT,
+        f"{LEFT}time.sleep(0.1)\nimport signal\nos.kill(os.getppid(), signal.SIGKILL)",
+        "import os, time\nif os.fork() == 0:\n    while True:\n        if os.fork(): os._exit(0)\n",
+    ],
+    ids=["detached", "ends the one that serves", "never the same process"],
+)
+def test_what_a_program_leaves_running_ends(folder, isolation, source):
+    execute(source, folder, isolation)
     deadline = time.monotonic() + 20
     while any(str(folder) in _read(path) for path in Path("/proc").glob("[0-9]*/cmdline")):
         assert time.monotonic() < deadline
@@ -208,25 +214,37 @@ def _read(path):
 
 
 @only("bubblewrap")
+def test_a_sandbox_outlives_the_thread_that_started_it(folder, isolation):
+    with Sandbox(folder, isolation) as sandbox:
+        thread = threading.Thread(target=sandbox.start)
+        thread.start()
+        thread.join()
+        with pytest.raises(subprocess.TimeoutExpired):
+            sandbox._process.wait(0.5)
+
+
+@isolated
 def test_runs_in_one_sandbox_leave_each_other_nothing(folder, isolation):
     (folder / "main.py").write_text(
         "import os, time\n"
-        "print(os.listdir('.'), os.listdir('/dev/shm'), len(os.listdir('/proc')) if os.path.exists('/proc') else 0)\n"
-        "os.makedirs('a/b')\nopen('a/b/c', 'w').write('x')\nopen('/dev/shm/left', 'w').write('x')\n"
+        "def names(path):\n    try: return os.listdir(path)\n    except OSError: return []\n"
+        "print(names('.'), names('/dev/shm'), names('/proc'))\n"
+        "os.makedirs('a/b')\nopen('a/b/c', 'w').write('x')\nos.chmod('a', 0)\nos.symlink('/usr', 'usr')\n"
+        "try: open('/dev/shm/left', 'w').write('x')\nexcept PermissionError: pass\n"
         "if os.fork() == 0:\n    os.setsid()\n    time.sleep(0.2)\n    open('late', 'w').write('x')\n"
     )
     command = [interpreter(), "{code}/main.py"]
     with Sandbox(folder, isolation) as sandbox:
         outputs = [sandbox.run(command, forked=forked).stdout for forked in (True, True, False, True)]
-    assert outputs == ["[] [] 0\n"] * 4
+    assert outputs == ["[] [] []\n"] * 4
 
 
-@only("bubblewrap")
+@isolated
 @pytest.mark.parametrize(
     "spoil",
     [
-        "os.chmod('/tmp', 0)",
-        "open('/tmp/left', 'w').write('x'); os.chmod('/tmp', 0o300)",
+        "os.chmod('.', 0)",
+        "open('left', 'w').write('x'); os.chmod('.', 0o300)",
         "resource.prlimit(os.getppid(), resource.RLIMIT_NPROC, (0, 0))",
         "resource.prlimit(os.getppid(), resource.RLIMIT_AS, (1 << 20, 1 << 20))",
         "os.setpriority(os.PRIO_PROCESS, os.getppid(), 19)",
@@ -234,7 +252,7 @@ def test_runs_in_one_sandbox_leave_each_other_nothing(folder, isolation):
 )
 def test_a_program_cannot_spoil_the_next_run_in_its_sandbox(folder, isolation, spoil):
     (folder / "main.py").write_text(
-        "import os, resource\nprint(os.listdir('/tmp'), os.getpriority(os.PRIO_PROCESS, 0))\n"
+        "import os, resource\nprint(os.listdir('.'), os.getpriority(os.PRIO_PROCESS, 0))\n"
         f"if input() == 'spoil':\n    try:\n        {spoil}\n    except OSError:\n        pass"
     )
     command = [interpreter(), "{code}/main.py"]
@@ -266,7 +284,7 @@ def test_a_program_that_ends_its_sandbox_fails_alone(folder, isolation):
     assert statuses == ["ok", "error", "ok"]
 
 
-@only("bubblewrap")
+@isolated
 @pytest.mark.parametrize(
     "source",
     [
@@ -366,3 +384,20 @@ def test_judging_may_begin_while_others_are_written_and_is_done_once(tmp_path, m
     assert binary_code_reward(answers[:2], info[:2], wait=False) == [None, None]
     assert binary_code_reward(answers, info) == [1.0] * 4
     assert len(judged) == 2 and not JUDGING._futures
+
+
+def test_tests_that_run_at_once_get_no_more_sandboxes_than_there_are_cores(monkeypatch):
+    started = []
+
+    class Counted(Sandbox):
+        def __init__(self, *arguments):
+            started.append(self)
+            super().__init__(*arguments)
+
+    local.close_sandboxes()
+    monkeypatch.setattr(local, "Sandbox", Counted)
+    monkeypatch.setattr(local._rooms, "more", threading.Semaphore(2), raising=False)
+    tests = [Case(str(number), str(number)) for number in range(12)]
+    source = "import time\ntime.sleep(0.05)\nprint(input())"
+    assert judge(LocalProvider(), program(source, "python"), tests, Limits(), batch_size=-1) == Result(12, 12)
+    assert len(started) <= 3

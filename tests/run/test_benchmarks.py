@@ -12,9 +12,9 @@ from toys import make_model
 from transformers import AutoConfig
 
 from open_r1 import evaluate, grpo, sft
+from open_r1.engine.vllm.addresses import free_port
 from open_r1.errors import Interrupted, UserError
 from open_r1.evaluation.store import read_samples
-from open_r1.launch.nodes import free_port
 from open_r1.run import benchmarks
 
 MAIN = {"sft": sft.main, "grpo": grpo.main}

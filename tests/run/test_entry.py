@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from open_r1.run import entry
+
 PROGRAM = """
 import logging, sys
 from pathlib import Path
@@ -97,3 +99,19 @@ exit_with_sentence(main)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == status
     assert said in done.stderr
+
+
+def test_a_command_that_is_out_of_gpu_memory_ends_in_a_sentence(monkeypatch, capsys):
+    class OutOfMemoryError(RuntimeError):
+        """As torch's is named."""
+
+    def main():
+        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.")
+
+    monkeypatch.setattr(entry, "survive_broken_pipes", lambda: None)
+    with pytest.raises(SystemExit) as end:
+        entry.exit_with_sentence(main)
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith(
+        "error: out of GPU memory outside of the training (CUDA out of memory. Tr"
+    )

@@ -3,7 +3,7 @@
 import pytest
 
 from open_r1.errors import UserError
-from open_r1.sampling.journal import CannotWrite, Journal
+from open_r1.sampling.journal import Journal, WriteError
 
 
 def journal(tmp_path):
@@ -35,5 +35,5 @@ def test_a_damaged_line_is_named(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_says_what_is_kept(tmp_path):
-    with pytest.raises(CannotWrite, match=r"No such file or directory.*2 rows are kept"):
+    with pytest.raises(WriteError, match=r"No such file or directory.*2 rows are kept"):
         Journal(tmp_path / "gone" / "rows.jsonl", lambda: "2 rows are kept.").append([{"a": 1}], 0.0)

@@ -109,3 +109,10 @@ def test_the_benchmarks_are_listed():
 def test_what_cannot_be_submitted_is_said(run, words, variables, expected):
     with pytest.raises(UserError, match=expected):
         run(*words, **variables)
+
+
+def test_all_leaves_out_what_has_no_data_on_the_hub_and_says_so(run, capsys):
+    jobs = run("--model-id", "org/Thinker-7B", "--benchmarks", "all")
+    tasks = [job[job.index("--task") + 1] for job in jobs]
+    assert {"math_500", "lcb", "humaneval", "codeforces"} <= set(tasks) and "ioi" not in tasks
+    assert "ioi is left out, because its hub dataset has no tests" in capsys.readouterr().err

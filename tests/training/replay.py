@@ -1,9 +1,11 @@
 """Real trainers, through their public constructors, on recorded rollouts and texts; what each optimizer step computed.
 
-As a script, under torchrun: `replay.py FOLDER OUT` runs all rows of FOLDER/rows.json and saves their steps in OUT.
+As a script, under torchrun: `replay.py ROWS OUT SIZES` runs all rows of the file ROWS, in whose folder the recordings
+are, with packs shared by each number of processes in SIZES, and saves their steps in OUT, by size and row.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -131,9 +133,13 @@ def sft_steps(folder, world_size=1, **options):
 RUN = {"grpo": grpo_steps, "sft": sft_steps}
 
 if __name__ == "__main__":
-    folder, out = map(Path, sys.argv[1:])
-    rows = json.loads((folder / "rows.json").read_text())
-    results = {name: RUN[task](folder, world_size=2, **options) for name, (task, options) in rows.items()}
+    path, out, sizes = Path(sys.argv[1]), Path(sys.argv[2]), map(int, sys.argv[3:])
+    rows = json.loads(path.read_text())
+    results = {}
+    for size in sizes:
+        world_size = int(os.environ["WORLD_SIZE"]) // size
+        for name, (task, options) in rows.items():
+            results[size, name] = RUN[task](path.parent, world_size, sequence_parallel_size=size, **options)
     if torch.distributed.get_rank() == 0:
         torch.save(results, out)
     torch.distributed.destroy_process_group()

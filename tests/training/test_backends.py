@@ -195,9 +195,9 @@ def test_a_checkpoint_of_another_backend_is_refused(folder, tmp_path):
     [
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, "FSDP was asked for, but this is one process on cpu"),
         ({"WORLD_SIZE": "2"}, "2 processes were asked for, but accelerate made each of them a run of its own"),
-        (backends.asking(2, "MULTI_GPU"), "2 processes were asked for"),
-        (backends.asking(1, "FSDP"), "FSDP was asked for, but this is one process on cpu"),
-        (backends.asking(1, "DEEPSPEED"), "DeepSpeed was asked for, but this is one process on cpu"),
+        (backends.requested_backend(2, "MULTI_GPU"), "2 processes were asked for"),
+        (backends.requested_backend(1, "FSDP"), "FSDP was asked for, but this is one process on cpu"),
+        (backends.requested_backend(1, "DEEPSPEED"), "DeepSpeed was asked for, but this is one process on cpu"),
     ],
 )
 def test_what_does_not_run_as_it_was_asked_for_is_refused(environment, message, monkeypatch):

@@ -1,6 +1,15 @@
-import torch
+import re
 
-from open_r1.training.memory import peak_gib
+import pytest
+import torch
+from runs import arguments, make_folder
+
+from open_r1 import sft
+from open_r1.configs import GRPOConfig
+from open_r1.errors import UserError
+from open_r1.training import optimizers
+from open_r1.training.memory import out_of_memory, peak_gib
+from open_r1.training.sft import SFTTrainer
 
 
 def test_the_peak_grows_with_what_is_held_and_stays():
@@ -11,3 +20,41 @@ def test_the_peak_grows_with_what_is_held_and_stays():
     assert during < 2**10
     del held
     assert peak_gib(torch.device("cpu")) == during
+
+
+def test_a_run_that_is_out_of_memory_ends_in_a_sentence_that_says_what_to_change(tmp_path, monkeypatch):
+    """With a document that is longer than the budget, and two options that are in use."""
+    folder = make_folder(tmp_path)
+    losses = iter([None, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has more.")])
+    whole = SFTTrainer.pack_loss
+
+    def pack_loss(self, pack, out):
+        if error := next(losses):
+            raise error
+        return whole(self, pack, out)
+
+    monkeypatch.setattr(SFTTrainer, "pack_loss", pack_loss)
+    options = {"max_tokens_per_microbatch": 10, "gradient_checkpointing": "true", "mlp_chunk_tokens": 8}
+    with pytest.raises(UserError) as error:
+        sft.main(arguments(folder, "sft", tmp_path / "out", per_device_train_batch_size=1, **options))
+    sentence = str(error.value)
+    assert re.match(
+        r"out of GPU memory at step 2, with packs of up to \d+ tokens a process \(CUDA out of memory\. ", sentence
+    )
+    assert (
+        "Tried to allocate 2.00 GiB): lower max_length, or set activation_offloading true, optim adamw_8bit, "
+        in sentence
+    )
+
+
+def test_a_generation_that_is_out_of_memory_names_the_engine_s_share():
+    sentence = out_of_memory(torch.OutOfMemoryError("full"), GRPOConfig(output_dir="out", use_cpu=True), 3, 16000)
+    assert "lower max_tokens_per_microbatch (now 16384), or lower vllm_gpu_memory_utilization (now 0.3)" in sentence
+
+
+@pytest.mark.parametrize(("optim", "package"), [("paged_adamw_8bit", "bitsandbytes"), ("adamw_torch_8bit", "torchao")])
+def test_an_optimizer_whose_package_is_missing_is_named(tmp_path, monkeypatch, optim, package):
+    monkeypatch.setattr(optimizers, "find_spec", lambda name: None)
+    words = arguments(make_folder(tmp_path), "sft", tmp_path / "out", optim=optim, dry_run="true")
+    with pytest.raises(UserError, match=f"optim is {optim}, which needs {package}, .*: pip install {package}"):
+        sft.main(words)

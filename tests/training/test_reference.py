@@ -116,6 +116,8 @@ def parse_table(table, first=1):
 
 ROWS = parse_table(GRPO)
 ROWS |= parse_table(CISPO, first=len(ROWS) + 1)
+ALL_ROWS = {name: ("grpo", options) for name, options in ROWS.items()}
+ALL_ROWS |= {name: ("sft", {"max_length": MAX_LENGTH} | options) for name, options in SFT.items()}
 
 OUTCOMES = [
     [(0.0, "stop"), (1.0, "stop"), (1.0, "stop"), (0.25, "length")],
@@ -148,7 +150,7 @@ def record_rollouts(model):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Models, recorded rollouts and texts, and the rows for a run of `replay.py`."""
+    """Models, recorded rollouts and texts."""
     folder = tmp_path_factory.mktemp("reference")
     small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "initializer_range": 0.25}
     for name, seed in (("policy", 0), ("reference", 1)):
@@ -158,9 +160,6 @@ def folder(tmp_path_factory):
         rollouts = record_rollouts(AutoModelForCausalLM.from_pretrained(folder / "policy"))
     (folder / "rollouts.json").write_text(json.dumps(rollouts))
     (folder / "texts.json").write_text(json.dumps(TEXTS))
-    rows = {name: ("grpo", options) for name, options in ROWS.items()}
-    rows |= {name: ("sft", {"max_length": MAX_LENGTH} | options) for name, options in SFT.items()}
-    (folder / "rows.json").write_text(json.dumps(rows))
     return folder
 
 
@@ -260,12 +259,15 @@ def test_an_sft_step_equals_the_reference(folder, row):
     assert_equal_steps(replay.sft_steps(folder, max_length=MAX_LENGTH, **SFT[row]), sft_reference(folder, **SFT[row]))
 
 
-def test_steps_of_two_processes_equal_the_reference(folder, expected):
-    """All rows, by two processes that are started once."""
-    launch_script(replay.__file__, [folder, folder / "two.pt"], processes=2)
-    found = torch.load(folder / "two.pt")
-    wanted = {row: expected(**options) for row, options in ROWS.items()}
-    wanted |= {row: sft_reference(folder, **options) for row, options in SFT.items()}
-    assert found.keys() == wanted.keys()
-    for row, steps in found.items():
-        assert_equal_steps(steps, wanted[row], row)
+@pytest.mark.parametrize(("processes", "sizes", "every"), [(2, [1], 1), (4, [2, 4], 4)])
+def test_steps_of_several_processes_equal_the_reference(folder, expected, processes, sizes, every):
+    """Rows by processes that are started once, of which so many (`sizes`) share each pack."""
+    rows = dict(list(ALL_ROWS.items())[::every])
+    (folder / "rows.json").write_text(json.dumps(rows))
+    launch_script(replay.__file__, [folder / "rows.json", folder / "found.pt", *sizes], processes)
+    found = torch.load(folder / "found.pt")
+    assert set(found) == set(itertools.product(sizes, rows))
+    for row, (task, options) in rows.items():
+        wanted = expected(**options) if task == "grpo" else sft_reference(folder, **SFT[row])
+        for size in sizes:
+            assert_equal_steps(found[size, row], wanted, f"{row}, packs shared by {size}")

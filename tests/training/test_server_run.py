@@ -15,9 +15,9 @@ from toys import make_model
 from transformers import AutoConfig
 
 from open_r1 import grpo
-from open_r1.engine.vllm.process import ServerOptions, ServerProcess
+from open_r1.engine.vllm.addresses import free_port
+from open_r1.engine.vllm.process import ServerOptions, start_servers, vllm_server
 from open_r1.errors import UserError
-from open_r1.launch.nodes import free_port
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_two_processes_share_the_servers_and_one_sends_the_weights(folder, tmp_p
 
 
 def real(folder, port, log):
-    server = ServerProcess(
+    command = vllm_server(
         ServerOptions(
             model=str(folder / "model"),
             port=port,
@@ -93,8 +93,7 @@ def real(folder, port, log):
         [],
         log,
     )
-    server.wait(300.0)
-    return server
+    return start_servers([command], 300.0, print)[0]
 
 
 @pytest.mark.vllm
@@ -124,7 +123,7 @@ def test_a_real_server_writes_and_follows_and_can_be_killed(tmp_path):
         while not (tmp_path / "out/checkpoint-2").exists():
             assert run.poll() is None
             time.sleep(0.1)
-        for process in psutil.Process(server.part.process.pid).children():
+        for process in psutil.Process(server.process.pid).children():
             process.kill()
         _, said = run.communicate(timeout=120)
         assert run.returncode == 2 and "the same command continues from the last checkpoint" in said
@@ -133,4 +132,4 @@ def test_a_real_server_writes_and_follows_and_can_be_killed(tmp_path):
         launch("grpo", argv)
         assert [line["step"] for line in metrics(tmp_path / "out") if "loss" in line] == list(range(1, 41))
     finally:
-        server.close()
+        server.stop()

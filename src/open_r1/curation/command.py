@@ -1,4 +1,4 @@
-"""`open-r1 data`: what is done to datasets between generating and training.
+"""`open-r1 data`: tools for datasets between generating and training.
 
     open-r1 data verify data/traces --output data/verified
     open-r1 data decontaminate data/verified --against math_500.jsonl aime24.jsonl --output data/clean
@@ -28,7 +28,7 @@ TOOLS = {
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Hands over to a tool. Raises UserError for what the user can mend."""
+    """Runs a tool. Raises UserError for what the user can mend."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print((__doc__ or "").format(tools="\n".join(f"{name:<14} {text}" for name, text in TOOLS.items())))

@@ -9,7 +9,6 @@ changed). Problems shorter than an n-gram are known only if the whole is the sam
 """
 
 import json
-import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
@@ -18,14 +17,13 @@ from rich.console import Console
 
 from open_r1.curation.overlap import KnownProblems, Match, shape_of
 from open_r1.curation.rows import (
-    READ,
     DatasetWriter,
     Report,
     RowOptions,
-    as_text,
     finish,
     load,
     problem_column,
+    problems_in,
     take,
 )
 from open_r1.data.load import load_split, source_name
@@ -65,8 +63,7 @@ class DecontaminateOptions(OverlapOptions, RowOptions):
 
 def main(argv: list[str] | None = None) -> None:
     """Decontaminates, and reports every pair. Raises UserError for what the user can mend."""
-    argv = sys.argv[1:] if argv is None else argv
-    (args,) = parse_options(argv, DecontaminateOptions, prog="open-r1 data decontaminate", description=__doc__ or "")
+    (args,) = parse_options(argv, DecontaminateOptions, prog="open-r1 data decontaminate", description=__doc__)
 
     dataset = load(args)
     column = problem_column(dataset, args.column)
@@ -78,12 +75,10 @@ def main(argv: list[str] | None = None) -> None:
     def find(text: str) -> Match | None:
         return known.find(shape_of(text, args.ngram))
 
-    problems = dataset.select_columns([column])
-    for start in range(0, len(dataset), READ):
+    for batch in problems_in(dataset, column):
         clean = []
-        for row, value in enumerate(problems[start : start + READ][column], start):
+        for row, text in batch:
             report.read += 1
-            text = as_text(value)
             match = find(text)
             if match is None:
                 clean.append(row)
@@ -112,8 +107,7 @@ def read_benchmarks(args: DecontaminateOptions) -> tuple[KnownProblems, dict[Any
         rows = load_split(name, config=config, split=split)
         column = problem_column(rows, args.against_column)
         short = source_name(rows).rstrip("/").rpartition("/")[2]
-        for i, value in enumerate(rows.select_columns([column])[column]):
-            text = as_text(value)
+        for i, text in (item for batch in problems_in(rows, column) for item in batch):
             if not text.strip():
                 raise UserError(f"{named}, row {i + 1}, column {column}: the problem is empty.")
             if (short, i) in texts:

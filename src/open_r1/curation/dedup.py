@@ -6,20 +6,18 @@
 Two problems are the same by the tests of `open-r1 data decontaminate`.
 """
 
-import sys
 from dataclasses import dataclass
 
 from open_r1.curation.decontaminate import OverlapOptions
 from open_r1.curation.overlap import shape_of
 from open_r1.curation.rows import (
-    READ,
     DatasetWriter,
     Report,
     RowOptions,
-    as_text,
     finish,
     load,
     problem_column,
+    problems_in,
     take,
 )
 from open_r1.options import parse_options
@@ -35,19 +33,17 @@ class DedupOptions(OverlapOptions, RowOptions):
 
 def main(argv: list[str] | None = None) -> None:
     """Drops repetitions. Raises UserError for what the user can mend."""
-    argv = sys.argv[1:] if argv is None else argv
-    (args,) = parse_options(argv, DedupOptions, prog="open-r1 data dedup", description=__doc__ or "")
+    (args,) = parse_options(argv, DedupOptions, prog="open-r1 data dedup", description=__doc__)
 
     dataset = load(args)
     column = problem_column(dataset, args.column)
     known, report = args.known_problems(), Report("dedup")
     writer = DatasetWriter(None if args.dry_run else args.output)
-    problems = dataset.select_columns([column])
-    for start in range(0, len(dataset), READ):
+    for batch in problems_in(dataset, column):
         new = []
-        for row, value in enumerate(problems[start : start + READ][column], start):
+        for row, text in batch:
             report.read += 1
-            shape = shape_of(as_text(value), args.ngram)
+            shape = shape_of(text, args.ngram)
             match = known.find(shape)
             if match is None:
                 known.add(row, shape)

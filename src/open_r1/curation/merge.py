@@ -9,7 +9,6 @@ Every part must be finished and made with the same settings. Files are linked wh
 import json
 import os
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -35,8 +34,7 @@ class MergeOptions(OutputOptions):
 
 def main(argv: list[str] | None = None) -> None:
     """Merges. Raises UserError for what the user can mend."""
-    argv = sys.argv[1:] if argv is None else argv
-    (args,) = parse_options(argv, MergeOptions, prog="open-r1 data merge", description=__doc__ or "")
+    (args,) = parse_options(argv, MergeOptions, prog="open-r1 data merge", description=__doc__)
     parts = finished_parts(args.folder)
     console = Console()
     if args.dry_run:
@@ -44,17 +42,17 @@ def main(argv: list[str] | None = None) -> None:
         console.print(f"{len(parts)} parts, {rows:,} rows. Nothing was written (--dry-run).", highlight=False)
         return
     check_output(args.output)
-    building = args.output.with_name(args.output.name + ".tmp")
-    shutil.rmtree(building, ignore_errors=True)
-    (building / "data").mkdir(parents=True)
-    (building / "run").mkdir()
+    temporary = args.output.with_name(args.output.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    (temporary / "data").mkdir(parents=True)
+    (temporary / "run").mkdir()
     for number, path in enumerate(path for part in parts for path in shard_files(part)):
-        _link(path, building / "data" / f"train-{number:05d}.parquet")
-    shutil.copy(parts[0] / "run" / "environment.json", building / "run")
-    write_json(building / "run" / "settings.json", _settings(parts[0]) | {"shard": "0/1"})
+        _link(path, temporary / "data" / f"train-{number:05d}.parquet")
+    shutil.copy(parts[0] / "run" / "environment.json", temporary / "run")
+    write_json(temporary / "run" / "settings.json", _settings(parts[0]) | {"shard": "0/1"})
     if args.output.is_dir():  # empty
         args.output.rmdir()
-    building.rename(args.output)
+    temporary.rename(args.output)
     console.print(summary_table(finish(args.output)))
     console.print(f"The rows of {len(parts)} parts are in {args.output}.", soft_wrap=True, highlight=False)
 

@@ -11,7 +11,6 @@ The file is a recipe with `dataset_mixture`, or holds what stands under it:
     test_split_size: 0.01
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,8 +36,7 @@ class MixOptions(OutputOptions):
 
 def main(argv: list[str] | None = None) -> None:
     """Mixes. Raises UserError for what the user can mend."""
-    argv = sys.argv[1:] if argv is None else argv
-    (args,) = parse_options(argv, MixOptions, prog="open-r1 data mix", description=__doc__ or "")
+    (args,) = parse_options(argv, MixOptions, prog="open-r1 data mix", description=__doc__)
     if not args.dry_run:
         check_output(args.output)
     mixture = read_mixture(Path(args.dataset))

@@ -1,4 +1,4 @@
-"""Problems as sequences of tokens in which spelling makes no difference: case, white space, LaTeX's many ways."""
+"""Problems as sequences of tokens, independent of case, white space and LaTeX's alternative spellings."""
 
 import re
 import unicodedata
@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"\d")
 
 
 def tokens_of(text: str) -> list[str]:
-    """Words, numbers and operators of `text` in lower case; punctuation, braces and spacing count for nothing."""
+    """Words, numbers and operators of `text` in lower case; without punctuation, braces and spacing."""
     text = unicodedata.normalize("NFKC", text)
     for pattern, replacement in _SAME:
         text = pattern.sub(replacement, text)
@@ -33,5 +33,5 @@ def tokens_of(text: str) -> list[str]:
 
 
 def numbers_of(tokens: list[str]) -> list[str]:
-    """The numbers in it, sorted."""
+    """The numbers among `tokens`, sorted."""
     return sorted(token for token in tokens if _NUMBER.match(token))

@@ -1,6 +1,6 @@
-"""Finds problems that are in a set of known ones: the same, mostly the same, or the same in other words.
+"""Finds problems that are in a set of known ones: equal, mostly equal, or paraphrased.
 
-Three tests, on tokens in which spelling makes no difference:
+Three tests, on normalized tokens:
 
 - a problem shorter than an n-gram is found only where the whole is the same;
 - otherwise, the n-grams that two problems share, as a share of the shorter one's (Brown et al. 2020, appendix C, call
@@ -26,7 +26,7 @@ RECALL = 0.9
 
 @dataclass(frozen=True)
 class Match:
-    """`key` is the known problem; `kind` is `same`, `n-grams` or `near copy`, `score` the share that is common."""
+    """`key` is the known problem; `kind` is `same`, `n-grams` or `near copy`, `score` the share in common."""
 
     key: Hashable
     kind: str
@@ -35,7 +35,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Shape:
-    """A problem as it is compared."""
+    """A problem in the form that is compared."""
 
     tokens: tuple[str, ...]
     ngrams: frozenset[int]
@@ -56,7 +56,7 @@ def shape_of(text: str, n: int) -> Shape:
 
 
 class KnownProblems:
-    """Problems to look others up in. `share` of the n-grams of the shorter problem make a match, and so does a Jaccard
+    """An index of problems. A `share` of common n-grams (of the shorter problem) is a match, and so is a Jaccard
     similarity of `near` (0: no search for near copies)."""
 
     def __init__(self, n: int = 8, share: float = 0.7, near: float = 0.5) -> None:
@@ -71,7 +71,7 @@ class KnownProblems:
         return len(self._shapes)
 
     def add(self, key: Hashable, shape: Shape) -> None:
-        """Another known problem. `key` must be new."""
+        """Adds a known problem. `key` must be new."""
         self._shapes[key] = shape
         self._same.setdefault(shape.tokens, key)
         for ngram in shape.ngrams:
@@ -80,7 +80,7 @@ class KnownProblems:
             self._near.insert(key, shape.minhash, check_duplication=False)
 
     def find(self, shape: Shape) -> Match | None:
-        """The known problem that `shape` is most like, if it is like any."""
+        """The best match for `shape`, if any."""
         if not shape.tokens:
             return None
         if shape.tokens in self._same:

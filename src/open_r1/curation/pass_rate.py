@@ -8,7 +8,6 @@ The first samples with all options of `open-r1 generate`, into DIR-samples; the 
 reads what `open-r1 generate` wrote. Problems that are always or never solved teach GRPO nothing.
 """
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,12 +77,12 @@ class SamplerOptions(EngineOptions):
 def main(argv: list[str] | None = None) -> None:
     """Samples if a model is given, then filters. Raises UserError for what the user can mend."""
     band, problems, engine = parse_options(
-        sys.argv[1:] if argv is None else argv,
+        argv,
         BandOptions,
         ProblemOptions,
         SamplerOptions,
         prog="open-r1 data pass-rate",
-        description=__doc__ or "",
+        description=__doc__,
     )
     if not band.dry_run:
         check_output(band.output)
@@ -151,7 +150,7 @@ def tables(samples: Dataset, chosen: list[tuple[int, float, int]]) -> Iterator[p
 
 
 def _sample(band: BandOptions, problems: ProblemOptions, engine: EngineOptions) -> Path | None:
-    """Generates beside the output; says what would be asked, with `--dry-run`."""
+    """Generates samples next to the output; with `--dry-run` only says how many."""
     if not engine.model or problems.hf_dataset is None:
         raise UserError("give a folder of `open-r1 generate`, or --hf-dataset and --model to sample.")
     if problems.part != (0, 1):

@@ -7,7 +7,6 @@ Uploads the shards, the card and the settings; not the journal of a run that is 
 """
 
 import fnmatch
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -36,8 +35,7 @@ class PushOptions:
 
 def main(argv: list[str] | None = None) -> None:
     """Uploads. Raises UserError for what the user can mend."""
-    argv = sys.argv[1:] if argv is None else argv
-    (args,) = parse_options(argv, PushOptions, prog="open-r1 data push", description=__doc__ or "")
+    (args,) = parse_options(argv, PushOptions, prog="open-r1 data push", description=__doc__)
     files = uploaded(args.folder)
     console = Console()
     for path in files:

@@ -1,10 +1,10 @@
-"""Signs that a completion went wrong whatever its answer: loops, and scripts that the problem does not use."""
+"""Defects of completions regardless of their answer: loops, and scripts that the problem does not use."""
 
 import re
 import zlib
 
 WINDOWS = (1_000, 4_000, 16_000)
-"""Characters looked at together: short loops show in short stretches, long ones need long stretches."""
+"""Window sizes in characters: short loops show in short windows, long ones need long windows."""
 LOOP = 0.15
 """Size after compression, as a share, below which a stretch repeats itself. Real traces compress to 0.25 or
 more, a sentence over and over to 0.1 or less."""
@@ -23,7 +23,7 @@ _SCRIPTS = {name: re.compile(f"[{letters}]") for name, letters in SCRIPTS.items(
 
 
 def is_loop(text: str) -> bool:
-    """Does a stretch of `text` repeat itself over and over?"""
+    """Whether a part of `text` repeats itself over and over."""
     content = text.encode(errors="replace")
     for window in WINDOWS:
         step = window // 2
@@ -37,7 +37,7 @@ def is_loop(text: str) -> bool:
 
 
 def foreign_letters(text: str, problem: str) -> int:
-    """Letters of scripts that are not in `problem`."""
+    """Number of letters in scripts that `problem` does not use."""
     if text.isascii():
         return 0
     return sum(

@@ -1,4 +1,4 @@
-"""A completion as the assistant's message to learn from: reasoning between think marks, then the answer."""
+"""A completion as an assistant message to learn from: reasoning between think tags, then the answer."""
 
 OPEN, CLOSE = "<think>", "</think>"
 
@@ -6,9 +6,9 @@ OPEN, CLOSE = "<think>", "</think>"
 def with_think_marks(completion: str, extracted: str) -> str | None:
     """`<think>`, the reasoning, `</think>`, the answer; None if there is no reasoning or it does not end.
 
-    Marks that are there stay, also where the prompt wrote the first one. Text without marks is reasoning up to the
-    paragraph with the last box, which is the answer; if nothing is in front of that, or there is no box, all of it is
-    reasoning and `extracted`, the final answer, follows in a box.
+    Existing tags stay, also if the prompt contained the opening one. Text without tags is reasoning up to the paragraph
+    with the last box, which is the answer; if nothing precedes it, or there is no box, all of it is reasoning and
+    `extracted`, the final answer, follows in a box.
     """
     text = completion.strip()
     if CLOSE in text:

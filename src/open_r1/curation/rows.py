@@ -1,9 +1,9 @@
-"""What the tools for datasets have in common: which rows they read, and where what they keep goes."""
+"""What the dataset tools share: reading rows, reporting what is dropped, and writing what is kept."""
 
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,7 +54,7 @@ class OutputOptions:
 
 @dataclass(kw_only=True)
 class RowOptions(OutputOptions, SourceOptions):
-    """What a tool reads, and where its rows go."""
+    """Input and output of a tool."""
 
 
 def load(args: RowOptions) -> Dataset:
@@ -66,7 +66,7 @@ def load(args: RowOptions) -> Dataset:
 
 
 def warn_unfinished(dataset: str) -> None:
-    """Says so if `dataset` is a run of `open-r1 generate` that still lacks rows."""
+    """Warns if `dataset` is an unfinished run of `open-r1 generate`."""
     run = Path(dataset).expanduser() / "run"
     if (run / "settings.json").is_file() and not (run / "summary.json").is_file():
         logger.warning("%s is not finished: only the shards that are there are read.", dataset)
@@ -81,7 +81,8 @@ def check_output(folder: Path | None) -> None:
 
 
 def problem_column(dataset: Dataset, named: str | None) -> str:
-    """The column with the problem: `named`, else the first of `PROBLEM_COLUMNS` that there is. Raises `UserError`."""
+    """The column with the problem: `named`, otherwise the first existing one of `PROBLEM_COLUMNS`. Raises
+    `UserError`."""
     if named is not None:
         require_columns(dataset, named)
         return named
@@ -93,11 +94,18 @@ def problem_column(dataset: Dataset, named: str | None) -> str:
 
 
 def as_text(value: Any) -> str:
-    """A problem as text: of a conversation, what the user said first."""
+    """A problem as text: the first user message of a conversation."""
     if isinstance(value, list):
-        said = [m for m in value if isinstance(m, dict) and m.get("role", m.get("from")) in ("user", "human")]
-        return str(said[0].get("content", said[0].get("value")) or "") if said else ""
+        users = [m for m in value if isinstance(m, dict) and m.get("role", m.get("from")) in ("user", "human")]
+        return str(users[0].get("content", users[0].get("value")) or "") if users else ""
     return "" if value is None else str(value)
+
+
+def problems_in(dataset: Dataset, column: str) -> Iterator[list[tuple[int, str]]]:
+    """Every row's index and problem, as text, in batches."""
+    problems = dataset.select_columns([column])
+    for start in range(0, len(dataset), READ):
+        yield [(row, as_text(value)) for row, value in enumerate(problems[start : start + READ][column], start)]
 
 
 def take(dataset: Dataset, indices: Sequence[int]) -> pa.Table:
@@ -107,7 +115,7 @@ def take(dataset: Dataset, indices: Sequence[int]) -> pa.Table:
 
 @dataclass
 class Report:
-    """How many rows came in, what was dropped and why, and the first rows of each kind."""
+    """How many rows were read, how many dropped and why, with examples of each reason."""
 
     command: str
     read: int = 0
@@ -117,7 +125,7 @@ class Report:
     figures: dict[str, Any] = field(default_factory=dict)
 
     def drop(self, reason: str, example: str) -> None:
-        """A row is left out; `example` says which."""
+        """Records a dropped row; `example` says which."""
         self.dropped[reason] += 1
         shown = self.examples.setdefault(reason, [])
         if len(shown) < EXAMPLES:
@@ -151,25 +159,26 @@ class Report:
 
 
 class DatasetWriter:
-    """A dataset folder, written beside itself and renamed when it is complete; without `folder` nothing is written."""
+    """A dataset folder, written under a temporary name and renamed when complete; without `folder` nothing is
+    written."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
-        self._building = folder.with_name(folder.name + ".tmp") if folder else None
+        self._temporary = folder.with_name(folder.name + ".tmp") if folder else None
         self._writers: dict[str, pq.ParquetWriter] = {}
         self._shards: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
-        if self._building is not None:
-            shutil.rmtree(self._building, ignore_errors=True)
-            (self._building / "data").mkdir(parents=True)
-            (self._building / "run").mkdir()
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            (self._temporary / "data").mkdir(parents=True)
+            (self._temporary / "run").mkdir()
 
     def add(self, table: pa.Table, split: str = "train") -> None:
         """Appends rows to a split."""
-        if self._building is None or not len(table):
+        if self._temporary is None or not len(table):
             return
         if split not in self._writers:
-            path = self._building / "data" / f"{split}-{self._shards[split]:05d}.parquet"
+            path = self._temporary / "data" / f"{split}-{self._shards[split]:05d}.parquet"
             self._writers[split] = pq.ParquetWriter(path, table.schema, compression="zstd")
             self._shards[split] += 1
         self._writers[split].write_table(table)
@@ -179,9 +188,9 @@ class DatasetWriter:
             self._bytes[split] = 0
 
     def write_lines(self, name: str, lines: Iterable[str]) -> None:
-        """A file in `run/`, beside the rows."""
-        if self._building is not None:
-            (self._building / "run" / name).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        """Writes a file in `run/`."""
+        if self._temporary is not None:
+            (self._temporary / "run" / name).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
     def finish(
         self,
@@ -192,15 +201,15 @@ class DatasetWriter:
         settings: Mapping[str, Any],
         columns: Mapping[str, str] | None = None,
     ) -> None:
-        """Writes report and card, and puts the folder in its place."""
+        """Writes report and card, and gives the folder its final name."""
         for writer in self._writers.values():
             writer.close()
-        if self._building is None or self.folder is None:
+        if self._temporary is None or self.folder is None:
             return
-        write_json(self._building / "run" / "report.json", report.as_json())
+        write_json(self._temporary / "run" / "report.json", report.as_json())
         if self.folder.is_dir():  # empty
             self.folder.rmdir()
-        self._building.rename(self.folder)
+        self._temporary.rename(self.folder)
         figures = {"rows read": report.read, **report.dropped, "rows kept": report.kept, **report.figures}
         settings = {name: value for name, value in settings.items() if value is not None}
         write_dataset_card(
@@ -216,8 +225,8 @@ def finish(
     what: str,
     columns: Mapping[str, str] | None = None,
 ) -> None:
-    """Ends a command: its report on the terminal, and in the folder beside the rows. `args`: `OutputOptions`, with
-    the `dataset` that was read, and the settings that the card shows."""
+    """Ends a command: prints its report, and writes it into the folder. `args`: `OutputOptions` with the `dataset` that
+    was read, and the settings shown on the card."""
     settings = {
         name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
         for name, value in vars(args).items()
@@ -228,7 +237,7 @@ def finish(
     if not report.kept and not args.dry_run:
         raise UserError(f"no row of {args.dataset} is left, so nothing was written: see the reasons above.")
     card = Path(args.dataset).expanduser() / "README.md"
-    if card.is_file():  # how the source was made is part of how this is made
+    if card.is_file():  # documents how the source was made
         writer.write_lines("source.md", card.read_text(encoding="utf-8").splitlines())
         what += " The card of the source is `run/source.md`."
     writer.finish(report, what=what, sources=[args.dataset], settings=settings, columns=columns)

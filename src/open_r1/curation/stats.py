@@ -6,7 +6,6 @@
 Conversations are counted as the chat template renders them, which is what `max_length` has to hold.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +50,7 @@ class StatsOptions(SourceOptions):
 
 def main(argv: list[str] | None = None) -> None:
     """Counts. Raises UserError for what the user can mend."""
-    argv = sys.argv[1:] if argv is None else argv
-    (args,) = parse_options(argv, StatsOptions, prog="open-r1 data stats", description=__doc__ or "")
+    (args,) = parse_options(argv, StatsOptions, prog="open-r1 data stats", description=__doc__)
     hide_library_bars()
     output = None if args.dry_run else args.output
     if output is not None:
@@ -65,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     require_columns(dataset, *columns)
     tokenizer = prepare_tokenizer(args.tokenizer, option="--tokenizer")
     lengths = {name: token_lengths(dataset, name, tokenizer) for name in columns}
-    figures = {name: described(values) for name, values in lengths.items()}
+    figures = {name: statistics(values) for name, values in lengths.items()}
     Console().print(_table(figures))
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
@@ -92,11 +90,11 @@ def token_lengths(dataset: Dataset, column: str, tokenizer: PreTrainedTokenizerB
     return lengths
 
 
-def described(lengths: list[int]) -> dict[str, float]:
+def statistics(lengths: list[int]) -> dict[str, float]:
     """Mean, extremes, percentiles and sum."""
-    found: dict[str, float] = {"mean": round(float(np.mean(lengths)), 1), "min": min(lengths)}
-    found |= {f"p{p}": round(float(np.percentile(lengths, p)), 1) for p in PERCENTILES}
-    return found | {"max": max(lengths), "total": sum(lengths)}
+    figures: dict[str, float] = {"mean": round(float(np.mean(lengths)), 1), "min": min(lengths)}
+    figures |= {f"p{p}": round(float(np.percentile(lengths, p)), 1) for p in PERCENTILES}
+    return figures | {"max": max(lengths), "total": sum(lengths)}
 
 
 def _as_text(value: Any, tokenizer: PreTrainedTokenizerBase, field: str | None, where: str) -> str:

@@ -9,7 +9,6 @@ Completions that were cut off, repeat themselves, change their script or have no
 """
 
 import hashlib
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,7 +55,7 @@ class VerifyOptions(RowOptions):
     column: str | None = None
     """Column with the problem. Default: problem, question, prompt ..."""
     completion_column: str | None = None
-    """Column with what was written. Default: completion, generation(s), messages."""
+    """Column with the completions. Default: completion, generation(s), messages."""
     answer_column: str | None = None
     """Column with right answers. Default: answer, else solution."""
     max_foreign_letters: int = 8
@@ -73,7 +72,7 @@ class Candidate:
 
 
 class Verifier:
-    """Finds the completions of `dataset` that are worth learning, and makes conversations of them."""
+    """Finds the completions of `dataset` that are worth learning, and turns them into conversations."""
 
     def __init__(self, dataset: Dataset, args: VerifyOptions) -> None:
         self.dataset, self.args = dataset, args
@@ -81,9 +80,7 @@ class Verifier:
         self.completion = args.completion_column or next(
             (name for name in COMPLETION_COLUMNS if name in dataset.column_names), COMPLETION_COLUMNS[0]
         )
-        require_columns(
-            dataset, self.completion, remedy="Name the one with what was written: --completion-column NAME."
-        )
+        require_columns(dataset, self.completion, remedy="Name the one with the completions: --completion-column NAME.")
         if args.answer_column:
             require_path(dataset, args.answer_column, remedy="Give --answer-column.")
             self.golds = [args.answer_column]
@@ -100,11 +97,11 @@ class Verifier:
         )
 
     def choose(self, report: Report) -> list[Candidate]:
-        """What to keep, in the order of the rows; says in `report` what is not."""
+        """The completions to keep, in the order of the rows; `report` records the others."""
         by_problem: dict[bytes, list[Candidate]] = {}
         reasons: Counter[str] = Counter()
         for start, batch in self._batches():
-            candidates = self._sound(start, batch, report)
+            candidates = self._passing(start, batch, report)
             golds = self._golds(batch)
             verdicts = grade_many(
                 completions=[text for _, _, text in candidates], golds=[golds[c.row - start] for c, _, _ in candidates]
@@ -143,19 +140,19 @@ class Verifier:
             ]
             source = take(self.dataset, indices)
             dropped = {self.completion, "prompt", "messages", "conversations", "finish_reason", "correct", "reason"}
-            kept = {name: source[name] for name in source.column_names if name not in dropped}
+            columns = {name: source[name] for name in source.column_names if name not in dropped}
             if self.problem in dropped:
-                kept["problem"] = pa.array([as_text(value) for value in batch[self.problem]], pa.string())
-            yield pa.table({**kept, "messages": pa.array(messages, MESSAGES)})
+                columns["problem"] = pa.array([as_text(value) for value in batch[self.problem]], pa.string())
+            yield pa.table({**columns, "messages": pa.array(messages, MESSAGES)})
 
     def _batches(self) -> Iterator[tuple[int, dict[str, list]]]:
         rows = self.dataset.select_columns(self.columns)
         for start in range(0, len(rows), READ):
             yield start, rows[start : start + READ]
 
-    def _sound(self, start: int, batch: dict[str, list], report: Report) -> list[tuple[Candidate, bytes, str]]:
-        """Candidates with nothing wrong but perhaps the answer, with their problem's key and their text."""
-        found = []
+    def _passing(self, start: int, batch: dict[str, list], report: Report) -> list[tuple[Candidate, bytes, str]]:
+        """Candidates that pass every check but that of the answer, with the key of their problem and their text."""
+        candidates = []
         for i, value in enumerate(batch[self.completion]):
             problem = as_text(batch[self.problem][i])
             key = hashlib.sha1(" ".join(problem.split()).encode(errors="replace")).digest()
@@ -172,8 +169,8 @@ class Verifier:
                 elif foreign_letters(text, problem) > self.args.max_foreign_letters:
                     self._drop(report, "changes its script", candidate)
                 else:
-                    found.append((candidate, key, text))
-        return found
+                    candidates.append((candidate, key, text))
+        return candidates
 
     def _pick(self, by_problem: dict[bytes, list[Candidate]], report: Report) -> Iterator[Candidate]:
         most = self.args.per_problem or (None if self.args.choose == "all" else 1)
@@ -191,7 +188,7 @@ class Verifier:
         return golds_of(batch.get("solution"), batch.get("answer"), count)
 
     def _prompt(self, batch: dict[str, list], i: int) -> list[dict[str, Any]]:
-        """The messages in front of the answer."""
+        """The messages before the answer."""
         prompt = batch[self.completion][i] if self.completion in ("messages", "conversations") else batch.get("prompt")
         if self.completion not in ("messages", "conversations"):
             prompt = prompt[i] if prompt is not None else None
@@ -206,8 +203,7 @@ class Verifier:
 
 def main(argv: list[str] | None = None) -> None:
     """Verifies, and reports what was dropped and why. Raises UserError for what the user can mend."""
-    argv = sys.argv[1:] if argv is None else argv
-    (args,) = parse_options(argv, VerifyOptions, prog="open-r1 data verify", description=__doc__ or "")
+    (args,) = parse_options(argv, VerifyOptions, prog="open-r1 data verify", description=__doc__)
     verifier = Verifier(load(args), args)
     report = Report("verify")
     chosen = verifier.choose(report)

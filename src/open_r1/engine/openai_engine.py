@@ -1,7 +1,7 @@
 """Completions from OpenAI-compatible servers: vLLM, SGLang, llama.cpp, Ollama, hosted ones.
 
-Every sample is a request of its own, so that a failure costs one sample, and servers without `n` work too; servers
-with prefix caching prefill a shared prompt once. Threads do the waiting: a request is minutes of somebody else's work.
+Every sample is a request of its own, so that a failure costs one sample and servers without `n` work too; servers with
+prefix caching prefill a shared prompt once. Each request waits in a thread of its own.
 """
 
 import json
@@ -9,15 +9,14 @@ import logging
 import queue
 import random
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from open_r1.engine.openai_servers import Refusal, Server, Servers
-from open_r1.engine.protocol import Completion, Message, Request, Sampling
+from open_r1.engine.protocol import Completion, Engine, Message, Request, Sampling
 from open_r1.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -25,25 +24,25 @@ logger = logging.getLogger(__name__)
 RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}
 LONGEST_PAUSE = 60.0
 BROKEN = (HTTPError, OSError, ValueError, KeyError, TypeError, IndexError)
-"""What a connection that fails, or a reply that is not whole, raises."""
+"""Raised by a failing connection or an incomplete reply."""
 
 
 @dataclass(frozen=True)
 class ServedCompletion(Completion):
-    """A completion with the server's own count of its tokens, which come without ids."""
+    """A completion with the server's own token count; servers return no token ids."""
 
     n_tokens: int | None = None
 
 
-class OpenAIEngine:
+class OpenAIEngine(Engine):
     """Talks to `<base_url>/chat/completions` (messages) and `<base_url>/completions` (token ids; vLLM takes them).
 
     `base_url` may name several servers of the same model, with commas between: each request goes to the least busy,
-    and what a server leaves undone goes to another. At most `concurrency` requests are under way in all. What can
-    pass by itself (a full or restarting server, a broken connection, half a reply) is tried `tries` times with
-    growing pauses, at least as long as `Retry-After` says. A request that still fails becomes a completion with
-    `finish_reason` "error" and the reason as its text; servers that cannot be reached at all, or refuse what they
-    are asked, raise `UserError`.
+    and requests that a server fails go to another. At most `concurrency` requests run in total. Temporary failures
+    (a full or restarting server, a broken connection, half a reply) are tried `tries` times with growing pauses, at
+    least as long as `Retry-After` says. A request that still fails becomes a completion with
+    `finish_reason` "error" and the reason as its text; servers that cannot be reached at all, or that refuse
+    a request, raise `UserError`.
     """
 
     def __init__(
@@ -56,19 +55,17 @@ class OpenAIEngine:
         tries: int = 6,
         pause: float = 1.0,
         timeout: float = 3600.0,
-        on_tokens: Callable[[int], None] | None = None,
     ) -> None:
         if concurrency < 1:
             raise UserError(f"concurrency is {concurrency}: expected at least 1.")
         self.servers, self.model = Servers(base_url, api_key, concurrency), model
         self.concurrency, self.tries, self.pause, self.timeout = concurrency, tries, pause, timeout
-        self.on_tokens = on_tokens
         self._stopping = threading.Event()
 
     def check(self) -> int | None:
-        """Asks every server for its models: the context length of ours, if they tell. Raises `UserError`.
+        """Queries the models of every server; returns the context length of ours, if known. Raises `UserError`.
 
-        Of several servers, those that do not answer yet are named in a warning and asked again later.
+        Of several servers, those that do not answer yet are named in a warning and tried again later.
         """
         contexts, absent = [], []
         for server in self.servers.all:
@@ -76,7 +73,7 @@ class OpenAIEngine:
                 contexts.append(self._context(server))
             except (HTTPError, OSError) as error:
                 absent.append((server, error))
-                server.failed(at_once=True)
+                server.record_failure(suspend=True)
         if not contexts:
             raise self._unreachable(absent[0][1]) from absent[0][1]
         for server, reason in absent:
@@ -84,7 +81,7 @@ class OpenAIEngine:
         return min((context for context in contexts if context is not None), default=None)
 
     def count_tokens(self, messages: list[Message]) -> int:
-        """Tokens of a prompt as the server counts them (vLLM's `/tokenize`); elsewhere an upper bound."""
+        """Tokens of a prompt, counted by the server (vLLM's `/tokenize`); elsewhere an upper bound."""
         server = self.servers.take()
         try:
             body = {"model": self.model, "messages": messages}
@@ -96,23 +93,23 @@ class OpenAIEngine:
 
     def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
         """Yields `(request.id, completions)` as requests finish; reads ahead only as far as `concurrency`."""
-        waiting = ((request, index) for request in requests for index in range(request.sampling.n))
+        samples = ((request, index) for request in requests for index in range(request.sampling.n))
         finished: queue.SimpleQueue[tuple[Request, int, Completion | BaseException]] = queue.SimpleQueue()
         parts: dict[Hashable, dict[int, Completion]] = {}
-        under_way = 0
+        running = 0
         self._stopping.clear()
         try:
             while True:
-                while under_way < self.concurrency and (item := next(waiting, None)) is not None:
+                while running < self.concurrency and (item := next(samples, None)) is not None:
                     self._start(*item, finished)
-                    under_way += 1
-                if not under_way:
+                    running += 1
+                if not running:
                     return
-                done = [finished.get()]
+                results = [finished.get()]
                 while not finished.empty():
-                    done.append(finished.get())
-                under_way -= len(done)
-                for request, index, result in sorted(done, key=lambda item: isinstance(item[2], BaseException)):
+                    results.append(finished.get())
+                running -= len(results)
+                for request, index, result in sorted(results, key=lambda item: isinstance(item[2], BaseException)):
                     if isinstance(result, BaseException):
                         raise result
                     part = parts.setdefault(request.id, {})
@@ -123,11 +120,6 @@ class OpenAIEngine:
         finally:
             self._stopping.set()
 
-    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        """`stream`, collected in the order of `requests` (whose ids must be distinct)."""
-        finished = dict(self.stream(requests))
-        return [finished[r.id] for r in requests]
-
     def stream_text(
         self,
         messages: list[Message],
@@ -137,7 +129,7 @@ class OpenAIEngine:
         seed: int,
         max_tokens: int | None = None,
     ) -> Iterator[tuple[str, str]]:
-        """One completion as it is written: `("reasoning" | "content", text)`, as the server tells them apart.
+        """One completion as it is sampled: `("reasoning" | "content", text)`, as the server separates them.
 
         Without `max_tokens` the server's own limit holds, usually what the context leaves. Raises `UserError`.
         """
@@ -163,16 +155,6 @@ class OpenAIEngine:
         finally:
             self.servers.give_back(server, answered=True)
 
-    def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Not possible: the server's weights are its own."""
-        raise UserError("an OpenAI-compatible server cannot be given new weights: train with another engine.")
-
-    def sleep(self) -> None:
-        """The server's memory is its own."""
-
-    def wake(self) -> None:
-        """The server's memory is its own."""
-
     def close(self) -> None:
         """Stops retrying."""
         self._stopping.set()
@@ -192,7 +174,7 @@ class OpenAIEngine:
         return context.get(self.model)
 
     def _start(self, request: Request, index: int, finished: queue.SimpleQueue) -> None:
-        """A thread that does not keep the process alive: Ctrl-C need not wait for the server."""
+        """Runs a request in a daemon thread, so that Ctrl-C does not wait for the server."""
 
         def work() -> None:
             try:
@@ -207,9 +189,9 @@ class OpenAIEngine:
         reason: Exception | None = None
         server: Server | None = None
         for attempt in range(self.tries):
-            # What one server broke off, another begins at once.
-            moved = isinstance(reason, HTTPError) and server is not None and self.servers.others(server)
-            if attempt and not moved and self._stopping.wait(self._pause_before(attempt, reason)):
+            # Another server takes over a broken request without a pause.
+            fails_over = isinstance(reason, HTTPError) and server is not None and self.servers.others(server)
+            if attempt and not fails_over and self._stopping.wait(self._pause_before(attempt, reason)):
                 break
             server = self.servers.take(avoid=server)
             answered = True
@@ -233,9 +215,9 @@ class OpenAIEngine:
         return ServedCompletion(f"{self.tries} tries failed: {_sentence(reason)}", None, None, "error", 0)
 
     def _pause_before(self, attempt: int, reason: Exception | None) -> float:
-        asked = reason.pause if isinstance(reason, Refusal) else 0.0
-        grown = self.pause * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
-        return min(LONGEST_PAUSE, max(grown, asked))
+        requested = reason.pause if isinstance(reason, Refusal) else 0.0
+        growing = self.pause * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
+        return min(LONGEST_PAUSE, max(growing, requested))
 
     def _body(self, request: Request, index: int) -> tuple[str, dict[str, Any]]:
         sampling = request.sampling
@@ -262,7 +244,7 @@ class OpenAIEngine:
 
 
 def prompt_bound(messages: Sequence[Any]) -> int:
-    """At least as many tokens as the chat template makes of `messages`: a token has a byte or more of text."""
+    """An upper bound of the tokens of `messages` under any chat template: a token has at least one byte of text."""
     return 64 + sum(len(message["content"].encode()) + 32 for message in messages)
 
 
@@ -274,24 +256,24 @@ def _completion(reply: dict[str, Any]) -> ServedCompletion:
         closed = choice.get("finish_reason") == "stop" or text
         text = f"<think>\n{reasoning}" + (f"\n</think>\n{text}" if closed else "")
     logprobs = _logprobs(choice.get("logprobs"))
-    counted = (reply.get("usage") or {}).get("completion_tokens")
+    n_tokens = (reply.get("usage") or {}).get("completion_tokens")
     return ServedCompletion(
         text=text,
         token_ids=choice.get("token_ids"),
         logprobs=logprobs,
         finish_reason="length" if choice.get("finish_reason") == "length" else "stop",
         weights_version=0,
-        n_tokens=counted if counted is not None else len(logprobs) if logprobs else None,
+        n_tokens=n_tokens if n_tokens is not None else len(logprobs) if logprobs else None,
     )
 
 
-def _logprobs(given: dict[str, Any] | None) -> list[float] | None:
-    """Of the sampled tokens, in either of the two forms that the API has."""
-    if not given:
+def _logprobs(logprobs: dict[str, Any] | None) -> list[float] | None:
+    """Those of the sampled tokens, from either of the API's two formats."""
+    if not logprobs:
         return None
-    if given.get("content"):
-        return [entry["logprob"] for entry in given["content"]]
-    return given.get("token_logprobs")
+    if logprobs.get("content"):
+        return [entry["logprob"] for entry in logprobs["content"]]
+    return logprobs.get("token_logprobs")
 
 
 def _refused(server: Server, refusal: Refusal) -> UserError:
@@ -300,7 +282,7 @@ def _refused(server: Server, refusal: Refusal) -> UserError:
         403: " Set OPENAI_API_KEY.",
         404: " Check the server's URL (it usually ends in /v1) and --model.",
     }.get(refusal.status, "")
-    return UserError(f"{server.base_url} refuses the request ({refusal.status}): {refusal.said}{remedy}")
+    return UserError(f"{server.base_url} refuses the request ({refusal.status}): {refusal.message}{remedy}")
 
 
 def _sentence(error: Exception | None) -> str:

@@ -1,7 +1,7 @@
-"""OpenAI-compatible servers: connections that are kept open, and which of several servers gets the next request.
+"""OpenAI-compatible servers: pooled connections, and which of several servers gets the next request.
 
-A request goes to the server with the least under way. A server whose connections fail several times in a row rests,
-longer each time, and is asked whether it is back before it gets requests again.
+A request goes to the least busy server. A server whose connections fail several times in a row is suspended, longer
+each time, and probed before it gets requests again.
 """
 
 import json
@@ -22,16 +22,17 @@ from open_r1.errors import UserError
 
 CONNECT_SECONDS = 10.0
 FAILURES = 3
-"""Connections in a row that fail before a server is left alone for a while."""
-LONGEST_REST = 60.0
+"""Connections that fail in a row before a server is suspended."""
+LONGEST_SUSPENSION = 60.0
 
 
 class Refusal(Exception):
-    """The server answered with an error status; `said` is its own explanation, `pause` the seconds it asks for."""
+    """The server answered with an error status; `message` is its explanation, `pause` the seconds of its
+    `Retry-After`."""
 
-    def __init__(self, status: int, reason: str, said: str, pause: float) -> None:
+    def __init__(self, status: int, reason: str, message: str, pause: float) -> None:
         super().__init__(f"{status} {reason}")
-        self.status, self.said, self.pause = status, said, pause
+        self.status, self.message, self.pause = status, message, pause
 
 
 class Server:
@@ -41,9 +42,9 @@ class Server:
         if not base_url.startswith(("http://", "https://")):
             raise UserError(f"base_url is {base_url!r}: expected a URL such as http://localhost:8000/v1.")
         self.base_url = base_url.rstrip("/")
-        self.under_way = self.failures = 0
-        self.resting = False
-        self._wakes = self._rest = 0.0
+        self.running = self.failures = 0
+        self.suspended = False
+        self._probe_time = self._suspension = 0.0
         self._headers = {"Content-Type": "application/json", "User-Agent": "open-r1"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
@@ -56,7 +57,8 @@ class Server:
         self._pool = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
 
     def open(self, path: str, body: dict[str, Any] | None, timeout: float) -> urllib3.BaseHTTPResponse:
-        """The reply, to be read whole or line by line. Raises `Refusal` for an error status, else what urllib3 does."""
+        """The response, to be read whole or line by line. Raises `Refusal` for an error status, and urllib3's
+        errors."""
         address = self.base_url + path if path.startswith("/") else urllib.parse.urljoin(self.base_url, "/" + path)
         response = self._pool.request(
             "GET" if body is None else "POST",
@@ -68,34 +70,34 @@ class Server:
         )
         if response.status >= 400:
             with response:
-                asked = response.headers.get("Retry-After", "")
-                said = _said(response.read(), response.reason or "no reason given")
-            raise Refusal(response.status, response.reason or "", said, float(asked) if asked.isdigit() else 0.0)
+                pause = response.headers.get("Retry-After", "")
+                message = _error_message(response.read(), response.reason or "no reason given")
+            raise Refusal(response.status, response.reason or "", message, float(pause) if pause.isdigit() else 0.0)
         return response
 
     def read_json(self, path: str, body: dict[str, Any] | None, timeout: float) -> Any:
-        """The reply as JSON. Raises `ValueError` if it is none."""
+        """The reply as JSON. Raises `ValueError` if it is not JSON."""
         with self.open(path, body, timeout) as response:
             return json.loads(response.read())
 
-    def answered(self) -> None:
-        """It is there, whatever it said."""
-        self.failures, self.resting, self._rest = 0, False, 0.0
+    def record_success(self) -> None:
+        """A request was answered, with whatever status."""
+        self.failures, self.suspended, self._suspension = 0, False, 0.0
 
-    def failed(self, at_once: bool = False) -> None:
-        """A connection failed: after `FAILURES` in a row (or `at_once`) it rests."""
+    def record_failure(self, suspend: bool = False) -> None:
+        """A connection failed: after `FAILURES` in a row (or with `suspend`) the server is suspended."""
         self.failures += 1
-        if self.failures >= FAILURES or at_once:
-            self.resting = True
-            self._rest = min(LONGEST_REST, max(1.0, 2 * self._rest))
-            self._wakes = time.monotonic() + self._rest
+        if self.failures >= FAILURES or suspend:
+            self.suspended = True
+            self._suspension = min(LONGEST_SUSPENSION, max(1.0, 2 * self._suspension))
+            self._probe_time = time.monotonic() + self._suspension
 
-    def rested(self) -> bool:
-        """Has it rested long enough to be asked again?"""
-        return self.resting and time.monotonic() >= self._wakes
+    def due_for_probe(self) -> bool:
+        """Whether its suspension is over."""
+        return self.suspended and time.monotonic() >= self._probe_time
 
     def is_back(self) -> bool:
-        """Asks a server that has rested."""
+        """Probes a suspended server."""
         try:
             self.open("/models", None, timeout=5.0).drain_conn()
         except Refusal as refusal:
@@ -106,7 +108,7 @@ class Server:
 
 
 class Servers:
-    """Hands out servers, the one with the least under way first."""
+    """Hands out servers, the least busy one first."""
 
     def __init__(self, base_url: str, api_key: str | None, connections: int) -> None:
         key = api_key or os.environ.get("OPENAI_API_KEY")
@@ -118,36 +120,37 @@ class Servers:
         return ", ".join(server.base_url for server in self.all)
 
     def take(self, avoid: Server | None = None) -> Server:
-        """The next server to ask: not `avoid`, and none that rests, if there is another. `give_back` must follow."""
-        self._wake_one()
+        """The server for the next request: not `avoid`, and none that is suspended, if there is another. `give_back`
+        must follow."""
+        self._probe_one()
         with self._lock:
-            chosen = min(self.all, key=lambda server: (server.resting, server is avoid, server.under_way))
-            chosen.under_way += 1
+            chosen = min(self.all, key=lambda server: (server.suspended, server is avoid, server.running))
+            chosen.running += 1
             return chosen
 
     def give_back(self, server: Server, answered: bool) -> None:
-        """The request to `server` is over; did it answer?"""
+        """Ends the request to `server`; `answered` says whether it replied."""
         with self._lock:
-            server.under_way -= 1
+            server.running -= 1
             if answered:
-                server.answered()
-            elif not server.resting:  # what fails while it rests was sent before
-                server.failed()
+                server.record_success()
+            elif not server.suspended:  # otherwise the request was sent before the suspension
+                server.record_failure()
 
     def others(self, server: Server) -> Sequence[Server]:
-        """Servers that could do the work of `server` at once."""
-        return [other for other in self.all if other is not server and not other.resting]
+        """Other servers that could take over from `server` now."""
+        return [other for other in self.all if other is not server and not other.suspended]
 
-    def _wake_one(self) -> None:
-        """One thread asks a server that has rested; the others go on without it."""
+    def _probe_one(self) -> None:
+        """One thread probes a server whose suspension is over; the others go on without it."""
         with self._lock:
-            rested = next((server for server in self.all if server.rested()), None)
-            if rested is None:
+            due = next((server for server in self.all if server.due_for_probe()), None)
+            if due is None:
                 return
-            rested.failed(at_once=True)  # rests on while it is asked
-        if rested.is_back():
+            due.record_failure(suspend=True)  # stays suspended during the probe
+        if due.is_back():
             with self._lock:
-                rested.answered()
+                due.record_success()
 
 
 def _proxy(base_url: str) -> str | None:
@@ -159,7 +162,7 @@ def _proxy(base_url: str) -> str | None:
 
 
 def _keepalive() -> list[tuple[int, int, int]]:
-    """A machine that vanished is noticed within two minutes, however long an answer may take."""
+    """Keepalive options: a machine that vanished is noticed within two minutes, however long a reply may take."""
     options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
     for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6)):
         if hasattr(socket, name):
@@ -167,8 +170,8 @@ def _keepalive() -> list[tuple[int, int, int]]:
     return options
 
 
-def _said(content: bytes, reason: str) -> str:
-    """The server's own words, whatever form they take."""
+def _error_message(content: bytes, reason: str) -> str:
+    """The error message in the body of a reply, in whatever format."""
     text = content.decode(errors="replace").strip()
     try:
         body = json.loads(text)

@@ -40,8 +40,6 @@ class EngineOptions:
     on a CPU: processes that share it (default 1)."""
     tensor_parallel_size: Count = 1
     """vllm: GPUs that share one engine."""
-    engines_per_gpu: Count = 1
-    """No effect: one engine fills a GPU."""
 
     # --- OpenAI-compatible servers ---
     base_url: Annotated[str | None, Alias("vllm_server_url")] = None

@@ -1,9 +1,9 @@
-"""What it takes to write completions: the contract between those who ask and those who generate."""
+"""What an engine is: requests in, completions out."""
 
 import hashlib
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypedDict
+from typing import Any, Literal, TypedDict
 
 from torch import Tensor
 
@@ -36,6 +36,11 @@ class Sampling:
     seed: int = 0
     logprobs: bool = True
 
+    @property
+    def truncates(self) -> bool:
+        """Whether top-p, top-k or min-p leave tokens out."""
+        return self.temperature > 0 and (self.top_p < 1 or self.top_k > 0 or self.min_p > 0)
+
 
 @dataclass(frozen=True)
 class Request:
@@ -48,9 +53,9 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """What was written: `token_ids` include the stop token; `logprobs` are those of the sampled tokens under
-    the distribution that was sampled from (temperature and truncation applied), None if they were not asked for.
-    `experts`, where an engine tells, is for each token a number of the experts that predicted it
+    """A sampled completion. `token_ids` include the stop token; `logprobs` are those of the sampled tokens under the
+    distribution that was sampled from (temperature and truncation applied), None if they were not requested. `experts`,
+    if the engine reports them, has a fingerprint per token of the experts that predicted it
     (`modeling.routers.ChosenExperts`)."""
 
     text: str
@@ -62,7 +67,7 @@ class Completion:
 
 
 def check_sampling(temperature: float, top_p: float) -> None:
-    """Raises `UserError` for what cannot be sampled with."""
+    """Raises `UserError` if a value is out of range."""
     if not 0 <= temperature < float("inf"):
         raise UserError(f"temperature is {temperature}: expected 0 (greedy) or more.")
     if not 0 < top_p <= 1:
@@ -70,40 +75,58 @@ def check_sampling(temperature: float, top_p: float) -> None:
 
 
 def token_count(completion: Completion) -> int | None:
-    """Tokens of a completion, as its ids or the server's own count say; None if neither is there."""
+    """Number of tokens, from the ids or from the server's own count; None if neither is known."""
     if completion.token_ids is not None:
         return len(completion.token_ids)
     return getattr(completion, "n_tokens", None)
 
 
 def request_seed(seed: int, index: int, first: int) -> int:
-    """A 31-bit seed that depends on the run's seed, the problem and the number of the first sample alone."""
+    """A 31-bit seed that depends only on the run's seed, the problem's index and the index of the first sample."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{index}/{first}".encode()).digest()[:4], "big") >> 1
 
 
-class Engine(Protocol):
-    """Writes completions, and can follow the weights of a policy that is being trained."""
+def prompt_ids(request: Request, tokenizer: Any) -> list[int]:
+    """The prompt's token ids; messages are rendered by the chat template."""
+    prompt: Any = request.prompt
+    if prompt and isinstance(prompt[0], int):
+        return prompt
+    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)
+
+
+class Engine:
+    """Samples completions, and can follow the weights of a policy that is being trained. A class that has these methods
+    is an engine, derived from this one or not.
+
+    `on_tokens` receives the number of new tokens as they are sampled, for progress displays.
+    """
+
+    on_tokens: Callable[[int], None] | None = None
 
     def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
-        """Yields `(request.id, completions)` as requests finish; takes new requests only as it has room."""
-        ...
+        """Yields `(request.id, completions)` as requests finish; reads new requests only when there is room."""
+        raise NotImplementedError
 
     def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        """`stream`, collected in the order of `requests`."""
-        ...
+        """`stream`, collected in the order of `requests` (whose ids must be distinct)."""
+        finished = dict(self.stream(requests))
+        return [finished[r.id] for r in requests]
+
+    def need(self, tokens: int) -> None:
+        """Makes room for requests of up to `tokens` tokens, prompt and completion together."""
+
+    def start(self, sampling: Sampling | None = None) -> None:
+        """Starts now what would otherwise start with the first request: processes, CUDA graphs for `sampling`."""
 
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Takes the policy's weights (Hugging Face names). Collective: every rank calls it."""
-        ...
+        raise UserError(f"{type(self).__name__} keeps the weights that it started with: train with another engine.")
 
     def sleep(self) -> None:
-        """Gives accelerator memory back until `wake`."""
-        ...
+        """Frees accelerator memory until `wake`."""
 
     def wake(self) -> None:
         """Undoes `sleep`."""
-        ...
 
     def close(self) -> None:
-        """Frees everything; the engine is of no use afterwards."""
-        ...
+        """Frees everything; the engine cannot be used afterwards."""

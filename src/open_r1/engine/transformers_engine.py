@@ -1,7 +1,7 @@
 """Completions from a transformers model, on CPU or GPU: batched, with one prefill a prompt."""
 
 import itertools
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from open_r1.data.chat import pad_token_id
-from open_r1.engine.protocol import Completion, Request, Sampling
+from open_r1.engine.protocol import Completion, Engine, Request, Sampling, prompt_ids
 from open_r1.modeling.loading import context_length
 from open_r1.modeling.rope import forget_lengths, length_rule
 from open_r1.modeling.routers import ChosenExperts
@@ -27,11 +27,10 @@ WINDOW = 4096
 """Requests looked at together, so that prompts of similar length can share a batch."""
 
 
-class TransformersEngine:
-    """Decodes with the model it is given, whose weights it shares: an update costs nothing.
+class TransformersEngine(Engine):
+    """Decodes with `model` itself, whose weights it shares: an update costs nothing.
 
     `max_tokens_per_batch` bounds prompt plus completion tokens decoded at once (memory for keys and values).
-    `on_tokens` is told the number of tokens after every decoding step, for progress displays.
     """
 
     def __init__(
@@ -39,12 +38,10 @@ class TransformersEngine:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         max_tokens_per_batch: int = 65536,
-        on_tokens: Callable[[int], None] | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.max_tokens_per_batch = max_tokens_per_batch
-        self.on_tokens = on_tokens
         self.version = 0
         self.chosen_experts = ChosenExperts(model)
         self._rule = length_rule(model.config)
@@ -54,33 +51,12 @@ class TransformersEngine:
         """Yields `(request.id, completions)`; reads at most `WINDOW` requests ahead."""
         iterator = iter(requests)
         while window := list(itertools.islice(iterator, WINDOW)):
-            for batch in self._batches([(r, self._prompt_ids(r)) for r in window]):
+            for batch in self._batches([(r, prompt_ids(r, self.tokenizer)) for r in window]):
                 yield from self._decode(batch)
 
-    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        """`stream`, collected in the order of `requests` (whose ids must be distinct)."""
-        finished = dict(self.stream(requests))
-        return [finished[r.id] for r in requests]
-
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Only notes the version: the weights are the trainer's own."""
+        """Only records the version: the weights are the trainer's own."""
         self.version = version
-
-    def sleep(self) -> None:
-        """Nothing to give back between calls."""
-
-    def wake(self) -> None:
-        """Nothing to take again."""
-
-    def close(self) -> None:
-        """Nothing to free."""
-
-    def _prompt_ids(self, request: Request) -> list[int]:
-        prompt: Any = request.prompt
-        if prompt and isinstance(prompt[0], int):
-            return prompt
-        tokenizer: Any = self.tokenizer
-        return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)
 
     def _batches(self, prompts: list[tuple[Request, list[int]]]) -> Iterator[list[tuple[Request, list[int]]]]:
         """Prompts with equal sampling options, on one side of `_boundary`, longest first, as many as the token budget
@@ -287,11 +263,11 @@ def select_rows(cache: Any, rows: Tensor) -> None:
 
 
 class ReplicaEngine(TransformersEngine):
-    """Decodes with a copy of the policy, which gets the policy's weights at every update: for policies of which each
-    process holds only a part."""
+    """Decodes with a copy of the policy, which receives the policy's weights at every update: for policies that are
+    sharded over processes."""
 
     takes_parameter_names = True
-    """Weights come under the names of the model's parameters, where other engines get those of its checkpoint."""
+    """Updates use the names of the model's parameters, not those of its checkpoint as for other engines."""
 
     @torch.no_grad()
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:

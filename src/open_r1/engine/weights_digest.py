@@ -1,7 +1,7 @@
-"""The identity of a model's weights: a hash of every byte, remembered between runs.
+"""A digest of a model's weights, cached between runs.
 
-Hashing reads each file once, at the speed of the disk. The result is kept in the user's cache folder and used again
-as long as the file's path, size, modification time and inode stay the same.
+Hashing reads each file once, at disk speed. The result is stored in the user's cache folder and reused as long as the
+file's path, size, modification time and inode stay the same.
 """
 
 import contextlib

@@ -5,7 +5,6 @@ open-r1 report runs/grpo/evaluation
 open-r1 report runs/grpo/evaluation --output answers.html --max-megabytes 50
 """
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,8 +50,7 @@ class ReportOptions:
 
 def main(argv: list[str] | None = None) -> None:
     """Writes the page and says where it is. Raises UserError for what the user can mend."""
-    argv = sys.argv[1:] if argv is None else argv
-    (args,) = parse_options(argv, ReportOptions, prog="open-r1 report", description=__doc__ or "")
+    (args,) = parse_options(argv, ReportOptions, prog="open-r1 report", description=__doc__)
     if (args.folder / "run" / "config.yaml").is_file():
         _report_run(args)
         return
@@ -67,7 +65,9 @@ def _report_run(args: ReportOptions) -> None:
     with _explain_output(page):
         saved = write_run_page(args.folder, page, args.max_megabytes)
     print(f"{saved.path} ({saved.megabytes:.1f} MB)")
-    if saved.carried < saved.steps:
+    if saved.damaged:
+        print(f"The rollouts of these steps cannot be read: {', '.join(map(str, saved.damaged))}.")
+    if saved.carried + len(saved.damaged) < saved.steps:
         print(f"It carries the completions of {saved.carried} of {saved.steps} steps (--max-megabytes).")
     if (args.folder / "evaluation").is_dir():
         print(f"To read the answers of its benchmarks: open-r1 report {args.folder / 'evaluation'}")

@@ -6,7 +6,6 @@
 The answer may be as long as the model's context leaves room for, unless --max-new-tokens says otherwise.
 """
 
-import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from open_r1.progress_bars import hide_library_bars
 
 if TYPE_CHECKING:
     from open_r1.engine.choose import OpenEngine
-    from open_r1.engine.protocol import Message
+    from open_r1.engine.protocol import Message, Request
     from open_r1.engine.transformers_engine import TransformersEngine
 
 THINKING = {"<think>": "reasoning", "</think>": "content"}
@@ -55,19 +54,14 @@ class AskOptions:
 
 def main(argv: list[str] | None = None) -> None:
     """Asks, and prints what is written. Raises UserError for what the user can mend."""
-    argv = sys.argv[1:] if argv is None else argv
-    args, options = parse_options(argv, AskOptions, EngineOptions, prog="open-r1 ask", description=__doc__ or "")
-
-    from open_r1.engine.choose import open_engine
+    args, options = parse_options(argv, AskOptions, EngineOptions, prog="open-r1 ask", description=__doc__)
 
     messages: list[Message] = [{"role": "user", "content": args.question}]
     if args.system_prompt:
         messages.insert(0, {"role": "system", "content": args.system_prompt})
     hide_library_bars()
-    if options.engine == "auto" and options.base_url is None:
-        options = replace(options, engine="transformers")  # other engines start slowly, and show only whole answers
     parts = stream_answer(
-        open_engine(options),
+        open_one(options),
         messages,
         temperature=args.temperature,
         top_p=args.top_p,
@@ -76,6 +70,17 @@ def main(argv: list[str] | None = None) -> None:
     )
     with closing(parts):
         show(parts, Console())
+
+
+def open_one(options: EngineOptions) -> "OpenEngine":
+    """The engine of `options` for one reader: on one GPU, with few slots, and unless told otherwise the one that starts
+    at once. Raises `UserError`."""
+    from open_r1.engine.choose import open_engine
+
+    if options.engine == "auto" and options.base_url is None:
+        options = replace(options, engine="transformers")
+    engines, slots = options.data_parallel_size or 1, min(options.max_num_seqs, 8)
+    return open_engine(replace(options, data_parallel_size=engines, max_num_seqs=slots))
 
 
 def stream_answer(
@@ -87,7 +92,8 @@ def stream_answer(
     seed: int = 0,
     max_new_tokens: int | None = None,
 ) -> Generator[tuple[str, str]]:
-    """One answer as it is written (with vLLM: when it is): `("reasoning" | "content", text)`. Raises `UserError`."""
+    """One answer as it is written (with vLLM: when it is finished): `("reasoning" | "content", text)`. Raises
+    `UserError`."""
     from open_r1.engine.openai_engine import OpenAIEngine
     from open_r1.engine.protocol import Request, Sampling
     from open_r1.engine.transformers_engine import TransformersEngine
@@ -116,9 +122,34 @@ def stream_answer(
             seed=seed,
             logprobs=False,
         )
-        text = [inner.generate([Request("ask", prompt, sampling)])[0][0].text]
+        text = _written(inner, Request("ask", prompt, sampling))
     opened = str(inner.tokenizer.decode(prompt[-8:])).rstrip().endswith("<think>")  # type: ignore[attr-defined]
     return split_reasoning((("reasoning" if opened else "content", piece) for piece in text), opened)
+
+
+def _written(inner: Any, request: "Request") -> Iterator[str]:
+    from transformers import TextStreamer
+
+    if not hasattr(inner, "stream_tokens"):
+        yield inner.generate([request])[0][0].text
+        return
+    import torch
+
+    ready: list[str] = []
+
+    class Streamer(TextStreamer):
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            ready.append(text)
+
+    streamer = Streamer(inner.tokenizer, skip_special_tokens=True)
+    with closing(inner.stream_tokens(request)) as tokens:
+        for some in tokens:
+            for token in some:
+                streamer.put(torch.tensor([token]))
+            yield "".join(ready)
+            ready.clear()
+    streamer.end()
+    yield "".join(ready)
 
 
 def split_reasoning(pieces: Iterable[tuple[str, str]], opened: bool = False) -> Generator[tuple[str, str]]:

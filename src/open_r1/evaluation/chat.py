@@ -7,9 +7,8 @@
 In the terminal, /help lists what else there is: other temperatures and limits, another try, saving a row for SFT.
 """
 
-import sys
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +16,7 @@ from rich.console import Console
 
 from open_r1.engine.options import EngineOptions
 from open_r1.errors import UserError
-from open_r1.evaluation.ask import stream_answer
+from open_r1.evaluation.ask import open_one, stream_answer
 from open_r1.evaluation.conversation import Answer, Conversation, Say, follow, save_row
 from open_r1.options import parse_options
 from open_r1.options.annotations import Range
@@ -48,15 +47,10 @@ class ChatOptions:
 
 def main(argv: list[str] | None = None) -> None:
     """Talks until the end of the input. Raises UserError for what the user can mend."""
-    argv = sys.argv[1:] if argv is None else argv
-    args, options = parse_options(argv, ChatOptions, EngineOptions, prog="open-r1 chat", description=__doc__ or "")
-
-    from open_r1.engine.choose import open_engine
+    args, options = parse_options(argv, ChatOptions, EngineOptions, prog="open-r1 chat", description=__doc__)
 
     hide_library_bars()
-    if options.engine == "auto" and options.base_url is None:
-        options = replace(options, engine="transformers")  # other engines show only whole answers
-    engine = open_engine(options)
+    engine = open_one(options)
 
     def say(messages: list[Any]) -> Generator[tuple[str, str]]:
         settings: dict[str, Any] = {"temperature": args.temperature, "top_p": args.top_p, "seed": args.seed}

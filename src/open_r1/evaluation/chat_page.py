@@ -2,9 +2,11 @@
 
 import threading
 from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from open_r1.engine.protocol import check_sampling
 from open_r1.errors import UserError
 from open_r1.evaluation.conversation import Answer, Conversation, Say, follow, save_row
 from open_r1.report.page import render_page
@@ -16,11 +18,14 @@ if TYPE_CHECKING:
 
 def serve_chat(model: str, args: "ChatOptions", say: Say) -> None:
     """Serves the page until Ctrl-C. Raises UserError."""
-    serve(chat_server(model, args, say), "Chat")
+    writing = threading.Lock()
+    serve(chat_server(model, args, say, writing), "Chat")
+    writing.acquire(timeout=10)  # an interpreter that ends while torch is at work aborts
 
 
-def chat_server(model: str, args: "ChatOptions", say: Say) -> PageServer:
-    """The server, not yet running. The page holds the conversation; one answer is written at a time."""
+def chat_server(model: str, args: "ChatOptions", say: Say, writing: threading.Lock) -> PageServer:
+    """The server, not yet running. The page holds the conversation; one answer is written at a time, by whoever holds
+    `writing`."""
     data = {
         "model": Path(model).name or model,
         "system": args.system_prompt,
@@ -29,19 +34,19 @@ def chat_server(model: str, args: "ChatOptions", say: Say) -> PageServer:
         "save": str(args.save),
     }
     html = render_page("chat.html", scripts=["chat.js"], styles=["chat.css"], data=data, live=True, title=data["model"])
-    writing = threading.Lock()
 
     def answer_to(body: Any) -> Generator[dict[str, Any]]:
         answer = Answer()
         with writing:
             try:
                 conversation = _conversation(body["system"], body["turns"])
-                args.temperature = max(0.0, float(body["temperature"]))
-                args.max_new_tokens = max(1, int(body["limit"])) if body["limit"] else None
-                pieces = follow(say(conversation.messages(str(body["question"]))), answer)
-                for kind, text in pieces:
-                    yield {"kind": kind, "text": text}
-            except (UserError, KeyError, TypeError, ValueError) as error:
+                temperature, limit = float(body["temperature"]), body["limit"]
+                check_sampling(temperature, args.top_p)
+                args.temperature, args.max_new_tokens = temperature, max(1, int(limit)) if limit else None
+                with closing(follow(say(conversation.messages(str(body["question"]))), answer)) as pieces:
+                    for kind, text in pieces:
+                        yield {"kind": kind, "text": text}
+            except (UserError, KeyError, TypeError, ArithmeticError, ValueError, RuntimeError) as error:
                 yield {"kind": "error", "text": str(error)}
         yield {"kind": "end", "text": answer.text()}
 
@@ -59,8 +64,8 @@ def chat_server(model: str, args: "ChatOptions", say: Say) -> PageServer:
 
 def _conversation(system: str | None, turns: list[dict[str, str]]) -> Conversation:
     """From the page's turns: `question`, `content` and `whole`, the answer with its reasoning."""
-    pairs = [(t["question"], Answer(content=t["content"], whole=t["whole"])) for t in turns]
-    return Conversation(system or None, pairs)
+    pairs = [(str(t["question"]), Answer(content=str(t["content"]), whole=str(t["whole"]))) for t in turns]
+    return Conversation(str(system or "") or None, pairs)
 
 
 def _nothing(path: str, words: str) -> Any:

@@ -7,7 +7,6 @@ Problems are paired, so that what makes them hard for both cancels out: the inte
 narrower than those of the two scores suggest.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +96,7 @@ class CompareOptions:
 
 def main(argv: list[str] | None = None) -> None:
     """Prints the comparison. Raises UserError for what the user can mend."""
-    argv = sys.argv[1:] if argv is None else argv
-    (args,) = parse_options(argv, CompareOptions, prog="open-r1 compare", description=__doc__ or "")
+    (args,) = parse_options(argv, CompareOptions, prog="open-r1 compare", description=__doc__)
     comparisons = compare(args.a, args.b)
     console = Console()
     console.print(f"A  {args.a}\nB  {args.b}", soft_wrap=True, highlight=False, markup=False)
@@ -154,7 +152,9 @@ def _print_changes(console: Console, comparison: Comparison, most: int | None) -
     worse = [c for c in comparison.changes if c.b < c.a]
     better = [c for c in reversed(comparison.changes) if c.b > c.a]
     for title, changes in (("better in B", better), ("better in A", worse)):
-        console.print(f"\n{comparison.task}: {len(changes)} problems {title}", highlight=False)
+        console.print(
+            f"\n{comparison.task}: {len(changes)} problem{'' if len(changes) == 1 else 's'} {title}", highlight=False
+        )
         for change in changes[:most]:
             console.print(f"  {change.id}  {change.a:.0%} to {change.b:.0%}", highlight=False, markup=False)
         if most is not None and len(changes) > most:

@@ -20,7 +20,8 @@ from lighteval.tasks.requests import Doc
 
 from open_r1.data.load import load_split
 from open_r1.evaluation.problems import Task, folder_name
-from open_r1.evaluation.tasks import TASKS, local_file, make_problem
+from open_r1.evaluation.rows import local_file
+from open_r1.evaluation.tasks import TASKS, make_problem
 
 
 def tasks_table() -> list[LightevalTaskConfig]:
@@ -29,7 +30,7 @@ def tasks_table() -> list[LightevalTaskConfig]:
     return [
         _config(task, None if data_dir is None else local_file(task, Path(data_dir)))
         for task in TASKS.values()
-        if task.read is None
+        if not task.programs
     ]
 
 

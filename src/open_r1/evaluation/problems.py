@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,13 +18,14 @@ CHOICE = (
 @dataclass(frozen=True)
 class Source:
     """A split of a hub dataset; without `revision`, the newest. `data_files` names the files to read, where the
-    repository has more."""
+    repository has more. `lacks` is what it does not have, such as tests: then problems come from files only."""
 
     id: str
     split: str
     config: str | None = None
     revision: str | None = None
     data_files: tuple[str, ...] = ()
+    lacks: str = ""
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Task:
     """A benchmark. `samples` is DeepSeek's number of samples a problem (ours where they give none).
 
     `make` makes problems that are not read, as many as it is told (None: its own number). `read(rows, where)` makes
-    them of rows that are not a question and an answer. `recorded` is what decides the problems besides; it is kept
-    with the results. `votes`: answers can be equal, so that a majority vote means something.
+    problems that are not compared with gold answers: by `reward`, if there is one, else programs, judged by tests.
+    `recorded` is what decides the problems besides; it is kept with the results.
     """
 
     name: str
@@ -44,9 +45,19 @@ class Task:
     multiple_choice: bool = False
     max_new_tokens: int = 32768
     make: "Callable[[int | None], list[BenchmarkProblem]] | None" = None
-    read: "Callable[[Sequence[Mapping[str, Any]], str], list[BenchmarkProblem]] | None" = None
+    read: "Callable[[Sequence[Mapping[str, Any]], str], Iterator[BenchmarkProblem]] | None" = None
+    reward: str | None = None
     recorded: Mapping[str, Any] = field(default_factory=dict)
-    votes: bool = True
+
+    @property
+    def votes(self) -> bool:
+        """Whether right answers are equal, so that a majority vote means something."""
+        return self.read is None
+
+    @property
+    def programs(self) -> bool:
+        """Whether answers are programs, judged by tests; they have no gold answer."""
+        return self.read is not None and self.reward is None
 
 
 @dataclass(frozen=True)

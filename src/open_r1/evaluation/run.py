@@ -23,7 +23,7 @@ from open_r1.evaluation.store import SampleStore, read_results, read_samples
 from open_r1.report.sampling_progress import SamplingProgress
 from open_r1.rewards import Verdict, grade_many
 from open_r1.sampling.journal import Row
-from open_r1.sampling.loop import SampleWriter, sample, saying_what_is_kept
+from open_r1.sampling.loop import SampleWriter, reporting_saved, sample
 from open_r1.sampling.requests import SampleRequest, blocks
 
 
@@ -94,9 +94,9 @@ def run_benchmark(benchmark: Benchmark, console: Console | None = None) -> dict[
     task, engine, store, total = benchmark.task, benchmark.engine, benchmark.store, benchmark.total
     ungraded = [row for row in store.rows.values() if "reason" not in row]
     if len(store.rows) < total or ungraded:
-        with saying_what_is_kept(store), store.lock():
+        with reporting_saved(store), store.lock():
             if len(store.rows) < total:
-                engine.start()  # before the clock starts
+                engine.start(_sampling(benchmark))  # before the clock starts
             graded = len(store.rows) - len(ungraded)
             right = sum(row.get("correct") is True for row in store.rows.values())
             with SamplingProgress(
@@ -104,37 +104,19 @@ def run_benchmark(benchmark: Benchmark, console: Console | None = None) -> dict[
             ) as progress:
                 engine.watch(progress.add_tokens)
                 _sample(benchmark, ungraded, progress)
-    programs = any(request.problem.tests is not None for request in benchmark.requests)
     groups = {request.problem.index: request.problem.groups for request in benchmark.requests}
     results = {
         "task": task.name,
         "model": benchmark.model,
         "engine": engine.name,
         "protocol": {**benchmark.settings["protocol"], **engine.identity, "data": benchmark.settings["data"]},
-        **({"judged_by": "tests"} if programs else {}),
+        **({"judged_by": "tests"} if task.programs else {}),
         **summarise([store.rows[key] for key in sorted(store.rows)], benchmark.ks, votes=task.votes, groups=groups),
         "seconds": round(store.seconds, 3),
         "reported": reported_figures(benchmark.model, task.name),
     }
     store.finish(results)
     return results
-
-
-def evaluate_task(
-    task: Task,
-    problems: Sequence[BenchmarkProblem],
-    model: str,
-    engine: OpenEngine,
-    protocol: Protocol,
-    folder: Path,
-    *,
-    ks: Sequence[int] = (),
-    console: Console | None = None,
-) -> dict[str, Any]:
-    """`prepare` and `run_benchmark` for one task."""
-    benchmark = prepare(task, problems, model, engine, protocol, folder, ks=ks, console=console)
-    engine.reserve(benchmark.longest)
-    return run_benchmark(benchmark, console)
 
 
 def merge_shares(benchmark: Benchmark, shares: Sequence[Path]) -> dict[str, Any]:
@@ -149,12 +131,12 @@ def merge_shares(benchmark: Benchmark, shares: Sequence[Path]) -> dict[str, Any]
 
 
 def _sample(benchmark: Benchmark, ungraded: Sequence[Row], progress: SamplingProgress) -> None:
-    engine, store, protocol = benchmark.engine, benchmark.store, benchmark.protocol
+    engine, store = benchmark.engine, benchmark.store
     problems = {request.problem.index: request.problem for request in benchmark.requests}
     judge = next(iter(problems.values())).judge or compared_with_gold  # problems of one benchmark share it
     writer = SampleWriter(store, judge, progress, columns=problem_columns)
     writer.grade([(problems[row["index"]], row) for row in ungraded])
-    sampling = Sampling(temperature=protocol.temperature, top_p=protocol.top_p, stop_token_ids=engine.stop_token_ids)
+    sampling = _sampling(benchmark)
     with writer:
         for block in blocks(benchmark.requests, engine.max_tokens_per_batch):
             missing = [request for request in block if any(key not in store for key in request.keys)]
@@ -163,6 +145,11 @@ def _sample(benchmark: Benchmark, ungraded: Sequence[Row], progress: SamplingPro
                 sample(engine, block if engine.max_tokens_per_batch is not None else missing, sampling, writer)
     if writer.failures:
         raise UserError(f"{len(writer.failures)} samples failed, the first with: {writer.failures[0]}")
+
+
+def _sampling(benchmark: Benchmark) -> Sampling:
+    protocol, stops = benchmark.protocol, benchmark.engine.stop_token_ids
+    return Sampling(temperature=protocol.temperature, top_p=protocol.top_p, stop_token_ids=stops)
 
 
 def compared_with_gold(answers: Sequence[tuple[BenchmarkProblem, str]]) -> list[Verdict]:

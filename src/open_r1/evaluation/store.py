@@ -49,19 +49,19 @@ class SampleStore:
         self.folder = folder
         self.seconds = 0.0
         self.rows: dict[tuple[int, int], Row] = {}
-        self._journal = Journal(folder / "samples.jsonl", self.kept)
+        self._journal = Journal(folder / "samples.jsonl", self.saved)
         self._table = folder / "samples.parquet"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             keep_settings(folder / "settings.json", settings, folder)
         except OSError as error:
-            raise self._journal.cannot_write(error) from error
+            raise self._journal.write_error(error) from error
         self._load()
 
     def __contains__(self, key: tuple[int, int]) -> bool:
         return key in self.rows
 
-    def kept(self) -> str:
+    def saved(self) -> str:
         """What is here, for messages."""
         return f"{len(self.rows)} finished samples are kept in {self.folder}; the same command continues."
 
@@ -73,7 +73,7 @@ class SampleStore:
         """Keeps finished samples, which took `seconds` since the last call; on disk when this returns."""
         rows = list(rows)
         self._journal.append([encodable(row, [n for n in SCHEMA.names if n in row]) for row in rows], seconds)
-        self._take(rows)
+        self._record(rows)
         self.seconds += seconds
 
     def finish(self, results: Mapping[str, Any]) -> None:
@@ -85,19 +85,19 @@ class SampleStore:
             write_json(self.folder / "results.json", results)
             self._journal.clear()
         except OSError as error:
-            raise self._journal.cannot_write(error) from error
+            raise self._journal.write_error(error) from error
 
     def _load(self) -> None:
         if self._table.exists():
             table = _read_table(self._table)
-            self._take(table.to_pylist())
+            self._record(table.to_pylist())
             self.seconds = float((table.schema.metadata or {}).get(b"seconds", 0))
         for row in self._journal.read():
             self.seconds += row.pop("seconds", 0.0)
             if row:
-                self._take([row])
+                self._record([row])
 
-    def _take(self, rows: Sequence[Row]) -> None:
+    def _record(self, rows: Sequence[Row]) -> None:
         for row in rows:
             self.rows.setdefault((row["index"], row["sample"]), row)
 

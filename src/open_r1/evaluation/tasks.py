@@ -7,23 +7,23 @@ the versions and windows of LiveCodeBench.
 
 import difflib
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from open_r1.errors import UserError, first_line
+from open_r1.errors import UserError
 from open_r1.evaluation.code.contests import codeforces, ioi
 from open_r1.evaluation.code.functions import SOURCES, function_task
 from open_r1.evaluation.code.livecodebench import is_livecodebench, livecodebench
 from open_r1.evaluation.problems import CHOICE, BenchmarkProblem, Source, Task, folder_name
 from open_r1.evaluation.reasoning_gym import gym_task
-from open_r1.hub import reading_hub
+from open_r1.evaluation.rows import SUFFIXES, task_rows
 from open_r1.rewards.accuracy import gold_text
 from open_r1.rewards.answers import extract_gold
 
 LETTERS = "ABCD"
-SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 PROBLEM_COLUMNS = ("problem", "question", "Question")
 ANSWER_COLUMNS = ("answer", "final_answer", "solution")
 ID_COLUMNS = ("id", "unique_id", "ID", "Record ID")
@@ -127,12 +127,12 @@ def load_problems(task: Task, data_dir: Path | None = None, limit: int | None = 
     """The task's problems, the first `limit` of them. Raises `UserError` with file, row and column for bad data."""
     if task.make is not None:
         return task.make(limit)
-    source, rows = _rows(task, data_dir)
+    source, rows = task_rows(task, data_dir)
     if task.read is not None:
-        problems = task.read(rows, source)[:limit]
+        problems = list(islice(task.read(rows, source), limit))
     else:
-        rows = rows[:limit]
-        problems = [make_problem(task, row, index, f"{source}, row {index + 1}") for index, row in enumerate(rows)]
+        numbered = enumerate(islice(rows, limit))
+        problems = [make_problem(task, row, index, f"{source}, row {index + 1}") for index, row in numbered]
     seen: dict[str, int] = {}
     for problem in problems:
         if problem.id in seen:
@@ -144,73 +144,18 @@ def load_problems(task: Task, data_dir: Path | None = None, limit: int | None = 
     return problems
 
 
-def local_file(task: Task, data_dir: Path) -> Path | None:
-    """The file with the task's problems in `data_dir`."""
-    return next((path for path in _candidates(task, data_dir) if path.is_file()), None)
-
-
-def make_problem(task: Task, row: dict[str, Any], index: int, where: str) -> BenchmarkProblem:
+def make_problem(task: Task, row: Mapping[str, Any], index: int, where: str) -> BenchmarkProblem:
     """Row `index` of the task's data as a problem. Raises `UserError` with `where`."""
     return (_choice_problem if task.multiple_choice else _problem)(task, row, index, where)
 
 
-def _candidates(task: Task, data_dir: Path) -> list[Path]:
-    return [data_dir / f"{name}{suffix}" for name in map(folder_name, task.files) for suffix in SUFFIXES]
-
-
-def _rows(task: Task, data_dir: Path | None) -> tuple[str, list[dict[str, Any]]]:
-    from open_r1.data.load import load_split
-
-    if task.source is None:
-        return task.files[0], load_split(task.files[0]).to_list()
-    if data_dir is not None:
-        if not data_dir.is_dir():
-            raise UserError(f"data_dir is {str(data_dir)!r}: there is no such folder.")
-        path = local_file(task, data_dir)
-        if path is not None:
-            return str(path), load_split(str(path)).to_list()
-        parts = [data_dir / name for name in task.source.data_files]
-        if parts and all(part.is_file() for part in parts):
-            return str(data_dir), [row for part in parts for row in load_split(str(part)).to_list()]
-        names = ", ".join(dict.fromkeys(path.name for path in _candidates(task, data_dir)))
-        raise UserError(
-            f"task {task.name}: data_dir {data_dir} has none of {names}; put one there, or leave --data-dir out "
-            f"to read {task.source.id} from the hub."
-        )
-    return task.source.id, _hub_rows(task.name, task.source)
-
-
-def _hub_rows(name: str, source: Source) -> list[dict[str, Any]]:
-    from datasets import load_dataset
-
-    try:
-        with reading_hub(source.id, f"the data of task {name},"):
-            if source.data_files:
-                # By the files: `datasets` refuses a repository with a loading script, which LiveCodeBench's has.
-                place = source.id + (f"@{source.revision}" if source.revision else "")
-                files = [f"hf://datasets/{place}/{name}" for name in source.data_files]
-                data = load_dataset("json", data_files=files, split="train")
-            else:
-                data = load_dataset(source.id, source.config, split=source.split, revision=source.revision)
-            return data.to_list()
-    except UserError as error:
-        raise UserError(f"{error} --data-dir DIR reads {folder_name(name)}.jsonl from a folder.") from error
-    except Exception as error:
-        reason = first_line(error)
-        where = " ".join(filter(None, [source.id, source.config, source.revision and f"at {source.revision[:12]}"]))
-        raise UserError(
-            f"task {name}: {where} cannot be read from the hub ({reason}); without the hub, give --data-dir a "
-            f"folder with {folder_name(name)}.jsonl."
-        ) from error
-
-
-def _problem(task: Task, row: dict[str, Any], index: int, where: str) -> BenchmarkProblem:
+def _problem(task: Task, row: Mapping[str, Any], index: int, where: str) -> BenchmarkProblem:
     problem = _cell(row, PROBLEM_COLUMNS, where)
     gold = extract_gold(_cell(row, ANSWER_COLUMNS, where))
     return BenchmarkProblem(index, _id(task, row, index), problem, task.prompt.format(problem=problem), gold)
 
 
-def _choice_problem(task: Task, row: dict[str, Any], index: int, where: str) -> BenchmarkProblem:
+def _choice_problem(task: Task, row: Mapping[str, Any], index: int, where: str) -> BenchmarkProblem:
     problem = _cell(row, PROBLEM_COLUMNS, where)
     choices = [_cell(row, (column,), where) for column in GPQA_COLUMNS]
     order = random.Random(f"{CHOICE_SEED}/{index}").sample(range(len(choices)), len(choices))
@@ -219,7 +164,7 @@ def _choice_problem(task: Task, row: dict[str, Any], index: int, where: str) -> 
     return BenchmarkProblem(index, _id(task, row, index), f"{problem}\n\n{listed}", prompt, LETTERS[order.index(0)])
 
 
-def _cell(row: dict[str, Any], columns: Sequence[str], where: str) -> str:
+def _cell(row: Mapping[str, Any], columns: Sequence[str], where: str) -> str:
     column = next((name for name in columns if name in row), None)
     if column is None:
         raise UserError(f"{where}: there is no column {' or '.join(columns)}; there are {', '.join(row)}.")
@@ -229,7 +174,7 @@ def _cell(row: dict[str, Any], columns: Sequence[str], where: str) -> str:
     return text
 
 
-def _id(task: Task, row: dict[str, Any], index: int) -> str:
+def _id(task: Task, row: Mapping[str, Any], index: int) -> str:
     value = next((row[column] for column in ID_COLUMNS if row.get(column) not in (None, "")), None)
     return f"{folder_name(task.name)}-{index:04d}" if value is None else str(value)
 

@@ -1,4 +1,4 @@
-"""Problems to write answers to: rows of a dataset, read a few at a time as they are needed."""
+"""Problems to sample answers for: rows of a dataset, read a few at a time as they are needed."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from open_r1.generation.options import PLAIN
 from open_r1.rewards.accuracy import golds_of
 
 INSTRUCTION = "instruction"
-"""What a template calls the text of the prompt column."""
+"""The name of the prompt column's text in templates."""
 TESTS = "verification_info"
 """Column with the tests of programs, as of the reward `code`."""
 READ = 256
@@ -31,8 +31,8 @@ READ = 256
 
 @dataclass(frozen=True)
 class PromptRow:
-    """Row `index` of the dataset: what the model is asked, and the gold answer ("" if there is none). `tests`: its
-    `verification_info`, where the answer is a program."""
+    """Row `index` of the dataset: the prompt, and the gold answer ("" if there is none). `tests`: its
+    `verification_info`, if the answer is a program."""
 
     index: int
     text: str
@@ -65,7 +65,7 @@ class Problems:
         )
         self._template, fields = _compiled(template, [INSTRUCTION, *rows.column_names])
         self.has_tests = answer_column is None and TESTS in rows.column_names
-        """Are the answers programs, with a column of tests?"""
+        """Whether the answers are programs, with a column of tests."""
         paths = [prompt_column, *self._golds, *fields, *([TESTS] if self.has_tests else [])]
         self._columns = list(dict.fromkeys(column_of(rows, path) for path in paths))
 
@@ -74,7 +74,7 @@ class Problems:
 
     @property
     def has_golds(self) -> bool:
-        """Is there a column with right answers?"""
+        """Whether there is a column with right answers."""
         return bool(self._golds)
 
     def read(self, indices: Sequence[int]) -> Iterator[PromptRow]:
@@ -91,7 +91,7 @@ class Problems:
         return self.rows.with_format("arrow")[list(indices)].replace_schema_metadata(None)
 
     def digest(self) -> tuple[str, int]:
-        """Short SHA-256 of everything that is asked and its gold answers, and the bytes of the longest prompt."""
+        """Short SHA-256 of all prompts and gold answers, and the bytes of the longest prompt."""
         digest, longest = hashlib.sha256(), 0
         for problem in self.read(range(len(self))):
             tests = [problem.tests] if self.has_tests else []
@@ -99,8 +99,8 @@ class Problems:
             longest = max(longest, prompt_bytes(problem))
         return digest.hexdigest()[:16], longest
 
-    def place(self, index: int) -> str:
-        """Where row `index` is, for messages to users."""
+    def location(self, index: int) -> str:
+        """The place of row `index` in messages."""
         return f"{self.source}, row {index + 1}, column {self.prompt_column}"
 
     def _read_golds(self, batch: dict[str, list], count: int) -> list[str]:
@@ -109,7 +109,7 @@ class Problems:
         return golds_of(batch.get("solution"), batch.get("answer"), count) if self._golds else [""] * count
 
     def _problem(self, row: dict[str, Any], index: int, gold: str) -> PromptRow:
-        value, where = value_at(row, self.prompt_column), self.place(index)
+        value, where = value_at(row, self.prompt_column), self.location(index)
         if isinstance(value, list) and value:
             if self.template != PLAIN:
                 raise UserError(f"{where}: prompt_template is for text, and this is a conversation: leave it out.")
@@ -135,7 +135,7 @@ class Problems:
 
 
 def prompt_bytes(problem: PromptRow) -> int:
-    """Bytes of all messages: a bound on their tokens."""
+    """Bytes of all messages: an upper bound of their tokens."""
     return sum(len(message["content"].encode()) for message in problem.messages)
 
 

@@ -20,17 +20,17 @@ from open_r1.rewards.code.rewards import binary_code_reward
 from open_r1.rewards.pool import default_size
 from open_r1.rewards.text import prefill_of
 from open_r1.sampling.journal import COMPLETION, VERDICT, Row, encodable
-from open_r1.sampling.loop import SampleWriter, sample, saying_what_is_kept
+from open_r1.sampling.loop import SampleWriter, reporting_saved, sample
 from open_r1.sampling.requests import SampleRequest, samples_per_request
 
 LAYOUTS = ("messages", "conversations")
-"""Columns of the source that fine-tuning would take for the answers."""
+"""Columns of the source that fine-tuning would mistake for the answers."""
 TEMPLATE_TOKENS = 512
 """Room for the chat template's own text in an estimate of the longest request."""
 
 
 class Generation:
-    """One run: what `store` lacks is generated for the rows `indices` of `problems`.
+    """One run: generates the samples that `store` lacks for the rows `indices` of `problems`.
 
     `sampling.n` completions per problem, each of at most `sampling.max_tokens` tokens; `rows_per_shard` rows make a
     shard. Problems whose prompt does not fit the context raise `UserError`, or are left out with `skip_long`.
@@ -53,9 +53,9 @@ class Generation:
         self._prefill = prefill_of(engine.answer_start)
 
     def run(self, longest: int, console: Console) -> None:
-        """Generates until every row is there; `longest` bytes has the longest prompt. Raises `UserError`."""
+        """Generates until every row is complete; `longest` is the longest prompt in bytes. Raises `UserError`."""
         try:
-            with saying_what_is_kept(self.store):
+            with reporting_saved(self.store):
                 self._run(longest, console)
         finally:
             self.store.close()
@@ -64,8 +64,13 @@ class Generation:
         self._check_lengths(longest)
         done = int(self.store.done[self.indices].sum())
         total = (len(self.indices) - len(self.too_long)) * self.sampling.n
+        sampling = Sampling(
+            temperature=self.sampling.temperature,
+            top_p=self.sampling.top_p,
+            stop_token_ids=self.engine.stop_token_ids,
+        )
         if done < total:
-            self.engine.start()  # before the clock starts
+            self.engine.start(sampling)  # before the clock starts
         with SamplingProgress("generate", total, done, 0, console, graded=0) as progress:
             writer = SampleWriter(
                 self.store, self._judge, progress, after_batch=self._write_full_shard, room=self._room_in_shard
@@ -75,11 +80,6 @@ class Generation:
             writer.grade([(known[row["index"]], row) for row in pending])
             if done < total:
                 self.engine.watch(progress.add_tokens)
-                sampling = Sampling(
-                    temperature=self.sampling.temperature,
-                    top_p=self.sampling.top_p,
-                    stop_token_ids=self.engine.stop_token_ids,
-                )
                 with writer:
                     sample(self.engine, self._requests(), sampling, writer)
             self._write_shard()
@@ -87,7 +87,7 @@ class Generation:
             raise UserError(f"{len(writer.failures)} requests failed, the first with: {writer.failures[0]}")
 
     def _requests(self) -> Iterator[SampleRequest]:
-        """What is missing, as the engine has room for it."""
+        """Requests for missing samples, created as the engine has room."""
         missing = [index for index in self.indices if not self.store.done[index].all()]
         for problem in self.problems.read(missing):
             prompt = self.engine.render(problem.messages)
@@ -110,7 +110,7 @@ class Generation:
             missing = missing[run:]
 
     def _check_lengths(self, longest: int) -> None:
-        """Finds prompts beyond the context before anything is generated, and tells the engine how long requests get."""
+        """Finds prompts that exceed the context before anything is generated, and announces the longest request."""
         context = self.engine.context
         if context is not None and longest > context:  # a token has a byte or more
             for problem in self.problems.read(self.indices):
@@ -124,7 +124,7 @@ class Generation:
             return False
         if not self.skip_long:
             raise UserError(
-                f"{self.problems.place(problem.index)}: the prompt does not fit the model's context of "
+                f"{self.problems.location(problem.index)}: the prompt does not fit the model's context of "
                 f"{self.engine.context:,} tokens: take it out, or leave such problems out with --skip-long-prompts."
             )
         self.too_long.add(problem.index)
@@ -168,7 +168,7 @@ def judge_programs(answers: Sequence[tuple[Any, str]]) -> list[Verdict]:
 
 
 def shard_table(problems: Problems, rows: Sequence[Row]) -> pa.Table:
-    """Graded `rows` after all columns of the source; where names clash, ours stay."""
+    """All columns of the source, then those of the graded `rows`, which win where names clash."""
     indices = [row["index"] for row in rows]
     source = problems.table(indices)
     known = {problem.index: problem for problem in problems.read(sorted(set(indices)))}
@@ -179,8 +179,8 @@ def shard_table(problems: Problems, rows: Sequence[Row]) -> pa.Table:
         ours["answer"] = pa.array([known[i].gold for i in indices], pa.string())
     ours[PROMPT.name] = pa.array([known[i].messages for i in indices], PROMPT.type)
     fields = [*COMPLETION, *VERDICT]
-    written = [encodable(row, [field.name for field in fields]) for row in rows]
+    encoded = [encodable(row, [field.name for field in fields]) for row in rows]
     for field in fields:
-        ours[field.name] = pa.array([row[field.name] for row in written], field.type)
-    kept = [name for name in source.column_names if name not in {*ours, *GENERATED, *LAYOUTS}]
-    return pa.table({**{name: source[name] for name in kept}, **ours})
+        ours[field.name] = pa.array([row[field.name] for row in encoded], field.type)
+    source_names = [name for name in source.column_names if name not in {*ours, *GENERATED, *LAYOUTS}]
+    return pa.table({**{name: source[name] for name in source_names}, **ours})

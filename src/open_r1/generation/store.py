@@ -1,9 +1,9 @@
-"""The folder of a run: completions are journaled as they finish and become parquet shards, each whole or not at all.
+"""The folder of a run: completions are journaled as they finish, and become parquet shards atomically.
 
-data/train-00000.parquet ...   finished rows: the source's columns, and what was generated
-run/settings.json              what decides the rows; a folder with other settings is refused
+data/train-00000.parquet ...   finished rows: the source's columns, then the generated ones
+run/settings.json              the settings that determine the rows; a folder with other settings is refused
 run/journal.jsonl              finished completions that are in no shard yet
-run/summary.json               figures, once every row is there
+run/summary.json               figures, once every row is complete
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,15 +33,15 @@ class ShardStore:
         """Rows that are in no shard yet."""
         self.seconds = 0.0
         """Spent on the rows in `pending`."""
-        self._journal = Journal(self.run / "journal.jsonl", self.kept)
+        self._journal = Journal(self.run / "journal.jsonl", self.saved)
         try:
-            self._claim()
+            self._create()
             problem = f"output is {self.folder}, where another process is writing: wait for it."
             self._lock = lock_folder(self.run, problem)
             keep_settings(self.run / "settings.json", settings, folder)
             self._load()
         except OSError as error:
-            raise self._journal.cannot_write(error) from error
+            raise self._journal.write_error(error) from error
 
     def __contains__(self, key: tuple[int, int]) -> bool:
         return bool(self.done[key])
@@ -51,32 +51,32 @@ class ShardStore:
         """The finished shards, in order."""
         return shard_files(self.folder)
 
-    def kept(self) -> str:
-        """What is here, for messages."""
+    def saved(self) -> str:
+        """What is saved, for messages."""
         return f"{int(self.done.sum())} finished rows are kept in {self.folder}; the same command continues."
 
     def append(self, rows: Sequence[Row], seconds: float) -> None:
-        """Keeps finished completions, which took `seconds` since the last call; a kill afterwards cannot lose them."""
+        """Saves finished completions, which took `seconds` since the last call; a kill afterwards cannot lose them."""
         self._journal.append([encodable(row, COMPLETION.names) for row in rows], seconds)
         self.seconds += seconds
-        self._take(rows)
+        self._record(rows)
 
     def write_shard(self, table: pa.Table) -> None:
-        """Makes `table`, the rows in `pending`, a shard of its own."""
+        """Writes `table`, the rows in `pending`, as a new shard."""
         path = self.data / f"train-{len(self.shards):05d}.parquet"
         table = table.replace_schema_metadata({"seconds": f"{self.seconds:.3f}"})
         try:
             write_whole(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
             self._journal.clear()
         except OSError as error:
-            raise self._journal.cannot_write(error) from error
+            raise self._journal.write_error(error) from error
         self.pending, self.seconds = [], 0.0
 
     def close(self) -> None:
-        """Lets another process write."""
+        """Releases the folder's lock."""
         self._lock.close()
 
-    def _claim(self) -> None:
+    def _create(self) -> None:
         if self.folder.is_dir() and any(self.folder.iterdir()) and not (self.run / "settings.json").exists():
             found = ", ".join(sorted(path.name for path in self.folder.iterdir())[:3])
             if found != "run":  # a start that was cut short
@@ -90,11 +90,11 @@ class ShardStore:
             self.done[keys["index"].to_numpy(), keys["sample"].to_numpy()] = True
         for row in self._journal.read():
             seconds = row.pop("seconds")
-            if (row["index"], row["sample"]) not in self:  # a kill between a shard and its journal
+            if (row["index"], row["sample"]) not in self:  # a kill between writing a shard and clearing the journal
                 self.seconds += seconds
-                self._take([row])
+                self._record([row])
 
-    def _take(self, rows: Sequence[Row]) -> None:
+    def _record(self, rows: Sequence[Row]) -> None:
         for row in rows:
             self.done[row["index"], row["sample"]] = True
             self.pending.append(row)

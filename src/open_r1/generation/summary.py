@@ -1,4 +1,4 @@
-"""What a finished run amounts to: figures over all its shards, as a table, a file and a data card."""
+"""Summary of a finished run: figures over all its shards, as a table, a file and a data card."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ COLUMNS = {
 
 
 def summarise(folder: Path) -> dict[str, Any]:
-    """Figures of all rows in `folder`. Shares are of 1; tokens a second are those of the time spent generating."""
+    """Figures of all rows in `folder`. Tokens per second refer to the time spent generating."""
     rows = right = ungradable = no_answer = truncated = tokens = 0
     seconds, solved, seen = 0.0, set[int](), set[int]()
     for path in shard_files(folder):
@@ -66,7 +66,7 @@ def summarise(folder: Path) -> dict[str, Any]:
 
 
 def begin(folder: Path, model: str, sources: Sequence[str]) -> None:
-    """Writes what the run is made with (`run/environment.json`), and a card that says that it is not finished."""
+    """Writes `run/environment.json`, and a card that says that the run is not finished."""
     about = {"model": model, "sources": list(sources), **describe_environment()}
     write_json(folder / "run" / "environment.json", about)
     _write_card(folder, None)

@@ -1,5 +1,5 @@
 """`python -m open_r1.launch.accelerate_launch ...`: `accelerate launch ...` with the exit status of the process that
-failed first. Accelerate itself exits with 1 and prints a stack trace of its own.
+failed first. Accelerate itself exits with 1 and prints a stack trace.
 """
 
 import logging

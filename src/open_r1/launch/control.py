@@ -1,10 +1,10 @@
-"""How the nodes of a launch keep in touch: who is there, whose generators answer, who has finished, what failed.
+"""How the nodes of a launch stay in touch: who is there, whose generators answer, who has finished, what failed.
 
-Each node writes its own state into a store of PyTorch's on node 0 and reads the states of the others a few times a
-second. A thread does this, because a call to a `TCPStore` whose host has vanished can block forever.
+A few times a second, each node writes its own state into a PyTorch store on node 0 and reads the states of the others.
+A thread does this, because a call to a `TCPStore` whose host has vanished can block forever.
 
-The agents of torchrun meet through such a store too. But they do not tell each other which process failed, they notice
-a node without network only when a collective times out, and they know nothing of generators.
+torchrun's agents meet through such a store too, but they do not report which process failed, notice a node without
+network only when a collective times out, and know nothing about generators.
 """
 
 import itertools
@@ -20,10 +20,10 @@ from hashlib import sha256
 from typing import Any
 
 from open_r1.errors import UserError
-from open_r1.processes import Failure
+from open_r1.processes.child import Failure
 
 SILENCE_SECONDS = 60.0
-"""A node that has not written its state for this long counts as dead."""
+"""A node that has not published its state for this long counts as dead."""
 GOODBYE_SECONDS = 30.0
 CONNECT_SLACK = 5.0
 EXCHANGE_SECONDS = 0.25
@@ -31,20 +31,19 @@ EXCHANGE_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class NodeState:
-    """What a node tells the others."""
+    """What a node publishes."""
 
     host: str
     plan: str
     """Hash of what it will run."""
-    marks: tuple[str, ...] = ()
-    """What it has reached: serving, finished, left."""
     values: dict[str, str] = field(default_factory=dict)
+    """Values by name; the milestones serving, finished and left are values without content."""
     beat: int = 0
     """Counts the exchanges."""
 
 
 class Control:
-    """The nodes as one of them sees them. Without arguments: a single node.
+    """The nodes of a launch, seen from one of them. Without arguments: a single node.
 
     Every node passes the same `plan`, a text that says what will run. Raises UserError if the nodes do not meet within
     `timeout` seconds, or if their plans differ.
@@ -64,32 +63,28 @@ class Control:
         self._own = self._published = NodeState(socket.gethostname(), sha256(plan.encode()).hexdigest())
         self._own_failure: Failure | None = None
         self._closed = False
-        # The exchanging thread writes what follows.
+        # Written by the exchanging thread.
         self._states: dict[int, NodeState] = {}
         self._changed: dict[int, float] = {}
         self._failure: Failure | None = None
         self._contact: float | None = None
         """When the last exchange ended."""
         self._disconnected = False
-        threading.Thread(target=self._keep_in_touch, args=(head, port, timeout), daemon=True).start()
+        threading.Thread(target=self._exchange_forever, args=(head, port, timeout), daemon=True).start()
         self._meet(head, port, timeout)
 
-    def mark(self, name: str) -> None:
-        """Says that this node has reached `name`."""
-        self._own = replace(self._own, marks=(*self._own.marks, name))
-
-    def missing(self, name: str, nodes: range) -> list[int]:
-        """Nodes that have not said so."""
-        return [node for node in nodes if name not in self._state(node).marks]
-
-    def tell(self, name: str, value: str) -> None:
-        """Publishes a value of this node."""
+    def publish(self, name: str, value: str = "") -> None:
+        """Publishes a value of this node, or that it has reached the milestone `name`."""
         self._own = replace(self._own, values={**self._own.values, name: value})
 
-    def ask(self, name: str, node: int) -> str:
-        """A value of another node, which may still have to publish it."""
-        if not self._wait(lambda: name in self._state(node).values, self._silence):
-            raise UserError(f"{self.host(node)} did not say its {name}.")
+    def missing(self, name: str, nodes: range) -> list[int]:
+        """Nodes that have not published `name`."""
+        return [node for node in nodes if name not in self._state(node).values]
+
+    def value(self, name: str, node: int) -> str:
+        """A value of another node, once it has published it."""
+        if not self._wait(lambda: not self.missing(name, range(node, node + 1)), self._silence):
+            raise UserError(f"{self.host(node)} did not publish its {name}.")
         return self._state(node).values[name]
 
     def fail(self, failure: Failure) -> Failure:
@@ -113,7 +108,7 @@ class Control:
 
     def close(self) -> None:
         """Leaves. Node 0, which has the store, stays until the others have left."""
-        self.mark("left")
+        self.publish("left")
         self._wait(lambda: self._published is self._own, GOODBYE_SECONDS)
         if self.rank == 0:
             self._wait(lambda: set(self.missing("left", range(self.nodes))) <= self._silent(), GOODBYE_SECONDS)
@@ -147,26 +142,26 @@ class Control:
         return self._own if node == self.rank else self._states[node]
 
     def _wait(self, condition: Callable[[], bool], seconds: float) -> bool:
-        """Whether the condition came true in time, and before the connection was lost."""
+        """Whether the condition became true in time, and before the connection was lost."""
         deadline = time.monotonic() + seconds
         while not condition() and not self._lost() and time.monotonic() < deadline:
             time.sleep(0.05)
         return condition()
 
     def _lost(self) -> bool:
-        """Whether node 0 does not answer."""
+        """Whether the connection to node 0 is lost."""
         if self._disconnected or self._contact is None:
             return self._disconnected
         return self.rank != 0 and time.monotonic() - self._contact > self._silence
 
     def _silent(self) -> set[int]:
-        """Nodes that have neither written nor left; only node 0 judges this."""
+        """Nodes that have gone silent without leaving; only node 0 decides this."""
         if self.rank != 0 or self._contact is None:
             return set()
         quiet = {node for node, changed in self._changed.items() if self._contact - changed > self._silence}
         return quiet & set(self.missing("left", range(self.nodes)))
 
-    def _keep_in_touch(self, head: str, port: int, timeout: float) -> None:
+    def _exchange_forever(self, head: str, port: int, timeout: float) -> None:
         """The thread."""
         keys = [*(f"node {node}" for node in range(self.nodes)), "failure"]
         try:

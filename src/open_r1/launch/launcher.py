@@ -5,19 +5,22 @@ import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from open_r1.engine.devices import visible_devices
+from open_r1.devices import gpu_memory, visible_devices
 from open_r1.engine.vllm.addresses import address_towards
+from open_r1.engine.vllm.process import ServerCommand
 from open_r1.errors import UserError
+from open_r1.files import check_writable
 from open_r1.installing import install_command
-from open_r1.launch.commands import Command, server_command, training_command
+from open_r1.launch.commands import training_command
 from open_r1.launch.control import Control
-from open_r1.launch.generators import Generator
 from open_r1.launch.layout import Cluster, Layout, Server, plan_layout
 from open_r1.launch.layout_table import show_layout
 from open_r1.launch.node_run import NodePlan, NodeRun
-from open_r1.launch.nodes import Place, check_port, choose_ports, claim_folder, find_place, gpu_memory
+from open_r1.launch.nodes import Place, check_port, choose_ports, find_place
 from open_r1.launch.options import LaunchOptions
 from open_r1.launch.recipe import Recipe, distributed_type, find_accelerator, job_of, read_recipe
+from open_r1.processes.child import Command
+from open_r1.run.generators import generator_command
 from open_r1.training.model import load_config
 
 FIRST_SERVER_PORT = 8000
@@ -66,7 +69,7 @@ class Launcher:
         self.trains = place.rank < len(layout.train)
 
     def check_here(self) -> None:
-        """Raises UserError if this node lacks the model, GPUs, ports, packages, or a folder to write to."""
+        """Raises UserError if this node lacks the model, GPUs, ports, packages, or a writable output folder."""
         layout, ports = self.layout, self.layout.ports
         here = len(visible_devices())
         if here < layout.cluster.gpus_per_node:
@@ -89,7 +92,7 @@ class Launcher:
         if self.servers and self.server_template is None:
             _require("vllm", "vllm_mode: server", f"{install_command('vllm')}, or give --server-command")
         load_config(self.recipe.model)
-        claim_folder(Path(self.recipe.args.output_dir or "."))
+        check_writable(Path(self.recipe.args.output_dir or "."))
 
     def run(self, start_timeout: float, grace: float) -> int:
         """Runs the share of this node; returns the exit status."""
@@ -97,10 +100,10 @@ class Launcher:
         plan = f"{layout} {self.recipe.overrides} {self.recipe.path.read_text(encoding='utf-8')}"
         control = Control(place.nodes, place.rank, place.head, layout.ports.control, plan, start_timeout)
         own = address_towards(place.head)
-        control.tell("address", own)
+        control.publish("address", own)
 
         def training() -> Command:
-            urls = [f"http://{control.ask('address', s.node)}:{s.port}" for s in layout.servers]
+            urls = [f"http://{control.value('address', s.node)}:{s.port}" for s in layout.servers]
             return self._training(place.rank, visible_devices(), urls)
 
         node = NodePlan(
@@ -129,13 +132,13 @@ class Launcher:
 
     def _server(self, server: Server, host: str, gpus: Sequence[str]) -> Command:
         names = [gpus[i] for i in server.gpus]
-        return server_command(self.recipe.model, self.recipe.args, host, server.port, names, self.server_template)
+        return generator_command(self.recipe.model, self.recipe.args, host, server.port, names, self.server_template)
 
-    def _generator(self, server: Server, host: str) -> Generator:
+    def _generator(self, server: Server, host: str) -> ServerCommand:
         name = f"generator {server.port}"
         log = Path(self.recipe.args.output_dir) / "run" / "launch" / f"node-{server.node}-generator-{server.port}.log"
         command = self._server(server, host, visible_devices())
-        return Generator(name, command, f"http://{host}:{server.port}", log)
+        return ServerCommand(name, command, f"http://{host}:{server.port}", log)
 
 
 def _place(options: LaunchOptions, environment: Mapping[str, str]) -> Place:

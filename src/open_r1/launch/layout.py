@@ -1,4 +1,4 @@
-"""Which GPUs of which nodes train and which generate, worked out from numbers alone.
+"""Which GPUs of which nodes train and which generate, computed from numbers alone.
 
 A node is known here by its rank. Training is on the first nodes, generators are on the last GPUs of the last nodes:
 on one node of eight, seven train and one generates; on several nodes, the last one generates.
@@ -8,13 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from open_r1.errors import UserError
+from open_r1.run.model_size import tensor_parallel
 
 Generation = Literal["none", "policy", "colocate", "server", "external"]
-"""Who writes completions: nobody (SFT), the policy's own forward, an engine on the training GPUs, vLLM servers on GPUs
-of their own, or servers that somebody else has started."""
+"""What samples completions: nothing (SFT), the policy's own forward pass, an engine on the training GPUs, vLLM servers
+on GPUs of their own, or servers started elsewhere."""
 
-WEIGHTS_SHARE = 0.4
-"""Share of a generator's memory that its weights may take; the rest is for the cache of keys and values."""
 STATE_BYTES = {"ddp": (16, 0), "zero2": (4, 12), "zero3": (0, 16), "fsdp": (0, 16)}
 """Bytes a parameter of weights, gradients and Adam's moments in float32: what every process holds, and what is split
 over processes."""
@@ -35,7 +34,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Job:
-    """What a recipe wants."""
+    """What a recipe asks for, as numbers."""
 
     task: Literal["sft", "grpo"]
     generation: Generation
@@ -44,6 +43,8 @@ class Job:
     attention_heads: int | None = None
     per_device_batch: int = 1
     accumulation: int = 1
+    sequence_parallel: int = 1
+    """Training processes that share packs."""
     num_generations: int | None = None
     tensor_parallel: int | None = None
     """GPUs of one generator. Default: as few as hold the weights."""
@@ -85,7 +86,7 @@ class Layout:
     """For each training node, from node 0 on, the GPUs that train (on a CPU: one number a process)."""
     servers: tuple[Server, ...] = ()
     notes: tuple[str, ...] = field(default=())
-    """What is worth knowing, a sentence each."""
+    """Remarks for the user, one sentence each."""
 
     @property
     def processes(self) -> int:
@@ -99,10 +100,23 @@ class Layout:
     @property
     def batch(self) -> int:
         """Sequences of one optimizer step."""
-        return self.job.per_device_batch * self.job.accumulation * self.processes
+        return self.job.per_device_batch * self.job.accumulation * self.groups
+
+    @property
+    def groups(self) -> int:
+        """Training processes, or groups of them that share packs."""
+        return self.processes // self.job.sequence_parallel
+
+    @property
+    def readers(self) -> str:
+        """Those of `groups`, in words."""
+        size = self.job.sequence_parallel
+        unit = "process" if size == 1 else "group"
+        plural = "" if self.groups == 1 else "es" if size == 1 else "s"
+        return f"{self.groups} {unit}{plural}{'' if size == 1 else f' of {size} processes'}"
 
     def idle(self) -> list[tuple[int, int]]:
-        """(node, GPU) of every GPU that has nothing to do."""
+        """(node, GPU) of every GPU without work."""
         busy = {(node, gpu) for node, gpus in enumerate(self.train) for gpu in gpus}
         busy |= {(server.node, gpu) for server in self.servers for gpu in server.gpus}
         every = ((n, g) for n in range(self.cluster.nodes) for g in range(self.cluster.gpus_per_node))
@@ -116,6 +130,7 @@ def plan_layout(cluster: Cluster, job: Job, ports: Ports | None = None) -> Layou
     servers = _servers(cluster, job, ports, notes) if job.generation == "server" else ()
     train = _train(cluster, servers)
     layout = Layout(cluster, job, ports, train, servers)
+    _check_sequence_parallel(layout)
     _check_groups(layout)
     if idle := layout.idle():
         notes.append(f"{_places(idle)} has nothing to do: change --tp, --dp or --processes to use it.")
@@ -123,22 +138,8 @@ def plan_layout(cluster: Cluster, job: Job, ports: Ports | None = None) -> Layou
     return replace(layout, notes=tuple(notes))
 
 
-def tensor_parallel(parameters: int, heads: int | None, gpus: int, gpu_memory: int) -> int:
-    """Fewest GPUs, a power of two that divides the attention heads, that hold bfloat16 weights in `WEIGHTS_SHARE`."""
-    size = 1
-    while 2 * parameters / size > WEIGHTS_SHARE * gpu_memory:
-        size *= 2
-        if size > gpus or (heads is not None and heads % size):
-            raise UserError(
-                f"a generator of {parameters / 1e9:.1f}B parameters needs {2 * parameters / 2**30:.0f} GiB for its "
-                f"weights alone, more than the {gpus} GPUs of a node hold beside its cache: give --tp to say how many "
-                "GPUs share it, or take GPUs with more memory."
-            )
-    return size
-
-
 def state_bytes(job: Job, processes: int) -> int | None:
-    """Bytes of weights, gradients and optimizer states on each process; None where they cannot be told."""
+    """Bytes of weights, gradients and optimizer states on each process; None if unknown."""
     if job.parameters is None or job.accelerator not in STATE_BYTES:
         return None
     whole, split = STATE_BYTES[job.accelerator]
@@ -198,13 +199,27 @@ def _train(cluster: Cluster, servers: tuple[Server, ...]) -> tuple[tuple[int, ..
     return tuple(tuple(range(wanted or free)) for _ in range(nodes))
 
 
+def _check_sequence_parallel(layout: Layout) -> None:
+    size, heads = layout.job.sequence_parallel, layout.job.attention_heads
+    if heads is not None and heads % size:
+        raise UserError(
+            f"sequence_parallel_size is {size}, which does not divide the model's {heads} attention heads: change it."
+        )
+    if any(len(processes) % size for processes in layout.train):
+        there = len(layout.train[0])
+        raise UserError(
+            f"sequence_parallel_size is {size}, which does not divide the {there} training processes of a node: give "
+            f"--processes {max(there // size * size, size)}, or change it."
+        )
+
+
 def _check_groups(layout: Layout) -> None:
     job = layout.job
     if job.num_generations is not None and layout.batch % job.num_generations:
         raise UserError(
             f"num_generations is {job.num_generations}, which does not divide the {layout.batch} completions of a step "
             f"(per_device_train_batch_size {job.per_device_batch} x gradient_accumulation_steps {job.accumulation} x "
-            f"{layout.processes} processes): change one of them so that it does."
+            f"{layout.readers}): change one of them so that it does."
         )
 
 
@@ -222,7 +237,7 @@ def _memory_notes(layout: Layout) -> list[str]:
 
 
 def _speed_notes(layout: Layout) -> list[str]:
-    """What docs/clusters.md calls slow, with what to take instead."""
+    """Choices that docs/clusters.md calls slow, each with an alternative."""
     job, notes = layout.job, []
     if layout.on_cpu or layout.processes == 1:
         return []
@@ -241,7 +256,7 @@ def _speed_notes(layout: Layout) -> list[str]:
 
 
 def _batch_notes(layout: Layout) -> list[str]:
-    """A batch that grew with the number of nodes, at a learning rate that was chosen for a smaller one."""
+    """Warns of a batch that grew with the number of nodes, at a learning rate chosen for a smaller one."""
     job, times = layout.job, len(layout.train)
     if job.recipe_learning_rate is None or times < 4:
         return []

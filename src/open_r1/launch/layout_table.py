@@ -1,13 +1,15 @@
 """The table of a layout that a launch prints first."""
 
 from pathlib import Path
+from typing import Any, get_args
 
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
 from open_r1.launch.layout import Layout, state_bytes
-from open_r1.launch.recipe import Recipe
+from open_r1.launch.recipe import Recipe, shape_of_model
+from open_r1.run.estimate import Shape, Split, estimate_memory, estimate_seconds, tokens_in_pack
 
 GENERATED_BY = {
     "policy": "the policy itself, on the training {devices}",
@@ -29,7 +31,10 @@ def show_layout(recipe: Recipe, layout: Layout, accelerator: Path, console: Cons
         table.add_row("generate", generate)
     table.add_row("effective batch", _batch(layout))
     states = state_bytes(job, layout.processes)
-    if states is not None:
+    if (shape := shape_of_model(recipe.model)) is not None and job.accelerator in get_args(Split):
+        for name, value in _needs(recipe, layout, shape).items():
+            table.add_row(name, value)
+    elif states is not None:
         table.add_row("states a process", f"{states / 2**30:.1f} GiB of weights, gradients and Adam's moments")
     ports = [f"{layout.ports.main} processes meet"]
     if cluster.nodes > 1:
@@ -52,6 +57,20 @@ def _train(layout: Layout, accelerator: Path) -> str:
     )
 
 
+def _needs(recipe: Recipe, layout: Layout, shape: Shape) -> dict[str, str]:
+    """Memory and time, computed, if every sequence is as long as the options allow."""
+    args, job, processes = recipe.args, layout.job, layout.processes
+    longest = args.longest_completion
+    split: Any = "none" if processes == 1 else job.accelerator
+    memory = estimate_memory(shape, args, recipe.model, tokens_in_pack(args, longest), processes, split)
+    seconds = estimate_seconds(shape, args, layout.batch * longest, longest, processes)
+    there = "" if layout.on_cpu else f" of {layout.cluster.gpu_memory / 2**30:.0f}"
+    return {
+        "memory a process": f"{memory}{there} (computed)",
+        "time a step": f"at most about {seconds:,.0f} s of training on H100s (computed)",
+    }
+
+
 def _generate(recipe: Recipe, layout: Layout) -> str:
     if layout.servers:
         rows = [
@@ -66,7 +85,7 @@ def _generate(recipe: Recipe, layout: Layout) -> str:
 
 def _batch(layout: Layout) -> str:
     job = layout.job
-    factors = f"{job.per_device_batch} x {job.accumulation} steps x {_count(layout.processes, 'process')}"
+    factors = f"{job.per_device_batch} x {job.accumulation} steps x {layout.readers}"
     if job.num_generations is None:
         return f"{layout.batch:,} rows ({factors})"
     prompts = layout.batch // job.num_generations

@@ -1,4 +1,4 @@
-"""A launch on one node: starts generators and training, watches them and the other nodes, and ends all together."""
+"""A launch on one node: starts generators and training, watches them and the other nodes, and stops all together."""
 
 import signal
 import sys
@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from open_r1.launch.commands import Command
+from open_r1.engine.vllm.process import ServerCommand, ServerTimeout, wait_until_up
 from open_r1.launch.control import Control
-from open_r1.launch.generators import Generator, GeneratorLate, wait_until_answering
-from open_r1.processes import Failure, Part
+from open_r1.processes.child import ChildProcess, Command, Failure, stop_all
+from open_r1.run.generators import TIMEOUT_OPTION, say
 
 POLL_SECONDS = 0.2
 STOPPED_STATUS = 75
 """Exit status of training that saved a checkpoint after a signal; the same command continues it."""
 CAUSE_SECONDS = 3.0
-"""Time for the death of a generator to be noticed after training has failed because of it."""
+"""How long the failure of a generator may take to be noticed after training has failed because of it."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class NodePlan:
 
     name: str
     """Its name in messages."""
-    servers: tuple[Generator, ...]
+    servers: tuple[ServerCommand, ...]
     training: Callable[[], Command] | None
     """Called when all generators are up; None on a node that only generates."""
     training_nodes: range
@@ -42,13 +42,13 @@ class NodeRun:
 
     def __init__(self, plan: NodePlan, control: Control) -> None:
         self.plan, self.control = plan, control
-        self.parts: list[Part] = []
-        self.training: Part | None = None
+        self.children: list[ChildProcess] = []
+        self.training: ChildProcess | None = None
         self._signals: list[signal.Signals] = []
         self._deadline: float | None = None
 
     def run(self) -> int:
-        """Exit status: 0, that of the part that failed first on any node, or 128 plus a signal's number."""
+        """Exit status: 0, that of the process that failed first on any node, or 128 plus a signal's number."""
         with self._handling_signals():
             try:
                 failure = self._start_servers() or self._start_training() or self._watch()
@@ -65,16 +65,17 @@ class NodeRun:
 
     def _start_servers(self) -> Failure | None:
         plan = self.plan
-        for server in plan.servers:
-            self.parts.append(server.start())
+        servers = [server.start() for server in plan.servers]
+        self.children += servers
+        for server in servers:
+            say(f"{server.name}: starting; its log is {server.log}.")
         try:
-            for _ in wait_until_answering(plan.servers, plan.server_timeout):
+            for _ in wait_until_up(servers, plan.server_timeout, say, TIMEOUT_OPTION):
                 if (failure := self._failed()) or self._signals:
                     return failure
-        except GeneratorLate as late:
-            part = next(part for part in self.parts if part.name == late.server.name)
-            return self.control.fail(part.failure(plan.name, late.reason))
-        self.control.mark("serving")
+        except ServerTimeout as late:
+            return self.control.fail(late.server.failure(plan.name, late.reason))
+        self.control.publish("serving")
         while self.control.missing("serving", plan.server_nodes):
             if (failure := self._failed()) or self._signals:
                 return failure
@@ -84,8 +85,8 @@ class NodeRun:
     def _start_training(self) -> Failure | None:
         if self.plan.training is not None and not self._signals:
             command = self.plan.training()
-            self.training = Part("training", command.argv, command.environment)
-            self.parts.append(self.training)
+            self.training = ChildProcess("training", command.argv, command.environment)
+            self.children.append(self.training)
         return None
 
     def _watch(self) -> Failure | None:
@@ -95,7 +96,7 @@ class NodeRun:
                 return failure
             if self.training is not None and self.training.poll() == 0 and not finished:
                 finished = True
-                self.control.mark("finished")
+                self.control.publish("finished")
             if not self.control.missing("finished", self.plan.training_nodes):
                 return None
             time.sleep(POLL_SECONDS)
@@ -109,12 +110,12 @@ class NodeRun:
         return failed or self.control.failure()
 
     def _generator_failure(self) -> Failure | None:
-        part = next((p for p in self.parts if p is not self.training and p.poll() is not None), None)
-        return None if part is None else self.control.fail(part.failure(self.plan.name))
+        ended = next((c for c in self.children if c is not self.training and c.poll() is not None), None)
+        return None if ended is None else self.control.fail(ended.failure(self.plan.name))
 
     def _wait_for_cause(self) -> Failure | None:
-        """The death of a generator, here or elsewhere, because of which training failed. Training can fail first: the
-        guard of a generator reports its exit only when it has ended what the generator left behind."""
+        """The failure of a generator, on any node, that made training fail. Training can fail first: the guard of a
+        generator reports its exit only after it has ended the processes that the generator left behind."""
         stopped = self.training is not None and self.training.poll() in (STOPPED_STATUS, 130)
         deadline = time.monotonic() + (CAUSE_SECONDS if self.plan.server_nodes and not stopped else 0.0)
         while time.monotonic() < deadline:
@@ -155,11 +156,8 @@ class NodeRun:
     # The end
 
     def _stop_all(self) -> int:
-        """Ends every part; returns the exit status if a signal ended the run, else 0."""
-        for part in self.parts:
-            part.let_go()
-        for part in self.parts:
-            part.stop()
+        """Ends every child; returns the exit status if a signal ended the run, else 0."""
+        stop_all(self.children)
         final = [s for s in self._signals if s != signal.SIGUSR1]
         if final and self.control.missing("finished", self.plan.training_nodes):
             status = 128 + final[0]
@@ -170,11 +168,11 @@ class NodeRun:
         return 0
 
     def _report(self, failure: Failure) -> None:
-        where = "" if failure.node in (failure.part, "this node") else f" on {failure.node}"
+        where = "" if failure.node in (failure.process, "this node") else f" on {failure.node}"
         if failure.exit_code in (STOPPED_STATUS, 130):
-            print(f"Stopped: {failure.part}{where} {failure.reason}. The same command continues.", file=sys.stderr)
+            print(f"Stopped: {failure.process}{where} {failure.reason}. The same command continues.", file=sys.stderr)
             return
-        print(f"\nerror: {failure.part}{where} {failure.reason}; everything else was ended.", file=sys.stderr)
-        if failure.last_lines and not (failure.shown and failure.node == self.plan.name):
+        print(f"\nerror: {failure.process}{where} {failure.reason}; everything else was ended.", file=sys.stderr)
+        if failure.last_lines and not (failure.printed and failure.node == self.plan.name):
             print("Its last lines:", file=sys.stderr)
             print("\n".join(f"  {line}" for line in failure.last_lines), file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Which node of how many this is, from Slurm's variables or from options, and which ports are free here."""
+"""Which node of how many this is, from Slurm's variables or from options, and the ports of a launch."""
 
 import shutil
 import socket
@@ -6,8 +6,8 @@ import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
+from open_r1.engine.vllm.addresses import free_port, port_is_free
 from open_r1.errors import UserError
 from open_r1.launch.layout import Ports
 
@@ -23,7 +23,7 @@ class Place:
     nodes: int
     rank: int
     addresses: tuple[str, ...]
-    """Of each node, where the others reach it; only the first one is known without Slurm."""
+    """Where the other nodes reach each node; without Slurm only the first is known."""
     job: int | None = None
     """Slurm's number of the job."""
 
@@ -33,7 +33,7 @@ class Place:
 
 
 def find_place(nodes: int | None, rank: int | None, head: str | None, environment: Mapping[str, str]) -> Place:
-    """From options, else from Slurm, else this machine alone. Raises UserError if they do not fit together."""
+    """From options, else from Slurm, else this machine alone. Raises UserError if they contradict each other."""
     steps = int(environment.get("SLURM_STEP_NUM_NODES", "1"))
     allocated = int(environment.get("SLURM_JOB_NUM_NODES", "1"))
     in_step = environment.get("SLURM_STEP_ID", BATCH_STEP) != BATCH_STEP and "SLURM_NODEID" in environment
@@ -65,8 +65,8 @@ def find_place(nodes: int | None, rank: int | None, head: str | None, environmen
 
 
 def choose_ports(place: Place, main: int | None, server: int | None, servers: int) -> Ports:
-    """Ports that are not given: free ones on a single node; on several, where all must choose alike without talking,
-    by the number of the Slurm job."""
+    """The given ports, and defaults for the others: free ones on a single node; on several, where all nodes must choose
+    the same without communicating, ports derived from the number of the Slurm job."""
     if place.nodes == 1:
         main = free_port(29500) if main is None else main
         return Ports(main=main, control=0, server=free_port(8000, servers) if server is None else server)
@@ -75,39 +75,10 @@ def choose_ports(place: Place, main: int | None, server: int | None, servers: in
     return Ports(main=main, control=main + 1, server=server if server is not None else main + 3)
 
 
-def free_port(first: int, count: int = 1) -> int:
-    """The first port, from `first` on, that begins `count` free ones."""
-    for port in range(first, first + 1000):
-        if all(port_is_free(port + i) for i in range(count)):
-            return port
-    raise UserError(f"no {count} free ports between {first} and {first + 1000} on this machine.")
-
-
-def port_is_free(port: int, host: str = "") -> bool:
-    """Whether a server could listen there."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except (OSError, OverflowError):
-            return False
-    return True
-
-
 def check_port(port: int, what: str, option: str) -> None:
     """Raises UserError if a server cannot listen there."""
     if not port_is_free(port):
         raise UserError(f"port {port} ({what}) is in use on {socket.gethostname()}: free it, or give {option}.")
-
-
-def claim_folder(output_dir: Path) -> None:
-    """Makes the output folder, so that a run does not find out at its end that it cannot write there."""
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        (output_dir / ".writable").touch()
-        (output_dir / ".writable").unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"output_dir is {output_dir}, which cannot be written to ({error.strerror}).") from error
 
 
 def _from_options(nodes: int | None, rank: int | None, head: str | None) -> Place:
@@ -140,13 +111,3 @@ def address_of(host: str) -> str:
         return host
     node = subprocess.run(["scontrol", "--oneliner", "show", "node", host], capture_output=True, text=True).stdout
     return next((w.removeprefix("NodeAddr=") for w in node.split() if w.startswith("NodeAddr=")), host)
-
-
-def gpu_memory() -> int | None:
-    """Bytes of the smallest GPU here; None without one. Asks the driver, so that no CUDA context is made."""
-    if shutil.which("nvidia-smi") is None:
-        return None
-    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    done = subprocess.run(query, capture_output=True, text=True)
-    sizes = [int(word) for word in done.stdout.split() if word.isdigit()]
-    return min(sizes) * 2**20 if done.returncode == 0 and sizes else None

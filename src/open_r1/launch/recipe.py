@@ -1,19 +1,20 @@
-"""What a launch needs to know of a recipe: its task, its options, the size of its model."""
+"""What a launch needs to know about a recipe: its task, its options, the size of its model."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig
 from open_r1.errors import UserError
-from open_r1.hub import reading_hub
 from open_r1.launch.layout import Generation, Job
+from open_r1.modeling.architectures import skeleton
 from open_r1.options import parse_options
 from open_r1.options.values import read_yaml
+from open_r1.run.estimate import Shape, shape_of
+from open_r1.run.model_size import model_size
+from open_r1.training.model import load_config
 
 CHECKOUT = Path(__file__).parents[3]
-BILLIONS = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s*([bBmM])(?![a-zA-Z])")
 
 BATCH_OPTIONS = {"learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps"}
 
@@ -80,8 +81,8 @@ def find_accelerator(name: str) -> Path:
     path = folder / f"{Path(name).stem}.yaml"
     if path.is_file() and Path(name).name in (path.name, path.stem):
         return path
-    there = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
-    raise UserError(f"--accelerator is {name}: there are {there}, or give a file of accelerate's.")
+    names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+    raise UserError(f"--accelerator is {name}: there are {names}, or give a file of accelerate's.")
 
 
 def distributed_type(config: Path) -> str:
@@ -110,6 +111,7 @@ def job_of(recipe: Recipe, accelerator: str, tp: int | None, dp: int | None) -> 
         attention_heads=heads,
         per_device_batch=args.per_device_train_batch_size,
         accumulation=args.gradient_accumulation_steps,
+        sequence_parallel=args.sequence_parallel_size,
         num_generations=args.num_generations if grpo else None,
         tensor_parallel=tp,
         data_parallel=dp,
@@ -120,13 +122,13 @@ def job_of(recipe: Recipe, accelerator: str, tp: int | None, dp: int | None) -> 
 
 
 def _overrides(recipe: Recipe, names: set[str]) -> bool:
-    """Whether one of these options was given after the recipe."""
+    """Whether one of these options stands after the recipe."""
     given = {word[2:].split("=")[0].replace("-", "_") for word in recipe.overrides if word.startswith("--")}
     return bool(given & names)
 
 
 def generation_of(recipe: Recipe) -> Generation:
-    """Who writes the completions; which engine it is on the training GPUs, only these can tell."""
+    """What samples the completions; which engine runs on training GPUs is decided there."""
     if recipe.task == "sft":
         return "none"
     args = recipe.args
@@ -135,43 +137,13 @@ def generation_of(recipe: Recipe) -> Generation:
     return "policy" if args.engine == "transformers" else "colocate"
 
 
-def model_size(model: ModelConfig) -> tuple[int | None, int | None]:
-    """Parameters and attention heads, from the configuration alone; by the name (`7B`) if that cannot be read."""
-    from transformers import AutoConfig
-
-    from open_r1.training.model import weights_name
-
-    name = weights_name(model)
+def shape_of_model(model: ModelConfig) -> Shape | None:
+    """What memory and time are computed from; None if the model's configuration cannot be read here."""
     try:
-        with reading_hub(name, "model_name_or_path"):
-            config = AutoConfig.from_pretrained(
-                name, revision=model.model_revision, trust_remote_code=model.trust_remote_code
-            )
-    except (OSError, ValueError, UserError):
-        return size_in_name(str(model.model_name_or_path)), None
-    text = config.get_text_config()
-    return _parameters(config, model.trust_remote_code), getattr(text, "num_attention_heads", None)
-
-
-def size_in_name(name: str) -> int | None:
-    """Parameters that a model's name tells: 7.6B, 135M; None if it does not."""
-    found = BILLIONS.findall(Path(name).name)
-    if not found:
+        config = load_config(model)
+    except UserError:
         return None
-    number, unit = found[-1]
-    return int(float(number) * (10**9 if unit in "bB" else 10**6))
-
-
-def _parameters(config: Any, trust_remote_code: bool) -> int | None:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    try:
-        with torch.device("meta"):
-            skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    except ValueError:  # no causal language model: training says so
-        return None
-    return sum(p.numel() for p in skeleton.parameters())
+    return shape_of(config, skeleton(config, model.trust_remote_code), model)
 
 
 def _recipes(folder: Path) -> list[Path]:

@@ -1,14 +1,13 @@
-"""`open-r1 vllm-serve`: a vLLM server that a run with `vllm_mode: server` can write with and send weights to."""
+"""`open-r1 vllm-serve`: a vLLM server that samples completions for a run with `vllm_mode: server`."""
 
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 
 from open_r1.engine.vllm.installed import check_installed
-from open_r1.engine.vllm.process import ServerOptions, gpu_dtype, server_environment, server_words
+from open_r1.engine.vllm.process import ServerOptions, server_environment, server_words
 from open_r1.options import parse_known
-from open_r1.processes import child_environment
+from open_r1.processes.child import child_environment
 
 DESCRIPTION = """Serves a model with vLLM for `open-r1 grpo --use_vllm true --vllm_mode server`, on the GPUs that
 CUDA_VISIBLE_DEVICES names. Whoever reaches the port can replace the weights: listen on loopback (the default) or on
@@ -19,7 +18,7 @@ the interface of a private network. Options that are not listed here go to `vllm
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Becomes the server."""
+    """Replaces this process by the server."""
     argv = sys.argv[1:] if argv is None else argv
     (options,), extra = parse_known(
         argv, ServerOptions, prog="open-r1 vllm-serve", description=DESCRIPTION, usage="[options of vllm serve]"
@@ -28,11 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     check_installed()
-    on_gpu = torch.cuda.is_available()
-    if on_gpu and options.dtype == "auto":
-        dtype = gpu_dtype(options.model, options.revision, options.trust_remote_code)
-        options = replace(options, dtype=dtype)
-    words = server_words(options, on_gpu, extra)
+    words = server_words(options, torch.cuda.is_available(), extra)
     sys.stdout.flush()
     os.execve(words[0], words, child_environment() | server_environment())
     return 0

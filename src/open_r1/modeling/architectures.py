@@ -11,7 +11,9 @@ import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
 
 from open_r1.errors import UserError
+from open_r1.internals.transformers import without_deepspeed_config
 from open_r1.modeling.mixers import mixers
+from open_r1.modeling.rope import length_rule
 
 LAYER_TYPES = {
     *("full_attention", "sliding_attention", "chunked_attention", "linear_attention", "conv", "hybrid"),
@@ -93,10 +95,38 @@ def skeleton(config: PretrainedConfig, trust_remote_code: bool = False) -> Any:
     """The model without weights."""
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
+    with without_deepspeed_config(), torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
 
 
 def can_share_prompts(model: torch.nn.Module) -> bool:
     """Whether completions may continue a prompt that is computed once: attention can, the state of a mixer cannot."""
     return not mixers(model)
+
+
+def check_sequence_parallel(config: PretrainedConfig, size: int, trust_remote_code: bool = False) -> None:
+    """Raises UserError if the tokens of a pack cannot be split over `size` processes with this model."""
+    if size == 1:
+        return
+    heads: Any = getattr(config.get_text_config(), "num_attention_heads", None)
+    if reason := _why_not_in_slices(config, heads, trust_remote_code):
+        raise UserError(
+            f"sequence_parallel_size is {size}, which models of type {config.model_type} cannot be trained with: "
+            f"{reason}. Set it to 1."
+        )
+    if heads % size:
+        possible = [str(n) for n in range(1, heads + 1) if heads % n == 0]
+        raise UserError(
+            f"sequence_parallel_size is {size}, which does not divide the model's {heads} attention heads: set it to "
+            f"one of {', '.join(possible)}."
+        )
+
+
+def _why_not_in_slices(config: PretrainedConfig, heads: Any, trust_remote_code: bool) -> str | None:
+    if rule := length_rule(config):
+        return f"their rotary embeddings ({rule.kind}) depend on the length of a document"
+    if not isinstance(heads, int):
+        return "their layers do not all have the same attention heads"
+    if stateful := {type(module).__name__ for module in mixers(skeleton(config, trust_remote_code))}:
+        return f"they have layers that pass a state from token to token ({', '.join(sorted(stateful))})"
+    return None

@@ -4,13 +4,14 @@
 documents, as `SDPA_ATTENTION`). It serves both uses of a policy. With a `layout` (training) it attends document by
 document: on CUDA in half precision by PyTorch's `varlen_attn`, or as `FLASH_ATTENTION` by flash-attn-4 (`flash.py`) for
 all heads that it takes; elsewhere by `scaled_dot_product_attention` over documents batched by similar length. Without
-one (generation) it is transformers' own sdpa. Scores with a softcap or sinks, which only flash-attn-4 takes, are else
+one (generation) it is transformers' own sdpa. Processes that share a pack exchange heads for tokens around it
+(`sequence_parallel.py`). Scores with a softcap or sinks, which only flash-attn-4 takes, are else
 computed one rectangle of documents at a time (`explicit_attention`).
 """
 
 import functools
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from open_r1.modeling import flash
 from open_r1.modeling.layout import DocumentLayout
+from open_r1.modeling.sequence_parallel import SequenceGroup
 
 ATTENTION = "open_r1"
 FLASH_ATTENTION = "open_r1_flash"
@@ -107,13 +109,46 @@ def packed_attention(
     if layout is None:
         return _plain(module, query, key, value, attention_mask, scaling, dropout, rule, kwargs), None
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    if allow_flash and rule.chunk is None and flash.fits(q, v):
-        out = _flash(q.to(v.dtype), k.to(v.dtype), v, layout, scaling, rule)
-    elif allow_varlen and use_varlen(v) and rule.chunk is None and not rule.changes_scores:
-        out = _varlen(q.to(v.dtype), k.to(v.dtype), v, layout, scaling, sliding_window)
+    if layout.group is None:
+        out = _attend(q, k, v, layout, scaling, rule, allow_varlen, allow_flash)
     else:
-        out = _by_document(q, k.to(q.dtype), v.to(q.dtype), layout, scaling, rule)
+        out = _attend_in_group(layout.group, q, k, v, layout, scaling, rule, allow_varlen, allow_flash)
     return out[None].to(value.dtype), None
+
+
+@torch.compiler.disable
+def _attend_in_group(
+    group: SequenceGroup,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: DocumentLayout,
+    scaling: float | None,
+    rule: ScoreRule,
+    *kernels: bool,
+) -> Tensor:
+    """As `_attend`, for this process's tokens of all heads. Heads travel in the dtype of `v`."""
+    if rule.sinks is not None:
+        rule = replace(rule, sinks=rule.sinks[group.slice_of(len(rule.sinks))])
+    q, k, v = (group.heads(x.to(v.dtype)) for x in (q, k, v))
+    return group.tokens(_attend(q, k, v, layout, scaling, rule, *kernels).to(v.dtype))
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: DocumentLayout,
+    scaling: float | None,
+    rule: ScoreRule,
+    allow_varlen: bool,
+    allow_flash: bool,
+) -> Tensor:
+    if allow_flash and rule.chunk is None and flash.fits(q, v):
+        return _flash(q.to(v.dtype), k.to(v.dtype), v, layout, scaling, rule)
+    if allow_varlen and use_varlen(v) and rule.chunk is None and not rule.changes_scores:
+        return _varlen(q.to(v.dtype), k.to(v.dtype), v, layout, scaling, rule.window)
+    return _by_document(q, k.to(q.dtype), v.to(q.dtype), layout, scaling, rule)
 
 
 def _chunk_size(module: nn.Module) -> int | None:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from open_r1.modeling.sequence_parallel import SequenceGroup
+
 MAX_PADDING = 1.25
 
 
@@ -16,11 +18,17 @@ class DocumentLayout:
     parent's tokens and to their own up to themselves. `lengths` are the documents' own tokens; `cu_seqlens_q
     (N + 1,)`, `cu_seqlens_k (N + 1,)` int32 and `max_q`, `max_k` are what `varlen_attn` wants; `key_index (K,)` says
     which tokens are the keys, document by document, parents first (None: each document has its own tokens only).
+    `group`: the processes that share the pack, if there are several; T is then a multiple of their number.
     """
 
     def __init__(
-        self, lengths: Sequence[int], device: torch.device | str, parents: Sequence[int | None] | None = None
+        self,
+        lengths: Sequence[int],
+        device: torch.device | str,
+        parents: Sequence[int | None] | None = None,
+        group: SequenceGroup | None = None,
     ) -> None:
+        self.group = group
         self.lengths = list(lengths)
         self.device = device
         self.starts = torch.tensor([0, *self.lengths]).cumsum(0)

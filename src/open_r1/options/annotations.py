@@ -1,4 +1,4 @@
-"""What stands beside the type of an option: `learning_rate: Annotated[float, Range(at_least=0)] = 1e-6`."""
+"""Annotations of an option's type: `learning_rate: Annotated[float, Range(at_least=0)] = 1e-6`."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from open_r1.errors import UserError
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers that an option takes; None, if the type allows it, is always fine."""
+    """The numbers that an option accepts; None is accepted if the type allows it."""
 
     at_least: float | None = None
     above: float | None = None
@@ -22,7 +22,7 @@ class Range:
         return ", ".join(f"{words} {bound}" for words, bound, _ in self._bounds())
 
     def broken_by(self, value: float) -> str | None:
-        """The bound that `value` breaks, in words; None if it is in the range."""
+        """The bound that `value` violates, in words; None if it is in the range."""
         if not math.isfinite(value):
             return "a finite number"
         return next((f"{words} {bound}" for words, bound, fits in self._bounds() if not fits(value, bound)), None)
@@ -65,12 +65,12 @@ Mark = TypeVar("Mark")
 
 
 def mark_of(hint: Any, kind: type[Mark]) -> Mark | None:
-    """The mark of a kind that stands beside a type."""
+    """The annotation of a kind in a type hint, or None."""
     return next((mark for mark in split_hint(hint)[1] if isinstance(mark, kind)), None)
 
 
 def split_hint(hint: Any) -> tuple[Any, tuple[Any, ...]]:
-    """A type and what `Annotated` puts beside it."""
+    """A type and its annotations."""
     return (get_args(hint)[0], get_args(hint)[1:]) if get_origin(hint) is Annotated else (hint, ())
 
 

@@ -1,4 +1,4 @@
-"""Splits a command line into options with their words; what the words mean is decided later."""
+"""Splits a command line into options and their words, which are interpreted later."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -8,7 +8,7 @@ from open_r1.errors import UserError
 
 Arity = Literal["none", "one", "many"]
 Words = list[str] | None
-"""What follows an option; None: it was given as `--no_OPTION`."""
+"""The words after an option; None for `--no_OPTION`."""
 _OPTION = re.compile(r"--([A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
 
 

@@ -1,4 +1,4 @@
-"""What `--help` prints: the options in groups, the common ones first, each with its attribute docstring.
+"""The text of `--help`: the options in groups, the common ones first, each with its attribute docstring.
 
 A group is a dataclass, or a part of one below a comment such as `# --- Loss ---`, as `TrainingArguments` has them.
 """
@@ -34,12 +34,12 @@ _SECTION = re.compile(r"\s*# --- (.+) ---\s*")
 
 
 def is_training(hints: Mapping[str, Any]) -> bool:
-    """Whether options are those of `sft` or `grpo`, which are written as TRL writes them, older names included."""
+    """Whether options are those of `sft` or `grpo`, which are spelled as in TRL, older names included."""
     return "per_device_train_batch_size" in hints
 
 
 def spelling(name: str, hints: Mapping[str, Any]) -> str:
-    """An option as docs and messages write it; dashes and underscores work everywhere."""
+    """The spelling of an option in docs and messages; dashes and underscores work everywhere."""
     return f"--{name if is_training(hints) else name.replace('_', '-')}"
 
 

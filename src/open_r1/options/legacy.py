@@ -67,7 +67,6 @@ IGNORED: dict[str, str] = {
     "use_transformers_paged": "the transformers engine picks its own cache",
     "use_transformers_continuous_batching": "the transformers engine batches by itself",
     "transformers_continuous_batching_config": "the transformers engine batches by itself",
-    "activation_offloading": "lower max_tokens_per_microbatch if memory is short",
     "push_to_hub_revision": _HUB,
     "overwrite_hub_revision": _HUB,
     "wandb_run_group": "write run_name",
@@ -107,15 +106,11 @@ IGNORED: dict[str, str] = {
     "repetition_max_penalty": _REWARD,
     "max_completion_len": _REWARD,
     "soft_punish_cache": _REWARD,
-    **dict.fromkeys(
-        (
-            "vllm_model_impl",
-            "vllm_device",
-            "vllm_dtype",
-            "vllm_enable_prefix_caching",
-        ),
-        _VLLM,
-    ),
+    "vllm_engines_per_gpu": "one engine fills a GPU",
+    "vllm_model_impl": _VLLM,
+    "vllm_device": _VLLM,
+    "vllm_dtype": _VLLM,
+    "vllm_enable_prefix_caching": _VLLM,
 }
 """Keys without effect, and why none is needed."""
 

@@ -7,6 +7,7 @@ because its errors name neither file nor line.
 
 import difflib
 import importlib
+import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -22,14 +23,17 @@ from open_r1.options.outline import outline
 from open_r1.options.values import Given, Mismatch, convert, read_words, read_yaml, shown
 
 
-def parse_options(argv: Sequence[str], *classes: type | str, prog: str, description: str) -> tuple[Any, ...]:
-    """Fills one instance of each of `classes` from `--config FILE` and from options, which win over the file.
+def parse_options(
+    argv: Sequence[str] | None, *classes: type | str, prog: str, description: str | None
+) -> tuple[Any, ...]:
+    """Fills one instance of each of `classes` from `--config FILE` and from `argv` (default: the command line of this
+    process), which overrides the file.
 
     A class can be named, as `module:Class`: it is then imported once its options are in order. Raises `UserError` for
     an unknown option, a value of the wrong type, a missing or broken file, and whatever the classes themselves refuse.
     `--help` prints all options and exits.
     """
-    options, rest = _parse(argv, classes, prog, description, None)
+    options, rest = _parse(sys.argv[1:] if argv is None else argv, classes, prog, description or "", None)
     assert not rest
     return options
 

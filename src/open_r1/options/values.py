@@ -1,4 +1,4 @@
-"""Values as users write them, in YAML or on a command line, turned into what a field's type asks for."""
+"""Converts values from YAML or a command line to the type of a field."""
 
 import re
 import reprlib
@@ -20,7 +20,7 @@ _FALSE = ("false", "no", "f", "n", "0", "off")
 
 @dataclass(frozen=True)
 class Given:
-    """One option as it was written."""
+    """The value of an option as the user wrote it."""
 
     value: Any
     """As YAML reads it."""
@@ -32,7 +32,7 @@ class Given:
 
 
 class Mismatch(Exception):
-    """What was expected instead, in words."""
+    """The value does not fit; the message says what was expected."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -107,7 +107,7 @@ def _read_word(word: str) -> Any:
 
 
 def convert(given: Given, hint: Any) -> Any:
-    """What was given as the type `hint`. Raises `Mismatch`."""
+    """The value converted to the type `hint`. Raises `Mismatch`."""
     if mark_of(hint, Commas):
         given = _split_at_commas(given)
     hint = split_hint(hint)[0]
@@ -192,9 +192,9 @@ def _convert_scalar(given: Given, hint: Any) -> Any:
     if hint is str or hint is Path:
         scalar = value is not None and not isinstance(value, list | dict | bool)
         plain = isinstance(value, str) and not given.typed
-        written = value if plain else text if text is not None else str(value)
+        chosen = value if plain else text if text is not None else str(value)
         fits = plain or (text is not None and (given.typed or bool(text))) or scalar
-        return hint(_refuse_unless(fits, written, hint))
+        return hint(_refuse_unless(fits, chosen, hint))
     raise Mismatch(describe(hint))
 
 
@@ -205,7 +205,7 @@ def _refuse_unless(fits: bool, value: Any, hint: Any) -> Any:
 
 
 def shown(given: Given) -> str:
-    """What was given, as an error message shows it."""
+    """The value as error messages show it."""
     if given.text is not None:
         return repr(given.text if len(given.text) <= 200 else given.text[:200] + "...")
     return reprlib.repr(given.value)

@@ -1,4 +1,4 @@
-"""Line charts as self-contained SVG: legible inline in a page, light or dark, and as files of their own."""
+"""Line charts as SVG files, legible in light and dark. The charts of pages are drawn by `assets/charts.js`."""
 
 import math
 from collections.abc import Sequence
@@ -29,14 +29,6 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Level:
-    """A horizontal line for comparison, such as a score before training."""
-
-    name: str
-    y: float
-
-
-@dataclass(frozen=True)
 class _Scale:
     """From values to places in the picture."""
 
@@ -59,17 +51,15 @@ def line_chart(
     x_label: str,
     percent: bool = False,
     from_zero: bool = True,
-    levels: Sequence[Level] = (),
 ) -> str:
-    """An `<svg>` with axes, ticks and a legend; lines differ in colour and dash, points tell their value.
+    """An `<svg>` with axes, ticks and a legend; lines differ in color and dash.
 
     `percent` shows shares of 1 as percentages on a scale that ends at 100%. `from_zero` starts the scale at 0.
-    Colours follow the page's `--ink`, `--muted` and `--grid` where it defines them.
     """
     shortened = [_shortened(one) for one in series]
     xs = np.concatenate([x for x, _ in shortened]) if shortened else np.array([])
     ys = np.concatenate([y for _, y in shortened]) if shortened else np.array([])
-    ys = np.append(ys[np.isfinite(ys)], [level.y for level in levels])
+    ys = ys[np.isfinite(ys)]
     if not len(xs) or not len(ys):
         return _empty(title)
     low = min(0.0, float(ys.min())) if from_zero else float(ys.min())
@@ -78,9 +68,8 @@ def line_chart(
     y_ticks = ticks(low, high, most=6)
     place = _Scale(x=(float(xs.min()), max(float(xs.max()), float(xs.min()) + 1)), y=(y_ticks[0], y_ticks[-1]))
     parts = [_axes(x_ticks, y_ticks, place, x_label, percent)]
-    parts += [_level(level, place, percent) for level in levels]
     for index, (one, (x, y)) in enumerate(zip(series, shortened, strict=True)):
-        parts.append(_line(one, x, y, place, _color(one, index), DASHES[index % len(DASHES)], x_label, percent))
+        parts.append(_line(x, y, place, _color(one, index), DASHES[index % len(DASHES)]))
     parts.append(_legend(series))
     described = "; ".join(_in_words(one, percent) for one in series)
     return (
@@ -160,18 +149,8 @@ def _axes(x_ticks: list[float], y_ticks: list[float], place: _Scale, x_label: st
     return "".join(parts)
 
 
-def _level(level: Level, place: _Scale, percent: bool) -> str:
-    y = place.down(level.y)
-    label = f"{escape(level.name)} {figure(level.y, percent)}"
-    return (
-        f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{_MUTED}" '
-        f'stroke-dasharray="3 3"/><text x="{WIDTH - RIGHT}" y="{y + 14:.1f}" text-anchor="end" '
-        f'font-size="11" fill="{_MUTED}">{label}</text>'
-    )
-
-
-def _line(one: Series, x, y, place: _Scale, color: str, dash: str, x_label: str, percent: bool) -> str:
-    path, pen_down, dots = [], False, []
+def _line(x: np.ndarray, y: np.ndarray, place: _Scale, color: str, dash: str) -> str:
+    path, pen_down = [], False
     for step, value in zip(x, y, strict=True):
         if math.isnan(value):
             pen_down = False
@@ -179,8 +158,6 @@ def _line(one: Series, x, y, place: _Scale, color: str, dash: str, x_label: str,
         px, py = place.across(step), place.down(value)
         path.append(f"{'L' if pen_down else 'M'}{px:.1f} {py:.1f}")
         pen_down = True
-        said = f"{one.name}, {x_label} {figure(step)}: {figure(value, percent)}"
-        dots.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="5"><title>{escape(said)}</title></circle>')
     if not path:
         return ""
     dashes = f' stroke-dasharray="{dash}"' if dash else ""
@@ -188,7 +165,6 @@ def _line(one: Series, x, y, place: _Scale, color: str, dash: str, x_label: str,
         f'<path d="{"".join(path)}" fill="none" stroke="{color}" stroke-width="2.2" '
         f'stroke-linejoin="round" stroke-linecap="round"{dashes}/>'
         f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3.2" fill="{color}"/>'
-        f'<g fill="transparent">{"".join(dots)}</g>'
     )
 
 

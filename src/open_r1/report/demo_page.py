@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 from markupsafe import Markup
 
 from open_r1.errors import UserError
-from open_r1.report.curves import Level, Series, line_chart
 from open_r1.report.page import render_page
 from open_r1.report.plan import STAGES, draw_plan
 from open_r1.report.recorder import read_metrics
@@ -66,7 +65,7 @@ def write_demo_report(output_dir: Path | str) -> Path:
     shown = _as_many_as_fit(problems)
     html = render_page(
         "demo.html",
-        scripts=["demo.js"],
+        scripts=["charts.js", "demo.js"],
         styles=["demo.css"],
         results=results,
         stages=STAGES,
@@ -76,8 +75,11 @@ def write_demo_report(output_dir: Path | str) -> Path:
         task=task,
         example=problems[0]["problem"] if problems else "",
         plan=Markup(draw_plan({result.name: result.accuracy for result in results})),
-        charts=[Markup(chart) for chart in _charts(output_dir, task, results)],
-        data={"stages": [_stage(result) for result in results], "problems": shown},
+        data={
+            "stages": [{"name": r.name, "title": r.title, "color": r.color} for r in results],
+            "problems": shown,
+            "curves": _curves(output_dir, task, results),
+        },
         shown=len(shown),
         total=len(problems),
     )
@@ -132,10 +134,6 @@ def _finding(base: Result, result: Result) -> str:
     return f"{result.accuracy:.0%} right, {change}, with {length}"
 
 
-def _stage(result: Result) -> dict[str, str]:
-    return {"name": result.name, "title": result.title, "color": result.color}
-
-
 def _problems(output_dir: Path, task: str, names: Sequence[str]) -> list[dict[str, Any]]:
     """Each held-out problem with the outputs of the stages, in the order of `names`."""
     problems: list[dict[str, Any]] = []
@@ -170,26 +168,28 @@ def _as_many_as_fit(problems: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return shown
 
 
-def _charts(output_dir: Path, task: str, results: Sequence[Result]) -> list[str]:
-    base = next((result for result in results if result.name == "base"), None)
+def _curves(output_dir: Path, task: str, results: Sequence[Result]) -> dict[str, list[dict[str, Any]]]:
+    """What `charts.js` draws, by the element that it is drawn into."""
     rewarded = {name: _metrics(output_dir / name) for name in ("zero", "multi_stage")}
-    charts = []
-    for name, title, percent in _REWARD_CHARTS:
-        key = name.format(reward={"sums": "accuracy", "code": "binary_code"}[task])
-        levels = [Level("base, held-out problems:", base.accuracy)] if base and percent else []
-        series = [_series(STAGES[name].title, STAGES[name].color, rows, key) for name, rows in rewarded.items()]
-        charts.append(line_chart(series, title=title, x_label="GRPO step", percent=percent, levels=levels))
     taught = {"distil": _metrics(output_dir / "distil"), "multi_stage": _metrics(output_dir / "multi_stage_sft")}
-    losses = [_series(STAGES[name].title, STAGES[name].color, rows, "loss") for name, rows in taught.items() if rows]
-    if losses:
-        charts.append(line_chart(losses, title="Loss of fine-tuning", x_label="SFT step"))
-    return charts
+    reward = {"sums": "accuracy", "code": "binary_code"}[task]
+    charts = []
+    for key, title, percent in _REWARD_CHARTS:
+        chart = _chart(title, "GRPO step", rewarded, key.format(reward=reward)) | {"percent": percent}
+        if percent and results and results[0].name == "base":
+            chart["level"] = {"name": "base, on held-out problems:", "y": results[0].accuracy}
+        charts.append(chart)
+    return {"grpo": charts, "sft": [_chart("Loss of fine-tuning", "SFT step", taught, "loss")]}
+
+
+def _chart(title: str, axis: str, metrics: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> dict[str, Any]:
+    series = []
+    for name, rows in metrics.items():
+        logged = [row for row in rows if key in row]
+        x, y = [row["step"] for row in logged], [row[key] for row in logged]
+        series.append({"name": STAGES[name].title, "color": STAGES[name].color, "x": x, "y": y})
+    return {"title": title, "axis": axis, "series": series}
 
 
 def _metrics(stage_dir: Path) -> list[dict[str, Any]]:
     return read_metrics(stage_dir / "run") if (stage_dir / "run" / "metrics.jsonl").exists() else []
-
-
-def _series(name: str, color: str, rows: Sequence[Mapping[str, Any]], key: str) -> Series:
-    logged = [row for row in rows if key in row]
-    return Series(name, [row["step"] for row in logged], [row[key] for row in logged], color)

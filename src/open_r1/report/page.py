@@ -7,6 +7,7 @@ the digests of those scripts, so a browser runs no other.
 import base64
 import hashlib
 import json
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -79,11 +80,23 @@ def packed(value: Any) -> str:
 
 
 def to_json(value: Any) -> str:
-    """Compact JSON. Halves of surrogate pairs, which have no UTF-8, become question marks."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """Compact JSON, as browsers read it: halves of surrogate pairs, which have no UTF-8, become question marks, and
+    numbers that are not finite become null."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        text = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"))
     return text.encode(errors="replace").decode()
 
 
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def rounded(value: float | None) -> float | None:
-    """A figure as pages show it: with few digits."""
-    return None if value is None else float(f"{value:.{LONGEST_FIGURE}g}")
+    """A figure as pages show it: with few digits, and None if it is not finite."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.{LONGEST_FIGURE}g}")

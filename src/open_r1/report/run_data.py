@@ -7,6 +7,7 @@ page carries the answers to some of them.
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ import yaml
 from open_r1.errors import UserError
 from open_r1.report.health import Health
 from open_r1.report.page import rounded
-from open_r1.report.recorder import REWARD_PREFIX, rollout_step
+from open_r1.report.recorder import REWARD_PREFIX, ROLLOUT_COLUMNS, rollout_step
 
 BATCH = 64
 """Rows that are decoded at once when texts are read."""
@@ -68,28 +69,29 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.run_dir = folder / "run"
-        if not (self.run_dir / "config.yaml").is_file():
-            raise UserError(f"{folder} has no run/config.yaml: give the output_dir of a training run.")
+        try:
+            (self.run_dir / "config.yaml").open("rb").close()
+        except OSError as error:
+            raise _no_run(folder, error) from error
+        self.lock = threading.Lock()
+        """Held while `metrics` or the table of problems is brought up to date: several pages may ask at once."""
         self.metrics = MetricsFile(self.run_dir / "metrics.jsonl")
         self._problems: dict[int, tuple[int, list[tuple[str, str, dict[str, Any]]]]] = {}
 
     def figures(self, generation: int, after: int) -> dict[str, Any]:
         """The lines of metrics after the first `after` of `generation` (all of another one), and what the page's head
         says."""
-        self.metrics.refresh()
-        lines, current = self.metrics.lines, self.metrics.generation
-        try:
-            config = yaml.safe_load((self.run_dir / "config.yaml").read_text("utf-8", errors="replace"))
-        except (OSError, yaml.YAMLError):
-            config = {}
-        environment = _json(self.run_dir / "environment.json")
+        with self.lock:
+            self.metrics.refresh()
+            lines, current = self.metrics.lines[:], self.metrics.generation
+        config, environment = self._config(), _json(self.run_dir / "environment.json")
         changed = _mtime(self.run_dir / "metrics.jsonl") or _mtime(self.run_dir / "config.yaml")
         return {
             "name": self.folder.resolve().name,
             "folder": str(self.folder),
-            "config": config if isinstance(config, dict) else {},
+            "config": config,
             "environment": environment if isinstance(environment, dict) else {},
-            "idle": round(max(0.0, time.time() - changed), 1),
+            "idle": round(max(0.0, time.time() - changed), 1) if changed else None,
             "health": _health(lines),
             "benchmarks": list(self._benchmarks()),
             "steps": sorted(self.rollout_files()),
@@ -106,8 +108,11 @@ class Run:
 
     def rollouts(self, step: int) -> dict[str, Any]:
         """Prompts and figures of a step, without the texts of its completions."""
-        file = _open(self._file(step))
+        path = self._file(step)
+        file = _open(path)
         names = file.schema_arrow.names
+        if absent := [name for name in ROLLOUT_COLUMNS if name not in names]:
+            raise LookupError(f"{path.name} has no column {absent[0]}: another version or program wrote it.")
         rewards = [name for name in names if name.startswith(REWARD_PREFIX)]
         table = file.read([n for n in names if n not in ("completion", "step")])
         prompts, golds = table["prompt"].to_pylist(), table["gold"].to_pylist()
@@ -119,7 +124,7 @@ class Run:
                 "start": start,
                 "end": end,
             }
-            for start, end in self._groups(prompts)
+            for start, end in self._groups(prompts, self._config().get("num_generations"))
         ]
         return {
             "step": step,
@@ -155,23 +160,33 @@ class Run:
 
     def problems(self) -> list[dict[str, Any]]:
         """Every problem with what came out of it at each step, those seen most often first."""
-        files = self.rollout_files()
+        with self.lock:
+            return self._all_problems()
+
+    def _all_problems(self) -> list[dict[str, Any]]:
+        files, size = self.rollout_files(), self._config().get("num_generations")
         for step in [step for step in self._problems if step not in files]:
             del self._problems[step]
         for step, file in sorted(files.items()):
             changed = file.stat().st_mtime_ns
             if self._problems.get(step, (0,))[0] != changed:
-                self._problems[step] = (changed, list(self._problems_of(step, file)))
+                try:
+                    self._problems[step] = (changed, list(self._problems_of(step, file, size)))
+                except ValueError:
+                    continue  # a file that is being copied, or damaged
         found: dict[str, dict[str, Any]] = {}
         for _, (_, groups) in sorted(self._problems.items()):
             for key, excerpt, visit in groups:
                 found.setdefault(key, {"key": key, "prompt": excerpt, "visits": []})["visits"].append(visit)
         return sorted(found.values(), key=lambda problem: -len(problem["visits"]))[:MOST_PROBLEMS]
 
-    def _problems_of(self, step: int, path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        table = _open(path).read(["prompt", "reward", "n_tokens"])
+    def _problems_of(self, step: int, path: Path, size: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        names = ["prompt", "reward", "n_tokens"]
+        table = _open(path).read(names)
+        if table.column_names != names:
+            raise ValueError(f"{path.name} has other columns.")
         prompts, rewards, tokens = (table[name].to_pylist() for name in ("prompt", "reward", "n_tokens"))
-        for start, end in self._groups(prompts):
+        for start, end in self._groups(prompts, size):
             known = [reward for reward in rewards[start:end] if reward is not None]
             lengths = [count or 0 for count in tokens[start:end]]
             visit = {
@@ -183,26 +198,25 @@ class Run:
             }
             yield _key(prompts[start]), (prompts[start] or "")[-EXCERPT:], visit
 
-    def _groups(self, prompts: Sequence[str | None]) -> Iterator[tuple[int, int]]:
+    def _groups(self, prompts: Sequence[str | None], size: Any) -> Iterator[tuple[int, int]]:
         """Rows of one prompt, which stand together; a prompt that was drawn twice in a row makes two groups."""
-        size = self._group_size()
         start = 0
         for row in range(1, len(prompts) + 1):
             if row == len(prompts) or prompts[row] != prompts[start] or row - start == size:
                 yield start, row
                 start = row
 
-    def _group_size(self) -> int | None:
-        if not hasattr(self, "_size"):
+    def _config(self) -> dict[str, Any]:
+        try:
             config = yaml.safe_load((self.run_dir / "config.yaml").read_text("utf-8", errors="replace"))
-            size = config.get("num_generations") if isinstance(config, dict) else None
-            self._size = size if isinstance(size, int) and size > 0 else None
-        return self._size
+        except (OSError, yaml.YAMLError):
+            return {}
+        return config if isinstance(config, dict) else {}
 
     def _file(self, step: int) -> Path:
         path = self.rollout_files().get(step)
         if path is None:
-            raise LookupError(f"there are no rollouts of step {step}")
+            raise LookupError(f"There are no rollouts of step {step}.")
         return path
 
     def _benchmarks(self) -> Iterator[dict[str, Any]]:
@@ -238,7 +252,7 @@ class RunPages:
             return run.search(arguments[0], words)
         if kind == "problems":
             return run.problems()
-        raise LookupError(f"there is no {kind}")
+        raise LookupError(f"There is no {kind}.")
 
 
 def _completions(path: Path) -> Iterator[pa.Array]:
@@ -247,7 +261,19 @@ def _completions(path: Path) -> Iterator[pa.Array]:
 
 
 def _open(path: Path) -> pq.ParquetFile:
-    return pq.ParquetFile(path, buffer_size=1 << 16, pre_buffer=False)
+    try:
+        return pq.ParquetFile(path, buffer_size=1 << 16, pre_buffer=False)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path.name} cannot be read: it is damaged, or not yet copied as a whole.") from error
+
+
+def _no_run(folder: Path, error: OSError) -> UserError:
+    """What is wrong with `folder`, and which runs may have been meant."""
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return UserError(f"{folder}/run/config.yaml cannot be read ({error.strerror}).")
+    inside = sorted(str(path.parent.parent) for path in folder.glob("*/run/config.yaml"))[:8]
+    meant = f"one of those in it ({', '.join(inside)})" if inside else "the output_dir of a training run"
+    return UserError(f"{folder} has no run/config.yaml: give {meant}.")
 
 
 def _natural(text: str) -> int:

@@ -13,12 +13,13 @@ SCRIPTS = ("charts.js", "source.js", "overview.js", "rollouts.js", "run.js")
 
 @dataclass(frozen=True)
 class SavedRun:
-    """Where the page is, and of how many steps it carries the rollouts."""
+    """Where the page is, of how many steps it carries the rollouts, and the steps whose file cannot be read."""
 
     path: Path
     megabytes: float
     carried: int
     steps: int
+    damaged: list[int]
 
 
 def live_page(pages: RunPages) -> str:
@@ -33,13 +34,14 @@ def write_run_page(folder: Path, path: Path, max_megabytes: float) -> SavedRun:
     figures = pages.get("figures/0/0/0")
     pieces = {"figures/0/0/0": packed(figures), "problems/0": packed(pages.get("problems/0"))}
     carried: list[int] = []
+    damaged: list[int] = []
     room = max_megabytes * 1e6 - sum(map(len, pieces.values()))
     for step in spread(figures["steps"]):
-        found = {f"rollouts/0/{step}": pages.get(f"rollouts/0/{step}")}
-        for group in found[f"rollouts/0/{step}"]["groups"]:
-            name = f"texts/0/{step}/{group['start']}/{group['end']}"
-            found[name] = pages.get(name)
-        fresh = {name: packed(value) for name, value in found.items()}
+        try:
+            fresh = _rollouts(pages, step)
+        except (LookupError, ValueError):
+            damaged.append(step)
+            continue
         room -= sum(map(len, fresh.values()))
         if room < 0:
             break
@@ -54,7 +56,15 @@ def write_run_page(folder: Path, path: Path, max_megabytes: float) -> SavedRun:
         data=_data(pages, sorted(carried)),
     )
     write_text(path, html)
-    return SavedRun(path, path.stat().st_size / 1e6, len(carried), len(figures["steps"]))
+    return SavedRun(path, path.stat().st_size / 1e6, len(carried), len(figures["steps"]), sorted(damaged))
+
+
+def _rollouts(pages: RunPages, step: int) -> dict[str, str]:
+    found = {f"rollouts/0/{step}": pages.get(f"rollouts/0/{step}")}
+    for group in found[f"rollouts/0/{step}"]["groups"]:
+        name = f"texts/0/{step}/{group['start']}/{group['end']}"
+        found[name] = pages.get(name)
+    return {name: packed(value) for name, value in found.items()}
 
 
 def spread(steps: Sequence[int]) -> Iterator[int]:

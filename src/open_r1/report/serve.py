@@ -7,16 +7,21 @@ machine nor other sites in the browser (DNS rebinding: the Host header is checke
 import gzip
 import json
 import secrets
+import sys
+import threading
 from collections.abc import Callable
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from open_r1.errors import UserError
 from open_r1.report.page import to_json
 
 PORT = 8421
-NAMES = ("localhost", "127.0.0.1")
+NAMES = ("localhost", "127.0.0.1", "[::1]")
+LARGEST = 1 << 24
+"""Bytes that a page may send."""
 Answer = Callable[[str, str], Any]
 
 
@@ -25,17 +30,25 @@ class PageServer(ThreadingHTTPServer):
     paths. `port` None takes `PORT`, or another if that is taken. Raises UserError."""
 
     daemon_threads = True
+    allow_reuse_port = False
 
     def __init__(self, html: str, answer: Answer, port: int | None = None) -> None:
         self.html, self.answer, self.word = html, answer, secrets.token_urlsafe(16)
         self.actions: dict[str, Callable[[Any], Any]] = {}
         """What a page may have done, by path: each takes JSON, and gives pieces of text as they come."""
+        self.ending = threading.Event()
+        """Ends what is being written, because the server ends."""
         try:
             super().__init__(("127.0.0.1", PORT if port is None else port), _Handler)
         except OSError as error:
             if port is not None:
                 raise UserError(f"port is {port}, which cannot be used ({error.strerror}): give another.") from error
             super().__init__(("127.0.0.1", 0), _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of readers who left; anything else is a fault of ours."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:
@@ -55,7 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             value = self.server.answer(path, query.get("q", [""])[0])
-        except (LookupError, ValueError, TypeError, OSError) as error:
+        except (LookupError, ValueError, TypeError, OverflowError, OSError) as error:
             self._send(404, to_json({"error": str(error)}), "application/json")
             return
         self._send(200, to_json(value), "application/json")
@@ -64,33 +77,43 @@ class _Handler(BaseHTTPRequestHandler):
         parts = self._path()
         if parts is None:
             return
-        action = self.server.actions.get(parts[0])
-        length = int(self.headers.get("Content-Length") or 0)
-        if action is None or not 0 < length < 1 << 24 or self.headers.get_content_type() != "application/json":
+        action, body = self.server.actions.get(parts[0]), self._body()
+        if action is None or body is None:
             self._send(400, "No such request.", "text/plain")
             return
         self.send_response(200)
         self._headers("application/x-ndjson")
         self.end_headers()
-        pieces = action(json.loads(self.rfile.read(length)))
-        try:
+        with closing(action(body)) as pieces:  # a reader who leaves ends the writing
             for piece in pieces:
                 self.wfile.write(to_json(piece).encode() + b"\n")
                 self.wfile.flush()
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the reader left, which ends the writing
-        finally:
-            pieces.close()
+                if self.server.ending.is_set():
+                    return
+
+    def _body(self) -> Any:
+        length = self.headers.get("Content-Length") or ""
+        if self.headers.get_content_type() != "application/json" or not length.isdecimal() or int(length) > LARGEST:
+            return None
+        try:
+            return json.loads(self.rfile.read(int(length)))
+        except (ValueError, RecursionError):
+            return None
 
     def _path(self) -> tuple[str, dict[str, list[str]]] | None:
         host = (self.headers.get("Host") or "").rpartition(":")
         name = host[0] if host[2].isdigit() else host[0] + host[1] + host[2]
-        url = urlsplit(self.path)
-        _, word, path = [*url.path.split("/", 2), "", ""][:3]
+        address, _, query = self.path.partition("?")
+        _, word, path = [*address.split("/", 2), "", ""][:3]
         if name not in NAMES or not secrets.compare_digest(word.encode(), self.server.word.encode()):
             self._send(403, "Open the address that the command printed.", "text/plain")
             return None
-        return path, parse_qs(url.query)
+        if address == f"/{word}":  # what the page asks for is relative to its address
+            self.send_response(301)
+            self.send_header("Location", f"/{word}/")
+            self.end_headers()
+            return None
+        return path, parse_qs(query)
 
     def _send(self, status: int, text: str, kind: str) -> None:
         body = text.encode()
@@ -125,4 +148,5 @@ def serve(server: PageServer, what: str) -> None:
     except KeyboardInterrupt:
         pass
     finally:
+        server.ending.set()
         server.server_close()

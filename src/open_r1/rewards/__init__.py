@@ -1,4 +1,4 @@
-"""What a completion is worth: plain Python over strings, no torch.
+"""Rewards: how good a completion is. Plain Python over strings, no torch.
 
 `get_reward_funcs` finds rewards by name, `score` calls them on a batch, `grade` compares one answer. The rewards
 themselves can be imported from here, as from huggingface/open-r1's module of this name.

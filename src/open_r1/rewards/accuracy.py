@@ -1,4 +1,4 @@
-"""Is the final answer right?"""
+"""Whether the final answer is right."""
 
 import logging
 from typing import Any
@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 def golds_of(solution: list | None, answer: list | None, rows: int) -> list[str]:
-    """Gold answer a row, as text: `answer` where it is not empty, else `solution`."""
+    """The gold answer of each row as text: `answer` if it is not empty, else `solution`."""
     if solution is None and answer is None:
         raise UserError("accuracy: the dataset has neither a column 'answer' nor a column 'solution'.")
     solutions = solution if solution is not None else [None] * rows
@@ -38,7 +38,7 @@ def grade_rows(
     prompts: list | None = None,
     prefills: list[str] | None = None,
 ) -> list[Verdict]:
-    """Verdict a row, of what prompt and completion say together; ungradable rows are counted in one warning."""
+    """The verdict of each row, on prompt prefill and completion together; one warning counts ungradable rows."""
     golds = golds_of(solution, answer, len(completions))
     verdicts = grade_many(completions=judged_texts(completions, prompts, prefills), golds=golds)
     ungradable = [verdict.reason for verdict in verdicts if verdict.correct is None]

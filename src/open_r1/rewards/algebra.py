@@ -1,7 +1,7 @@
 """Compares two answers with algebra. Runs in worker processes, which can be killed.
 
-What `expression` reads is compared exactly or with many digits; the rest (sums, integrals, inequalities in other
-forms) by math-verify, whose verdict "right" is checked with many digits where it can be.
+What `expression` parses is compared exactly or with many digits; the rest (sums, integrals, inequalities in other
+forms) by math-verify, whose verdict "right" is verified with many digits where possible.
 """
 
 import re
@@ -41,20 +41,20 @@ _UNDONE = (sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit, sympy.Derivati
 
 
 def answer(request: dict) -> bool | None:
-    """What the worker is asked: whether an answer equals a gold answer, or whether a gold answer can be read."""
+    """The worker's entry: whether an answer equals a gold answer, or whether a gold answer can be parsed."""
     if "answer" in request:
         return structure.compare(request["answer"], request["gold"], same_expression)
     return readable(request["gold"])
 
 
 def readable(gold: str) -> bool:
-    """Can `gold` be read as mathematics, or as a list of what can?"""
-    quantity_said, _ = quantity.measured(gold)
-    said = conditions.split(quantity_said).value
-    if intervals.read(said) is not None:
+    """Whether `gold` can be parsed as mathematics, or as a list of such items."""
+    amount, _ = quantity.measured(gold)
+    value = conditions.split(amount).value
+    if intervals.read(value) is not None:
         return True
-    rows = matrices.read(said)
-    items = listing.read(said).items if rows is None else tuple(cell for row in rows for cell in row)
+    rows = matrices.read(value)
+    items = listing.read(value).items if rows is None else tuple(cell for row in rows for cell in row)
     return all(_readable(names.split(item).value) for item in items)
 
 
@@ -68,7 +68,7 @@ def _readable(item: str) -> bool:
 
 
 def same_expression(answer: str, gold: str) -> bool | None:
-    """Comparison of single expressions; None if `gold` cannot be read."""
+    """Comparison of single expressions; None if `gold` cannot be parsed."""
     exact = same_value(answer, gold)
     if exact is None:
         exact = same_equation(answer, gold)
@@ -88,7 +88,7 @@ def same_expression(answer: str, gold: str) -> bool | None:
         if answer_expression is None:
             return False
         if isinstance(gold_expression, (Relational, BooleanAtom)) and (
-            _says_nothing(gold_expression) or _says_nothing(answer_expression)
+            _is_trivial(gold_expression) or _is_trivial(answer_expression)
         ):
             return False  # the same text was found to be equal before
         right = verify(
@@ -106,7 +106,7 @@ def same_expression(answer: str, gold: str) -> bool | None:
 
 
 def same_value(answer: str, gold: str) -> bool | None:
-    """Comparison of what `expression` reads: exact, or with many digits; None if that does not decide."""
+    """Comparison of what `expression` parses, exact or with many digits; None if undecided."""
     answer, gold = plain_text(answer), plain_text(gold)
     one, other = expression.parse(answer), expression.parse(gold)
     if one is None or other is None:
@@ -123,9 +123,9 @@ def same_value(answer: str, gold: str) -> bool | None:
 
 
 def same_equation(answer: str, gold: str) -> bool | None:
-    """Comparison of two equations, which may differ by a constant factor; None if that does not decide.
+    """Comparison of two equations, which may differ by a constant factor; None if undecided.
 
-    Only a verdict of "right" is sure: `y=1/x` and `xy=1` are no multiples of each other."""
+    Only a verdict of "right" is certain: `y=1/x` and `xy=1` are not multiples of each other."""
     pairs = []
     for text in (answer, gold):
         left, sign, right = plain_text(text).partition("=")
@@ -146,7 +146,7 @@ def _letters(text: str) -> set[str]:
 
 
 def _surely_differ(answer: Any, gold: Any) -> bool:
-    """Do two expressions differ in digits that math-verify does not look at? Decimals may."""
+    """Whether two expressions differ in digits that math-verify ignores (which is allowed for decimals)."""
     if not (isinstance(answer, sympy.Expr) and isinstance(gold, sympy.Expr)) or answer.has(sympy.Float):
         return False
     if gold.has(sympy.Float):
@@ -162,8 +162,8 @@ def _surely_differ(answer: Any, gold: Any) -> bool:
     return bool(abs(difference) > abs(size) * sympy.Rational(1, 10) ** (CHECKED_DIGITS // 2))
 
 
-def _says_nothing(expression_read: Any) -> bool:
-    """`x=x`, `1=1`, `1<2`: a relation that says nothing, or says it of no variable."""
+def _is_trivial(expression_read: Any) -> bool:
+    """Whether it is a trivial relation, or one without a variable: `x=x`, `1=1`, `1<2`."""
     if isinstance(expression_read, BooleanAtom):
         return True
     return isinstance(expression_read, Relational) and (
@@ -173,7 +173,7 @@ def _says_nothing(expression_read: Any) -> bool:
 
 @lru_cache(maxsize=8192)
 def parsed(answer: str) -> Any:
-    """The expression that LaTeX `answer` stands for, None if it cannot be read."""
+    """The expression that LaTeX `answer` denotes, None if it cannot be parsed."""
     latex = answer if answer[:1] in "([" else listing.without_thousands(answer)
     latex = normalize_latex(listing.with_commas(latex), _NORMALIZATION)
     candidates = [latex]

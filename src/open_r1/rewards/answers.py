@@ -96,7 +96,7 @@ def last_boxed(text: str) -> str | None:
 
 
 def _are_joined(between: str) -> bool:
-    """Do a comma or `and`, and what was counted, stand between two boxes, and nothing else?"""
+    """Whether only a comma or `and`, and the counted things, stand between two boxes."""
     if len(between) > MAX_GAP:
         return False
     bare = _JOINT_LAYOUT.sub(" ", between)
@@ -106,7 +106,7 @@ def _are_joined(between: str) -> bool:
 
 @dataclass(frozen=True)
 class Found:
-    """A final answer, and where it stood: `block`, `box`, `sentence`, `last line` or `last value`."""
+    """A final answer, and where it was found: `block`, `box`, `sentence`, `last line` or `last value`."""
 
     answer: str
     place: str
@@ -121,21 +121,20 @@ def extract_answer(completion: str) -> str | None:
 def find_answer(completion: str) -> Found | None:
     """The final answer of a completion, or None if it gives none.
 
-    Reasoning that was begun and not ended gives none. Looked for behind the last `</think>` (everywhere if there is
-    neither mark), in this order: the last `<answer>` block,
-    the last `\\boxed{}`, the last "the answer is ...", a letter of choice in the last line, the last formula or
-    number. A bare enumeration counts as
-    one answer: listing candidates does not hit.
+    Unfinished reasoning gives none. The search starts after the last `</think>` (at the beginning if there are no think
+    tags), in this order: the last `<answer>` block, the last `\\boxed{}`, the last "the answer is ...", a choice letter
+    in the last line, the last formula or number. A bare enumeration counts as one answer: listing candidates scores
+    nothing.
     """
-    said = completion.rpartition("</think>")[2]
-    if "<think>" in said:
+    text = completion.rpartition("</think>")[2]
+    if "<think>" in text:
         return None
-    return _find_in(said[-WINDOW:])
+    return _find_in(text[-WINDOW:])
 
 
 @lru_cache(maxsize=8192)
 def _find_in(part: str) -> Found | None:
-    """`find_answer` in what was said at last. Rewards and metrics ask for the same completions."""
+    """`find_answer` in the text after the reasoning. Cached, because rewards and metrics need the same completions."""
     blocks = _ANSWER_BLOCK.findall(part)
     if blocks and not _points_elsewhere(blocks[-1]):
         answer = _from_block(blocks[-1].strip())
@@ -148,21 +147,22 @@ def _find_in(part: str) -> Found | None:
 
 
 def last_block(completion: str) -> str | None:
-    """What the last `<answer>` block behind the reasoning holds, line breaks and all; None if that is nothing."""
-    said = completion.rpartition("</think>")[2]
-    blocks = _ANSWER_BLOCK.findall(said[-WINDOW:]) if "<think>" not in said else []
+    """The content of the last `<answer>` block after the reasoning, with its line breaks; None if there is none."""
+    text = completion.rpartition("</think>")[2]
+    blocks = _ANSWER_BLOCK.findall(text[-WINDOW:]) if "<think>" not in text else []
     return (blocks[-1].strip() or None) if blocks else None
 
 
 def _points_elsewhere(block: str) -> bool:
-    """Is an answer block empty, or words such as `see the box above`?"""
+    """Whether an answer block is empty, or refers elsewhere, as in `see the box above`."""
     if not block.strip():
         return True
     return bool(is_prose(block) and _POINTER.search(block) and not _values(block) and last_boxed(block) is None)
 
 
 def extract_gold(gold: str) -> str:
-    """The answer in a gold column: boxed, behind `####`, between dollars, the end of a worked solution, or all."""
+    """The answer in a gold column: boxed, after `####`, between dollars, at the end of a worked solution, or all of
+    it."""
     gold = gold.strip()
     answer = last_boxed(gold[-WINDOW:])
     if answer is not None:
@@ -219,7 +219,7 @@ def _without_remark(sentence: str) -> str:
 
 
 def _enumerated(text: str, values: list[tuple[int, int, str]]) -> list[str]:
-    """The first of `values`, and those that are enumerated together with it."""
+    """The first of `values`, and those enumerated together with it."""
     count = 1
     while count < len(values) and _joins(text, values[count - 1][1], values[count][0]):
         count += 1
@@ -236,12 +236,12 @@ def _unwrapped(text: str) -> str:
 
 
 def is_prose(text: str) -> bool:
-    """Does `text` hold several plain words, outside LaTeX commands?"""
+    """Whether `text` has several plain words outside LaTeX commands."""
     return len(_WORD.findall(_TEXT_COMMAND.sub(" ", text))) > 1 or bool(_MATH.search(text) and _WORD.search(text))
 
 
 def _last_value(text: str) -> str | None:
-    """The last formula or number; with everything that is enumerated together with it."""
+    """The last formula or number, with everything enumerated together with it."""
     values = _values(text)
     if not values:
         return None

@@ -1,4 +1,4 @@
-"""Letters of choice: `B`, `(B)`, `Option B`, `B. 42`, `**B**`, `D, not B`; never two at once."""
+"""Choice letters: `B`, `(B)`, `Option B`, `B. 42`, `**B**`, `D, not B`; never two at once."""
 
 import re
 
@@ -22,12 +22,12 @@ _STARS = re.compile(r"\*\*|__")
 
 
 def option(text: str) -> str:
-    """`Option B` and `The answer is (B)` as `B` and `(B)`; other text as it is."""
+    """`Option B` and `The answer is (B)` as `B` and `(B)`; other text unchanged."""
     return _CHOSEN.sub("", _STARS.sub("", text))
 
 
 def letter(text: str) -> str | None:
-    """The one letter that plain `text` chooses, "" if it names several or denies one, None if it is no choice."""
+    """The letter that plain `text` chooses; "" if it names several or excludes one, None if it is not a choice."""
     text = _NOT.sub("", option(text)).strip()
     if _SMALL.fullmatch(text):
         text = text.upper()
@@ -42,12 +42,12 @@ def letter(text: str) -> str | None:
 
 
 def is_letter(text: str) -> bool:
-    """Is plain `text` a letter of choice and nothing else?"""
+    """Whether plain `text` is only a choice letter."""
     return bool(_LETTER.fullmatch(text))
 
 
 def same(answer: str, gold: str) -> bool | None:
-    """Does plain `answer` choose the letter that is `gold`? None unless both are choices."""
+    """Whether plain `answer` chooses the letter `gold`; None unless both are choices."""
     gold = option(gold)
     if not is_letter(gold):
         return None
@@ -60,7 +60,7 @@ _LABELED = re.compile(r"(?:\*\*|__)?(?:\(([A-Z])\)|([A-Z])[.):])(?:\*\*|__)?[ \t
 
 
 def last_line(text: str) -> str | None:
-    """The letter that stands alone in the last line (`C`, `**B**`), or labels it (`(C) 42`); None if there is none."""
+    """The choice letter alone in the last line (`C`, `**B**`), or labels it (`(C) 42`); None if there is none."""
     line = text.rstrip().rpartition("\n")[2].strip()
     alone = _ALONE.fullmatch(line) if len(line) < 12 else None
     if alone:

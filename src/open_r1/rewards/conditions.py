@@ -1,4 +1,4 @@
-r"""What is said of a value behind it: `for all real x`, `k \in \mathbb{Z}`, `where n is an integer`."""
+r"""Conditions after a value: `for all real x`, `k \in \mathbb{Z}`, `where n is an integer`."""
 
 import re
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _TEXT = re.compile(r"\\(?:text|mathrm|textrm)\s?\{([^{}]*)\}")
 
 @dataclass(frozen=True)
 class Conditioned:
-    """A value without what is said behind it; `integers` names the variables that are said to be integers."""
+    """A value without its condition; `integers` names the variables declared as integers."""
 
     value: str
     integers: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class Conditioned:
 
 
 def split(text: str) -> Conditioned:
-    r"""`2k\pi, k \in \mathbb{Z}` as `2k\pi` and the integer `k`. A condition that says more is left in place."""
+    r"""`2k\pi, k \in \mathbb{Z}` as `2k\pi` and the integer `k`. Other conditions are left in place."""
     for begin in _BEGIN.finditer(text):
         value, tail = text[: begin.start()].rstrip(" ,;("), _TEXT.sub(r"\1", _closed(text[begin.start() :]))
         tail = " ".join(tail.split())

@@ -1,7 +1,7 @@
-r"""Reads a mathematical expression into a tree: `2\sqrt{x}+1`, `\binom{n}{2}`, `|x|`, `\log_2 8`, `f(x+1)`.
+r"""Parses a mathematical expression into a tree: `2\sqrt{x}+1`, `\binom{n}{2}`, `|x|`, `\log_2 8`, `f(x+1)`.
 
-A tree is a tuple: an operation, then its operands. What can be read in two ways (`1/2x`, `\sin 2x(x+1)`) and what
-is not an expression (relations, sums, integrals, words) is not read. Reading takes time linear in the text.
+A tree is a tuple: an operation, then its operands. Ambiguous text (`1/2x`, `\sin 2x(x+1)`) and text that is not an
+expression (relations, sums, integrals, words) is not parsed. Parsing takes linear time.
 """
 
 import re
@@ -33,12 +33,12 @@ _SIGN_ENDS = (*"+-)}],|", "\\rfloor", "\\rceil")
 
 
 class _Unclear(Exception):
-    """Not an expression, or one that can be read in two ways."""
+    """Not an expression, or an ambiguous one."""
 
 
 @lru_cache(maxsize=65_536)
 def parse(text: str) -> Node | None:
-    r"""The tree of cleaned `text`, None if it is not read: `("mul", ("number", 2, None), ("symbol", "x"))` for `2x`.
+    r"""The tree of cleaned `text`, None if it is not parsed: `("mul", ("number", 2, None), ("symbol", "x"))` for `2x`.
 
     A number holds its exact value, and its significant digits if it was written as a decimal.
     """
@@ -59,7 +59,7 @@ def parse(text: str) -> Node | None:
 
 
 def walk(node: Node) -> Iterator[Node]:
-    """`node` and every tree inside it."""
+    """`node` and all its subtrees."""
     stack = [node]
     while stack:
         current = stack.pop()
@@ -68,7 +68,7 @@ def walk(node: Node) -> Iterator[Node]:
 
 
 def symbols(node: Node) -> frozenset[str]:
-    """Names of the variables; a named function is one too."""
+    """Names of the variables, including named functions."""
     return frozenset(each[1] for each in walk(node) if each[0] in ("symbol", "apply"))
 
 
@@ -277,7 +277,7 @@ def _continues(token: str) -> bool:
 
 
 def _mixed(whole: Node, fraction: Node) -> Node:
-    r"""A number and the fraction behind it: a sum in `1\frac{4}{5}`, a product in `2\frac{a}{b}`."""
+    r"""A number followed by a fraction: a sum in `1\frac{4}{5}`, a product in `2\frac{a}{b}`."""
     if whole[0] == "neg":
         return ("neg", _mixed(whole[1], fraction))
     if fraction[0] != "div" or {fraction[1][0], fraction[2][0]} != {"number"}:

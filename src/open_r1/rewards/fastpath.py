@@ -1,4 +1,4 @@
-"""Settles the plain cases without algebra: numbers, letters of choice, words, and equal strings."""
+"""Decides simple cases without algebra: numbers, choice letters, words, and equal strings."""
 
 import re
 from dataclasses import replace
@@ -17,7 +17,7 @@ _FOLDED = re.compile(r"\band\b|[\W_]+")
 
 
 def settle(answer: str, gold: str) -> bool | None:
-    """True or False where that is plain to see; None: needs algebra."""
+    """True or False for simple cases; None: needs algebra."""
     flat_answer, flat_gold = canonical(answer), canonical(gold)
     if flat_answer and flat_answer == flat_gold:
         return _same_marks(answer, gold)
@@ -45,7 +45,7 @@ def settle(answer: str, gold: str) -> bool | None:
 
 
 def _same_marks(answer: str, gold: str) -> bool:
-    """Do signs that `clean` takes away (money, degrees) go together?"""
+    """Whether signs that `clean` removes (money, degrees) match."""
     if not _MARKS.search(answer) or not _MARKS.search(gold):
         return True
     return ratio(measured(answer)[1], measured(gold)[1]) == 1
@@ -62,7 +62,7 @@ def _named_differently(answer: str, gold: str) -> bool:
 
 
 def _surely_differ(answer: str, gold: str) -> bool:
-    """Different kinds of things, or expressions with different values."""
+    """Whether they are of different kinds, or expressions with different values."""
     kinds = {_kind(answer), _kind(gold)}
     if None not in kinds and len(kinds) > 1 and kinds != {"list", "matrix"}:
         return True
@@ -85,7 +85,7 @@ def _kind(text: str) -> str | None:
 
 
 def _settle_base(answer: str, gold: str) -> bool | None:
-    """`52_8` is `52` (the base goes without saying), but not `52_7`."""
+    """`52_8` is `52` (the base may be omitted), but not `52_7`."""
     based, answer_based = _BASED.fullmatch(gold), _BASED.fullmatch(answer)
     if based and answer_based:
         return based.groups() == answer_based.groups()
@@ -121,7 +121,7 @@ def _settle_words(answer: str, gold: str) -> bool | None:
 
 
 def is_plain(answer: str) -> bool:
-    """Is it a number, words (a name, `even`, `June 20`) or a letter of choice, rather than mathematics?"""
+    """Whether it is a number, words (a name, `even`, `June 20`) or a choice letter, rather than mathematics."""
     flat = canonical(answer)
     if flat.isdigit() or value_and_unit(answer)[0] or _BASED.fullmatch(flat):
         return True

@@ -1,4 +1,4 @@
-"""Is the completion one think block, then one answer block, and nothing else?"""
+"""Whether the completion is one think block, then one answer block, and nothing else."""
 
 import re
 import unicodedata
@@ -14,8 +14,8 @@ _BLANK_SYMBOLS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and symbols by cate
 def parse_format(text: str, *, strict: bool = True) -> tuple[str, str] | None:
     """Splits `text` into (reasoning, answer), or returns None if it is not well formed.
 
-    Well formed: each of the four tags exactly once and in order, something to be seen in both blocks, no text before,
-    between or after them. Strict also wants the newlines of the R1 template around the tags:
+    Well formed: each of the four tags exactly once and in order, visible text in both blocks, and none before, between
+    or after them. Strict also wants the newlines of the R1 template around the tags:
     `<think>\\n...\\n</think>\\n<answer>\\n...\\n</answer>`.
     """
     text = text.rstrip()
@@ -38,7 +38,7 @@ def parse_format(text: str, *, strict: bool = True) -> tuple[str, str] | None:
 
 
 def _visible(text: str) -> bool:
-    """Is there anything but white space, control characters, marks without a letter and characters without a glyph?"""
+    """Whether there is more than white space, control characters, combining marks and characters without a glyph."""
     return any(unicodedata.category(character)[0] in "LNPS" and character not in _BLANK_SYMBOLS for character in text)
 
 

@@ -1,4 +1,4 @@
-"""The completion that every reward should like best, for checking a run before it starts."""
+"""The completion that should get the maximum of every reward, to check a run before it starts."""
 
 from open_r1.rewards.answers import extract_gold
 from open_r1.rewards.text import prefill_of
@@ -7,7 +7,7 @@ from open_r1.rewards.text import prefill_of
 def gold_completion(gold: str, *, prompt: str | list = "") -> str:
     """An ideal completion: three steps of reasoning, then the boxed gold answer, in the R1 template.
 
-    If `prompt` (rendered text, or messages) has already opened the think block, the completion goes on from there.
+    If `prompt` (rendered text, or messages) has already opened the think block, the completion continues from there.
     """
     answer = extract_gold(gold).strip().strip("$")
     text = (

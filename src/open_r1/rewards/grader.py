@@ -30,7 +30,7 @@ _graders: "weakref.WeakSet[Grader]" = weakref.WeakSet()
 
 @dataclass(frozen=True)
 class Verdict:
-    """`correct` is None when it could not be decided: the gold is unreadable, or a limit was hit."""
+    """`correct` is None if it could not be decided: the gold cannot be parsed, or a limit was hit."""
 
     correct: bool | None
     extracted: str | None
@@ -38,8 +38,8 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """A question to a worker, and the reason that its verdict will give."""
+class _Pending:
+    """A comparison under way in a worker, and the reason that its verdict will give."""
 
     answer: str | None
     reason: str
@@ -49,7 +49,7 @@ class _Asked:
 class Grader:
     """Grades in `workers` processes, each comparison within `seconds` and `memory_mb`.
 
-    Plain cases are settled in the calling process; verdicts of the others are cached. Safe to use from threads.
+    Simple cases are decided in the calling process; the verdicts of the others are cached. Safe to use from threads.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Grader:
             self._start(completion, gold)
 
     def check_gold(self, gold: str) -> str | None:
-        """Why no completion can be graded against `gold`; None if all is well."""
+        """Why no completion can be graded against `gold`; None if it is fine."""
         answer = _extract_gold(gold)
         problem = self._problem(answer)
         if problem or fastpath.is_plain(answer):
@@ -101,7 +101,7 @@ class Grader:
         """Ends the workers."""
         self.pool.close()
 
-    def _start(self, completion: str, gold: str) -> "Verdict | _Asked":
+    def _start(self, completion: str, gold: str) -> "Verdict | _Pending":
         gold_answer = _extract_gold(gold)
         problem = self._problem(gold_answer)
         if problem:
@@ -114,14 +114,14 @@ class Grader:
             return Verdict(None, answer, f"the answer has {len(answer)} characters, more than {self.max_answer}")
         if found is None or answer is None:
             nothing = Verdict(False, None, "the completion gives no answer")
-            return nothing if fastpath.is_plain(gold_answer) else _Asked(None, "", self._ask(gold=gold_answer))
+            return nothing if fastpath.is_plain(gold_answer) else _Pending(None, "", self._ask(gold=gold_answer))
         settled = _settle(answer, gold_answer)
         if settled is not None:
             return Verdict(settled, answer, reasons.reason(reasons.PLAIN, found.place, answer, gold_answer))
         if _depth(answer) > MAX_DEPTH:
             return Verdict(None, answer, f"the answer is nested more than {MAX_DEPTH} deep")
         reason = reasons.reason(reasons.ALGEBRA, found.place, answer, gold_answer)
-        return _Asked(answer, reason, self._ask(answer=answer, gold=gold_answer))
+        return _Pending(answer, reason, self._ask(answer=answer, gold=gold_answer))
 
     def _problem(self, gold_answer: str) -> str | None:
         if not gold_answer.strip():
@@ -130,15 +130,15 @@ class Grader:
             return f"the gold answer has {len(gold_answer)} characters, more than {self.max_answer}"
         return None
 
-    def _verdict(self, asked: "_Asked") -> Verdict:
-        reply, answer = asked.future.result(), asked.answer
+    def _verdict(self, pending: "_Pending") -> Verdict:
+        reply, answer = pending.future.result(), pending.answer
         if reply.limit:
             return Verdict(None, answer, self._limit("comparing the answer", reply))
         if reply.value is None or (answer is None and not reply.value):
             return Verdict(None, answer, "the gold answer cannot be read")
         if answer is None:
             return Verdict(False, None, "the completion gives no answer")
-        return Verdict(reply.value, answer, asked.reason)
+        return Verdict(reply.value, answer, pending.reason)
 
     def _limit(self, what: str, reply: Reply) -> str:
         assert reply.limit
@@ -158,18 +158,19 @@ class Grader:
         return future
 
     def _evict_failure(self, key: tuple[str, str | None], future: "Future[Reply]") -> None:
-        """A worker that could not start or died says nothing of the answer: the next question asks again."""
+        """Removes failed comparisons from the cache: a worker that could not start or died says nothing about the
+        answer."""
         if future.cancelled() or future.exception() or future.result().limit == "crash":
             with self._lock:
                 self._cache.pop(key, None)
 
     def forget(self) -> None:
-        """Drops verdicts under way, which a forked child would wait for in vain."""
+        """Drops pending verdicts, for which a forked child would wait forever."""
         self._cache, self._lock = OrderedDict(), threading.Lock()
 
 
 def _settle(answer: str, gold: str) -> bool | None:
-    """What can be decided here; lists and tuples of plain items too."""
+    """Decides simple cases in this process, including lists and tuples of simple items."""
     if answer.isascii() and answer.isdigit() and gold.isascii() and gold.isdigit():
         return answer.lstrip("0") == gold.lstrip("0")
     if len(answer) > MAX_STRUCTURE or len(gold) > MAX_STRUCTURE:
@@ -223,12 +224,12 @@ def grade_many(*, completions: list[str], golds: list[str]) -> list[Verdict]:
 
 
 def prefetch(*, completions: list[str], golds: list[str]) -> None:
-    """Starts grading completions that are ready while others are still being written."""
+    """Starts grading finished completions while others are still being sampled."""
     default_grader().prefetch(completions=completions, golds=golds)
 
 
 def check_gold(gold: str) -> str | None:
-    """Why no completion can be graded against `gold`; None if all is well."""
+    """Why no completion can be graded against `gold`; None if it is fine."""
     return default_grader().check_gold(gold)
 
 

@@ -1,4 +1,4 @@
-r"""Reads sets of real numbers, however they are written.
+r"""Parses sets of real numbers in all their notations.
 
 `(-\infty,1)\cup(2,\infty)`, `x<1 or x>2`, `x \ne 2`, `|x| > 3`, `\{x \mid 2 < x < 3\}`, `\mathbb{R} \setminus \{2\}`,
 `a \le -2 or a = 1`.
@@ -30,11 +30,11 @@ _VARIABLE = re.compile(_NAME)
 
 
 class _NoSet(Exception):
-    """The text is no set of real numbers, or one that is not read."""
+    """The text is not a set of real numbers, or one that cannot be parsed."""
 
 
 def read(text: str) -> RealSet | None:
-    """The set that cleaned `text` stands for, None if it is none."""
+    """The set that cleaned `text` denotes, None if it is not a set."""
     variables: set[str] = set()
     try:
         pieces = _union(text.strip(), variables)

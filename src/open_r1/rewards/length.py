@@ -1,4 +1,4 @@
-"""Rewards that weigh the length of a completion against its being right."""
+"""Rewards that depend on the length of a completion and on whether it is right."""
 
 import math
 from collections import defaultdict
@@ -22,7 +22,7 @@ def len_reward(
 
     λ = 0.5 - (length - shortest) / (longest - shortest) within the completions of one prompt (all rows if `prompts`
     is not given); λ for right answers, min(0, λ) for wrong ones, 0 if all are equally long. A gold that cannot be
-    read counts as answered rightly, as in open-r1; an answer that hit a limit of the grader gets None.
+    parsed counts as answered rightly, as in open-r1; an answer that hit a limit of the grader gets None.
     """
     verdicts = grade_rows(completions, solution, answer, prompts, kwargs.get("prefills"))
     golds = golds_of(solution, answer, len(completions))
@@ -82,7 +82,7 @@ def get_soft_overlong_punishment(max_completion_len: int, soft_punish_cache: int
         )
 
     def soft_overlong_punishment_reward(completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
-        """Punishes completions that come near the length limit."""
+        """Penalizes completions near the length limit."""
         free = max_completion_len - soft_punish_cache
         return [max(-1.0, min(0.0, (free - len(ids)) / soft_punish_cache)) for ids in completion_ids]
 

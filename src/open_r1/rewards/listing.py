@@ -1,4 +1,4 @@
-r"""Takes lists, tuples and sets apart: `1, 2`, `(1, 2)`, `\{1, 2\}`, `x=1 \text{ or } x=2`, `1 \pm \sqrt 2`."""
+r"""Splits lists, tuples and sets: `1, 2`, `(1, 2)`, `\{1, 2\}`, `x=1 \text{ or } x=2`, `1 \pm \sqrt 2`."""
 
 import re
 from dataclasses import dataclass, replace
@@ -35,12 +35,12 @@ class Collection:
 
     @property
     def is_tuple(self) -> bool:
-        """Is its order part of it?"""
+        """Whether its order matters."""
         return self.opening in BRACKETS
 
 
 def read(text: str) -> Collection:
-    """The collection that cleaned `text` is; a single value is a list of one."""
+    """The collection in cleaned `text`; a single value is a list of one."""
     found = names.tuple_names(text)
     if found and (items := split(found[1][1:-1])) is not None and _encloses(found[1]) and len(items) == len(found[0]):
         return Collection("", "", tuple(items), tuple(found[0]))
@@ -114,7 +114,7 @@ def _expanded(items: list[str]) -> list[str]:
 
 
 def both_ways(item: str) -> list[str]:
-    r"""`1 \pm 2` as `1 + 2` and `1 - 2`; several `\pm` go each its way, `\mp` goes against `\pm`."""
+    r"""`1 \pm 2` as `1 + 2` and `1 - 2`; several `\pm` vary independently, `\mp` is opposite to `\pm`."""
     found = _SIGNS.findall(item)
     if not found or len(found) > MAX_SIGNS:
         return [item]
@@ -130,18 +130,18 @@ def both_ways(item: str) -> list[str]:
 
 
 def has_signs(collection: Collection) -> bool:
-    r"""Is there a `\pm` that was not written out?"""
+    r"""Whether there is a `\pm` that was not expanded."""
     return any(map(_SIGNS.search, collection.items))
 
 
 def as_point(collection: Collection) -> tuple[str, ...]:
-    """Its items as a point has them."""
+    """Its items in the order of coordinates."""
     order = names.in_order(list(collection.names)) if collection.names else range(len(collection.items))
     return tuple(collection.items[position] for position in order)
 
 
 def unnamed(collection: Collection) -> Collection:
-    """Its items alone."""
+    """Its items without their names."""
     return replace(collection, names=None)
 
 
@@ -164,7 +164,7 @@ def _apart(match: re.Match[str]) -> str:
 
 
 def _encloses(text: str) -> bool:
-    """Does the last bracket close the first?"""
+    """Whether the last bracket closes the first."""
     depth = 0
     for position, character in enumerate(text):
         depth += (character in "([{") - (character in ")]}")

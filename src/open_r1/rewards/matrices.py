@@ -14,7 +14,7 @@ Rows = list[list[str]]
 
 
 def read(text: str) -> Rows | None:
-    """The rows of a matrix that is all of cleaned `text`, None for anything else."""
+    """The rows of the matrix that cleaned `text` consists of, None for anything else."""
     found = _MATRIX.fullmatch(text.strip()) if "\\begin" in text else None
     if found is None:
         return None

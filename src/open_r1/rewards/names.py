@@ -1,4 +1,4 @@
-r"""Names in front of values: `x=5`, `a_{37} = 19`, `P(A)=\frac12`, `f(x)=x^2`, `(x,y)=(1,2)`, `Minimum: 1`.
+r"""Names before values: `x=5`, `a_{37} = 19`, `P(A)=\frac12`, `f(x)=x^2`, `(x,y)=(1,2)`, `Minimum: 1`.
 
 Values are matched by name where both sides give names, whatever the names look like; by order or as a set where one
 side gives none.
@@ -22,7 +22,7 @@ _COORDINATES = re.compile(r"[A-Za-z]")
 
 @dataclass(frozen=True)
 class Named:
-    """One value: `name` is None where none is given; `parameters` are those of a function's definition."""
+    """One value: `name` is None if there is none; `parameters` are those of a function's definition."""
 
     name: str | None
     value: str
@@ -31,7 +31,7 @@ class Named:
 
 
 def split(text: str) -> Named:
-    r"""`a_{37} = 19` as name `a_37` and value `19`; text that is no assignment has no name."""
+    r"""`a_{37} = 19` as name `a_37` and value `19`; other text has no name."""
     if label := _LABEL.match(text):
         if not _NO_LABELS.search(label[1]):
             return Named(label[1].lower(), text[label.end() :].strip(), words=True)
@@ -63,7 +63,7 @@ def tuple_names(text: str) -> tuple[list[str], str] | None:
 
 
 def equation(text: str) -> tuple[str, str, str]:
-    """What is left and right of the only `=` sign outside brackets; the last of a chain of equal values."""
+    """The two sides of the only `=` sign outside brackets; for a chain of equal values, the last."""
     depth, positions = 0, []
     for position, character in enumerate(text):
         depth += (character in "([{") - (character in ")]}")
@@ -94,7 +94,7 @@ def squeezed(name: str) -> str:
 
 
 def are_roots(names: list[str]) -> bool:
-    """`x_1, x_2, x_3`: numbered solutions, whose order says nothing."""
+    """Whether they are numbered solutions, whose order does not matter: `x_1, x_2, x_3`."""
     found = [_ROOT_NAME.fullmatch(name) for name in names]
     return (
         all(found)
@@ -105,7 +105,7 @@ def are_roots(names: list[str]) -> bool:
 
 
 def in_order(names: list[str]) -> list[int]:
-    """Positions of `names` as a point has them: coordinates by the alphabet (`y=2, x=1`), others as written."""
+    """Positions of `names` in a point: coordinates alphabetically (`y=2, x=1`), others in their given order."""
     positions = list(range(len(names)))
     if all(map(_COORDINATES.fullmatch, names)):
         return sorted(positions, key=lambda position: names[position])

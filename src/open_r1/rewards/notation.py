@@ -1,4 +1,4 @@
-"""One spelling for each way of writing an answer: Unicode, spacing, dollars, degrees, fractions."""
+"""Normalizes the notation of answers: Unicode, spacing, dollars, degrees, fractions."""
 
 import re
 from functools import lru_cache
@@ -88,7 +88,7 @@ _SCRIPT = re.compile(r"([\^_])\{(\w)\}")
 
 
 def from_unicode(text: str) -> str:
-    """`text` in ASCII and LaTeX where it stands for either: `x²`, `√2`, `≤`."""
+    """`text` with Unicode replaced by ASCII and LaTeX: `x²`, `√2`, `≤`."""
     if text.isascii():
         return text.replace("\0", "")
     text = _CIRCLED.sub(lambda m: ",".join(str(ord(mark) - 0x245F) for mark in m.group() if mark != " "), text)
@@ -100,7 +100,7 @@ def from_unicode(text: str) -> str:
 
 
 def clean(answer: str) -> str:
-    """`answer` without layout: dollars, spacing commands, marks of degree, variants of fractions, the final stop."""
+    """`answer` without layout: dollars, spacing commands, marks of degree, variants of fractions, the final period."""
     answer = _GROUPED.sub("", from_unicode(answer).replace("\\!", r"\! ").replace(r"\! ", "\\!"))
     answer = MONEY.sub("", answer.replace("\\!", "")).replace("$", "").replace("\\%", "%")
     answer = _NAMED_BRACKET.sub(lambda m: _NAMED_BRACKETS[m.group()], answer)
@@ -114,14 +114,14 @@ def clean(answer: str) -> str:
 
 
 def _without_degrees(answer: str) -> str:
-    """Without the mark of degrees at the end; in sines and cosines in radians, where algebra takes them so."""
+    """Without a final degree sign; inside sines and cosines converted to radians, as algebra needs."""
     if TRIGONOMETRY.search(answer):
         answer = _TURN.sub(r"{(\\frac{\1\\pi}{180})}", answer)
     return _CIRC.sub("", DEGREES.sub("", TEMPERATURE.sub("", answer)))
 
 
 def _without_stop(answer: str) -> str:
-    """Without the stop or comma at the end; dots that say `and so on` stay."""
+    """Without a final period or comma; an ellipsis stays."""
     return answer if _AND_SO_ON.search(answer) else answer.rstrip(".,; ")
 
 
@@ -139,7 +139,7 @@ def plain_text(answer: str) -> str:
 
 @lru_cache(maxsize=65_536)
 def canonical(answer: str) -> str:
-    """`plain_text` without white space (but that between digits), with braces around arguments of a fraction."""
+    """`plain_text` without white space (except between digits), with braces around arguments of a fraction."""
     answer = _SCRIPT.sub(r"\1\2", _SQRT_TOKEN.sub(r"\\sqrt{\1}", plain_text(answer)))
     answer = _SPACED_GROUPS.sub(lambda m: m.group().replace(" ", ""), _ITEMS.sub(r"\1,,", answer))
     return _SPACE.sub("", answer).replace(",,", ", ")

@@ -1,8 +1,8 @@
 r"""Values of expressions in the calling process: exact where that is cheap, else in floating point.
 
-Variables get fixed values, the same on both sides: expressions that are equal for every value are equal there.
-Floating point can only show that two answers differ; that they are equal is shown by exact arithmetic here, or with
-many digits in a worker (`precise`).
+Variables get the same fixed values on both sides: expressions that are equal everywhere are equal there. Floating point
+can only show that two answers differ; equality is shown by exact arithmetic here, or with many digits in a worker
+(`precise`).
 """
 
 import cmath
@@ -27,12 +27,12 @@ _INVERSES = {"csc": cmath.sin, "sec": cmath.cos, "cot": cmath.tan}
 
 
 class Unknown(Exception):
-    """No value: not defined, too large, or not computed here."""
+    """No value: undefined, too large, or not computed here."""
 
 
 @lru_cache(maxsize=65_536)
 def exact(text: str) -> Fraction | None:
-    r"""The rational number that cleaned `text` says: `2^{40}-1`, `\binom{5}{2}`; None for others and large ones."""
+    r"""The rational number that cleaned `text` denotes: `2^{40}-1`, `\binom{5}{2}`; None for others and large ones."""
     node = expression.parse(text)
     if node is None or sum(1 for _ in expression.walk(node)) > MAX_NODES:
         return None
@@ -109,7 +109,7 @@ def _power(base: Fraction, exponent: Fraction, max_bits: int) -> Fraction:
 
 @lru_cache(maxsize=65_536)
 def evaluate(text: str) -> tuple[complex, float] | None:
-    """Value of cleaned `text`, and the largest number on the way to it; None if that is not known."""
+    """Value of cleaned `text`, and the largest intermediate result; None if unknown."""
     node = expression.parse(text)
     if node is None or sum(1 for _ in expression.walk(node)) > MAX_NODES:
         return None
@@ -193,7 +193,7 @@ def of_name(name: str) -> float:
 
 
 def differ(answer: str, gold: str) -> bool:
-    """Do two cleaned strings surely stand for different values? False if equal, or if that is not clear."""
+    """Whether two cleaned strings certainly denote different values; False if equal or unclear."""
     exact_values = exact(answer), exact(gold)
     if exact_values[0] is not None and exact_values[1] is not None:
         return exact_values[0] != exact_values[1]
@@ -207,7 +207,7 @@ def differ(answer: str, gold: str) -> bool:
 
 
 def _branches(text: str) -> bool:
-    """Is there a root, a logarithm or an inverse function of a variable, which are not real everywhere?"""
+    """Whether there is a root, logarithm or inverse function of a variable, which is not real everywhere."""
     node = expression.parse(text)
     assert node is not None
     many_valued = ("arcsin", "arccos", "arctan", "ln", "log", "lg")
@@ -218,6 +218,6 @@ def _branches(text: str) -> bool:
 
 
 def is_constant(text: str) -> bool:
-    """Is cleaned `text` an expression without variables?"""
+    """Whether cleaned `text` is an expression without variables."""
     node = expression.parse(text)
     return node is not None and not expression.symbols(node)

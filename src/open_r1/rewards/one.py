@@ -1,4 +1,4 @@
-"""Grading by hand: one completion against one answer."""
+"""Grades one completion against one answer, for use from Python."""
 
 from open_r1.errors import UserError
 from open_r1.rewards.grader import Verdict, grade_many
@@ -8,7 +8,7 @@ def grade(completion: str, answer: str | int | float) -> Verdict:
     """Whether the final answer of `completion` equals `answer`, which is an answer or a solution that ends in one.
 
     `correct` is True, False, or None where that cannot be decided; `extracted` is the answer that was found, and
-    `reason` says how they were compared. Raises `UserError` for what is no text.
+    `reason` says how they were compared. Raises `UserError` for anything but text.
     """
     if not isinstance(completion, str):
         raise UserError(f"completion is a {type(completion).__name__}: expected text (of a message, its content).")

@@ -1,4 +1,4 @@
-"""Options of rewards that take any."""
+"""Options of rewards."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -7,7 +7,7 @@ from open_r1.errors import UserError
 
 
 class OptionError(UserError, ValueError):
-    """A reward was given an option that it cannot work with."""
+    """A reward has an invalid option."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What words in answers mean: no solution, options of a choice, times of day, ratios."""
+"""The meaning of phrases in answers: no solution, options of a choice, times of day, ratios."""
 
 import re
 from fractions import Fraction
@@ -20,7 +20,7 @@ _RATIO = re.compile(rf"{_RATIO_PART}(?::{_RATIO_PART})+")
 
 
 def meaning(text: str) -> str | None:
-    """What a stock phrase (plain text or LaTeX) says: `no solution` also for `\\emptyset`; None for other text."""
+    """The meaning of a stock phrase (plain text or LaTeX): `no solution` also for `\\emptyset`; None for other text."""
     if len(text) > 60:
         return None
     text = _EMPTY.sub("emptyset", text)
@@ -35,13 +35,13 @@ def meaning(text: str) -> str | None:
 
 
 def same_meaning(answer: str, gold: str) -> bool | None:
-    """Compares two stock phrases; None unless both are some."""
+    """Compares two stock phrases; None unless both are stock phrases."""
     one, other = meaning(answer), meaning(gold)
     return None if one is None or other is None else one == other
 
 
 def same_colons(answer: str, gold: str) -> bool | None:
-    """Compares two times of day (`4:30 p.m.`) or two ratios (`2:3`, which is `4:6`); None unless both are some."""
+    """Compares two times of day (`4:30 p.m.`) or two ratios (`2:3`, which is `4:6`); None for anything else."""
     times = _TIME.fullmatch(answer), _TIME.fullmatch(gold)
     if times[0] and times[1]:
         halves = {(each[4] or "").lower() for each in times if each}

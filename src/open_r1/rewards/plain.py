@@ -1,4 +1,4 @@
-r"""Plain notation as LaTeX: `sqrt(3)/2`, `2*pi*r`, `x**2`, `exp(-x)`, `log_2(3)`, as programs and models write it."""
+r"""Plain notation as LaTeX: `sqrt(3)/2`, `2*pi*r`, `x**2`, `exp(-x)`, `log_2(3)`, as in programs."""
 
 import re
 
@@ -18,7 +18,7 @@ _FORMS = {"sqrt": (r"\sqrt{", "}"), "cbrt": (r"\sqrt[3]{", "}"), "exp": ("e^{", 
 
 
 def to_latex(text: str) -> str:
-    r"""`3*sqrt(5)/7` as `3*\sqrt{5}/7`; LaTeX stays as it is, but for `x^10`, which is `x^{10}`."""
+    r"""`3*sqrt(5)/7` as `3*\sqrt{5}/7`; LaTeX stays unchanged, except that `x^10` becomes `x^{10}`."""
     text = text.replace("**", "^")
     if "sqrt" in text or "exp" in text or "abs" in text or "cbrt" in text:
         text = _with_calls(text)
@@ -34,7 +34,7 @@ def _full_name(name: str) -> str:
 
 
 def _with_calls(text: str) -> str:
-    """`sqrt(...)` and the like with LaTeX's braces; calls that do not close stay."""
+    """`sqrt(...)` and similar calls with LaTeX's braces; unclosed calls stay."""
     closing = matching(text)
     replaced: list[tuple[int, int, str]] = []
     for call in _CALL.finditer(text):
@@ -69,7 +69,7 @@ def _replace(text: str, replaced: list[tuple[int, int, str]]) -> str:
 
 
 def matching(text: str) -> dict[int, int]:
-    """Position of the closing parenthesis for that of each opening one."""
+    """Maps the position of each opening parenthesis to that of its closing one."""
     stack: list[int] = []
     closing: dict[int, int] = {}
     for position, character in enumerate(text):

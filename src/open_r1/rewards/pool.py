@@ -1,4 +1,4 @@
-"""Worker processes with hard limits: a request that takes too long costs its worker's life, not the run's.
+"""Worker processes with hard limits: a request that takes too long ends its worker, not the run.
 
 Workers are fresh interpreters (nothing is forked, so it works after CUDA has started and needs no main guard),
 in sessions of their own (Ctrl-C does not reach them), and are reused until they fail. Limits are enforced from
@@ -43,7 +43,7 @@ class Reply:
 
 
 class WorkerFailure(Exception):
-    """The worker is of no further use; the message says which limit it hit."""
+    """The worker must be replaced; the message says which limit it hit."""
 
 
 class Worker:
@@ -128,7 +128,7 @@ class Pool:
         _pools.add(self)
 
     def forget(self) -> None:
-        """Starts empty, leaving workers and threads to their owner: what a forked child must do."""
+        """Starts empty, leaving workers and threads to their owner; forked children must call it."""
         self._tasks: queue.SimpleQueue[tuple[dict, Future] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._workers: set[Worker] = set()
@@ -190,7 +190,7 @@ class Pool:
 
 
 def default_size() -> int:
-    """Workers a process: its share of the machine's cores, at most 8."""
+    """Workers per process: its share of the machine's cores, at most 8."""
     return min(8, cores())
 
 

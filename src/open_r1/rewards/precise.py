@@ -1,6 +1,6 @@
 r"""Decides in a worker whether two expressions are equal: exactly for rational numbers, else with many digits.
 
-Constants are compared with as many digits as cancellation leaves room for: `e^{\pi\sqrt{163}}` is not
+Constants are compared with enough digits to survive cancellation: `e^{\pi\sqrt{163}}` is not
 `262537412640768744`. Expressions with variables are compared at points of many sizes and both signs, as Schwartz and
 Zippel do for polynomials; only points where both are real count, if there are such.
 """
@@ -32,7 +32,7 @@ Point = dict[str, Fraction]
 
 
 def same(answer: Node, gold: Node) -> bool | None:
-    """Are two expressions equal for every value of their variables? None if that cannot be computed."""
+    """Whether two expressions are equal for all values of their variables; None if that cannot be computed."""
     names = sorted(expression.symbols(answer) | expression.symbols(gold))
     if not names:
         return _same_constant(answer, gold)
@@ -40,7 +40,8 @@ def same(answer: Node, gold: Node) -> bool | None:
 
 
 def proportional(answer: tuple[Node, Node], gold: tuple[Node, Node]) -> bool | None:
-    """Are two equations (left and right side) the same but for a constant factor? None if that cannot be computed."""
+    """Whether two equations (left and right side) are equal up to a constant factor; None if that cannot be
+    computed."""
     one, other = ("sub", *answer), ("sub", *gold)
     names = sorted(expression.symbols(one) | expression.symbols(other))
     ratios = []
@@ -55,7 +56,7 @@ def proportional(answer: tuple[Node, Node], gold: tuple[Node, Node]) -> bool | N
 
 
 def rounds(decimal: Fraction, places: int, constant: Node) -> bool:
-    """Is `decimal`, written with so many places, what `constant` is when rounded or cut there?"""
+    """Whether `constant`, rounded or truncated to the places of `decimal`, equals it."""
     value = _at(constant, {})
     if value is None or mp.im(value) != 0:
         return False
@@ -107,7 +108,7 @@ def _points(names: list[str], count: int, *nodes: Node) -> Iterator[Point]:
 
 
 def _values(one: Node, other: Node, point: Point) -> tuple[mpf, mpf, mpf] | None:
-    """Both values, and how far they may be apart by rounding."""
+    """Both values, and the largest difference that rounding explains."""
     digits = DIGITS
     for _ in range(2):
         with mp.workdps(digits):
@@ -183,10 +184,10 @@ def _operation(node: Node, point: Point, sizes: list[mpf]) -> mpf:
     raise numeric.Unknown
 
 
-def _power(base: mpf, exponent: mpf, written: Node) -> mpf:
-    """Of a negative number, an odd root is real or not, as one likes: such points say nothing."""
+def _power(base: mpf, exponent: mpf, tree: Node) -> mpf:
+    """Odd roots of negative numbers are real by one convention only, so such points are skipped."""
     if mp.im(base) == 0 and mp.re(base) < 0:
-        fraction = numeric.rational(written, 256)
+        fraction = numeric.rational(tree, 256)
         if fraction is not None and fraction.denominator > 1 and fraction.denominator % 2:
             raise numeric.Unknown
         if fraction is not None and fraction.denominator == 1:

@@ -1,4 +1,5 @@
-r"""Numbers as they are written (`1,234`, `1\frac12`, `0.\overline{3}`, `50\%`, `1.2\times10^5`), with their units."""
+r"""Numbers in their usual notations (`1,234`, `1\frac12`, `0.\overline{3}`, `50\%`, `1.2\times10^5`), with their
+units."""
 
 import re
 from dataclasses import dataclass, replace
@@ -37,7 +38,7 @@ _MATH_MODE = re.compile(r"[$\\]")
 
 @dataclass(frozen=True)
 class Value:
-    """A number, exact; `decimals` places if it was written as a decimal, with so many significant digits."""
+    """An exact number; for a decimal also its `decimals` places and its significant digits."""
 
     number: Fraction
     decimals: int | None
@@ -76,7 +77,8 @@ def number(text: str) -> Value | None:
 
 
 def same_number(answer: Value, gold: Value) -> bool:
-    """Equal, or one a decimal of at least six digits that rounds (or cuts) the other. `50%` is both 50 and 0.5."""
+    """Whether they are equal, or one is a decimal of at least six digits that rounds (or truncates) the other. `50%` is
+    both 50 and 0.5."""
     if _close(answer, gold):
         return True
     if answer.percent == gold.percent:
@@ -93,7 +95,7 @@ def _close(answer: Value, gold: Value) -> bool:
 
 
 def _rounded(decimal: Value, target: Fraction) -> bool:
-    """Does `decimal` round or cut `target`, which is no such decimal itself?"""
+    """Whether `decimal` rounds or truncates `target`, which is not such a decimal itself."""
     if not decimal.decimals or decimal.significant < MIN_DIGITS:
         return False
     place = Fraction(1, 10**decimal.decimals)
@@ -102,7 +104,8 @@ def _rounded(decimal: Value, target: Fraction) -> bool:
 
 
 def rounds(answer: str, gold: str) -> bool:
-    """Is one of two cleaned strings a decimal of six digits or more that rounds or cuts the other, a constant?"""
+    """Whether one of two cleaned strings is a decimal of at least six digits that rounds or truncates the other, a
+    constant."""
     for decimal_text, constant in ((answer, gold), (gold, answer)):
         decimal = number(canonical(decimal_text))
         if decimal is None or not decimal.decimals or decimal.percent or number(canonical(constant)):
@@ -115,16 +118,16 @@ def rounds(answer: str, gold: str) -> bool:
 
 @lru_cache(maxsize=65_536)
 def measured(answer: str) -> tuple[str, Unit | None]:
-    """`(quantity, unit)` of an answer as it was written; money and degrees are units too."""
-    written = notation.from_unicode(answer)
+    """`(quantity, unit)` of an uncleaned answer; money and degrees are units too."""
+    latex = notation.from_unicode(answer)
     cleaned = clean(answer)
     quantity, unit = split_unit(cleaned)
     if unit is None:
-        if temperature := notation.TEMPERATURE.search(written):
+        if temperature := notation.TEMPERATURE.search(latex):
             unit = parse_unit({"C": "celsius", "F": "fahrenheit"}[temperature[1]])
-        elif notation.DEGREES.search(written) and not notation.TRIGONOMETRY.search(written):
+        elif notation.DEGREES.search(latex) and not notation.TRIGONOMETRY.search(latex):
             unit = parse_unit("degree")
-        elif money := notation.MONEY.search(written):
+        elif money := notation.MONEY.search(latex):
             sign = _MONEY_DRESS.sub("", money.group())
             unit = parse_unit(_MONEY.get(sign, sign.strip("\\")))
     elif _is_bare(cleaned[len(quantity.rstrip()) :], answer):
@@ -133,7 +136,7 @@ def measured(answer: str) -> tuple[str, Unit | None]:
 
 
 def _is_bare(unit: str, answer: str) -> bool:
-    """Is a unit one letter that stands where a variable would: `4m`, `$4 m$`?"""
+    """Whether a unit is one letter in the place of a variable: `4m`, `$4 m$`?"""
     return bool(_BARE.fullmatch(unit.strip())) and (unit[:1] != " " or bool(_MATH_MODE.search(answer)))
 
 
@@ -145,7 +148,7 @@ def without_name(answer: str) -> str:
 
 @lru_cache(maxsize=65_536)
 def value_and_unit(answer: str) -> tuple[Value | None, Unit | None]:
-    """The number that an answer says, None if it is none, and its unit."""
+    """The number in an answer, None if there is none, and its unit."""
     quantity, unit = measured(answer)
     flat = without_name(canonical(quantity))
     inside = _PARENTHESES.fullmatch(flat)

@@ -26,7 +26,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class RealSet:
-    """A union of intervals; `variable` is None where none is named."""
+    """A union of intervals; `variable` is None if none is named."""
 
     pieces: tuple[Interval, ...]
     variable: str | None = None
@@ -47,7 +47,7 @@ def ray(bound: str, closed: bool, *, up: bool) -> Interval:
 
 @lru_cache(maxsize=16_384)
 def key(end: str) -> float | None:
-    """The number that an end stands for, to order by; None for one with variables."""
+    """The value of an end, for sorting; None for one with variables."""
     squeezed = "".join(end.split()).replace("+", "", 1) if end.lstrip().startswith("+") else "".join(end.split())
     if squeezed in (INFINITY, f"-{INFINITY}"):
         return float("-inf") if squeezed[0] == "-" else float("inf")
@@ -57,7 +57,7 @@ def key(end: str) -> float | None:
 
 
 def is_ordered(pieces: tuple[Interval, ...]) -> bool:
-    """Are all ends numbers?"""
+    """Whether all ends are numbers."""
     return all(key(end) is not None for piece in pieces for end in (piece.low, piece.high))
 
 
@@ -102,7 +102,7 @@ def _touch(left: Interval, right: Interval) -> bool:
 
 
 def intersection(left: tuple[Interval, ...], right: tuple[Interval, ...]) -> tuple[Interval, ...] | None:
-    """What is in both; None if ends are not numbers."""
+    """The intersection; None if ends are not numbers."""
     if not (is_ordered(left) and is_ordered(right)):
         return None
     return merged(tuple(_common(one, other) for one in left for other in right))
@@ -133,7 +133,7 @@ def without(pieces: tuple[Interval, ...], points: list[str]) -> tuple[Interval, 
 
 
 def same(answer: RealSet, gold: RealSet, compare: Same) -> bool | None:
-    """Are both the same set, by `compare` of their ends? None if it does not know."""
+    """Whether both are the same set, by `compare` of their ends; None if undecided."""
     if answer.variable and gold.variable and answer.variable != gold.variable:
         return False
     answers, golds = merged(answer.pieces), merged(gold.pieces)

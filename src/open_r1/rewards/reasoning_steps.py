@@ -1,4 +1,4 @@
-"""Does the completion reason in steps that can be told apart?"""
+"""Whether the completion reasons in separate steps."""
 
 import re
 from typing import Any

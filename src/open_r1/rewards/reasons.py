@@ -1,6 +1,6 @@
-"""Why a verdict is what it is: how the answer was compared, and which heuristics it rests on.
+"""The reason of a verdict: how the answer was compared, and which heuristics were used.
 
-A verdict that rests on none was made of a boxed answer (or an answer block) and of what it says as a whole.
+A verdict without heuristics compared a whole boxed answer (or answer block).
 """
 
 from functools import lru_cache
@@ -18,7 +18,7 @@ PLACES = {
 
 
 def reason(how: str, place: str, answer: str, gold: str) -> str:
-    """`how`, and the heuristics behind it: `compared as text or number; heuristic: a unit on one side only`."""
+    """`how`, and the heuristics used: `compared as text or number; heuristic: a unit on one side only`."""
     heuristics = [PLACES[place]] if place in PLACES else []
     if not (answer.isdigit() and gold.isdigit()):
         heuristics += _of_pair(answer, gold)

@@ -97,7 +97,7 @@ BEST = {"accuracy": 1.0, "format": 1.0, "format_lenient": 1.0, "tag_count": 1.0,
 
 def get_reward_funcs(script_args: Any) -> list[RewardFunc]:
     """The functions that `script_args.reward_funcs` names, in order. Options of a reward are read from the other
-    fields of `script_args`. Raises `UserError` for a name or path that leads nowhere."""
+    fields of `script_args`. Raises `UserError` for an unknown name or path."""
     return [get_reward_func(name, script_args) for name in script_args.reward_funcs]
 
 

@@ -1,4 +1,4 @@
-"""Punishes completions that repeat themselves."""
+"""Penalizes completions that repeat themselves."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ def get_repetition_penalty_reward(
     """n-gram repetition penalty (Demystifying Long CoT, arXiv 2502.03373, appendix C.2).
 
     `max_penalty` (at most 0) times the share of n-grams of words that occurred before; 0 for completions shorter
-    than an n-gram. `language` says how words are found: `en` at white space, `zh` by jieba.
+    than an n-gram. `language` selects how words are split: `en` at white space, `zh` by jieba.
     """
     if max_penalty > 0:
         raise OptionError(f"max_penalty {max_penalty} should not be positive: it is what full repetition is given.")

@@ -1,4 +1,4 @@
-"""Calls reward functions on a batch of completions, and says which one went wrong where."""
+"""Calls reward functions on a batch of completions, and reports which one failed on which row."""
 
 import asyncio
 import inspect
@@ -15,7 +15,7 @@ from open_r1.rewards.text import check_completion, prefill_of
 class RewardError(UserError):
     """A reward function raised, or returned something that is not a list of scores.
 
-    `reward` is its name, `row` the first row that it fails on (None if it fails on the batch only), `step` the
+    `reward` is its name, `row` the first row on which it fails (None if it fails only on the batch), `step` the
     training step (None outside training).
     """
 
@@ -45,8 +45,8 @@ def score(
 ) -> list[dict[str, float | None]]:
     """Scores every completion with every reward: one `{name: value}` a row.
 
-    `prompts` are what the dataset holds (text or messages), `prompt_texts` the same after the chat template: from
-    them comes what the template has already written of the answer (`<think>`). Completions given as text are
+    `prompts` are what the dataset holds (text or messages), `prompt_texts` the same after the chat template: they
+    contain the beginning of the answer that the template has written (`<think>`). Completions given as text are
     handed on as one assistant message where the prompt is messages. `columns` are the dataset's other columns, a
     list each, one value a completion; `extras` are passed on as they are (`trainer_state`). Functions get the
     keyword arguments that they accept; coroutines are awaited; NaN counts as None.
@@ -74,7 +74,7 @@ def score(
 
 
 def _completion(row: int, prompt: Any, completion: Any) -> Any:
-    """Text stays text behind a text prompt, and becomes an assistant's message behind messages (as in TRL)."""
+    """Text stays text after a text prompt, and becomes an assistant message after messages (as in TRL)."""
     check_completion(row, completion)
     if not isinstance(completion, str):
         return list(completion)

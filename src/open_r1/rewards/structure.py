@@ -1,6 +1,6 @@
 """Compares two answers part by part: lists, tuples, sets, named values, matrices, sets of real numbers.
 
-Most parts are plain, so that most answers need no algebra; and each part is compared by the rules of single answers.
+Most parts are simple, so most answers need no algebra; each part is compared by the rules of single answers.
 """
 
 import re
@@ -34,8 +34,7 @@ Leaf = Callable[[str, str], bool | None]
 
 
 def compare(answer: str, gold: str, leaf: Leaf) -> bool | None:
-    """Are two answers as they were written the same? `leaf` compares what cannot be taken apart; None where it does
-    not know."""
+    """Whether two uncleaned answers are the same. `leaf` compares parts that cannot be split; None if undecided."""
     pair = same_units(answer, gold)
     if pair is None:
         return False
@@ -47,15 +46,15 @@ def compare(answer: str, gold: str, leaf: Leaf) -> bool | None:
 
 
 def _value(text: str) -> str:
-    """Without what is no part of the value: `\\text{only } x=0`, `\\sqrt 2 \\approx 1.41`."""
+    """Without text that is not part of the value: `\\text{only } x=0`, `\\sqrt 2 \\approx 1.41`."""
     text = _LEAD.sub("", text)
     exact = _APPROXIMATELY.sub("", text).strip()
     return exact if exact and "," not in text[len(exact) :] else text
 
 
 def same_units(answer: str, gold: str) -> tuple[str, str] | None:
-    """Cleaned quantities of both in the answer's unit; None if the units do not go together. Items of lists keep
-    their own."""
+    """Cleaned quantities of both in the answer's unit; None if the units do not match. Items of lists keep their
+    own."""
     if _LISTED.search(answer) and len(listing.read(clean(answer)).items) > 1:
         return clean(answer), clean(gold)
     (answer, answer_unit), (gold, gold_unit) = quantity.measured(answer), quantity.measured(gold)
@@ -102,7 +101,7 @@ def _compare(answer: str, gold: str, leaf: Leaf) -> bool | None:
 
 
 def _same_matrix(answer: str, gold: str, rows: matrices.Rows, leaf: Leaf) -> bool | None:
-    """Entry by entry; a column may be written as a tuple."""
+    """Compares entry by entry; a column may be given as a tuple."""
     answer_rows = matrices.read(names.split(answer).value)
     if answer_rows is None:
         entries, column = listing.read(answer), matrices.column(rows)
@@ -153,7 +152,7 @@ def _maybe_equation(answer: str, gold: str, leaf: Leaf) -> bool | None:
 
 
 def _same_equation(answer: str, gold: str, other: names.Named, leaf: Leaf) -> bool | None:
-    """An answer with `=` behind something that is no name: a calculation (`3+2=5`), a sum (`m+n=33`), an equation."""
+    """An answer with `=` after something that is not a name: a calculation (`3+2=5`), a sum (`m+n=33`), an equation."""
     if "=" in gold and other.name is None:
         return leaf(answer, gold)
     sides = names.sides(answer)
@@ -175,7 +174,7 @@ def _same_equation(answer: str, gold: str, other: names.Named, leaf: Leaf) -> bo
 
 
 def _combines(text: str) -> bool:
-    """Is it made of several quantities, as problems ask for: `m+n`, `100a+b`, `xyz`, `AB:BC`?"""
+    """Whether it combines several quantities, as problems ask for: `m+n`, `100a+b`, `xyz`, `AB:BC`?"""
     node = expression.parse(text)
     return node is None or len(expression.symbols(node)) > 1
 
@@ -192,7 +191,7 @@ def _same_bracketed(answer: str, gold: str, answers: Collection, golds: Collecti
 
 
 def _same_collections(answers: Collection, golds: Collection, leaf: Leaf) -> bool | None:
-    """By name where both have names, by order in tuples, else as a set."""
+    """Compares by name if both have names, by order in tuples, else as a set."""
     if answers.names and golds.names and not (answers.labels ^ golds.labels):
         return _same_by_name(answers, golds, leaf)
     if len(golds.items) == 1 or len(answers.items) == 1:
@@ -233,7 +232,8 @@ def _same_as_named(answers: Collection, golds: Collection, leaf: Leaf) -> bool |
 
 
 def _one_in_many_forms(answers: Collection, golds: Collection, leaf: Leaf) -> bool | None:
-    """One value is not many, unless it is written in several forms: `15\\frac{39}{40}` and `\\frac{639}{40}`."""
+    """One value against several is right only if they are forms of the same value: `15\\frac{39}{40}` and
+    `\\frac{639}{40}`."""
     several = len(set(answers.items)) == len(answers.items) > 1 and not answers.opening and not answers.names
     if len(golds.items) > 1 or not several or _RELATION.search(golds.items[0]):
         return False
@@ -254,11 +254,11 @@ def _same_items(answers: Collection, golds: Collection, leaf: Leaf) -> bool | No
 
 
 def _distinct(items: list[str], leaf: Leaf) -> list[str]:
-    kept: list[str] = []
+    distinct: list[str] = []
     for item in items:
-        if not any(_compare(item, other, leaf) for other in kept):
-            kept.append(item)
-    return kept
+        if not any(_compare(item, other, leaf) for other in distinct):
+            distinct.append(item)
+    return distinct
 
 
 def _matched(answers: list[str], golds: list[str], leaf: Leaf) -> bool | None:

@@ -1,4 +1,4 @@
-"""A quarter for each tag of the R1 template that occurs exactly once, in its place: a slope towards the format
+"""A quarter for each tag of the R1 template that occurs exactly once and in order: a gradual form of the format
 reward."""
 
 from typing import Any

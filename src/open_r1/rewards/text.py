@@ -1,4 +1,4 @@
-"""How completions and prompts reach a reward: as message lists (chat) or plain strings."""
+"""The text of completions and prompts, which are message lists (chat) or plain strings."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ THINK_OPEN = "<think>"
 
 
 class RowError(UserError):
-    """Something is wrong with one row of a batch; `row` counts from 0."""
+    """One row of a batch is invalid; `row` counts from 0."""
 
     def __init__(self, row: int, message: str) -> None:
         super().__init__(f"row {row}: {message}")
@@ -23,7 +23,7 @@ def text_of(completion: Any) -> str:
 
 
 def texts_of(completions: list) -> list[str]:
-    """`text_of` each. Raises `RowError` for one that is neither text nor messages."""
+    """`text_of` for each. Raises `RowError` for one that is neither text nor messages."""
     for row, completion in enumerate(completions):
         check_completion(row, completion)
     return [text_of(completion) for completion in completions]
@@ -49,7 +49,7 @@ def prefill_of(prompt: Any) -> str:
 
 
 def judged_texts(completions: list, prompts: list | None = None, prefills: list[str] | None = None) -> list[str]:
-    """Prefill plus completion, a string a row: what the model's turn looks like as a whole."""
+    """Prefill plus completion of each row: the model's whole turn."""
     if prefills is None:
         prefills = [prefill_of(prompt) for prompt in prompts] if prompts is not None else [""] * len(completions)
     return [prefill + text for prefill, text in zip(prefills, texts_of(completions), strict=True)]

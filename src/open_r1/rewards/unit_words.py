@@ -1,4 +1,4 @@
-"""Words of units, and words that are none."""
+"""Words that are units, and words that are not."""
 
 import re
 from fractions import Fraction

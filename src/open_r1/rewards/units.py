@@ -1,4 +1,4 @@
-"""Units behind a number: `10\\text{ cm}^2`, `18 dollars`, `5 km/h`. Known ones are converted, `1 m` is `100 cm`."""
+"""Units after a number: `10\\text{ cm}^2`, `18 dollars`, `5 km/h`. Known ones are converted, `1 m` is `100 cm`."""
 
 import re
 from collections import Counter
@@ -47,8 +47,8 @@ _PLAIN_UNIT = re.compile(
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit: `dimension` holds base quantities with their powers, `factor` of base units. For what is not known,
-    `dimension` is empty and `words` says what was counted. A `bare` one is a letter that may be a variable: `4m`."""
+    """A unit: `dimension` holds base quantities with their powers, `factor` of base units. For unknown units
+    `dimension` is empty and `words` names what is counted. A `bare` one is a letter that may be a variable: `4m`."""
 
     dimension: tuple[tuple[str, int], ...]
     factor: Fraction
@@ -58,7 +58,7 @@ class Unit:
 
 def split_unit(answer: str) -> tuple[str, Unit | None]:
     """`(quantity, unit)`; the unit is None if there is none. Words of scale become part of the quantity: `2 million`
-    is `2*10^6`. Words that say something else (`5 squared`, `5 or six`) are no unit."""
+    is `2*10^6`. Other words (`5 squared`, `5 or six`) are not units."""
     answer = _ORDINAL.sub(r"\1 ", answer).strip()
     if (remark := _REMARK.search(answer)) and (unit := parse_unit(remark[1], plain=True)):
         return answer[: remark.start()], unit
@@ -81,7 +81,7 @@ def split_unit(answer: str) -> tuple[str, Unit | None]:
 
 
 def _scaled(quantity: str, words: list[str]) -> tuple[str, list[str]]:
-    """Scale words at the front as factors of the quantity: `5`, `["tenths"]` as `\\frac{1}{10}\\cdot(5)`."""
+    """Leading scale words as factors of the quantity: `5`, `["tenths"]` as `\\frac{1}{10}\\cdot(5)`."""
     factor = Fraction(1)
     while words and (scale := SCALES.get(words[0].lower())) is not None:
         if words[0].lower() in ORDINALS and _LAST_NUMBER.search(quantity)[0] not in ("1", "-1"):  # type: ignore[index]
@@ -94,13 +94,13 @@ def _scaled(quantity: str, words: list[str]) -> tuple[str, list[str]]:
         return quantity, words
     if _NUMBER.fullmatch(quantity):
         amount = Fraction(quantity.replace(",", "")) * factor
-        return _written(amount), words
+        return _latex(amount), words
     whole = factor.denominator == 1
-    written = str(factor.numerator) if whole else f"\\frac{{{factor.numerator}}}{{{factor.denominator}}}"
-    return f"{written}\\cdot({quantity})", words
+    scale_text = str(factor.numerator) if whole else f"\\frac{{{factor.numerator}}}{{{factor.denominator}}}"
+    return f"{scale_text}\\cdot({quantity})", words
 
 
-def _written(number: Fraction) -> str:
+def _latex(number: Fraction) -> str:
     sign, number = "-" if number < 0 else "", abs(number)
     if number.denominator == 1:
         return f"{sign}{number.numerator}"
@@ -108,7 +108,7 @@ def _written(number: Fraction) -> str:
 
 
 def _is_amount(quantity: str, unit: str) -> bool:
-    """May a unit follow? Behind a variable (`2m+1`, `m^2+2m`) a letter is one more variable."""
+    """Whether a unit may follow. After a variable (`2m+1`, `m^2+2m`) a letter is another variable."""
     if len(unit) > 2:
         return True
     return not _VARIABLE.search(_COMMAND.sub(" ", quantity)) and not _SUM.search(quantity)
@@ -116,7 +116,7 @@ def _is_amount(quantity: str, unit: str) -> bool:
 
 @lru_cache(maxsize=8192)
 def parse_unit(text: str, *, plain: bool = False) -> Unit | None:
-    """The unit that `text` names; None if its words say more than what is counted."""
+    """The unit that `text` names; None if its words mean more than a unit."""
     known = _known(text)
     if known is not None:
         return known
@@ -183,9 +183,9 @@ def _singular(word: str) -> str:
 
 
 def ratio(answer: Unit | None, gold: Unit | None) -> Fraction | None:
-    """By what a quantity in `gold` must be multiplied to be one in `answer`; None if they measure different things.
+    """The factor that converts a quantity from `gold` to `answer`; None if they measure different things.
 
-    A missing unit is let pass, unless that of `gold` may be a variable, and so are degrees that do not say of what.
+    A missing unit is accepted unless that of `gold` may be a variable, and so are degrees without a scale.
     """
     if answer is None and gold is not None and gold.bare:
         return None

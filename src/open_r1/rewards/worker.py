@@ -1,4 +1,4 @@
-"""The process in which answers are judged: reads requests from stdin, writes replies to stdout, a JSON line each.
+"""The process in which answers are compared: reads requests from stdin, writes replies to stdout, one JSON line each.
 
 It limits its own memory, and its processor time for each request, and ends when its parent does.
 """
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def reply(answer: Callable[[dict], Any], request: dict) -> dict:
-    """Reply to one request: `{"value": ...}`, or `{"limit": ...}` after which this process is to be replaced."""
+    """Reply to one request: `{"value": ...}`, or `{"limit": ...}`, after which this process must be replaced."""
     try:
         return {"value": answer(request)}
     except (MemoryError, RecursionError) as error:
@@ -42,18 +42,18 @@ def reply(answer: Callable[[dict], Any], request: dict) -> dict:
 
 
 def end_with_parent() -> None:
-    """Has the kernel (Linux) end this process with the thread that started it, also in the middle of a long power."""
+    """Makes the kernel (Linux) end this process with the thread that started it, even during a long computation."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def limit_memory(megabytes: int) -> None:
-    """Bounds the address space; what is mapped already counts."""
+    """Limits the address space, including what is already mapped."""
     resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
 
 
 def limit_cpu(seconds: float) -> None:
-    """Ends this process (SIGXCPU) after that much more processor time."""
+    """Ends this process (SIGXCPU) after that much further processor time."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     soft = int(used.ru_utime + used.ru_stime + seconds) + 1

@@ -1,6 +1,5 @@
-"""What a run looks at before its first step: options, tokenizer, and whether the folder is of the same model."""
+"""Checks before the first step of a run: options, tokenizer, disk space, and whether the folder has the same model."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,34 +9,33 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from open_r1.configs import TrainConfig
 from open_r1.errors import UserError
+from open_r1.files import free_space
 
 
 def options_without_effect(args: TrainConfig) -> list[str]:
-    """A sentence for each option that was set but does nothing, because another one says otherwise."""
-    found = []
+    """A sentence for each option that has no effect because of another one."""
+    sentences = []
     saving, evaluating = SaveStrategy(args.save_strategy), IntervalStrategy(args.eval_strategy)
     saved = {SaveStrategy.NO: "no checkpoint is saved", SaveStrategy.EPOCH: "a checkpoint is saved after each epoch"}
     if saving in saved and args.save_steps != TrainConfig.__dataclass_fields__["save_steps"].default:
-        found.append(
+        sentences.append(
             f"save_steps is {args.save_steps:g}, but save_strategy is {saving.value}, so {saved[saving]}: set "
             "save_strategy to steps, or leave save_steps out."
         )
     if evaluating != IntervalStrategy.STEPS and args.eval_steps is not None:
-        found.append(
+        sentences.append(
             f"eval_steps is {args.eval_steps:g}, but eval_strategy is {evaluating.value}, so it does nothing: set "
             "eval_strategy to steps, or leave eval_steps out."
         )
-    return found
+    return sentences
 
 
 def room_warning(args: TrainConfig, parameters: int, trained: int) -> str | None:
-    """A sentence if the disk of `output_dir` has no room for what the run saves: `parameters` in float32, and, in a
-    checkpoint, two moments of Adam for each of those that are `trained`."""
-    folder = Path(args.output_dir or ".").absolute()
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+    """A sentence if the disk of `output_dir` is too full for what the run saves: `parameters` in float32, and in a
+    checkpoint two moments of Adam for each `trained` one."""
     checkpoint = SaveStrategy(args.save_strategy) != SaveStrategy.NO
     needed = 4 * parameters + (8 * trained if checkpoint and not args.save_only_model else 0)
-    free = shutil.disk_usage(there).free
+    free, _ = free_space(Path(args.output_dir or "."))
     if free >= needed:
         return None
     what = "a checkpoint" if checkpoint else "the model"
@@ -48,7 +46,7 @@ def room_warning(args: TrainConfig, parameters: int, trained: int) -> str | None
 
 
 def check_same_model(output_dir: Path, earlier: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Raises UserError if a run that continues began with another model."""
+    """Raises UserError if a resumed run was started with another model."""
     for name in ("model_name_or_path", "use_peft", "lora_r"):
         if name in earlier and earlier[name] != config.get(name):
             raise UserError(

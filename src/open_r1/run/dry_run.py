@@ -1,26 +1,27 @@
-"""`--dry_run`: everything short of training is checked, and what would run is shown."""
+"""`--dry_run`: checks everything except training itself, and shows what would run."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig, TrainConfig
 from open_r1.errors import UserError
+from open_r1.modeling.architectures import check_sequence_parallel, skeleton
 from open_r1.modeling.attention import unused_dropout
-from open_r1.modeling.head import MAX_LOGITS
 from open_r1.modeling.loading import load_generation_config
 from open_r1.rewards import BEST, check_golds, gold_completion, score
 from open_r1.rewards.accuracy import golds_of
 from open_r1.run.checks import options_without_effect, room_warning
-from open_r1.run.policy_engine import describe_engine
+from open_r1.run.estimate import estimate_memory, estimate_seconds, shape_of, split_of, tokens_in_pack
+from open_r1.run.policy_engine import describe_engine, policy_engine
 from open_r1.run.prepare import GRPOInputs, SFTInputs
 from open_r1.run.preview import show_prompts, show_rows
 from open_r1.training.grpo_batches import check_batch
 from open_r1.training.model import checkpoint_of, load_config
+from open_r1.training.optimizers import check_optimizer
 from open_r1.training.saveable import check_saveable
 
 ROWS_CHECKED = 8
@@ -32,12 +33,12 @@ def dry_run_grpo(
     model: ModelConfig,
     inputs: GRPOInputs,
 ) -> None:
-    """Scores the gold answers of the first prompts with every reward; raises UserError if one misses its maximum."""
+    """Scores the gold answers of the first prompts with every reward; raises UserError if one is below its maximum."""
     prompts = inputs.train
-    check_batch(args, len(prompts), len(script.reward_funcs), args.world_size)
+    check_batch(args, len(prompts), len(script.reward_funcs))
     rows = [prompts[i] for i in range(min(ROWS_CHECKED, len(prompts)))]
     check_gold_scores(script.reward_funcs, inputs.reward_funcs, rows)
-    completions = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    completions = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.data_parallel_size
     per_step = completions // args.num_generations
     longest = max(len(ids) for ids in prompts["prompt_ids"])
     steps = len(prompts) // (per_step * args.steps_per_generation // args.gradient_accumulation_steps)  # type: ignore[operator]
@@ -54,8 +55,11 @@ def dry_run_grpo(
             "steps": _steps(args, steps * args.max_steps_per_rollout),
             "tokens a step, at most": f"{completions * (longest + args.max_completion_length):,}",
             "completions by": describe_engine(args, model),
+            **_engine_memory(args, model),
         },
         longest_sequence=longest + args.max_completion_length,
+        tokens_a_step=completions * (longest + args.max_completion_length),
+        mean_sequence=longest + args.max_completion_length,
     )
     show_prompts(prompts, Console())
 
@@ -64,7 +68,7 @@ def dry_run_sft(script: DataConfig, args: SFTConfig, model: ModelConfig, inputs:
     """Shows rows, tokens and batch of a fine-tuning run."""
     rows = inputs.train
     lengths = [len(ids) for ids in rows.dataset["input_ids"]]
-    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.data_parallel_size
     learned = sum(map(sum, rows.dataset["loss_mask"]))
     filled = f", {sum(lengths) / (len(rows) * args.max_length):.0%} full" if args.packing else ""
     _show(
@@ -80,12 +84,14 @@ def dry_run_sft(script: DataConfig, args: SFTConfig, model: ModelConfig, inputs:
             "steps": _steps(args, -(-len(rows) // batch)),
         },
         longest_sequence=max(lengths),
+        tokens_a_step=sum(lengths) * batch // max(len(rows), batch),
+        mean_sequence=sum(n * n for n in lengths) / sum(lengths),
     )
     show_rows(rows.dataset, inputs.tokenizer, Console())
 
 
 def check_gold_scores(names: Sequence[str], funcs: Sequence[Callable], rows: Sequence[dict[str, Any]]) -> None:
-    """Raises UserError if a reward does not give its maximum to the gold answer of a row."""
+    """Raises UserError if a reward does not give its maximum to a gold answer."""
     if not any(name in rows[0] for name in ("answer", "solution")):
         return
     golds = golds_of([row.get("solution") for row in rows], [row.get("answer") for row in rows], len(rows))
@@ -115,9 +121,18 @@ def ungradable_golds(prompts: Any, reward_funcs: Sequence[str]) -> dict[str, str
         return {}
     solution, answer = (prompts[c] if c in prompts.column_names else None for c in ("solution", "answer"))
     reasons = check_golds(golds_of(solution, answer, len(prompts)))
-    found = [f"row {i} ({reason})" for i, reason in enumerate(reasons, start=1) if reason]
-    shown = "; ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
-    return {"ungradable golds": f"{len(found)}: {shown}" if found else "none"}
+    rows = [f"row {i} ({reason})" for i, reason in enumerate(reasons, start=1) if reason]
+    shown = "; ".join(rows[:5]) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
+    return {"ungradable golds": f"{len(rows)}: {shown}" if rows else "none"}
+
+
+def _engine_memory(args: GRPOConfig, model: ModelConfig) -> dict[str, str]:
+    """What the engine takes of the same GPU, beside the training."""
+    if policy_engine(args, config := load_config(model)) != "native":
+        return {}
+    weights = 2 * sum(p.numel() for p in skeleton(config, model.trust_remote_code).parameters()) / 2**30
+    share = args.vllm_gpu_memory_utilization
+    return {"memory of the engine": f"{weights:.1f} GiB of weights, and a cache of up to {share:.0%} of the GPU"}
 
 
 def _steps(args: TrainConfig, per_epoch: int) -> str:
@@ -132,39 +147,34 @@ def _show(
     tokenizer: PreTrainedTokenizerBase,
     facts: dict[str, str],
     longest_sequence: int,
+    tokens_a_step: int,
+    mean_sequence: float,
 ) -> None:
     config = load_config(model)
+    check_sequence_parallel(config, args.sequence_parallel_size, model.trust_remote_code)
+    check_optimizer(args)
     check_saveable(str(model.model_name_or_path), config, load_generation_config(checkpoint_of(model)), tokenizer)
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code)
-    parameters = sum(p.numel() for p in skeleton.parameters())
-    microbatch = max(args.max_tokens_per_microbatch, longest_sequence)
-    memory = estimate_memory(config.get_text_config(), parameters, microbatch, args, model)
+    shape = shape_of(config, skeleton(config, model.trust_remote_code), model)
+    parameters = shape.parameters
+    memory = estimate_memory(
+        shape, args, model, tokens_in_pack(args, longest_sequence), args.world_size, split_of(args)
+    )
+    seconds = estimate_seconds(shape, args, tokens_a_step, mean_sequence, args.world_size)
     table = Table("dry run", task, title="Everything short of training is in order", title_justify="left")
     for name, value in {
         "model": f"{model.model_name_or_path} ({parameters / 1e6:,.1f}M parameters)",
         "device": f"{args.device.type} x {args.world_size} processes, {'bfloat16' if args.bf16 else 'float32'}",
         **facts,
-        "memory a process": f"about {memory / 2**30:.1f} GiB",
+        "memory a process": f"{memory} (computed)",
+        "time a step": f"about {seconds:,.1f} s of training on H100s (computed)",
         "output": str(args.output_dir),
     }.items():
         table.add_row(name, value)
     room = None if model.use_peft else room_warning(args, parameters, parameters)
     notes = [*options_without_effect(args), *filter(None, [unused_dropout(config), room])]
+    if args.world_size % args.sequence_parallel_size:
+        notes.append(
+            f"sequence_parallel_size is {args.sequence_parallel_size}, so the training takes a multiple of as many "
+            "processes: batch and steps are those of one group, and open-r1 launch --dry-run shows those of a cluster."
+        )
     Console().print(table, *(f"note: {note}" for note in notes), sep="\n")
-
-
-def estimate_memory(config: Any, parameters: int, microbatch: int, args: TrainConfig, model: ModelConfig) -> int:
-    """Bytes for weights, gradients, Adam's moments, activations of one micro-batch and one chunk of logits.
-
-    Activations per token and layer: its input with checkpointing, else about 16 hidden and 3 intermediate widths
-    (attention and MLP of a Llama block). Sharding over processes is not counted.
-    """
-    weight = 2 if model.pure_bf16 else 4
-    state = parameters * weight * (1 if model.use_peft else 4)
-    compute = 2 if args.bf16 or model.pure_bf16 else 4
-    width, layers = config.hidden_size, config.num_hidden_layers
-    block = 16 * width + 3 * getattr(config, "intermediate_size", 4 * width)
-    kept = layers * width + block if args.gradient_checkpointing else layers * block
-    logits = min(MAX_LOGITS, microbatch * config.vocab_size) * 4 * 3
-    return state + microbatch * kept * compute + logits

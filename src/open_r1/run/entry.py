@@ -1,19 +1,24 @@
-"""How entry scripts end: users see a sentence, never a stack trace, for what they can mend themselves."""
+"""How entry scripts end: a mistake of the user is shown as a sentence, never as a stack trace."""
 
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from open_r1.errors import Interrupted, UserError
-from open_r1.run.console import outlive_readers
+from open_r1.errors import Interrupted, UserError, first_line
+from open_r1.run.console import survive_broken_pipes
+
+OUT_OF_MEMORY = (
+    "out of GPU memory outside of the training ({reason}): see with nvidia-smi whether something else is on the GPU, "
+    "lower the engine's share of it, or take a larger GPU or a smaller model."
+)
 
 
 def exit_with_sentence(main: Callable[[], None]) -> NoReturn:
     """Runs `main` and exits: 0 when it returns, 2 after a UserError, 75 after Interrupted, 130 after Ctrl-C.
 
-    When the reader of its output leaves (`... | head -1`), `main` goes on without a console.
+    If the reader of its output goes away (`... | head -1`), `main` continues without a console.
     """
-    outlive_readers()
+    survive_broken_pipes()
     try:
         main()
     except UserError as error:
@@ -23,6 +28,11 @@ def exit_with_sentence(main: Callable[[], None]) -> NoReturn:
         print(stop, file=sys.stderr)
         _leave_process_group()
         sys.exit(Interrupted.EXIT_CODE)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # of torch, which not every command imports
+            raise
+        print(f"error: {OUT_OF_MEMORY.format(reason=first_line(error))}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt as stop:
         default = "Interrupted. The same command continues from what was saved, if anything was."
         print(f"\n{stop if stop.args else default}", file=sys.stderr)
@@ -32,7 +42,7 @@ def exit_with_sentence(main: Callable[[], None]) -> NoReturn:
 
 
 def _leave_process_group() -> None:
-    """Ends the threads of collectives, with which an interpreter that just ends now and then aborts."""
+    """Ends the threads of collectives, which otherwise now and then abort the interpreter at its exit."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""What the first training process does for all of them."""
+"""Work that the first training process does for all."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def by_first_process(process_index: int, act: Callable[[], T]) -> T:
-    """What `act` returns in the first process, or, in all of them, the UserError that it raises there. Collective."""
+    """Runs `act` in the first process and returns its result in all; a UserError is raised in all. Collective."""
     outcome: list[tuple[T | None, str | None]] = [(None, None)]
     if process_index == 0:
         try:
@@ -20,7 +20,7 @@ def by_first_process(process_index: int, act: Callable[[], T]) -> T:
             outcome = [(None, str(error))]
     if dist.is_initialized():
         dist.broadcast_object_list(outcome, src=0)
-    found, problem = outcome[0]
+    value, problem = outcome[0]
     if problem is not None:
         raise UserError(problem)
-    return found  # type: ignore[return-value]
+    return value  # type: ignore[return-value]

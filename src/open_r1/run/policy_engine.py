@@ -1,4 +1,4 @@
-"""The engine that writes a run's completions, as its options say."""
+"""Opens the engine that samples a run's completions, as its options say."""
 
 import logging
 
@@ -13,14 +13,14 @@ from open_r1.engine.protocol import Engine
 from open_r1.engine.transformers_engine import ReplicaEngine, TransformersEngine
 from open_r1.errors import UserError
 from open_r1.modeling.rope import length_rule
-from open_r1.run.spare_gpus import LOOPBACK, server_urls
+from open_r1.run.generators import LOOPBACK, server_urls
 from open_r1.training.backends import splits_weights
 from open_r1.training.model import empty_replica, load_config
 
 logger = logging.getLogger(__name__)
 
 MOST_SEQUENCES = 4096
-"""Completions that the native engine decodes at once at most."""
+"""Upper limit of completions that the native engine decodes at once."""
 
 
 def open_policy_engine(
@@ -31,16 +31,16 @@ def open_policy_engine(
     datasets: list[Dataset | None],
     reserved: int = 0,
 ) -> Engine:
-    """The engine that `policy_engine` names; `transformers` is the policy itself, or a copy of it where processes hold
-    parts of its weights. `datasets` tell the longest prompt; other requests have up to `reserved` tokens with their
-    completions."""
+    """The engine that `policy_engine` names; `transformers` is the policy itself, or a copy of it where its weights are
+    sharded. `datasets` have the longest prompt; other requests (of benchmarks) need up to `reserved` tokens, prompt and
+    completion together."""
     if args.max_staleness and not args.uses_vllm_servers:
         raise UserError(
             f"max_staleness is {args.max_staleness}, which needs an engine that writes while the policy trains: give "
             "engine vllm (a server on GPUs of its own), or max_staleness 0."
         )
     name = policy_engine(args, model.config)
-    _say_what_has_no_effect(args, name)
+    _warn_of_unused_options(args, name)
     if name == "transformers":
         if not splits_weights(args):
             return TransformersEngine(model, tokenizer, max_tokens_per_batch=args.max_tokens_per_decode)
@@ -62,11 +62,11 @@ def open_policy_engine(
             engine.model.share(model)
         engine.start()
         return engine
-    return _served(args, model_config, tokenizer, max_model_len)
+    return _open_servers(args, model_config, tokenizer, max_model_len)
 
 
 def policy_engine(args: GRPOConfig, config: PretrainedConfig) -> LocalEngine:
-    """Who writes the completions of the policy of `config`; vLLM always in servers."""
+    """The engine for a policy with `config`; vLLM always runs in servers."""
     if args.uses_vllm_servers:
         return "vllm"
     if args.engine != "auto":
@@ -75,7 +75,7 @@ def policy_engine(args: GRPOConfig, config: PretrainedConfig) -> LocalEngine:
 
 
 def describe_engine(args: GRPOConfig, model_config: ModelConfig) -> str:
-    """Who would write, in words."""
+    """The engine in words, for dry runs."""
     name = policy_engine(args, load_config(model_config))
     if name == "native":
         return "the native engine beside each training process"
@@ -94,20 +94,18 @@ def native_engine(
     max_model_len: int,
     options: NativeOptions,
 ) -> NativeEngine:
-    """The native engine with a copy of `model`, whose weights are random until it is given the policy's."""
+    """The native engine with a copy of `model`, whose weights are random until the first update."""
     copy = empty_replica(model_config, args, model.config)
     if args.bf16 and not model_config.pure_bf16:
         copy = training_copy(copy)
     return NativeEngine(copy, tokenizer, max_model_len=max_model_len, options=options)
 
 
-def _say_what_has_no_effect(args: GRPOConfig, name: str) -> None:
-    """One warning for options of vLLM that a recipe has, and that the engine has no use for."""
+def _warn_of_unused_options(args: GRPOConfig, name: str) -> None:
+    """One warning for all vLLM options that the engine does not use."""
     notes = []
     if args.use_vllm and name != "vllm":
         notes.append(f"use_vllm (engine is {args.engine}, which here is {name}; engine: vllm asks for vLLM)")
-    if args.vllm_engines_per_gpu > 1:
-        notes.append("vllm_engines_per_gpu (one engine fills a GPU)")
     if args.vllm_enforce_eager and name == "transformers":
         notes.append("vllm_enforce_eager (nothing is compiled)")
     if args.vllm_enable_sleep_mode and name != "native":
@@ -116,7 +114,7 @@ def _say_what_has_no_effect(args: GRPOConfig, name: str) -> None:
         logger.warning("These options have no effect here: %s.", "; ".join(notes))
 
 
-def _served(
+def _open_servers(
     args: GRPOConfig, model_config: ModelConfig, tokenizer: PreTrainedTokenizerBase, max_model_len: int
 ) -> Engine:
     from open_r1.engine.vllm.engine import VLLMServerEngine

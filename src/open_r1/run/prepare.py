@@ -1,4 +1,4 @@
-"""Everything short of training: tokenizer, rewards, prompts or traces, and benchmarks, as the options say."""
+"""Everything before training: tokenizer, rewards, prompts or traces, and benchmarks, as the options say."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -24,11 +24,11 @@ from open_r1.training.sft import PackedRows, packed_rows
 
 @dataclass(frozen=True)
 class GRPOInputs:
-    """What a GRPO run learns from. `prompts` makes of other rows what the training prompts are."""
+    """What a GRPO run learns from. `prepare_rows` turns further rows into prompts like those of `train`."""
 
     tokenizer: PreTrainedTokenizerBase
     reward_funcs: list[Callable]
-    prompts: Callable[[Dataset], Dataset]
+    prepare_rows: Callable[[Dataset], Dataset]
     train: Dataset
     evaluation: Dataset | None
     benchmarks: Benchmarks
@@ -45,9 +45,9 @@ def prepare_grpo(
     reward_funcs: Sequence[Callable] | None = None,
     config: PretrainedConfig | None = None,
 ) -> GRPOInputs:
-    """Prompts that leave room for a completion, rendered by the chat template, and what else training takes.
+    """Prompts that leave room for a completion, rendered by the chat template, and everything else training needs.
 
-    `tokenizer`, `reward_funcs` and `config` (the model's) are those that the options name, unless given.
+    `tokenizer`, `reward_funcs` and `config` (the model's) are those that the options name unless given.
     Raises UserError.
     """
     tokenizer = load_tokenizer(args, model, tokenizer)
@@ -56,10 +56,10 @@ def prepare_grpo(
     limits = [context_length(config), args.vllm_max_model_length]
     context = min((limit for limit in limits if limit is not None), default=None)
 
-    compared = [name for name in script.reward_funcs if name in GRADED]
+    graded = [name for name in script.reward_funcs if name in GRADED]
 
-    def prompts(rows: Dataset) -> Dataset:
-        require_gold(rows, script.dataset_answer_column, compared)
+    def prepare_rows(rows: Dataset) -> Dataset:
+        require_gold(rows, script.dataset_answer_column, graded)
         with args.main_process_first(desc="prompts"):
             rows = prompt_rows(
                 rows, tokenizer, script.dataset_prompt_column, script.system_prompt, script.dataset_answer_column
@@ -71,16 +71,16 @@ def prepare_grpo(
     return GRPOInputs(
         tokenizer,
         functions,
-        prompts,
-        prompts(train),
-        None if evaluation is None else prompts(evaluation),
+        prepare_rows,
+        prepare_rows(train),
+        None if evaluation is None else prepare_rows(evaluation),
         Benchmarks(script, args, model, tokenizer),
     )
 
 
 def check_one_side(prompts: Dataset, rule: LengthRule | None, max_completion_length: int) -> None:
     """Raises UserError if a completion could cross the length at which the model's rotary embeddings change: its first
-    tokens would be sampled with other frequencies than the trainer computes with."""
+    tokens would be sampled with other frequencies than the trainer uses."""
     if rule is None:
         return
     lengths = [len(ids) for ids in prompts["prompt_ids"]]
@@ -95,10 +95,10 @@ def check_one_side(prompts: Dataset, rule: LengthRule | None, max_completion_len
 
 @dataclass(frozen=True)
 class SFTInputs:
-    """What a fine-tuning run learns from. `traces` makes of other rows what the training rows are."""
+    """What a fine-tuning run learns from. `prepare_rows` turns further rows into packed rows like those of `train`."""
 
     tokenizer: PreTrainedTokenizerBase
-    traces: Callable[[Dataset], PackedRows]
+    prepare_rows: Callable[[Dataset], PackedRows]
     train: PackedRows
     evaluation: PackedRows | None
     benchmarks: Benchmarks
@@ -113,31 +113,31 @@ def prepare_sft(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> SFTInputs:
-    """Traces as rows of tokens, and what else training takes. `tokenizer` is the model's, unless given.
+    """Traces as rows of tokens, and everything else training needs. `tokenizer` is the model's unless given.
 
     Raises UserError.
     """
     tokenizer = load_tokenizer(args, model, tokenizer)
 
-    def traces(rows: Dataset) -> PackedRows:
+    def prepare_rows(rows: Dataset) -> PackedRows:
         with args.main_process_first(desc="tokenizing"):
             return packed_rows(tokenize_sft(rows, tokenizer, args, script.system_prompt), args)
 
     return SFTInputs(
         tokenizer,
-        traces,
-        traces(train),
-        None if evaluation is None else traces(evaluation),
+        prepare_rows,
+        prepare_rows(train),
+        None if evaluation is None else prepare_rows(evaluation),
         Benchmarks(script, args, model, tokenizer),
     )
 
 
 def load_tokenizer(
-    args: TrainConfig, model: ModelConfig, given: PreTrainedTokenizerBase | None = None
+    args: TrainConfig, model: ModelConfig, tokenizer: PreTrainedTokenizerBase | None = None
 ) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, or a copy of the one that is `given`, with the chat template and end token of `args`."""
+    """The model's tokenizer, or a copy of `tokenizer`, with the chat template and end token of `args`."""
     name = str(model.model_name_or_path)
     eos_token: Any = args.eos_token if isinstance(args, SFTConfig) else None
-    if given is not None:
-        return settle_tokenizer(copy.deepcopy(given), name, args.chat_template, eos_token)
+    if tokenizer is not None:
+        return settle_tokenizer(copy.deepcopy(tokenizer), name, args.chat_template, eos_token)
     return prepare_tokenizer(name, model.model_revision, model.trust_remote_code, args.chat_template, eos_token)

@@ -1,4 +1,4 @@
-"""The first rows as the model sees them: rendered, with special tokens, and the learned part marked."""
+"""Shows the first rows as the model sees them: rendered, with special tokens, and with the learned part marked."""
 
 from itertools import groupby
 from operator import itemgetter
@@ -11,14 +11,14 @@ from transformers import PreTrainedTokenizerBase
 
 ROWS = 2
 LONGEST = 1200
-"""Characters shown of a part; of longer ones, both ends."""
+"""Longest text shown; of longer ones, both ends are."""
 OPEN, CLOSE = "⟦", "⟧"
 """Around what is learned, where there are no colors."""
 
 
 def show_rows(rows: Dataset, tokenizer: PreTrainedTokenizerBase, console: Console) -> None:
-    """Prints the first rows of tokenized traces (`input_ids`, `loss_mask`): what is learned in color, or between
-    marks where the console has none."""
+    """Prints the first rows of tokenized traces (`input_ids`, `loss_mask`): the learned part in color, or between
+    marks on a console without colors."""
     colored = console.is_terminal and not console.no_color
     console.print(Text(f"First rows; what is learned is {'green' if colored else f'between {OPEN} and {CLOSE}'}:"))
     for row in rows.select(range(min(ROWS, len(rows)))):
@@ -30,7 +30,7 @@ def show_rows(rows: Dataset, tokenizer: PreTrainedTokenizerBase, console: Consol
 
 
 def marked_row(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
-    """The counts of a row and its text, with what is learned between `OPEN` and `CLOSE`."""
+    """The token counts of a row and its text, with the learned part between `OPEN` and `CLOSE`."""
     texts = [f"{OPEN}{text}{CLOSE}" if learn else text for text, learn in _parts(row, tokenizer)]
     return f"{_counts(row)}\n{''.join(texts)}"
 

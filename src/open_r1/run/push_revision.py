@@ -1,4 +1,4 @@
-"""`callbacks: [push_to_hub_revision]`: every checkpoint goes to a branch of its own, and is benchmarked there."""
+"""`callbacks: [push_to_hub_revision]`: pushes every checkpoint to a branch of its own and benchmarks it there."""
 
 import logging
 import os
@@ -18,14 +18,15 @@ from open_r1.hub import blocked, why_unreachable
 logger = logging.getLogger(__name__)
 
 STATE = ["*.pt", "*.pth", "*.bin", "*.distcp", "global_step*", "trainer_state.json", "latest", "zero_to_fp32.py"]
-"""Files of a checkpoint that only continue the training."""
+"""Files of a checkpoint that only serve to resume training."""
 RUN_BENCHMARKS = Path("scripts") / "run_benchmarks.py"
 
 
 class PushRevision(TrainerCallback):
-    """Uploads the model of each checkpoint to `<hub_revision>-step-NNNNNNNNN` of `hub_model_id`, beside the training.
+    """Uploads the model of each checkpoint to `<hub_revision>-step-NNNNNNNNN` of `hub_model_id`, in parallel to
+    training.
 
-    Then submits `benchmarks` for that revision to Slurm, where there is one. What fails is logged; training goes on.
+    Then submits `benchmarks` for that revision to Slurm, if available. Failures are logged, and training continues.
     """
 
     def __init__(self, args: TrainConfig, command: Path = RUN_BENCHMARKS) -> None:
@@ -36,10 +37,10 @@ class PushRevision(TrainerCallback):
             )
         self.args, self.command = args, command
         self._uploads = ThreadPoolExecutor(1, thread_name_prefix="push_to_hub_revision")
-        self._waiting: list[Future[None]] = []
+        self._pending: list[Future[None]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Makes sure that the repository is there, before hours of work. Raises `UserError`."""
+        """Creates the repository if need be, before hours of work. Raises `UserError`."""
         if not state.is_world_process_zero:
             return
         if reason := why_unreachable():
@@ -63,13 +64,13 @@ class PushRevision(TrainerCallback):
         copy = folder / "run" / f"pushing-{step}"
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(folder / f"checkpoint-{step}", copy, copy_function=_link, ignore=shutil.ignore_patterns(*STATE))
-        self._waiting.append(self._uploads.submit(self._push, copy, f"{self.args.hub_revision}-step-{step:09d}"))
+        self._pending.append(self._uploads.submit(self._push, copy, f"{self.args.hub_revision}-step-{step:09d}"))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Waits for what is being uploaded."""
-        for upload in self._waiting:
+        """Waits for pending uploads."""
+        for upload in self._pending:
             upload.result()
-        self._waiting.clear()
+        self._pending.clear()
 
     @property
     def _repo(self) -> str:
@@ -113,7 +114,7 @@ class PushRevision(TrainerCallback):
 
 
 def _link(source: str, target: str) -> None:
-    """A second name for the file, so that the upload outlives `save_total_limit`; a copy where there are none."""
+    """A hard link, so that the upload survives `save_total_limit`; a copy where links are not supported."""
     try:
         os.link(source, target)
     except OSError:

@@ -1,4 +1,4 @@
-"""What surrounds a training run: its folder, resuming, trackers, the final model and its card."""
+"""Everything around a training run: its folder, resuming, trackers, the final model and its card."""
 
 import logging
 import os
@@ -12,8 +12,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from open_r1.configs import DataConfig, ModelConfig, TrainConfig
 from open_r1.errors import Interrupted, UserError
-from open_r1.files import lock_folder
-from open_r1.launch.nodes import claim_folder
+from open_r1.files import check_writable, lock_folder
 from open_r1.options import default_hub_model_id, resolved_options
 from open_r1.report.card import write_model_card
 from open_r1.report.progress import ProgressCallback
@@ -38,7 +37,7 @@ def needs_eval(args: TrainConfig) -> bool:
 
 
 class Run:
-    """One training run in `args.output_dir`, begun or continued by the same command."""
+    """One training run in `args.output_dir`, started or resumed by the same command."""
 
     def __init__(self, task: str, script: DataConfig, args: TrainConfig, model: ModelConfig) -> None:
         self.task = task
@@ -49,8 +48,8 @@ class Run:
         self.stop_signals = StopSignals()
         self.output_dir = Path(args.output_dir or ".")
         self._lock: IO[str] | None = None
-        by_first_process(args.process_index, self._claim_folder)
-        self._unlock()  # until training begins: what fails before that leaves no lock behind
+        by_first_process(args.process_index, self._lock_folder)
+        self._unlock()  # until training starts: a failure before that must leave no lock
         if args.process_index == 0:
             for warning in options_without_effect(args):
                 logger.warning(warning)
@@ -66,33 +65,33 @@ class Run:
         self, trainer: PackedTrainer, benchmarks: Benchmarks, resume_from_checkpoint: str | bool | None = None
     ) -> TrainOutput:
         """Trains from the last whole checkpoint, or from `resume_from_checkpoint` (by default that of the options).
-        Then writes the final model, tokenizer and card at the root of the output folder, with what `benchmarks` find.
-        Raises Interrupted if a signal stopped it before."""
+        Then writes the final model, tokenizer and card at the root of the output folder, with the results of
+        `benchmarks`. Raises Interrupted if a signal stopped it before."""
         named = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
         if named is False:
             raise UserError(
                 "resume_from_checkpoint is False, but a run continues by itself: to begin again, give another "
                 "output_dir, or delete that folder."
             )
-        by_first_process(self.args.process_index, self._claim_folder)
+        by_first_process(self.args.process_index, self._lock_folder)
         self.stop_signals.listen()
         try:
             return self._train(trainer, benchmarks, None if named in (None, True, "true", "True") else str(named))
         except Interrupted:
             if self.args.world_size > 1:
-                self.stop_signals.ignore()  # launchers send SIGTERM when the first rank has left
+                self.stop_signals.ignore()  # launchers send SIGTERM once the first rank has exited
             raise
         except KeyboardInterrupt:
             last = last_checkpoint(self.output_dir)
-            begins = f"continues from {last}" if last else "begins again, because there was no checkpoint yet"
-            raise KeyboardInterrupt(f"Ended at once. The same command {begins}.") from None
+            outcome = f"continues from {last}" if last else "begins again, because there was no checkpoint yet"
+            raise KeyboardInterrupt(f"Ended at once. The same command {outcome}.") from None
         finally:
             self.stop_signals.restore()
             self._unlock()
 
-    def _claim_folder(self) -> None:
+    def _lock_folder(self) -> None:
         for folder in (self.output_dir, self.output_dir / "run"):
-            claim_folder(folder)
+            check_writable(folder)
         problem = (
             f"output_dir is {self.output_dir}, where another training is running: give another output_dir, or wait "
             "until it has ended."
@@ -107,29 +106,29 @@ class Run:
         tokenizer: Any = trainer.processing_class
         check_vocabulary(trainer.model, tokenizer)
         by_first_process(self.args.process_index, lambda: self._check_saveable(trainer.model, tokenizer))
-        self._say(describe_training(trainer.accelerator))
+        self._print(describe_training(trainer.accelerator, self.args.sequence_parallel_size))
         checkpoint = by_first_process(self.args.process_index, lambda: choose_checkpoint(self.output_dir, named))
         if checkpoint:
             state, earlier = trainer.checkpointer.load(checkpoint)
             earlier = earlier or read_config(self.recorder.run_dir)
             check_same_model(self.output_dir, earlier, self.config)
-            self._say(self._continuing(checkpoint, state.global_step, trainer.total_steps()))
+            self._print(self._describe_resume(checkpoint, state.global_step, trainer.total_steps()))
             self.recorder.start(state.global_step, state.log_history, earlier)
         else:
             if (self.recorder.run_dir / "metrics.jsonl").exists():
-                self._say(f"There is no checkpoint in {self.output_dir}, so training begins again.")
+                self._print(f"There is no checkpoint in {self.output_dir}, so training begins again.")
             self.recorder.start(0)
-        disable_progress_bar()  # of every file that a checkpoint writes
+        disable_progress_bar()  # otherwise drawn for every file of a checkpoint
         result = PackedTrainer.train(trainer, resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         self._write_model(trainer, benchmarks, result.metrics)
         if self.args.push_to_hub:
             trainer.push_to_hub()
         folder = shlex.quote(str(self.output_dir))
-        command = f"report {folder}/evaluation" if benchmarks.asked else f"evaluate --model {folder} --tasks math_500"
-        self._say(f"The model is in {self.output_dir}. Next: open-r1 {command}")
+        command = f"report {folder}/evaluation" if benchmarks.loaded else f"evaluate --model {folder} --tasks math_500"
+        self._print(f"The model is in {self.output_dir}. Next: open-r1 {command}")
         return result
 
-    def _continuing(self, checkpoint: Path, step: int, total: int) -> str:
+    def _describe_resume(self, checkpoint: Path, step: int, total: int) -> str:
         if step < total:
             return f"Continuing from {checkpoint}, step {step} of {total}."
         longer = "max_steps" if self.args.max_steps > 0 else "num_train_epochs"
@@ -138,7 +137,7 @@ class Run:
             f"further, raise {longer}; to begin again, give another output_dir."
         )
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         if self.args.process_index == 0:
             print(text, flush=True)
 

@@ -1,12 +1,12 @@
 """The trainers of `from open_r1 import GRPOTrainer, SFTTrainer`, which the commands `grpo` and `sft` use too.
 
-They are the trainers of `training/` (so `transformers.Trainer`s) with everything around them: options and rows are
-prepared (`prepare.py`), the policy and the engine that writes its completions are opened, and `train` keeps the folder
-of the run, continues it, and saves the final model (`run.py`). Each `__init__` reads in the order in which it happens.
+They are the trainers of `training/` (so `transformers.Trainer`s) with everything around them: they prepare options and
+rows (`prepare.py`), open the policy and the engine that samples its completions, and `train` manages the folder of the
+run, resumes it, and saves the final model (`run.py`). Each `__init__` reads in the order in which things happen.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,17 +17,48 @@ from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelCo
 from open_r1.data.chat import stop_token_ids
 from open_r1.engine.protocol import Engine
 from open_r1.errors import UserError
-from open_r1.run import given
+from open_r1.run import arguments
+from open_r1.run.benchmarks import Benchmarks
 from open_r1.run.policy_engine import open_policy_engine
 from open_r1.run.prepare import prepare_grpo, prepare_sft
 from open_r1.run.run import Run
 from open_r1.training import grpo, sft
 from open_r1.training.model import adopt_policy, load_causal_lm, load_policy
+from open_r1.training.packed_trainer import PackedTrainer
 
 Rows: TypeAlias = Dataset | list[dict[str, Any]]
 
 
-class GRPOTrainer(grpo.GRPOTrainer):
+class _RunTrainer(PackedTrainer):
+    """What both trainers do around those of `training/`."""
+
+    run: Run
+    benchmarks: Benchmarks
+    prepare_rows: Callable[[Dataset], Any]
+    """Turns rows of a dataset into what the trainer takes."""
+
+    def train(self, resume_from_checkpoint: str | bool | None = None) -> Any:  # type: ignore[override]
+        """Trains, continuing from the last whole checkpoint in `output_dir` if there is one (or from the given one),
+        and saves model, tokenizer and card at the root of `output_dir`. Returns transformers' `TrainOutput`.
+
+        Raises `Interrupted` after a signal to stop (Ctrl-C, a notebook's stop button), once a checkpoint is saved.
+        """
+        return self.run.train(self, self.benchmarks, resume_from_checkpoint)
+
+    def evaluate(
+        self, eval_dataset: Rows | None = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict:
+        """Metrics on `eval_dataset`, or on that of the constructor: mean rewards and lengths, or the mean loss of the
+        learned tokens."""
+        if eval_dataset is None and self.eval_dataset is None:
+            raise UserError("eval_dataset is missing: give it to evaluate, or to the trainer.")
+        rows: Any = None
+        if eval_dataset is not None:
+            rows = self.prepare_rows(arguments.rows_of(eval_dataset, "eval_dataset"))
+        return super().evaluate(rows, ignore_keys, metric_key_prefix)
+
+
+class GRPOTrainer(_RunTrainer, grpo.GRPOTrainer):
     """Group relative policy optimization of `model` on problems with checkable answers.
 
     `model` is a hub id, a folder, a `ModelConfig` (for LoRA, a revision and the like), or a loaded model, which is then
@@ -46,7 +77,7 @@ class GRPOTrainer(grpo.GRPOTrainer):
         model: str | Path | ModelConfig | PreTrainedModel,
         args: GRPOConfig | None = None,
         *,
-        reward_funcs: given.Reward | Sequence[given.Reward],
+        reward_funcs: arguments.Reward | Sequence[arguments.Reward],
         train_dataset: Rows,
         eval_dataset: Rows | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
@@ -54,13 +85,13 @@ class GRPOTrainer(grpo.GRPOTrainer):
         callbacks: Sequence[TrainerCallback] = (),
         **options: Any,
     ) -> None:
-        model_config, loaded = given.model_options(model)
-        given.check_tokenizer(tokenizer, loaded)
-        given.check_engine(engine)
-        args = given.training_options(args, GRPOConfig, model_config)
-        rewards = given.rewards_by_name(reward_funcs)
-        script = given.data_options(GRPOScriptArguments, options | {"reward_funcs": list(rewards)})
-        train, evaluation = given.datasets(script, args, train_dataset, eval_dataset)
+        model_config, loaded = arguments.model_options(model)
+        arguments.check_tokenizer(tokenizer, loaded)
+        arguments.check_engine(engine)
+        args = arguments.training_options(args, GRPOConfig, model_config)
+        rewards = arguments.rewards_by_name(reward_funcs)
+        script = arguments.data_options(GRPOScriptArguments, options | {"reward_funcs": list(rewards)})
+        train, evaluation = arguments.datasets(script, args, train_dataset, eval_dataset)
         inputs = prepare_grpo(
             script,
             args,
@@ -68,10 +99,10 @@ class GRPOTrainer(grpo.GRPOTrainer):
             train,
             evaluation,
             tokenizer=tokenizer,
-            reward_funcs=given.reward_functions(rewards, script),
+            reward_funcs=arguments.reward_functions(rewards, script),
             config=None if loaded is None else loaded.config,
         )
-        self.prompts, self.benchmarks = inputs.prompts, inputs.benchmarks
+        self.prepare_rows, self.benchmarks = inputs.prepare_rows, inputs.benchmarks
         self.run = Run("grpo", script, args, model_config)
         policy = load_policy(model_config, args) if loaded is None else adopt_policy(loaded, model_config, args)
         reference = None
@@ -103,29 +134,13 @@ class GRPOTrainer(grpo.GRPOTrainer):
         )
         self.benchmarks.attach(self, stops)
 
-    def train(self, resume_from_checkpoint: str | bool | None = None) -> Any:  # type: ignore[override]
-        """Trains, continuing from the last whole checkpoint in `output_dir` if there is one (or from the one that is
-        named), and saves model, tokenizer and card at the root of `output_dir`. Returns transformers' `TrainOutput`.
-
-        Raises `Interrupted` after a signal to stop (Ctrl-C, a notebook's stop button), once a checkpoint is saved.
-        """
-        return self.run.train(self, self.benchmarks, resume_from_checkpoint)
-
-    def evaluate(
-        self, eval_dataset: Rows | None = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
-    ) -> dict:
-        """Mean rewards and lengths on `eval_dataset`, or on that of the constructor."""
-        rows: Any = None if eval_dataset is None else self.prompts(given.rows_of(eval_dataset, "eval_dataset"))
-        _check_there(rows, self.eval_dataset)
-        return super().evaluate(rows, ignore_keys, metric_key_prefix)
-
     def close(self) -> None:
-        """Frees the engine, unless it was given."""
+        """Frees the engine, unless the caller passed it."""
         if self._own_engine is not None:
             self._own_engine.close()
 
 
-class SFTTrainer(sft.SFTTrainer):
+class SFTTrainer(_RunTrainer, sft.SFTTrainer):
     """Supervised fine-tuning of `model` on reasoning traces.
 
     `model` as for `GRPOTrainer`. Rows of the datasets are conversations (`messages`), `prompt` and `completion`, or
@@ -144,20 +159,13 @@ class SFTTrainer(sft.SFTTrainer):
         callbacks: Sequence[TrainerCallback] = (),
         **options: Any,
     ) -> None:
-        model_config, loaded = given.model_options(model)
-        given.check_tokenizer(tokenizer, loaded)
-        args = given.training_options(args, SFTConfig, model_config)
-        script = given.data_options(DataConfig, options)
-        train, evaluation = given.datasets(script, args, train_dataset, eval_dataset)
-        inputs = prepare_sft(
-            script,
-            args,
-            model_config,
-            train,
-            evaluation,
-            tokenizer=tokenizer,
-        )
-        self.traces, self.benchmarks = inputs.traces, inputs.benchmarks
+        model_config, loaded = arguments.model_options(model)
+        arguments.check_tokenizer(tokenizer, loaded)
+        args = arguments.training_options(args, SFTConfig, model_config)
+        script = arguments.data_options(DataConfig, options)
+        train, evaluation = arguments.datasets(script, args, train_dataset, eval_dataset)
+        inputs = prepare_sft(script, args, model_config, train, evaluation, tokenizer=tokenizer)
+        self.prepare_rows, self.benchmarks = inputs.prepare_rows, inputs.benchmarks
         self.run = Run("sft", script, args, model_config)
         policy = load_policy(model_config, args) if loaded is None else adopt_policy(loaded, model_config, args)
         stops = stop_token_ids(inputs.tokenizer, policy.generation_config)
@@ -173,20 +181,3 @@ class SFTTrainer(sft.SFTTrainer):
             stop_signals=self.run.stop_signals,
         )
         self.benchmarks.attach(self, stops)
-
-    def train(self, resume_from_checkpoint: str | bool | None = None) -> Any:  # type: ignore[override]
-        """As `GRPOTrainer.train`."""
-        return self.run.train(self, self.benchmarks, resume_from_checkpoint)
-
-    def evaluate(
-        self, eval_dataset: Rows | None = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
-    ) -> dict:
-        """Mean loss of the learned tokens of `eval_dataset`, or of that of the constructor."""
-        rows: Any = None if eval_dataset is None else self.traces(given.rows_of(eval_dataset, "eval_dataset"))
-        _check_there(rows, self.eval_dataset)
-        return super().evaluate(rows, ignore_keys, metric_key_prefix)
-
-
-def _check_there(rows: Any, own: Any) -> None:
-    if rows is None and own is None:
-        raise UserError("eval_dataset is missing: give it to evaluate, or to the trainer.")

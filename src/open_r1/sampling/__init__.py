@@ -1,1 +1,1 @@
-"""Sample, grade, keep: the loop behind evaluation, generation, pass-rate filtering and the demo."""
+"""Sample, save, grade: the loop behind evaluation, generation, pass-rate filtering and the demo."""

@@ -1,4 +1,4 @@
-"""Finished samples on disk, one JSON line each, from the moment they finish until they are part of a parquet file."""
+"""Finished samples on disk, one JSON line each, until they become part of a parquet file."""
 
 import json
 import os
@@ -22,23 +22,23 @@ COMPLETION = pa.schema(
         "seed": pa.int64(),
     }.items()
 )
-"""What is kept of a completion."""
+"""Columns of a completion."""
 VERDICT = pa.schema({"extracted": pa.string(), "correct": pa.bool_(), "reason": pa.string()}.items())
-"""What the grader says of it; `correct` is null where it cannot be decided, `extracted` where no answer was found."""
+"""Columns of its verdict; `correct` is null if it cannot be decided, `extracted` if no answer was found."""
 
 
-class CannotWrite(UserError):
-    """A folder cannot be written; the message says what it holds."""
+class WriteError(UserError):
+    """A folder cannot be written; the message says what is saved in it."""
 
 
 class Journal:
     """Rows appended to `path` as they finish, together with the seconds that they took.
 
-    `kept` says how many finished samples the folder holds, for messages.
+    `saved` says how many finished samples the folder holds, for messages.
     """
 
-    def __init__(self, path: Path, kept: Callable[[], str]) -> None:
-        self.path, self.kept = path, kept
+    def __init__(self, path: Path, saved: Callable[[], str]) -> None:
+        self.path, self.saved = path, saved
 
     def read(self) -> list[Row]:
         """All rows; a last line that a kill cut short is removed. Raises UserError for any other damage."""
@@ -58,7 +58,7 @@ class Journal:
         return rows
 
     def append(self, rows: Sequence[Row], seconds: float) -> None:
-        """Rows are on disk when this returns. Raises CannotWrite."""
+        """Appends rows, which are on disk when this returns. Raises WriteError."""
         share = seconds / max(len(rows), 1)
         text = "".join(json.dumps(row | {"seconds": share}) + "\n" for row in rows)
         try:
@@ -67,20 +67,20 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise self.cannot_write(error) from error
+            raise self.write_error(error) from error
 
     def clear(self) -> None:
-        """Removes the file: its rows are elsewhere now."""
+        """Removes the file once its rows are stored elsewhere."""
         self.path.unlink(missing_ok=True)
 
-    def cannot_write(self, error: OSError) -> CannotWrite:
-        """The error that says what is kept."""
+    def write_error(self, error: OSError) -> WriteError:
+        """The error to raise, which says what is saved."""
         reason = error.strerror or str(error)
-        return CannotWrite(f"{self.path} cannot be written ({reason}). {self.kept()}")
+        return WriteError(f"{self.path} cannot be written ({reason}). {self.saved()}")
 
 
 def encodable(row: Row, names: Iterable[str]) -> Row:
-    """The columns `names` of `row`; halves of surrogate pairs, which models do write, become question marks."""
+    """The columns `names` of `row`; lone surrogates, which models do produce, become question marks."""
 
     def text(value: Any) -> Any:
         return value.encode(errors="replace").decode() if isinstance(value, str) else value

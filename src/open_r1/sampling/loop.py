@@ -1,4 +1,5 @@
-"""The loop: requests go to an engine; what it finishes is kept at once, then graded, beside the engine."""
+"""The loop: requests go to an engine; finished completions are saved at once, then graded, in parallel to the
+engine."""
 
 import queue
 import threading
@@ -13,44 +14,44 @@ from open_r1.engine.protocol import Completion, Request, Sampling, token_count
 from open_r1.errors import UserError, first_line
 from open_r1.report.sampling_progress import SamplingProgress
 from open_r1.rewards import Verdict
-from open_r1.sampling.journal import CannotWrite, Row
+from open_r1.sampling.journal import Row, WriteError
 from open_r1.sampling.requests import SampleRequest
 
 BATCH = 64
-"""Requests that are kept and graded at once at most."""
+"""Largest number of requests saved and graded together."""
 READ_AHEAD = 1024
 """Requests that may wait for the grader before the engine has to wait."""
 MAX_FAILURES = 100
-"""Requests in a row that fail before the run stops."""
+"""Consecutive failed requests after which the run stops."""
 
 Judge = Callable[[Sequence[tuple[Any, str]]], list[Verdict]]
-"""Verdicts of completions, each with the problem that it answers."""
+"""Grades pairs of problem and completion."""
 
 
 class SampleStore(Protocol):
-    """Where samples go."""
+    """Where samples are stored."""
 
     def __contains__(self, key: tuple[int, int]) -> bool: ...
     def append(self, rows: Sequence[Row], seconds: float) -> None: ...
-    def kept(self) -> str: ...
+    def saved(self) -> str: ...
 
 
 @contextmanager
-def saying_what_is_kept(store: SampleStore) -> Iterator[None]:
-    """Adds to whatever stops the engine, a RuntimeError of torch (out of memory) included, what `store` holds."""
+def reporting_saved(store: SampleStore) -> Iterator[None]:
+    """Adds what `store` has saved to any error that stops the engine, torch's RuntimeError (out of memory) included."""
     try:
         yield
-    except CannotWrite:
+    except WriteError:
         raise
     except UserError as error:
-        raise UserError(f"{str(error).rstrip('.')}. {store.kept()}") from error
+        raise UserError(f"{str(error).rstrip('.')}. {store.saved()}") from error
     except RuntimeError as error:
         reason = first_line(error)
-        raise UserError(f"the engine stopped: {reason}. {store.kept()}") from error
+        raise UserError(f"the engine stopped: {reason}. {store.saved()}") from error
 
 
 def sample(engine: OpenEngine, requests: Iterable[SampleRequest], sampling: Sampling, writer: "SampleWriter") -> None:
-    """Sends `requests`, as the engine has room for them, and gives `writer` what finishes."""
+    """Sends `requests` as the engine has room for them, and passes finished ones to `writer`."""
     waiting: dict[Hashable, SampleRequest] = {}
 
     def as_requests() -> Iterator[Request]:
@@ -64,10 +65,10 @@ def sample(engine: OpenEngine, requests: Iterable[SampleRequest], sampling: Samp
 
 
 class SampleWriter:
-    """Keeps and grades what is added, in a thread of its own: the engine waits for neither a disk nor a grader.
+    """Saves and grades samples in a thread, so that the engine waits for neither disk nor grader.
 
-    A context manager; leaving it waits until everything is kept and graded, and raises what went wrong there.
-    `columns` gives what a row holds of its problem; `after_batch` runs in the thread after each batch, which has at
+    A context manager; leaving it waits until everything is saved and graded, and raises the first error.
+    `columns` gives the columns of a problem; `after_batch` runs in the thread after each batch, which has at
     most `room` requests.
     """
 
@@ -84,7 +85,7 @@ class SampleWriter:
         self.store, self.judge, self.progress = store, judge, progress
         self.columns, self.after_batch, self.room = columns, after_batch, room
         self.failures: list[str] = []
-        """What was said of samples that failed."""
+        """The errors of failed samples."""
         self._failures_in_a_row = 0
         self._waiting: queue.Queue[tuple[SampleRequest, list[Completion]] | None] = queue.Queue(READ_AHEAD)
         self._thread = threading.Thread(target=self._run, name="samples", daemon=True)
@@ -92,13 +93,13 @@ class SampleWriter:
         self._error: BaseException | None = None
 
     def add(self, request: SampleRequest, completions: list[Completion]) -> None:
-        """Takes a finished request. Raises what went wrong with an earlier one."""
+        """Adds a finished request. Raises the error of an earlier one."""
         if self._error is not None:
             raise self._error
         self._waiting.put((request, completions))
 
     def grade(self, rows: Sequence[tuple[Any, Row]]) -> None:
-        """Adds the verdict to each of `rows`, which stand beside their problems."""
+        """Adds a verdict to each of `rows`, pairs of problem and row."""
         verdicts = self.judge([(problem, row["completion"]) for problem, row in rows]) if rows else []
         for (_, row), verdict in zip(rows, verdicts, strict=True):
             row |= {"extracted": verdict.extracted, "correct": verdict.correct, "reason": verdict.reason}
@@ -120,13 +121,13 @@ class SampleWriter:
         while (batch := self._next()) is not None:
             try:
                 if self._error is None:
-                    self._keep(batch)
+                    self._save(batch)
                     self.after_batch()
             except BaseException as error:
                 self._error = error
 
     def _next(self) -> list[tuple[SampleRequest, list[Completion]]] | None:
-        """What has finished by now; None at the end."""
+        """The requests that have finished by now; None at the end."""
         item = self._waiting.get()
         batch = []
         while item is not None:
@@ -138,7 +139,7 @@ class SampleWriter:
             self._waiting.put(None)
         return batch or None
 
-    def _keep(self, batch: Sequence[tuple[SampleRequest, list[Completion]]]) -> None:
+    def _save(self, batch: Sequence[tuple[SampleRequest, list[Completion]]]) -> None:
         rows: list[tuple[Any, Row]] = []
         for request, completions in batch:
             for key, completion in zip(request.keys, completions, strict=True):

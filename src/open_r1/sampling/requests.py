@@ -22,19 +22,19 @@ class SampleRequest:
 
     @property
     def keys(self) -> list[tuple[int, int]]:
-        """`(index, sample)` of each."""
+        """`(index, sample)` of each sample."""
         return [(self.problem.index, self.first + i) for i in range(self.count)]
 
     def request(self, sampling: Sampling) -> Request:
-        """For an engine; what `sampling` says besides is the same for all."""
+        """The engine's request; `sampling` has what all requests share."""
         own = replace(sampling, n=self.count, max_tokens=self.max_tokens, seed=self.seed, logprobs=False)
         return Request((self.problem.index, self.first), self.prompt, own)
 
 
 def samples_per_request(engine: OpenEngine, tokens: int) -> int:
-    """How many samples of a problem share a request: all that fit into a batch share a prefill. An engine that makes
-    its own batches gets each as a request of its own, so that a resumed run asks for none again that it has; it sees
-    by itself that neighbors have the same prompt. `tokens` are those of prompt and completion together."""
+    """How many samples of a problem share a request: all that fit into a batch share a prefill. An engine with its own
+    batching gets single samples, so that a resumed run repeats none; it detects equal prompts by itself. `tokens` are
+    those of prompt and completion together."""
     budget = engine.max_tokens_per_batch
     return 1 if budget is None else max(1, budget // tokens)
 

@@ -48,7 +48,7 @@ def active_backend(accelerator: Accelerator) -> Backend:
     return "ddp" if accelerator.num_processes > 1 else "single"
 
 
-def describe_training(accelerator: Accelerator) -> str:
+def describe_training(accelerator: Accelerator, sequence_parallel_size: int = 1) -> str:
     """What runs, from the process group and the plugins themselves."""
     count, device = accelerator.num_processes, accelerator.device.type
     processes = f"{count} process{'es' if count > 1 else ''} on {device}"
@@ -56,7 +56,8 @@ def describe_training(accelerator: Accelerator) -> str:
         processes += f" ({dist.get_backend()})"
     backend = active_backend(accelerator)
     split = "weights whole on each" if backend in ("single", "ddp") else DESCRIPTIONS[backend]
-    return f"Training in {processes}, {split}."
+    shared = f", packs shared by {sequence_parallel_size}" if sequence_parallel_size > 1 else ""
+    return f"Training in {processes}, {split}{shared}."
 
 
 def family(backend: Backend) -> str:
@@ -64,13 +65,13 @@ def family(backend: Backend) -> str:
     return "plain" if backend in ("single", "ddp") else backend
 
 
-def asking(processes: int, distributed_type: str) -> dict[str, str]:
+def requested_backend(processes: int, distributed_type: str) -> dict[str, str]:
     """Variables with which a launcher says what `check_backend` has to find; `distributed_type` as in accelerate's
     files. accelerate's own launcher sets some of them, but not where it starts one process instead."""
-    asked = {PROCESSES: str(processes)}
+    variables = {PROCESSES: str(processes)}
     if distributed_type in ("FSDP", "DEEPSPEED"):
-        asked[f"ACCELERATE_USE_{distributed_type}"] = "true"
-    return asked
+        variables[f"ACCELERATE_USE_{distributed_type}"] = "true"
+    return variables
 
 
 def check_backend(accelerator: Accelerator) -> Backend:

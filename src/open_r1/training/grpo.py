@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 ROUND_SETTINGS = (
     *("temperature", "beta", "loss_type", "scale_rewards", "reward_weights", "max_completion_length"),
-    *("mask_truncated_completions", "max_staleness"),
+    *("mask_truncated_completions", "max_staleness", "sequence_parallel_size"),
 )
 """Options that rollouts are made with, which an unfinished round is continued with."""
 TOKEN_MEANS = (
@@ -69,7 +70,7 @@ class GRPOTrainer(PackedTrainer):
     ) -> None:
         super().__init__(model, args, **kwargs)
         disable_dropout(model)
-        check_batch(args, len(self.train_dataset), len(reward_names), self.world_size)  # type: ignore[arg-type]
+        check_batch(args, len(self.train_dataset), len(reward_names))  # type: ignore[arg-type]
         self.engine = engine
         self.reward_names = list(reward_names)
         self.temperature = args.temperature
@@ -135,12 +136,23 @@ class GRPOTrainer(PackedTrainer):
             self.note(name, value)
         rollouts = rollouts_of(collected.round, self.args, self.args.scale_rewards, self.ranks.std)
         self._samples = [completion.text for _, completion in rollouts.flat()[:3]]
-        step_of_prompt = [slot // self.source.prompts_per_step for slot in self.source.slots]
-        self.batches, self.batch_tokens = step_batches(
-            rollouts, step_of_prompt, self.source.steps_per_round, self.args, self.ranks.sum
+        source = self.source
+        batches, tokens = step_batches(
+            rollouts, source.slots, source.prompts_per_step, source.steps_per_round, self.args, self.ranks.sum
         )
+        self.batches, self.batch_tokens = self._with_those_of_the_group(batches, tokens)
         self._record(rollout_rows(rollouts, self.reward_names) + collected.replaced)
         self._add_logprobs([s for batch in self.batches for s in batch])
+
+    def _with_those_of_the_group(
+        self, batches: list[list[TokenSequence]], tokens: list[int]
+    ) -> tuple[list[list[TokenSequence]], list[int]]:
+        """Processes that share packs have sampled a part each of what they learn from."""
+        if self.group is None:
+            return batches, tokens
+        of_processes, token_counts = zip(*self.group.gather_objects((batches, tokens)), strict=True)
+        joined = [list(chain(*of_step)) for of_step in zip(*of_processes, strict=True)]
+        return joined, [sum(of_step) for of_step in zip(*token_counts, strict=True)]
 
     def _add_logprobs(self, sequences: list[TokenSequence]) -> None:
         """Stored forwards: of the policy when a round feeds more than one step, of the reference when `beta`."""

@@ -13,13 +13,15 @@ from open_r1.training.rollouts import Rollouts, rollout_sequence
 
 def step_batches(
     rollouts: Rollouts,
-    step_of_prompt: Sequence[int],
+    slots: Sequence[int],
+    prompts_per_step: int,
     num_steps: int,
     args: GRPOConfig,
     global_sum: Callable[[float], float],
 ) -> tuple[list[list[TokenSequence]], list[int]]:
-    """This rank's sequences of each of `num_steps` optimizer steps, and all the tokens that the step stands for.
+    """This process's sequences of each of `num_steps` optimizer steps, and all the tokens that the step stands for.
 
+    `slots` are the places of its prompts among those of the round, which has `prompts_per_step` a step.
     Sequences get their `weight` and `advantage`. Groups without signal are left out of the forward pass (when
     there is no KL term), but not out of the denominators, which `global_sum` adds up over ranks; masked completions
     are left out of both.
@@ -30,13 +32,13 @@ def step_batches(
     batches: list[list[TokenSequence]] = []
     tokens: list[int] = []
     for step in range(num_steps):
-        prompts = [p for p, s in enumerate(step_of_prompt) if s == step]
+        prompts = [p for p, slot in enumerate(slots) if slot // prompts_per_step == step]
         sampled = [i for p in prompts for i in range(p * groups, (p + 1) * groups)]
         tokens.append(sum(len(flat[i][0]["prompt_ids"]) + lengths[i] for i in sampled))
         counted = [i for i in sampled if not rollouts.masked[i]]
         size = BatchSize(int(global_sum(len(counted))), int(global_sum(sum(lengths[i] for i in counted))))
         learned = [i for i in counted if args.beta != 0 or carries_signal(rollouts, i, groups)]
-        batch = [rollout_sequence(*flat[i], group=i // groups) for i in learned]
+        batch = [rollout_sequence(*flat[i], group=slots[i // groups]) for i in learned]
         for i, sequence in zip(learned, batch, strict=True):
             weight = token_weight(args.loss_type, lengths[i], size, args.max_completion_length)
             sequence.fields.weight = torch.full((lengths[i],), weight)
@@ -50,15 +52,18 @@ def carries_signal(rollouts: Rollouts, i: int, group_size: int) -> bool:
     return bool(rollouts.signal[i // group_size])
 
 
-def check_batch(args: GRPOConfig, num_prompts: int, num_rewards: int, world_size: int) -> None:
+def check_batch(args: GRPOConfig, num_prompts: int, num_rewards: int) -> None:
     """Raises UserError for a batch that does not divide into groups, too few prompts, or misfitting weights."""
     per_device, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    world_size = args.data_parallel_size
     completions = per_device * accumulation * world_size
+    size = args.sequence_parallel_size
+    unit = "processes" if size == 1 else f"groups of {size} processes"
     if completions % args.num_generations:
         raise UserError(
             f"num_generations is {args.num_generations}, which does not divide the {completions} completions of a "
             f"step (per_device_train_batch_size {per_device} x gradient_accumulation_steps {accumulation} x "
-            f"{world_size} processes): change one of them so that it does."
+            f"{world_size} {unit}): change one of them so that it does."
         )
     needed = completions // args.num_generations * args.max_steps_per_rollout // args.num_iterations
     if num_prompts < needed:

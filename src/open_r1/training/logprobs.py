@@ -18,6 +18,7 @@ from open_r1.modeling.head import LogitRule, head_logprobs, logit_rule, statisti
 from open_r1.modeling.mixers import separate_documents
 from open_r1.modeling.rope import forget_lengths, length_rule
 from open_r1.modeling.routers import ChosenExperts
+from open_r1.modeling.sequence_parallel import SequenceGroup
 from open_r1.training.packing import Pack, TokenSequence, build_pack
 
 
@@ -60,19 +61,27 @@ def add_logprob_forward(model: PreTrainedModel) -> None:
             return plain_forward(*args, **kwargs)
         if rule is not None and rule.kind == "dynamic":
             forget_lengths(model)
+        group = pack.layout.group
+        mine = slice(None) if group is None else group.slice_of(pack.num_tokens)
         hidden = _decoder(model)(
-            input_ids=pack.input_ids,
-            position_ids=pack.position_ids,
+            input_ids=pack.input_ids[:, mine],
+            position_ids=pack.position_ids[:, mine],
             # A four-dimensional mask is passed through as it is: transformers then builds none of its own.
             attention_mask=torch.zeros(1, 1, 1, 1, device=pack.input_ids.device),
             layout=pack.layout,
             use_cache=False,
         ).last_hidden_state[0]
-        experts = None
-        if pack.fields.experts is not None:
-            experts = chosen.fingerprints().index_select(0, pack.predictors)
-        found = token_logprobs(model, hidden.index_select(0, pack.predictors), pack.targets, temperature)
-        return TokenLogprobs(found.logprobs, found.entropies, experts)
+        experts = None if pack.fields.experts is None else chosen.fingerprints()
+        if group is None:
+            found = token_logprobs(model, hidden.index_select(0, pack.predictors), pack.targets, temperature)
+            if experts is None:
+                return found
+            return TokenLogprobs(found.logprobs, found.entropies, experts.index_select(0, pack.predictors))
+        own = ((pack.predictors >= mine.start) & (pack.predictors < mine.stop)).nonzero().squeeze(1)
+        predictors, targets = pack.predictors[own] - mine.start, pack.targets[own]
+        part = token_logprobs(model, hidden.index_select(0, predictors), targets, temperature)
+        parts = [part.logprobs, part.entropies] + ([] if experts is None else [experts.index_select(0, predictors)])
+        return TokenLogprobs(*(group.gather(values, own, len(pack.targets)) for values in parts))
 
     model.forward = forward  # type: ignore[method-assign]
 
@@ -110,8 +119,9 @@ CHECKED = 7, 5
 
 
 @torch.no_grad()
-def check_packed_forward(model: PreTrainedModel) -> None:
-    """Raises UserError unless documents in one pack get the logprobs that each gets alone.
+def check_packed_forward(model: PreTrainedModel, group: SequenceGroup | None = None) -> None:
+    """Raises UserError unless documents in one pack, shared by the processes of `group`, get the logprobs that each
+    gets alone.
 
     A last guard against architectures that this module has not heard of (an unusual head, positions or
     attention): the two are compared with the model's plain forward, on both sides of the length at which rotary
@@ -121,25 +131,27 @@ def check_packed_forward(model: PreTrainedModel) -> None:
     model.eval()
     rule = length_rule(model.config)
     pairs = [CHECKED] + ([] if rule is None else [(rule.original + 3, rule.original + 3)])
-    difference = max(_packed_difference(model, lengths) for lengths in pairs)
+    difference = max(_packed_difference(model, lengths, group) for lengths in pairs)
     model.train(was_training)
     tolerance = 1e-2 if model.dtype == torch.float32 else 0.5
     if not difference < tolerance:
         raise UserError(
-            f"model_name_or_path: {type(model).__name__} does not compute the same logprobs packed and alone "
-            f"(largest difference {difference:.3g}), so packed training would be wrong for it. Use a model of a type "
-            "that docs/models.md lists, such as Llama, Qwen3, Qwen3.5, Gemma 3 or Mistral."
+            f"model_name_or_path: {type(model).__name__} does not compute the same logprobs packed"
+            f"{'' if group is None else f' over {group.size} processes (sequence_parallel_size)'} and alone (largest "
+            f"difference {difference:.3g}), so packed training would be wrong for it. Use a model of a type that "
+            "docs/models.md lists, such as Llama, Qwen3, Qwen3.5, Gemma 3 or Mistral."
         )
 
 
-def _packed_difference(model: PreTrainedModel, lengths: Sequence[int]) -> float:
+def _packed_difference(model: PreTrainedModel, lengths: Sequence[int], group: SequenceGroup | None) -> float:
     """Of the last few logprobs of random documents of these lengths."""
     device, few = model.device, max(CHECKED) - 1
     generator = torch.Generator().manual_seed(0)
     vocabulary = model.config.get_text_config().vocab_size
     documents = [torch.randint(vocabulary, (n,), generator=generator) for n in lengths]
     learned = [torch.arange(len(d)) >= max(1, len(d) - few) for d in documents]
-    packed = model(pack=build_pack([TokenSequence(d, m) for d, m in zip(documents, learned, strict=True)], device))
+    sequences = [TokenSequence(d, m) for d, m in zip(documents, learned, strict=True)]
+    packed = model(pack=build_pack(sequences, device, group=group))
     plain = []
     rule = length_rule(model.config)
     for document, mask in zip(documents, learned, strict=True):

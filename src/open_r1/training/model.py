@@ -12,12 +12,13 @@ from open_r1.errors import UserError
 from open_r1.installing import install_command
 from open_r1.internals.transformers import without_deepspeed_config
 from open_r1.modeling import flash, loading
-from open_r1.modeling.architectures import check_supported
+from open_r1.modeling.architectures import check_sequence_parallel, check_supported
 from open_r1.modeling.attention import ATTENTION, FLASH_ATTENTION, SDPA_ATTENTION, unused_dropout
 from open_r1.modeling.checkpoint import Checkpoint, base_name, has_only_adapters
 from open_r1.modeling.compiling import compile_layers
 from open_r1.modeling.fla import use_fla
 from open_r1.modeling.mixers import unadaptable
+from open_r1.modeling.mlp import chunk_mlps
 from open_r1.training.logprobs import add_logprob_forward, check_packed_forward
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ def load_policy(config: ModelConfig, args: TrainConfig) -> PreTrainedModel:
 
     Raises UserError if there is no such model, or if packed training would not be exact for its architecture.
     """
+    check_sequence_parallel(load_config(config), args.sequence_parallel_size, config.trust_remote_code)
     return _as_policy(load_causal_lm(config), config, args)
 
 
@@ -38,6 +40,7 @@ def adopt_policy(model: PreTrainedModel, config: ModelConfig, args: TrainConfig)
     Its weights become float32. Raises UserError as `load_policy` does.
     """
     check_supported(model.config)
+    check_sequence_parallel(model.config, args.sequence_parallel_size, config.trust_remote_code)
     for wrapped in ("forward", "_original_forward"):  # by an earlier training, or in the model that this is a copy of
         vars(model).pop(wrapped, None)
     model.float()
@@ -54,6 +57,8 @@ def _as_policy(model: PreTrainedModel, config: ModelConfig, args: TrainConfig) -
     if note := unused_dropout(model.config):
         logger.warning(note)
     model.config.use_cache = True
+    if args.mlp_chunk_tokens is not None:
+        chunk_mlps(model, args.mlp_chunk_tokens)
     if args.torch_compile:
         compile_layers(model)
     if config.use_peft:

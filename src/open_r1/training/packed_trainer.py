@@ -24,19 +24,20 @@ from transformers.trainer_utils import IntervalStrategy
 
 from open_r1.configs import GRPOConfig, TrainConfig
 from open_r1.errors import Interrupted, UserError
-from open_r1.internals.transformers import attention_name, limit_to_one_gpu, set_device
+from open_r1.internals.transformers import limit_to_one_gpu, set_device
 from open_r1.modeling.architectures import can_share_prompts
-from open_r1.modeling.attention import FLASH_ATTENTION
-from open_r1.modeling.flash import keep_attention_of
 from open_r1.modeling.rope import length_rule
 from open_r1.modeling.routers import RouterStatistics
+from open_r1.modeling.sequence_parallel import sequence_group
 from open_r1.report.recorder import RunRecorder, is_metrics
 from open_r1.training import backends
+from open_r1.training.activations import activation_callbacks
 from open_r1.training.batches import total_steps
 from open_r1.training.checkpoints import Checkpointer
 from open_r1.training.interruption import StopSignals
-from open_r1.training.logprobs import TokenLogprobs
-from open_r1.training.memory import peak_gib
+from open_r1.training.logprobs import TokenLogprobs, check_packed_forward
+from open_r1.training.memory import out_of_memory, peak_gib
+from open_r1.training.optimizers import check_optimizer
 from open_r1.training.packing import Pack, TokenSequence, build_pack, empty_pack, no_sides, plan_packs
 from open_r1.training.ranks import Ranks
 from open_r1.training.watchdog import Watchdog
@@ -78,6 +79,8 @@ class PackedTrainer(Trainer):
         self._tokens_seen = 0
         self._tokens_logged = 0.0
         self._tokens_trained = 0
+        self._largest_pack = 0
+        check_optimizer(args)
         super().__init__(
             model=model,
             args=_one_batch_per_step(args),
@@ -93,8 +96,10 @@ class PackedTrainer(Trainer):
         self.side = no_sides if rule is None else rule.side
         self.remove_callback(DEFAULT_PROGRESS_CALLBACK)  # a bar, or in a notebook a table
         self.remove_callback(PrinterCallback)
-        if attention_name(model) == FLASH_ATTENTION:
-            self.add_callback(_KeepAttention)
+        for callback in activation_callbacks(model, args):
+            self.add_callback(callback)
+        if self.group is not None and not self.is_wrapped and not args.torch_compile:
+            check_packed_forward(model, self.group)  # type: ignore[arg-type]
 
     # What SFT and GRPO define
 
@@ -123,7 +128,8 @@ class PackedTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward over all of this rank's packs; returns this rank's share of the loss, times W.
 
-        DDP averages gradients over the W ranks, so losses that sum to the step's loss are multiplied by W.
+        DDP averages gradients over the W ranks, so losses that sum to the step's loss are multiplied by W. Processes
+        that share packs are one rank, and have the same loss.
         """
         sequences = self.step_sequences(inputs)
         began = time.perf_counter()
@@ -138,7 +144,7 @@ class PackedTrainer(Trainer):
             self.accelerator.sync_gradients = last
             with nullcontext() if last or self.backend == "fsdp2" else self.accelerator.no_sync(model):
                 out = model(pack=pack, temperature=self.temperature)
-                loss = self.pack_loss(pack, out) * self.world_size
+                loss = self.pack_loss(pack, out) * self.data_ranks.world_size
                 self.accelerator.backward(loss)
             total += loss.detach()
             self.watchdog.beat("training")
@@ -164,13 +170,18 @@ class PackedTrainer(Trainer):
 
     def make_packs(self, sequences: Sequence[TokenSequence]) -> list[Pack]:
         """Packs on this rank's device, as many as the rank that has most, and at least one."""
-        plan = plan_packs(sequences, self.args.max_tokens_per_microbatch, self.share_prompts, self.side)
-        packs = [self._pack(sequences, members) for members in plan]
+        packs = [self._pack(sequences, members) for members in self._plan(sequences)]
         missing = max(1, int(self.ranks.max(len(packs)))) - len(packs)
-        return packs + [empty_pack(self.args.device) for _ in range(missing)]
+        largest = max((pack.num_tokens for pack in packs), default=0)
+        self._largest_pack = largest // self.args.sequence_parallel_size
+        return packs + [empty_pack(self.args.device, self.group) for _ in range(missing)]
+
+    def _plan(self, sequences: Sequence[TokenSequence]) -> list[list[int]]:
+        budget = self.args.max_tokens_per_microbatch * self.args.sequence_parallel_size
+        return plan_packs(sequences, budget, self.share_prompts, self.side)
 
     def _pack(self, sequences: Sequence[TokenSequence], members: Sequence[int]) -> Pack:
-        return build_pack([sequences[i] for i in members], self.args.device, self.share_prompts)
+        return build_pack([sequences[i] for i in members], self.args.device, self.share_prompts, self.group)
 
     @torch.no_grad()
     def sequence_logprobs(
@@ -181,10 +192,10 @@ class PackedTrainer(Trainer):
         self.watchdog.beat(phase)
         was_training = model.training
         model.eval()
-        plan = plan_packs(sequences, self.args.max_tokens_per_microbatch, self.share_prompts, self.side)
+        plan = self._plan(sequences)
         results: list[Tensor] = [torch.empty(0)] * len(sequences)
         for _ in range(int(self.ranks.max(len(plan))) - len(plan)):
-            model(pack=empty_pack(self.args.device), temperature=self.temperature)
+            model(pack=empty_pack(self.args.device, self.group), temperature=self.temperature)
         for members in plan:
             pack = self._pack(sequences, members)
             logprobs = model(pack=pack, temperature=self.temperature).logprobs.float().cpu()
@@ -207,11 +218,13 @@ class PackedTrainer(Trainer):
 
     def _step_sums(self) -> dict[str, float]:
         """All sums of the step, over ranks, in one reduction and one transfer, which wait for the device."""
+        # Over all processes, since a signal to stop may have come to one of those that share packs.
         names = ("tokens", "tokens_computed", "stop", *self.sums)
         device = self.args.device
         values = torch.stack([torch.as_tensor(self._sums.get(n, 0.0), device=device).double() for n in names])
         self._sums.clear()
-        return dict(zip(names, self.ranks.sums(values).tolist(), strict=True))
+        sums = self.ranks.sums(values) / self.args.sequence_parallel_size
+        return dict(zip(names, sums.tolist(), strict=True))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the figures noted since the last log to Trainer's own, and writes the run's metrics line."""
@@ -231,7 +244,7 @@ class PackedTrainer(Trainer):
 
     def floating_point_ops(self, inputs: Any) -> int:
         """6 N per token that went through the model (Kaplan et al., arXiv 2001.08361, section 2.1)."""
-        return 6 * get_model_param_count(self.model) * self._tokens_trained
+        return 6 * get_model_param_count(self.model) * self._tokens_trained // self.args.sequence_parallel_size
 
     # Checkpoints
 
@@ -242,7 +255,7 @@ class PackedTrainer(Trainer):
     def resume_settings(self) -> dict[str, Any]:
         """Options, by name, that give the saved state its meaning: a run that continues must have the same. Here:
         what a number of steps means as a position in the data."""
-        per_step = self.args.per_device_train_batch_size * self.world_size
+        per_step = self.args.per_device_train_batch_size * self.data_ranks.world_size
         return {
             "per_device_train_batch_size x gradient_accumulation_steps x processes": per_step,
             "seed": self.args.seed,
@@ -278,8 +291,12 @@ class PackedTrainer(Trainer):
         if self.backend == "zero3":
             model: Any = self.model
             backends.fetch_by_layer(model, self.accelerator)
-        with self.watchdog:
-            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        try:
+            with self.watchdog:
+                return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        except torch.OutOfMemoryError as error:
+            step = self.state.global_step + 1
+            raise UserError(out_of_memory(error, self.args, step, self._largest_pack)) from error
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Writes a Hugging Face folder; collective."""
@@ -323,6 +340,11 @@ class PackedTrainer(Trainer):
         finally:
             self.args.save_only_model = only_model
         self.ranks = Ranks(self.accelerator)
+        size = self.args.sequence_parallel_size
+        self.group = sequence_group(size, self.args.device.type)
+        """The processes that share packs with this one; None: there are none."""
+        self.data_ranks = Ranks(self.accelerator, copies=size)
+        """The ranks that have sequences of their own: a group is one of them."""
         self.backend = backends.check_backend(self.accelerator)
         self.is_wrapped = self.backend not in ("single", "ddp")
         if self.is_wrapped and only_model and self.args.load_best_model_at_end:
@@ -339,13 +361,6 @@ class PackedTrainer(Trainer):
                 f"Stopped after step {step}, which is saved in {self.output_dir}/checkpoint-{step}. The same command "
                 "continues from there."
             )
-
-
-class _KeepAttention(TrainerCallback):
-    """Layers are computed again in the backward pass with `gradient_checkpointing`, their attention is not."""
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        keep_attention_of(model)
 
 
 def _one_batch_per_step(args: TrainConfig) -> TrainConfig:

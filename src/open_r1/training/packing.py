@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from open_r1.modeling.layout import DocumentLayout
+from open_r1.modeling.sequence_parallel import SequenceGroup
 
 
 @dataclass
@@ -175,8 +176,14 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return bins
 
 
-def build_pack(sequences: Sequence[TokenSequence], device: torch.device | str = "cpu", share: bool = True) -> Pack:
-    """Lays `sequences` end to end, with `share` a group's prompt once, before the first that continues it.
+def build_pack(
+    sequences: Sequence[TokenSequence],
+    device: torch.device | str = "cpu",
+    share: bool = True,
+    group: SequenceGroup | None = None,
+) -> Pack:
+    """Lays `sequences` end to end, with `share` a group's prompt once, before the first that continues it. For a
+    `group` of processes, a last document, of which nothing is learned, fills the pack to a multiple of its size.
 
     Targets, and with them `fields`, are in the order of `sequences`. Raises ValueError if the first token of a
     sequence, or a shared one, is marked to be learned.
@@ -212,11 +219,13 @@ def build_pack(sequences: Sequence[TokenSequence], device: torch.device | str = 
         predictors.append(torch.where(learned == kept, last_of_prompt, end + learned - kept - 1))
         if len(s) > kept:
             lay(s.input_ids[kept:], kept, parent)
+    if group is not None and end % group.size:
+        lay(torch.zeros(-end % group.size, dtype=torch.long), 0, None)
     counts = torch.tensor([len(t) for t in targets])
     return Pack(
         input_ids=torch.cat(documents)[None].to(device),
         position_ids=torch.cat(positions)[None].to(device),
-        layout=DocumentLayout([len(d) for d in documents], device, parents),
+        layout=DocumentLayout([len(d) for d in documents], device, parents, group),
         predictors=torch.cat(predictors).to(device),
         targets=torch.cat(targets).to(device),
         sequence=torch.repeat_interleave(torch.arange(len(sequences)), counts).to(device),
@@ -225,7 +234,7 @@ def build_pack(sequences: Sequence[TokenSequence], device: torch.device | str = 
     )
 
 
-def empty_pack(device: torch.device | str = "cpu") -> Pack:
+def empty_pack(device: torch.device | str = "cpu", group: SequenceGroup | None = None) -> Pack:
     """Two tokens of weight and advantage 0: what a rank with nothing left to do sends through the model, so that all
     ranks run equally many forwards and backwards."""
     sequence = TokenSequence(
@@ -233,4 +242,4 @@ def empty_pack(device: torch.device | str = "cpu") -> Pack:
         learn=torch.tensor([False, True]),
         fields=TokenFields(weight=torch.zeros(1), advantage=torch.zeros(1)),
     )
-    return build_pack([sequence], device)
+    return build_pack([sequence], device, group=group)

@@ -1,5 +1,6 @@
 """What the processes of a training run tell each other. Every method is collective."""
 
+from itertools import chain
 from typing import TypeVar
 
 import torch
@@ -11,18 +12,21 @@ T = TypeVar("T")
 
 
 class Ranks:
-    """This process is `rank` of `world_size`."""
+    """This process is `rank` of `world_size`.
 
-    def __init__(self, accelerator: Accelerator) -> None:
+    With `copies`, a rank is so many consecutive processes, which all say the same (they share packs), and what a rank
+    says counts once.
+    """
+
+    def __init__(self, accelerator: Accelerator, copies: int = 1) -> None:
         self.accelerator = accelerator
-        self.rank = accelerator.process_index
-        self.world_size = accelerator.num_processes
+        self.copies = copies
+        self.rank = accelerator.process_index // copies
+        self.world_size = accelerator.num_processes // copies
 
     def sum(self, value: float) -> float:
         """Sum over all ranks."""
-        if self.world_size == 1:
-            return value
-        return self.accelerator.reduce(self._tensor(value), "sum").item()
+        return self.sums(self._tensor(value)).item() if self.world_size > 1 else value
 
     def max(self, value: float) -> float:
         """The largest of all ranks."""
@@ -32,7 +36,7 @@ class Ranks:
 
     def sums(self, values: Tensor) -> Tensor:
         """Element-wise sums over all ranks."""
-        return values if self.world_size == 1 else self.accelerator.reduce(values, "sum")
+        return values if self.world_size == 1 else self.accelerator.reduce(values, "sum") / self.copies
 
     def std(self, values: Tensor) -> float:
         """Sample standard deviation of the values of all ranks; NaN values do not count."""
@@ -43,7 +47,7 @@ class Ranks:
 
     def gather(self, mine: list[T]) -> list[T]:
         """The lists of all ranks, end to end."""
-        return mine if self.world_size == 1 else gather_object(mine)
+        return mine if self.world_size == 1 else list(chain(*gather_object([mine])[:: self.copies]))
 
     def wait(self) -> None:
         """Returns when all ranks have come here."""

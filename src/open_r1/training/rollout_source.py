@@ -80,7 +80,9 @@ class RolloutSource:
         )
         self.sampler = RoundSampler(engine, sampling, list(reward_funcs), self.reward_names, watchdog)
         self.ahead = RoundsAhead(watchdog)
-        self.prompts_per_step = args.per_device_train_batch_size * ranks.world_size // args.num_generations
+        shared_by = args.sequence_parallel_size
+        data_ranks = ranks.world_size // shared_by
+        self.prompts_per_step = args.per_device_train_batch_size * data_ranks // args.num_generations
         self.steps_per_round = args.max_steps_per_rollout // args.num_iterations
         self.order = StepSampler(
             len(dataset),
@@ -91,9 +93,15 @@ class RolloutSource:
         )
         self.steps_per_epoch = len(self.order) * args.max_steps_per_rollout
         self.num_rounds = math.ceil(total_steps(args, self.steps_per_epoch) / args.max_steps_per_rollout)
-        per_step, world = self.prompts_per_step, ranks.world_size
-        self.slots = [i for i in range(self.order.batch_size) if i % per_step % world == ranks.rank]
-        """Positions, among the prompts of a round, of those that this rank samples."""
+
+        def sampled_by(place: int) -> int:
+            """Prompts of a step go round the data ranks, and those of a data rank round its processes."""
+            turn, data_rank = divmod(place, data_ranks)
+            return data_rank * shared_by + turn % shared_by
+
+        places = range(self.order.batch_size)
+        self.slots = [i for i in places if sampled_by(i % self.prompts_per_step) == ranks.rank]
+        """Positions, among the prompts of a round, of those that this process samples."""
 
     def take(self, number: int, step: int) -> Collected:
         """The round `number`, which begins at `step`. Raises UserError for a reward that failed, in every rank."""

@@ -53,19 +53,19 @@ class SFTTrainer(PackedTrainer):
     def _sampler(self) -> StepSampler:
         return StepSampler(
             len(self.train_dataset),  # type: ignore[arg-type]
-            self.args.per_device_train_batch_size * self.world_size,
+            self.args.per_device_train_batch_size * self.data_ranks.world_size,
             seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
             shuffle=True,
             drop_last=self.args.dataloader_drop_last,
-            rank=self.rank,
-            world_size=self.world_size,
+            rank=self.data_ranks.rank,
+            world_size=self.data_ranks.world_size,
         )
 
     def step_sequences(self, rows: list[list[Mapping[str, Any]]]) -> list[TokenSequence]:
         """Every document of this rank's rows, each learned token weighted by one over their number."""
         documents = [document for row in rows for document in row]
         learned = sum(sum(d["loss_mask"]) for d in documents)
-        weight = 1 / max(self.ranks.sum(learned), 1)
+        weight = 1 / max(self.data_ranks.sum(learned), 1)
         return [_sequence(d, weight) for d in documents]
 
     def pack_loss(self, pack: Pack, out: TokenLogprobs) -> Tensor:
@@ -82,10 +82,10 @@ class SFTTrainer(PackedTrainer):
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict:
         """Mean -log p over the learned tokens of the evaluation rows: `eval_loss`."""
         rows: Any = eval_dataset if eval_dataset is not None else self.eval_dataset
-        mine = [row for i in self.ranks.share(len(rows)) for row in rows[i]]
+        mine = [row for i in self.data_ranks.share(len(rows)) for row in rows[i]]
         logprobs = self.sequence_logprobs(self.model_wrapped, [_sequence(d, 1.0) for d in mine], "evaluation")
-        total = self.ranks.sum(sum(x.sum().item() for x in logprobs))
-        count = self.ranks.sum(sum(len(x) for x in logprobs))
+        total = self.data_ranks.sum(sum(x.sum().item() for x in logprobs))
+        count = self.data_ranks.sum(sum(len(x) for x in logprobs))
         metrics = {f"{metric_key_prefix}_loss": -total / max(count, 1)}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

@@ -53,7 +53,7 @@ def sampling_case(device, rows, vocabulary, seed=0, **options):
     generator = torch.Generator().manual_seed(seed)
     slots = Slots.empty(rows + 2, 6, 1, torch.device("cpu"))
     slots.status[:-1] = LIVE
-    slots.written[:-1] = torch.arange(rows + 2) % 5
+    slots.sampled[:-1] = torch.arange(rows + 2) % 5
     slots.length[:-1] = torch.arange(rows + 2) + 3
     slots.limit[:-1] = torch.where(torch.arange(rows + 2) % 7 == 0, 5, 6).int()
     slots.uniforms[:-1] = torch.rand(rows + 2, 6, generator=generator)

@@ -1,6 +1,7 @@
 """The native engine on a CPU, in float32, writes what the transformers engine writes for the same seeds."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from native_models import KINDS, VOCAB, copy_of, make_model
 from toys import make_tokenizer
 from transformers import AutoTokenizer
 
+from open_r1.engine.native.decoder import Decoder
 from open_r1.engine.native.engine import NativeEngine, NativeOptions
 from open_r1.engine.protocol import Request, Sampling
 from open_r1.engine.transformers_engine import TransformersEngine
@@ -67,6 +69,27 @@ def test_every_architecture_writes_what_transformers_writes(kind, tokenizer):
     assert_equal(open_native(model, tokenizer, page_size=8).generate(mixed_requests()), expected)
 
 
+@pytest.mark.parametrize("request_number", range(len(PROMPTS)))
+def test_tokens_stream_as_they_are_written(model, tokenizer, request_number):
+    request = mixed_requests()[request_number]
+    engine = open_native(model, tokenizer, page_size=8)
+    [whole, *_] = engine.generate([request])[0]
+    pieces = [piece for piece in engine.stream_tokens(request) if piece]
+    expected = whole.token_ids[:-1] if whole.finish_reason == "stop" else whole.token_ids
+    assert [token for piece in pieces for token in piece] == expected
+    assert len(pieces) > 1 or len(expected) <= 8
+
+
+def test_a_reader_who_leaves_frees_the_engine(model, tokenizer):
+    engine = open_native(model, tokenizer)
+    request = Request(0, [40, 41], Sampling(max_tokens=60))
+    tokens = engine.stream_tokens(request)
+    next(tokens)
+    tokens.close()
+    assert not engine._loop.busy and engine._loop.scheduler.pool.free == engine._loop.scheduler.pool.total
+    assert len(engine.generate([request])[0][0].token_ids) == 60
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     page_size=st.sampled_from([1, 2, 3, 7, 16, 64]),
@@ -119,6 +142,20 @@ def test_a_request_that_can_never_fit_is_a_sentence_before_the_run(model, tokeni
     engine = open_native(model, tokenizer, pages=3, page_size=8)
     with pytest.raises(UserError, match=r"64 tokens together, whose keys and values take .* GiB"):
         engine.start()
+
+
+@pytest.mark.parametrize(
+    ("sampling", "truncates"),
+    [(Sampling(top_p=0.9), True), (Sampling(min_p=0.1), True), (Sampling(temperature=0.0, top_k=5), False)],
+)
+def test_a_start_prepares_the_steps_that_will_be_taken(model, tokenizer, monkeypatch, sampling, truncates):
+    prepared = []
+    monkeypatch.setattr(Decoder, "prepare", lambda self, truncate: prepared.append(truncate))
+    engine = open_native(model, tokenizer)
+    engine.start(sampling)
+    assert prepared == [truncates]
+    engine.generate([Request("row", [40], replace(sampling, max_tokens=3))])
+    assert set(prepared) == {truncates}
 
 
 def test_messages_go_through_the_chat_template(model, tokenizer):
@@ -175,7 +212,7 @@ def test_logits_that_are_no_numbers_end_a_completion_as_an_error(model, tokenize
     assert (bad.finish_reason, bad.token_ids) == ("error", [])
     assert good.finish_reason == "length"
     assert len(good.token_ids) == 6
-    assert "1 completions ended because their logits were no numbers" in caplog.text
+    assert "1 completions ended because their logits were not finite" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])

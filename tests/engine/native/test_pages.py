@@ -26,7 +26,7 @@ def test_a_page_has_as_many_holders_as_took_or_shared_it(sizes):
 
 
 def test_more_than_all_is_refused():
-    with pytest.raises(ValueError, match="3 pages asked for, 2 are free"):
+    with pytest.raises(ValueError, match="3 pages requested, 2 are free"):
         PagePool(3).take(3)
 
 

@@ -26,7 +26,7 @@ def pair(model):
     """Two engines; only the tests that end them are after all others."""
     opened = open_engine(EngineOptions(model, engine="native", data_parallel_size=2, max_num_seqs=8))
     opened.reserve(600)
-    opened.start()
+    opened.start(Sampling(top_p=0.9))
     yield opened
     opened.engine.close()
 

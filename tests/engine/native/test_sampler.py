@@ -56,7 +56,7 @@ def test_rows_end_by_stop_token_and_limit_and_then_stay_as_they_are():
     for _ in range(3):
         sample_torch(logits, slots, torch.arange(3), LogitRule(), truncate=False)
     assert slots.status.tolist() == [FULL, STOPPED, FULL, FULL]
-    assert slots.written.tolist() == [2, 1, 2, 0]
+    assert slots.sampled.tolist() == [2, 1, 2, 0]
     assert slots.length.tolist() == [2, 1, 2, 0]
     assert slots.tokens.tolist() == [[1, 1], [2, 0], [3, 3], [0, 0]]
 

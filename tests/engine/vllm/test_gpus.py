@@ -7,12 +7,12 @@ import torch
 from toys import make_model, make_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from open_r1.engine.devices import visible_devices
+from open_r1.devices import visible_devices
 from open_r1.engine.protocol import Request, Sampling
+from open_r1.engine.vllm.addresses import free_port
 from open_r1.engine.vllm.engine import VLLMServerEngine
-from open_r1.engine.vllm.process import ServerOptions, ServerProcess
+from open_r1.engine.vllm.process import ServerOptions, start_servers, vllm_server
 from open_r1.engine.vllm.weights import sum_of_squares
-from open_r1.launch.nodes import free_port
 
 pytestmark = [
     pytest.mark.gpu,
@@ -36,14 +36,13 @@ def pair(request, tmp_path_factory):
         gpu_memory_utilization=0.1,
         enforce_eager=True,
     )
-    server = ServerProcess(options, visible_devices()[1:2], folder / "server.log")
+    (server,) = start_servers([vllm_server(options, visible_devices()[1:2], folder / "server.log")], 600.0, print)
     try:
-        server.wait(600.0)
         engine = VLLMServerEngine(server.url, AutoTokenizer.from_pretrained(folder), max_model_len=64, group_port=0)
         yield engine, model
         engine.close()
     finally:
-        server.close()
+        server.stop()
 
 
 def difference(engine, model, temperature=1.0):

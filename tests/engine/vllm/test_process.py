@@ -3,15 +3,18 @@
 import itertools
 import sys
 
+import psutil
 import pytest
 
 from open_r1.engine.vllm.process import (
     GRAPH_SIZES,
     ServerOptions,
-    ServerProcess,
     graph_sizes,
     server_environment,
     server_words,
+    start_servers,
+    vllm_server,
+    wait_until_up,
 )
 from open_r1.errors import UserError
 
@@ -45,18 +48,22 @@ def test_its_environment_has_dev_mode_and_its_gpus():
 def test_a_server_that_ends_before_it_answers_shows_the_end_of_its_log(monkeypatch, tmp_path):
     code = "import sys; print('model not found'); sys.exit(3)"
     monkeypatch.setattr("open_r1.engine.vllm.process.server_words", lambda *_: [sys.executable, "-c", code])
-    server = ServerProcess(ServerOptions(model="m", port=9), [], tmp_path / "log" / "server.log")
+    server = vllm_server(ServerOptions(model="m", port=9), [], tmp_path / "log" / "server.log")
     with pytest.raises(UserError, match=r"ended with exit code 3\.\n.*server\.log:\n +model not found"):
-        server.wait(30.0)
+        start_servers([server], 30.0, print)
 
 
 def test_a_server_that_never_answers_is_ended(monkeypatch, tmp_path):
     words = [sys.executable, "-c", "import time; time.sleep(60)"]
     monkeypatch.setattr("open_r1.engine.vllm.process.server_words", lambda *_: words)
-    server = ServerProcess(ServerOptions(model="m", port=9), [], tmp_path / "server.log")
-    with pytest.raises(UserError, match="did not answer within 0 s"):
-        server.wait(0.3)
-    assert server.part.poll() is not None
+    server = vllm_server(ServerOptions(model="m", port=9), [], tmp_path / "server.log").start()
+    with pytest.raises(UserError, match=r"did not answer at http.* within 0\.3 s") as late:
+        list(wait_until_up([server], 0.3, print))
+    assert late.value.server is server and server.poll() is None
+    server.stop()
+    with pytest.raises(UserError, match="did not answer"):
+        start_servers([vllm_server(ServerOptions(model="m", port=9), [], tmp_path / "second.log")], 0.3, print)
+    assert not [p for p in psutil.Process().children() if "open_r1.processes.guard" in " ".join(p.cmdline())]
 
 
 def test_every_full_batch_has_a_cuda_graph():

@@ -12,11 +12,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from open_r1.engine.openai_servers import Refusal
 from open_r1.engine.protocol import Request, Sampling
 from open_r1.engine.transformers_engine import TransformersEngine
+from open_r1.engine.vllm.addresses import free_port
 from open_r1.engine.vllm.engine import VLLMServerEngine
-from open_r1.engine.vllm.process import ServerOptions, ServerProcess
+from open_r1.engine.vllm.process import ServerOptions, start_servers, vllm_server
 from open_r1.engine.vllm.servers import GONE
 from open_r1.errors import UserError
-from open_r1.launch.nodes import free_port
 
 pytestmark = pytest.mark.vllm
 PROMPTS = [[40, 41, 42], [50], [60, 61, 62, 63, 64, 65, 66], [70, 71]]
@@ -48,19 +48,18 @@ def parts(tmp_path_factory):
             parameter.mul_(3)
     model.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    server = ServerProcess(server_options(folder), [], folder / "server.log")
+    (server,) = start_servers([vllm_server(server_options(folder), [], folder / "server.log")], 300.0, print)
     try:
-        server.wait(300.0)
         engine = VLLMServerEngine(server.url, tokenizer, max_model_len=64, group_port=0)
         yield server, engine, TransformersEngine(model, tokenizer)
         engine.close()
     finally:
-        server.close()
+        server.stop()
 
 
 def kill(server):
     """The server's first process, at once."""
-    for process in psutil.Process(server.part.process.pid).children():
+    for process in psutil.Process(server.process.pid).children():
         process.kill()
 
 
@@ -189,9 +188,9 @@ def test_a_server_that_cannot_load_its_model_says_why(tmp_path):
     folder = make_tokenizer(tmp_path / "model", pad=None)
     make_model(folder, arch="llama", hidden_size=128)
     (folder / "model.safetensors").unlink()
-    server = ServerProcess(server_options(folder), [], tmp_path / "server.log")
+    server = vllm_server(server_options(folder), [], tmp_path / "server.log")
     with pytest.raises(UserError, match=r"ended with exit code 1[\s\S]*server\.log"):
-        server.wait(300.0)
+        start_servers([server], 300.0, print)
 
 
 def test_a_server_that_is_killed_is_a_sentence(parts):

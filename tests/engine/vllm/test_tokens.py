@@ -6,15 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from open_r1.engine.vllm.tokens import ROUTE, TokensRoute, Written, _last, _unless_closed, pack, unpack
+from open_r1.engine.vllm.tokens import ROUTE, TokenOutput, TokensRoute, _last, _unless_closed, pack, unpack
 
 
 @pytest.mark.parametrize(
     "completions",
     [
-        [Written([5, 151_935, 0], [-0.5, -0.25, 0.0], "stop"), Written([7], [-12.625], "length")],
-        [Written([5, 6], None, "stop"), Written([10], None, "abort")],  # 10 is a line feed
-        [Written([], [], "length"), Written([1], [-1.0], "stop")],
+        [TokenOutput([5, 151_935, 0], [-0.5, -0.25, 0.0], "stop"), TokenOutput([7], [-12.625], "length")],
+        [TokenOutput([5, 6], None, "stop"), TokenOutput([10], None, "abort")],  # 10 is a line feed
+        [TokenOutput([], [], "length"), TokenOutput([1], [-1.0], "stop")],
     ],
 )
 def test_a_reply_brings_back_what_went_in(completions):
@@ -22,14 +22,14 @@ def test_a_reply_brings_back_what_went_in(completions):
 
 
 def test_logprobs_keep_the_precision_of_the_engine():
-    (found,) = unpack(pack([Written([1], [-5.423236846923828], "stop")]))
+    (found,) = unpack(pack([TokenOutput([1], [-5.423236846923828], "stop")]))
     assert found.logprobs == [-5.423236846923828]
 
 
 def test_logprobs_that_do_not_match_their_tokens_are_not_sent():
     for logprobs in ([-1.0], None):
         with pytest.raises(ValueError, match="do not match"):
-            pack([Written([1, 2], logprobs, "stop"), Written([1], [-1.0], "stop")])
+            pack([TokenOutput([1, 2], logprobs, "stop"), TokenOutput([1], [-1.0], "stop")])
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_logprobs_that_do_not_match_their_tokens_are_not_sent():
 )
 def test_what_is_no_reply_is_not_read(damage):
     with pytest.raises((ValueError, KeyError)):
-        unpack(damage(pack([Written([1, 2], [-1.0, -2.0], "stop")])))
+        unpack(damage(pack([TokenOutput([1, 2], [-1.0, -2.0], "stop")])))
 
 
 def test_the_route_is_added_when_the_server_starts_and_requests_pass_through():

@@ -67,7 +67,7 @@ def fenced(source, language="python"):
 RIGHT_SUM = "print(sum(map(int, input().split())))"
 RIGHT_PAIRS = (
     "class Solution:\n    def pairs(self, numbers: List[int]):\n        print('on it')\n"
-    "        return [(n, n * n) for n in numbers]"
+    "        return [[n, n * n] for n in numbers]"
 )
 ANSWERS = {
     # name: (row, completion, whether it is right, what the reason says)
@@ -75,6 +75,36 @@ ANSWERS = {
     "another fence": (SUM, fenced(RIGHT_SUM, "py3"), True, "all tests pass"),
     "main guard": (SUM, fenced(f"if __name__ == '__main__':\n    {RIGHT_SUM}"), True, "all tests pass"),
     "leaves by exit": (SUM, fenced(f"{RIGHT_SUM}\nimport sys\nsys.exit(1)"), True, "all tests pass"),
+    "modules left out": (
+        SUM,
+        fenced(
+            "d = datetime.date(2024, 1, 1)\na = bisect.bisect([1], 0)\nsetrecursionlimit(10)\n"
+            "print(sum(map(int, stdin.readline().split())) + a)"
+        ),
+        True,
+        "all tests pass",
+    ),
+    "numpy": (SUM, fenced("import numpy as np\nprint(np.array(input().split(), int).sum())"), True, "all tests pass"),
+    "global state": (
+        SUM,
+        fenced(
+            "total = 0\ndef add():\n    global total\n    total += sum(map(int, input().split()))\nadd()\nprint(total)"
+        ),
+        True,
+        "all tests pass",
+    ),
+    "lines of standard input": (
+        SUM,
+        fenced("import sys\nfor line in sys.stdin:\n    print(sum(map(int, line.split())))"),
+        True,
+        "all tests pass",
+    ),
+    "long numbers": (
+        SUM,
+        fenced("print(int('1' * 9000) * 0 + sum(map(int, input().split())))"),
+        True,
+        "all tests pass",
+    ),
     "imports left out": (SUM, fenced("print(reduce(add, map(int, sys.stdin.read().split())))"), True, "all tests pass"),
     "wrong": (SUM, fenced("a, b = map(int, input().split())\nprint(a - b)"), False, "test 1 of 3: wrong answer"),
     "fails a private test": (SUM, fenced("print(3)"), False, "test 2 of 3: wrong answer"),
@@ -82,7 +112,8 @@ ANSWERS = {
     "crashes": (SUM, fenced("print(3)\n1 / 0"), False, "test 1 of 3: runtime error"),
     "no syntax": (SUM, fenced("print(("), False, "test 1 of 3: runtime error"),
     "no program": (SUM, "<think>\n```python\nprint(3)\n```\n</think>\nIt is three.", False, "no fenced program"),
-    "reasoning without end": (SUM, "<think>\n" + fenced(RIGHT_SUM).replace("</think>", ""), False, "no fenced"),
+    "reasoning without end": (SUM, fenced(RIGHT_SUM).replace("</think>", ""), True, "all tests pass"),
+    "back quotes in the text": (SUM, fenced(RIGHT_SUM) + "\nCall `sum` as in ```sum([1])```.", False, "runtime error"),
     "leaves early": (SUM, fenced("import os\nos._exit(0)"), False, "test 1 of 3: wrong answer"),
     "reads the tests": (
         SUM,
@@ -95,6 +126,14 @@ ANSWERS = {
     "another number": (HALF, fenced("print(int(input()) / 2 + 1e-12)"), False, "wrong answer"),
     "right function": (PAIRS, fenced(RIGHT_PAIRS), True, "all tests pass"),
     "function without class": (PAIRS, fenced("def pairs(ns):\n    return [[n, n * n] for n in ns]"), True, "all tests"),
+    "a tuple": (PAIRS, fenced("def pairs(ns):\n    return tuple([n, n * n] for n in ns)"), True, "all tests pass"),
+    "tuples in a list": (
+        PAIRS,
+        fenced("def pairs(ns):\n    return [(n, n * n) for n in ns]"),
+        False,
+        "wrong answer\nInput:\n[1, 2]\nExpected:\n[[1, 1], [2, 4]]\nGot:\nno value of JSON: [(1, 1), (2, 4)]",
+    ),
+    "a dictionary": (PAIRS, fenced("def pairs(ns):\n    return {n: n * n for n in ns}"), False, "wrong answer"),
     "wrong function": (PAIRS, fenced(RIGHT_PAIRS.replace("n * n", "n")), False, "test 1 of 3: wrong answer"),
     "no such function": (PAIRS, fenced("def other(ns):\n    return ns"), False, "runtime error"),
     "equal to everything": (

@@ -73,7 +73,9 @@ def test_ioi(tmp_path):
     (problem,) = load(tmp_path, "ioi", IOI)
     assert problem.id == "2024-add-1"
     assert verdict_of(problem, "int add(int a, int b) { return a + b; }", language="cpp").correct is True
-    assert verdict_of(problem, "int add(int a, int b) { return 3; }", language="cpp").correct is False
+    wrong = verdict_of(problem, "int add(int a, int b) { return 3; }", language="cpp")
+    assert wrong.correct is False
+    assert wrong.reason == "test 2 of 2: wrong answer\nInput:\n4 4\nExpected:\n8\nGot:\n3\n"
     assert verdict_of(problem, "int add(", language="cpp").correct is False
 
 
@@ -90,3 +92,17 @@ def test_ioi(tmp_path):
 def test_a_row_without_tests_or_prompt_is_named(name, row, tmp_path):
     with pytest.raises(UserError, match="row 1, column"):
         load(tmp_path, name, row)
+
+
+def test_problems_that_only_piston_judges_are_named_before_sampling(tmp_path, monkeypatch):
+    row = {**IOI, "grader_files": [*IOI["grader_files"], ["manager.cpp", "int main() {}"]]}
+    monkeypatch.delenv("PISTON_ENDPOINTS", raising=False)
+    with pytest.raises(UserError, match=r"row 1: problem 'add' has a manager .* set PISTON_ENDPOINTS"):
+        load(tmp_path, "ioi", row)
+    monkeypatch.setenv("PISTON_ENDPOINTS", "http://localhost:1")
+    assert len(load(tmp_path, "ioi", row)) == 1
+
+
+def test_ioi_from_the_hub_has_no_tests():
+    with pytest.raises(UserError, match="open-r1/ioi has no tests: give --data-dir"):
+        load_problems(find_task("ioi"))

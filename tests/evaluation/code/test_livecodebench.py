@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from evaluation.code.programs import ANSWERS, PAIRS, ROWS, SUM, packed
-from evaluation.scripted import Scripted, opened
+from evaluation.code.programs import ANSWERS, HALF, PAIRS, ROWS, SUM, packed
+from evaluation.scripted import Scripted, evaluate_task, opened
 
 from open_r1.errors import UserError
 from open_r1.evaluation.protocol import Protocol, protocol_for
-from open_r1.evaluation.run import evaluate_task
 from open_r1.evaluation.store import read_samples
 from open_r1.evaluation.tasks import find_task, load_problems
 
@@ -136,3 +135,19 @@ def test_a_whole_benchmark_with_its_groups(data_dir, tmp_path):
     rows = read_samples(tmp_path / "out")
     assert [row["correct"] for row in rows] == [True, False, True, True, False, False]
     assert "Expected:\n3" in rows[1]["reason"]
+
+
+def test_long_tests_are_read_when_a_program_needs_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("open_r1.evaluation.code.livecodebench.CHECKED", 10)
+    write(tmp_path / "lcb.jsonl", [HALF, {**SUM, "private_test_cases": packed([{"input": "1"}])}])
+    half, broken = load_problems(find_task("lcb"), tmp_path)
+    (verdict,) = broken.judge([(broken, ANSWERS["right"][1])])
+    assert verdict.correct is None
+    assert "private_test_cases" in verdict.reason
+    (verdict,) = half.judge([(half, ANSWERS["numbers written otherwise"][1])])
+    assert verdict.correct is True
+
+
+def test_a_limit_reads_no_more_rows_than_it_needs(tmp_path):
+    (tmp_path / "lcb.jsonl").write_text(json.dumps(SUM) + "\nno JSON\n")
+    assert len(load_problems(find_task("lcb"), tmp_path, limit=1)) == 1

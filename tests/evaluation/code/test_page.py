@@ -6,11 +6,10 @@ import re
 import zlib
 
 from evaluation.code.programs import ANSWERS, SUM
-from evaluation.scripted import Scripted, opened
+from evaluation.scripted import Scripted, evaluate_task, opened
 
 from open_r1.evaluation.answers_page import write_report
 from open_r1.evaluation.protocol import Protocol
-from open_r1.evaluation.run import evaluate_task
 from open_r1.evaluation.tasks import find_task, load_problems
 
 
@@ -31,3 +30,4 @@ def test_programs_their_tests_and_the_scores_of_groups_are_in_the_page(tmp_path)
     shown = [sample[3] for sample in data["tasks"][0]["problems"][0]["samples"]]
     assert shown == ["all tests pass", "test 1 of 3: wrong answer", None]
     assert "lcb by difficulty: easy" in html
+    assert "1 problem)" in html

@@ -1,8 +1,8 @@
 """Attention over paged keys and values, registered with transformers' attention interface as `NATIVE_ATTENTION`.
 
-Prompts go through the packed attention that training uses, and their keys and values are stored on the way. A decoding
-step has one token a row: an operation of ours stores its key and value and attends to all that the row has in the
-cache. It runs as a Triton kernel on CUDA and as plain torch elsewhere, which is also its specification.
+Prompts use the packed attention of training, and their keys and values are stored on the way. A decoding
+step has one token a row: a custom operation stores its key and value and attends to everything that the row has
+in the cache. It is a Triton kernel on CUDA and plain torch elsewhere, which is also its specification.
 
 Each attention module has its part of the cache as `kv_pages (pages, 2, Hkv, page size, D)`, keys before values.
 """
@@ -21,10 +21,10 @@ NATIVE_ATTENTION = "open_r1_native"
 
 
 class PromptStorage(NamedTuple):
-    """Where the keys and values of T packed prompt tokens go: `pages (T,)` and `places (T,)` in them."""
+    """Where the keys and values of T packed prompt tokens are stored: `pages (T,)` and `offsets (T,)` in them."""
 
     pages: Tensor
-    places: Tensor
+    offsets: Tensor
 
 
 class Rows(NamedTuple):
@@ -53,7 +53,7 @@ def native_attention(
     """Attention for `query (1, Hq, T, D)`, `key` and `value (1, Hkv, T, D)`; returns `(1, T, Hq, D)`.
 
     With `storage` (and `layout`), T tokens of packed prompts; with `rows`, one token for each of T rows; with neither,
-    packed attention as it is.
+    plain packed attention.
     """
     if rows is not None:
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
@@ -64,7 +64,7 @@ def native_attention(
     if storage is not None:
         pages: Any = module.kv_pages
         for half, x in enumerate((key, value)):
-            pages[:, half].transpose(1, 2)[storage.pages, storage.places] = x[0].transpose(0, 1).to(pages.dtype)
+            pages[:, half].transpose(1, 2)[storage.pages, storage.offsets] = x[0].transpose(0, 1).to(pages.dtype)
     scores: dict[str, Any] = {"sliding_window": sliding_window, "softcap": softcap, "s_aux": s_aux}
     return packed_attention(module, query, key, value, attention_mask, layout, scaling, **scores, **kwargs)
 
@@ -82,7 +82,7 @@ def paged_attention(
     window: int,
     sinks: Tensor | None,
 ) -> Tensor:
-    """Stores each row's `k` and `v (B, Hkv, D)` behind what is cached, and attends to all of it: softmax over
+    """Appends each row's `k` and `v (B, Hkv, D)` to the cache and attends to all of it: softmax over
     cap tanh(scale q k / cap) of the last `window` keys, with one more term exp(sink) in the denominator.
 
     `q (B, Hq, D)`; `softcap` and `window` are off at 0; `sinks (Hq,)`. Returns `(B, Hq, D)` in the cache's dtype.
@@ -131,7 +131,7 @@ def paged_attention_torch(
         weights = torch.cat([scores, sink], -1).softmax(-1)[..., :-1]
     else:
         weights = scores.softmax(-1)
-    # A page that somebody else used before may hold anything.
+    # A reused page may hold anything.
     values = values.masked_fill(~visible[:, None, :, None], 0)
     return torch.einsum("bhgn,bhnd->bhgd", weights, values).flatten(1, 2).to(kv_pages.dtype)
 

@@ -16,23 +16,25 @@ from open_r1.internals.torch import separate_symbols
 from open_r1.modeling.layout import DocumentLayout
 
 MAX_LOGITS = 2**27
-"""Logits at once, rows times vocabulary: 512 MiB in float32."""
+"""Logits computed at once, rows times vocabulary: 512 MiB in float32."""
 MAX_PREFILL_TOKENS = 16384
-"""Prompt tokens that go through the model at once (a longer prompt goes alone)."""
-SMALLEST = 8
+"""Prompt tokens of one forward pass (a longer prompt has its own)."""
+SMALLEST_GRAPH = 8
 """Rows of the smallest graph."""
 
 
 def graph_sizes(slots: int) -> list[int]:
     """Numbers of rows that have a graph, largest first: powers of two and one and a half times those."""
-    sizes = {min(slots, step << i) for i in range(slots.bit_length()) for step in (SMALLEST, SMALLEST * 3 // 2)}
+    sizes = {
+        min(slots, step << i) for i in range(slots.bit_length()) for step in (SMALLEST_GRAPH, SMALLEST_GRAPH * 3 // 2)
+    }
     return sorted(sizes, reverse=True)
 
 
 class Decoder:
     """Runs `model` over `slots` with a cache of `pages` pages of `page_size` tokens.
 
-    `compiler` compiles the forward of decoder layers for decoding; None leaves them as they are.
+    `compiler` compiles the forward method of decoder layers for decoding; None: no compilation.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class Decoder:
 
     @torch.no_grad()
     def prefill(self, prefills: Sequence[Prefill]) -> None:
-        """Computes the keys and values of all known tokens but the last."""
+        """Computes the keys and values of all known tokens except the last."""
         pack: list[Prefill] = []
         tokens = 0
         for prefill in [*prefills, None]:
@@ -65,13 +67,13 @@ class Decoder:
     def _prefill_pack(self, pack: Sequence[Prefill]) -> None:
         device = self.model.device
         documents = [np.asarray(p.rollout.known[:-1]) for p in pack]
-        places = [storage(p, self.page_size) for p in pack]
+        locations = [storage(p, self.page_size) for p in pack]
         ids, pages, offsets, positions = (
             to_device(np.concatenate(parts), torch.int64, device)
             for parts in (
                 documents,
-                [pages for pages, _ in places],
-                [offsets for _, offsets in places],
+                [pages for pages, _ in locations],
+                [offsets for _, offsets in locations],
                 [np.arange(len(d)) for d in documents],
             )
         )
@@ -91,18 +93,17 @@ class Decoder:
         size = next(s for s in reversed(self.sizes) if s >= len(rollouts))
         rows = [r.slot for r in rollouts] + [self.spare] * (size - len(rollouts))
         self.rows[:size] = to_device(rows, torch.int64, self.model.device)
+        self.prepare(truncate)
         if self.model.device.type != "cuda":
             with self._decoding():
                 for _ in range(steps):
                     self.step(size, truncate)
             return
-        if (size, truncate) not in self.graphs:
-            self.capture(truncate)
         for _ in range(steps):
             self.graphs[size, truncate].replay()
 
     def step(self, size: int, truncate: bool) -> None:
-        """One token more for the first `size` rows."""
+        """Samples one token for each of the first `size` rows."""
         slots, rows = self.slots, self.rows[:size]
         lengths = slots.length[rows]
         hidden = self.model.hidden(slots.token[rows], lengths.long(), rows=Rows(slots.block_table[rows], lengths))
@@ -110,9 +111,14 @@ class Decoder:
         for part, chosen in zip(hidden.chunk(chunks), rows.chunk(chunks), strict=True):
             sample(self.model.head_product(part), slots, chosen, self.model.rule, truncate)
 
+    def prepare(self, truncate: bool) -> None:
+        """Captures the graphs of steps that `truncate` or do not, if they are not there and the device has graphs."""
+        if self.model.device.type == "cuda" and (self.sizes[0], truncate) not in self.graphs:
+            self.capture(truncate)
+
     def capture(self, truncate: bool) -> None:
-        """A graph for every number of rows, the largest first, so that the others find their memory in its pool.
-        Rows are those of the spare slot meanwhile."""
+        """Captures a graph for every number of rows, the largest first, whose memory pool the others share. All rows
+        use the spare slot meanwhile."""
         saved = self.rows.clone()
         self.rows.fill_(self.spare)
         stream = torch.cuda.Stream()
@@ -120,7 +126,7 @@ class Decoder:
             for size in self.sizes:
                 stream.wait_stream(torch.cuda.current_stream())
                 with torch.cuda.stream(stream):
-                    self.step(size, truncate)  # compiles, and lets libraries take their workspaces
+                    self.step(size, truncate)  # compiles, and lets libraries allocate their workspaces
                 torch.cuda.current_stream().wait_stream(stream)
                 graph = torch.cuda.CUDAGraph()
                 with torch.cuda.graph(graph, pool=self._pool, stream=stream):
@@ -131,8 +137,8 @@ class Decoder:
 
     @contextmanager
     def _decoding(self) -> Any:
-        """Decoder layers compiled, for as long as it lasts. They must take a number of rows for what it is, also where
-        it happens to be the width of a head."""
+        """A context in which decoder layers are compiled, with the number of rows as a symbol of its own even where it
+        equals the width of a head."""
         if self.compiler is None:
             yield
             return

@@ -1,9 +1,9 @@
-"""Completions from the engine's own copy of a model, which it decodes without host work per token."""
+"""Samples completions from the engine's own copy of a model, without host work per token."""
 
 import functools
 import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
@@ -18,7 +18,7 @@ from open_r1.engine.native.pages import PagePool, pages_for
 from open_r1.engine.native.scheduler import Scheduler
 from open_r1.engine.native.slots import check_stops
 from open_r1.engine.native.support import check_supported
-from open_r1.engine.protocol import Completion, Request
+from open_r1.engine.protocol import Completion, Engine, Request, Sampling, prompt_ids
 from open_r1.errors import UserError
 from open_r1.modeling.compiling import can_compile
 
@@ -26,35 +26,35 @@ logger = logging.getLogger(__name__)
 
 
 NOT_YET: Any = object()
-"""In place of a request: there may be more later, so what runs goes on."""
+"""In place of a request: more may follow later; meanwhile running completions go on."""
 
 
 @dataclass(frozen=True)
 class NativeOptions:
-    """How much the engine decodes at once, and in what memory."""
+    """How many completions the engine decodes at once, and in how much memory."""
 
     max_num_seqs: int = 1024
     """Completions decoded at once."""
     memory: float = 0.3
-    """Share of the device's memory that keys and values may take; less is taken where less is needed."""
+    """Largest share of the device's memory for keys and values; the engine takes no more than it needs."""
     page_size: int = 64
     """Tokens of a page of the cache."""
     compile: bool = True
-    """Compile decoder layers, on CUDA and where there is a compiler: starts later, decodes faster."""
+    """Compile decoder layers, on CUDA if there is a compiler: starts later, decodes faster."""
     release_memory: bool = False
-    """Let `sleep` free the cache; `wake` then takes it, and captures graphs, again."""
+    """Let `sleep` free the cache; `wake` then allocates it and captures the graphs again."""
 
 
-class NativeEngine:
-    """Decodes with `model`, which becomes the engine's. It starts when first used, or with `start`.
+class NativeEngine(Engine):
+    """Decodes with `model`, which the engine takes over. It starts when first used, or with `start`.
 
-    `max_model_len` is the longest prompt with its completion, in tokens; it may grow, which starts the engine anew.
-    `on_tokens` is told of new tokens as they are written, `on_completion` of the request's id and each completion as it
-    ends. Raises `UserError` for models that it cannot decode with.
+    `max_model_len` is the longest prompt with its completion, in tokens; it may grow, which restarts the engine.
+    `on_completion` receives the request's id and each completion as it ends. Raises `UserError` for models that the
+    engine cannot run.
     """
 
     takes_parameter_names = True
-    """Weights come under the names of the model's parameters, where other engines get those of its checkpoint."""
+    """Updates use the names of the model's parameters, not those of its checkpoint as for other engines."""
 
     def __init__(
         self,
@@ -63,41 +63,27 @@ class NativeEngine:
         *,
         max_model_len: int,
         options: NativeOptions | None = None,
-        on_tokens: Callable[[int], None] | None = None,
     ) -> None:
         check_supported(model.config)
         self.options = options or NativeOptions()
         self.model, self.tokenizer, self.max_model_len = NativeModel(model), tokenizer, max_model_len
-        self.on_tokens = on_tokens
         self.on_completion: Callable[[Hashable, Completion], None] | None = None
         self.version = 0
         self._loop: Loop | None = None
 
-    def start(self) -> Loop:
-        """Takes the memory and captures the graphs. Raises `UserError` if there is too little memory."""
+    def start(self, sampling: Sampling | None = None) -> None:
+        """Allocates the cache, and captures the graphs for `sampling` now rather than when they are first needed.
+        Raises `UserError` if there is too little memory."""
         if self._loop is None:
-            options, size = self.options, self.options.page_size
-            each = pages_for(self.max_model_len, size)
-            pages = min(options.max_num_seqs * each, self._affordable_pages()) + 1
-            if pages <= each:
-                raise UserError(
-                    f"Prompt and completion may have {self.max_model_len:,} tokens together, whose keys and values "
-                    f"take {each * self.model.cache_bytes(size) / 2**30:.2g} GiB, more than a share of "
-                    f"{options.memory:g} of the memory: give the engine more, or fewer tokens."
-                )
-            cuda = self.model.device.type == "cuda"
-            compiler = functools.partial(torch.compile, dynamic=True)
-            decoder = Decoder(
-                self.model,
-                options.max_num_seqs,
-                each * size,
-                pages,
-                size,
-                compiler if cuda and options.compile and can_compile() else None,
-            )
-            self._loop = Loop(decoder, Scheduler(options.max_num_seqs, PagePool(pages), size), self.tokenizer)
-            if cuda:
-                decoder.capture(truncate=False)
+            self._loop = self._open()
+        if sampling is not None:
+            self._loop.decoder.prepare(sampling.truncates)
+
+    @property
+    def loop(self) -> Loop:
+        """The decoding loop; starts the engine if it has not started."""
+        self.start()
+        assert self._loop is not None
         return self._loop
 
     def need(self, tokens: int) -> None:
@@ -108,10 +94,10 @@ class NativeEngine:
 
     def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
         """Yields `(request.id, completions)` as requests finish; reads ahead as many as can run at once.
-        `NOT_YET` among the requests has it go on with what runs; not when nothing does."""
+        After `NOT_YET` among the requests it continues running completions, if there are any."""
         source = iter(requests)
         request = next(source, None)
-        loop = self.start()
+        loop = self.loop
         failures = loop.failures
         try:
             while request is not None or loop.busy:
@@ -119,13 +105,13 @@ class NativeEngine:
                     if request is NOT_YET:
                         request = next(source, None)
                         break
-                    prompt = self._prompt_ids(request)
+                    prompt = prompt_ids(request, self.tokenizer)
                     limit = self._limit(request, prompt)
                     if len(prompt) + limit > self.max_model_len:
                         if loop.busy:
                             break
                         self.need(len(prompt) + limit)
-                        loop = self.start()
+                        loop = self.loop
                     loop.add(request.id, prompt, request.sampling, limit)
                     request = next(source, None)
                 loop.version, loop.on_tokens, loop.on_completion = self.version, self.on_tokens, self.on_completion
@@ -134,15 +120,38 @@ class NativeEngine:
         finally:
             loop.clear()
         if loop.failures > failures:
-            logger.warning("%d completions ended because their logits were no numbers.", loop.failures - failures)
+            logger.warning("%d completions ended because their logits were not finite.", loop.failures - failures)
 
     def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
         """`stream`, collected in the order of `requests` (whose ids must be distinct)."""
         if requests:
-            prompts = [self._prompt_ids(r) for r in requests]
+            prompts = [prompt_ids(r, self.tokenizer) for r in requests]
             self.need(max(len(p) + self._limit(r, p) for r, p in zip(requests, prompts, strict=True)))
-        finished = dict(self.stream(requests))
-        return [finished[r.id] for r in requests]
+        return super().generate(requests)
+
+    def stream_tokens(self, request: Request) -> Iterator[list[int]]:
+        """Yields the tokens of a completion as they are written, some at a time, without the one that stops it.
+        Leaving early ends it."""
+        prompt = prompt_ids(request, self.tokenizer)
+        limit = self._limit(request, prompt)
+        self.need(len(prompt) + limit)
+        loop = self.loop
+        loop.version, loop.on_tokens, loop.on_completion, loop.follow = self.version, None, None, True
+        loop.add(request.id, prompt, replace(request.sampling, n=1), limit)
+        given = 0
+        try:
+            while loop.busy:
+                loop.turn()
+                finished = [completion for _, [completion] in loop.take()]
+                for completion in finished:
+                    tokens = completion.token_ids or []
+                    yield tokens[given : len(tokens) - (completion.finish_reason == "stop")]
+                for rollout in loop.scheduler.running:
+                    yield rollout.tokens[given:]
+                    given = len(rollout.tokens)
+        finally:
+            loop.follow = False
+            loop.clear()
 
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Copies the policy's weights into the engine's, in place."""
@@ -150,18 +159,33 @@ class NativeEngine:
         self.version = version
 
     def sleep(self) -> None:
-        """Frees the cache, with `release_memory`; else it stays, and waking costs nothing."""
+        """Frees the cache if `release_memory` is set; otherwise it stays, and waking costs nothing."""
         if self.options.release_memory:
             self._free()
 
     def wake(self) -> None:
-        """Takes the cache again."""
+        """Allocates the cache again."""
         if self.options.release_memory:
             self.start()
 
     def close(self) -> None:
         """Frees the cache and the graphs."""
         self._free()
+
+    def _open(self) -> Loop:
+        options, size = self.options, self.options.page_size
+        each = pages_for(self.max_model_len, size)
+        pages = min(options.max_num_seqs * each, self._affordable_pages()) + 1
+        if pages <= each:
+            raise UserError(
+                f"Prompt and completion may have {self.max_model_len:,} tokens together, whose keys and values take "
+                f"{each * self.model.cache_bytes(size) / 2**30:.2g} GiB, more than a share of {options.memory:g} of "
+                "the memory: give the engine more, or fewer tokens."
+            )
+        compiles = self.model.device.type == "cuda" and options.compile and can_compile()
+        compiler = functools.partial(torch.compile, dynamic=True) if compiles else None
+        decoder = Decoder(self.model, options.max_num_seqs, each * size, pages, size, compiler)
+        return Loop(decoder, Scheduler(options.max_num_seqs, PagePool(pages), size), self.tokenizer)
 
     def _free(self) -> None:
         if self._loop is not None:
@@ -177,18 +201,11 @@ class NativeEngine:
         else:
             memory = psutil.virtual_memory()
             free, total = memory.available, memory.total
-        # What is free is also for prompts under way, logits and graphs.
+        # Free memory is also needed for prefills, logits and graphs.
         return int(min(0.8 * free, total * self.options.memory)) // self.model.cache_bytes(self.options.page_size)
 
     def _limit(self, request: Request, prompt: list[int]) -> int:
-        """Tokens that the completion may have: no position is beyond the model's context."""
+        """The completion's limit in tokens: no position beyond the model's context."""
         check_stops(request.sampling.stop_token_ids)
         context = getattr(self.model.model.config.get_text_config(), "max_position_embeddings", None) or 2**31
         return max(0, min(request.sampling.max_tokens, context - len(prompt)))
-
-    def _prompt_ids(self, request: Request) -> list[int]:
-        prompt: Any = request.prompt
-        if prompt and isinstance(prompt[0], int):
-            return prompt
-        tokenizer: Any = self.tokenizer
-        return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)

@@ -1,4 +1,5 @@
-"""The loop that keeps the device busy: admit, launch some steps, and meanwhile look how the steps before them went."""
+"""The loop that keeps the device busy: it admits completions, launches steps, and meanwhile processes the steps
+before."""
 
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
@@ -16,20 +17,21 @@ from open_r1.engine.native.slots import FAILED, LIVE, STOPPED
 from open_r1.engine.protocol import Completion, Sampling
 
 STEPS = 8
-"""Steps between two looks at which completions have ended."""
+"""Steps between two checks of which completions have ended."""
 
 
-class Look(NamedTuple):
-    """Status and tokens written of every slot after some steps, on their way to the host, and who had which slot."""
+class Snapshot(NamedTuple):
+    """Status and token count of every slot after some steps, in transfer to the host, and which completion had which
+    slot."""
 
     rollouts: list[tuple[Rollout, int]]
     status: Tensor
-    written: Tensor
+    sampled: Tensor
     event: Any
 
 
 class Ended(NamedTuple):
-    """A completion that has ended, and whether its last token is a stop token, or its logits were no numbers."""
+    """A completion that has ended, and whether its last token is a stop token, or its logits were not finite."""
 
     rollout: Rollout
     stopped: bool
@@ -37,34 +39,36 @@ class Ended(NamedTuple):
 
 
 class Loop:
-    """Takes groups of completions through the decoder, `turn` by `turn`; `take` gives those that are finished."""
+    """Runs groups of completions through the decoder, `turn` by `turn`; `take` returns the finished ones."""
 
     def __init__(self, decoder: Decoder, scheduler: Scheduler, tokenizer: PreTrainedTokenizerBase) -> None:
         self.decoder, self.scheduler, self.tokenizer = decoder, scheduler, tokenizer
         self.version = 0
         self.on_tokens: Callable[[int], None] | None = None
         self.on_completion: Callable[[Hashable, Completion], None] | None = None
+        self.follow = False
+        """Read tokens as they are written, not only when a completion has ended."""
         self.failures = 0
-        self._looks: deque[Look] = deque()
+        self._snapshots: deque[Snapshot] = deque()
         self._texts: deque[tuple[list[Ended], Future]] = deque()
         self._finished: deque[Group] = deque()
         self._thread = ThreadPoolExecutor(1, "text")
         cuda = decoder.model.device.type == "cuda"
-        self._lag = 1 if cuda else 0  # looks that wait while newer steps run
+        self._lag = 1 if cuda else 0  # snapshots that wait while newer steps run
         self._copies: Any = torch.cuda.Stream() if cuda else None
 
     @property
     def busy(self) -> bool:
-        """Whether anything is under way."""
+        """Whether any completion is in progress."""
         return bool(self.scheduler.waiting or self.scheduler.running or self._texts or self._finished)
 
     @property
     def has_room(self) -> bool:
-        """Whether to read more requests: enough wait already where as many wait as can run."""
+        """Whether to read more requests: not while as many wait as can run."""
         return len(self.scheduler.waiting) < self.scheduler.slots
 
     def add(self, id: Hashable, prompt: list[int], sampling: Sampling, limit: int) -> None:
-        """Has a group wait for its turn. Completions of no tokens are finished at once."""
+        """Queues a group. Completions with a limit of 0 are finished at once."""
         group = Group(id, prompt, sampling)
         if limit < 1:
             empty = Completion("", [], [] if sampling.logprobs else None, "length", self.version)
@@ -74,27 +78,27 @@ class Loop:
         self.scheduler.waiting.extend(Rollout(group, i, limit) for i in range(sampling.n))
 
     def turn(self) -> None:
-        """Launches the next steps, and looks at those before."""
+        """Launches the next steps and processes earlier ones."""
         self._admit()
         launched = self._launch()
-        while len(self._looks) > (self._lag if launched else 0):
-            self._look()
+        while len(self._snapshots) > (self._lag if launched else 0):
+            self._process_snapshot()
         self._collect(wait=not launched)
 
     def take(self) -> list[tuple[Hashable, list[Completion]]]:
-        """Groups that were finished since the last call."""
+        """Groups that have finished since the last call."""
         groups, self._finished = self._finished, deque()
         return [(g.id, [g.done[i] for i in range(g.sampling.n)]) for g in groups]
 
     def clear(self) -> None:
-        """Forgets what is under way."""
+        """Drops all completions in progress."""
         self.scheduler.clear()
-        self._looks.clear()
+        self._snapshots.clear()
         self._texts.clear()
         self._finished.clear()
 
     def close(self) -> None:
-        """Ends the thread that makes texts."""
+        """Ends the thread that decodes texts."""
         self._thread.shutdown()
 
     def _admit(self) -> None:
@@ -108,7 +112,7 @@ class Loop:
         slots.admit(admitted.rollouts)
 
     def _launch(self) -> bool:
-        """Launches up to `STEPS` steps of all who run; False if nobody does."""
+        """Launches up to `STEPS` steps of all running completions; False if there are none."""
         while rollouts := self.scheduler.stepping():
             steps = min(STEPS, max(r.end - r.cached for r in rollouts))
             if self.scheduler.reserve(rollouts, steps):
@@ -118,70 +122,72 @@ class Loop:
             return False
         if grown := [r for r in rollouts if r.sent < len(r.pages)]:
             self.decoder.slots.set_pages(grown)
-        truncate = any(_truncates(r.group.sampling) for r in rollouts)
+        truncate = any(r.group.sampling.truncates for r in rollouts)
         self.decoder.run(rollouts, steps, truncate)
         self.scheduler.advance(rollouts, steps)
-        self._looks.append(self._snapshot(rollouts))
+        self._snapshots.append(self._snapshot(rollouts))
         return True
 
     def _make_room(self) -> None:
-        """Finds pages: those of completions that have ended meanwhile, else those of the youngest, which starts over
-        from what it has written."""
+        """Frees pages: those of completions that have ended meanwhile, otherwise those of the youngest, which will
+        restart from the tokens that it has sampled."""
         before = len(self.scheduler.running)
-        while self._looks:
-            self._look()
+        while self._snapshots:
+            self._process_snapshot()
         if len(self.scheduler.running) == before:
             youngest = self.scheduler.running[-1]
-            written = np.asarray([int(self.decoder.slots.written[youngest.slot])])
-            self._read([youngest], written)
+            sampled = np.asarray([int(self.decoder.slots.sampled[youngest.slot])])
+            self._read([youngest], sampled)
             self.scheduler.preempt(youngest)
 
-    def _snapshot(self, rollouts: Sequence[Rollout]) -> Look:
+    def _snapshot(self, rollouts: Sequence[Rollout]) -> Snapshot:
         slots = self.decoder.slots
         event = None
         if self._copies is None:
-            status, written = slots.status.clone(), slots.written.clone()
+            status, sampled = slots.status.clone(), slots.sampled.clone()
         else:
-            status, written = (
-                torch.empty(x.shape, dtype=x.dtype, pin_memory=True) for x in (slots.status, slots.written)
+            status, sampled = (
+                torch.empty(x.shape, dtype=x.dtype, pin_memory=True) for x in (slots.status, slots.sampled)
             )
             status.copy_(slots.status, non_blocking=True)
-            written.copy_(slots.written, non_blocking=True)
+            sampled.copy_(slots.sampled, non_blocking=True)
             event = torch.cuda.Event()
             event.record()
-        return Look([(r, r.slot) for r in rollouts], status, written, event)
+        return Snapshot([(r, r.slot) for r in rollouts], status, sampled, event)
 
-    def _look(self) -> None:
-        """Retires those who had ended when the oldest look was taken."""
-        look = self._looks.popleft()
-        if look.event is not None:
-            look.event.synchronize()
-        status, written = look.status.numpy(), look.written.numpy()
-        running = [(r, slot) for r, slot in look.rollouts if r.slot == slot]
+    def _process_snapshot(self) -> None:
+        """Retires the completions that had ended when the oldest snapshot was taken."""
+        snapshot = self._snapshots.popleft()
+        if snapshot.event is not None:
+            snapshot.event.synchronize()
+        status, sampled = snapshot.status.numpy(), snapshot.sampled.numpy()
+        running = [(r, slot) for r, slot in snapshot.rollouts if r.slot == slot]
         if self.on_tokens is not None:
-            self.on_tokens(sum(int(written[slot]) - r.seen for r, slot in running))
+            self.on_tokens(sum(int(sampled[slot]) - r.reported for r, slot in running))
             for r, slot in running:
-                r.seen = int(written[slot])
-        if ended := [r for r, slot in running if status[slot] != LIVE]:
+                r.reported = int(sampled[slot])
+        ended = [r for r, slot in running if status[slot] != LIVE]
+        if wanted := [r for r, _ in running] if self.follow else ended:
+            self._read(wanted, np.asarray([sampled[r.slot] for r in wanted]))
+        if ended:
             states = [status[r.slot] for r in ended]
-            self._read(ended, np.asarray([written[r.slot] for r in ended]))
             self.scheduler.retire(ended)
             done = [Ended(r, s == STOPPED, s == FAILED) for r, s in zip(ended, states, strict=True)]
             self.failures += sum(e.failed for e in done)
             self._texts.append((done, self._thread.submit(texts_of, self.tokenizer, done)))
 
-    def _read(self, rollouts: Sequence[Rollout], written: np.ndarray) -> None:
-        """Gets the tokens that `rollouts` have written, without waiting for steps launched meanwhile: they write
-        nothing into slots that have ended."""
+    def _read(self, rollouts: Sequence[Rollout], sampled: np.ndarray) -> None:
+        """Copies the sampled tokens of `rollouts` to the host, without waiting for steps launched meanwhile, which
+        write nothing into slots that have ended."""
         with torch.cuda.stream(self._copies):
-            rows = self.decoder.slots.read([r.slot for r in rollouts], int(written.max()))
-        for r, count, tokens, logprobs in zip(rollouts, written, *rows, strict=True):
+            rows = self.decoder.slots.read([r.slot for r in rollouts], int(sampled.max()))
+        for r, count, tokens, logprobs in zip(rollouts, sampled, *rows, strict=True):
             start = len(r.tokens)
             r.tokens += tokens[start:count].tolist()
             r.logprobs += logprobs[start:count].tolist()
 
     def _collect(self, wait: bool) -> None:
-        """Makes completions of those whose text is ready."""
+        """Builds the completions whose text is ready."""
         while self._texts and (wait or self._texts[0][1].done()):
             done, texts = self._texts.popleft()
             for (rollout, stopped, failed), text in zip(done, texts.result(), strict=True):
@@ -200,13 +206,9 @@ class Loop:
 
 
 def texts_of(tokenizer: PreTrainedTokenizerBase, ended: Sequence[Ended]) -> list[str]:
-    """Texts without special tokens and without the token that stopped them: all at once, in tokenizers' own threads,
-    where the tokenizer allows."""
+    """Texts without special tokens and without the stop token; decoded in one batch by the tokenizer's own threads if
+    it has any."""
     rows = [e.rollout.tokens[: len(e.rollout.tokens) - e.stopped] for e in ended]
     if tokenizer.is_fast and not tokenizer.clean_up_tokenization_spaces:
         return tokenizer.backend_tokenizer.decode_batch(rows, skip_special_tokens=True)
     return tokenizer.batch_decode(rows, skip_special_tokens=True)
-
-
-def _truncates(sampling: Sampling) -> bool:
-    return sampling.temperature > 0 and (sampling.top_p < 1 or sampling.top_k > 0 or sampling.min_p > 0)

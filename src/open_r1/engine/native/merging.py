@@ -1,4 +1,4 @@
-"""Linear layers that read the same input, computed as one product: fewer kernels a step, and larger ones."""
+"""Linear layers with the same input, merged into one: fewer and larger kernels per step."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-TOGETHER = {"self_attn": ("q_proj", "k_proj", "v_proj"), "mlp": ("gate_proj", "up_proj")}
-"""Layers of one input, by the module that calls them."""
+MERGED = {"self_attn": ("q_proj", "k_proj", "v_proj"), "mlp": ("gate_proj", "up_proj")}
+"""Layers that share an input, by the module that calls them."""
 
 
 class MergedLinear(nn.Module):
-    """`layers` as one. Their own weights become views of its weight, so that an update of theirs is one of it."""
+    """`layers` as one. Their weights become views of its weight, so updates of the parts reach it."""
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         super().__init__()
@@ -29,7 +29,8 @@ class MergedLinear(nn.Module):
         return whole
 
     def output(self, index: int, x: Tensor) -> Tensor:
-        """What layer `index` makes of `x`. The first that is asked computes all of them, the last forgets them."""
+        """The output of layer `index` for `x`. The first call for `x` computes all outputs, the last layer's drops
+        them."""
         if self._input is not x:
             self._input, self._outputs = x, F.linear(x, self.weight, self.bias).split(self.sizes, -1)
         output = self._outputs[index]
@@ -51,9 +52,9 @@ class Part(nn.Module):
 
 
 def merge_linears(layers: Sequence[nn.Module]) -> None:
-    """Merges what can be merged in decoder layers, in place."""
+    """Merges linear layers of decoder layers where possible, in place."""
     for layer in layers:
-        for owner, names in TOGETHER.items():
+        for owner, names in MERGED.items():
             module = getattr(layer, owner, None)
             parts = [getattr(module, name, None) for name in names]
             if all(type(part) is nn.Linear for part in parts) and len({_kind(part) for part in parts}) == 1:

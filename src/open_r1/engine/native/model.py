@@ -1,7 +1,7 @@
 """The engine's copy of a policy: a transformers model's own modules, its attention replaced by the engine's.
 
-A copy for training computes as the trainer does under bfloat16 autocast: linear layers in bfloat16, everything else in
-float32, so that its logprobs are as near to the trainer's as rounding allows. Tied embeddings then become two tensors,
+A copy for training computes like the trainer under bfloat16 autocast: linear layers in bfloat16, everything else in
+float32, so that its logprobs are as close to the trainer's as rounding allows. Tied embeddings then become two tensors,
 a float32 embedding and a bfloat16 head, and an update writes both.
 """
 
@@ -20,7 +20,7 @@ from open_r1.modeling.head import LogitRule, float32_product, logit_rule
 
 
 class NativeModel:
-    """`model` as the engine runs it: hidden states of packed prompts or of one token a row, and the head's product."""
+    """`model` as the engine runs it: hidden states of packed prompts or of one token per row, and logits."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         model.eval().requires_grad_(False)
@@ -35,7 +35,7 @@ class NativeModel:
         self.attentions: list[Any] = [layer.self_attn for layer in self.layers]
         self.heads: int = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         self.head_width: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        # A four-dimensional mask is passed through as it is: transformers then builds none of its own.
+        # transformers passes a four-dimensional mask through and builds none of its own.
         self.no_mask = torch.zeros(1, 1, 1, 1, device=self.device)
         self.targets = _targets(model)
         self.shares = False
@@ -51,13 +51,13 @@ class NativeModel:
         return self.dtype != torch.float32 and any(p.dtype == torch.float32 for p in self.model.parameters())
 
     def autocast(self) -> AbstractContextManager:
-        """As the trainer computes; no weight is ever cast, because linear layers have the dtype already."""
+        """The trainer's precision; no weight is cast, because linear layers already have the dtype."""
         if not self.mixed:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype, cache_enabled=False)
 
     def hidden(self, ids: Tensor, positions: Tensor, **storage: Any) -> Tensor:
-        """Last hidden states `(T, H)` of `ids (T,)`; `storage` tells attention what they are."""
+        """Last hidden states `(T, H)` of `ids (T,)`; `storage` is passed to the attention function."""
         with self.autocast():
             return self.decoder(
                 input_ids=ids[None],
@@ -76,7 +76,7 @@ class NativeModel:
         return len(self.layers) * 2 * self.heads * page_size * self.head_width * self.dtype.itemsize
 
     def allocate_cache(self, pages: int, page_size: int) -> Tensor:
-        """A cache `(layers, pages, 2, heads, page size, D)`, of which each attention module is given its layer."""
+        """A cache `(layers, pages, 2, heads, page size, D)`; each attention module gets the part of its layer."""
         shape = len(self.layers), pages, 2, self.heads, page_size, self.head_width
         cache = torch.zeros(shape, dtype=self.dtype, device=self.device)
         for module, part in zip(self.attentions, cache, strict=True):
@@ -84,18 +84,18 @@ class NativeModel:
         return cache
 
     def free_cache(self) -> None:
-        """Lets go of the cache."""
+        """Releases the cache."""
         for module in self.attentions:
             del module.kv_pages
 
     def merge_linears(self) -> None:
-        """Computes linear layers of one input together, unless their weights are the policy's own."""
+        """Merges linear layers that share an input, unless the policy owns their weights."""
         if not self.shares:
             merge_linears(self.layers)
 
     @contextmanager
     def layers_replaced(self, by: Callable) -> Iterator[None]:
-        """`by(forward)` instead of every decoder layer's forward, for as long as it lasts."""
+        """A context in which every decoder layer's forward is `by(forward)`."""
         for layer in self.layers:
             layer.forward = by(layer.forward)  # type: ignore[method-assign]
         try:
@@ -106,7 +106,7 @@ class NativeModel:
 
     @torch.no_grad()
     def load(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
-        """Copies every tensor into the model's tensors of that name, in place: graphs know their addresses."""
+        """Copies every tensor into the model's tensors of that name, in place, because graphs use their addresses."""
         for name, tensor in named_tensors:
             for target in self.targets.get(name, ()):
                 if target.data_ptr() != tensor.data_ptr():
@@ -115,7 +115,7 @@ class NativeModel:
                 raise UserError(f"The policy has a tensor {name}, which the engine's copy of it lacks.")
 
     def share(self, policy: nn.Module) -> None:
-        """Uses the policy's own tensors, of equal names, shapes and dtypes, from now on."""
+        """Replaces the weights by the policy's own tensors, of equal names, shapes and dtypes."""
         tensors: dict[str, Any] = dict(policy.named_parameters(remove_duplicate=False))
         for name, parameter in list(self.model.named_parameters(remove_duplicate=False)):
             owner, _, leaf = name.rpartition(".")

@@ -1,14 +1,14 @@
-"""Pages of the key-value cache: who holds which, counted, so that completions can share their prompt's."""
+"""Pages of the key-value cache, with reference counts, so that completions can share those of their prompt."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 SCRATCH = 0
-"""The page that rows without a completion write to; nobody is given it."""
+"""The page that padding rows write to; it is never allocated."""
 
 
 class PagePool:
-    """Pages `1 .. count - 1`. A page is free again when everybody who holds it has released it."""
+    """Pages `1 .. count - 1`. A page is free again when all its holders have released it."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -17,28 +17,28 @@ class PagePool:
 
     @property
     def free(self) -> int:
-        """Pages that nobody holds."""
+        """Number of free pages."""
         return len(self._free)
 
     @property
     def total(self) -> int:
-        """Pages that can be given out."""
+        """Number of pages that can be allocated."""
         return self.count - 1
 
     def take(self, count: int) -> list[int]:
-        """`count` free pages, each with one holder."""
+        """Allocates `count` free pages, each with one holder."""
         if count > self.free:
-            raise ValueError(f"{count} pages asked for, {self.free} are free")
+            raise ValueError(f"{count} pages requested, {self.free} are free")
         pages = [self._free.pop() for _ in range(count)]
         self._holders.update(pages)
         return pages
 
     def share(self, pages: Sequence[int]) -> None:
-        """Another holder for each of `pages`."""
+        """Adds a holder to each of `pages`."""
         self._holders.update(pages)
 
     def release(self, pages: Sequence[int]) -> None:
-        """One holder fewer for each of `pages`."""
+        """Removes a holder from each of `pages`."""
         for page in pages:
             self._holders[page] -= 1
             if self._holders[page] == 0:
@@ -47,5 +47,5 @@ class PagePool:
 
 
 def pages_for(tokens: int, page_size: int) -> int:
-    """Pages that `tokens` tokens fill, the last one perhaps in part."""
+    """Number of pages for `tokens` tokens; the last may be partly filled."""
     return -(-tokens // page_size)

@@ -1,4 +1,4 @@
-"""Native engines on several GPUs, each in a process of its own; this one hands out requests."""
+"""Native engines on several GPUs, each in a process of its own; this process distributes requests."""
 
 import logging
 import os
@@ -6,16 +6,14 @@ import socket
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from torch import Tensor
-
 from open_r1.engine.options import EngineOptions
-from open_r1.engine.protocol import Completion, Request
+from open_r1.engine.protocol import Completion, Engine, Request, Sampling
 from open_r1.errors import UserError
-from open_r1.processes import child_environment, describe_exit, new_log
+from open_r1.processes.child import child_environment, describe_exit, new_log
 
 logger = logging.getLogger(__name__)
 
@@ -44,14 +42,14 @@ class Worker:
         self.send(options)
 
     def send(self, message: Any) -> None:
-        """Raises `UserError` if the worker is gone."""
+        """Raises `UserError` if the worker has exited."""
         try:
             self.connection.send(message)
         except OSError:
             raise self.died() from None
 
     def read(self) -> tuple[str, Any]:
-        """The next message. Raises `UserError` if the worker failed or is gone."""
+        """The next message. Raises `UserError` if the worker failed or has exited."""
         try:
             name, value = self.connection.recv()
         except (EOFError, OSError):
@@ -61,7 +59,7 @@ class Worker:
         return name, value
 
     def receive(self, name: str) -> Any:
-        """The value of the next message called `name`; what was on its way before it is dropped."""
+        """The value of the next message called `name`; earlier messages are dropped."""
         while True:
             found, value = self.read()
             if found == name:
@@ -80,16 +78,15 @@ class Worker:
         self.connection.close()
 
 
-class ParallelEngine:
-    """One native engine on each of `devices` (empty names: on the CPU); they load the model at once.
+class ParallelEngine(Engine):
+    """One native engine on each of `devices` (empty names: on the CPU); they load the model at the same time.
 
-    `identity` is what a single engine's would be. `max_model_len`, of prompt and completion together, may grow.
+    `identity` is that of a single engine. `max_model_len`, of prompt and completion together, may grow.
     """
 
     def __init__(self, options: EngineOptions, devices: Sequence[str]) -> None:
         self.options = options
         self.max_model_len = 1
-        self.on_tokens: Callable[[int], None] | None = None
         self._started = False
         threads = max(1, (os.cpu_count() or 1) // len(devices))
         logger.warning("%d native engines, one on each %s.", len(devices), "GPU" if devices[0] else "share of the CPU")
@@ -105,11 +102,11 @@ class ParallelEngine:
         if tokens > self.max_model_len:
             self.max_model_len, self._started = tokens, False
 
-    def start(self) -> None:
-        """Has all engines take their memory and capture their graphs."""
+    def start(self, sampling: Sampling | None = None) -> None:
+        """Makes all engines allocate their memory and capture their graphs for `sampling`."""
         if not self._started:
             for worker in self.workers:
-                worker.send(("need", self.max_model_len))
+                worker.send(("start", self.max_model_len, sampling))
             for worker in self.workers:
                 worker.receive("started")
             self._started = True
@@ -117,8 +114,8 @@ class ParallelEngine:
     def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
         """Yields `(request.id, completions)` as requests finish.
 
-        A request goes to the engine with the fewest completions under way, which gets few more than it can decode at
-        once, so that all engines finish together.
+        A request goes to the least busy engine, which gets only a few more than it can decode at once, so that all
+        engines finish together.
         """
         self.start()
         room = self.options.max_num_seqs + self.options.max_num_seqs // 4
@@ -141,7 +138,7 @@ class ParallelEngine:
                     worker.send(request)
                     sizes[request.id] = request.sampling.n
                     load[worker] += request.sampling.n
-                for worker in self._speaking(over):
+                for worker in self._with_messages(over):
                     name, value = worker.read()
                     if name == "over":
                         over.add(worker)
@@ -159,28 +156,13 @@ class ParallelEngine:
             for worker in set(self.workers) - over:
                 worker.receive("over")
 
-    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        """`stream`, collected in the order of `requests` (whose ids must be distinct)."""
-        finished = dict(self.stream(requests))
-        return [finished[r.id] for r in requests]
-
-    def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Not offered: a trainer has an engine in each of its own processes."""
-        raise NotImplementedError("engines in other processes keep the weights of their model")
-
-    def sleep(self) -> None:
-        """Nothing: the engines have their GPUs for themselves."""
-
-    def wake(self) -> None:
-        """Nothing: they never sleep."""
-
     def close(self) -> None:
         """Ends the engines."""
         for worker in self.workers:
             worker.close()
         self.workers = []
 
-    def _speaking(self, over: set[Worker]) -> list[Worker]:
-        """Those of whom a message has come."""
+    def _with_messages(self, over: set[Worker]) -> list[Worker]:
+        """Workers that have sent a message."""
         by_connection = {worker.connection: worker for worker in self.workers if worker not in over}
         return [by_connection[connection] for connection in wait(by_connection)]  # type: ignore[index,arg-type]

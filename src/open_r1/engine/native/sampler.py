@@ -1,9 +1,9 @@
-"""From logits to the next token of each row, on the device: one uniform number is inverted through the distribution.
+"""Samples the next token of each row on the device, by inverting the distribution at one uniform number.
 
-What is sampled is a function of the logits and of that number alone, so a completion does not depend on what else is
-in the batch. Truncation keeps the tokens whose logit reaches a threshold: the `top_k`-th largest, the smallest of the
-fewest that hold `top_p` of the mass, or `min_p` of the largest probability; as transformers' warpers do, one after
-another. These plain operations specify what the Triton kernels do on CUDA.
+The sample is a function of the logits and of that number alone, so a completion does not depend on the rest of the
+batch. Truncation keeps the tokens whose logit reaches a threshold: the `top_k`-th largest logit, the smallest of the
+fewest that hold `top_p` of the mass, or `min_p` of the largest probability, one after another as in transformers'
+warpers. These plain operations specify the Triton kernels used on CUDA.
 """
 
 import torch
@@ -14,8 +14,8 @@ from open_r1.modeling.head import LogitRule
 
 
 def sample(product: Tensor, slots: Slots, rows: Tensor, rule: LogitRule, truncate: bool) -> None:
-    """Samples a token for each row of `product (B, V)`, what the head made of hidden states, and writes it into the
-    slots `rows (B,)`. Without `truncate`, every row's top-k, top-p and min-p must be off."""
+    """Samples a token for each row of `product (B, V)`, the output of the head, and writes it into the slots `rows
+    (B,)`. Without `truncate`, top-k, top-p and min-p must be off in every row."""
     if product.is_cuda:
         from open_r1.engine.native.kernels.sampling import sample_triton
 
@@ -32,8 +32,8 @@ def sample_torch(product: Tensor, slots: Slots, rows: Tensor, rule: LogitRule, t
         floor = thresholds(logits, slots.top_k[rows], slots.top_p[rows], slots.min_p[rows])
         logits = logits.masked_fill((logits < torch.where(greedy, -torch.inf, floor)[:, None]), -torch.inf)
     log_p = logits.log_softmax(-1)
-    written = slots.written[rows].long()
-    uniform = slots.uniforms[rows, written.clamp(max=slots.uniforms.shape[1] - 1)]
+    sampled = slots.sampled[rows].long()
+    uniform = slots.uniforms[rows, sampled.clamp(max=slots.uniforms.shape[1] - 1)]
     token = torch.where(greedy, logits.argmax(-1), invert(log_p, uniform))
     record(slots, rows, token, log_p.gather(-1, token[:, None]).squeeze(1))
 
@@ -42,13 +42,13 @@ def invert(log_p: Tensor, uniform: Tensor) -> Tensor:
     """The first token at which the cumulated probability of `log_p (B, V)` exceeds `uniform (B,)` of the total."""
     cumulative = log_p.exp().cumsum(-1)
     total = cumulative[:, -1]
-    # A number below the total always falls on a token of non-zero probability.
+    # A number below the total always selects a token of non-zero probability.
     goal = torch.minimum(uniform * total, total.nextafter(torch.zeros_like(total)))
     return torch.searchsorted(cumulative, goal[:, None], right=True).squeeze(1).clamp(max=log_p.shape[1] - 1)
 
 
 def thresholds(logits: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:
-    """The least logit that each row of `logits (B, V)` keeps; tokens as likely as the last one kept are kept too."""
+    """The smallest logit that each row of `logits (B, V)` keeps; ties with it are kept too."""
     falling = logits.sort(-1, descending=True).values
     last = torch.where(top_k > 0, top_k.clamp(max=logits.shape[1]), logits.shape[1]).long() - 1
     floor = falling.gather(-1, last[:, None])
@@ -62,19 +62,19 @@ def thresholds(logits: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> T
 
 
 def record(slots: Slots, rows: Tensor, token: Tensor, logprob: Tensor) -> None:
-    """Writes what was sampled into those of the slots `rows` that are live, and ends those that have to end."""
-    written, status = slots.written[rows], slots.status[rows]
+    """Writes the samples into those of the slots `rows` that are live, and ends the slots that are finished."""
+    sampled, status = slots.sampled[rows], slots.status[rows]
     live = status == LIVE
     failed = live & ~logprob.isfinite()
-    wrote = live & ~failed
+    valid = live & ~failed
     ended = torch.full_like(status, LIVE)
-    ended[written + 1 >= slots.limit[rows]] = FULL
+    ended[sampled + 1 >= slots.limit[rows]] = FULL
     ended[(slots.stops[rows] == token[:, None]).any(1)] = STOPPED
     ended[failed] = FAILED
     slots.status[rows] = torch.where(live, ended, status)
-    where, column = rows[wrote], written[wrote].long()
-    slots.tokens[where, column] = token[wrote].int()
-    slots.logprobs[where, column] = logprob[wrote].float()
-    slots.token[where] = token[wrote]
-    slots.written[where] += 1
+    where, column = rows[valid], sampled[valid].long()
+    slots.tokens[where, column] = token[valid].int()
+    slots.logprobs[where, column] = logprob[valid].float()
+    slots.token[where] = token[valid]
+    slots.sampled[where] += 1
     slots.length[where] += 1

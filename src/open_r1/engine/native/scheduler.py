@@ -1,7 +1,7 @@
-"""Which completions run, in which slots and on which pages. Plain Python: it never looks at the device.
+"""Which completions run, in which slots and on which pages. Plain Python, without access to the device.
 
-A running completion advances by one token a step until its limit. When it ends sooner, the device knows first, and
-the engine says so with `retire`.
+A running completion advances by one token per step until its limit. If it ends sooner, the loop learns so from the
+device and calls `retire`.
 """
 
 from collections import deque
@@ -16,8 +16,8 @@ from open_r1.engine.protocol import Completion, Sampling
 
 @dataclass(eq=False)
 class Group:
-    """A request: the completions of one prompt. `done` has those that are finished. Groups of the same `key` have the
-    same prompt, and share its pages."""
+    """A request: the completions of one prompt. `done` holds the finished ones. Groups with equal `key` have the same
+    prompt and share its pages."""
 
     id: Hashable
     prompt: list[int]
@@ -32,10 +32,10 @@ class Group:
 class Rollout:
     """Completion `index` of a group, of at most `limit` tokens.
 
-    `tokens` and `logprobs` are what it had written when it was last preempted. While it runs it has a slot, and
-    pages for `cached` tokens: those whose keys and values are in the cache after all steps launched so far, and at most
-    `end`, because nothing follows the last token. `sent` of its pages are known to the device, and `seen` of its tokens
-    to whoever watches.
+    `tokens` and `logprobs` are those read from the device: sampled before it was last preempted, or later where the
+    loop follows it. While it runs it has a slot, and pages for `cached` tokens: those whose keys and values are in the
+    cache after all steps launched so far, and at most `end`, because nothing follows the last token. The device has
+    `sent` of its pages, and `reported` of its tokens were reported as progress.
     """
 
     group: Group
@@ -47,20 +47,20 @@ class Rollout:
     pages: list[int] = field(default_factory=list)
     cached: int = 0
     sent: int = 0
-    seen: int = 0
+    reported: int = 0
 
     def __post_init__(self) -> None:
         self.end = len(self.group.prompt) + self.limit - 1
 
     @property
     def known(self) -> list[int]:
-        """Prompt and what was written before the last preemption: the last of them is the next step's input."""
+        """Prompt and tokens sampled before the last preemption; the last one is the input of the next step."""
         return self.group.prompt + self.tokens
 
 
 @dataclass
 class Prefill:
-    """Tokens that go through the model once; of those from `first` on, keys and values are stored."""
+    """A forward pass over the known tokens, which stores keys and values from token `first` on."""
 
     rollout: Rollout
     first: int
@@ -68,7 +68,8 @@ class Prefill:
 
 @dataclass
 class Admitted:
-    """What newcomers need before their first step: prefills, then copies `(from, to)` of partly filled pages."""
+    """What admitted completions need before their first step: prefills, then copies `(from, to)` of partly filled
+    pages."""
 
     rollouts: list[Rollout] = field(default_factory=list)
     prefills: list[Prefill] = field(default_factory=list)
@@ -87,8 +88,8 @@ class Scheduler:
         self.preemptions = 0
 
     def admit(self, steps: int) -> Admitted:
-        """Lets the first of those who wait run, as slots and pages allow for `steps` steps; many at a time, since
-        each time costs a prefill."""
+        """Admits waiting completions in order, as far as slots and pages allow for `steps` steps; many at a time, since
+        each admission costs a prefill."""
         admitted = Admitted()
         enough = min(self.slots, 8 * len(self.waiting))
         if not self.waiting or (self.running and len(self._free_slots) * 8 < enough):
@@ -120,7 +121,7 @@ class Scheduler:
         return admitted
 
     def stepping(self) -> list[Rollout]:
-        """Who takes part in the next step: all who run, but those whose last step is launched already."""
+        """The completions in the next step: all running ones except those whose last step is already launched."""
         return [r for r in self.running if r.cached < r.end]
 
     def reserve(self, rollouts: Sequence[Rollout], steps: int) -> bool:
@@ -134,37 +135,37 @@ class Scheduler:
         return True
 
     def advance(self, rollouts: Sequence[Rollout], steps: int) -> None:
-        """`steps` steps of `rollouts` were launched."""
+        """Records that `steps` steps of `rollouts` were launched."""
         for rollout in rollouts:
             rollout.cached = min(rollout.cached + steps, rollout.end)
 
     def retire(self, rollouts: Sequence[Rollout]) -> None:
-        """Takes slots and pages from completions that have ended."""
+        """Frees the slots and pages of completions that have ended."""
         ended = set(rollouts)
         self.running = [r for r in self.running if r not in ended]
         for rollout in rollouts:
-            self._let_go(rollout)
+            self._free(rollout)
 
     def preempt(self, rollout: Rollout) -> None:
-        """Has a running completion wait, in front of all others; its cache is lost and will be computed again."""
+        """Puts a running completion at the head of the queue; its cache is lost and will be recomputed."""
         self.preemptions += 1
         self.running.remove(rollout)
-        self._let_go(rollout)
+        self._free(rollout)
         self.waiting.appendleft(rollout)
 
     def clear(self) -> None:
-        """Forgets everyone."""
+        """Drops all completions."""
         self.retire(list(self.running))
         self.waiting.clear()
 
-    def _let_go(self, rollout: Rollout) -> None:
+    def _free(self, rollout: Rollout) -> None:
         self.pool.release(rollout.pages)
         self._free_slots.append(rollout.slot)
         rollout.pages, rollout.slot, rollout.cached, rollout.sent = [], -1, 0, 0
 
 
 def storage(prefill: Prefill, page_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Page, and place in it, of each token of a prefill; those before `first` go to the scratch page."""
+    """Page, and offset in it, of each token of a prefill; tokens before `first` go to the scratch page."""
     positions = np.arange(len(prefill.rollout.known) - 1)
     pages = np.asarray(prefill.rollout.pages)[positions // page_size]
     return np.where(positions < prefill.first, SCRATCH, pages), positions % page_size

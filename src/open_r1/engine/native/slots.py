@@ -1,4 +1,4 @@
-"""What the device knows of each running completion, one slot each, so that a step needs no word from the host."""
+"""The state of each running completion on the device, one slot each, so that a step needs no host."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,23 +12,23 @@ from open_r1.engine.transformers_engine import uniform_stream
 from open_r1.errors import UserError
 
 LIVE, STOPPED, FULL, FAILED = range(4)
-"""Status of a slot: writing, ended by a stop token, ended by its limit, ended by logits that are no numbers."""
+"""Status of a slot: sampling, ended by a stop token, ended by its limit, ended by logits that are not finite."""
 MAX_STOPS = 16
 """Stop tokens that a request may have."""
 
 
 @dataclass
 class Slots:
-    """S slots and one more, whose status is never LIVE, for rows of a batch that no completion has.
+    """S slots and a spare one, whose status is never LIVE, for padding rows of a batch.
 
-    `token (S + 1,)` goes into the next step at position `length`; `written` counts the completion's tokens, of which
-    `tokens (S + 1, W)` and `logprobs` hold those written since the slot was given out. `uniforms (S + 1, W)` has one
-    uniform number for each token, `block_table (S + 1, P)` the pages.
+    `token (S + 1,)` is the input of the next step at position `length`; `sampled` counts the completion's tokens, of
+    which `tokens (S + 1, W)` and `logprobs` hold those sampled since the slot was assigned. `uniforms (S + 1, W)` has
+    one uniform number for each token, `block_table (S + 1, P)` the pages.
     """
 
     token: Tensor
     length: Tensor
-    written: Tensor
+    sampled: Tensor
     limit: Tensor
     status: Tensor
     temperature: Tensor
@@ -48,7 +48,7 @@ class Slots:
         def zeros(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
             return torch.zeros(slots + 1, *shape, dtype=dtype, device=device)
 
-        numbers = {name: zeros() for name in ("length", "written", "limit", "top_k")}
+        numbers = {name: zeros() for name in ("length", "sampled", "limit", "top_k")}
         shares = {name: zeros(dtype=torch.float32) for name in ("temperature", "top_p", "min_p")}
         return cls(
             token=zeros(dtype=torch.int64),
@@ -63,12 +63,12 @@ class Slots:
         )
 
     def admit(self, rollouts: Sequence[Rollout]) -> None:
-        """Fills the slots of newcomers (all but their pages)."""
+        """Initializes the slots of newly admitted completions (except their pages)."""
         samplings = [r.group.sampling for r in rollouts]
         columns: dict[str, list] = {
             "token": [r.known[-1] for r in rollouts],
             "length": [len(r.known) - 1 for r in rollouts],
-            "written": [len(r.tokens) for r in rollouts],
+            "sampled": [len(r.tokens) for r in rollouts],
             "limit": [r.limit for r in rollouts],
             "status": [LIVE] * len(rollouts),
             "temperature": [s.temperature for s in samplings],
@@ -88,8 +88,8 @@ class Slots:
         self.uniforms[where, :width] = to_device(noise, torch.float32, self.uniforms.device)
 
     def set_pages(self, rollouts: Sequence[Rollout]) -> None:
-        """Tells the device which pages `rollouts` have. A row that has ended goes on storing one token behind its
-        last, so what follows its pages has to be the scratch page."""
+        """Writes the pages of `rollouts` into the block table. A row that has ended keeps storing one token after its
+        last, so its pages must be followed by the scratch page."""
         width = min(max(len(r.pages) for r in rollouts) + 1, self.block_table.shape[1])
         table = np.zeros((len(rollouts), width), dtype=np.int32)
         for row, r in zip(table, rollouts, strict=True):
@@ -100,13 +100,13 @@ class Slots:
             r.sent = len(r.pages)
 
     def read(self, slots: Sequence[int], width: int) -> tuple[np.ndarray, np.ndarray]:
-        """The first `width` tokens and logprobs of each of `slots`; waits for them."""
+        """The first `width` tokens and logprobs of each of `slots`, copied to the host."""
         where = to_device(slots, torch.int64, self.tokens.device)
         return self.tokens[where, :width].cpu().numpy(), self.logprobs[where, :width].cpu().numpy()
 
 
 def to_device(values: Sequence | np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor on `device`, sent without waiting for what is under way there."""
+    """A tensor on `device`, copied without synchronizing."""
     tensor = torch.as_tensor(values, dtype=dtype)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 

@@ -1,4 +1,4 @@
-"""What the native engine cannot decode with, told from the configuration, before weights are read."""
+"""Models that the native engine cannot run, known from the configuration before weights are read."""
 
 from typing import Any, NamedTuple
 

@@ -1,7 +1,7 @@
 """`python -m open_r1.engine.native.worker FD`: a native engine in a process of its own; `parallel.py` is the other end.
 
 Messages are pickled tuples over the socket FD. First comes an `EngineOptions`; then `("need", tokens)`, and for each
-stream `("stream",)`, requests, and `END`, or `STOP` if the answers are of no more use.
+stream `("stream",)`, requests, and `END`, or `STOP` to cancel it.
 """
 
 import os
@@ -21,12 +21,12 @@ STOP, END = ("stop",), ("end",)
 
 
 class Stopped(Exception):
-    """The parent wants no more of a stream."""
+    """The parent has canceled a stream."""
 
 
 class Inbox:
-    """Messages of the parent, read by a thread of its own: a parent that waits until it can send, while this process
-    waits until it can, would wait for ever. Ends the process when the parent is gone, whatever it does then."""
+    """Messages of the parent, read by a thread, so that parent and worker cannot block each other by both sending. Ends
+    the process when the parent is gone."""
 
     def __init__(self, connection: Connection) -> None:
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -46,7 +46,7 @@ class Inbox:
 
 
 def serve(connection: Connection) -> None:
-    """Answers until the parent is gone."""
+    """Serves the parent until it is gone."""
     inbox = Inbox(connection)
     opened = open_native(inbox.get())
     engine: Any = opened.engine
@@ -54,27 +54,27 @@ def serve(connection: Connection) -> None:
     connection.send(("ready", opened.identity))
     while True:
         match inbox.get():
-            case ("need", tokens):
+            case ("start", tokens, sampling):
                 engine.need(tokens)
-                engine.start()
+                engine.start(sampling)
                 connection.send(("started", None))
             case ("stream",):
                 stream(engine, inbox, connection)
                 connection.send(("over", None))
             case _:
-                pass  # a stream was stopped, and had ended already
+                pass  # cancels a stream that had already ended
 
 
 def stream(engine: NativeEngine, inbox: Inbox, connection: Connection) -> None:
-    """Writes what is asked for until the end of the requests, or until they are of no more use."""
-    under_way = 0
+    """Samples until the end of the requests, or until the parent cancels the stream."""
+    running = 0
 
     def requests() -> Iterator[Any]:
-        nonlocal under_way
+        nonlocal running
         ended = False
-        while under_way or not ended:
+        while running or not ended:
             try:
-                message = inbox.get(wait=not under_way)
+                message = inbox.get(wait=not running)
             except queue.Empty:
                 yield NOT_YET
                 continue
@@ -83,12 +83,12 @@ def stream(engine: NativeEngine, inbox: Inbox, connection: Connection) -> None:
             if message == END:
                 ended = True
             else:
-                under_way += 1
+                running += 1
                 yield message
 
     try:
         for finished in engine.stream(requests()):
-            under_way -= 1
+            running -= 1
             connection.send(("finished", finished))
     except Stopped:
         return

@@ -1,6 +1,8 @@
-"""Addresses at which other hosts reach this machine."""
+"""Addresses at which other hosts reach this machine, and ports that are free here."""
 
 import socket
+
+from open_r1.errors import UserError
 
 
 def address_towards(host: str) -> str:
@@ -24,3 +26,29 @@ def listen(address: str, port: int) -> socket.socket:
         listener.bind((address, 0))
     listener.listen(512)
     return listener
+
+
+def free_port(first: int, count: int = 1) -> int:
+    """The first port, from `first` on, that begins `count` free ones."""
+    for port in range(first, first + 1000):
+        if all(port_is_free(port + i) for i in range(count)):
+            return port
+    raise UserError(f"no {count} free ports between {first} and {first + 1000} on this machine.")
+
+
+def any_free_port() -> int:
+    """A port of the system's choice, free on loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def port_is_free(port: int, host: str = "") -> bool:
+    """Whether a server could listen there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError):
+            return False
+    return True

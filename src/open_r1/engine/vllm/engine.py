@@ -1,7 +1,7 @@
-"""Completions from `vllm serve` processes on other GPUs or hosts, which are given new weights as training goes on.
+"""Completions from `vllm serve` processes on other GPUs or hosts, which receive new weights during training.
 
-A prompt's completions are one request, to the server with the fewest under way; what a dying server leaves undone goes
-to the others. Weights travel through a process group of trainer and servers (`group.py`); HTTP only says when.
+A prompt's completions are one request, to the least busy server; requests of a dying server go to the others. Weights
+travel through a process group of trainer and servers (`group.py`); HTTP only coordinates.
 """
 
 import itertools
@@ -9,7 +9,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -21,12 +21,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from open_r1.engine.openai_servers import Refusal
-from open_r1.engine.protocol import Completion, Request
+from open_r1.engine.protocol import Completion, Engine, Request, prompt_ids
 from open_r1.engine.vllm.addresses import address_towards, listen
 from open_r1.engine.vllm.group import GroupPlace
 from open_r1.engine.vllm.sender import GroupSender, wait_for
 from open_r1.engine.vllm.servers import GONE, VLLMServer, VLLMServers
-from open_r1.engine.vllm.tokens import Written
+from open_r1.engine.vllm.tokens import TokenOutput
 from open_r1.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -40,13 +40,13 @@ UPDATE_SECONDS = 300.0
 """Longest wait for one bucket of weights, or for a group to meet."""
 MOST_THREADS = 512
 READ_AHEAD = 2048
-"""Completions that are under way at each server, at most."""
+"""Upper limit of completions in progress at each server."""
 
 
-class VLLMServerEngine:
-    """Waits up to `timeout` seconds for its servers when it is made, and raises `UserError` if they are not what a run
+class VLLMServerEngine(Engine):
+    """Waits up to `timeout` seconds for its servers when constructed, and raises `UserError` if they lack what a run
     needs: `max_model_len` tokens for the longest prompt with its completion, the weight extension, processed
-    logprobs, and no room for more than `most` tokens.
+    logprobs, and a context of at most `most` tokens.
 
     `base_url` may name several servers with commas between. `group_port` is where they meet this process for weights.
     """
@@ -61,10 +61,8 @@ class VLLMServerEngine:
         most: int | None = None,
         timeout: float = 240.0,
         group_port: int = 51216,
-        on_tokens: Callable[[int], None] | None = None,
     ) -> None:
         self.tokenizer, self.max_model_len, self.group_port = tokenizer, max_model_len, group_port
-        self.on_tokens = on_tokens
         self.version = 0
         self.servers = VLLMServers(base_url, PartialState().process_index)
         self.servers.wait(timeout)
@@ -77,7 +75,8 @@ class VLLMServerEngine:
         self._stopping = threading.Event()
 
     def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
-        """Yields `(request.id, completions)` as requests finish; reads ahead what fills the servers twice."""
+        """Yields `(request.id, completions)` as requests finish; reads up to `READ_AHEAD` completions per server
+        ahead."""
         self.servers.check_version(self.version)
         waiting = iter(requests)
         finished: queue.SimpleQueue[tuple[Request, list[Completion] | BaseException]] = queue.SimpleQueue()
@@ -87,7 +86,7 @@ class VLLMServerEngine:
             while True:
                 room = READ_AHEAD * len(self.servers.alive)
                 while threads < MOST_THREADS and completions < room and (request := next(waiting, None)) is not None:
-                    self._start(request, self._asked(request), finished, stopping)
+                    self._start(request, self._parameters(request), finished, stopping)
                     threads += 1
                     completions += request.sampling.n
                 if not threads:
@@ -103,15 +102,10 @@ class VLLMServerEngine:
         finally:
             stopping.set()
 
-    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        """`stream`, collected in the order of `requests` (whose ids must be distinct)."""
-        finished = dict(self.stream(requests))
-        return [finished[r.id] for r in requests]
-
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Sends the policy's weights to every server, in buckets, and has them forget what was cached with the old
-        ones. Waits until no request of any process is under way. Process 0 sends; a server that came back is taken in
-        again, one that is gone is left out. Raises `UserError` in all processes if none is left."""
+        """Sends the policy's weights to every server, in buckets, and resets their caches. Waits until no process has a
+        request in progress. Process 0 sends; servers that came back rejoin, servers that are gone are left out. Raises
+        `UserError` in all processes if no server is left."""
         state = PartialState()
         self._wait_until_idle()
         state.wait_for_everyone()
@@ -123,7 +117,7 @@ class VLLMServerEngine:
             except UserError as error:
                 failure[0] = str(error)
             failure[1] = [server.url for server in self.servers.alive]
-        for _ in tensors:  # putting a weight together takes all processes, also where sending it failed
+        for _ in tensors:  # gathering a weight is collective, also where sending it failed
             pass
         broadcast_object_list(failure)
         if failure[0] is not None:
@@ -131,18 +125,12 @@ class VLLMServerEngine:
         self.servers.keep(failure[1])
         self.version = version
 
-    def sleep(self) -> None:
-        """The servers' GPUs are their own."""
-
-    def wake(self) -> None:
-        """The servers' GPUs are their own."""
-
     def checksum(self) -> float:
         """Sum of squares of the first server's weights."""
         return float(self.servers.alive[0].call("weights_checksum", seconds=UPDATE_SECONDS)[0]["checksum"])
 
     def close(self) -> None:
-        """Stops retrying and leaves the servers, which run on."""
+        """Stops retrying and leaves the servers, which keep running."""
         self._stopping.set()
         for server in self._members:
             with suppress(Refusal, ValueError, KeyError, *GONE):
@@ -151,12 +139,9 @@ class VLLMServerEngine:
 
     # Requests
 
-    def _asked(self, request: Request) -> tuple[list[int], dict[str, Any]]:
-        """Its prompt, and vLLM's sampling parameters."""
-        prompt: Any = request.prompt
-        if prompt and not isinstance(prompt[0], int):
-            tokenizer: Any = self.tokenizer
-            prompt = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)
+    def _parameters(self, request: Request) -> tuple[list[int], dict[str, Any]]:
+        """The prompt's token ids, and vLLM's sampling parameters."""
+        prompt = prompt_ids(request, self.tokenizer)
         sampling = request.sampling
         limit = min(sampling.max_tokens, self.max_model_len - len(prompt))
         if limit < 1:
@@ -165,14 +150,14 @@ class VLLMServerEngine:
                 f"may have {self.max_model_len:,} (vllm_max_model_length)."
             )
         return prompt, {
-            "n": sampling.n if sampling.temperature > 0 else 1,  # greedy: written once
+            "n": sampling.n if sampling.temperature > 0 else 1,  # greedy completions are equal
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "top_k": sampling.top_k,
             "min_p": sampling.min_p,
             "max_tokens": limit,
             "stop_token_ids": list(sampling.stop_token_ids),
-            # On GPUs a random stream for each completion costs more than the decoding. 31 bits: every server's part.
+            # On GPUs a random stream per request costs more than the decoding. 31 bits are what every server accepts.
             "seed": sampling.seed % 2**31 if self.info.device == "cpu" else None,
             "ignore_eos": True,
             "detokenize": False,
@@ -182,7 +167,7 @@ class VLLMServerEngine:
     def _start(
         self,
         request: Request,
-        asked: tuple[list[int], dict[str, Any]],
+        parameters: tuple[list[int], dict[str, Any]],
         finished: queue.SimpleQueue,
         stopping: threading.Event,
     ) -> None:
@@ -191,7 +176,7 @@ class VLLMServerEngine:
 
         def work() -> None:
             try:
-                finished.put((request, self._complete(request, *asked, stopping)))
+                finished.put((request, self._complete(request, *parameters, stopping)))
             except BaseException as error:
                 finished.put((request, error))
             finally:
@@ -210,45 +195,45 @@ class VLLMServerEngine:
         while tries < TRIES and not (tries and stopping.wait(PAUSE_SECONDS * 2 ** (tries - 1))):
             server = self.servers.take(n)
             try:
-                written = server.complete(prompt, sampling, REPLY_SECONDS)
-                return self._completions(written, sampling, version) * (n // sampling["n"])
+                outputs = server.complete(prompt, sampling, REPLY_SECONDS)
+                return self._completions(outputs, sampling, version) * (n // sampling["n"])
             except Refusal as refusal:
                 if refusal.status not in RETRIED:
                     raise UserError(
-                        f"the vLLM server at {server.url} refuses a request ({refusal.status}): {refusal.said}"
+                        f"the vLLM server at {server.url} refuses a request ({refusal.status}): {refusal.message}"
                     ) from refusal
                 reason, tries = refusal, tries + 1
             except GONE as error:
                 reason, tries = error, tries + 1
                 if not server.is_back():
                     self.servers.drop(server, error)
-                    tries -= 1  # the others begin it anew
+                    tries -= 1  # another server starts over
             except (ValueError, KeyError, TypeError, IndexError) as error:
                 reason, tries = error, tries + 1
             finally:
                 self.servers.give_back(server, n)
-        said = reason.said if isinstance(reason, Refusal) else f"{type(reason).__name__}: {reason}"
-        raise UserError(f"vLLM servers ({self.servers}) failed a request {tries} times; at last: {said}")
+        last = reason.message if isinstance(reason, Refusal) else f"{type(reason).__name__}: {reason}"
+        raise UserError(f"vLLM servers ({self.servers}) failed a request {tries} times; at last: {last}")
 
-    def _completions(self, written: list[Written], sampling: dict[str, Any], version: int) -> list[Completion]:
-        asked = sampling["logprobs"] is not None
-        whole = all(w.token_ids and (w.logprobs is not None) == asked for w in written)
-        if len(written) != sampling["n"] or not whole:
-            raise ValueError(f"{len(written)} completions of {sampling['n']}, or no tokens or logprobs in one of them")
-        reasons: list[Any] = [w.finish_reason for w in written]
+    def _completions(self, outputs: list[TokenOutput], sampling: dict[str, Any], version: int) -> list[Completion]:
+        with_logprobs = sampling["logprobs"] is not None
+        complete = all(o.token_ids and (o.logprobs is not None) == with_logprobs for o in outputs)
+        if len(outputs) != sampling["n"] or not complete:
+            raise ValueError(f"{len(outputs)} completions of {sampling['n']}, or no tokens or logprobs in one of them")
+        reasons: list[Any] = [o.finish_reason for o in outputs]
         if not set(reasons) <= {"stop", "length"}:
             raise ValueError(f"finish reasons {sorted(set(map(str, reasons)))}")
-        kept = [w.token_ids[:-1] if w.finish_reason == "stop" else w.token_ids for w in written]
-        texts = self.tokenizer.batch_decode(kept, skip_special_tokens=True)
+        shown = [o.token_ids[:-1] if o.finish_reason == "stop" else o.token_ids for o in outputs]
+        texts = self.tokenizer.batch_decode(shown, skip_special_tokens=True)
         return [
-            Completion(text, w.token_ids, w.logprobs, reason, version)
-            for text, w, reason in zip(texts, written, reasons, strict=True)
+            Completion(text, o.token_ids, o.logprobs, reason, version)
+            for text, o, reason in zip(texts, outputs, reasons, strict=True)
         ]
 
     # Weights
 
     def _wait_until_idle(self) -> None:
-        """Requests of a stream that was given up may still be under way."""
+        """Requests of an abandoned stream may still be running."""
         with self._idle:
             if not self._idle.wait_for(lambda: self._running == 0, timeout=REPLY_SECONDS):
                 raise UserError(f"vLLM servers ({self.servers}) still write after {REPLY_SECONDS:.0f} s.")
@@ -270,7 +255,7 @@ class VLLMServerEngine:
             ) from error
 
     def _meet(self, device: torch.device) -> list[VLLMServer]:
-        """The servers that are there now, in a group with this process."""
+        """The servers that are up now, joined in a group with this process."""
         while True:
             members = self.servers.present()
             if self._sender is not None and members == self._members:
@@ -286,7 +271,7 @@ class VLLMServerEngine:
 
     def _open_group(self, members: list[VLLMServer], device: torch.device) -> None:
         self._leave_group()
-        began = time.monotonic()
+        started = time.monotonic()
         nccl = device.type == "cuda" and self.info.device == "cuda"
         hosts = [server.host for server in members]
         outside = [host for host in hosts if not address_towards(host).startswith("127.")]
@@ -310,7 +295,7 @@ class VLLMServerEngine:
             place["backend"],
             port,
             address,
-            time.monotonic() - began,
+            time.monotonic() - started,
         )
 
     def _leave_group(self) -> None:

@@ -19,7 +19,7 @@ from open_r1.internals.torch import group_apart
 
 @dataclass(frozen=True)
 class GroupPlace:
-    """Where a group meets, who a member is, and how its members talk."""
+    """Where a group meets, the rank of a member, and the backend."""
 
     address: str
     port: int
@@ -28,13 +28,13 @@ class GroupPlace:
     backend: str
     """`nccl` or `gloo`."""
     name: str
-    """Of this group alone: a new group needs a new name."""
+    """Unique: a new group needs a new name."""
     seconds: float
-    """Longest wait for the others."""
+    """Timeout."""
 
 
 def open_group(place: GroupPlace, listener: socket.socket | None = None) -> Any:
-    """The process group; its first member gives the `listener` where the others find it."""
+    """The process group; its first member passes the `listener` that the others connect to."""
     wait = timedelta(seconds=place.seconds)
     master: dict[str, Any] = {} if listener is None else {"master_listen_fd": listener.detach()}
     tcp = dist.TCPStore(place.address, place.port, None, bool(master), wait, wait_for_workers=False, **master)
@@ -50,6 +50,6 @@ def broadcast(group: Any, tensor: Tensor) -> Any:
 
 
 def abandon(group: Any) -> None:
-    """Ends what NCCL still waits for; gloo notices by itself that others are gone."""
+    """Aborts NCCL's pending work; gloo notices by itself that other members are gone."""
     if type(group).__name__ == "ProcessGroupNCCL":
         group.abort()

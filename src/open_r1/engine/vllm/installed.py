@@ -1,4 +1,4 @@
-"""Which vLLM is installed, and what it needs of its environment."""
+"""Which vLLM is installed, and the environment variables that it needs."""
 
 import importlib.util
 import logging
@@ -43,7 +43,7 @@ def check_installed() -> None:
 
 def sampler_variables() -> dict[str, str]:
     """Keeps vLLM from FlashInfer's sampler where no nvcc can compile it, because vLLM would end there. Elsewhere,
-    and where it is set, nothing: vLLM knows which GPUs the sampler is for, and ends on others if told to take it."""
+    and where it is set, nothing: vLLM knows which GPUs the sampler is for, and fails on others if forced to use it."""
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
     built = importlib.util.find_spec("flashinfer_jit_cache") is not None
     if SAMPLER in os.environ or built or shutil.which("nvcc") or (Path(home) / "bin" / "nvcc").exists():

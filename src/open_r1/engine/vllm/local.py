@@ -1,25 +1,26 @@
 """vLLM servers on this machine's GPUs, for a command that writes and ends."""
 
 import logging
-import socket
-import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from open_r1.engine.protocol import Completion, Request
+from open_r1.engine.protocol import Completion, Engine, Request, Sampling
+from open_r1.engine.vllm.addresses import any_free_port
 from open_r1.engine.vllm.engine import VLLMServerEngine
 from open_r1.engine.vllm.installed import version_of_vllm
-from open_r1.engine.vllm.process import ServerOptions, ServerProcess
+from open_r1.engine.vllm.process import ServerOptions, ServerProcess, start_servers, vllm_server
 from open_r1.errors import UserError
+from open_r1.processes.child import stop_all
 
 logger = logging.getLogger(__name__)
 
+START_SECONDS = 1800.0
 
-class LocalServers:
+
+class LocalServers(Engine):
     """A server with `options` on loopback for each of `groups` of GPUs (an empty one: the CPU). They start with the
     first request, or with `start`, and end with `close`, or with this process.
 
@@ -31,41 +32,36 @@ class LocalServers:
     ) -> None:
         self.options, self.groups, self.tokenizer = options, groups, tokenizer
         self.max_model_len = 1
-        self.on_tokens: Callable[[int], None] | None = None
         self.processes: list[ServerProcess] = []
         self._engine: VLLMServerEngine | None = None
-        self._started = ExitStack()
 
-    def start(self) -> VLLMServerEngine:
+    def start(self, sampling: Sampling | None = None) -> None:
         """Starts the servers, all at once. Raises `UserError`."""
-        if self._engine is None:
-            began = time.monotonic()
-            places = ["GPU " + ",".join(group) if group else "the CPU" for group in self.groups]
-            logger.warning(
-                "Starting vLLM %s on %s; the first start compiles kernels and takes minutes.",
-                version_of_vllm(),
-                " and ".join(places),
-            )
-            try:
-                self._engine = self._open()
-            except BaseException:
-                self.close()
-                raise
-            logger.warning("vLLM is ready after %.0f s.", time.monotonic() - began)
-        return self._engine
-
-    def _open(self) -> VLLMServerEngine:
-        for i, group in enumerate(self.groups):
-            seed = (self.options.seed + i) % 2**31
-            options = replace(self.options, port=_free_port(), max_model_len=self.max_model_len, seed=seed)
-            self.processes.append(ServerProcess(options, group))
-            self._started.callback(self.processes[-1].close)
-        for process in self.processes:
-            process.wait()
+        if self._engine is not None:
+            return
+        places = " and ".join("GPU " + ",".join(group) if group else "the CPU" for group in self.groups)
+        logger.warning(
+            "Starting vLLM %s on %s; the first start compiles kernels and takes minutes.", version_of_vllm(), places
+        )
+        seeds = [(self.options.seed + i) % 2**31 for i in range(len(self.groups))]
+        options = [
+            replace(self.options, port=any_free_port(), max_model_len=self.max_model_len, seed=seed) for seed in seeds
+        ]
+        commands = [vllm_server(option, group) for option, group in zip(options, self.groups, strict=True)]
+        self.processes = start_servers(commands, START_SECONDS, logger.warning)
         urls = ",".join(process.url for process in self.processes)
-        engine = VLLMServerEngine(urls, self.tokenizer, max_model_len=self.max_model_len)
-        self._started.callback(engine.close)
-        return engine
+        try:
+            self._engine = VLLMServerEngine(urls, self.tokenizer, max_model_len=self.max_model_len)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def engine(self) -> VLLMServerEngine:
+        """The engine that talks to the servers; starts them if they have not started."""
+        self.start()
+        assert self._engine is not None
+        return self._engine
 
     def need(self, tokens: int) -> None:
         """Makes room for prompts and completions of `tokens` together."""
@@ -75,37 +71,22 @@ class LocalServers:
 
     def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
         """Yields `(request.id, completions)` as requests finish. Raises `UserError` if a server ends."""
-        engine = self.start()
+        engine = self.engine
         engine.on_tokens = self.on_tokens
         try:
             yield from engine.stream(requests)
         except UserError:
-            if dead := next((process for process in self.processes if process.part.poll() is not None), None):
-                raise dead.died() from None
+            for process in self.processes:
+                process.check_alive()
             raise
-
-    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        """`stream`, collected in the order of `requests` (whose ids must be distinct)."""
-        finished = dict(self.stream(requests))
-        return [finished[r.id] for r in requests]
 
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Sends weights to all servers."""
-        self.start().update_weights(named_tensors, version)
-
-    def sleep(self) -> None:
-        """Nothing: the servers have their GPUs for themselves."""
-
-    def wake(self) -> None:
-        """Nothing: they never sleep."""
+        self.engine.update_weights(named_tensors, version)
 
     def close(self) -> None:
         """Ends the servers."""
-        self._started.close()
+        if self._engine is not None:
+            self._engine.close()
+        stop_all(self.processes)
         self._engine, self.processes = None, []
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -1,30 +1,33 @@
-"""A vLLM server that can be given new weights: its command line, and the process."""
+"""A vLLM server that accepts new weights: its command line, its process, and whether it answers."""
 
 import json
 import sys
 import time
-from collections.abc import Sequence
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-from urllib3.exceptions import HTTPError
-
-from open_r1.engine.openai_servers import Refusal, Server
 from open_r1.engine.vllm.installed import sampler_variables
 from open_r1.engine.vllm.scheduler import SCHEDULER
 from open_r1.engine.vllm.tokens import MIDDLEWARE
 from open_r1.errors import UserError
 from open_r1.options.annotations import Range
-from open_r1.processes import Part, describe_exit, new_log
+from open_r1.processes.child import ChildProcess, Command, new_log
 
 EXTENSION = "open_r1.engine.vllm.weights.WeightReceiver"
 SHOWN_LINES = 12
-"""Last lines of its log that a server's death is reported with."""
+"""Last lines of the log of a server that has ended, in the error message."""
+POLL_SECONDS = 0.2
+REPORT_SECONDS = 15.0
+"""Between messages that say what is being waited for."""
 GPU_MEMORY, CPU_MEMORY = 0.9, 0.4
-"""Share of the memory that a server takes, unless told otherwise."""
+"""Default share of the memory for a server."""
 CPU_BATCH = 4096
 """Tokens of prompts that go through the model together on a CPU."""
 GRAPH_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
@@ -47,7 +50,7 @@ class ServerOptions:
     tensor_parallel_size: Annotated[int, Range(at_least=1)] = 1
     """GPUs that share the model."""
     dtype: str = "auto"
-    """`auto`: the checkpoint's; float32 on a CPU."""
+    """`auto`: float32 on a CPU; on GPUs that of the checkpoint, bfloat16 if that is float32."""
     max_model_len: Annotated[int | None, Range(at_least=1)] = None
     """Longest prompt with its completion, in tokens. Default: as much of the model's as fits."""
     max_num_seqs: Annotated[int, Range(at_least=1)] = 1024
@@ -66,7 +69,7 @@ def server_words(options: ServerOptions, on_gpu: bool, extra: Sequence[str] = ()
     """The command line; `extra` are more options of vLLM's own, which come last."""
     words = [sys.executable, "-m", *_entry(), options.model]
     words += ["--host", options.host, "--port", str(options.port), "--seed", str(options.seed)]
-    words += ["--dtype", "float32" if options.dtype == "auto" and not on_gpu else options.dtype]
+    words += ["--dtype", _dtype(options, on_gpu)]
     words += ["--tensor-parallel-size", str(options.tensor_parallel_size)]
     memory = options.gpu_memory_utilization or (GPU_MEMORY if on_gpu else CPU_MEMORY)
     words += ["--gpu-memory-utilization", str(memory)]
@@ -98,12 +101,18 @@ def graph_sizes(max_num_seqs: int) -> list[int]:
     return sorted({*(n for n in GRAPH_SIZES if n < most), min(most, GRAPH_SIZES[-1])})
 
 
-def gpu_dtype(model: str, revision: str | None, trust_remote_code: bool) -> str:
-    """The checkpoint's data type, bfloat16 if that is float32, of which vLLM's own `auto` makes float16."""
+def _dtype(options: ServerOptions, on_gpu: bool) -> str:
+    """vLLM's own `auto` would serve float32 checkpoints in float16."""
+    if options.dtype != "auto":
+        return options.dtype
+    if not on_gpu:
+        return "float32"
     import torch
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
+    config = AutoConfig.from_pretrained(
+        options.model, revision=options.revision, trust_remote_code=options.trust_remote_code
+    )
     return "float16" if config.get_text_config().dtype == torch.float16 else "bfloat16"
 
 
@@ -123,47 +132,100 @@ def server_environment(devices: Sequence[str] | None = None) -> dict[str, str]:
     return added | ({"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices is not None else {})
 
 
-class ServerProcess:
-    """A server on `devices` (none: the CPU), started here; `wait` until it answers. It ends with this process."""
+@dataclass(frozen=True)
+class ServerCommand:
+    """How to start a server, where it will answer, and where its output goes."""
 
-    def __init__(
-        self, options: ServerOptions, devices: Sequence[str], log: Path | None = None, extra: Sequence[str] = ()
-    ) -> None:
-        self.log = log or new_log("open_r1-vllm-")
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        self.url = f"http://{options.host}:{options.port}"
-        words, environment = server_words(options, bool(devices), extra), server_environment(devices)
-        self.part = Part(f"the vLLM server at {self.url}", words, environment, self.log)
+    name: str
+    command: Command
+    url: str
+    log: Path
 
-    def wait(self, seconds: float = 1800.0) -> None:
-        """Returns when the server answers. Raises `UserError` if it ends before, or does not within `seconds`."""
-        server = Server(self.url, None, 1)
-        deadline = time.monotonic() + seconds
-        while not is_up(server):
-            if self.part.poll() is not None:
-                raise self.died()
-            if time.monotonic() > deadline:
-                self.close()
-                raise UserError(f"{self.part.name} did not answer within {seconds:.0f} s.\n{self._tail()}")
-            time.sleep(0.5)
-
-    def died(self) -> UserError:
-        """The error that says how the process ended."""
-        return UserError(f"{self.part.name} ended with {describe_exit(self.part.wait())}.\n{self._tail()}")
-
-    def close(self) -> None:
-        """Ends the server and the processes that it started."""
-        self.part.stop()
-
-    def _tail(self) -> str:
-        lines = list(self.part.lines)[-SHOWN_LINES:]
-        return "\n".join([f"The end of its log, {self.log}:", *(f"  {line}" for line in lines)])
+    def start(self) -> "ServerProcess":
+        """Starts it; `wait_until_up` tells when it answers."""
+        return ServerProcess(self)
 
 
-def is_up(server: Server) -> bool:
-    """Is the server there and well?"""
+def vllm_server(
+    options: ServerOptions, devices: Sequence[str], log: Path | None = None, extra: Sequence[str] = ()
+) -> ServerCommand:
+    """A server with `options` on `devices` (none: the CPU); `extra` are more options of vLLM's own."""
+    url = f"http://{options.host}:{options.port}"
+    command = Command(tuple(server_words(options, bool(devices), extra)), server_environment(devices))
+    return ServerCommand(f"the vLLM server at {url}", command, url, log or new_log("open_r1-vllm-"))
+
+
+class ServerProcess(ChildProcess):
+    """A server that was started here. It ends with this process."""
+
+    log: Path
+
+    def __init__(self, server: ServerCommand) -> None:
+        super().__init__(server.name, server.command.argv, server.command.environment, server.log)
+        self.url = server.url
+
+    def check_alive(self) -> None:
+        """Raises `UserError`, with the end of its log, if it has ended."""
+        if self.poll() is not None:
+            raise UserError(f"{self.name} {self.failure('').reason}.\n{self.end_of_log()}")
+
+    def end_of_log(self) -> str:
+        """For error messages."""
+        return f"The end of its log, {self.log}:\n{self.tail(SHOWN_LINES)}"
+
+
+class ServerTimeout(UserError):
+    """A server did not answer in time."""
+
+    def __init__(self, server: ServerProcess, reason: str) -> None:
+        self.server, self.reason = server, reason
+        super().__init__(f"{server.name} {reason}.\n{server.end_of_log()}")
+
+
+def wait_until_up(
+    servers: Sequence[ServerProcess], seconds: float, say: Callable[[str], None], option: str = ""
+) -> Iterator[None]:
+    """Ends when all servers answer. Yields before each poll, so that the caller can check on its processes.
+
+    Raises `ServerTimeout` after `seconds`, which the user gave as `option`. `say` shows what is being waited for.
+    """
+    started = reported = time.monotonic()
+    waiting = list(servers)
+    while waiting:
+        yield
+        waiting = [server for server in waiting if not is_up(server.url)]
+        now = time.monotonic()
+        if waiting and now - started > seconds:
+            reason = f"did not answer at {waiting[0].url} within {seconds:g} s{f' ({option})' if option else ''}"
+            raise ServerTimeout(waiting[0], reason)
+        if waiting and now - reported > REPORT_SECONDS:
+            reported = now
+            say(f"Waiting for {', '.join(server.name for server in waiting)}: {now - started:.0f} s.")
+        time.sleep(POLL_SECONDS if waiting else 0)
+    if servers:
+        which = f"{servers[0].name} is" if len(servers) == 1 else f"{len(servers)} servers are"
+        say(f"{which} up after {time.monotonic() - started:.0f} s.")
+
+
+def start_servers(
+    commands: Sequence[ServerCommand], seconds: float, say: Callable[[str], None], option: str = ""
+) -> list[ServerProcess]:
+    """Starts servers at the same time and returns when all answer. Raises `UserError`, with none of them left, if one
+    does not."""
+    with ExitStack() as started:
+        servers = [started.enter_context(command.start()) for command in commands]
+        for _ in wait_until_up(servers, seconds, say, option):
+            for server in servers:
+                server.check_alive()
+        started.pop_all()
+    return servers
+
+
+def is_up(url: str) -> bool:
+    """Whether a server answers and is healthy."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        server.open("health", None, timeout=5.0).drain_conn()
-    except (Refusal, HTTPError, OSError):
+        with opener.open(f"{url}/health", timeout=5.0) as reply:
+            return reply.status == 200
+    except (OSError, HTTPException):
         return False
-    return True

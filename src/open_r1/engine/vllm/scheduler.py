@@ -1,8 +1,8 @@
-"""vLLM's own scheduler, telling less of each token.
+"""vLLM's own scheduler, reporting whole completions instead of single tokens.
 
-In a server it tells the front end of a completion twice: when it begins, and when it is finished. vLLM tells of every
-token of every completion: packed there, unpacked and looked at here, with three arrays for each logprob. Who waits for
-whole completions, as our route does (`tokens.py`), has no use for that.
+It reports a completion to the front end twice: when it starts, and when it is finished. vLLM reports every token of
+every completion, each packed, unpacked and inspected, with three arrays per logprob. Our route (`tokens.py`) waits for
+whole completions and has no use for that.
 """
 
 from array import array
@@ -16,11 +16,11 @@ from open_r1.internals.vllm import schedulers
 SCHEDULER = "open_r1.engine.vllm.scheduler.scheduler"
 WHOLE = "open_r1_whole"
 """Key in the `extra_args` of requests that wait for whole completions. They may have no stop strings, which the front
-end looks for, and logprobs of the sampled tokens alone."""
+end searches for, and only logprobs of the sampled tokens."""
 
 
 def scheduler(*, vllm_config: Any, **options: Any) -> Any:
-    """What vLLM's `--scheduler-cls` names: the scheduler that it would have taken, with completions held back."""
+    """The factory that `--scheduler-cls` names: vLLM's own choice of scheduler, with `WholeCompletions` mixed in."""
     one, ahead = schedulers()
     chosen = ahead if vllm_config.scheduler_config.async_scheduling else one
     return type(f"Whole{chosen.__name__}", (WholeCompletions, chosen), {})(vllm_config=vllm_config, **options)
@@ -31,44 +31,45 @@ class WholeCompletions:
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, _HeldTokens] = {}
 
     def add_request(self, request: Any) -> None:
-        """Notes whether it waits for whole completions."""
+        """Records whether the request waits for whole completions."""
         super().add_request(request)  # type: ignore[misc]
         if request.sampling_params is not None and WHOLE in (request.sampling_params.extra_args or ()):
-            self._held[request.request_id] = _Held()
+            self._held[request.request_id] = _HeldTokens()
 
     def update_from_output(self, *step: Any) -> dict[int, Any]:
-        """What each front end is told after a step."""
-        told = super().update_from_output(*step)  # type: ignore[misc]
+        """The outputs of a step for each front end."""
+        reports = super().update_from_output(*step)  # type: ignore[misc]
         if not self._held:
-            return told
-        for outputs in told.values():
-            outputs.outputs = [output for output in outputs.outputs if self._is_told(output)]
+            return reports
+        for outputs in reports.values():
+            outputs.outputs = [output for output in outputs.outputs if self._is_reported(output)]
         return {
             client: outputs
-            for client, outputs in told.items()
+            for client, outputs in reports.items()
             if outputs.outputs or outputs.finished_requests or outputs.scheduler_stats is not None
         }
 
-    def finish_requests(self, *asked: Any) -> Any:
-        """Forgets what is aborted."""
-        finished = super().finish_requests(*asked)  # type: ignore[misc]
+    def finish_requests(self, *arguments: Any) -> Any:
+        """Forgets aborted requests."""
+        finished = super().finish_requests(*arguments)  # type: ignore[misc]
         requests: Iterable[str] = self.requests  # type: ignore[attr-defined]
         self._held = {name: held for name, held in self._held.items() if name in requests}
         return finished
 
-    def _is_told(self, output: Any) -> bool:
-        """False: its tokens are held. An output with more to tell takes along what was held before."""
+    def _is_reported(self, output: Any) -> bool:
+        """False if the output's tokens were held back; an output that is reported includes all tokens held back so
+        far."""
         held = self._held.get(output.request_id)
         if held is None:
             return True
         finished = output.finish_reason is not None
-        if held.begun and not finished and not output.events:
+        if held.started and not finished and not output.events:
             held.add(output)
             return False
-        held.begun = True
+        held.started = True
         if held.token_ids:
             held.add(output)
             held.move_to(output)
@@ -77,11 +78,11 @@ class WholeCompletions:
         return True
 
 
-class _Held:
-    """Tokens, and their logprobs, of which the front end was not told yet."""
+class _HeldTokens:
+    """Tokens, and their logprobs, that were not reported yet."""
 
     def __init__(self) -> None:
-        self.begun = False
+        self.started = False
         self.token_ids, self.logprobs = array("i"), array("f")
         self.form: Any = None
         """vLLM's tuple of arrays for logprobs."""
@@ -98,6 +99,6 @@ class _Held:
             output.new_logprobs = self.form._replace(
                 logprob_token_ids=np.array(self.token_ids)[:, None],
                 logprobs=np.array(self.logprobs)[:, None],
-                sampled_token_ranks=np.zeros(len(self.token_ids), "i4"),  # which nobody asks for
+                sampled_token_ranks=np.zeros(len(self.token_ids), "i4"),  # not requested
             )
         self.token_ids, self.logprobs = array("i"), array("f")

@@ -1,4 +1,4 @@
-"""The trainer's end of the group through which vLLM servers get weights, in buckets."""
+"""The trainer's end of the group through which vLLM servers receive weights, in buckets."""
 
 import socket
 import time
@@ -16,8 +16,8 @@ BUCKET_BYTES = 2**28
 
 
 class GroupSender:
-    """The trainer's end of a group. `call(method, *arguments)` begins a call of all servers' workers and returns a
-    function that tells whether it is done, and raises what went wrong there."""
+    """The trainer's end of a group. `call(method, *arguments)` starts a call of all servers' workers and returns a
+    function that tells whether it is done, and raises its error."""
 
     def __init__(self, place: GroupPlace, listener: socket.socket, device: torch.device) -> None:
         self.group = open_group(place, listener)
@@ -27,7 +27,7 @@ class GroupSender:
     def send(
         self, tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtype, call: Callable[..., Callable[[], bool]]
     ) -> None:
-        """Sends all tensors as `dtype`; each is read once and kept no longer than until the next."""
+        """Sends all tensors as `dtype`; each is read once and held only until the next."""
         wait_for([call("begin_weights")])
 
         def larger(size: int) -> Tensor:
@@ -44,12 +44,12 @@ class GroupSender:
         pack(self.buffer, tensors, dtype, deliver, larger)
 
     def close(self) -> None:
-        """Leaves the group, also where others are gone."""
+        """Leaves the group, even if other members are gone."""
         abandon(self.group)
 
 
 def wait_for(conditions: Iterable[Callable[[], bool]]) -> None:
-    """Waits for all; each raises what went wrong on its side, while others would wait for ever."""
+    """Waits for all; a condition raises its own failure, because of which the others would wait forever."""
     pending = list(conditions)
     while pending := [condition for condition in pending if not condition()]:
         time.sleep(0.0005)

@@ -1,4 +1,4 @@
-"""The vLLM servers of a run: what they are, who is alive, who is least busy; and calls of all their workers."""
+"""The vLLM servers of a run: their properties, which are alive, which is least busy; and calls to all their workers."""
 
 import logging
 import threading
@@ -11,22 +11,21 @@ from typing import Any
 from urllib3.exceptions import HTTPError
 
 from open_r1.engine.openai_servers import Refusal, Server
-from open_r1.engine.vllm.process import is_up
 from open_r1.engine.vllm.sender import wait_for
-from open_r1.engine.vllm.tokens import MIDDLEWARE, ROUTE, Written, unpack
+from open_r1.engine.vllm.tokens import MIDDLEWARE, ROUTE, TokenOutput, unpack
 from open_r1.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 GONE = (HTTPError, OSError)
-"""What a connection that fails raises."""
+"""Raised by a failing connection."""
 CALL_SECONDS = 600.0
 COMMAND = "open-r1 vllm-serve --model {model}"
 
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """What servers of a run have in common."""
+    """What the servers of a run have in common."""
 
     model: str
     """The name that it is served by."""
@@ -45,18 +44,18 @@ class VLLMServer(Server):
         self.load = 0
         self.workers = 1
 
-    def complete(self, prompt: list[int], sampling: dict[str, Any], seconds: float) -> list[Written]:
+    def complete(self, prompt: list[int], sampling: dict[str, Any], seconds: float) -> list[TokenOutput]:
         """The completions of one prompt; `sampling` is what vLLM's `SamplingParams` are made of."""
         with self.open(ROUTE, {"prompt": prompt, "sampling": sampling}, seconds) as response:
             return unpack(response.read())
 
     def call(self, method: str, *arguments: Any, seconds: float = CALL_SECONDS) -> list[Any]:
-        """What a method of each worker returns."""
+        """Calls a method of every worker and returns the results."""
         body = {"method": method, "args": arguments, "timeout": seconds}
         return self.read_json("collective_rpc", body, seconds)["results"]
 
     def describe(self) -> list[dict[str, Any]]:
-        """Of each worker, what a trainer must know. Raises `UserError` if the server takes no weights."""
+        """For each worker, what a trainer must know. Raises `UserError` if the server cannot receive weights."""
         try:
             return self.call("describe_weights", seconds=60.0)
         except Refusal as refusal:
@@ -77,19 +76,27 @@ class VLLMServer(Server):
                 f"`{COMMAND.format(model='MODEL')}`, or add --middleware {MIDDLEWARE}."
             ) from refusal
 
+    def is_up(self) -> bool:
+        """Whether it answers and is healthy."""
+        try:
+            self.open("health", None, timeout=5.0).drain_conn()
+        except (Refusal, *GONE):
+            return False
+        return True
+
     def is_back(self) -> bool:
-        """Is it there and well? Asked three times within a few seconds."""
+        """`is_up`, tried three times within a few seconds."""
         for attempt in range(3):
             if attempt:
                 time.sleep(1.0)
-            if is_up(self):
+            if self.is_up():
                 return True
         return False
 
 
 class VLLMServers:
-    """Hands out servers, the one with the fewest of this process' completions under way first; `rank` keeps processes
-    from beginning with the same one."""
+    """Hands out servers, first the one with the fewest completions of this process; `rank` keeps processes from
+    starting with the same server."""
 
     def __init__(self, base_url: str, rank: int = 0) -> None:
         urls = list(dict.fromkeys(url.strip() for url in base_url.split(",") if url.strip()))
@@ -106,7 +113,7 @@ class VLLMServers:
     def wait(self, seconds: float) -> None:
         """Returns when all are up. Raises `UserError` if one is not within `seconds`."""
         deadline = time.monotonic() + seconds
-        while down := [server.url for server in self.all if not is_up(server)]:
+        while down := [server.url for server in self.all if not server.is_up()]:
             if time.monotonic() > deadline:
                 raise UserError(
                     f"no vLLM server answers at {', '.join(down)} after {seconds:.0f} s (vllm_server_timeout). Start "
@@ -115,8 +122,8 @@ class VLLMServers:
             time.sleep(0.5)
 
     def check(self, max_model_len: int, shape: Sequence[int] | None, most: int | None = None) -> ServerInfo:
-        """What they are. Raises `UserError` if one does not fit the run or the others. `shape` is the policy's hidden
-        size, layers and vocabulary; a server for more than `most` tokens would compute other rotary embeddings."""
+        """Their properties. Raises `UserError` if one does not fit the run or the others. `shape` is the policy's
+        hidden size, layers and vocabulary; with a context above `most`, a server computes other rotary embeddings."""
         infos = []
         for server in self.all:
             workers = server.describe()
@@ -152,7 +159,7 @@ class VLLMServers:
         return infos[0]
 
     def check_version(self, version: int) -> None:
-        """Leaves out servers whose weights are not ours, such as one that was restarted. Raises `UserError`."""
+        """Leaves out servers with other weights, such as one that was restarted. Raises `UserError`."""
         for server in list(self.alive) if version else ():
             try:
                 if not server.is_back():
@@ -175,12 +182,12 @@ class VLLMServers:
             return chosen
 
     def give_back(self, server: VLLMServer, n: int) -> None:
-        """They are written, or not."""
+        """Ends the request for `n` completions, successful or not."""
         with self._lock:
             server.load -= n
 
     def drop(self, server: VLLMServer, reason: object) -> None:
-        """Leaves a server out until the next weights are sent. Raises `UserError` if it was the last."""
+        """Leaves a server out until the next weight update. Raises `UserError` if it was the last."""
         with self._lock:
             if server in self.alive:
                 self.alive.remove(server)
@@ -189,13 +196,13 @@ class VLLMServers:
                 raise self.none_left(f": {reason}")
 
     def keep(self, urls: Sequence[str]) -> None:
-        """Those alive are the ones at `urls`."""
+        """Sets which servers are alive: those at `urls`."""
         self.alive = [server for server in self.all if server.url in urls]
 
     def present(self) -> list[VLLMServer]:
-        """Those that are up, also if they were left out before. Raises `UserError` if there is none."""
+        """The servers that are up, including those left out before. Raises `UserError` if there is none."""
         for server in self.all:
-            if server not in self.alive and is_up(server):
+            if server not in self.alive and server.is_up():
                 logger.warning("The vLLM server at %s is back.", server.url)
                 self.alive.append(server)
             elif server in self.alive and not server.is_back():
@@ -205,8 +212,8 @@ class VLLMServers:
         return [server for server in self.all if server in self.alive]
 
     def begin_call(self, members: Sequence[VLLMServer], method: str, *arguments: Any) -> Callable[[], bool]:
-        """Calls a method of all workers of `members`; the function tells whether all have answered, and raises
-        `UserError` if one failed."""
+        """Starts a call of a method of all workers of `members`. The returned function tells whether all have answered,
+        and raises `UserError` if one failed."""
         pending = [_Call(server, method, arguments) for server in members]
 
         def done() -> bool:
@@ -219,7 +226,7 @@ class VLLMServers:
         wait_for([self.begin_call(members, method, *arguments)])
 
     def reset_caches(self, members: Sequence[VLLMServer]) -> None:
-        """Has them forget the keys and values of earlier prompts."""
+        """Drops their cached keys and values."""
         for server in members:
             try:
                 server.open("reset_prefix_cache", {}, CALL_SECONDS).drain_conn()
@@ -245,7 +252,7 @@ class _Call:
             try:
                 server.call(method, *arguments)
             except Refusal as refusal:
-                self.error = UserError(f"the vLLM server at {server.url} failed in {method}: {refusal.said}")
+                self.error = UserError(f"the vLLM server at {server.url} failed in {method}: {refusal.message}")
             except (*GONE, ValueError, KeyError) as error:
                 self.error = UserError(f"the vLLM server at {server.url} broke off in {method}: {error}")
 

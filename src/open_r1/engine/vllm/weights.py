@@ -1,4 +1,4 @@
-"""Weights from a trainer into vLLM's workers: packed into buckets there, loaded from them here."""
+"""Weights from a trainer to vLLM's workers: packed into buckets by the trainer, loaded by the workers."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ ALIGNMENT = 16
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a tensor stands in the buffer: `start` in bytes."""
+    """Where a tensor is in the buffer: `start` in bytes."""
 
     name: str
     dtype: str
@@ -31,8 +31,8 @@ def pack(
     deliver: Callable[[list[Entry], int], None],
     larger: Callable[[int], Tensor],
 ) -> None:
-    """Writes the tensors as `dtype` into `buffer` (bytes); calls `deliver` with what is in it, and how many bytes that
-    are, whenever it is full, and at the end. `larger` makes a buffer for a tensor that this one has no room for."""
+    """Writes the tensors as `dtype` into `buffer` (bytes); calls `deliver` with its entries and their size in bytes
+    whenever it is full, and at the end. `larger` allocates a buffer for a tensor that does not fit."""
     bucket: list[Entry] = []
     used = end = 0
     for name, tensor in named_tensors:
@@ -63,7 +63,7 @@ class WeightReceiver:
     _buffer: Any = None
 
     def describe_weights(self) -> dict[str, Any]:
-        """What a trainer must know."""
+        """What a trainer must know about this worker."""
         config = self.model_config.hf_text_config
         return {
             "version": self.weights_version,
@@ -75,7 +75,7 @@ class WeightReceiver:
         }
 
     def join_group(self, place: dict[str, Any]) -> None:
-        """Meets the trainer; `place` has the rank of this server's first worker."""
+        """Joins the trainer's group; `place` has the rank of this server's first worker."""
         self.leave_group()
         mine = GroupPlace(**{**place, "rank": place["rank"] + self.rank})
         self._group = open_group(mine)
@@ -87,7 +87,7 @@ class WeightReceiver:
         self._group = None
 
     def begin_weights(self) -> None:
-        """New weights follow, in buckets."""
+        """Prepares for new weights, which follow in buckets."""
         self._rearranged = begin_reload(self.model_runner.get_model(), self.device)
 
     def receive_bucket(self, bucket: list[dict[str, Any]], used: int) -> None:
@@ -102,7 +102,7 @@ class WeightReceiver:
             for length in entry.shape:
                 size *= length
             tensor = self._buffer[entry.start : entry.start + size].view(dtype).view(entry.shape)
-            # Layers that are rearranged keep what they get until they are whole, which may be buckets later.
+            # Layers that vLLM rearranges hold their tensors until they are complete, perhaps several buckets later.
             weights.append((entry.name, tensor.clone() if self._rearranged else tensor))
         with torch.device(self.device):
             self.model_runner.get_model().load_weights(weights)
@@ -110,7 +110,7 @@ class WeightReceiver:
             torch.cuda.synchronize(self.device)
 
     def end_weights(self, version: int) -> None:
-        """The new weights are complete. (The buffer's memory is the cache's again: nothing is kept of it.)"""
+        """Finishes the update and frees the buffer."""
         if self._rearranged:
             end_reload(self.model_runner.get_model(), self.model_config, self.device)
         self._buffer = None

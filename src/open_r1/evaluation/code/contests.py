@@ -6,14 +6,15 @@ test passes. IOI rows need a column `test_cases`, which open-r1/ioi-test-cases h
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from open_r1.errors import UserError
 from open_r1.evaluation.code.judging import first_failure, judge_with, required_text
 from open_r1.evaluation.problems import BenchmarkProblem, Source, Task
-from open_r1.rewards.code.ioi import score_subtask
+from open_r1.rewards.code.ioi import needs_piston, score_subtask, subtask_limits, subtask_program, subtask_tests
 from open_r1.rewards.code.judge import Case, python_checker, same_output, tests_of
 from open_r1.rewards.code.programs import extract_code, language_name, program, with_includes
 from open_r1.rewards.code.providers import get_provider
@@ -35,7 +36,6 @@ def codeforces() -> Task:
         files=("codeforces",),
         prompt="{problem}",
         read=_codeforces_rows,
-        votes=False,
     )
 
 
@@ -43,19 +43,17 @@ def ioi() -> Task:
     """IOI 2024, a problem for each subtask."""
     return Task(
         name="ioi",
-        source=Source("open-r1/ioi", "test"),
+        source=Source("open-r1/ioi", "test", lacks="tests"),
         samples=SAMPLES,
         files=("ioi",),
         prompt="{problem}",
         read=_ioi_rows,
-        votes=False,
     )
 
 
-def _codeforces_rows(rows: Rows, where: str) -> list[BenchmarkProblem]:
-    problems: list[BenchmarkProblem] = []
-    for number, row in enumerate(rows, 1):
-        at = f"{where}, row {number}"
+def _codeforces_rows(rows: Rows, where: str) -> Iterator[BenchmarkProblem]:
+    for index, row in enumerate(rows):
+        at = f"{where}, row {index + 1}"
         prompt = required_text(row, "prompt", at)
         language = language_name(row.get("language") or "cpp")
         if row.get("input_mode") == "file":
@@ -72,8 +70,7 @@ def _codeforces_rows(rows: Rows, where: str) -> list[BenchmarkProblem]:
         id = f"{required_text(row, 'id', at)}-{language}"
         gold = _digest([(case.input, case.output) for case in tests], len(tests))
         judge = judge_with(_fails, partial(_program_in, language))
-        problems.append(BenchmarkProblem(len(problems), id, prompt, prompt, gold, judge, tests=details, groups=groups))
-    return problems
+        yield BenchmarkProblem(index, id, prompt, prompt, gold, judge, tests=details, groups=groups)
 
 
 def _fails(problem: BenchmarkProblem, source: str) -> str | None:
@@ -88,30 +85,31 @@ def _fails(problem: BenchmarkProblem, source: str) -> str | None:
     return first_failure(program(source, row["language"]), row["tests"], limits, right)
 
 
-def _ioi_rows(rows: Rows, where: str) -> list[BenchmarkProblem]:
-    problems: list[BenchmarkProblem] = []
-    for number, row in enumerate(rows, 1):
-        at = f"{where}, row {number}"
+def _ioi_rows(rows: Rows, where: str) -> Iterator[BenchmarkProblem]:
+    for index, row in enumerate(rows):
+        at = f"{where}, row {index + 1}"
         prompt = required_text(row, "problem", at)
         if not row.get("test_cases"):
             raise UserError(
                 f"{at}, column test_cases: it is empty; open-r1/ioi-test-cases has the tests of open-r1/ioi."
             )
         name = required_text(row, "id", at)
-        year, subtask = row.get("year"), row.get("subtask")
-        problems.append(
-            BenchmarkProblem(
-                index=len(problems),
-                id="-".join(str(part) for part in (year, name, subtask) if part not in (None, "")),
-                problem=prompt,
-                prompt=prompt,
-                gold=_digest(row["test_cases"], len(row["test_cases"])),
-                judge=judge_with(_fails_subtask, partial(_with_headers, name)),
-                tests=dict(row),
-                groups={"problem": name},
+        if needs_piston(row) and not os.environ.get("PISTON_ENDPOINTS"):
+            raise UserError(
+                f"{at}: problem {name!r} has a manager or a checker of its own, which only Piston with the cms_ioi "
+                "package runs: set PISTON_ENDPOINTS, or filter such rows out."
             )
+        year, subtask = row.get("year"), row.get("subtask")
+        yield BenchmarkProblem(
+            index=index,
+            id="-".join(str(part) for part in (year, name, subtask) if part not in (None, "")),
+            problem=prompt,
+            prompt=prompt,
+            gold=_digest(row["test_cases"], len(row["test_cases"])),
+            judge=judge_with(_fails_subtask, partial(_with_headers, name)),
+            tests=dict(row),
+            groups={"problem": name},
         )
-    return problems
 
 
 def _program_in(language: str, completion: str) -> str | None:
@@ -123,8 +121,15 @@ def _with_headers(name: str, completion: str) -> str | None:
 
 
 def _fails_subtask(problem: BenchmarkProblem, source: str) -> str | None:
-    score = score_subtask(problem.tests, source, provider="local") or 0.0
-    return None if score == 1.0 else f"the subtask scores {score:g}: a test fails, or the program does not compile"
+    row = problem.tests
+    if needs_piston(row):
+        score = score_subtask(row, source, provider="piston") or 0.0
+        return None if score == 1.0 else f"the subtask scores {score:g}: a test fails, or the program does not compile"
+
+    def right(test: Case, output: str) -> bool:
+        return same_output(output, test.output)
+
+    return first_failure(subtask_program(row, source), subtask_tests(row), subtask_limits(row), right)
 
 
 def _tests(cases: Any, at: str) -> list[Case]:

@@ -7,18 +7,19 @@ A program never runs beside the asserts, which hold what is expected (recorded.p
 import ast
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from importlib import resources
 from threading import Lock
 from typing import Any
 
 from open_r1.errors import UserError
-from open_r1.evaluation.code.judging import ENDINGS, judge_with, opened, required_text, shortened
+from open_r1.evaluation.code.harness import python_program, require_numpy
+from open_r1.evaluation.code.judging import ENDINGS, Ungradable, judge_with, opened, required_text, shortened
 from open_r1.evaluation.problems import BenchmarkProblem, Source, Task
-from open_r1.rewards.code.programs import Program
 from open_r1.rewards.code.sandbox import Limits, Outcome
 
+Rows = Sequence[Mapping[str, Any]]
 LIMITS = Limits(seconds=10, memory_mb=4096, output_bytes=64 << 20)
 SAMPLES = 16
 COMPLETE = (
@@ -39,23 +40,34 @@ SOURCES = {
 
 def function_task(name: str) -> Task:
     """One of `SOURCES` as a task."""
-    read = _humaneval if name.startswith("humaneval") else _mbpp
+    asked, prompt = (_humaneval, COMPLETE) if name.startswith("humaneval") else (_mbpp, WRITE)
+
+    def read(rows: Rows, where: str) -> Iterator[BenchmarkProblem]:
+        if name.endswith("_plus"):
+            require_numpy(name)
+        for index, row in enumerate(rows):
+            yield asked(index, row, f"{where}, row {index + 1}")
+
     return Task(
         name=name,
         source=SOURCES[name],
         samples=SAMPLES,
         files=(name,),
-        prompt=COMPLETE if read is _humaneval else WRITE,
+        prompt=prompt,
         read=read,
-        votes=False,
     )
 
 
 class Tests:
-    """What a function is judged by: the asserts, and the reference solution, which knows the calls that they make."""
+    """What a function is judged by: the asserts, and the reference solution, which knows the calls that they make.
 
-    def __init__(self, function: str, reference: str, asserts: str, prefix: str = "") -> None:
-        self.function, self.reference, self.asserts, self.prefix = function, reference, asserts, prefix
+    `prefix` stands before every program; `classes` is the source of those classes of the reference whose objects the
+    asserts pass.
+    """
+
+    def __init__(self, function: str, reference: str, asserts: str, prefix: str = "", classes: str = "") -> None:
+        self.function, self.reference, self.asserts = function, reference, asserts
+        self.prefix, self.classes = prefix, classes
         self._lock = Lock()
         self._calls: list[Any] | None = None
 
@@ -65,14 +77,14 @@ class Tests:
         return told if part == "answer" else {**told, "reference": self.reference, "asserts": self.asserts}
 
     def calls(self) -> list[Any]:
-        """Arguments of each call. Raises `UserError` if the reference fails the asserts, or takes odd arguments."""
+        """Arguments of each call. Raises `Ungradable`."""
         with self._lock:
             if self._calls is None:
                 outcome, reply = _run(self.task("record"))
                 if reply is None:
-                    raise UserError(
-                        f"function {self.function}: the reference solution does not pass the tests of its own row, or "
-                        f"takes arguments of a type of its own ({ENDINGS.get(outcome.status, 'no reply')})."
+                    raise Ungradable(
+                        "the reference solution does not pass the tests of its own row, or takes arguments that cannot "
+                        f"be passed on ({ENDINGS.get(outcome.status, 'no reply')})"
                     )
                 self._calls = reply
             return self._calls
@@ -84,7 +96,9 @@ def what_fails(problem: BenchmarkProblem, source: str) -> str | None:
     calls = tests.calls()
     if not calls:
         return "the asserts call no function"
-    outcome, results = _run(tests.task("answer", source=f"{tests.prefix}\n{source}", calls=calls))
+    outcome, results = _run(
+        tests.task("answer", source=f"{tests.prefix}\n{source}", classes=tests.classes, calls=calls)
+    )
     if not isinstance(results, list) or len(results) != len(calls):
         return f"the program has no answers: {ENDINGS.get(outcome.status, 'it ended early')}"
     outcome, failed = _run(tests.task("replay", results=results))
@@ -93,8 +107,8 @@ def what_fails(problem: BenchmarkProblem, source: str) -> str | None:
     number = failed if isinstance(failed, int) and 1 <= failed <= len(calls) else 1
     result = results[number - 1]
     parts = {
-        "Input": for_people(calls[number - 1][0]),
-        "Expected": tests.asserts,
+        "Input": call_for_people(tests.function, *calls[number - 1]),
+        "Expected": tests.asserts.strip("\n"),
         "Got": "an error"
         if result is None
         else for_people(result[0] if isinstance(result, list) and result else result),
@@ -109,12 +123,21 @@ JUDGE = judge_with(what_fails)
 def _run(task: Mapping[str, Any]) -> tuple[Outcome, Any]:
     """The outcome, and the reply that was printed; None if there is none."""
     harness = resources.files("open_r1.evaluation.code").joinpath("recorded.py").read_text("utf-8")
-    with opened(Program("python", {"main.py": harness}), LIMITS) as run:
+    with opened(python_program(harness), LIMITS) as run:
         outcome = run(json.dumps(task))
     try:
         return outcome, json.loads(outcome.stdout) if outcome.status == "ok" else None
     except (ValueError, RecursionError):
         return outcome, None
+
+
+def call_for_people(function: str, args: Any, kwargs: Any) -> str:
+    """A call as Python writes it; a packed tuple and a packed dictionary."""
+    try:
+        shown = [*map(_shown, args[1]), *(f"{key[1][0]}={_shown(key[1][1])}" for key in kwargs[1])]
+        return f"{function}({', '.join(shown)})"
+    except (KeyError, IndexError, TypeError, ValueError, RecursionError):
+        return f"{function}: {json.dumps([args, kwargs])}"
 
 
 def for_people(packed: Any) -> str:
@@ -128,42 +151,36 @@ def for_people(packed: Any) -> str:
 def _shown(packed: Any) -> str:
     if not isinstance(packed, list):
         return repr(packed)
-    kind, content = packed[0], packed[1]
-    if kind == "dict":
-        return "{" + ", ".join(f"{_shown(key)}: {_shown(item)}" for key, item in content) + "}"
+    kind, content = packed
     if isinstance(content, str):
         return content
-    left, right = {"list": ("[", "]"), "tuple": ("(", ")")}.get(kind, ("{", "}"))
-    return left + ", ".join(map(_shown, content)) + right
+    if kind == "dict":
+        return "{" + ", ".join(f"{_shown(key)}: {_shown(value)}" for _, (key, value) in content) + "}"
+    if kind == "object":
+        return f"{content[0]} with {_shown(content[1])}"
+    inner = ", ".join(map(_shown, content))
+    return {"list": f"[{inner}]", "tuple": f"({inner}{',' * (len(content) == 1)})"}.get(kind, f"{{{inner}}}")
 
 
-def _humaneval(rows: Sequence[Mapping[str, Any]], where: str) -> list[BenchmarkProblem]:
-    problems = []
-    for index, row in enumerate(rows):
-        text = partial(required_text, row, at=f"{where}, row {index + 1}")
-        problem, function = text("prompt"), text("entry_point")
-        head = _before(problem, function)
-        tests = Tests(function, f"{problem}{text('canonical_solution')}", text("test"), head)
-        problems.append(_problem(index, text("task_id"), problem, COMPLETE.format(problem=problem), tests))
-    return problems
+def _humaneval(index: int, row: Mapping[str, Any], at: str) -> BenchmarkProblem:
+    text = partial(required_text, row, at=at)
+    problem, function = text("prompt"), text("entry_point")
+    asserts = f"{text('test')}\ncheck({function})"
+    tests = Tests(function, f"{problem}{text('canonical_solution')}", asserts, _before(problem, function))
+    return _problem(index, text("task_id"), problem, COMPLETE.format(problem=problem), tests)
 
 
-def _mbpp(rows: Sequence[Mapping[str, Any]], where: str) -> list[BenchmarkProblem]:
-    problems = []
-    for index, row in enumerate(rows):
-        at = f"{where}, row {index + 1}"
-        problem = required_text(row, "prompt" if "prompt" in row else "text", at)
-        code, listed = required_text(row, "code", at), row.get("test_list")
-        if not isinstance(listed, list) or not all(isinstance(test, str) for test in listed) or not listed:
-            raise UserError(f"{at}, column test_list: expected a list of asserts.")
-        setup = "\n".join([*(row.get("test_imports") or []), row.get("test_setup_code") or ""])
-        asserts = f"{setup}\n{row.get('test') or chr(10).join(listed)}"
-        function = _called(code, listed, at)
-        prompt = WRITE.format(problem=problem, function=function, example=listed[0])
-        problems.append(
-            _problem(index, required_text(row, "task_id", at), problem, prompt, Tests(function, code, asserts))
-        )
-    return problems
+def _mbpp(index: int, row: Mapping[str, Any], at: str) -> BenchmarkProblem:
+    problem = required_text(row, "prompt" if "prompt" in row else "text", at)
+    code, listed = required_text(row, "code", at), row.get("test_list")
+    if not isinstance(listed, list) or not all(isinstance(test, str) for test in listed) or not listed:
+        raise UserError(f"{at}, column test_list: expected a list of asserts.")
+    setup = "\n".join([*(row.get("test_imports") or []), row.get("test_setup_code") or ""])
+    asserts = f"{setup}\n{row.get('test') or chr(10).join(listed)}"
+    function = _called(code, listed, at)
+    prompt = WRITE.format(problem=problem, function=function, example=listed[0])
+    tests = Tests(function, code, asserts, classes=_classes(code, [setup, *listed], at))
+    return _problem(index, required_text(row, "task_id", at), problem, prompt, tests)
 
 
 def _problem(index: int, id: str, problem: str, prompt: str, tests: Tests) -> BenchmarkProblem:
@@ -177,13 +194,25 @@ def _before(prompt: str, function: str) -> str:
     return prompt.partition(f"def {function}(")[0]
 
 
-def _called(code: str, tests: Sequence[str], at: str) -> str:
-    """The last function of `code` that the tests call."""
+def _classes(code: str, asserts: Sequence[str], at: str) -> str:
+    """Source of the classes of `code` that the asserts name."""
+    nodes = [node for text in asserts for node in ast.walk(_parsed(text, at))]
+    named = {node.id for node in nodes if isinstance(node, ast.Name)}
+    made = [node for node in _parsed(code, at).body if isinstance(node, ast.ClassDef) and node.name in named]
+    return "\n".join(map(ast.unparse, made))
+
+
+def _parsed(source: str, at: str) -> ast.Module:
     try:
-        made = [node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)]
-        calls = [node for test in tests for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Call)]
+        return ast.parse(source)
     except SyntaxError as error:
         raise UserError(f"{at}, columns code and test_list: not Python ({error.msg}).") from error
+
+
+def _called(code: str, tests: Sequence[str], at: str) -> str:
+    """The last function of `code` that the tests call."""
+    made = [node.name for node in _parsed(code, at).body if isinstance(node, ast.FunctionDef)]
+    calls = [node for test in tests for node in ast.walk(_parsed(test, at)) if isinstance(node, ast.Call)]
     called = {node.func.id for node in calls if isinstance(node.func, ast.Name)}
     found = [name for name in made if name in called]
     if not found:

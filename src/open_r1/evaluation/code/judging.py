@@ -3,14 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from open_r1.errors import UserError
 from open_r1.evaluation.problems import BenchmarkProblem
 from open_r1.rewards import Verdict
-from open_r1.rewards.code.judge import Case
+from open_r1.rewards.code.judge import Case, with_room
 from open_r1.rewards.code.programs import Program
 from open_r1.rewards.code.providers import CompileError, get_provider
 from open_r1.rewards.code.sandbox import Limits, Outcome
@@ -25,6 +25,11 @@ ENDINGS = {
     "output": "too much output",
     "processes": "too many processes",
 }
+
+
+class Ungradable(Exception):
+    """Nothing can be said of any program: the problem itself is at fault."""
+
 
 Judge = Callable[[Sequence[tuple[BenchmarkProblem, str]]], list[Verdict]]
 
@@ -52,12 +57,10 @@ def shortened(text: str) -> str:
 
 
 def last_program(completion: str) -> str | None:
-    """The last fenced block behind the reasoning, whatever its language; None if there is none."""
-    said = completion.rpartition("</think>")[2]
-    if "<think>" in said:
-        return None  # reasoning that never ended
-    lines = said.split("\n")
-    fences = [number for number, line in enumerate(lines) if line.lstrip().startswith("```")]
+    """What stands between the last two lines with three back quotes, behind the reasoning if that has ended; None if
+    there is nothing. Without the reasoning, it is LiveCodeBench's rule."""
+    lines = completion.rpartition("</think>")[2].split("\n")
+    fences = [number for number, line in enumerate(lines) if "```" in line]
     if len(fences) < 2:
         return None
     block = "\n".join(lines[fences[-2] + 1 : fences[-1]])
@@ -74,8 +77,11 @@ def judge_with(
         problem, completion = answer
         source = find_program(completion)
         if source is None:
-            return Verdict(False, None, "the completion has no fenced program behind its reasoning")
-        failure = first_failure(problem, source)
+            return Verdict(False, None, "the completion has no fenced program")
+        try:
+            failure = first_failure(problem, source)
+        except Ungradable as error:
+            return Verdict(None, source, str(error))
         return Verdict(failure is None, source, failure or "all tests pass")
 
     def judge(answers: Sequence[tuple[BenchmarkProblem, str]]) -> list[Verdict]:
@@ -94,10 +100,8 @@ def first_failure(
     program: Program, tests: Sequence[Case], limits: Limits, right: Callable[[Case, str], bool]
 ) -> str | None:
     """Runs `program` on `tests` until one fails, and says how; None if all pass. `right(test, output)` compares."""
-    longest = max((len(test.output) for test in tests), default=0)
-    limits = replace(limits, output_bytes=max(limits.output_bytes, 2 * longest + 65_536))
     try:
-        with opened(program, limits) as run:
+        with opened(program, with_room(limits, tests)) as run:
             for number, test in enumerate(tests, 1):
                 outcome = run(test.input)
                 what = ENDINGS.get(outcome.status)

@@ -12,24 +12,29 @@ import calendar
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import partial
+from functools import lru_cache, partial
+from threading import Lock
 from typing import Any
 
 from open_r1.errors import UserError
-from open_r1.evaluation.code.judging import first_failure, judge_with, same_tokens
+from open_r1.evaluation.code.harness import python_program
+from open_r1.evaluation.code.judging import Ungradable, first_failure, judge_with, same_tokens
 from open_r1.evaluation.code.pickled import unpack_text
 from open_r1.evaluation.problems import BenchmarkProblem, Source, Task
 from open_r1.rewards.code.judge import Case
-from open_r1.rewards.code.programs import Program
 from open_r1.rewards.code.sandbox import Limits
 
+Rows = Sequence[Mapping[str, Any]]
 DATASET = "livecodebench/code_generation_lite"
 VERSIONS = 6
 LIMITS = Limits(seconds=6, memory_mb=4096)
 SAMPLES = 16
+TEST_COLUMNS = ("public_test_cases", "private_test_cases")
+CHECKED = 1 << 20
+"""Characters of packed tests up to which they are read beforehand, and not only when a program needs them."""
 NAMES = "lcb, lcb_v4, lcb_release_v5, lcb:2024-08..2025-01"
 STDIN_PROMPT = (
     "{problem}\n\nWrite a Python program that reads the input from standard input and prints the answer to standard "
@@ -39,27 +44,18 @@ STDIN_PROMPT = (
 FUNCTION_PROMPT = (
     "{problem}\n\nComplete this Python code. Put the whole result into one code block:\n\n```python\n{starter}\n```"
 )
-PRELUDE = """
-import bisect, builtins, collections, copy, datetime, functools, heapq, io, itertools, json, math, operator
-import random, re, statistics, string, sys
-from typing import *
-from bisect import *
-from collections import *
-from copy import *
-from datetime import *
-from functools import *
-from heapq import *
-from itertools import *
-from math import *
-from operator import *
-from random import *
-from re import *
-from statistics import *
-from string import *
-from builtins import *
-sys.setrecursionlimit(50000)
-"""
-"""What programs may use without importing it."""
+_MODULES = (
+    "string re datetime collections heapq bisect copy math random statistics itertools functools operator io sys json"
+)
+PRELUDE = "\n".join(
+    [
+        *(f"from {module} import *" for module in f"{_MODULES} builtins typing".split()),
+        f"import {', '.join(_MODULES.split())}",
+        "sys.setrecursionlimit(50000)",
+        "sys.set_int_max_str_digits(50000)",
+    ]
+)
+"""What programs may use without importing it, in the benchmark's order: `bisect` is the module, `Counter` typing's."""
 _STDIN = """
 import sys
 space = {{"__name__": "__main__"}}
@@ -75,28 +71,58 @@ import json, os, sys
 lines = sys.stdin.read()
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+class Unlike(Exception):
+    pass
+
+def plain(value):
+    if type(value).__module__ == "numpy" and value.shape == ():
+        value = value.item()
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {{key: plain(item) for key, item in value.items()}}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise Unlike
+
 space = {{"__name__": "program"}}
 exec({prelude!r}, space)
 exec(compile({source!r}, "program.py", "exec"), space)
 owner = space["Solution"]() if "Solution" in space else None
 function = getattr(owner, {name!r}) if owner is not None else space[{name!r}]
-answers.write(json.dumps(function(*[json.loads(line) for line in lines.split("\\n")])))
+result = function(*[json.loads(line) for line in lines.split("\\n")])
+try:
+    text = json.dumps(plain(list(result) if isinstance(result, tuple) else result))
+except Unlike:
+    text = "no value of JSON: " + repr(result)
+answers.write(text)
 answers.flush()
 """
 _NAME = re.compile(r"lcb(?:_(release_)?v(\d+))?(?::(\S+)\.\.(\S+))?")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tests:
-    """A problem's tests as they are in its row (unpacked when they are needed), and the function that they call."""
+    """Where a problem's tests are, which can be many megabytes, and the function that they call."""
 
-    public: str
-    private: str
+    rows: Rows
+    number: int
     function: str | None
 
     def cases(self) -> list[Case]:
-        """Public tests, then private ones. Raises ValueError if they cannot be read."""
-        return [*_cases(self.public), *_cases(self.private)]
+        """Public tests, then private ones. Raises `Ungradable` if they cannot be read."""
+        with _READING:
+            return _read_cases(self)
+
+
+_READING = Lock()
+
+
+@lru_cache(maxsize=2)  # the samples of a problem are judged one after another
+def _read_cases(tests: Tests) -> list[Case]:
+    row = tests.rows[tests.number]
+    return [case for column in TEST_COLUMNS for case in _cases(row[column], column)]
 
 
 def is_livecodebench(name: str) -> bool:
@@ -127,45 +153,42 @@ def livecodebench(name: str) -> Task:
         files=(name, name.partition(":")[0]) if window else (name,),
         prompt=STDIN_PROMPT,
         read=partial(read_rows, name, window),
-        votes=False,
     )
 
 
-def read_rows(
-    name: str, window: tuple[date, date] | None, rows: Sequence[Mapping[str, Any]], where: str
-) -> list[BenchmarkProblem]:
+def read_rows(name: str, window: tuple[date, date] | None, rows: Rows, where: str) -> Iterator[BenchmarkProblem]:
     """The problems of `rows` whose contest lies in `window`. Raises `UserError` with row and column."""
-    problems: list[BenchmarkProblem] = []
-    for number, row in enumerate(rows, 1):
-        at = f"{where}, row {number}"
+    index = 0
+    for number, row in enumerate(rows):
+        at = f"{where}, row {number + 1}"
         day = _contest_day(row, at) if window else None
         if window is None or day is None or window[0] <= day <= window[1]:
-            problems.append(_problem(row, len(problems), at))
-    if not problems:
+            yield _problem(row, index, at, Tests(rows, number, _function_name(row, at)))
+            index += 1
+    if index == 0:
         raise UserError(f"task {name}: {where} has no problem of a contest in this window.")
-    return problems
 
 
-def _problem(row: Mapping[str, Any], index: int, at: str) -> BenchmarkProblem:
-    for column in ("question_content", "question_id", "public_test_cases", "private_test_cases"):
+def _problem(row: Mapping[str, Any], index: int, at: str, tests: Tests) -> BenchmarkProblem:
+    for column in ("question_content", "question_id", *TEST_COLUMNS):
         if not isinstance(row.get(column), str) or not row[column]:
             raise UserError(f"{at}, column {column}: expected a text; LiveCodeBench's rows are those of {DATASET}.")
-    tests = Tests(row["public_test_cases"], row["private_test_cases"], _function_name(row, at))
-    try:
-        cases = tests.cases()
-    except ValueError as error:
-        raise UserError(f"{at}, column private_test_cases or public_test_cases: {error}.") from error
-    if not cases:
-        raise UserError(f"{at}: the problem has no tests.")
+    packed = [row[column] for column in TEST_COLUMNS]
+    if sum(map(len, packed)) <= CHECKED:
+        try:
+            if not tests.cases():
+                raise UserError(f"{at}: the problem has no tests.")
+        except Ungradable as error:
+            raise UserError(f"{at}, {error}.") from error
     text, starter = row["question_content"], row.get("starter_code") or ""
     prompt = FUNCTION_PROMPT if starter else STDIN_PROMPT
-    digest = hashlib.sha256("".join(repr((case.input, case.output)) for case in cases).encode("utf-8", "replace"))
+    digest = hashlib.sha256("\0".join(packed).encode("utf-8", "replace"))
     return BenchmarkProblem(
         index=index,
         id=row["question_id"],
         problem=text,
         prompt=prompt.format(problem=text, starter=starter),
-        gold=f"{len(cases)} tests, SHA-256 {digest.hexdigest()[:12]}",
+        gold=f"tests, SHA-256 {digest.hexdigest()[:12]}",
         judge=JUDGE,
         tests=tests,
         groups={name: str(row[name]) for name in ("difficulty", "platform") if row.get(name)},
@@ -177,28 +200,30 @@ def what_fails(problem: BenchmarkProblem, source: str) -> str | None:
     tests: Tests = problem.tests
     if tests.function is None:
         main = _STDIN.format(prelude=PRELUDE, source=source)
-        return first_failure(Program("python", {"main.py": main}), tests.cases(), LIMITS, same_tokens)
+        return first_failure(python_program(main), tests.cases(), LIMITS, same_tokens)
     main = _FUNCTION.format(prelude=PRELUDE, source=source, name=tests.function)
-    return first_failure(Program("python", {"main.py": main}), tests.cases(), LIMITS, _same_value)
+    return first_failure(python_program(main), tests.cases(), LIMITS, _same_value)
 
 
 JUDGE = judge_with(what_fails)
 
 
 def _same_value(test: Case, output: str) -> bool:
-    """Equal as JSON: a tuple counts as a list, as in the benchmark."""
+    """Equal as JSON; of tuples, only the result itself may be one, as in the benchmark."""
     try:
         return bool(json.loads(output) == json.loads(test.output))
     except (ValueError, RecursionError):
         return False
 
 
-def _cases(text: str) -> list[Case]:
+def _cases(text: str, column: str) -> list[Case]:
     try:
         rows = json.loads(text if text.lstrip().startswith("[") else unpack_text(text))
         return [Case(str(row["input"]), str(row["output"])) for row in rows]
     except (KeyError, TypeError):
-        raise ValueError("expected a list of tests with input and output") from None
+        raise Ungradable(f"column {column}: expected a list of tests with input and output") from None
+    except ValueError as error:
+        raise Ungradable(f"column {column}: {error}") from None
 
 
 def _function_name(row: Mapping[str, Any], at: str) -> str | None:

@@ -6,7 +6,8 @@ The asserts hold what is expected, so that a program beside them could read it, 
 2. `answer` runs the program, which sees these arguments alone, and notes what it returns;
 3. `replay` runs the asserts on these results.
 
-What passes between the parts is JSON, in which a value that JSON lacks is a list that begins with its type. Only the
+What passes between the parts is JSON, in which a value that JSON lacks is a list that begins with its type. An object
+of a class of the reference is passed on by its attributes, and the program gets the source of that class. Only the
 standard library may be imported here.
 """
 
@@ -14,86 +15,130 @@ import json
 import os
 import random
 import sys
+from collections.abc import Iterator
 from typing import Any
 
-PLAIN = (type(None), bool, int, str)
+LONG = 1 << 2000
+"""Integers from here on are passed on in hexadecimal, for which Python has no limit of digits."""
+SEQUENCES: "tuple[Any, ...]" = (list, tuple, set, frozenset)
 
 
 class Unknown(Exception):
     """A value of a type that cannot be passed on."""
 
 
-def pack(value: Any) -> Any:
-    """A value as JSON. Raises Unknown."""
-    kind = type(value)
-    if kind in PLAIN:
+class Other:
+    """Stands for a value of a type that cannot be passed on: something, and equal to nothing."""
+
+
+def pack(value: Any, own: "tuple[type, ...]" = ()) -> Any:
+    """A value as JSON; one of a subclass as its base. `own` are classes of the reference. Raises Unknown."""
+    if value is None or isinstance(value, bool):
         return value
-    if kind in (float, complex):
-        return [kind.__name__, repr(value)]
-    if kind is bytes:
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        value = value.item()
+    if isinstance(value, int):
+        return int(value) if -LONG < value < LONG else ["int", hex(value)]
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, float):
+        return ["float", float.__repr__(value)]
+    if isinstance(value, complex):
+        return ["complex", complex.__repr__(value)]
+    if isinstance(value, bytes):
         return ["bytes", value.hex()]
-    if kind is dict:
-        return ["dict", [[pack(key), pack(item)] for key, item in value.items()]]
-    if kind in (list, tuple, set, frozenset):
-        return [kind.__name__, [pack(item) for item in value]]
+    if isinstance(value, type) and value.__module__ == "builtins":
+        return ["type", value.__name__]
     if isinstance(value, dict):
-        return ["dict", [[pack(key), pack(item)] for key, item in dict.items(value)]]
-    raise Unknown(kind.__name__)
+        return ["dict", [pack(list(item), own) for item in dict.items(value)]]
+    for base in SEQUENCES:
+        if isinstance(value, base):
+            return [base.__name__, [pack(item, own) for item in base.__iter__(value)]]
+    if isinstance(value, range):
+        return ["range", [value.start, value.stop, value.step]]
+    if isinstance(value, Iterator):
+        return ["iterator", [pack(item, own) for item in value]]
+    if isinstance(value, own):
+        return ["object", [type(value).__name__, pack(vars(value), own)]]
+    raise Unknown(type(value).__name__)
 
 
-def unpack(value: Any) -> Any:
-    """The value that was packed."""
+def unpack(value: Any, space: "dict[str, Any]") -> Any:
+    """The value that was packed; classes are those of `space`."""
     if not isinstance(value, list):
         return value
     kind, content = value
     if kind in ("float", "complex"):
         return {"float": float, "complex": complex}[kind](content)
+    if kind == "int":
+        return int(content, 16)
     if kind == "bytes":
         return bytes.fromhex(content)
-    if kind == "dict":
-        return {unpack(key): unpack(item) for key, item in content}
-    return {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}[kind](map(unpack, content))
+    if kind == "other":
+        return Other()
+    if kind == "range":
+        return range(*content)
+    if kind == "iterator":
+        return iter([unpack(item, space) for item in content])
+    if kind == "type":
+        return getattr(__import__("builtins"), content)
+    if kind == "object":
+        made = object.__new__(space[content[0]])
+        made.__dict__.update(unpack(content[1], space))
+        return made
+    return {base.__name__: base for base in (dict, *SEQUENCES)}[kind](unpack(item, space) for item in content)
 
 
-def run(source: str, name: str, space: dict[str, Any]) -> None:
-    """Runs `source` in `space`."""
+def run(source: str, name: str, space: "dict[str, Any]") -> "dict[str, Any]":
+    """`space`, in which `source` has run."""
     exec(compile(source, name, "exec"), space)
+    return space
 
 
-def record(task: dict[str, Any]) -> list[Any]:
+def reference_of(task: "dict[str, Any]") -> "dict[str, Any]":
+    """What the reference solution defines."""
+    return run(task["reference"], "reference.py", {"__name__": "reference"})
+
+
+def record(task: "dict[str, Any]") -> "list[Any]":
     """Arguments of each call that the asserts make, with the reference solution."""
-    space: dict[str, Any] = {"__name__": "reference"}
-    calls: list[Any] = []
-    run(task["reference"], "reference.py", space)
+    space = reference_of(task)
     inner = space[task["function"]]
+    own = tuple(made for made in space.values() if isinstance(made, type) and made.__module__ == "reference")
+    calls: list[Any] = []
 
     def recorded(*args: Any, **kwargs: Any) -> Any:
-        calls.append([pack(args), pack(kwargs)])
-        return inner(*args, **kwargs)
+        calls.append([pack(args, own), pack(kwargs, own)])
+        state = random.getstate()  # in `replay`, the reference draws no numbers
+        result = inner(*args, **kwargs)
+        random.setstate(state)
+        return result
 
     check(task, space, recorded)
     return calls
 
 
-def answer(task: dict[str, Any]) -> list[Any]:
-    """What the program returns to each call; null where it raises or returns something odd."""
-    space: dict[str, Any] = {"__name__": "program"}
+def answer(task: "dict[str, Any]") -> "list[Any]":
+    """What the program returns to each call; null where it raises."""
+    space = run(task["source"], "program.py", run(task["classes"], "classes.py", {"__name__": "program"}))
     results: list[Any] = []
-    run(task["source"], "program.py", space)
     function = space[task["function"]]
     for args, kwargs in task["calls"]:
         try:
-            results.append([pack(function(*unpack(args), **unpack(kwargs)))])
+            result = function(*unpack(args, space), **unpack(kwargs, space))
+            try:
+                results.append([pack(result)])
+            except Unknown as error:
+                results.append([["other", str(error)]])
         except Exception:
             results.append(None)
     return results
 
 
-def replay(task: dict[str, Any]) -> "int | None":
+def replay(task: "dict[str, Any]") -> "int | None":
     """The number of the call whose result fails, from 1; null if all asserts hold."""
-    space: dict[str, Any] = {"__name__": "reference"}
+    space = reference_of(task)
     results, count = task["results"], 0
-    run(task["reference"], "reference.py", space)
 
     def replayed(*args: Any, **kwargs: Any) -> Any:
         nonlocal count
@@ -101,7 +146,7 @@ def replay(task: dict[str, Any]) -> "int | None":
         result = results[count - 1]
         if result is None:
             raise ValueError("the program raised an error")
-        return unpack(result[0])
+        return unpack(result[0], space)
 
     try:
         check(task, space, replayed)
@@ -110,13 +155,10 @@ def replay(task: dict[str, Any]) -> "int | None":
     return None
 
 
-def check(task: dict[str, Any], space: dict[str, Any], function: Any) -> None:
-    """Runs the asserts on `function`, which also takes the place of the reference under its name."""
+def check(task: "dict[str, Any]", reference: "dict[str, Any]", function: Any) -> None:
+    """Runs the asserts on `function`, in a copy of what the reference defines: its own calls of itself stay its own."""
     random.seed(0)
-    space[task["function"]] = function
-    run(task["asserts"], "asserts.py", space)
-    if "check" in space:
-        space["check"](function)
+    run(task["asserts"], "asserts.py", {**reference, task["function"]: function})
 
 
 def main() -> None:
@@ -125,6 +167,7 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.setrecursionlimit(50000)
+    sys.set_int_max_str_digits(0)
     replies.write(json.dumps({"record": record, "answer": answer, "replay": replay}[task["part"]](task)))
     replies.flush()
 

@@ -13,7 +13,7 @@ DEFAULT_ENDPOINT = "https://huggingface.co"
 
 
 def check_hub(seconds: float = 3.0) -> Iterator[Finding]:
-    """Nothing is asked of the hub in offline mode."""
+    """Makes no request in offline mode."""
     endpoint = constants.ENDPOINT
     mirror = f" (HF_ENDPOINT, instead of {DEFAULT_ENDPOINT})" if endpoint != DEFAULT_ENDPOINT else ""
     if constants.HF_HUB_OFFLINE:

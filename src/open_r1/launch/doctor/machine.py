@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from open_r1.files import free_space
 from open_r1.launch.doctor.finding import Finding, gib
 from open_r1.report.environment import package_versions
 
@@ -20,7 +21,7 @@ LITTLE_DISK = 20 * 2**30
 
 
 def check_machine(folders: dict[str, Path]) -> Iterator[Finding]:
-    """Everything but GPUs and hub. `folders` are what a run writes to, by what they are for."""
+    """Everything but GPUs and hub. `folders`: where a run writes, by purpose."""
     yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
     yield _packages()
     yield _memory()
@@ -66,15 +67,14 @@ def shared_memory(path: Path) -> Iterator[Finding]:
 
 
 def disk(name: str, folder: Path) -> Finding:
-    """Whether a folder, or the nearest one that exists above it, can be written to and has room."""
-    there = next(p for p in (folder, *folder.absolute().parents) if p.is_dir())
+    """Whether a folder, or its nearest existing parent, is writable and has free space."""
+    free, existing = free_space(folder)
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         reason = error.strerror or str(error)
         return Finding(name, "problem", f"{folder}: cannot be written to ({reason})", "Give another folder.")
-    free = shutil.disk_usage(there).free
     text = f"{folder}: {gib(free)} free"
     if free < LITTLE_DISK:
         return Finding(name, "note", text, "A checkpoint of a 1B model takes 16 GB: make room, or use another disk.")

@@ -2,7 +2,6 @@
 
 import importlib.util
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,8 +11,9 @@ from open_r1.data.columns import gold_path
 from open_r1.data.load import load_train_and_eval
 from open_r1.data.prompts import drop_long_prompts, prompt_rows
 from open_r1.data.sft import tokenize_sft
-from open_r1.engine.devices import visible_devices
+from open_r1.devices import visible_devices
 from open_r1.errors import UserError
+from open_r1.files import free_space
 from open_r1.installing import install_command
 from open_r1.launch.doctor.finding import Finding, gib
 from open_r1.launch.layout import Cluster, plan_layout
@@ -30,13 +30,13 @@ T = TypeVar("T")
 
 
 class Checkup:
-    """Steps that each give a value or a problem; what depends on a step that failed is left out."""
+    """Checks that each give a value or a problem; checks that need a missing value are skipped."""
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []
 
     def step(self, area: str, what: Callable[[], T], say: Callable[[T], str]) -> T | None:
-        """The value, with a finding of `area`; None after a UserError, which is the finding then."""
+        """The value of `what()`, recorded as a finding of `area`; None after a UserError, which becomes the finding."""
         try:
             value = what()
         except UserError as error:
@@ -159,10 +159,10 @@ def _examples(recipe: Recipe, tokenizer: Any, rows: Any) -> str:
     )
     limits = (context_length(load_config(recipe.model)), recipe.args.vllm_max_model_length)
     context = min((limit for limit in limits if limit is not None), default=None)
-    kept = drop_long_prompts(prompts, context, recipe.args.max_completion_length)
-    longest = max(len(ids) for ids in kept["prompt_ids"])
-    facts = f"the first {len(some):,} give {len(kept):,} prompts, the longest of {longest:,} tokens"
-    return f"{facts}; the first:\n{kept[0]['prompt_text']}"
+    fitting = drop_long_prompts(prompts, context, recipe.args.max_completion_length)
+    longest = max(len(ids) for ids in fitting["prompt_ids"])
+    facts = f"the first {len(some):,} give {len(fitting):,} prompts, the longest of {longest:,} tokens"
+    return f"{facts}; the first:\n{fitting[0]['prompt_text']}"
 
 
 def _golds(recipe: Recipe, tokenizer: Any, rows: Any, functions: Any) -> str:
@@ -194,12 +194,11 @@ def _checkpoints(recipe: Recipe) -> Iterator[Finding]:
     job = job_of(recipe, "ddp", None, None)
     if job.parameters is None or job.adapters:
         return
-    folder = Path(recipe.args.output_dir).absolute()
-    there = next(p for p in (folder, *folder.parents) if p.is_dir())
-    size, free = 12 * job.parameters, shutil.disk_usage(there).free
-    kept = recipe.args.save_total_limit
-    text = f"about {gib(size)} each (weights and Adam's moments), {kept or 'all'} kept; {gib(free)} are free"
-    if free < size * ((kept or 1) + 1):
-        yield Finding("checkpoints", "problem", text, f"Make room in {there}, or give another output_dir.")
+    free, existing = free_space(Path(recipe.args.output_dir))
+    size = 12 * job.parameters
+    limit = recipe.args.save_total_limit
+    text = f"about {gib(size)} each (weights and Adam's moments), {limit or 'all'} kept; {gib(free)} are free"
+    if free < size * ((limit or 1) + 1):
+        yield Finding("checkpoints", "problem", text, f"Make room in {existing}, or give another output_dir.")
     else:
         yield Finding("checkpoints", "ok", text)

@@ -14,7 +14,7 @@ DESCRIPTION = """Benchmarks a model, as `open-r1 evaluate` does.
     sbatch slurm/evaluate.slurm --model deepseek-ai/DeepSeek-R1-Distill-Qwen-32B --task math_500 --tp 2
     sbatch slurm/evaluate.slurm runs/grpo gsm8k --args --num-samples 4 --max-new-tokens 2048
 
-Samples are kept as they finish: a job that is stopped and put into the queue again goes on where it was.
+Samples are saved as they finish: a job that is stopped and requeued resumes where it was.
 """
 REST = "Options of `open-r1 evaluate`, such as --num-samples 4. They come last."
 

@@ -16,7 +16,7 @@ against it, whose options are taken as they are.
     sbatch --nodes=2 slurm/generate.slurm --hf-dataset AI-MO/NuminaMath-TIR --prompt-column problem \\
         --model deepseek-ai/DeepSeek-R1 --temperature 0.6 --max-new-tokens 8192 --hf-output-dataset me/numina-r1
 
-Rows are kept as they finish: a job that is stopped and put into the queue again goes on where it was.
+Rows are saved as they finish: a job that is stopped and requeued resumes where it was.
 """
 REST = "Options of `open-r1 generate`, which are also taken without --args."
 
@@ -29,7 +29,7 @@ def main(words: Sequence[str], environment: Mapping[str, str]) -> int:
     check_client(client)
     plan, job = options.plan(), current_job(environment)
     server = ServerStep(plan, job, head_of(environment))
-    with server.part:
+    with server.process:
         server.wait_until_answering()
         command = ["open-r1", "generate", *client, "--vllm-server-url", f"{server.url}/v1"]
         status = run_beside(server, step(command, 1, overlap=True))

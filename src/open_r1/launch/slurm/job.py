@@ -1,4 +1,4 @@
-"""The Slurm job that we are in: its nodes, its steps, and how it is continued."""
+"""The current Slurm job: its nodes, its steps, and how it resumes."""
 
 import shlex
 import signal
@@ -11,9 +11,10 @@ from pathlib import Path
 from open_r1.errors import Interrupted, UserError
 
 CONTINUED = (Interrupted.EXIT_CODE, 128 + signal.SIGUSR1, 128 + signal.SIGTERM)
-"""Statuses of a step that was told to stop: with a checkpoint, or, where every row is kept as it comes, at once."""
+"""Exit statuses of a step that stopped on request: with a checkpoint, or at once where rows are saved as they
+finish."""
 STRAGGLE_SECONDS = 60
-"""How long a step's other tasks may go on when the first has ended."""
+"""How long the other tasks of a step may run after the first has ended."""
 CONTROLLER_TRIES = 12
 CONTROLLER_PAUSE_SECONDS = 5.0
 """Between tries to reach Slurm's controller, which can be busy or restarting just when a job wants to requeue."""
@@ -39,10 +40,10 @@ def current_job(environment: Mapping[str, str]) -> Job:
     if "SLURM_JOB_ID" not in environment:
         raise UserError("this is no Slurm job: submit the script with sbatch.")
     gpus = environment.get("SLURM_GPUS_ON_NODE", "")
-    asked = [name for name in ("SBATCH_GPUS_PER_NODE", "SBATCH_GRES", "SBATCH_GPUS") if environment.get(name)]
-    if asked and not gpus:
+    requests = [name for name in ("SBATCH_GPUS_PER_NODE", "SBATCH_GRES", "SBATCH_GPUS") if environment.get(name)]
+    if requests and not gpus:
         raise UserError(
-            f"slurm/site.env gives {asked[0]}={environment[asked[0]]}, but this job was given no GPU: `source "
+            f"slurm/site.env gives {requests[0]}={environment[requests[0]]}, but this job was given no GPU: `source "
             "slurm/site.env` in the shell before sbatch, or give sbatch --gpus-per-node."
         )
     return Job(
@@ -73,23 +74,23 @@ def run_step(words: Sequence[str]) -> int:
 
 
 def finish(status: int, job: Job) -> int:
-    """The exit status of the job. A job whose step was told to stop goes back into the queue, where it continues,
-    unless the job was canceled."""
+    """The exit status of the job. A job whose step stopped on request is requeued and will continue, unless the
+    job was canceled."""
     if status not in CONTINUED:
         print("Done." if status == 0 else f"error: the job failed with exit status {status}.", flush=True)
         return status
     for _ in range(CONTROLLER_TRIES):
-        known = _scontrol("--oneliner", "show", "job", job.number)
-        if known.returncode == 0 and "JobState=RUNNING" not in known.stdout.split():
+        shown = _scontrol("--oneliner", "show", "job", job.number)
+        if shown.returncode == 0 and "JobState=RUNNING" not in shown.stdout.split():
             return status
-        asked = _scontrol("requeue", job.number) if known.returncode == 0 else known
-        if asked.returncode == 0:
+        answer = _scontrol("requeue", job.number) if shown.returncode == 0 else shown
+        if answer.returncode == 0:
             print(f"Stopped. Job {job.number} is in the queue again and will continue.", flush=True)
             return 0
-        if "Requeue=0" in known.stdout.split():
+        if "Requeue=0" in shown.stdout.split():
             break
         time.sleep(CONTROLLER_PAUSE_SECONDS)
-    reason = asked.stderr.strip().replace("\n", "; ")
+    reason = answer.stderr.strip().replace("\n", "; ")
     print(
         f"Stopped, but Slurm did not put job {job.number} back into the queue ({reason}). Submit the same command "
         "again, and it continues.",

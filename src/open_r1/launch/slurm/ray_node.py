@@ -18,7 +18,7 @@ from open_r1.launch.control import Control
 from open_r1.launch.nodes import Place
 from open_r1.launch.slurm.job import Job
 from open_r1.launch.slurm.server import ServerPlan, server_command, server_port, vllm_programs
-from open_r1.processes import Failure, Part
+from open_r1.processes.child import ChildProcess, Failure, stop_all
 
 POLL_SECONDS = 0.5
 MEETING_SECONDS = 300.0
@@ -35,38 +35,35 @@ class RayNode:
         self.control = Control(place.nodes, place.rank, place.head, port + 2, repr(plan), MEETING_SECONDS)
         self.name = self.control.host(place.rank)
         self.head, self.own = self._addresses()
-        self.parts: list[Part] = []
+        self.children: list[ChildProcess] = []
 
     def run(self, environment: Mapping[str, str]) -> int:
-        """Runs until a part on any node ends; the exit status is that of the part."""
+        """Runs until a process on any node ends; the exit status is that of the process."""
         variables = {**environment, "RAY_USAGE_STATS_ENABLED": "0", "VLLM_HOST_IP": self.own}
         try:
             failure = self._serve(variables) if self.place.rank == 0 else self._join(variables)
         finally:
-            for part in self.parts:
-                part.let_go()
-            for part in self.parts:
-                part.stop()
+            stop_all(self.children)
             self.control.close()
-        where = "" if failure.node == failure.part else f" on {failure.node}"
-        print(f"error: {failure.part}{where} {failure.reason}; everything else was stopped.", file=sys.stderr)
+        where = "" if failure.node == failure.process else f" on {failure.node}"
+        print(f"error: {failure.process}{where} {failure.reason}; everything else was stopped.", file=sys.stderr)
         return failure.status
 
     def _serve(self, variables: dict[str, str]) -> Failure:
         """On the first node: Ray, and the server once all nodes have joined."""
-        self.parts.append(Part("Ray", self._ray_command(), variables))
+        self.children.append(ChildProcess("Ray", self._ray_command(), variables))
         if failure := self._watch(self._all_joined):
             return failure
         print(f"All {self.place.nodes} nodes have joined Ray. Starting the server.", flush=True)
         variables = {**variables, "RAY_ADDRESS": f"{self.head}:{self.gcs_port}"}
-        self.parts.append(Part("the server", server_command(self.plan, self.job, 0, self.head), variables))
+        self.children.append(ChildProcess("the server", server_command(self.plan, self.job, 0, self.head), variables))
         return self._watch_to_the_end()
 
     def _join(self, variables: dict[str, str]) -> Failure:
         """On another node: Ray, once that of the first node takes connections."""
         if failure := self._watch(self._gcs_answers):
             return failure
-        self.parts.append(Part("Ray", self._ray_command(), variables))
+        self.children.append(ChildProcess("Ray", self._ray_command(), variables))
         return self._watch_to_the_end()
 
     def _watch_to_the_end(self) -> Failure:
@@ -75,9 +72,9 @@ class RayNode:
         return failure
 
     def _watch(self, reached: Callable[[], bool]) -> Failure | None:
-        """Waits until `reached()`, or returns the first end of a part, here or on another node."""
+        """Waits until `reached()`, or returns the first failure, here or on another node."""
         while not reached():
-            ended = next((part for part in reversed(self.parts) if part.poll() is not None), None)
+            ended = next((child for child in reversed(self.children) if child.poll() is not None), None)
             if failure := self.control.fail(ended.failure(self.name)) if ended else self.control.failure():
                 return failure
             time.sleep(POLL_SECONDS)
@@ -90,10 +87,10 @@ class RayNode:
         """The IP addresses of the first node and of this one, as the other nodes reach them: the first node may know
         its own name as 127.0.1.1."""
         if self.place.rank == 0:
-            head = self.control.ask("head", 1)
+            head = self.control.value("head", 1)
             return head, head
         head = socket.gethostbyname(self.place.head)
-        self.control.tell("head", head)
+        self.control.publish("head", head)
         return head, address_towards(head)
 
     def _ray_command(self) -> list[str]:

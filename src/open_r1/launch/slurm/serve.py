@@ -20,10 +20,10 @@ def main(words: Sequence[str], environment: Mapping[str, str]) -> int:
     options, _ = read_words(before, ServerJobOptions, "slurm/serve.slurm", USAGE, DESCRIPTION, REST)
     plan, job = options.plan(extra), current_job(environment)
     server = ServerStep(plan, job, head_of(environment))
-    with server.part as part:
+    with server.process as process:
         server.wait_until_answering()
         print(f"Serving {plan.model} at {server.url}/v1 until the job ends: scancel {job.number}", flush=True)
-        while part.wait(60.0) is None:
+        while process.wait(60.0) is None:
             pass
         server.check_alive()
     return 0

@@ -1,11 +1,10 @@
-"""A vLLM server over nodes of the job: its options, its step, and whether it answers as it should."""
+"""A vLLM server on the nodes of the job: its options, its Slurm step, and whether it completes prompts."""
 
 import json
 import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,43 +12,21 @@ from typing import Annotated
 
 from open_r1.engine.openai_engine import OpenAIEngine
 from open_r1.engine.protocol import Message, Request, Sampling
+from open_r1.engine.vllm.addresses import free_port
+from open_r1.engine.vllm.process import ServerCommand, wait_until_up
 from open_r1.errors import Interrupted, UserError
-from open_r1.launch.commands import fill_template
-from open_r1.launch.generators import answers
-from open_r1.launch.nodes import address_of, free_port, host_names
+from open_r1.launch.nodes import address_of, host_names
 from open_r1.launch.slurm.job import CONTINUED, Job, step
 from open_r1.launch.slurm.words import shell_words
 from open_r1.options.annotations import Range
-from open_r1.processes import Part
+from open_r1.processes.child import ChildProcess, Command
+from open_r1.run.generators import fill_template, say
 
 FIRST_PORT = 31_000
 """Ports of a server are counted up from here by the number of its job: above those of `open-r1 launch`, below those
 that systems give out by themselves."""
 DASHBOARD_PORT = 8265
 """Ray's own default; the next free one where another job on the node has taken it."""
-SAID_EVERY_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class ServerPlan:
-    """What to serve, and how."""
-
-    model: str
-    tp: int | None
-    """GPUs that share each layer; default: those of a node, divided by `dp`."""
-    pp: int | None
-    """Parts that layers are split into; default: one a node, or as many as `tp` and `dp` leave GPUs for."""
-    dp: int
-    port: int | None
-    timeout: float
-    """Seconds until it must answer."""
-    ray: bool
-    command: str | None
-    """Instead of vLLM: a command with {model}, {host}, {port} and {tp}, for a single node."""
-    words: tuple[str, ...]
-    """Further options of `vllm serve`."""
-    dashboard: int | None = None
-    """The port of Ray's dashboard on the first node."""
 
 
 @dataclass(kw_only=True)
@@ -59,9 +36,9 @@ class ServerJobOptions:
     model: str
     """Hub id or folder."""
     tp: Annotated[int | None, Range(at_least=1)] = None
-    """GPUs that share each layer. Default: those of a node; more of them reach over nodes."""
+    """GPUs that share each layer, over several nodes if need be. Default: those of a node, divided by --dp."""
     pp: Annotated[int | None, Range(at_least=1)] = None
-    """Parts that its layers are split into. Default: one a node, if --tp and --dp leave that many."""
+    """Pipeline stages. Default: one a node, or as many as --tp and --dp leave GPUs for."""
     dp: Annotated[int, Range(at_least=1)] = 1
     """Copies of the model."""
     port: int | None = None
@@ -79,26 +56,36 @@ class ServerJobOptions:
         if self.server_command and (self.ray or self.server_args):
             raise UserError("--server-command replaces vLLM: --ray and --server-args mean nothing with it.")
 
-    def plan(self, extra: Sequence[str] = ()) -> ServerPlan:
+    def plan(self, extra: Sequence[str] = ()) -> "ServerPlan":
         """What each node has to know; `extra`: further options of `vllm serve`."""
-        return ServerPlan(
-            model=self.model,
-            tp=self.tp,
-            pp=self.pp,
-            dp=self.dp,
-            port=self.port,
-            timeout=self.server_timeout,
-            ray=self.ray,
-            command=self.server_command,
-            words=(*shell_words(self.server_args), *extra),
-        )
+        return ServerPlan(self, (*shell_words(self.server_args), *extra))
+
+
+@dataclass(frozen=True)
+class ServerPlan:
+    """A server of `options`, with further `words` for `vllm serve`, as every node of the job starts its share of it."""
+
+    options: ServerJobOptions
+    words: tuple[str, ...] = ()
+    dashboard: int | None = None
+    """The port of Ray's dashboard on the first node."""
+
+    @property
+    def model(self) -> str:
+        return self.options.model
+
+    @classmethod
+    def from_json(cls, text: str) -> "ServerPlan":
+        """What `json.dumps(asdict(plan))` wrote."""
+        fields = json.loads(text)
+        return cls(ServerJobOptions(**fields.pop("options")), **fields)
 
 
 def server_command(plan: ServerPlan, job: Job, node: int, head: str) -> list[str]:
-    """The command of one node, with Ray of the first one alone; `head` is the address of the first one."""
+    """The command for one node (with Ray, for the first node only); `head` is the address of the first node."""
     port, (tp, pp) = server_port(plan, job), parallel_sizes(plan, job)
-    if plan.command is not None:
-        return fill_template(plan.command, model=plan.model, host="0.0.0.0", port=port, tp=tp)
+    if plan.options.server_command is not None:
+        return fill_template(plan.options.server_command, model=plan.model, host="0.0.0.0", port=port, tp=tp)
     programs = vllm_programs(os.environ)
     entry = ["vllm.entrypoints.cli.main", "serve"]
     if job.gpus_per_node == 0 and job.nodes == 1:  # the package for CPUs lacks what `vllm serve` asks for its version
@@ -106,10 +93,10 @@ def server_command(plan: ServerPlan, job: Job, node: int, head: str) -> list[str
     words = [str(programs / "python"), "-m", *entry, plan.model]
     words += ["--host", "0.0.0.0", "--port", str(port), "--tensor-parallel-size", str(tp)]
     words += ["--pipeline-parallel-size", str(pp)]
-    words += ["--data-parallel-size", str(plan.dp)] if plan.dp > 1 else []
+    words += ["--data-parallel-size", str(plan.options.dp)] if plan.options.dp > 1 else []
     if job.nodes == 1:
         return [*words, *plan.words]
-    if plan.ray:
+    if plan.options.ray:
         return [*words, "--distributed-executor-backend", "ray", *plan.words]
     words += ["--nnodes", str(job.nodes), "--node-rank", str(node)]
     words += ["--master-addr", head, "--master-port", str(port + 1)]
@@ -117,22 +104,22 @@ def server_command(plan: ServerPlan, job: Job, node: int, head: str) -> list[str
 
 
 def parallel_sizes(plan: ServerPlan, job: Job) -> tuple[int, int]:
-    """Tensor and pipeline parallel. Raises UserError if the job's GPUs are too few, or cannot be shared out evenly."""
+    """Tensor and pipeline parallel sizes. Raises UserError if the job has too few GPUs or they do not divide evenly."""
     nodes, gpus = job.nodes, job.gpus_per_node
-    tp = plan.tp or max(1, gpus // plan.dp)
-    if plan.command is not None or gpus == 0:
-        return tp, plan.pp or nodes
-    pp = plan.pp or max(1, min(nodes, nodes * gpus // (tp * plan.dp)))
-    wanted = tp * pp * plan.dp
-    asked = f"--tp {tp} x --pp {pp} x --dp {plan.dp} takes {wanted} GPUs, and"
+    tp = plan.options.tp or max(1, gpus // plan.options.dp)
+    if plan.options.server_command is not None or gpus == 0:
+        return tp, plan.options.pp or nodes
+    pp = plan.options.pp or max(1, min(nodes, nodes * gpus // (tp * plan.options.dp)))
+    wanted = tp * pp * plan.options.dp
+    request = f"--tp {tp} x --pp {pp} x --dp {plan.options.dp} takes {wanted} GPUs, and"
     if wanted > nodes * gpus:
         raise UserError(
-            f"{asked} the job has {nodes * gpus} ({nodes} node{'s' if nodes > 1 else ''} of {gpus}): give sbatch "
+            f"{request} the job has {nodes * gpus} ({nodes} node{'s' if nodes > 1 else ''} of {gpus}): give sbatch "
             f"--nodes={-(-wanted // gpus)}, or lower them."
         )
     if wanted % nodes:
         raise UserError(
-            f"{asked} {nodes} nodes cannot have equally many of them: change one so that {nodes} divides it."
+            f"{request} {nodes} nodes cannot have equally many of them: change one so that {nodes} divides it."
         )
     return tp, pp
 
@@ -160,8 +147,8 @@ def vllm_programs(environment: Mapping[str, str]) -> Path:
 
 
 def server_port(plan: ServerPlan, job: Job) -> int:
-    """Where the server listens: the same for all nodes, without asking."""
-    return plan.port or FIRST_PORT + int(job.number) % 400 * 4
+    """Where the server listens; every node computes the same port."""
+    return plan.options.port or FIRST_PORT + int(job.number) % 400 * 4
 
 
 def head_of(environment: Mapping[str, str]) -> str:
@@ -170,13 +157,15 @@ def head_of(environment: Mapping[str, str]) -> str:
 
 
 class ServerStep:
-    """The server's step, from its start to its end."""
+    """The Slurm step that runs the server."""
 
     def __init__(self, plan: ServerPlan, job: Job, head: str) -> None:
         self.job = job
-        self.plan = plan = replace(plan, dashboard=free_port(DASHBOARD_PORT)) if plan.ray and job.nodes > 1 else plan
+        if plan.options.ray and job.nodes > 1:
+            plan = replace(plan, dashboard=free_port(DASHBOARD_PORT))
+        self.plan = plan
         parallel_sizes(plan, job)
-        if plan.command is None:
+        if plan.options.server_command is None:
             check_installed("vllm", os.environ)
         if plan.dashboard:
             check_installed("ray", os.environ)
@@ -184,30 +173,19 @@ class ServerStep:
         self.log = job.log("server")
         self._answered = False
         command = [sys.executable, "-m", "open_r1.launch.slurm", "serve_node", json.dumps(asdict(plan))]
-        self.part = Part("the server", step(command, 1 if plan.command else job.nodes, overlap=True), log=self.log)
+        words = step(command, 1 if plan.options.server_command else job.nodes, overlap=True)
+        self.process = ServerCommand("the server", Command(tuple(words), {}), self.url, self.log).start()
 
     def wait_until_answering(self) -> None:
         """Raises UserError if it ends before it answers, does not answer in time, or completes no prompt."""
-        began = said = time.monotonic()
         print(f"Starting a server of {self.plan.model} at {self.url}; its log is {self.log}.", flush=True)
         if self.plan.dashboard:
             print(
                 f"Ray's dashboard is at http://localhost:{self.plan.dashboard} on {socket.gethostname()}.", flush=True
             )
-        while not answers(self.url):
-            elapsed = time.monotonic() - began
+        for _ in wait_until_up([self.process], self.plan.options.server_timeout, say, "--server-timeout"):
             self.check_alive()
-            if elapsed > self.plan.timeout:
-                raise UserError(
-                    f"the server did not answer within {elapsed:.0f} s (--server-timeout); the end of {self.log}:\n"
-                    + self.last_lines()
-                )
-            if time.monotonic() - said > SAID_EVERY_SECONDS:
-                said = time.monotonic()
-                print(f"Waiting for the server: {elapsed:.0f} s.", flush=True)
-            time.sleep(1.0)
         self._answered = True
-        print(f"The server is up after {time.monotonic() - began:.0f} s.", flush=True)
         self._check_completion()
 
     def _check_completion(self) -> None:
@@ -221,23 +199,19 @@ class ServerStep:
         print(f"Sanity check: {completion.text!r}", flush=True)
 
     def check_alive(self) -> None:
-        """Raises UserError if the server has ended, Interrupted if it was told to."""
-        code = self.part.poll()
+        """Raises UserError if the server has failed, Interrupted if it was stopped on request."""
+        code = self.process.poll()
         if code in CONTINUED or (code == 0 and self._answered):
             raise Interrupted("The server was told to stop.")
-        if code is not None:
-            reason = self.part.failure("this job").reason
-            raise UserError(f"the server {reason}; the end of {self.log}:\n{self.last_lines()}")
-
-    def last_lines(self, count: int = 20) -> str:
-        """The end of its log."""
-        return "\n".join(f"  {line}" for line in list(self.part.lines)[-count:])
+        self.process.check_alive()
 
 
 def run_beside(server: ServerStep, client: list[str]) -> int:
     """The exit status of a client that needs the server. Raises UserError if the server ends first."""
-    with Part("the client", client) as part:
-        while (code := part.wait(1.0)) is None:
-            if server.part.poll() is not None and part.wait(30.0) is None:  # the client may end of the same cause
+    with ChildProcess("the client", client) as process:
+        while (code := process.wait(1.0)) is None:
+            if (
+                server.process.poll() is not None and process.wait(30.0) is None
+            ):  # the client may fail for the same reason
                 server.check_alive()
     return code

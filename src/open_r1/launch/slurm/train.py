@@ -17,7 +17,7 @@ recipes/accelerate_configs/{accelerator}.yaml.
     sbatch --nodes=2 slurm/train.slurm --model Qwen2.5-1.5B-Instruct --task grpo --config demo \\
         --accelerator zero2 --args --learning_rate 2e-6
 
-A time limit (SIGUSR1 before it) or a preemption saves a checkpoint; the job is put into the queue again and continues.
+A time limit (SIGUSR1 before it) or a preemption saves a checkpoint; the job is requeued and resumes.
 """
 REST = "Options of the recipe, such as --learning_rate 2e-6. They come last."
 
@@ -47,7 +47,7 @@ def main(words: Sequence[str], environment: Mapping[str, str]) -> int:
     """The exit status of the job."""
     command = training_words(words)
     job = current_job(environment)
-    print(_began(job), flush=True)
+    print(_headline(job), flush=True)
     return finish(run_step(step(command, job.nodes)), job)
 
 
@@ -68,6 +68,6 @@ def training_words(words: Sequence[str]) -> list[str]:
     return [*command, str(recipe), *extra]
 
 
-def _began(job: Job) -> str:
+def _headline(job: Job) -> str:
     times = f", continued {job.restarts} times" if job.restarts else ""
     return f"Job {job.number} on {job.nodes} node{'s' if job.nodes > 1 else ''}{times}."

@@ -1,6 +1,6 @@
 // Line charts as SVG. The charts of a group share the cursor and the stretch of steps that is looked at.
 //
-// A spec is {title, series, percent, fromZero, stacked}; a series {name, color, x, y, and optionally low and high for
+// A spec is {title, series, percent, fromZero, stacked, axis: "step", level: {name, y}, a line across}; a series {name, color, x, y, and optionally low and high for
 // whiskers, or points: true}; values that are null or not finite leave a gap.
 
 const PALETTE = ["#2f6fe0", "#cf3a85", "#b8690c", "#16a085", "#8b6cef", "#7a8290"];
@@ -57,7 +57,7 @@ function chartGroup(container) {
   const group = {zoom: null, charts: new Map()};
   const all = act => { for (const chart of group.charts.values()) act(chart); };
   function moveCursor(x) { all(chart => setCursor(chart, x)); }
-  function setZoom(zoom) { group.zoom = zoom; all(chart => draw(chart, group.zoom)); }
+  function setZoom(zoom) { group.zoom = zoom; all(chart => drawChart(chart, group.zoom)); }
 
   function create(title) {
     const chart = {figure: element("figure", "chart card"), legend: element("div", "legend"), plot: svg("svg", {role: "img"})};
@@ -85,14 +85,14 @@ function chartGroup(container) {
     return chart;
   }
 
-  window.addEventListener("resize", () => all(chart => draw(chart, group.zoom)));
+  window.addEventListener("resize", () => all(chart => drawChart(chart, group.zoom)));
   return {
     show(specs) {
       for (const title of [...group.charts.keys()]) if (!specs.some(spec => spec.title === title)) group.charts.delete(title);
       for (const spec of specs) if (!group.charts.has(spec.title)) group.charts.set(spec.title, create(spec.title));
       const figures = specs.map(spec => group.charts.get(spec.title).figure);
       if (figures.some((figure, i) => container.children[i] !== figure) || figures.length !== container.children.length) container.replaceChildren(...figures);
-      for (const spec of specs) { const chart = group.charts.get(spec.title); chart.spec = spec; draw(chart, group.zoom); }
+      for (const spec of specs) { const chart = group.charts.get(spec.title); chart.spec = spec; drawChart(chart, group.zoom); }
     },
     zoom: setZoom,
   };
@@ -100,7 +100,7 @@ function chartGroup(container) {
 
 const shown = (value, spec) => spec.percent && Number.isFinite(value) ? percent(value) : figure(value);
 
-function draw(chart, zoom) {
+function drawChart(chart, zoom) {
   const {spec, plot} = chart, width = chart.width = Math.max(280, plot.clientWidth || 440), given = spec.series.filter(one => one.x.length);
   const within = x => !zoom || (x >= zoom[0] && x <= zoom[1]);
   const series = (spec.stacked ? stack(given) : given).map(one => {
@@ -108,7 +108,7 @@ function draw(chart, zoom) {
     return {...one, x: pick(one.x), y: pick(one.y), base: pick(one.base), low: pick(one.low), high: pick(one.high), own: pick(one.own || one.y)};
   });
   const xs = series.flatMap(one => one.x);
-  const ys = series.flatMap(one => [...one.y, ...(one.low || []), ...(one.high || [])]).filter(Number.isFinite);
+  const ys = series.flatMap(one => [...one.y, ...(one.low || []), ...(one.high || []), ...(spec.level ? [spec.level.y] : [])]).filter(Number.isFinite);
   plot.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
   plot.setAttribute("aria-label", `${spec.title}. ${series.map(one => inWords(one, spec)).join("; ")}`);
   chart.series = series;
@@ -124,7 +124,9 @@ function draw(chart, zoom) {
     svg("text", {x: LEFT - 7, y: down(tick) + 4, "text-anchor": "end"}, spec.percent ? `${Math.round(tick * 1000) / 10}%` : figure(tick))]);
   for (const tick of ticks(first, first + span, Math.max(3, Math.min(7, width / 70))).filter(tick => Number.isInteger(tick) && tick >= first && tick <= first + span))
     marks.push(svg("text", {x: across(tick), y: bottom + 16, "text-anchor": "middle"}, number(tick)));
-  marks.push(svg("text", {x: (LEFT + width - RIGHT) / 2, y: HEIGHT - 3, "text-anchor": "middle"}, "step"));
+  marks.push(svg("text", {x: (LEFT + width - RIGHT) / 2, y: HEIGHT - 3, "text-anchor": "middle"}, spec.axis || "step"));
+  if (spec.level) marks.push(svg("line", {class: "level", x1: LEFT, x2: width - RIGHT, y1: down(spec.level.y), y2: down(spec.level.y)}),
+    svg("text", {x: width - RIGHT, y: down(spec.level.y) + 14, "text-anchor": "end"}, `${spec.level.name} ${shown(spec.level.y, spec)}`));
   for (const one of spec.stacked ? series.toReversed() : series) marks.push(...lines(one, across, down, width, spec));
   chart.cursor = svg("line", {class: "cursor", y1: TOP, y2: bottom, visibility: "hidden"});
   plot.replaceChildren(...marks, chart.cursor);

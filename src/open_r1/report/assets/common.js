@@ -29,23 +29,37 @@ function duration(seconds) {
   return days ? `${days} d ${hours % 24} h` : `${hours} h ${minutes % 60} min`;
 }
 
+const LONG = 20000;
 // Characters that would hide or reorder what stands around them; they are shown by their code.
 const ODD = "[\\u0000-\\u0008\\u000b\\u000c\\u000e-\\u001f\\u007f-\\u009f\\u061c\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069\\ufeff]";
 
 // `text` as nodes: what `query` finds and what `pattern` matches are marked, odd characters are named.
 function written(text, query = "", pattern = "") {
   const words = query.trim().replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
-  const choices = [`(?<odd>${ODD})`, words && `(?<hit>${words})`, pattern && `(?<mark>${pattern})`].filter(Boolean);
+  const choices = [`(?<odd>(?<one>${ODD})\\k<one>*)`, words && `(?<hit>${words})`, pattern && `(?<mark>${pattern})`].filter(Boolean);
   const nodes = document.createDocumentFragment();
   let from = 0;
   for (const match of text.matchAll(new RegExp(choices.join("|"), "gi"))) {
     if (!match[0]) continue;
     nodes.append(text.slice(from, match.index));
-    if (match.groups.odd) nodes.append(element("span", "odd", code(match[0])));
+    if (match.groups.odd) nodes.append(element("span", "odd", code(match[0]) + (match[0].length > 1 ? ` × ${number(match[0].length)}` : "")));
     else nodes.append(element("mark", match.groups.hit ? "hit" : "", match[0]));
     from = match.index + match[0].length;
   }
   nodes.append(text.slice(from));
+  return nodes;
+}
+
+// As `written`, but of a long text only the beginning (up to what is searched for, at least), and more on demand.
+function begun(text, query = "", pattern = "", from = 0) {
+  const found = query.trim() ? text.toLowerCase().indexOf(query.trim().toLowerCase(), from) : -1;
+  const to = Math.max(from, found) + LONG, nodes = document.createDocumentFragment();
+  nodes.append(written(text.slice(from, to), query, pattern));
+  if (to >= text.length) return nodes;
+  const more = element("button", "plain", `Show more (${plural(text.length - to, "character")} left)`);
+  more.type = "button";
+  more.addEventListener("click", () => more.replaceWith(begun(text, query, pattern, to)));
+  nodes.append(element("br"), more);
   return nodes;
 }
 function code(character) { return `U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`; }
@@ -72,21 +86,46 @@ function parts(text) {
 }
 
 // A completion with its reasoning folded, unless what is searched for stands in it.
-function drawText(text, {query = "", pattern = ""} = {}) {
+function drawText(text, {query = "", pattern = "", unfolded = false} = {}) {
   const box = element("div", "text");
   box.dir = "auto";
   const words = query.trim().toLowerCase();
   for (const [kind, content, finished] of parts(text)) {
-    if (kind === "think") {
+    if (kind === "think" && !content && finished) box.append(element("div", "think", element("span", "none", "no reasoning")));
+    else if (kind === "think") {
       const title = `Reasoning, ${plural(content.length, "character")}${finished ? "" : ", not finished"}`;
-      const think = element("details", "think", element("summary", "", title), written(content, query, pattern));
-      think.open = Boolean(words && content.toLowerCase().includes(words));
+      const think = element("details", "think", element("summary", "", title), begun(content, query, pattern));
+      think.open = unfolded || Boolean(words && content.toLowerCase().includes(words));
       box.append(think);
-    } else box.append(element("div", kind, content ? written(content, query, pattern) : element("span", "none", "empty")));
+    } else box.append(element("div", kind, content ? begun(content, query, pattern) : element("span", "none", "empty")));
   }
   if (!box.childNodes.length) box.append(element("div", "none", "Nothing was written."));
   else if (box.lastChild.className === "think") box.append(element("div", "none", "No answer was written."));
   return box;
+}
+
+// What stands above a completion that was judged: who wrote it, whether it is right, and how long it is.
+const VERDICTS = {right: "✓ right", wrong: "✗ wrong", ungradable: "? ungradable"};
+function sampleHead(name, {verdict, extracted, tokens, cut}, tag = "div") {
+  const head = element(tag, "head", element("b", "", name), element("span", `verdict ${verdict}`, VERDICTS[verdict]));
+  if (extracted === null) head.append(element("span", "none", "no answer found"));
+  else if (extracted !== undefined) head.append(element("span", "extracted", written(extracted)));
+  if (tokens !== null) head.append(element("small", "", plural(tokens, "token")));
+  if (cut) head.append(element("span", "tag doubt", "cut off"));
+  return head;
+}
+
+// Fills `details` when it is first opened; where that fails, it says so and tries again when it is opened again.
+function whenOpened(details, make) {
+  details.addEventListener("toggle", async () => {
+    if (!details.open || details.childNodes.length > 1) return;
+    const waiting = element("p", "inside none", "reading …");
+    details.append(waiting);
+    try { waiting.replaceWith(...(await make()).filter(Boolean)); } catch (error) {
+      waiting.textContent = error.message;
+      details.addEventListener("toggle", () => waiting.remove(), {once: true});
+    }
+  });
 }
 
 // Radio buttons that look like pills; `items` are [value, label].
@@ -98,6 +137,12 @@ function pills(fieldset, name, items, current, onPick) {
     input.addEventListener("change", () => onPick(value));
     return element("label", "", input, element("span", "", label));
   }));
+}
+
+// Pills that say how many of `items` pass each of `filters`, [name, label, passes]; which items `state.filter` lets pass.
+function filterPills(filters, items, state, draw) {
+  pills(byId("filters"), "filter", filters.map(([name, label, passes]) => [name, `${label} ${number(items.filter(passes).length)}`]), state.filter, name => { state.filter = name; draw(); });
+  return filters.find(([name]) => name === state.filter)[2];
 }
 
 // Draws a page of `items` into `list`, with buttons for the others.
@@ -123,6 +168,7 @@ function paged(list, perPage, noun) {
   next.addEventListener("click", () => turn(1));
   return {
     show(newItems, newDraw) { items = newItems; draw = newDraw; page = 0; show(); },
+    say(words) { items = []; show(); list.firstChild.textContent = words; },
   };
 }
 
@@ -131,6 +177,11 @@ function onTyping(input, act) {
   let waiting;
   input.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(act, 200); });
 }
+
+// Asks a live page's server.
+const ask = (path, options) => fetch(path, {cache: "no-store", ...options}).catch(error => {
+  throw error.name === "AbortError" ? error : new Error("The server does not answer. Start the command again, and open the address that it prints.");
+});
 
 const embedded = id => JSON.parse(byId(id).textContent);
 

@@ -3,36 +3,27 @@
 const {names, tasks} = embedded("data");
 const state = {task: 0, filter: "all"}, list = paged(byId("list"), 15, "problems");
 const change = p => p.rates[1] - p.rates[0];
-const FILTERS = [["all", "All", () => true], ["better", "Better in B", p => change(p) > 0], ["worse", "Better in A", p => change(p) < 0], ["same", "The same", p => change(p) === 0]];
+const FILTERS = [["all", "All", () => true], ["better", "Better in B", p => change(p) > 0], ["worse", "Better in A", p => change(p) < 0], ["same", "No difference", p => change(p) === 0]];
 
-function drawSample(name, [text, correct, tokens, cut, extracted]) {
-  const verdict = correct === null ? "ungradable" : correct ? "right" : "wrong";
-  const head = element("div", "head", element("b", "", name), element("span", `verdict ${verdict}`, {right: "✓ right", wrong: "✗ wrong", ungradable: "? ungradable"}[verdict]),
-    extracted === null ? element("span", "none", "no answer found") : element("span", "extracted", written(extracted)));
-  if (tokens !== null) head.append(element("small", "", plural(tokens, "token")));
-  if (cut) head.append(element("span", "tag doubt", "cut off"));
-  return element("div", "sample", head, drawText(text));
-}
+const drawSample = (name, [text, correct, tokens, cut, extracted]) => element("div", "sample",
+  sampleHead(name, {verdict: correct === null ? "ungradable" : correct ? "right" : "wrong", extracted, tokens, cut}), drawText(text));
 
 function drawProblem(index) {
-  const problem = tasks[state.task].problems[index], box = element("details", "problem card");
+  const {task} = state, problem = tasks[task].problems[index], box = element("details", "problem card");
   box.append(element("summary", "", element("div", "", element("span", "id", problem.id), element("span", "ask", written(problem.problem))),
-    element("div", "rate", `${percent(problem.rates[0])} → ${percent(problem.rates[1])}`, element("small", "", "right, A → B"))));
-  box.addEventListener("toggle", async () => {
-    if (!box.open || box.childNodes.length > 1) return;
-    const inside = element("div", "inside", element("p", "", "Right answer: ", element("span", "extracted", written(problem.gold))));
-    box.append(inside);
-    const [a, b] = await unpack(`${state.task}-${index}`);
-    for (let i = 0; i < Math.max(a.length, b.length); i++) inside.append(element("div", "beside", ...[a, b].map((samples, m) => samples[i] && drawSample(`${"AB"[m]}: ${names[m]}`, samples[i]))), element("br"));
+    element("div", "rate", problem.rates.map(rate => `${Math.round(rate * 100)}%`).join(" → "), element("small", "", "right, A → B"))));
+  whenOpened(box, async () => {
+    const [a, b] = await unpack(`${task}-${index}`), pairs = [...Array(Math.max(a.length, b.length)).keys()];
+    return [element("div", "inside", element("p", "", "Right answer: ", element("span", "extracted", begun(problem.gold))),
+      ...pairs.map(i => element("div", "beside", ...[a, b].map((samples, m) => samples[i] && drawSample(`${"AB"[m]}: ${names[m]}`, samples[i])))))];
   });
   return box;
 }
 
 function draw() {
-  const {problems} = tasks[state.task], passes = FILTERS.find(([name]) => name === state.filter)[2], words = byId("search").value.trim().toLowerCase();
+  const {problems} = tasks[state.task], passes = filterPills(FILTERS, problems, state, draw), words = byId("search").value.trim().toLowerCase();
   const hits = [...problems.keys()].filter(i => passes(problems[i]) && (!words || `${problems[i].id} ${problems[i].problem}`.toLowerCase().includes(words)));
   hits.sort((a, b) => Math.abs(change(problems[b])) - Math.abs(change(problems[a])) || a - b);
-  pills(byId("filters"), "filter", FILTERS.map(([name, label, fits]) => [name, `${label} ${number(problems.filter(fits).length)}`]), state.filter, value => { state.filter = value; draw(); });
   byId("count").textContent = `${number(hits.length)} of ${plural(problems.length, "problem")}`;
   list.show(hits, drawProblem);
 }

@@ -1,25 +1,25 @@
 // Progress, figures and charts of the runs.
 
-const RIGHT_ANSWERS = "rewards/accuracy/mean";
+const ACCURACY = "rewards/accuracy/mean";
 const CHARTS = [
   // title, key, options
   ["Reward", "reward"],
-  ["Right answers", RIGHT_ANSWERS, {percent: true}],
+  ["Accuracy", ACCURACY, {percent: true}],
   ["Loss", "loss", {fromZero: false}],
-  ["Tokens of a completion", "completions/mean_length"],
-  ["Cut off", "completions/clipped_ratio", {percent: true}],
+  ["Completion length (tokens)", "completions/mean_length"],
+  ["Completions cut off", "completions/clipped_ratio", {percent: true}],
   ["Groups without signal", "frac_reward_zero_std", {percent: true}],
-  ["Different answers in a group", "completions/distinct_answers"],
-  ["Entropy", "entropy"],
-  ["KL to the initial model", "kl"],
-  ["Clipped tokens, upper bound", "clip_ratio/high", {percent: true}],
-  ["Clipped tokens, lower bound", "clip_ratio/low", {percent: true}],
+  ["Distinct answers per group", "completions/distinct_answers"],
+  ["Entropy (nats per token)", "entropy"],
+  ["KL to the reference model", "kl"],
+  ["Tokens clipped at the upper bound", "clip_ratio/high", {percent: true}],
+  ["Tokens clipped at the lower bound", "clip_ratio/low", {percent: true}],
   ["Gradient norm", "grad_norm"],
   ["Learning rate", "learning_rate"],
-  ["Sampler and trainer differ by", "sampling/logprob_difference"],
-  ["Steps that rollouts are old", "sampling/staleness"],
+  ["Logprob gap, sampler to trainer", "sampling/logprob_difference"],
+  ["Age of rollouts (steps)", "sampling/staleness"],
   ["Tokens per second", "tokens_per_second"],
-  ["Peak memory in GiB", "memory/peak_gib"],
+  ["Peak memory (GiB)", "memory/peak_gib"],
 ];
 
 const color = run => PALETTE[run % PALETTE.length];
@@ -40,7 +40,7 @@ function progressOf(run) {
   const total = most > 0 ? most : last && last.epoch > 0 && epochs ? Math.max(step, Math.round(step * epochs / last.epoch)) : null;
   const recent = lines.slice(-20).map(secondsOf).filter(seconds => seconds > 0), pace = recent.length ? mean(recent) : null;
   const done = total !== null && step >= total;
-  const state = done ? "finished" : run.idle < Math.max(120, 5 * (pace || 0)) ? "running" : "stopped";
+  const state = run.idle === null ? "gone" : done ? "finished" : run.idle < Math.max(120, 5 * (pace || 0)) ? "running" : "quiet";
   return {step, total, state, left: total && pace ? (total - step) * pace : null, spent: lines.reduce((sum, line) => sum + secondsOf(line), 0)};
 }
 
@@ -48,12 +48,11 @@ function drawHead(run, index) {
   const {step, total, state, left, spent} = progressOf(run), key = element("i", "key"), bar = element("i"), line = element("div", "line");
   key.style.background = bar.style.background = color(index);
   bar.style.width = total ? `${step / total * 100}%` : "0";
-  const shownState = LIVE || state === "finished" ? state : "not finished";
-  line.append(element("b", "", key, run.name), element("span", `state ${shownState}`, shownState),
+  const words = !LIVE && state !== "finished" ? "not finished" : {gone: "its folder is gone", quiet: `nothing new for ${duration(run.idle)}`}[state] || state;
+  line.append(element("b", "", key, run.name), element("span", LIVE ? `state ${state}` : "state", words),
     element("span", "", total ? `step ${number(step)} of ${number(total)}` : `step ${number(step)}`));
   if (LIVE && state === "running" && left) line.append(element("span", "", `${duration(left)} left`));
-  if (spent) line.append(element("small", "", `${duration(spent)} of work`));
-  if (LIVE && state === "stopped") line.append(element("small", "", `nothing new for ${duration(run.idle)}`));
+  if (spent) line.append(element("small", "", `${duration(spent)} spent`));
   const base = run.config.model_name_or_path, data = run.config.dataset_name;
   if (base) line.append(element("small", "", base, data ? ` on ${data}` : ""));
   return element("div", "head", line, element("div", "bar", bar));
@@ -63,13 +62,13 @@ function tile(run, label, key, show = figure) {
   const known = trained(run).map(line => line[key]).filter(Number.isFinite);
   if (!known.length) return null;
   const width = Math.min(10, Math.ceil(known.length / 2)), now = mean(known.slice(-width)), before = mean(known.slice(0, width));
-  return element("div", "tile card", element("span", "", label), element("b", "", show(now)), element("small", "", known.length > 1 ? `${show(before)} at first` : ""));
+  return element("div", "tile card", element("span", "", label), element("b", "", show(now)), element("small", "", known.length > 1 ? `${show(before)} at the start` : ""));
 }
 
 function drawTiles(run) {
-  const made = [["Reward", "reward"], ["Right answers", RIGHT_ANSWERS, percent], ["Loss", "loss"], ["Tokens", "completions/mean_length"],
-    ["Cut off", "completions/clipped_ratio", percent], ["No signal", "frac_reward_zero_std", percent], ["Entropy", "entropy"],
-    ["Tokens/s", "tokens_per_second"], ["Memory, GiB", "memory/peak_gib"]].map(([label, key, show]) => tile(run, label, key, show));
+  const made = [["Reward", "reward"], ["Accuracy", ACCURACY, percent], ["Loss", "loss"], ["Tokens per completion", "completions/mean_length"],
+    ["Cut off", "completions/clipped_ratio", percent], ["No signal", "frac_reward_zero_std", percent], ["Entropy (nats per token)", "entropy"],
+    ["Tokens/s", "tokens_per_second"], ["Peak memory (GiB)", "memory/peak_gib"]].map(([label, key, show]) => tile(run, label, key, show));
   byId("tiles").replaceChildren(...made.filter(Boolean));
 }
 
@@ -77,11 +76,11 @@ function specs(runs, smooth) {
   const found = [], keys = new Set(runs.flatMap(run => run.lines.flatMap(Object.keys)));
   const add = (title, key, options = {}) => { if (keys.has(key)) found.push({title, smooth, ...options, series: runs.map((run, i) => series(run, i, key))}); };
   for (const [title, key, options] of CHARTS.slice(0, 2)) add(title, key, options);
-  for (const key of keys) if (/^rewards\/.*\/mean$/.test(key) && key !== RIGHT_ANSWERS) add(`Reward: ${key.split("/").slice(1, -1).join("/")}`, key);
+  for (const key of keys) if (/^rewards\/.*\/mean$/.test(key) && key !== ACCURACY) add(`Reward: ${key.split("/").slice(1, -1).join("/")}`, key);
   for (const [title, key, options] of CHARTS.slice(2)) add(title, key, options);
   runs.forEach((run, index) => {
     const times = [...new Set(run.lines.flatMap(Object.keys))].filter(key => key.startsWith("time/"));
-    const title = runs.length > 1 ? `Seconds of a step: ${run.name}` : "Seconds of a step";
+    const title = runs.length > 1 ? `Seconds per step: ${run.name}` : "Seconds per step";
     if (times.length) found.push({title, stacked: true, series: times.map((key, i) => ({...series(run, index, key), name: key.slice(5).replace("_", " "), color: PALETTE[i % PALETTE.length]}))});
   });
   for (const key of keys) {
@@ -97,9 +96,9 @@ function drawBenchmarks(runs) {
     element("td", "", found.step === null ? "at the end" : `step ${number(found.step)}`), element("td", "", element("b", "", percent(found["pass@1"]))),
     element("td", "", found.ci95 ? `${percent(found.ci95[0])} – ${percent(found.ci95[1])}` : "–"), element("td", "", `${number(found.n_problems)} × ${found.num_samples}`),
     element("td", "", figure(found.mean_tokens)), element("td", "", Number.isFinite(found.truncated) ? percent(found.truncated) : "–"), element("td", "", element("code", "", `open-r1 report ${found.folder}`)))));
-  const head = element("tr", "", ...["Task", "Run", "When", "pass@1", "95% interval", "Samples", "Tokens", "Cut off", "To read the answers"].map(name => element("th", "", name)));
+  const head = element("tr", "", ...["Task", "Run", "When", "pass@1", "95% interval", "Samples", "Tokens", "Cut off", "Read the answers with"].map(name => element("th", "", name)));
   const table = element("table", "", element("thead", "", head), element("tbody", "", ...rows));
-  byId("benchmarks").replaceChildren(rows.length ? element("div", "card scroll", table) : element("p", "empty", "There are no benchmarks yet: the option benchmarks has a run make some."));
+  byId("benchmarks").replaceChildren(rows.length ? element("div", "card scroll", table) : element("p", "empty", "No benchmarks yet. The option benchmarks makes a run evaluate itself."));
 }
 
 // The options, and side by side where several runs differ.

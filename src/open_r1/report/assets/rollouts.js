@@ -13,7 +13,7 @@ const GROUP_ORDERS = {
 };
 
 // A chat template's marks around the last question are no help to a reader of a list.
-const ask = prompt => prompt.replace(/<\|?[\w｜▁ -]{1,30}\|?>(system|user|assistant)?/g, " ").replace(/\s+/g, " ").trim() || prompt;
+const question = prompt => prompt.slice(-2000).replace(/<\|?[\w｜▁ -]{1,30}\|?>(system|user|assistant)?/g, " ").replace(/\s+/g, " ").trim() || prompt;
 
 function summed(data, group) {
   const rows = [...Array(group.end - group.start).keys()].map(i => group.start + i);
@@ -41,25 +41,22 @@ function drawGroup(run, data, group, {query = "", only = null, title = null, fol
     dot.style.setProperty("--share", high > low ? (data.reward[row] - low) / (high - low) : high > 0 ? 1 : 0);
     dots.append(dot);
   }
-  head.append(element("div", "", title ? element("span", "id", title) : null, element("span", "ask", written(ask(group.prompt), query))),
+  head.append(element("div", "", title ? element("span", "id", title) : null, element("span", "ask", written(question(group.prompt), query))),
     element("div", "rate", figure(group.mean), element("small", "", group.high > group.low ? "mean reward" : "no signal")), dots);
   box.append(head);
-  box.addEventListener("toggle", async () => {
-    if (!box.open || box.childNodes.length > 1) return;
-    const inside = element("div", "inside", element("p", "none", "reading …"));
-    box.append(inside);
+  whenOpened(box, async () => {
     const texts = await textsOf(run, data.step, group);
-    const facts = element("p", "", "Right answer: ", group.gold === null ? element("span", "none", "none") : element("span", "extracted", written(group.gold)));
+    const facts = element("p", "", "Right answer: ", group.gold === null ? element("span", "none", "none") : element("span", "extracted", begun(group.gold)));
     if (follow) {
       const button = element("button", "plain", "This problem at other steps");
       button.type = "button";
       button.addEventListener("click", () => follow(group.key));
       facts.append(" · ", button);
     }
-    const prompt = element("div", "text prompt", written(group.prompt, query)), beside = element("div", "beside");
+    const prompt = element("div", "text prompt", begun(group.prompt, query)), shown = best.filter(row => !only || only.has(row));
     prompt.dir = "auto";
-    beside.append(...best.filter(row => !only || only.has(row)).map(row => drawCompletion(data, row, texts[row - group.start], query)));
-    inside.replaceChildren(element("details", "", element("summary", "", "The whole prompt"), prompt), facts, beside);
+    return [element("div", "inside", element("details", "", element("summary", "", "The whole prompt"), prompt), facts,
+      element("div", "beside", ...shown.map(row => drawCompletion(data, row, texts[row - group.start], query))))];
   });
   return box;
 }
@@ -69,9 +66,10 @@ function rolloutsView(runs, follow) {
   const list = paged(byId("groups"), 12, "groups");
   const steps = () => LIVE ? runs()[state.run].steps : CARRIED;
 
-  async function show() {
+  const show = () => read().catch(error => { byId("count").textContent = ""; list.say(error.message); });
+  async function read() {
     const all = steps(), turn = ++state.searching;
-    if (!all.length) { byId("groups").replaceChildren(element("p", "empty", "There are no rollouts: they come with the first step of GRPO.")); byId("count").textContent = ""; return; }
+    if (!all.length) throw new Error("No rollouts yet: they come with the first step of GRPO.");
     if (state.latest || !all.includes(state.step)) state.step = all.at(-1);
     const slider = byId("step"), at = all.indexOf(state.step);
     Object.assign(slider, {min: 0, max: all.length - 1, value: at});
@@ -81,12 +79,11 @@ function rolloutsView(runs, follow) {
     const query = byId("search").value, words = query.trim();
     const data = await get(`rollouts/${state.run}/${state.step}`), rows = words ? await searchStep(state.run, state.step, words) : null;
     if (turn !== state.searching) return;
-    const groups = data.groups.map(group => summed(data, group)), passes = GROUP_FILTERS.find(([name]) => name === state.filter)[2];
+    const groups = data.groups.map(group => summed(data, group)), passes = filterPills(GROUP_FILTERS, groups, state, show);
     const named = group => group.prompt.toLowerCase().includes(words.toLowerCase()) || (group.gold || "").toLowerCase() === words.toLowerCase();
     const hits = groups.filter(group => passes(group) && (!words || named(group) || group.rows.some(row => rows.has(row))));
     const key = GROUP_ORDERS[state.order][1];
     hits.sort((a, b) => key(a) - key(b) || a.start - b.start);
-    pills(byId("filters"), "filter", GROUP_FILTERS.map(([name, label, fits]) => [name, `${label} ${number(groups.filter(fits).length)}`]), state.filter, value => { state.filter = value; show(); });
     byId("count").textContent = `${number(hits.length)} of ${plural(groups.length, "group")}`;
     list.show(hits, group => drawGroup(state.run, data, group, {query, follow: key => follow(state.run, key), only: words && !named(group) ? rows : null}));
   }
@@ -98,7 +95,7 @@ function rolloutsView(runs, follow) {
     if (!words) { byId("search").focus(); return; }
     let found = 0;
     for (const step of [...steps()].reverse()) {
-      const rows = await searchStep(state.run, step, words);
+      const rows = await searchStep(state.run, step, words).catch(() => new Set());  // a file that cannot be read
       if (turn !== state.searching) return;
       byId("count").textContent = `looked back to step ${number(step)}`;
       if (!rows.size) continue;
@@ -121,7 +118,12 @@ function rolloutsView(runs, follow) {
   byId("rollout-controls").addEventListener("submit", event => event.preventDefault());
   onTyping(byId("search"), () => { byId("hits").replaceChildren(); show(); });
   byId("everywhere").addEventListener("click", searchAll);
-  return {show, pick(run) { state.run = run; state.latest = true; show(); }, grown() { if (state.latest && steps().at(-1) !== state.step && !byId("groups").querySelector("[open]")) show(); }};
+  // Follows the last step unless a group is being read; a step may have gone because the run went back.
+  function grown() {
+    const all = steps(), moved = !all.includes(state.step) || (state.latest && all.at(-1) !== state.step);
+    if (moved && !byId("groups").querySelector("[open]")) show();
+  }
+  return {show, grown, pick(run) { state.run = run; state.latest = true; show(); }};
 }
 
 function problemsView(runs) {
@@ -135,10 +137,12 @@ function problemsView(runs) {
     const button = element("button", "", `step ${number(visit.step)}: mean reward ${figure(visit.reward)}, ${figure(visit.tokens)} tokens`);
     button.type = "button";
     button.addEventListener("click", async () => {
-      const data = await get(`rollouts/${state.run}/${visit.step}`), group = data.groups.find(g => g.start === visit.start);
-      const drawn = drawGroup(state.run, data, summed(data, group), {title: `step ${number(visit.step)}`});
-      box.replaceChildren(drawn);
-      drawn.open = true;
+      try {
+        const data = await get(`rollouts/${state.run}/${visit.step}`), group = data.groups.find(g => g.start === visit.start);
+        const drawn = drawGroup(state.run, data, summed(data, group), {title: `step ${number(visit.step)}`});
+        box.replaceChildren(drawn);
+        drawn.open = true;
+      } catch (error) { box.append(element("p", "none", error.message)); }
     });
     box.append(button);
     return box;
@@ -147,20 +151,20 @@ function problemsView(runs) {
   function drawProblem(problem) {
     const box = element("details", "problem card"), {visits} = problem;
     const change = visits.length > 1 ? `${figure(visits[0].reward)} → ${figure(visits.at(-1).reward)}` : figure(visits[0].reward);
-    box.append(element("summary", "", element("div", "", element("span", "id", `seen at ${plural(visits.length, "step")}`), element("span", "ask", written(ask(problem.prompt)))), element("div", "rate", change, element("small", "", "mean reward"))));
-    box.addEventListener("toggle", () => {
-      if (!box.open || box.childNodes.length > 1) return;
+    box.append(element("summary", "", element("div", "", element("span", "id", `seen at ${plural(visits.length, "step")}`), element("span", "ask", written(question(problem.prompt)))), element("div", "rate", change, element("small", "", "mean reward"))));
+    whenOpened(box, () => {
       const charts = element("div", "charts"), x = visits.map(visit => visit.step);
-      box.append(element("div", "inside", charts, ...visits.map(visit => drawVisit(visit, LIVE || CARRIED.includes(visit.step)))));
-      chartGroup(charts).show([["Mean reward", "reward"], ["Tokens of a completion", "tokens"]].map(([title, name]) =>
+      chartGroup(charts).show([["Mean reward", "reward"], ["Completion length (tokens)", "tokens"]].map(([title, name]) =>
         ({title, series: [{name: title, color: PALETTE[0], x, y: visits.map(visit => visit[name]), points: true}]})));
+      return [element("div", "inside", charts, ...visits.map(visit => drawVisit(visit, LIVE || CARRIED.includes(visit.step))))];
     });
     if (problem.key === state.wanted) box.open = true;
     return box;
   }
 
-  async function show() {
-    if (!runs()[state.run].steps.length) { byId("problem-list").replaceChildren(element("p", "empty", "There are no rollouts.")); return; }
+  const show = () => read().catch(error => { byId("problem-count").textContent = ""; list.say(error.message); });
+  async function read() {
+    if (!runs()[state.run].steps.length) throw new Error("No rollouts yet.");
     const all = await get(`problems/${state.run}`), words = byId("problem-search").value.trim().toLowerCase();
     const hits = all.filter(p => (!words || p.prompt.toLowerCase().includes(words)) && (!state.wanted || p.key === state.wanted));
     hits.sort((a, b) => orders[state.order](a) - orders[state.order](b));

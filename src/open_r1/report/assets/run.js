@@ -4,6 +4,8 @@ const POLL = 2000;
 const TABS = [["overview", "Overview"], ["rollouts", "Rollouts"], ["problems", "Problems"], ["benchmarks", "Benchmarks"], ["options", "Options"]];
 const runs = Array.from({length: RUNS}, () => ({generation: 0, lines: []}));
 const charts = chartGroup(byId("charts"));
+const sampled = run => "num_generations" in run.config || run.steps.length > 0;
+const tabs = () => TABS.filter(([name]) => !["rollouts", "problems"].includes(name) || runs.some(sampled));
 let tab = "overview";
 const problems = problemsView(() => runs), rollouts = rolloutsView(() => runs, (run, key) => { open("problems"); problems.follow(run, key); });
 
@@ -24,7 +26,7 @@ function drawOverview() {
 
 function open(name) {
   tab = name;
-  pills(byId("tabs"), "tab", TABS, tab, open);
+  pills(byId("tabs"), "tab", tabs(), tab, open);
   for (const [other] of TABS) byId(other).hidden = other !== tab;
   if (tab === "overview") drawOverview();
   if (tab === "rollouts") rollouts.show();
@@ -37,11 +39,11 @@ async function poll() {
   try {
     const fresh = await Promise.all(runs.map((run, index) => refresh(index)));
     byId("heads").replaceChildren(...runs.map(drawHead));
-    byId("connection").textContent = LIVE ? "" : CARRIED.length < runs[0].steps.length ? `saved, with the completions of ${number(CARRIED.length)} of ${number(runs[0].steps.length)} steps` : "saved";
+    byId("connection").textContent = LIVE ? "" : CARRIED.length < runs[0].steps.length ? `a saved copy, with the completions of ${number(CARRIED.length)} of ${number(runs[0].steps.length)} steps` : "a saved copy";
     if (fresh.some(Boolean) && tab === "overview") drawOverview();
     if (fresh.some(Boolean) && tab === "rollouts") rollouts.grown();
   } catch (error) {
-    byId("connection").textContent = LIVE ? "The server does not answer; open-r1 watch starts it again, at a new address." : String(error);
+    byId("connection").textContent = error.message;
   }
 }
 

@@ -4,9 +4,10 @@ const {runs: RUNS, live: LIVE, carried: CARRIED} = embedded("data");
 
 async function get(path) {
   if (!LIVE) return unpack(path);
-  const reply = await fetch(path, {cache: "no-store"});
-  if (!reply.ok) throw new Error(`${path}: ${reply.status}`);
-  return reply.json();
+  const reply = await ask(path);
+  const value = await reply.json();
+  if (!reply.ok) throw new Error(value.error);
+  return value;
 }
 
 const textsOf = (run, step, group) => get(`texts/${run}/${step}/${group.start}/${group.end}`);

@@ -6,6 +6,7 @@ groups on, and (version 2) in a session of systemd that is delegated to the user
 
 import itertools
 import os
+import signal
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class Group:
         return any(int(line.split()[1]) > 0 for line in counts.splitlines() if line.startswith("oom_kill "))
 
     def remove(self) -> None:
-        """Removes the group, once its processes are gone."""
+        """Ends what still runs in the group, and removes it."""
         for _ in range(100):
             try:
                 self.folder.rmdir()
@@ -50,6 +51,9 @@ class Group:
             except FileNotFoundError:
                 return
             except OSError:
+                for pid in (self.folder / "cgroup.procs").read_text().split():
+                    with suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGKILL)
                 time.sleep(0.01)
 
 

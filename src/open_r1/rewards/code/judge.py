@@ -1,6 +1,6 @@
 """Counts the test cases that a program passes. Expected outputs never enter the sandbox."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -12,6 +12,8 @@ from open_r1.rewards.code.sandbox import Limits
 from open_r1.rewards.text import RowError
 
 MAX_TIMEOUTS = 3
+MOST_THREADS = 64
+"""That wait for tests of a program, however many `batch_size` asks to run at once."""
 ScoringMode = Literal["pass_fail", "partial", "weighted_sum"]
 Check = Callable[[str, str, str], bool]
 
@@ -63,6 +65,12 @@ def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.strip().splitlines()]
 
 
+def with_room(limits: Limits, tests: Sequence[Case]) -> Limits:
+    """`limits` under which a program can print the longest expected output, and more to show what is wrong with it."""
+    longest = max((len(test.output) for test in tests), default=0)
+    return replace(limits, output_bytes=max(limits.output_bytes, 2 * longest + 65_536))
+
+
 def judge(
     provider: Provider,
     submission: Program,
@@ -79,11 +87,10 @@ def judge(
     others unseen. `check(input, expected, output)` replaces the comparison of lines.
     """
     passed = timeouts = 0
-    longest = max((len(test.output) for test in tests), default=0)
-    limits = replace(limits, output_bytes=max(limits.output_bytes, 2 * longest + 65_536))
-    batch_size = batch_size if batch_size > 0 else len(tests)
+    limits = with_room(limits, tests)
+    batch_size = batch_size if batch_size > 0 else max(len(tests), 1)
     try:
-        with provider.open(submission, limits) as run, ThreadPoolExecutor(batch_size) as threads:
+        with provider.open(submission, limits) as run, ThreadPoolExecutor(min(batch_size, MOST_THREADS)) as threads:
             run_all = threads.map if batch_size > 1 else map
             for start in range(0, len(tests), batch_size):
                 batch = tests[start : start + batch_size]

@@ -39,9 +39,10 @@ class LocalProvider:
 
     @contextmanager
     def open(self, program: Program, limits: Limits) -> Iterator[Callable[[str], Outcome]]:
-        """A function from stdin to outcome. Runs and programs share sandboxes as far as nothing is left in them."""
+        """A function from stdin to outcome. Runs and programs share sandboxes as far as nothing is left in them. Tests
+        that run at once get more sandboxes, of which there are as many as cores, whatever the number of programs."""
         language = LANGUAGES[program.language]
-        isolation = replace(trusted_isolation(self.unsafe), read_only=language.folders)
+        isolation = replace(trusted_isolation(self.unsafe), read_only=(*language.folders, *program.folders))
         with ExitStack() as opened:
             room = _rooms.take(isolation, limits.memory_mb)
             opened.callback(_rooms.give, room)
@@ -52,8 +53,6 @@ class LocalProvider:
             if language.compile:
                 _compile(room.folder, language, isolation)
             command = _found(language.run, language)
-            with _explain_start():
-                room.sandbox.start()  # by this thread, which outlives those that run tests
             free: queue.SimpleQueue[Sandbox] = queue.SimpleQueue()
             free.put(room.sandbox)
 
@@ -61,7 +60,11 @@ class LocalProvider:
                 try:
                     sandbox = free.get_nowait()
                 except queue.Empty:
-                    sandbox = opened.enter_context(Sandbox(room.folder, isolation, limits.memory_mb))
+                    if _rooms.more.acquire(blocking=False):
+                        opened.callback(_rooms.more.release)
+                        sandbox = opened.enter_context(Sandbox(room.folder, isolation, limits.memory_mb))
+                    else:
+                        sandbox = free.get()
                 try:
                     with _explain_start():
                         return sandbox.run(command, stdin, limits, forked=program.language == "python")
@@ -96,6 +99,7 @@ class Rooms:
     def forget(self) -> None:
         """Starts empty, leaving what there is to its owner: what a forked child must do."""
         self._lock = threading.Lock()
+        self.more = threading.Semaphore(cores())
         self._waiting: dict[tuple[Isolation, int], list[Room]] = {}
 
     def take(self, isolation: Isolation, memory_mb: int) -> Room:

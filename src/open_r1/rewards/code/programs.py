@@ -59,10 +59,11 @@ def declare(text: str) -> Language:
 
 @dataclass(frozen=True)
 class Program:
-    """Source files by name; C++ files are compiled together."""
+    """Source files by name; C++ files are compiled together. `folders` are those that it may read besides."""
 
     language: str
     files: dict[str, str]
+    folders: tuple[str, ...] = ()
 
 
 def language_name(language: str) -> str:

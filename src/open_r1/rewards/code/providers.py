@@ -1,6 +1,5 @@
 """Where programs run: a sandbox on this machine, Piston servers, or E2B. All look alike from outside."""
 
-import itertools
 import json
 import os
 import threading
@@ -8,7 +7,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache
 from typing import Any, Protocol
 
 from open_r1.errors import UserError
@@ -35,21 +35,21 @@ class Provider(Protocol):
 
 
 class PistonProvider:
-    """Piston servers (github.com/engineer-man/piston), used in turn; `PISTON_ENDPOINTS` lists them, with commas."""
+    """Piston servers (github.com/engineer-man/piston), used in turn. `endpoints` are their addresses, separated by
+    commas, or `slurm`: the workers that run now, asked for again when one does not answer."""
 
     languages: frozenset[str] | None = None
 
-    def __init__(self, endpoints: list[str] | None = None) -> None:
-        endpoints = endpoints or [e for e in os.environ.get("PISTON_ENDPOINTS", "").split(",") if e]
-        if endpoints == ["slurm"]:
-            endpoints = slurm_endpoints()
-        if not endpoints:
+    def __init__(self, endpoints: str) -> None:
+        self._slurm = endpoints == "slurm"
+        self._lock = threading.Lock()
+        self._requests = 0
+        self._endpoints = slurm_endpoints() if self._slurm else [e.rstrip("/") for e in endpoints.split(",") if e]
+        if not self._endpoints:
             raise UserError(
                 "PISTON_ENDPOINTS is not set: give the addresses of Piston servers, separated by commas "
                 "(http://host:2000/api/v2), or set the provider to 'local'."
             )
-        self._endpoints = itertools.cycle([endpoint.rstrip("/") for endpoint in endpoints])
-        self._lock = threading.Lock()
 
     @contextmanager
     def open(self, program: Program, limits: Limits) -> Iterator[Run]:
@@ -78,7 +78,8 @@ class PistonProvider:
         """Sends a request to the next server; other servers are tried when one fails."""
         for attempt in range(attempts):
             with self._lock:
-                endpoint = next(self._endpoints)
+                endpoint = self._endpoints[self._requests % len(self._endpoints)]
+                self._requests += 1
             try:
                 reply = _post(f"{endpoint}/execute", request)
                 if "Resource temporarily unavailable" in str(reply.get("run", {}).get("stderr", "")):
@@ -90,7 +91,18 @@ class PistonProvider:
                 if attempt == attempts - 1:
                     raise UserError(f"code rewards: no answer from Piston at {endpoint}: {error}.") from error
                 time.sleep(0.2 * 2**attempt)
+                if self._slurm:
+                    with suppress(UserError):
+                        self._endpoints = slurm_endpoints()
         raise AssertionError("unreachable")
+
+
+def piston() -> PistonProvider:
+    """That of `PISTON_ENDPOINTS`, the same for all calls, so that servers are used in turn."""
+    return _piston(os.environ.get("PISTON_ENDPOINTS", ""))
+
+
+_piston = cache(PistonProvider)
 
 
 _E2B_SCRIPT = """
@@ -171,7 +183,7 @@ def get_provider(name: str, e2b_router_url: str | None = None) -> Provider:
     if name in ("local", "unsafe"):
         return LocalProvider(unsafe=name == "unsafe")
     if name == "piston":
-        return PistonProvider()
+        return piston()
     if name == "e2b":
         return E2BProvider(e2b_router_url)
     raise UserError(f"code_provider is {name!r}: it must be 'local', 'unsafe', 'piston' or 'e2b'.")

@@ -15,12 +15,13 @@ import socket
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from open_r1.rewards.code import cgroup
 from open_r1.rewards.code.isolation import (
@@ -32,14 +33,19 @@ from open_r1.rewards.code.isolation import (
     visible,
 )
 from open_r1.rewards.code.seccomp import filter_program
-from open_r1.rewards.code.usage import kill_tree, tree, usage
+from open_r1.rewards.code.usage import Usage, kill_tree, overfull, tree, usage
 
 START_SECONDS = 0.25
 OWN_MEMORY_MB = 32
 """Room in a control group for bubblewrap and the interpreter that serves."""
 FIRST_LOOK, LOOK = 0.01, 0.02
 DESCRIPTORS = 64
-ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0"}
+ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "PYTHONHASHSEED": "0",
+    "OPENBLAS_NUM_THREADS": "1",  # a thread for each core of a large machine would be too many processes
+}
 Status = Literal["ok", "error", "time", "memory", "output", "processes"]
 
 
@@ -72,8 +78,8 @@ class Sandbox:
     """A place to run commands, one after another, with the files of `folder` (`/code` under bubblewrap, read-only
     unless `writable`).
 
-    Under bubblewrap, runs share the sandbox: after each, all processes but the serving one are killed and the scratch
-    folders emptied. Otherwise, and after a limit was hit, the next run gets a new one.
+    Runs share the sandbox: after each, all processes but the serving one are killed and the scratch folders emptied.
+    After a limit was hit, and under resource limits only, the next run gets a new one.
     """
 
     def __init__(
@@ -106,7 +112,9 @@ class Sandbox:
             "limits": _resource_limits(limits, self.isolation),
             "forked": forked,
         }
+        before = usage(self._process.pid)
         (stdin_read, stdin_write), (stdout_read, stdout_write) = os.pipe(), os.pipe()
+        pipes = _Pipes(stdin_write, stdout_read, stdin.encode(errors="replace"))
         self._idle = False
         try:
             try:
@@ -114,15 +122,16 @@ class Sandbox:
             finally:
                 os.close(stdin_read)
                 os.close(stdout_write)
-            outcome = self._watch(_Pipes(stdin_write, stdout_read, stdin.encode(errors="replace")), limits)
+            outcome = self._watch(pipes, limits, before)
             self._idle = outcome.status in ("ok", "error") and outcome.exit_code is not None
             return outcome
         finally:
-            if not self._idle or self.isolation.kind != "bubblewrap":
+            pipes.close()
+            if not self._idle or self.isolation.kind == "limits":
                 self.close()
 
     def start(self) -> None:
-        """Starts the sandbox if it does not run. It ends with the thread that started it. Raises `CannotStart`."""
+        """Starts the sandbox if it does not run. Raises `CannotStart`."""
         if self._process is not None and self._process.poll() is not None:
             self.close()
         if self._process is None:
@@ -137,7 +146,7 @@ class Sandbox:
     def reusable(self) -> bool:
         """Whether nothing of what ran is left: not a process, not a file, and no way to have changed the one that
         serves (no other process can be traced, there is no /proc)."""
-        return self._idle and self.isolation.kind == "bubblewrap" and filter_program() is not None
+        return self._idle and self.isolation.kind != "limits" and filter_program() is not None
 
     def _start(self) -> None:
         isolation = self.isolation
@@ -148,32 +157,29 @@ class Sandbox:
         self._scratch = None if contained else tempfile.TemporaryDirectory(prefix="scratch-")
         if self._scratch is not None:
             Path(self._scratch.name).chmod(0o777)
-        readable = [*visible(isolation), str(self.folder)] if isolation.kind == "landlock" else []
-        options: dict[str, object] = {
-            "control": theirs.fileno(),
-            "scratch": "/tmp" if self._scratch is None else self._scratch.name,
-            "contained": contained,
-            "writable": [
-                self._scratch.name if self._scratch else "/tmp",
-                *([str(self.folder)] if self.writable else []),
-            ],
-            "restrict": None if contained else readable,
+        scratch = "/tmp" if self._scratch is None else self._scratch.name
+        confine = {
+            "user": isolation.user,
+            "read_only": [*visible(isolation), str(self.folder)] if isolation.kind == "landlock" else [],
+            "writable": [scratch, *([str(self.folder)] if self.writable else [])],
             "filter": "" if rules is None else rules.hex(),
         }
+        options = {"control": theirs.fileno(), "scratch": scratch, "confine": None if contained else confine}
+        user = isolation.user if contained else None  # otherwise a program becomes the user, not what serves
         command = [interpreter(), "-c", _launcher(), json.dumps(options)]
         try:
-            self._process = subprocess.Popen(
+            self._process = _spawn(
                 [*bubblewrap(self.folder, self.writable, isolation, pipe), *command] if contained else command,
                 pass_fds=[theirs.fileno(), *(() if pipe is None else (pipe,))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                cwd="/" if contained else str(options["scratch"]),
-                env={**ENVIRONMENT, "TMPDIR": str(options["scratch"])},
+                cwd="/",
+                env={**ENVIRONMENT, "TMPDIR": scratch},
                 start_new_session=True,
-                user=isolation.user,
-                group=isolation.user,
-                extra_groups=None if isolation.user is None else [],
+                user=user,
+                group=user,
+                extra_groups=None if user is None else [],
             )
         except OSError as error:
             self.close()
@@ -198,13 +204,12 @@ class Sandbox:
         if self._group is not None:
             self._group.add(tree(self._process.pid))
 
-    def _watch(self, pipes: "_Pipes", limits: Limits) -> Outcome:
+    def _watch(self, pipes: "_Pipes", limits: Limits, before: Usage) -> Outcome:
         """Feeds the program and collects its output until it ends or hits a limit."""
         assert self._process is not None and self._control is not None
         wall_seconds = 2 * limits.seconds + 2 if limits.wall_seconds is None else limits.wall_seconds
         most_seconds = limits.seconds + START_SECONDS
         began = time.monotonic()
-        before = usage(self._process.pid)
         poll = select.poll()
         for descriptor, event in ((self._control.fileno(), select.POLLIN), (pipes.output, select.POLLIN)):
             poll.register(descriptor, event)
@@ -222,31 +227,32 @@ class Sandbox:
             if len(pipes.collected) > limits.output_bytes:
                 status = "output"
             elif self._control.fileno() in ready:
-                exit_code = self._reply()
+                reply = self._reply()
+                exit_code = reply.get("code")
                 pipes.read_rest(limits.output_bytes)
-                status = self._ended(exit_code)
-                if len(pipes.collected) > limits.output_bytes:
-                    status = "output"
+                full = reply.get("full") or len(pipes.collected) > limits.output_bytes
+                status = "output" if full else self._ended(exit_code)
             elif (now := time.monotonic()) >= look:
                 look = now + LOOK
                 used = usage(self._process.pid)
-                if used.processes - before.processes > limits.processes + 1:
+                if len(used.pids) - len(before.pids) > limits.processes + 1:
                     status = "processes"
                 elif used.resident - before.resident > limits.memory_mb << 20:
                     status = "memory"
                 elif used.cpu_seconds - before.cpu_seconds > most_seconds or now - began > wall_seconds:
                     status = "time"
-        pipes.close()
+                elif self._scratch is not None and overfull(Path(self._scratch.name), used.pids, SCRATCH_MB << 20):
+                    status = "output"
         text = pipes.collected[: limits.output_bytes].decode(errors="replace")
         return Outcome(status, text, exit_code)
 
-    def _reply(self) -> int | None:
+    def _reply(self) -> dict[str, Any]:
+        """What the one that serves says; nothing if it was ended."""
         assert self._control is not None
-        try:
-            reply = self._control.recv(64)
-        except ConnectionResetError:
-            reply = b""
-        return json.loads(reply)["code"] if reply else None
+        with suppress(ConnectionResetError):
+            if reply := self._control.recv(64):
+                return json.loads(reply)
+        return {}
 
     def _ended(self, exit_code: int | None) -> Status:
         if self._group is not None and self._group.out_of_memory():
@@ -260,11 +266,12 @@ class Sandbox:
     def close(self) -> None:
         """Ends the sandbox with all that runs in it; another run starts a new one."""
         if self._process is not None and self._control is not None:
-            if self._idle and self.isolation.kind == "bubblewrap":  # nothing is left but the one that serves
+            if self._idle or self.isolation.kind != "bubblewrap":  # the one that serves ends all programs, then itself
                 self._control.close()
+                self._process.send_signal(signal.SIGCHLD)  # so that it looks now
                 with suppress(subprocess.TimeoutExpired):
-                    self._process.wait(1)
-            kill_tree(self._process)  # while the one that serves is there, what was detached is in its tree
+                    self._process.wait(10)
+            kill_tree(self._process)
         if self._control is not None:
             self._control.close()
         if self._group is not None:
@@ -317,8 +324,9 @@ class _Pipes:
     def close(self) -> None:
         """Closes both."""
         self.close_input()
-        self._open.discard(self.output)
-        os.close(self.output)
+        if self.output in self._open:
+            self._open.discard(self.output)
+            os.close(self.output)
 
 
 def run(
@@ -333,6 +341,21 @@ def run(
     """Runs `command` once, in a sandbox of its own."""
     with Sandbox(folder, isolation, limits.memory_mb, writable) as sandbox:
         return sandbox.run(command, stdin, limits)
+
+
+def _spawn(*arguments: Any, **options: Any) -> subprocess.Popen:
+    """`subprocess.Popen` in a thread that lives as long as this process: `bwrap --die-with-parent` asks the kernel to
+    end the sandbox with the thread that started it, and a sandbox outlives the thread that first needs it."""
+    return _starter.submit(subprocess.Popen, *arguments, **options).result()
+
+
+def _new_starter() -> None:
+    global _starter
+    _starter = ThreadPoolExecutor(1, "sandboxes")
+
+
+_starter = ThreadPoolExecutor(1, "sandboxes")
+os.register_at_fork(after_in_child=_new_starter)
 
 
 def _resource_limits(limits: Limits, isolation: Isolation) -> dict[str, int]:

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import stat
 import subprocess
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +12,14 @@ from pathlib import Path
 _PAGE, _TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 
 
+MOST_FILES = 4096
+
+
 @dataclass(frozen=True)
 class Usage:
-    """`processes`, `resident` bytes now, and `cpu_seconds` so far, those of ended processes included."""
+    """`pids` and `resident` bytes now, and `cpu_seconds` so far, those of ended processes included."""
 
-    processes: int
+    pids: list[int]
     resident: int
     cpu_seconds: float
 
@@ -41,21 +46,36 @@ def usage(pid: int) -> Usage:
             fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
             ticks += sum(map(int, fields[11:15]))
             pages += int(fields[21])
-    return Usage(len(pids), pages * _PAGE, ticks / _TICKS)
+    return Usage(pids, pages * _PAGE, ticks / _TICKS)
+
+
+def overfull(folder: Path, pids: list[int], most_bytes: int) -> bool:
+    """Whether processes keep more than `most_bytes`, or too many files: in `folder`, or open without a name."""
+    held = 0
+    for number, found in enumerate(_files(folder, pids), 1):
+        held += found.st_blocks * 512
+        if held > most_bytes or number > MOST_FILES:
+            return True
+    return False
+
+
+def _files(folder: Path, pids: list[int]) -> Iterator[os.stat_result]:
+    for parent, folders, names in os.walk(folder):
+        for name in folders + names:
+            with suppress(OSError):
+                yield os.lstat(f"{parent}/{name}")
+    for pid in pids:
+        with suppress(OSError):
+            for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+                found = descriptor.stat()
+                if stat.S_ISREG(found.st_mode) and not found.st_nlink:
+                    yield found
 
 
 def kill_tree(process: subprocess.Popen) -> None:
-    """Ends a process with its descendants: they are stopped first, so that none starts another meanwhile."""
-    for number in (signal.SIGSTOP, signal.SIGKILL) if process.poll() is None else ():
-        seen: set[int] = set()
-        for _ in range(20):
-            new = set(tree(process.pid)) - seen
-            for pid in new:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, number)
-            seen |= new
-            if not new:
-                break
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    """Ends a process with its descendants, the process itself last: what it adopts meanwhile ends with it."""
+    if process.poll() is None:
+        for pid in reversed(tree(process.pid)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     process.wait()

@@ -12,15 +12,15 @@ import triton.language as tl
 from torch import Tensor
 
 NOTHING: Any = tl.constexpr(-1.0e30)
-"""The score of a key that is not seen."""
+"""The score of a masked key."""
 LOG2_E: Any = tl.constexpr(1.4426950408889634)
 PROGRAMS = 528
-"""Programs to aim for: four for each multiprocessor of an H100 or H200."""
+"""Target number of programs: four for each multiprocessor of an H100 or H200."""
 BLOCK = 64
 """Keys that a program reads at once."""
 WARPS, STAGES = 4, 3
 MIN_SPLIT = 256
-"""Keys for which a split pays."""
+"""Fewest keys worth a split."""
 
 
 @triton.jit
@@ -41,8 +41,8 @@ def attend(
     SIZE: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr,
     CAPPED: tl.constexpr, WINDOWED: tl.constexpr, WITH_SINKS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Program (row, key-value head, split). The first split stores the new key and value, and has them and the sink
-    in its sums from the beginning."""
+    """Program (row, key-value head, split). The first split stores the new key and value, and starts its sums
+    with them and the sink."""
     row, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     cached = tl.load(LENGTHS + row)
     g, d, j = tl.arange(0, GROUP_P), tl.arange(0, DP), tl.arange(0, BLOCK)
@@ -103,7 +103,7 @@ def attend(
 
 @triton.jit
 def join(OUT, PARTS, PEAKS, SUMS, D: tl.constexpr, DP: tl.constexpr, SPLITS: tl.constexpr, SPLITS_P: tl.constexpr):
-    """Program (row and head): puts the splits together."""
+    """Program (row and head): merges the splits."""
     head = tl.program_id(0).to(tl.int64)
     s, d = tl.arange(0, SPLITS_P), tl.arange(0, DP)
     peaks = tl.load(PEAKS + head * SPLITS + s, mask=s < SPLITS, other=NOTHING)

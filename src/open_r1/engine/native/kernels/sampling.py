@@ -1,9 +1,9 @@
 """Sampling by inverting one uniform number through the distribution, in two passes over the logits.
 
-The first takes the maximum and the sum of exponentials of each block of the vocabulary; the second finds, a row at a
-time, the block that the number falls into, and the token in it. Truncation puts a search between them, for the least
-logit that is kept: how much of the mass, or how many tokens, reach each of eight candidates? That leaves an eighth of
-the range, and again, until so few logits are left between its ends that they fit into registers.
+The first computes the maximum and the sum of exponentials of each block of the vocabulary; the second finds, row by
+row, the block that contains the number, and the token in it. Truncation adds a search between them, for the smallest
+logit to keep: it measures how much mass, or how many tokens, reach each of eight candidates, and repeats within the
+remaining eighth of the range, until the logits in it fit into registers.
 """
 
 import torch
@@ -17,7 +17,7 @@ from open_r1.modeling.head import LogitRule
 BLOCK = 4096
 """Logits that a program reads at once."""
 REACH = 40.0
-"""How far below the largest logit a kept one can be: e^-40 of its probability is nothing in float32."""
+"""Distance from the largest logit to the smallest that can be kept: e^-40 of its probability vanishes in float32."""
 PASSES = 8
 """Of the search at most, each an eighth as wide as the one before: 40 / 8^8 is a rounding error of logits."""
 SEARCH_BLOCK, SEARCH_STAGES, SEARCH_WARPS = 1024, 3, 8
@@ -27,7 +27,7 @@ FEW = 2048
 
 @triton.jit
 def logits_of(ROW, at, real, temperature, scale, cap, CAPPED: tl.constexpr):
-    """Float32 logits over temperature; -inf where there is none."""
+    """Float32 logits divided by temperature; -inf outside the vocabulary."""
     x = tl.load(ROW + at, mask=real, other=0.0).to(tl.float32) * scale
     if CAPPED:
         x = cap * (1 - 2 / (tl.exp(2 * x / cap) + 1))  # tanh
@@ -53,7 +53,7 @@ def block_sums(
     top = tl.max(x, 0)
     p = tl.exp(x - top)
     if FLOORED:
-        p = tl.where(x < tl.load(FLOORS + row), 0.0, p)  # what is no number stays, and is found later
+        p = tl.where(x < tl.load(FLOORS + row), 0.0, p)  # NaN stays, and is detected later
     p = tl.where(at < V, p, 0.0)
     tl.store(TOPS + row * BLOCKS + block, top)
     tl.store(SUMS + row * BLOCKS + block, tl.sum(p, 0))
@@ -61,7 +61,7 @@ def block_sums(
 
 @triton.jit
 def bracket(sums, goal, above):
-    """Which of eight rising candidates is the last that `goal` reaches, what reaches it, and what reaches the next."""
+    """The last of eight ascending candidates whose sum is at least `goal`, with its sum and that of the next."""
     ways = tl.arange(0, 8)
     last = tl.max(tl.where(sums >= goal, ways, 0), 0)
     at = tl.sum(tl.where(ways == last, sums, 0.0), 0)
@@ -75,8 +75,9 @@ def search(
     V: tl.constexpr, BLOCK: tl.constexpr, FEW: tl.constexpr, PASSES: tl.constexpr, CAPPED: tl.constexpr,
     COUNT: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """The largest number above `top - reach` that `goal` logits reach (`COUNT`), or as many as have the mass `goal`, of
-    the logits that reach `least`. It is between `low` and `low + 8 * step`, whose upper end `above` reach."""
+    """The largest threshold above `top - reach` that is reached by `goal` logits (`COUNT`), or by logits of mass
+    `goal`, among those that are at least `least`. It lies between `low` and `low + 8 * step`; `above` reach the upper
+    end."""
     ways = tl.arange(0, 8)
     low, step, above = top - reach, reach * (1 + 1e-6) / 8, 0.0
     inside, passes = V + 0.0, 0
@@ -126,7 +127,7 @@ def find_floors(
     V: tl.constexpr, BLOCK: tl.constexpr, BLOCKS: tl.constexpr, BLOCKS_P: tl.constexpr, CAPPED: tl.constexpr,
     FEW: tl.constexpr, REACH: tl.constexpr, PASSES: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """Program (row): the least logit that top-k, then top-p, then min-p keep."""
+    """Program (row): the smallest logit that top-k, then top-p, then min-p keep."""
     row = tl.program_id(0).to(tl.int64)
     slot = tl.load(ROWS + row)
     temperature, greedy = temperature_of(TEMPERATURE, slot)
@@ -148,7 +149,7 @@ def find_floors(
             x = logits_of(logits, at, at < V, temperature, scale, cap, CAPPED)
             total += tl.sum(tl.where(x >= floor, tl.exp(x - top), 0.0), 0)
     if (p < 1.0) & (greedy == 0):
-        # All that is further below the largest than this has less than 1 - p of the largest's mass.
+        # All logits further below the largest have less than 1 - p of its mass together.
         reach = tl.minimum(tl.log(V / (1.0 - p)), REACH)
         nucleus = search(
             logits, spare, p * total, reach, floor, top, temperature, scale, cap,
@@ -162,17 +163,17 @@ def find_floors(
 
 @triton.jit
 def choose(
-    LOGITS, ROWS, TEMPERATURE, FLOORS, TOPS, SUMS, UNIFORMS, STOPS, LIMIT, TOKEN, LENGTH, WRITTEN, STATUS, TOKENS,
+    LOGITS, ROWS, TEMPERATURE, FLOORS, TOPS, SUMS, UNIFORMS, STOPS, LIMIT, TOKEN, LENGTH, SAMPLED, STATUS, TOKENS,
     LOGPROBS, stride, width, scale, cap,
     V: tl.constexpr, BLOCK: tl.constexpr, BLOCKS: tl.constexpr, BLOCKS_P: tl.constexpr, CAPPED: tl.constexpr,
     FLOORED: tl.constexpr, STOP_COUNT: tl.constexpr, LIVE_: tl.constexpr, STOPPED_: tl.constexpr, FULL_: tl.constexpr,
     FAILED_: tl.constexpr,
 ):  # fmt: skip
-    """Program (row): the token, and what follows from it for the slot."""
+    """Program (row): samples the token and updates the slot."""
     row = tl.program_id(0).to(tl.int64)
     slot = tl.load(ROWS + row)
     live = tl.load(STATUS + slot) == LIVE_
-    written = tl.load(WRITTEN + slot)
+    sampled = tl.load(SAMPLED + slot)
     temperature, greedy = temperature_of(TEMPERATURE, slot)
     b = tl.arange(0, BLOCKS_P)
     tops = tl.load(TOPS + row * BLOCKS + b, mask=b < BLOCKS, other=float("-inf"))
@@ -182,7 +183,7 @@ def choose(
     total = tl.sum(weights, 0)
     failed = (total != total) | (total <= 0.0) | (top == float("inf"))
 
-    uniform = tl.load(UNIFORMS + slot * width + tl.minimum(written, width - 1), mask=live, other=0.0)
+    uniform = tl.load(UNIFORMS + slot * width + tl.minimum(sampled, width - 1), mask=live, other=0.0)
     goal = uniform * total
     cumulative = tl.cumsum(weights, 0)
     last = tl.max(tl.where(weights > 0.0, b, 0), 0)
@@ -200,22 +201,22 @@ def choose(
     last = tl.max(tl.where(p > 0.0, i, 0), 0)
     within = tl.minimum(tl.sum((tl.cumsum(p, 0) <= goal - before).to(tl.int32), 0), last)
     within = tl.where(greedy, tl.min(tl.where(x == top, i, BLOCK - 1), 0), within)
-    # A sum that rounds down can point at a token just before the one that it means: never at one without mass.
+    # Rounding can select the token before the right one: never one without mass.
     within = tl.min(tl.where((i >= within) & ((p > 0.0) | (i == last)), i, BLOCK - 1), 0)
     token = (block * BLOCK + within).to(tl.int64)
     logprob = tl.sum(tl.where(i == within, x, 0.0), 0) - top - tl.log(total)
 
     s = tl.arange(0, STOP_COUNT)
     stopped = tl.max((tl.load(STOPS + slot * STOP_COUNT + s) == token).to(tl.int32), 0) == 1
-    full = written + 1 >= tl.load(LIMIT + slot)
+    full = sampled + 1 >= tl.load(LIMIT + slot)
     status = tl.where(failed, FAILED_, tl.where(stopped, STOPPED_, tl.where(full, FULL_, LIVE_)))
     tl.store(STATUS + slot, status, mask=live)
-    wrote = live & (failed == 0)
-    tl.store(TOKENS + slot * width + written, token.to(tl.int32), mask=wrote)
-    tl.store(LOGPROBS + slot * width + written, logprob, mask=wrote)
-    tl.store(TOKEN + slot, token, mask=wrote)
-    tl.store(WRITTEN + slot, written + 1, mask=wrote)
-    tl.store(LENGTH + slot, tl.load(LENGTH + slot) + 1, mask=wrote)
+    valid = live & (failed == 0)
+    tl.store(TOKENS + slot * width + sampled, token.to(tl.int32), mask=valid)
+    tl.store(LOGPROBS + slot * width + sampled, logprob, mask=valid)
+    tl.store(TOKEN + slot, token, mask=valid)
+    tl.store(SAMPLED + slot, sampled + 1, mask=valid)
+    tl.store(LENGTH + slot, tl.load(LENGTH + slot) + 1, mask=valid)
 
 
 def sample_triton(product: Tensor, slots: Slots, rows: Tensor, rule: LogitRule, truncate: bool) -> None:
@@ -242,7 +243,7 @@ def sample_triton(product: Tensor, slots: Slots, rows: Tensor, rule: LogitRule, 
         *head, floors, tops, sums, product.stride(0), *numbers, **common, FLOORED=truncate, num_warps=8
     )
     choose[(count,)](
-        *head, floors, tops, sums, slots.uniforms, slots.stops, slots.limit, slots.token, slots.length, slots.written,
+        *head, floors, tops, sums, slots.uniforms, slots.stops, slots.limit, slots.token, slots.length, slots.sampled,
         slots.status, slots.tokens, slots.logprobs, product.stride(0), slots.uniforms.stride(0), *numbers, **wide,
         FLOORED=truncate, STOP_COUNT=MAX_STOPS, LIVE_=LIVE, STOPPED_=STOPPED, FULL_=FULL, FAILED_=FAILED, num_warps=8,
     )  # fmt: skip

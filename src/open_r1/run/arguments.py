@@ -1,4 +1,4 @@
-"""What Python callers hand to a trainer, as the options and rows that a command line would have named."""
+"""Checks what Python callers pass to a trainer, and turns it into the options and rows that a command line names."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,7 +34,7 @@ def model_options(model: Any) -> tuple[ModelConfig, PreTrainedModel | None]:
 
 
 def data_options(kind: type[Data], options: Mapping[str, Any]) -> Data:
-    """Options of data and rewards. Raises UserError for a keyword that is none."""
+    """Options of data and rewards. Raises UserError for an unknown keyword."""
     script = from_keywords(kind, options)
     if script.dry_run:
         raise UserError("dry_run is true, which only the commands `open-r1 grpo` and `open-r1 sft` do: leave it out.")
@@ -42,7 +42,7 @@ def data_options(kind: type[Data], options: Mapping[str, Any]) -> Data:
 
 
 def check_tokenizer(tokenizer: Any, model: PreTrainedModel | None) -> None:
-    """Raises UserError if there is no tokenizer, and a loaded model does not say where it came from."""
+    """Raises UserError if there is neither a tokenizer nor a name to load it by."""
     if tokenizer is None and model is not None and not model.config.name_or_path:
         raise UserError(
             "tokenizer is missing: the model was not loaded from a folder or the hub, so give its tokenizer."
@@ -62,7 +62,7 @@ def training_options(args: Any, kind: type[Config], model: ModelConfig) -> Confi
 
 
 def rewards_by_name(reward_funcs: Any) -> dict[str, Reward]:
-    """Rewards, which are functions or names, each under the name that metrics and rollouts have for it."""
+    """Rewards (functions or names) by the name that metrics and rollouts use for them."""
     rewards = [reward_funcs] if isinstance(reward_funcs, str) or callable(reward_funcs) else reward_funcs
     if not isinstance(rewards, Sequence) or not rewards:
         raise UserError(f"reward_funcs is {rewards!r}: expected a function, the name of a reward, or a list of them.")
@@ -85,7 +85,7 @@ def reward_functions(rewards: Mapping[str, Reward], script: Any) -> list[Callabl
 
 
 def check_engine(engine: Any) -> None:
-    """Raises UserError for an engine that cannot follow a policy's weights."""
+    """Raises UserError for an engine that cannot take a policy's weights."""
     if engine is not None and not all(hasattr(engine, name) for name in ("stream", "update_weights", "wake", "sleep")):
         raise UserError(
             f"engine is a {type(engine).__name__}, which cannot follow the weights of a policy: leave it out, or give "
@@ -94,10 +94,7 @@ def check_engine(engine: Any) -> None:
 
 
 def rows_of(rows: Any, name: str) -> Dataset:
-    """`rows`, a `datasets.Dataset` or a list of dicts that were given as `name`, as a dataset that errors call so.
-
-    Raises UserError.
-    """
+    """`rows` (a dataset or a list of dicts) as a dataset, which errors call `name`. Raises UserError."""
     if isinstance(rows, list) and rows and all(isinstance(row, Mapping) for row in rows):
         columns = dict.fromkeys(key for row in rows for key in row)
         try:
@@ -106,7 +103,7 @@ def rows_of(rows: Any, name: str) -> Dataset:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"{name}: a column has values of different types: {reason}") from error
     if not isinstance(rows, Dataset):
-        raise UserError(f"{name} is {_shown(rows)}: expected a datasets.Dataset (one split) or a list of dicts.")
+        raise UserError(f"{name} is {_described(rows)}: expected a datasets.Dataset (one split) or a list of dicts.")
     if len(rows) == 0:
         raise UserError(f"{name}: there are no rows.")
     rows = rows.with_format(None)  # a copy
@@ -118,11 +115,11 @@ def datasets(script: DataConfig, args: TrainConfig, train: Any, evaluation: Any)
     """The rows to train on and to evaluate on. Raises UserError, also if the options ask for an evaluation that has no
     rows."""
     if script.dataset_name is not None or script.dataset_mixture is not None:
-        return train, evaluation  # a command has read them, and errors name the files
+        return train, evaluation  # read by a command; errors name the files
     if evaluation is None and needs_eval(args):
         raise UserError("eval_strategy asks for evaluation: give eval_dataset.")
     return rows_of(train, "train_dataset"), None if evaluation is None else rows_of(evaluation, "eval_dataset")
 
 
-def _shown(value: Any) -> str:
+def _described(value: Any) -> str:
     return "missing" if value is None else "an empty list" if value == [] else f"a {type(value).__name__}"

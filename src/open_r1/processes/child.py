@@ -1,54 +1,66 @@
-"""Processes that end with this one: `Part` passes their output on and keeps its last lines."""
+"""Child processes that end with this one; their output is forwarded, and its last lines are remembered."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import psutil
 
 TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""Variables that would make what a training process starts join its process group."""
-KEPT_LINES = 40
+"""Variables that would make a child of a training process join its process group."""
+LAST_LINES = 40
 GRACE_SECONDS = 10.0
 """Between SIGTERM and SIGKILL."""
 
 
 def new_log(prefix: str) -> Path:
-    """An empty file for what a process writes."""
+    """An empty temporary file for the output of a process."""
     descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=".log")
     os.close(descriptor)
     return Path(name)
 
 
 @dataclass(frozen=True)
-class Failure:
-    """The part that ended a launch."""
+class Command:
+    """A command line, and the environment variables that it needs besides those of this process."""
 
-    part: str
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+
+    def __str__(self) -> str:
+        return shlex.join([*(f"{name}={value}" for name, value in self.environment.items()), *self.argv])
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The process that ended a launch, and how it failed."""
+
+    process: str
     node: str
     exit_code: int
     reason: str
     last_lines: tuple[str, ...] = ()
-    shown: bool = False
+    printed: bool = False
     """Whether that node has already printed these lines."""
 
     @property
     def status(self) -> int:
-        """The exit status of the launch: that of the part, and never 0."""
+        """The exit status of the launch: that of the process, but never 0."""
         return self.exit_code or 1
 
 
-class Part:
+class ChildProcess:
     """A command that runs under a guard (`guard.py`), so that it never outlives this process.
 
     Its output goes to this process's own output, or to the file `log`.
@@ -64,10 +76,12 @@ class Part:
     ) -> None:
         self.name = name
         self.log = log
-        self.lines: deque[str] = deque(maxlen=KEPT_LINES)
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+        self.lines: deque[str] = deque(maxlen=LAST_LINES)
         read_end, self._alive = os.pipe()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "open_r1.guard", str(read_end), str(grace), *command],
+            [sys.executable, "-m", "open_r1.processes.guard", str(read_end), str(grace), *command],
             pass_fds=[read_end],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -77,11 +91,11 @@ class Part:
         )
         os.close(read_end)
         assert self.process.stdout is not None
-        self._reader = threading.Thread(target=self._pass_on, args=(self.process.stdout,), daemon=True)
+        self._reader = threading.Thread(target=self._forward_output, args=(self.process.stdout,), daemon=True)
         self._reader.start()
 
     def poll(self) -> int | None:
-        """Exit status, or None while it runs; 128 plus a signal's number also where the guard itself was killed."""
+        """Exit status, or None while it runs; 128 plus a signal's number even if the guard itself was killed."""
         return _shell_status(self.process.poll())
 
     def wait(self, seconds: float | None = None) -> int | None:
@@ -100,26 +114,30 @@ class Part:
                         process.send_signal(number)
 
     def stop(self) -> None:
-        """Ends the command and all that it has started; SIGTERM first."""
-        self.let_go()
+        """Ends the command and every process that it has started; SIGTERM first."""
+        self.begin_stop()
         self.process.wait()
         self._reader.join(timeout=5.0)
 
-    def let_go(self) -> None:
+    def begin_stop(self) -> None:
         """Starts to end it, without waiting."""
         if self._alive >= 0:
             os.close(self._alive)
             self._alive = -1
 
     def failure(self, node: str, reason: str | None = None) -> Failure:
-        """How it ended, or the `reason` why it has to end."""
+        """How it ended, or the `reason` for which it is ended."""
         code = self.poll()
         if code is not None:
             self._reader.join(timeout=5.0)
         reason = reason or f"ended with {describe_exit(code)}"
         return Failure(self.name, node, code or 0, reason, tuple(dict.fromkeys(self.lines)), self.log is None)
 
-    def __enter__(self) -> "Part":
+    def tail(self, count: int = 20) -> str:
+        """Its last lines of output, indented."""
+        return "\n".join(f"  {line}" for line in list(self.lines)[-count:])
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -127,11 +145,11 @@ class Part:
     ) -> None:
         self.stop()
 
-    def _pass_on(self, stream: BinaryIO) -> None:
+    def _forward_output(self, stream: BinaryIO) -> None:
         target: BinaryIO = self.log.open("ab") if self.log else sys.stdout.buffer
         rest = b""
         while chunk := os.read(stream.fileno(), 65536):
-            with suppress(OSError, ValueError):  # the reader of our output has closed it
+            with suppress(OSError, ValueError):  # nobody reads our output any more
                 target.write(chunk)
                 target.flush()
             *lines, rest = (rest + chunk).replace(b"\r", b"\n").split(b"\n")
@@ -142,9 +160,18 @@ class Part:
             target.close()
 
 
+def stop_all(children: Iterable[ChildProcess]) -> None:
+    """Ends all of them at the same time."""
+    children = list(children)
+    for child in children:
+        child.begin_stop()
+    for child in children:
+        child.stop()
+
+
 def child_environment() -> dict[str, str]:
-    """This process's own variables without those of torchrun, and where `open_r1` is imported from."""
-    paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    """The environment of a child: this process's own without torchrun's variables, and with `open_r1` importable."""
+    paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
     return {name: value for name, value in os.environ.items() if name not in TORCHRUN} | {"PYTHONPATH": paths}
 
 
@@ -153,7 +180,7 @@ def _shell_status(code: int | None) -> int | None:
 
 
 def describe_exit(code: int | None) -> str:
-    """An exit status in a message. The guard returns 128 plus the number of a signal, as shells do."""
+    """An exit status in words. The guard returns 128 plus the number of a signal, as shells do."""
     number = -code if code is not None and code < 0 else (code or 0) - 128
     with suppress(ValueError):
         return f"exit code {code} ({signal.Signals(number).name})"

@@ -9,9 +9,9 @@ import pytest
 from toys import make_model, make_tokenizer
 
 from open_r1.configs import GRPOConfig, ModelConfig
+from open_r1.engine.vllm.process import is_up
 from open_r1.errors import UserError
-from open_r1.launch.generators import answers
-from open_r1.run.spare_gpus import leftover_gpus, server_urls
+from open_r1.run.generators import server_urls, spare_gpus
 
 SERVER = Path(__file__).parents[1] / "launch" / "fake_server.py"
 
@@ -41,11 +41,11 @@ def template(*options) -> str:
 
 
 def test_generators_get_the_gpus_that_no_process_trains_on():
-    assert leftover_gpus(list("01234567"), 7) == ("7",)
-    assert leftover_gpus(["GPU-a", "GPU-b", "GPU-c"], 1) == ("GPU-b", "GPU-c")
-    assert leftover_gpus([], 2) == ()
+    assert spare_gpus(list("01234567"), 7) == ("7",)
+    assert spare_gpus(["GPU-a", "GPU-b", "GPU-c"], 1) == ("GPU-b", "GPU-c")
+    assert spare_gpus([], 2) == ()
     with pytest.raises(UserError, match=r"all 8 GPUs train.*--num_processes=7"):
-        leftover_gpus(list("01234567"), 8)
+        spare_gpus(list("01234567"), 8)
 
 
 def test_a_server_that_is_named_is_not_started(config, model):
@@ -71,10 +71,10 @@ def test_a_generator_is_started_and_ends_with_training(end, config, model, tmp_p
             _exit_as_an_interpreter()
     wait_until(lambda: (tmp_path / "up").exists())
     if end == "is killed":
-        assert answers(url)
+        assert is_up(url)
         os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    wait_until(lambda: not answers(url))
+    wait_until(lambda: not is_up(url))
 
 
 def _exit_as_an_interpreter():
@@ -95,7 +95,7 @@ def wait_until(condition):
     ("options", "command", "text"),
     [
         ({"vllm_server_timeout": 0.5}, template("late=60"), r"did not answer at .* within 0\.5 s"),
-        ({}, template("dies=0.1", "late=5"), r"ended with exit code 9.*out of memory"),
+        ({}, template("dies=0.1", "late=5"), r"ended with exit code 9[\s\S]*out of memory"),
     ],
 )
 def test_a_generator_that_does_not_come_up_is_one_sentence(options, command, text, config, model, tmp_path):

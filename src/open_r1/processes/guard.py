@@ -1,8 +1,8 @@
-"""`python -m open_r1.guard FD GRACE WORD...`: runs a command, and ends every process that it leaves behind.
+"""`python -m open_r1.processes.guard FD GRACE WORD...`: runs a command and ends every process that it leaves behind.
 
 FD is a pipe whose other end the launcher holds. When it closes, even because the launcher was killed, the guard ends
 the command and all its descendants. The exit status is that of the command, or 128 plus the number of the signal that
-ended it. torchrun's agent does not do this: after `kill -9` its workers go on, and so does what they started.
+ended it. torchrun's agent does not do this: after `kill -9` its workers keep running, and so do their children.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
 
 
 def descendants(pid: int | None = None) -> list[psutil.Process]:
-    """Every process below `pid` (this process), however deep."""
+    """All descendants of `pid` (default: this process)."""
     try:
         return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -52,7 +52,7 @@ def descendants(pid: int | None = None) -> list[psutil.Process]:
 
 
 def end_processes(processes: list[psutil.Process], grace: float) -> None:
-    """SIGTERM; after `grace` seconds SIGKILL for those that still run and for what they have started since."""
+    """Sends SIGTERM; after `grace` seconds SIGKILL to those that still run and to their new children."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
@@ -73,14 +73,15 @@ def _runs(process: psutil.Process) -> bool:
 
 
 def _before_command() -> None:
-    """In the child. SIGUSR1 stays ignored: Slurm sends it to all processes, and it ends those without a handler."""
+    """Runs in the child. SIGUSR1 stays ignored: Slurm sends it to all processes, and it ends those without a
+    handler."""
     _prctl(SET_PDEATHSIG, signal.SIGKILL)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
 def _prctl(option: int, value: int = 1) -> None:
-    """Linux only; elsewhere orphans of a killed command may stay."""
+    """Linux only; elsewhere orphans of a killed command may remain."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 

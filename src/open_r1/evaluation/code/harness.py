@@ -1,0 +1,64 @@
+"""Python programs whose main file is ours, and numpy for them.
+
+LiveCodeBench's programs may import numpy, and the tests of HumanEval+ and MBPP+ do. Where the system's Python, which
+runs them, has none, it gets that of this environment.
+"""
+
+import importlib.util
+import logging
+from functools import cache
+from pathlib import Path
+
+from open_r1.errors import UserError
+from open_r1.rewards.code.isolation import interpreter
+from open_r1.rewards.code.programs import Program
+from open_r1.rewards.code.providers import get_provider
+from open_r1.rewards.code.sandbox import Limits
+
+logger = logging.getLogger(__name__)
+
+_TRIAL = "import numpy\nprint(numpy.allclose([1.0], [1.0]))"
+_TRIAL_LIMITS = Limits(seconds=20, memory_mb=4096)
+_FINDER = """
+import sys
+class Numpy:
+    def find_spec(name, path=None, target=None):
+        if name == "numpy":
+            from importlib.util import spec_from_file_location
+            folder = {folder!r}
+            return spec_from_file_location(name, folder + "/__init__.py", submodule_search_locations=[folder])
+sys.meta_path.append(Numpy)
+"""
+
+
+def python_program(source: str) -> Program:
+    """`source` as a program that finds numpy, if it can be had."""
+    return _with_numpy(source, numpy_folders() or ())
+
+
+def require_numpy(task: str) -> None:
+    """Raises `UserError` if programs have no numpy."""
+    if numpy_folders() is None:
+        raise UserError(f"task {task}: its tests need numpy, which {interpreter()} lacks: install it there.")
+
+
+@cache
+def numpy_folders() -> tuple[str, ...] | None:
+    """Folders of this environment's numpy that programs have to see: none if they have a numpy of their own. None if
+    they can have none; said aloud."""
+    found = importlib.util.find_spec("numpy")
+    own = [Path(place) for place in found.submodule_search_locations or ()] if found else []
+    libraries = [folder.with_name("numpy.libs") for folder in own]
+    for folders in ((), tuple(str(folder) for folder in (*own, *libraries) if folder.is_dir())):
+        with get_provider("local").open(_with_numpy(_TRIAL, folders), _TRIAL_LIMITS) as run:
+            if run("").stdout == "True\n":
+                return folders
+    logger.warning(
+        "programs that import numpy fail here: %s has none, and cannot use this environment's.", interpreter()
+    )
+    return None
+
+
+def _with_numpy(source: str, folders: tuple[str, ...]) -> Program:
+    finder = _FINDER.format(folder=folders[0]) if folders else ""
+    return Program("python", {"main.py": finder + source}, folders)

@@ -1,0 +1,67 @@
+"""How large a model is, and how many GPUs its weights need."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from open_r1.configs import ModelConfig
+from open_r1.errors import UserError
+from open_r1.hub import reading_hub
+
+SIZE = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s*([bBmM])(?![a-zA-Z])")
+WEIGHTS_SHARE = 0.4
+"""Share of a generator's memory that its weights may take; the rest is for the cache of keys and values."""
+
+
+def tensor_parallel(parameters: int, heads: int | None, gpus: int, gpu_memory: int) -> int:
+    """Fewest GPUs, a power of two that divides the attention heads, that hold bfloat16 weights in `WEIGHTS_SHARE`."""
+    size = 1
+    while 2 * parameters / size > WEIGHTS_SHARE * gpu_memory:
+        size *= 2
+        if size > gpus or (heads is not None and heads % size):
+            raise UserError(
+                f"a generator of {parameters / 1e9:.1f}B parameters needs {2 * parameters / 2**30:.0f} GiB for its "
+                f"weights alone, more than the {gpus} GPUs of a node hold beside its cache: give --tp to say how many "
+                "GPUs share it, or take GPUs with more memory."
+            )
+    return size
+
+
+def model_size(model: ModelConfig) -> tuple[int | None, int | None]:
+    """Parameters and attention heads, from the configuration alone; by the name (`7B`) if that cannot be read."""
+    from transformers import AutoConfig
+
+    from open_r1.training.model import weights_name
+
+    name = weights_name(model)
+    try:
+        with reading_hub(name, "model_name_or_path"):
+            config = AutoConfig.from_pretrained(
+                name, revision=model.model_revision, trust_remote_code=model.trust_remote_code
+            )
+    except (OSError, ValueError, UserError):
+        return size_in_name(str(model.model_name_or_path)), None
+    text = config.get_text_config()
+    return count_parameters(config, model.trust_remote_code), getattr(text, "num_attention_heads", None)
+
+
+def size_in_name(name: str) -> int | None:
+    """Parameters according to a model's name: 7.6B, 135M; None if it has no such number."""
+    found = SIZE.findall(Path(name).name)
+    if not found:
+        return None
+    number, unit = found[-1]
+    return int(float(number) * (10**9 if unit in "bB" else 10**6))
+
+
+def count_parameters(config: Any, trust_remote_code: bool) -> int | None:
+    """Parameters of a model with `config`; None if transformers has no causal language model for it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    except ValueError:
+        return None
+    return sum(p.numel() for p in skeleton.parameters())

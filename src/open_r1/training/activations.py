@@ -1,0 +1,34 @@
+"""What checkpointed layers keep for the backward pass, and where; settled when training begins."""
+
+from typing import Any
+
+from torch import nn
+from transformers import TrainerCallback
+
+from open_r1.configs import TrainConfig
+from open_r1.internals.transformers import attention_name
+from open_r1.modeling.attention import FLASH_ATTENTION
+from open_r1.modeling.flash import keep_attention_of
+from open_r1.modeling.offloading import offload_checkpoints
+
+
+def activation_callbacks(model: nn.Module, args: TrainConfig) -> list[TrainerCallback]:
+    """With `activation_offloading`, inputs of layers wait on the CPU; else flash-attn-4's answers are kept too, because
+    they take longest to compute again."""
+    if args.activation_offloading:
+        return [_OffloadCheckpoints()]
+    return [_KeepAttention()] if attention_name(model) == FLASH_ATTENTION else []
+
+
+class _KeepAttention(TrainerCallback):
+    """Layers are computed again in the backward pass with `gradient_checkpointing`, their attention is not."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        keep_attention_of(model)
+
+
+class _OffloadCheckpoints(TrainerCallback):
+    """What `gradient_checkpointing` keeps goes to the CPU."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        offload_checkpoints(model)

@@ -1,0 +1,43 @@
+"""What the optimizers of transformers (`optim`) need: a package, and memory for each weight that they train."""
+
+from importlib.util import find_spec
+
+from transformers import TrainingArguments
+
+from open_r1.errors import UserError
+
+BITSANDBYTES = ("adamw_bnb", "adamw_8bit", "ademamix", "lion", "paged", "rmsprop_bnb")
+"""How the names begin that need bitsandbytes."""
+TORCHAO = ("adamw_torch_8bit", "adamw_torch_4bit")
+MOMENTS = {"sgd": 0, "adafactor": 0, "lion": 1, "adagrad": 1, "rmsprop": 1, "ademamix": 3}
+"""Numbers a weight, by how the name begins; all others have the two of Adam (arXiv 1412.6980, algorithm 1)."""
+
+
+def check_optimizer(args: TrainingArguments) -> None:
+    """Raises UserError if the package of `optim` is not installed."""
+    name = optimizer_name(args)
+    package = "bitsandbytes" if name.startswith(BITSANDBYTES) else "torchao" if name in TORCHAO else None
+    if package is not None and find_spec(package) is None:
+        raise UserError(f"optim is {name}, which needs {package}, which is not installed: pip install {package}.")
+
+
+def moment_bytes(args: TrainingArguments, weight_bytes: int) -> float:
+    """Bytes a weight of what the optimizer keeps on the GPU; moments have the weights' dtype, unless the name says
+    otherwise. Paged ones leave the GPU when it is short of memory, and count nothing."""
+    name = optimizer_name(args)
+    if name.startswith("paged"):
+        return 0
+    numbers = next((count for prefix, count in MOMENTS.items() if name.startswith(prefix)), 2)
+    bits = next((bits for bits in (8, 4, 32) if name.endswith(f"{bits}bit")), 8 * weight_bytes)
+    return numbers * bits / 8
+
+
+def keeps_embeddings_whole(args: TrainingArguments) -> bool:
+    """Whether the moments of embeddings are in 32 bits all the same, as transformers has it for bitsandbytes."""
+    name = optimizer_name(args)
+    return name.startswith(BITSANDBYTES) and name.endswith("8bit")
+
+
+def optimizer_name(args: TrainingArguments) -> str:
+    """`optim` as text."""
+    return str(getattr(args.optim, "value", args.optim))

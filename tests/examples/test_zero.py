@@ -1,0 +1,159 @@
+"""`examples/zero`: the problems, the reward of Countdown, and the tables of finished runs."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from open_r1.errors import UserError
+from open_r1.evaluation.results import summarise
+from open_r1.rewards import grade
+
+FOLDER = Path(__file__).parents[2] / "examples" / "zero"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"zero_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+countdown, tasks = load("countdown"), load("tasks")
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        (r"so \boxed{3 * (2 + 5)}", 1.0),
+        (r"\boxed{3 \times (5 + 2) = 21}", 1.0),
+        ("Try 3 * 5 + 2 = 17. Then 3 * (5 + 2) = 21.", 1.0),
+        ("3 * (2 + 5) is what I would try; it makes 21", 1.0),
+        ("<answer>\n(5 + 2) * 3\n</answer>", 1.0),
+        ("3 * (2 + 5) = 21, or else 3 + 18 = 21", 0.0),
+        (r"\boxed{(2 + 5) * 3}", 1.0),
+        (r"\boxed{21}", 0.0),
+        (r"\boxed{3 * 7}", 0.0),
+        (r"\boxed{3 * (2 + 5) + 0}", 0.0),
+        (r"\boxed{3 * (2 + 5) * 1 * 1}", 0.0),
+        (r"\boxed{2 + 3 + 5}", 0.0),
+        (r"\boxed{3 / (2 - 2) + 5}", 0.0),
+        (r"\boxed{__import__('os').getpid()}", 0.0),
+        (r"\boxed{" + "(" * 5000 + "}", 0.0),
+        (r"\boxed{9 ** 9 ** 9}", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_countdown_takes_every_expression_that_reaches_the_target(text, right):
+    messages = [{"role": "assistant", "content": text}]
+    assert countdown.countdown([messages, text], [[2, 3, 5]] * 2, [21, 21]) == [right, right]
+
+
+def test_the_numbers_of_the_last_expression_are_compared_with_the_given_ones():
+    texts = ["2 + 3 + 5 = 10", "2 + 3 = 5", "2 + 3 + 5 + 7", "no expression", "2 / 0", "(" * 3000, "9 ** 9 ** 9"]
+    assert countdown.numbers_used(texts, [[2, 3, 5]] * 7) == [1.0, 2 / 3, 3 / 4, 0.0, 0.0, 0.0, 0.0]
+
+
+def test_countdown_divides_exactly():
+    assert countdown.solves(r"\boxed{6 / 4 * 2}", [2, 4, 6], 3)
+    assert not countdown.solves(r"\boxed{7 / 2}", [2, 7], 3)
+
+
+@pytest.mark.parametrize("task", list(tasks.TASKS))
+def test_problems_grow_harder_and_held_out_ones_stay_apart(task):
+    train, held_out = tasks.make(task, 600, 60, seed=1)
+    levels = tasks.TASKS[task][1]
+    assert (len(train), len({row["problem"] for row in held_out})) == (600, 60)
+    assert not {row["problem"] for row in train} & {row["problem"] for row in held_out}
+    assert {row["level"] for row in train[: 600 // levels]} == {1}
+    assert {row["level"] for row in train[-600 // levels :]} == set(range(1, levels + 1))
+    assert {row["level"] for row in held_out} == set(range(1, levels + 1))
+    assert (train, held_out) == tasks.make(task, 600, 60, seed=1) != tasks.make(task, 600, 60, seed=2)
+
+
+def solved(task, row):
+    """Whether the row's answer is right, by another way than the one that made it."""
+    question, answer = row["problem"], row["answer"]
+    if task == "sums":
+        terms = re.findall(r"([+-]?) ?(\d+)", question.partition("?")[0])
+        return int(answer) == sum(int(sign + number) for sign, number in terms)
+    if task == "equations":
+        left, right = re.search(r": (.*) = (-?\d+)\.", question).groups()
+        return [x for x in range(-100, 100) if eval(left, {"x": x}) == int(right)] == [int(answer)]
+    if task == "letters":
+        letter, text = re.search(r'letter "(.)" occur in "(.*)"', question).groups()
+        return int(answer) == sum(c == letter for c in text)
+    return countdown.solves(rf"\boxed{{{answer}}}", row["numbers"], row["target"])
+
+
+@pytest.mark.parametrize("task", list(tasks.TASKS))
+def test_answers_are_right(task):
+    train, held_out = tasks.make(task, 300, 60, seed=0)
+    assert all(solved(task, row) for row in train + held_out)
+    if task != "countdown":
+        boxed = [(rf"\boxed{{{row['answer']}}}", row["answer"]) for row in held_out]
+        assert all(grade(completion=text, gold=gold).correct for text, gold in boxed)
+
+
+def test_more_held_out_problems_than_there_are_is_a_sentence():
+    with pytest.raises(UserError, match="level 1 has too few problems"):
+        tasks.make("sums", 10, 2000, seed=0)
+
+
+def write_evaluation(folder, right, tokens):
+    """Twelve problems of three levels, two samples each; the first `right` are right."""
+    folder.mkdir(parents=True)
+    rows = [
+        {
+            "index": i,
+            "id": f"p{i}",
+            "problem": f"Problem {i}",
+            "prompt": f"Problem {i}",
+            "gold": "1",
+            "completion": f"answer of {tokens} tokens",
+            "sample": s,
+            "correct": i < right,
+            "extracted": "1",
+            "reason": "the reward is 1",
+            "seed": 0,
+            "n_tokens": tokens,
+            "finish_reason": "stop",
+        }
+        for i in range(12)
+        for s in range(2)
+    ]
+    groups = {i: {"level": str(i % 3 + 1)} for i in range(12)}
+    head = {"task": "held_out", "model": "m", "engine": "native", "protocol": {}, "seconds": 1.0, "reported": []}
+    (folder / "results.json").write_text(json.dumps(head | summarise(rows, groups=groups)))
+    pq.write_table(pa.Table.from_pylist(rows), folder / "samples.parquet")
+
+
+def test_the_tables_the_curves_and_the_completions(tmp_path):
+    write_evaluation(tmp_path / "sums" / "base" / "held_out", 0, 100)
+    for seed, right in (("1", 9), ("2", 12)):
+        run = tmp_path / "sums" / f"seed-{seed}"
+        write_evaluation(run / "evaluation" / "held_out", right, 50)
+        (run / "run").mkdir()
+        lines = [{"step": s, "reward": s / 10, "time/generation": 20.0, "time/training": 10.0} for s in (1, 2)]
+        (run / "run" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "letters" / "seed-1" / "run").mkdir(parents=True)  # unfinished
+    done = subprocess.run([sys.executable, FOLDER / "results.py", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "results.md").read_text()
+    assert "| sums, seed 1 | 0.0 [" in text and "| +75.0 [" in text and "| 100 to 50 | 2 | 1.0 |" in text
+    assert "| sums, seed 2 | 0 to 100 | 0 to 100 | 0 to 100 |" in text
+    assert "letters" not in text
+    shown = (tmp_path / "completions.md").read_text()
+    assert shown.count("answer of 100 tokens") == 12 and shown.count("Trained, right") == 12
+    assert "sums, seed 2" in (tmp_path / "curves.svg").read_text()
+
+
+def test_a_folder_without_a_finished_run_is_a_sentence(tmp_path):
+    done = subprocess.run([sys.executable, FOLDER / "results.py", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 2 and "has no finished run" in done.stderr and "Traceback" not in done.stderr

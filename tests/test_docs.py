@@ -1,0 +1,137 @@
+"""What the documents say is there: links, anchors, commands and their options; and the two READMEs agree."""
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+from markdown_it import MarkdownIt
+
+from open_r1.cli import COMMANDS, main
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    path
+    for pattern in ("*.md", "docs/**/*.md", "recipes/**/*.md", "examples/**/*.md")
+    for path in ROOT.glob(pattern)
+    if path.name != "AGENTS.md"
+)
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"|!\[[^\]]*\]\(([^)\s]+)\)")
+GROUPS = {"data": ("verify", "pass-rate", "decontaminate", "dedup", "mix", "stats", "merge", "push")}
+
+
+def name(path):
+    return str(path.relative_to(ROOT))
+
+
+@cache
+def anchors(page):
+    """As GitHub makes them: lower case, without punctuation, blanks as dashes."""
+    without_code = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    titles = re.findall(r"^#+ +(.*)$", without_code, flags=re.MULTILINE)
+    plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)|`", r"\1", title) for title in titles]
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_link_leads_somewhere(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for groups in LINK.findall(text):
+        target = next(filter(None, groups))
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        there = (page.parent / file).resolve() if file else page
+        assert there.exists(), f"{target} is not there"
+        assert not anchor or anchor in anchors(there), f"{target}: there is no such title"
+
+
+def blocks(page):
+    """Lines of the bash blocks, continued lines joined, comments left out."""
+    for token in MarkdownIt().parse(page.read_text(encoding="utf-8")):
+        if token.type == "fence" and token.info.split()[:1] == ["bash"]:
+            for line in token.content.replace("\\\n", " ").splitlines():
+                yield re.sub(r"(^|\s)#.*$", "", line).strip()
+
+
+def commands(page):
+    """`(command, options)` of every `open-r1` in the page's blocks, and of every `python src/open_r1/...`."""
+    for line in blocks(page):
+        line = re.sub(r"src/open_r1/(sft|grpo|generate|evaluate)\.py", r"open-r1 \1", line)
+        for part in re.split(r"&&|\||;", line):
+            words = _words(part)
+            if "open-r1" not in words:
+                continue
+            words = words[words.index("open-r1") + 1 :]
+            if words and words[0] in COMMANDS:
+                options = [w.partition("=")[0] for w in words if re.match(r"--[A-Za-z]", w)]
+                yield " ".join(words[: 2 if words[0] in GROUPS else 1]), options
+
+
+def _words(text):
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return []
+
+
+@cache
+def known_options(command):
+    """The options that the command's help lists, with dashes."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        main([*command.split(), "--help"])
+    return {option.replace("_", "-") for option in re.findall(r"--[A-Za-z][\w-]*", shown.getvalue())}
+
+
+def all_options(command):
+    found = known_options(command)
+    if command == "launch":  # what it does not know goes to the entry script
+        found = found | known_options("sft") | known_options("grpo")
+    if command == "data pass-rate":
+        found = found | known_options("generate")
+    return found | {option.replace("--", "--no-", 1) for option in found} | {"--help", "--version"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_command_and_option_is_there(page):
+    for command, options in commands(page):
+        parts = command.split()
+        assert parts[0] not in GROUPS or (parts[1:] and parts[1] in GROUPS[parts[0]]), f"open-r1 {command}"
+        if parts[0] == "vllm-serve":  # what it does not know goes to vLLM
+            continue
+        for option in options:
+            assert option.replace("_", "-") in all_options(command), f"open-r1 {command} has no {option}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["own-reward.md", "own-reward.zh.md"])
+def test_the_tutorial_runs(page, tmp_path):
+    """All of its blocks, one after the other, in a folder that has the sources and nothing else."""
+    (tmp_path / "src").symlink_to(ROOT / "src")
+    text = (ROOT / "docs" / "tutorials" / page).read_text(encoding="utf-8")
+    script = "set -e\n" + "\n".join(re.findall(r"^```bash\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert (tmp_path / "runs" / "tutorial" / "grpo" / "report.html").is_file()
+    assert b"Answer" in done.stdout
+
+
+def test_the_readme_is_short_and_the_chinese_one_has_its_figures():
+    english, chinese = ((ROOT / file).read_text(encoding="utf-8") for file in ("README.md", "README_zh.md"))
+    assert len(english.splitlines()) <= 150
+    assert len(chinese.splitlines()) <= 150
+    figures = [set(re.findall(r"\d+(?:\.\d+)?%|\b\d+\.\d+\b", text)) for text in (english, chinese)]
+    assert figures[0] == figures[1]
+    pictures = [re.findall(r'src="([^"]+)"', text) for text in (english, chinese)]
+    assert pictures[0] == pictures[1]
+    links = [{link for link, _, _ in LINK.findall(text) if link.startswith("docs/")} for text in (english, chinese)]
+    plain = [{link.replace(".zh.md", ".md") for link in found} for found in links]
+    assert plain[0] <= plain[1]
