@@ -21,7 +21,7 @@ ROOMS = {
     "modeling": set(),
     "rewards": set(),
     "configs": {"options", "rewards.options"},
-    "data": {"configs"},
+    "data": {"configs", "options"},
     "report": {"configs", "options"},
     "engine": {"options", "data", "modeling"},
     "sampling": {"engine", "rewards", "report"},

@@ -15,6 +15,7 @@ OVERRIDDEN = {
     "_get_output_dir": "gives the staging folder while a checkpoint is written; `save_model` gets it as an argument",
     "_push_from_checkpoint": "must wait for the rename; `_save_checkpoint` calls it, and no option delays it",
     "_maybe_log_save_evaluate": "ends the run after the step is saved and evaluated; callbacks cannot end it in order",
+    "_issue_warnings_after_load": "does not warn of tied weights, which a checkpoint holds once; nothing silences that",
 }
 """Methods of `Trainer` that `PackedTrainer` overrides, with the reason."""
 

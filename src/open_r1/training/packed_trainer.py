@@ -37,7 +37,6 @@ from open_r1.training.checkpoints import Checkpointer
 from open_r1.training.interruption import StopSignals
 from open_r1.training.logprobs import TokenLogprobs, check_packed_forward
 from open_r1.training.memory import out_of_memory, peak_gib
-from open_r1.training.optimizers import check_optimizer
 from open_r1.training.packing import Pack, TokenSequence, build_pack, empty_pack, no_sides, plan_packs
 from open_r1.training.ranks import Ranks
 from open_r1.training.watchdog import Watchdog
@@ -80,7 +79,6 @@ class PackedTrainer(Trainer):
         self._tokens_logged = 0.0
         self._tokens_trained = 0
         self._largest_pack = 0
-        check_optimizer(args)
         super().__init__(
             model=model,
             args=_one_batch_per_step(args),
@@ -351,6 +349,12 @@ class PackedTrainer(Trainer):
             raise UserError("load_best_model_at_end needs save_only_model false with DeepSpeed and FSDP.")
         if self.backend == "fsdp2":
             backends.reduce_in_float32(self.accelerator)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """As Trainer's, without tied weights, which a checkpoint holds once."""
+        tied = getattr(self.model, "all_tied_weights_keys", {})
+        missing = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(type(load_result)(missing, load_result.unexpected_keys))
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """As Trainer's. Raises Interrupted after a stop signal, unless this was the last step."""
