@@ -71,7 +71,7 @@ COMMANDS = {
     "/undo": "take the last question back",
     "/think": "show the reasoning of the last answer",
     "/temperature": "X: sample at another temperature",
-    "/limit": "N: at most so many tokens an answer",
+    "/limit": "N: at most this many tokens per answer",
     "/system": "TEXT: another system prompt, in a new conversation",
     "/save": "keep the conversation as a row for SFT",
     "/quit": "end (or Ctrl-D)",
