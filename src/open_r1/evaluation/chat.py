@@ -169,7 +169,8 @@ class Terminal:
             self.conversation = Conversation(words or None)
         elif name == "/save":
             save_row(self.args.save, self.conversation.row())
-            self._print(f"A row with {len(turns)} turns is now in {self.args.save}.", "dim")
+            count = f"{len(turns)} turn{'s' if len(turns) > 1 else ''}"
+            self._print(f"Saved as a row with {count} in {self.args.save}.", "dim")
         else:
             self._print("\n".join(f"{command:<13} {meaning}" for command, meaning in COMMANDS.items()), "dim")
 
