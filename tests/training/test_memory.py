@@ -39,7 +39,7 @@ def test_a_run_that_is_out_of_memory_ends_in_a_sentence_that_says_what_to_change
         sft.main(arguments(folder, "sft", tmp_path / "out", per_device_train_batch_size=1, **options))
     sentence = str(error.value)
     assert re.match(
-        r"out of GPU memory at step 2, with packs of up to \d+ tokens a process \(CUDA out of memory\. ", sentence
+        r"out of GPU memory at step 2, with packs of up to \d+ tokens per process \(CUDA out of memory\. ", sentence
     )
     assert (
         "Tried to allocate 2.00 GiB): lower max_length, or set activation_offloading true, optim adamw_8bit, "
@@ -53,8 +53,10 @@ def test_a_generation_that_is_out_of_memory_names_the_engine_s_share():
 
 
 @pytest.mark.parametrize(("optim", "package"), [("paged_adamw_8bit", "bitsandbytes"), ("adamw_torch_8bit", "torchao")])
-def test_an_optimizer_whose_package_is_missing_is_named(tmp_path, monkeypatch, optim, package):
+def test_an_optimizer_whose_package_is_missing_is_named(tmp_path, monkeypatch, capsys, optim, package):
     monkeypatch.setattr(optimizers, "find_spec", lambda name: None)
-    words = arguments(make_folder(tmp_path), "sft", tmp_path / "out", optim=optim, dry_run="true")
+    words = arguments(make_folder(tmp_path), "sft", tmp_path / "out", optim=optim)
     with pytest.raises(UserError, match=f"optim is {optim}, which needs {package}, .*: pip install {package}"):
         sft.main(words)
+    sft.main([*words, "--dry_run"])
+    assert f"note: optim is {optim}, which needs {package}" in " ".join(capsys.readouterr().out.split())

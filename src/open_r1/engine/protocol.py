@@ -1,7 +1,7 @@
 """What an engine is: requests in, completions out."""
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -44,23 +44,27 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt, as token ids or as messages for the chat template, and how to continue it."""
+    """A prompt, as token ids, as messages for the chat template, or as a server takes it (`messages`, `tools` ...), and
+    how to continue it."""
 
     id: Hashable
-    prompt: list[int] | list[Message]
+    prompt: list[int] | list[Message] | Mapping[str, Any]
     sampling: Sampling
 
 
 @dataclass(frozen=True)
 class Completion:
     """A sampled completion. `token_ids` include the stop token; `logprobs` are those of the sampled tokens under the
-    distribution that was sampled from (temperature and truncation applied), None if they were not requested."""
+    distribution that was sampled from (temperature and truncation applied), None if they were not requested. `experts`,
+    if the engine reports them, has a fingerprint per token of the experts that predicted it
+    (`modeling.routers.ChosenExperts`)."""
 
     text: str
     token_ids: list[int] | None
     logprobs: list[float] | None
     finish_reason: Literal["stop", "length", "error"]
     weights_version: int
+    experts: list[int] | None = None
 
 
 def check_sampling(temperature: float, top_p: float) -> None:

@@ -50,7 +50,7 @@ class Comparison:
 
 
 def compare_folders(task: str, a: Path, b: Path) -> Comparison:
-    """Compares two folders of one task. Raises `UserError` unless both asked the same problems."""
+    """Compares two folders of one task. Raises `UserError` unless both have the same problems."""
     rates_a, rates_b = _rates(a), _rates(b)
     if rates_a.keys() != rates_b.keys():
         only = sorted(id for id, _ in rates_a.keys() ^ rates_b.keys())
@@ -134,7 +134,7 @@ def _name(folder: Path) -> str:
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
-    """A line a task, the difference in points of pass@1."""
+    """One line per task, the difference in points of pass@1."""
     table = Table(show_edge=False, pad_edge=False)
     for name in ("task", "problems", "A", "B", "B - A (95% interval, paired)"):
         table.add_column(name, justify="left" if name == "task" else "right")

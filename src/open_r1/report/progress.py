@@ -1,4 +1,4 @@
-"""What training looks like while it runs: a live bar on a terminal, one plain line a log elsewhere."""
+"""What training looks like while it runs: a live bar on a terminal, one plain line per log elsewhere."""
 
 import atexit
 import math
@@ -128,7 +128,7 @@ class ProgressCallback(TrainerCallback):
 
 
 def headline(logs: Mapping[str, Any]) -> list[str]:
-    """The two to four figures to watch: loss for SFT; reward, accuracy and length for GRPO; tokens a second."""
+    """The two to four figures to watch: loss for SFT; reward, accuracy and length for GRPO; tokens per second."""
     if "reward" not in logs:
         return _labelled(logs, {"loss": "loss"}) + _speed(logs)
     accuracy = "rewards/accuracy/mean"
@@ -141,7 +141,7 @@ def headline(logs: Mapping[str, Any]) -> list[str]:
 def summary(logs: Mapping[str, Any]) -> list[str]:
     """Everything worth a word in a log file, in one order for every step."""
     if "reward" not in logs:
-        labels = {"loss": "loss", "grad_norm": "grad norm", "learning_rate": "rate", "entropy": "entropy"}
+        labels = {"loss": "loss", "grad_norm": "grad norm", "learning_rate": "learning rate", "entropy": "entropy"}
     else:
         names = [key.split("/")[1] for key in logs if key.startswith("rewards/") and key.endswith("/mean")]
         rewards = {f"rewards/{name}/mean": name for name in names}

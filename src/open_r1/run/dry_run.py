@@ -21,7 +21,7 @@ from open_r1.run.prepare import GRPOInputs, SFTInputs
 from open_r1.run.preview import show_prompts, show_rows
 from open_r1.training.grpo_batches import check_batch
 from open_r1.training.model import checkpoint_of, load_config
-from open_r1.training.optimizers import check_optimizer
+from open_r1.training.optimizers import missing_package
 from open_r1.training.saveable import check_saveable
 
 ROWS_CHECKED = 8
@@ -53,7 +53,7 @@ def dry_run_grpo(
             **ungradable_golds(prompts, script.reward_funcs),
             "effective batch": f"{completions:,} completions = {per_step:,} prompts x {args.num_generations}",
             "steps": _steps(args, steps * args.max_steps_per_rollout),
-            "tokens a step, at most": f"{completions * (longest + args.max_completion_length):,}",
+            "tokens per step, at most": f"{completions * (longest + args.max_completion_length):,}",
             "completions by": describe_engine(args, model),
             **_engine_memory(args, model),
         },
@@ -137,7 +137,7 @@ def _engine_memory(args: GRPOConfig, model: ModelConfig) -> dict[str, str]:
 
 def _steps(args: TrainConfig, per_epoch: int) -> str:
     total = args.max_steps if args.max_steps > 0 else round(per_epoch * args.num_train_epochs)
-    return f"{total:,} ({per_epoch:,} an epoch)"
+    return f"{total:,} ({per_epoch:,} per epoch)"
 
 
 def _show(
@@ -152,7 +152,6 @@ def _show(
 ) -> None:
     config = load_config(model)
     check_sequence_parallel(config, args.sequence_parallel_size, model.trust_remote_code)
-    check_optimizer(args)
     check_saveable(str(model.model_name_or_path), config, load_generation_config(checkpoint_of(model)), tokenizer)
     shape = shape_of(config, skeleton(config, model.trust_remote_code), model)
     parameters = shape.parameters
@@ -165,13 +164,13 @@ def _show(
         "model": f"{model.model_name_or_path} ({parameters / 1e6:,.1f}M parameters)",
         "device": f"{args.device.type} x {args.world_size} processes, {'bfloat16' if args.bf16 else 'float32'}",
         **facts,
-        "memory a process": f"{memory} (computed)",
-        "time a step": f"about {seconds:,.1f} s of training on H100s (computed)",
+        "memory per process": f"{memory} (computed)",
+        "time per step": f"about {seconds:,.1f} s of training on H100s (computed)",
         "output": str(args.output_dir),
     }.items():
         table.add_row(name, value)
     room = None if model.use_peft else room_warning(args, parameters, parameters)
-    notes = [*options_without_effect(args), *filter(None, [unused_dropout(config), room])]
+    notes = [*options_without_effect(args), *filter(None, [unused_dropout(config), room, missing_package(args)])]
     if args.world_size % args.sequence_parallel_size:
         notes.append(
             f"sequence_parallel_size is {args.sequence_parallel_size}, so the training takes a multiple of as many "
