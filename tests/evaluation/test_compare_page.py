@@ -1,7 +1,7 @@
 """The page of `open-r1 compare --html`, in a browser."""
 
 import pytest
-from evaluation.scripted import Scripted, opened
+from evaluation.scripted import Scripted, evaluate_task, opened
 
 from open_r1.evaluation.compare import main as compare
 from open_r1.evaluation.protocol import protocol_for
