@@ -4,7 +4,6 @@ import fcntl
 import json
 import logging
 import shutil
-from types import SimpleNamespace
 
 import pytest
 from runs import arguments, make_folder, metrics
@@ -100,7 +99,7 @@ def test_dropout_of_attention_weights_is_not_left_out_without_a_word(folder, tmp
 def test_a_disk_without_room_for_a_checkpoint_is_named_before_training(
     folder, tmp_path, dry_run, monkeypatch, caplog, capsys
 ):
-    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr(checks, "free_space", lambda path: (1000, path))
     with caplog.at_level(logging.WARNING):
         run(folder, tmp_path / "out", max_steps=1, dry_run=dry_run)
     shown = caplog.text if dry_run == "false" else " ".join(capsys.readouterr().out.split())
