@@ -14,6 +14,7 @@ from transformers.training_args import TrainingArguments
 from open_r1.devices import check_processes_fit, cuda_has_bf16, has_accelerator
 from open_r1.errors import UserError
 from open_r1.options.annotations import Range, check_fields
+from open_r1.options.columns import ColumnOptions
 from open_r1.rewards.options import RewardOptions
 
 
@@ -54,7 +55,7 @@ class ModelConfig:
 
 
 @dataclass
-class DataConfig:
+class DataConfig(ColumnOptions):
     """Where problems or traces come from."""
 
     dataset_name: str | None = None
@@ -67,11 +68,6 @@ class DataConfig:
     """Split for evaluation during training (read only if `eval_strategy` asks for it)."""
     dataset_mixture: dict[str, Any] | None = None
     """Several datasets: `datasets` (a list of id, config, split, columns, weight), `seed`, `test_split_size`."""
-    dataset_prompt_column: str = "prompt"
-    """Column with the problem: text, or a list of messages."""
-    dataset_answer_column: str | None = None
-    """Column with the right answer, or a field in one (`reward_model.ground_truth`). Default: `answer`, else
-    `solution`, else verl's `reward_model.ground_truth`."""
     system_prompt: str | None = None
     """Put in front of every conversation that has no system message."""
     dry_run: bool = False
@@ -158,6 +154,9 @@ class TrainConfig(TrainingArguments):
     # --- Chat template and trackers ---
     chat_template: str | None = None
     """Jinja template, or a file that holds one. Default: the tokenizer's own, else ChatML."""
+    chat_template_kwargs: dict[str, Any] | None = None
+    """Variables of the chat template, such as `{enable_thinking: false}`, wherever it renders; the saved template has
+    them as its defaults. A column `chat_template_kwargs` says so for its row."""
     wandb_entity: str | None = None
     """Entity for Weights & Biases (with `report_to: wandb`)."""
     wandb_project: str | None = None

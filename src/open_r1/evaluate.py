@@ -6,14 +6,14 @@
     open-r1 evaluate --model NAME --base-url http://localhost:8000/v1 --tasks mine.jsonl
 
 Tasks: {tasks},
-reasoning_gym:NAME (with the extra reasoning-gym), or a .jsonl[.gz] or .parquet file with the columns problem and
-answer. The same command continues a run that was interrupted. `open-r1 compare` compares two models, `open-r1 report`
-makes a page to read the answers.
+reasoning_gym:NAME (with the extra reasoning-gym), or a .jsonl, .json, .csv or .parquet file with columns such as
+problem and answer. The same command continues a run that was interrupted. `open-r1 compare` compares two models,
+`open-r1 report` makes a page to read the answers.
 """
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,6 +24,7 @@ from open_r1.evaluation.reward_judge import with_reward
 from open_r1.evaluation.tasks import TASKS, find_task, load_problems, with_prompt
 from open_r1.options import parse_options
 from open_r1.options.annotations import Commas, Range
+from open_r1.options.columns import ColumnOptions
 from open_r1.progress_bars import hide_library_bars
 from open_r1.run.entry import exit_with_sentence
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class EvaluateOptions:
+class EvaluateOptions(ColumnOptions):
     """Benchmarks."""
 
     tasks: Annotated[list[str], Commas()]
@@ -88,6 +89,9 @@ def main(argv: list[str] | None = None) -> None:
         tasks = [with_prompt(task, args.prompt) for task in tasks]
     if args.reward is not None:
         tasks = [with_reward(task, args.reward) for task in tasks]
+    columns = [f.name for f in fields(ColumnOptions) if getattr(args, f.name) is not None]
+    if columns and not any(task.source is task.make is task.read is None for task in tasks):
+        raise UserError(f"{columns[0]} is for tasks that are files: leave it out.")
     runs = planned(args, tasks)
 
     from rich.console import Console  # what follows imports torch: the options are in order
@@ -97,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
     from open_r1.evaluation.run import prepare, run_benchmark
 
     hide_library_bars()
-    problems = [load_problems(task, args.data_dir, args.limit) for task in tasks]
+    problems = [load_problems(task, args.data_dir, args.limit, args) for task in tasks]
     engine = open_engine(engine_options)
     output = args.output or default_output(engine_options.model, engine_options.revision)
     console = Console()

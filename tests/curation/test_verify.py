@@ -89,6 +89,27 @@ def test_conversations_are_verified_too(data, jsonl):
     assert [m["role"] for m in kept[0]["messages"]] == ["user", "assistant"]
 
 
+def test_earlier_reasoning_and_calls_of_tools_stay(data, jsonl):
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 2}}}
+    chat = [
+        {"role": "user", "content": "2 + 2?"},
+        {"role": "assistant", "content": "Let me add.", "reasoning": "use the tool", "tool_calls": [call]},
+        {"role": "tool", "content": "4", "name": "add"},
+        {"role": "assistant", "content": RIGHT},
+    ]
+    kept, _ = data("verify", jsonl([{"messages": chat, "answer": "4", "tools": "[]"}]))
+    (messages,) = kept["messages"]
+    assert messages[1]["content"] == "<think>\nuse the tool\n</think>\n\nLet me add."
+    assert messages[1]["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"a": 2}'}
+    assert (messages[2]["content"], messages[2]["name"]) == ("4", "add") and kept.column_names[-1] == "messages"
+
+
+def test_a_completion_of_messages_follows_its_prompt(data, jsonl):
+    rows = [{"prompt": "2 + 2?", "completion": [{"role": "assistant", "content": RIGHT}], "info": {"gold": "4"}}]
+    kept, _ = data("verify", jsonl(rows), "--answer-column", "info.gold")
+    assert [m["content"][:6] for m in kept[0]["messages"]] == ["2 + 2?", "<think"]
+
+
 def test_a_conversation_without_a_last_content_is_one_wrong_answer(data, jsonl):
     said = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "\\boxed{4}"}]
     unsaid = [said[0], {"role": "assistant", "content": None}]
@@ -118,9 +139,12 @@ def test_when_nothing_is_left_nothing_is_written(data, jsonl, tmp_path):
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
-        ([{"problem": "a", "answer": "1"}], "no column 'completion'"),
+        ([{"problem": "a", "answer": "1"}], "no column completion, generation"),
         ([{"problem": "a", "completion": "1"}], "no column with right answers; there are: problem, completion"),
-        ([{"x": "a", "completion": "1", "answer": "1"}], "which column holds the problem"),
+        (
+            [{"x": "a", "completion": "1", "answer": "1"}],
+            "no column problem, question.*there are: x, completion.*--prompt_column",
+        ),
     ],
 )
 def test_missing_columns_are_named(data, jsonl, rows, expected):

@@ -4,7 +4,8 @@ import pytest
 from toys import CHATML, make_tokenizer
 from transformers import GenerationConfig
 
-from open_r1.data.chat import pad_token_id, prepare_tokenizer, stop_token_ids, with_system_prompt
+from open_r1.data.chat import pad_token_id, prepare_tokenizer, stop_token_ids
+from open_r1.data.conversations import with_system_prompt
 from open_r1.errors import UserError
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -95,3 +96,31 @@ def test_the_system_prompt_gives_way_to_a_system_message():
     own = [{"role": "system", "content": "Be long."}, *HELLO]
     assert with_system_prompt(own, "Be brief.") == own
     assert with_system_prompt(HELLO, None) == HELLO
+
+
+def test_variables_of_the_chat_template_are_its_defaults_also_when_saved(tmp_path):
+    words = "{% for m in messages %}{{ m['content'] }} {{ n }}{% endfor %}"
+    template = "{% if thinking is defined and thinking is false %}off {% endif %}" + words
+    folder = make_tokenizer(tmp_path / "model", chat_template=template)
+    tokenizer = prepare_tokenizer(str(folder), chat_template_kwargs={"thinking": False, "n": 'é "'})
+    assert tokenizer.apply_chat_template(HELLO, tokenize=False) == 'off Hello é "'
+    assert tokenizer.apply_chat_template(HELLO, tokenize=False, thinking=True) == 'Hello é "'
+    tokenizer.save_pretrained(tmp_path / "saved")
+    again = prepare_tokenizer(str(tmp_path / "saved"), chat_template_kwargs={"n": None})
+    assert again.apply_chat_template(HELLO, tokenize=False) == "off Hello None"
+    with pytest.raises(UserError, match="has 'enable_thinking', which the chat template does not read"):
+        prepare_tokenizer(str(folder), chat_template_kwargs={"enable_thinking": False})
+
+
+def test_the_end_of_a_message_is_not_that_of_its_parts(tmp_path):
+    tokens = ("<|close|>", "<|sep|>", "<|end_of_msg|>")
+    parts = "{% for m in messages %}{{ m['content'] }}<|close|>response<|sep|><|end_of_msg|>{% endfor %}"
+    tokenizer = prepare_tokenizer(str(make_tokenizer(tmp_path, chat_template=parts, extra_tokens=tokens)))
+    ends = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|end_of_msg|>")}
+    assert set(stop_token_ids(tokenizer, None)) == ends
+
+
+def test_what_python_says_of_a_template_is_a_sentence(tmp_path):
+    template = "{% for m in messages %}{{ m['content'] + m['role'] + 1 }}{% endfor %}"
+    with pytest.raises(UserError, match="chat_template: the chat template refuses this: can only concatenate str"):
+        prepare_tokenizer(str(make_tokenizer(tmp_path, chat_template=template)))

@@ -21,6 +21,12 @@ GOOD = b'{"problem": "a", "answer": "5"}\n'
         ("a.jsonl", b"null\n" + GOOD, r"a\.jsonl, row 1: expected a JSON object, found null"),
         ("a.jsonl", GOOD + b'{"problem": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", r"row 2: brackets are nested"),
         ("a.jsonl", GOOD + b'{"problem": "\\ud800", "answer": "5"}\n', r"row 2: half of a surrogate pair.*ufffd"),
+        ("a.jsonl", GOOD + b'{"problem": "b", "answer": NaN}\n', r"row 2, column answer: NaN and Infinity.*write null"),
+        ("a.jsonl", GOOD + b'{"problem": "b", "answer": 5}\n', r"'answer' holds text in row 1 and a number in row 2"),
+        ("a.csv", b"sep=;\na;b\n1;2\n", r"a\.csv, line 1: 'sep=;' is no header: delete the line"),
+        ("a.csv", b"problem;answer\n1+1;2\n2;3;4\n", r"a\.csv, line 3: 3 values.*2 columns.*holds a semicolon"),
+        ("a.csv", b"problem,answer,answer\n1,2,3\n", r"a\.csv, line 1: two columns are called 'answer'"),
+        ("a.csv", "problem,answer\na,5\n".encode("utf-16"), r"a\.csv: the file is UTF-16.*iconv -f utf-16"),
         ("a.jsonl", GOOD + b'{"problem": "b", "answer": "5", "answer": "6"}\n', r"row 2: the key 'answer' .*twice"),
         ("a.jsonl", GOOD + b'{"problem": "' + b"b" * 5000 + b'"}\n', r"row 2: the line has more than"),
     ],
@@ -62,3 +68,49 @@ def test_good_files_are_read(tmp_path):
     assert load_split(str(tmp_path / "a.csv"))["problem"][:] == ["1, plus\n2?", "x"]
     (tmp_path / "a.jsonl").write_bytes(b'\n{"problem": "\\ud83d\\ude00"}\n')
     assert load_split(str(tmp_path / "a.jsonl"))["problem"][:] == ["\U0001f600"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"train": [{"a": 1}], "test": [{"a": 2}]}', "several lists of rows .train, test.*a file of its own"),
+        ('{"problem": ["a", "b"], "answer": ["1", "2"]}', "holds columns .problem, answer.*orient='records'"),
+        ('{"problem": {"0": "a", "1": "b"}, "answer": {"0": "1", "1": "2"}}', "holds columns .problem, answer"),
+        ('["a", "b"]', "row 1: expected an object, found 'a'"),
+        ('[{"answer": 1}, {"answer": NaN}]', "row 2, column answer: NaN and Infinity"),
+        ('[{"answer": "1"}, {"answer": 1}]', "'answer' holds text in row 1 and a number in row 2"),
+    ],
+)
+def test_documents_that_are_no_list_of_rows_are_named(tmp_path, content, message):
+    path = tmp_path / "a.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_split(str(path))
+
+
+def test_the_list_of_rows_in_a_document_is_found_and_the_rest_named(tmp_path, caplog):
+    path = tmp_path / "a.json"
+    path.write_text('{"version": 1, "data": [{"answer": "1"}, {"answer": "2"}]}')
+    assert load_split(str(path))["answer"][:] == ["1", "2"]
+    assert "its 2 rows are those under 'data'; version beside them is left out" in caplog.text
+    for row in ('{"messages": [{"role": "user", "content": "a"}]}', '{"problem": "a", "tests": [{"input": "1"}]}'):
+        path = tmp_path / f"{len(row)}.json"
+        path.write_text(row)
+        assert len(load_split(str(path))) == 1  # a row, not a document around rows
+
+
+@pytest.mark.parametrize(("name", "mark"), [("a.csv", ";"), ("a.csv", "\t"), ("a.tsv", "\t"), ("a.csv", ",")])
+def test_values_are_read_as_they_are_written_whatever_stands_between_them(tmp_path, name, mark):
+    lines = [["problem", "answer", "level"], ["1, 2; 3\t4", "007", "1"], ["None", "NA", "2"], ["x", "", "3"]]
+    path = tmp_path / name
+    path.write_text(
+        "\ufeff" + "".join(mark.join(f'"{cell}"' if cell else "" for cell in line) + "\r\n" for line in lines)
+    )
+    rows = load_split(str(path))
+    assert rows["problem"][:] == ["1, 2; 3\t4", "None", "x"]
+    assert [answer or "" for answer in rows["answer"]] == ["007", "NA", ""]
+    assert rows["level"][:] == [1, 2, 3]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path.rename(folder / name)
+    assert load_split(str(folder))["problem"][:] == rows["problem"][:]

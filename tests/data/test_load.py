@@ -1,5 +1,7 @@
 import gzip
 import json
+import lzma
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,7 +40,9 @@ def test_every_local_form_gives_the_same_rows(tmp_path):
     sources = ["saved", "saved_dict", "folder", "rows.parquet", "rows.json", "rows.csv"]
     write_jsonl(tmp_path / "rows.jsonl")
     write_jsonl(tmp_path / "rows2.jsonl.gz")
-    for source in [*sources, "rows.jsonl", "rows2.jsonl.gz"]:
+    (tmp_path / "rows.jsonl.xz").write_bytes(lzma.compress((tmp_path / "rows.jsonl").read_bytes()))
+    shutil.copy(next((tmp_path / "saved").glob("*.arrow")), tmp_path / "rows.arrow")
+    for source in [*sources, "rows.jsonl", "rows2.jsonl.gz", "rows.jsonl.xz", "rows.arrow"]:
         loaded = load_split(str(tmp_path / source), split="train[2:4]")
         assert loaded["problem"][:] == ["2 + 1", "3 + 1"], source
         assert source_name(loaded).endswith(source)
@@ -84,12 +88,17 @@ def test_what_is_missing_or_empty_is_named(tmp_path):
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "blank.jsonl").write_text("\n\n")
     (tmp_path / "text.parquet").write_text("no parquet")
-    (tmp_path / "rows.txt").write_text("no data")
+    (tmp_path / "folder").mkdir()
+    for name in ("rows.txt", "rows.xlsx", "rows.jsonl.zst"):
+        (tmp_path / name).write_text("no data")
     for name, message in {
         "empty.jsonl": "the file is empty",
         "blank.jsonl": "no rows",
         "text.parquet": "text.parquet, split train: .*Parquet",
-        "rows.txt": "expected a .jsonl",
+        "rows.txt": "expected a .jsonl.*write its rows as .jsonl",
+        "rows.xlsx": "expected a .jsonl.*save it as CSV",
+        "rows.jsonl.zst": "expected a .jsonl.*zstd -d",
+        "folder": "the folder has no .jsonl",
         "none.jsonl": "no such file",
         "none/at/all": "no such file",
     }.items():
@@ -181,19 +190,20 @@ def test_configurations_of_a_local_clone_are_read_as_on_the_hub(tmp_path, caplog
     for name in ("core", "more"):
         assert load_split(str(tmp_path), config=name)["problem"][:] == [name]
     for wanted in ("nonsense", None):
-        with pytest.raises(UserError, match="'core', 'more'"):
+        with pytest.raises(UserError, match="'core', 'more'" if wanted else "'core', 'more'.*give dataset_config"):
             load_split(str(tmp_path), config=wanted)
     assert len(load_split(str(tmp_path / "core" / "rows.jsonl"), config="core")) == 1
     assert "dataset_config 'core' has no effect" in caplog.text and "is a single file" in caplog.text
 
 
-def test_a_folder_loads_though_a_file_that_is_not_used_is_ragged(tmp_path):
+def test_a_folder_loads_though_a_file_that_is_not_used_is_ragged(tmp_path, caplog):
     folder = tmp_path / "rows"
     folder.mkdir()
     for name in ("a.jsonl", "b.jsonl"):
         write_jsonl(folder / name)
     (folder / "notes.csv").write_text("a,b\n1,2,3\n")
     assert len(load_split(str(folder))) == 20
+    assert "1 files are not read, notes.csv: a folder has files of one kind" in caplog.text
 
 
 def test_files_with_different_columns_name_file_column_and_types(tmp_path):

@@ -54,7 +54,7 @@ def opened(engine, context=None, budget=None):
         name="scripted",
         context=context,
         stop_token_ids=(7,),
-        render=lambda messages: messages,
+        render=lambda prompt, where="": getattr(prompt, "messages", prompt),
         prompt_tokens=lambda messages: len(messages[-1]["content"]),
         max_tokens_per_batch=budget,
     )

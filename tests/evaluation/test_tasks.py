@@ -11,6 +11,7 @@ from evaluation.code.programs import SUM
 from open_r1.errors import UserError
 from open_r1.evaluation.problems import digest
 from open_r1.evaluation.tasks import TASKS, find_task, load_problems, with_prompt
+from open_r1.options.columns import ColumnOptions
 
 
 def write(path, rows):
@@ -74,6 +75,22 @@ def test_any_file_is_a_task(tmp_path):
     assert len(load_problems(task)) == 5
 
 
+def test_a_file_is_read_as_every_command_reads_rows(tmp_path):
+    asked = [{"role": "user", "content": "1 + 1?"}]
+    rows = [{"prompt": asked, "reward_model": {"ground_truth": "2"}, "system": "Be brief."}, {"prompt": "2 + 2?"}]
+    (problem,) = load_problems(find_task(str(write(tmp_path / "verl.jsonl", rows[:1]))))
+    assert (problem.problem, problem.prompt, problem.gold) == ("1 + 1?", "1 + 1?", "2")
+    assert problem.asked.messages[0] == {"role": "system", "content": "Be brief."}
+    columns = ColumnOptions(prompt_column="x.q", answer_column="x.a")
+    path = write(tmp_path / "dotted.jsonl", [{"x": {"q": "1 + 1?", "a": "2"}}])
+    (problem,) = load_problems(find_task(str(path)), columns=columns)
+    assert problem.asked is None and problem.prompt.startswith("1 + 1?\n\nPlease reason")
+    (tmp_path / "rows.csv").write_text("question;final_answer\n1 + 1?;2\n")
+    assert load_problems(find_task(str(tmp_path / "rows.csv")))[0].gold == "2"
+    with pytest.raises(UserError, match=r"there is no column prompt, .*there are: x .q, a.*--prompt_column"):
+        load_problems(find_task(str(path)))
+
+
 def test_an_unknown_task_lists_the_known():
     with pytest.raises(UserError) as error:
         find_task("gpt")
@@ -91,7 +108,7 @@ def test_a_missing_file_says_what_was_looked_for(tmp_path):
     ("rows", "expected"),
     [
         ([*ROWS, {"problem": "x?", "answer": " ", "id": "z"}], "row 6, column answer: it is empty"),
-        ([{"problem": "x?", "result": "1"}], "row 1: there is no column answer or final_answer or solution"),
+        ([{"problem": "x?", "result": "1"}], "no column with right answers; there are: problem, result"),
         ([ROWS[0], ROWS[0]], "row 2: the id 'p0' is also that of row 1"),
     ],
 )

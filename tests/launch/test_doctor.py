@@ -1,5 +1,6 @@
 import http.server
 import json
+import re
 import shutil
 import threading
 from collections import namedtuple
@@ -169,6 +170,22 @@ def test_what_is_wrong_with_a_recipe_is_found_and_the_rest_is_still_looked_at(op
     assert any(finding.area == area and text in finding.text for finding in problems), problems
     if area in ("data", "rewards"):
         assert by_area(findings)["model"].state == "ok"
+
+
+def test_the_first_rows_are_shown_with_the_learned_part_marked(recipe, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    said = [{"role": "user", "content": "[bold]1 + 1[/bold]?"}, {"role": "assistant", "content": "It is 2."}]
+    path = tmp_path / "chats.jsonl"
+    path.write_text(f"{json.dumps({'messages': said})}\n" * 3)
+    with pytest.raises(SystemExit):
+        cli.main(["doctor", "--config", recipe("sft", dataset_name=str(path), assistant_only_loss=True)])
+    page = " ".join(capsys.readouterr().out.split())
+    row = "<|im_start|>user [bold]1 + 1[/bold]?<|im_end|> <|im_start|>assistant ⟦It is 2.<|im_end|> ⟧"
+    assert page.count(row) == len(re.findall(r"\d+ tokens learned, \d+ not <", page)) == 2
+    with pytest.raises(SystemExit):
+        cli.main(["doctor", "--config", recipe("grpo")])
+    page = " ".join(capsys.readouterr().out.split())
+    assert len(re.findall(r"\d+ tokens <\|im_start\|>user ", page)) == 2
 
 
 def test_an_end_token_that_opens_turns_is_noted(recipe, tmp_path):

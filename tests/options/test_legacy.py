@@ -122,7 +122,7 @@ def test_distillation_recipes(parse, caplog):
 
 def test_grpo_recipes(parse, caplog):
     _, script, training = parse(grpo, GRPO_DEMO)
-    assert (script.dataset_prompt_column, script.system_prompt) == ("problem", "Think.")
+    assert (script.prompt_column, script.system_prompt) == ("problem", "Think.")
     assert (training.num_generations, training.warmup_steps, training.scale_rewards) == (16, 0.1, "group")
     (warning,) = caplog.messages
     for name in ("max_prompt_length", "log_completions", "vllm_device"):

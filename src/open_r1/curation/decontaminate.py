@@ -18,14 +18,15 @@ from rich.console import Console
 from open_r1.curation.overlap import KnownProblems, Match, shape_of
 from open_r1.curation.rows import (
     DatasetWriter,
+    ProblemColumn,
     Report,
     RowOptions,
     finish,
     load,
-    problem_column,
     problems_in,
     take,
 )
+from open_r1.data.columns import PROBLEMS, named_or_first, prompt_path
 from open_r1.data.load import load_split, source_name
 from open_r1.engine.options import Count
 from open_r1.errors import UserError
@@ -50,15 +51,13 @@ class OverlapOptions:
 
 
 @dataclass(kw_only=True)
-class DecontaminateOptions(OverlapOptions, RowOptions):
-    """Benchmarks and columns."""
+class DecontaminateOptions(ProblemColumn, OverlapOptions, RowOptions):
+    """Benchmarks."""
 
     against: list[str]
     """Files, folders, hub ids (ID, ID:SPLIT, ID@CONFIG:SPLIT)."""
-    column: str | None = None
-    """Column with the problem. Default: problem, question, prompt ..."""
     against_column: str | None = None
-    """Column with the benchmarks' problems. Default: as above."""
+    """Column with the benchmarks' problems. Default: as for `prompt_column`."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -66,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     (args,) = parse_options(argv, DecontaminateOptions, prog="open-r1 data decontaminate", description=__doc__)
 
     dataset = load(args)
-    column = problem_column(dataset, args.column)
+    path = prompt_path(dataset, args.prompt_column, PROBLEMS)
     known, texts = read_benchmarks(args)
     report, pairs = Report("decontaminate"), []
     writer = DatasetWriter(None if args.dry_run else args.output)
@@ -75,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     def find(text: str) -> Match | None:
         return known.find(shape_of(text, args.ngram))
 
-    for batch in problems_in(dataset, column):
+    for batch in problems_in(dataset, path):
         clean = []
         for row, text in batch:
             report.read += 1
@@ -105,11 +104,11 @@ def read_benchmarks(args: DecontaminateOptions) -> tuple[KnownProblems, dict[Any
     for named in args.against:
         name, config, split = _parts(named)
         rows = load_split(name, config=config, split=split)
-        column = problem_column(rows, args.against_column)
+        path = named_or_first(rows, args.against_column, (), "against_column") or prompt_path(rows, None, PROBLEMS)
         short = source_name(rows).rstrip("/").rpartition("/")[2]
-        for i, text in (item for batch in problems_in(rows, column) for item in batch):
+        for i, text in (item for batch in problems_in(rows, path) for item in batch):
             if not text.strip():
-                raise UserError(f"{named}, row {i + 1}, column {column}: the problem is empty.")
+                raise UserError(f"{named}, row {i + 1}, column {path}: the problem is empty.")
             if (short, i) in texts:
                 raise UserError(f"against names {short} twice: give each benchmark once, under a name of its own.")
             texts[short, i] = text

@@ -12,23 +12,21 @@ from open_r1.curation.decontaminate import OverlapOptions
 from open_r1.curation.overlap import shape_of
 from open_r1.curation.rows import (
     DatasetWriter,
+    ProblemColumn,
     Report,
     RowOptions,
     finish,
     load,
-    problem_column,
     problems_in,
     take,
 )
+from open_r1.data.columns import PROBLEMS, prompt_path
 from open_r1.options import parse_options
 
 
 @dataclass(kw_only=True)
-class DedupOptions(OverlapOptions, RowOptions):
-    """Columns."""
-
-    column: str | None = None
-    """Column with the problem. Default: problem, question, prompt ..."""
+class DedupOptions(ProblemColumn, OverlapOptions, RowOptions):
+    """What is compared."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -36,10 +34,10 @@ def main(argv: list[str] | None = None) -> None:
     (args,) = parse_options(argv, DedupOptions, prog="open-r1 data dedup", description=__doc__)
 
     dataset = load(args)
-    column = problem_column(dataset, args.column)
+    path = prompt_path(dataset, args.prompt_column, PROBLEMS)
     known, report = args.known_problems(), Report("dedup")
     writer = DatasetWriter(None if args.dry_run else args.output)
-    for batch in problems_in(dataset, column):
+    for batch in problems_in(dataset, path):
         new = []
         for row, text in batch:
             report.read += 1

@@ -1,5 +1,6 @@
 """What the dataset tools share: reading rows, reporting what is dropped, and writing what is kept."""
 
+import json
 import logging
 import shutil
 from collections import Counter
@@ -15,7 +16,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from open_r1.data.load import load_split, require_columns, source_name
+from open_r1.data.columns import column_of, values_at
+from open_r1.data.conversations import is_conversation
+from open_r1.data.load import load_split
+from open_r1.data.messages import check_messages
 from open_r1.errors import UserError
 from open_r1.files import write_json
 from open_r1.options.annotations import Alias, Positional
@@ -26,7 +30,6 @@ logger = logging.getLogger(__name__)
 READ = 512
 """Rows read at once."""
 SHARD_BYTES = 256 << 20
-PROBLEM_COLUMNS = ("problem", "question", "instruction", "prompt", "messages", "conversations")
 EXAMPLES = 5
 
 
@@ -80,32 +83,30 @@ def check_output(folder: Path | None) -> None:
         raise UserError(f"output is {folder}, which is there already: give a new folder, or delete it.")
 
 
-def problem_column(dataset: Dataset, named: str | None) -> str:
-    """The column with the problem: `named`, otherwise the first existing one of `PROBLEM_COLUMNS`. Raises
-    `UserError`."""
-    if named is not None:
-        require_columns(dataset, named)
-        return named
-    for name in PROBLEM_COLUMNS:
-        if name in dataset.column_names:
-            return name
-    columns = ", ".join(dataset.column_names)
-    raise UserError(f"{source_name(dataset)}: which column holds the problem? Give --column; there are: {columns}.")
+@dataclass(kw_only=True)
+class ProblemColumn:
+    """Columns (a field in one: COLUMN.FIELD)."""
+
+    prompt_column: Annotated[str | None, Alias("column", "dataset_prompt_column")] = None
+    """Column with the problem. Default: the first of `problem`, `question`, `instruction`, `prompt`, `messages` and
+    `conversations`."""
 
 
 def as_text(value: Any) -> str:
-    """A problem as text: the first user message of a conversation."""
-    if isinstance(value, list):
-        users = [m for m in value if isinstance(m, dict) and m.get("role", m.get("from")) in ("user", "human")]
-        return str(users[0].get("content", users[0].get("value")) or "") if users else ""
+    """A problem as text: of a conversation, what the user said first."""
+    if is_conversation(value):
+        messages = json.loads(value) if isinstance(value, str) else value
+        said = [m for m in messages if (m.get("role") or m.get("from")) in ("user", "human")]
+        return str(check_messages(said[:1], "the problem")[0]["content"]) if said else ""
     return "" if value is None else str(value)
 
 
-def problems_in(dataset: Dataset, column: str) -> Iterator[list[tuple[int, str]]]:
+def problems_in(dataset: Dataset, path: str) -> Iterator[list[tuple[int, str]]]:
     """Every row's index and problem, as text, in batches."""
-    problems = dataset.select_columns([column])
+    problems = dataset.select_columns([column_of(dataset, path)])
     for start in range(0, len(dataset), READ):
-        yield [(row, as_text(value)) for row, value in enumerate(problems[start : start + READ][column], start)]
+        values = values_at(problems[start : start + READ], path)
+        yield [(row, as_text(value)) for row, value in enumerate(values, start)]
 
 
 def take(dataset: Dataset, indices: Sequence[int]) -> pa.Table:

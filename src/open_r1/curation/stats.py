@@ -6,6 +6,7 @@
 Conversations are counted as the chat template renders them, which is what `max_length` has to hold.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,23 +20,27 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
 from open_r1.curation.rows import READ, SourceOptions, check_output
-from open_r1.data.chat import encode, place_reasoning, prepare_tokenizer, reasoning_field, render
-from open_r1.data.load import load_split, require_columns, source_name
+from open_r1.data.chat import encode, prepare_tokenizer, render
+from open_r1.data.columns import Beside, beside, column_of, require_path, values_at
+from open_r1.data.conversations import Template, is_conversation, read_conversation, template_of, warn_of_losses
+from open_r1.data.load import load_split, source_name
 from open_r1.data.messages import check_messages
+from open_r1.data.rendered import check_rendered
 from open_r1.errors import UserError
 from open_r1.files import write_json
 from open_r1.options import parse_options
 from open_r1.options.annotations import Repeated
+from open_r1.options.columns import ConversationColumns
 from open_r1.progress_bars import hide_library_bars
 from open_r1.report.curves import as_file
 from open_r1.report.histogram import histogram
 
-COUNTED = ("problem", "prompt", "solution", "completion", "messages", "text")
+COUNTED = ("problem", "prompt", "solution", "completion", "messages", "conversations", "text")
 PERCENTILES = (5, 50, 95, 99)
 
 
 @dataclass(kw_only=True)
-class StatsOptions(SourceOptions):
+class StatsOptions(ConversationColumns, SourceOptions):
     """Tokens."""
 
     tokenizer: str
@@ -57,12 +62,15 @@ def main(argv: list[str] | None = None) -> None:
         check_output(output)
     dataset = load_split(args.dataset, config=args.dataset_config, split=args.split)
     columns = args.column or [name for name in COUNTED if name in dataset.column_names]
+    if args.messages_column is not None and args.messages_column not in columns:
+        columns = [*columns, args.messages_column]
     if not columns:
         there = ", ".join(dataset.column_names)
         raise UserError(f"{source_name(dataset)}: which column is to be counted? Give --column; there are: {there}.")
-    require_columns(dataset, *columns)
+    for name in columns:
+        require_path(dataset, name, remedy="Name another: --column NAME (NAME.FIELD for a field).")
     tokenizer = prepare_tokenizer(args.tokenizer, option="--tokenizer")
-    lengths = {name: token_lengths(dataset, name, tokenizer) for name in columns}
+    lengths = {name: token_lengths(dataset, name, tokenizer, args) for name in columns}
     figures = {name: statistics(values) for name, values in lengths.items()}
     Console().print(_table(figures))
     if output is not None:
@@ -75,19 +83,48 @@ def main(argv: list[str] | None = None) -> None:
         print(f"stats.json and {len(lengths)} histograms are in {output}.")
 
 
-def token_lengths(dataset: Dataset, column: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens of each row's cell: text as it is, conversations as the chat template renders them."""
-    rows, lengths = dataset.select_columns([column]), []
-    field = None if tokenizer.chat_template is None else reasoning_field(tokenizer)
+def token_lengths(
+    dataset: Dataset, column: str, tokenizer: PreTrainedTokenizerBase, names: ConversationColumns | None = None
+) -> list[int]:
+    """Tokens of each row's cell: text as it is, conversations as the chat template renders them, with the columns
+    beside them that `names` tells."""
+    others = beside(dataset, names or ConversationColumns(), but=[column])
+    kept = dict.fromkeys(column_of(dataset, path) for path in (column, *others.paths))
+    rows, lengths, template, lost = dataset.select_columns(list(kept)), [], template_of(tokenizer), Counter[str]()
     for start in range(0, len(rows), READ):
-        batch = rows[start : start + READ][column]
-        texts = [_as_text(value, tokenizer, field, f"row {start + i + 1}") for i, value in enumerate(batch)]
+        batch = rows[start : start + READ]
+        values = values_at(batch, column)
+        texts = []
+        for i, value in enumerate(values):
+            if not is_conversation(value):
+                texts.append("" if value is None else str(value))
+                continue
+            row = {name: batch[name][i] for name in batch}
+            text, notes = _rendered(value, row, others, tokenizer, template, f"row {start + i + 1}")
+            texts.append(text)
+            lost.update(notes)
         plain: Callable[..., Any] = tokenizer
-        if all(isinstance(value, str) for value in batch):
+        if all(isinstance(value, str) for value in values):
             lengths += [len(ids) for ids in plain(texts, add_special_tokens=False, verbose=False)["input_ids"]]
         else:
             lengths += [len(encode(tokenizer, text)) for text in texts]
+    warn_of_losses(source_name(dataset), lost, len(rows))
     return lengths
+
+
+def _rendered(
+    value: Any,
+    row: dict[str, Any],
+    others: Beside,
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+    where: str,
+) -> tuple[str, list[str]]:
+    """A conversation as text, and what the chat template leaves out of it. Raises `UserError`."""
+    conversation = read_conversation(check_messages(value, where), row, others, None, where)
+    messages = template.placed(conversation.messages)
+    text = render(tokenizer, messages, tools=conversation.tools, settings=conversation.settings, where=where)
+    return text, check_rendered(messages, text, conversation.tools, where)
 
 
 def statistics(lengths: list[int]) -> dict[str, float]:
@@ -95,13 +132,6 @@ def statistics(lengths: list[int]) -> dict[str, float]:
     figures: dict[str, float] = {"mean": round(float(np.mean(lengths)), 1), "min": min(lengths)}
     figures |= {f"p{p}": round(float(np.percentile(lengths, p)), 1) for p in PERCENTILES}
     return figures | {"max": max(lengths), "total": sum(lengths)}
-
-
-def _as_text(value: Any, tokenizer: PreTrainedTokenizerBase, field: str | None, where: str) -> str:
-    if isinstance(value, list):
-        messages = place_reasoning(check_messages(value, where), field)
-        return render(tokenizer, messages, where=where)
-    return "" if value is None else str(value)
 
 
 def _table(figures: dict[str, dict[str, float]]) -> Table:

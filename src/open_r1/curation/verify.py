@@ -9,6 +9,7 @@ Completions that were cut off, repeat themselves, change their script or have no
 """
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,42 +23,42 @@ from open_r1.curation.reasoning import with_think_marks
 from open_r1.curation.rows import (
     READ,
     DatasetWriter,
+    ProblemColumn,
     Report,
     RowOptions,
     as_text,
     finish,
     load,
-    problem_column,
     take,
 )
-from open_r1.data.chat import place_reasoning
-from open_r1.data.columns import column_of, require_path, values_at
-from open_r1.data.load import require_columns, source_name
-from open_r1.data.messages import check_messages
+from open_r1.data.columns import PROBLEMS, column_of, gold_path, gold_paths, named_or_first, prompt_path, values_at
+from open_r1.data.conversations import is_conversation, place_reasoning
+from open_r1.data.load import columns_of, source_name
+from open_r1.data.messages import REASONING_FIELDS, check_messages
+from open_r1.data.stored import FULL, PLAIN, as_stored, message_type
 from open_r1.errors import UserError
 from open_r1.options import parse_options
-from open_r1.options.annotations import Range
+from open_r1.options.annotations import Alias, Range
 from open_r1.rewards import grade_many
 from open_r1.rewards.accuracy import golds_of
 
 COMPLETION_COLUMNS = ("completion", "generation", "generations", "messages", "conversations")
-MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}.items()))
 
 
 @dataclass(kw_only=True)
-class VerifyOptions(RowOptions):
-    """Completions and columns."""
+class VerifyOptions(ProblemColumn, RowOptions):
+    """Completions."""
 
     choose: Literal["first", "shortest", "all"] = "first"
     """Which right answers to a problem stay."""
     per_problem: Annotated[int | None, Range(at_least=1)] = None
     """At most so many a problem. Default: 1, all for all."""
-    column: str | None = None
-    """Column with the problem. Default: problem, question, prompt ..."""
-    completion_column: str | None = None
-    """Column with the completions. Default: completion, generation(s), messages."""
-    answer_column: str | None = None
-    """Column with right answers. Default: answer, else solution."""
+    completion_column: Annotated[str | None, Alias("messages_column")] = None
+    """Column with what was written, or with whole conversations. Default: the first of `completion`, `generation`,
+    `generations`, `messages` and `conversations`."""
+    answer_column: Annotated[str | None, Alias("dataset_answer_column")] = None
+    """Column with the right answer. Default: `answer`, `final_answer`, `solution`, or verl's
+    `reward_model.ground_truth`."""
     max_foreign_letters: int = 8
     """Letters of scripts that the problem does not use."""
 
@@ -76,25 +77,26 @@ class Verifier:
 
     def __init__(self, dataset: Dataset, args: VerifyOptions) -> None:
         self.dataset, self.args = dataset, args
-        self.problem = problem_column(dataset, args.column)
-        self.completion = args.completion_column or next(
-            (name for name in COMPLETION_COLUMNS if name in dataset.column_names), COMPLETION_COLUMNS[0]
-        )
-        require_columns(dataset, self.completion, remedy="Name the one with the completions: --completion-column NAME.")
-        if args.answer_column:
-            require_path(dataset, args.answer_column, remedy="Give --answer-column.")
-            self.golds = [args.answer_column]
-        else:
-            self.golds = [name for name in ("answer", "solution") if name in dataset.column_names]
-        if not self.golds:
-            columns = ", ".join(dataset.column_names)
+        self.problem = prompt_path(dataset, args.prompt_column, PROBLEMS)
+        found = named_or_first(dataset, args.completion_column, COMPLETION_COLUMNS, "completion_column")
+        columns = columns_of(dataset)
+        if found is None:
+            raise UserError(
+                f"{source_name(dataset)}: there is no column {', '.join(COMPLETION_COLUMNS)}; there are: {columns}. "
+                "Name the one with what was written: --completion-column NAME."
+            )
+        self.completion, self.gold = found, gold_path(dataset, args.answer_column)
+        golds = gold_paths(dataset, args.answer_column)
+        if not golds:
             raise UserError(
                 f"{source_name(dataset)}: no column with right answers; there are: {columns}. Give --answer-column."
             )
-        extra = [name for name in ("prompt", "finish_reason", "n_tokens") if name in dataset.column_names]
-        self.columns = list(
-            dict.fromkeys([self.problem, self.completion, *[column_of(dataset, path) for path in self.golds], *extra])
-        )
+        self.prompt = "prompt" if "prompt" in dataset.column_names else self.problem
+        types = [message_type(dataset, path) for path in (self.prompt, self.completion)]
+        self.message_type = FULL if FULL in types else PLAIN
+        extra = [name for name in ("finish_reason", "n_tokens") if name in dataset.column_names]
+        paths = [self.problem, self.prompt, self.completion, *golds, *extra]
+        self.columns = list(dict.fromkeys(column_of(dataset, path) for path in paths))
 
     def choose(self, report: Report) -> list[Candidate]:
         """The completions to keep, in the order of the rows; `report` records the others."""
@@ -129,11 +131,13 @@ class Verifier:
             part = chosen[start : start + READ]
             indices = [candidate.row for candidate in part]
             batch = self.dataset.select_columns(self.columns)[indices]
-            texts = [_texts(batch[self.completion][i])[c.part] for i, c in enumerate(part)]
+            completions = values_at(batch, self.completion)
+            texts = [_texts(completions[i])[c.part] for i, c in enumerate(part)]
+            problems = values_at(batch, self.problem)
             verdicts = grade_many(completions=texts, golds=self._golds(batch))
             messages = [
                 [
-                    *self._prompt(batch, i),
+                    *self._prompt(batch, i, f"{source_name(self.dataset)}, row {indices[i] + 1}"),
                     {"role": "assistant", "content": with_think_marks(texts[i], verdicts[i].extracted or "")},
                 ]
                 for i in range(len(part))
@@ -141,9 +145,10 @@ class Verifier:
             source = take(self.dataset, indices)
             dropped = {self.completion, "prompt", "messages", "conversations", "finish_reason", "correct", "reason"}
             columns = {name: source[name] for name in source.column_names if name not in dropped}
-            if self.problem in dropped:
-                columns["problem"] = pa.array([as_text(value) for value in batch[self.problem]], pa.string())
-            yield pa.table({**columns, "messages": pa.array(messages, MESSAGES)})
+            if self.problem in dropped and "problem" not in columns:
+                columns["problem"] = pa.array([as_text(value) for value in problems], pa.string())
+            stored = [as_stored(conversation, self.message_type) for conversation in messages]
+            yield pa.table({**columns, "messages": pa.array(stored, self.message_type)})
 
     def _batches(self) -> Iterator[tuple[int, dict[str, list]]]:
         rows = self.dataset.select_columns(self.columns)
@@ -153,8 +158,9 @@ class Verifier:
     def _passing(self, start: int, batch: dict[str, list], report: Report) -> list[tuple[Candidate, bytes, str]]:
         """Candidates that pass every check but that of the answer, with the key of their problem and their text."""
         candidates = []
-        for i, value in enumerate(batch[self.completion]):
-            problem = as_text(batch[self.problem][i])
+        problems = values_at(batch, self.problem)
+        for i, value in enumerate(values_at(batch, self.completion)):
+            problem = as_text(problems[i])
             key = hashlib.sha1(" ".join(problem.split()).encode(errors="replace")).digest()
             for part, text in enumerate(_texts(value)):
                 report.read += 1
@@ -182,20 +188,20 @@ class Verifier:
                 self._drop(report, "right, but not chosen", candidate)
 
     def _golds(self, batch: dict[str, list]) -> list[str]:
-        count = len(batch[self.problem])
-        if self.args.answer_column:
-            return golds_of(None, values_at(batch, self.args.answer_column), count)
+        count = len(values_at(batch, self.problem))
+        if self.gold is not None:
+            return golds_of(None, values_at(batch, self.gold), count)
         return golds_of(batch.get("solution"), batch.get("answer"), count)
 
-    def _prompt(self, batch: dict[str, list], i: int) -> list[dict[str, Any]]:
-        """The messages before the answer."""
-        prompt = batch[self.completion][i] if self.completion in ("messages", "conversations") else batch.get("prompt")
-        if self.completion not in ("messages", "conversations"):
-            prompt = prompt[i] if prompt is not None else None
-        if isinstance(prompt, list):
-            turns = [{"role": m["role"], "content": m["content"]} for m in check_messages(prompt, "the prompt")]
-            return turns[:-1] if turns[-1]["role"] == "assistant" else turns
-        return [{"role": "user", "content": as_text(batch[self.problem][i])}]
+    def _prompt(self, batch: dict[str, list], i: int, where: str) -> list[dict[str, Any]]:
+        """The messages in front of the answer; reasoning of earlier turns stands between think marks."""
+        written, asked = values_at(batch, self.completion)[i], values_at(batch, self.prompt)[i]
+        before = _turns(written, where) if is_conversation(written) else []
+        if before and before[0]["role"] != "assistant":  # the whole conversation
+            return before
+        if is_conversation(asked):
+            return _turns(asked, where) + before
+        return [{"role": "user", "content": as_text(values_at(batch, self.problem)[i])}, *before]
 
     def _drop(self, report: Report, reason: str, candidate: Candidate) -> None:
         report.drop(reason, f"row {candidate.row + 1}" + (f" ({candidate.part + 1})" if candidate.part else ""))
@@ -220,13 +226,20 @@ def main(argv: list[str] | None = None) -> None:
     )
 
 
+def _turns(value: Any, where: str) -> list[dict[str, Any]]:
+    """The messages of a conversation but for its last answer."""
+    turns = place_reasoning(check_messages(value, where), None)
+    return turns[:-1] if turns[-1]["role"] == "assistant" else turns
+
+
 def _texts(value: Any) -> list[str]:
     """The completions in a cell: text, several texts, or the last message of a conversation."""
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        last = value[-1]
-        if not (last.get("content") or last.get("value")):
+    if is_conversation(value):
+        messages = json.loads(value) if isinstance(value, str) else value
+        last = messages[-1]
+        if last.get("tool_calls") or not any(last.get(name) for name in ("content", "value", *REASONING_FIELDS)):
             return [""]
         return [place_reasoning(check_messages([last], "the completion"), None)[0]["content"]]
+    if isinstance(value, str):
+        return [value]
     return [str(text or "") for text in value] if isinstance(value, list) else [""]

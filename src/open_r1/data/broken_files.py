@@ -1,9 +1,11 @@
 """Finds what is wrong with data files that could not be read: called only after reading them failed."""
 
-import gzip
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+
+from open_r1.data.opened import DAMAGED, kind_of, open_bytes
 
 _KINDS = {
     str: "text",
@@ -23,9 +25,9 @@ def explain(files: list[Path]) -> str | None:
     """One sentence naming file and row of the first fault in JSON files, or None if none is found."""
     for file in files:
         reason = None
-        if ".jsonl" in file.suffixes[-2:]:
+        if kind_of(file) == ".jsonl":
             reason = _explain_lines(file)
-        elif ".json" in file.suffixes[-2:]:
+        elif kind_of(file) == ".json":
             reason = _explain_document(file)
         if reason is not None:
             return f"{file}, {reason}"
@@ -38,7 +40,7 @@ def different_columns(files: list[Path]) -> str | None:
     first: dict[str, tuple[str, Path]] = {}
     names: set[str] | None = None
     for file in files:
-        if ".jsonl" not in file.suffixes[-2:]:
+        if kind_of(file) != ".jsonl":
             continue
         types = _column_types(file)
         for column, kind in types.items():
@@ -50,6 +52,38 @@ def different_columns(files: list[Path]) -> str | None:
             return f"{file}: its columns differ from those of {files[0]}, which has or lacks {other}: write both alike."
         names = set(types)
     return None
+
+
+def mixed_column(files: list[Path], columns: list[str]) -> str | None:
+    """One sentence naming the first file and rows in which one of `columns` holds values of two kinds, or None."""
+    for file in files:
+        first: dict[str, tuple[str, int]] = {}
+        for number, row in _rows(file):
+            for column in columns:
+                if (value := row.get(column)) is None:
+                    continue
+                kind = _KINDS.get(type(value), type(value).__name__)
+                known, where = first.setdefault(column, (kind, number))
+                if known != kind:
+                    return (
+                        f"{file}: column {column!r} holds {known} in row {where} and {kind} in row {number}: write it "
+                        "alike in every row."
+                    )
+    return None
+
+
+def _rows(file: Path) -> Iterator[tuple[int, dict]]:
+    """The rows of a JSON file that is not broken."""
+    if kind_of(file) == ".jsonl":
+        yield from ((number, json.loads(line)) for number, line in _lines(file) if line.strip())
+        return
+    text = "".join(line for _, line in _lines(file))
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError:  # JSON lines under another name
+        document = [json.loads(line) for line in text.splitlines() if line.strip()]
+    rows = document if isinstance(document, list) else []
+    yield from enumerate((row for row in rows if isinstance(row, dict)), start=1)
 
 
 def _column_types(file: Path) -> dict[str, str]:
@@ -79,7 +113,7 @@ def _explain_lines(file: Path) -> str | None:
         return f"row {row}: this line is not valid JSON ({error.msg}, character {error.pos + 1})."
     except UnicodeDecodeError:
         return f"row {row + 1}: this line is not UTF-8 text."
-    except (EOFError, gzip.BadGzipFile) as error:
+    except DAMAGED as error:
         return f"row {row + 1}: the compressed file is damaged or cut short ({error})."
     return "there are no rows." if row == 0 else None
 
@@ -100,15 +134,11 @@ def _explain_document(file: Path) -> str | None:
         if error.msg == "Extra data":  # a second value on another line: JSON lines under another name
             return _explain_lines(file)
         return f"line {error.lineno}: this is not valid JSON ({error.msg}, column {error.colno})."
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+    except (UnicodeDecodeError, *DAMAGED) as error:
         return f"the file cannot be read ({error})."
     return None
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    if file.suffix == ".gz":
-        with gzip.open(file, "rt", encoding="utf-8") as text:
-            yield from enumerate(text, start=1)
-    else:
-        with file.open(encoding="utf-8") as text:
-            yield from enumerate(text, start=1)
+    with open_bytes(file) as data:
+        yield from enumerate(io.TextIOWrapper(data, encoding="utf-8-sig"), start=1)

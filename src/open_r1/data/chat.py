@@ -1,15 +1,16 @@
 """Tokenizers and chat templates, as training and sampling need them. Nothing here edits a model's files."""
 
+import json
 import logging
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from open_r1.data.messages import REASONING_FIELDS, split_reasoning
 from open_r1.errors import UserError, first_line
 from open_r1.files import check_no_lfs_pointers
 from open_r1.hub import reading_hub
@@ -23,6 +24,8 @@ CHATML = (
     "{{% if add_generation_prompt %}}{{{{ '<|im_start|>assistant\\n' }}}}{{% endif %}}"
 )
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "spiece.model")
+FAULTS = (TypeError, ValueError, KeyError, AttributeError, IndexError)
+"""What Python raises when a template uses a message in a way that does not fit it."""
 SAMPLE = "What is 12 + 30?"
 """A text that encoding and decoding must give back, but for spaces and capitals."""
 PAD_TOKENS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|reserved_special_token_0|>")
@@ -34,20 +37,26 @@ def prepare_tokenizer(
     trust_remote_code: bool = False,
     chat_template: str | None = None,
     eos_token: str | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
     option: str = "model_name_or_path",
 ) -> PreTrainedTokenizerBase:
     """The tokenizer of a hub id or local folder, which was given as `option`, with a chat template that renders.
 
     `chat_template` is Jinja or a file that holds it; without one, and without one of the tokenizer's own, ChatML
-    is used and a warning says so. `eos_token` replaces the token that ends a text. Raises `UserError`.
+    is used and a warning says so. `chat_template_kwargs` become the defaults of its variables, also in the template
+    that is saved. `eos_token` replaces the token that ends a text. Raises `UserError`.
     """
     tokenizer = _load_tokenizer(name, revision, trust_remote_code, option)
     _check_round_trip(tokenizer, f"{option} {name}")
-    return settle_tokenizer(tokenizer, name, chat_template, eos_token)
+    return settle_tokenizer(tokenizer, name, chat_template, eos_token, chat_template_kwargs)
 
 
 def settle_tokenizer(
-    tokenizer: PreTrainedTokenizerBase, name: str, chat_template: str | None = None, eos_token: str | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    chat_template: str | None = None,
+    eos_token: str | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> PreTrainedTokenizerBase:
     """`tokenizer` itself, of the model `name`, with a chat template and an end token as in `prepare_tokenizer`."""
     if eos_token is not None:
@@ -62,6 +71,8 @@ def settle_tokenizer(
             f"{name} has chat templates named {', '.join(sorted(tokenizer.chat_template))}, and none named default: "
             "give chat_template, Jinja or a file that holds it."
         )
+    if chat_template_kwargs:
+        tokenizer.chat_template = _with_defaults(tokenizer.chat_template, chat_template_kwargs)
     render(tokenizer, [{"role": "user", "content": "1 + 1"}], where="chat_template")
     return tokenizer
 
@@ -95,16 +106,22 @@ def render(
     *,
     add_generation_prompt: bool = False,
     tools: list[dict[str, Any]] | None = None,
+    settings: Mapping[str, Any] | None = None,
     where: str = "the conversation",
 ) -> str:
-    """`messages` as text by the chat template; a template that refuses them raises `UserError` with `where`."""
+    """`messages` as text by the chat template, with `settings` for its variables; a template that refuses them raises
+    `UserError` with `where`."""
     schemas: Any = tools
     try:
         text = tokenizer.apply_chat_template(
-            list(messages), tools=schemas, tokenize=False, add_generation_prompt=add_generation_prompt
+            list(messages),
+            tools=schemas,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            **dict(settings or {}),
         )
-    except TemplateError as error:
-        raise UserError(f"{where}: the chat template refuses this: {error}.") from error
+    except (TemplateError, *FAULTS) as error:
+        raise UserError(f"{where}: the chat template refuses this: {str(error).rstrip('.')}.") from error
     assert isinstance(text, str)
     return text
 
@@ -112,45 +129,6 @@ def render(
 def encode(tokenizer: PreTrainedTokenizerBase, rendered: str) -> list[int]:
     """Token ids of rendered text, to which the template has already added every special token."""
     return tokenizer(rendered, add_special_tokens=False)["input_ids"]
-
-
-def with_system_prompt(messages: Sequence[Any], system_prompt: str | None) -> list[Any]:
-    """`messages` behind `system_prompt`, unless they have a system message of their own."""
-    if not system_prompt or (messages and messages[0]["role"] == "system"):
-        return list(messages)
-    return [{"role": "system", "content": system_prompt}, *messages]
-
-
-def reasoning_field(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The field of an assistant's message from which the chat template takes reasoning; None if it reads contents."""
-    for field in REASONING_FIELDS:
-        answer = {"role": "assistant", "content": "openr1answer", field: "openr1reasoning"}
-        try:
-            text = render(tokenizer, [{"role": "user", "content": "6 * 7"}, answer])
-        except UserError:
-            continue
-        if "openr1reasoning" in text:
-            return field
-    return None
-
-
-def place_reasoning(messages: Sequence[Any], field: str | None) -> list[Any]:
-    """`messages` with reasoning in `field`, or between `<think>` marks if that is None."""
-    placed = []
-    for message in messages:
-        if message["role"] != "assistant":
-            placed.append(message)
-            continue
-        own = {name: value for name, value in message.items() if name != "reasoning_content"}
-        reasoning, parts = message.get("reasoning_content"), split_reasoning(message["content"])
-        if reasoning is None and parts is not None and field is not None:
-            reasoning, own["content"] = parts[1], parts[3]
-        if reasoning and field is None:
-            own["content"] = f"<think>\n{reasoning.strip()}\n</think>\n\n{own['content']}"
-        elif reasoning:
-            own[str(field)] = reasoning
-        placed.append(own)
-    return placed
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
@@ -204,6 +182,33 @@ def _read_template(chat_template: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def _with_defaults(template: Any, variables: Mapping[str, Any]) -> Any:
+    """A chat template, or several by name, that takes `variables` where a caller gives no others.
+
+    Raises `UserError` for a variable that no template reads.
+    """
+    texts = list(template.values()) if isinstance(template, dict) else [template]
+    for name in variables:
+        if not any(re.search(rf"\b{re.escape(name)}\b", text) for text in texts):
+            raise UserError(f"chat_template_kwargs has {name!r}, which the chat template does not read: leave it out.")
+    lines = [
+        f"{{% if {name} is not defined %}}{{% set {name} = {_literal(value)} %}}{{% endif %}}\n"
+        for name, value in variables.items()
+    ]
+    if isinstance(template, dict):
+        return {name: "".join(lines) + text for name, text in template.items()}
+    return "".join(lines) + template
+
+
+def _literal(value: Any) -> str:
+    """A plain value as Jinja writes it."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_literal(str(k))}: {_literal(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_literal, value)) + "]"
+    return "none" if value is None else json.dumps(value, ensure_ascii=False)
+
+
 def _chatml(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
     end = "<|im_end|>" if "<|im_end|>" in tokenizer.get_vocab() else tokenizer.eos_token
     if end is None:
@@ -214,11 +219,15 @@ def _chatml(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The special token right after an assistant's words, if the chat template writes one there."""
+    """The special token right after an assistant's words, if the chat template writes one there; the last one, if
+    words of the template stand between such tokens (Kimi K3 closes a part, then the message)."""
     if tokenizer.chat_template is None:
         return None
     answer = "forty-two"
     text = render(tokenizer, [{"role": "user", "content": "6 * 7"}, {"role": "assistant", "content": answer}])
     tail = encode(tokenizer, text.rpartition(answer)[2].lstrip())
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}  # type: ignore[attr-defined]
-    return tail[0] if tail and tail[0] in special else None
+    if not tail or tail[0] not in special:
+        return None
+    words = any(token not in special and str(tokenizer.decode([token])).strip() for token in tail)
+    return next(token for token in reversed(tail) if token in special) if words else tail[0]

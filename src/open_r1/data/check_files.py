@@ -4,71 +4,160 @@ Lines are read in bounded memory, and only parsed where they look suspicious; a 
 """
 
 import csv
-import gzip
 import json
+import logging
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from open_r1.data.opened import DAMAGED, kind_of, open_bytes
 from open_r1.errors import UserError
 from open_r1.files import check_no_lfs_pointers
+
+logger = logging.getLogger(__name__)
 
 LONGEST_LINE = 64 << 20
 """Bytes of a row, uncompressed."""
 DEEPEST = 200
 """Brackets in a line from which on its nesting is looked at."""
+CONSTANTS = ("NaN", "Infinity")
+"""Numbers that Python writes and JSON does not have."""
+ROWS = {"data", "rows", "examples", "train", "items", "records", "instances", "dataset", "samples", "problems"}
+"""Fields under which a document that has more than its rows keeps them."""
 
 
-def check_text_files(files: list[Path]) -> None:
-    """Raises `UserError` with file, line and remedy for the first fault of .jsonl, .json and .csv files."""
+def check_text_files(files: list[Path]) -> dict[str, Any]:
+    """Raises `UserError` with file, line and remedy for the first fault of .jsonl, .json and .csv files.
+
+    Returns how `datasets` has to read them: `sep`, what stands between the values of CSV files, and `converters` that
+    keep numbers as they are written; or `field`, under which a JSON document has its rows.
+    """
+    ways: dict[str, tuple[Any, Path]] = {}
     for file in files:
         check_no_lfs_pointers(file, "dataset")
-        kind = Path(file.stem).suffix if file.suffix == ".gz" else file.suffix
+        kind = kind_of(file)
+        found: dict[str, Any] = {}
         if kind in (".jsonl", ".json"):
-            _check_json(file, lines_only=kind == ".jsonl")
-        elif kind == ".csv":
-            _check_csv(file)
+            found = {"field": _check_json(file, lines_only=kind == ".jsonl")}
+        elif kind in (".csv", ".tsv"):
+            found = _check_csv(file)
+        for name, value in found.items():
+            known, other = ways.setdefault(name, (value, file))
+            if name == "converters":
+                known.update(value)
+            elif known != value:
+                raise UserError(f"{file}: its {name} is {value!r}, but that of {other} {known!r}: write both alike.")
+    return {name: value for name, (value, _) in ways.items() if value != ""}
 
 
-def _check_json(file: Path, lines_only: bool) -> None:
-    if not lines_only and _check_document(file):
-        return
+def _check_json(file: Path, lines_only: bool) -> str:
+    """The field with the rows of a document that has them in one, else ""."""
+    document = None if lines_only else _read_document(file)
+    if document is not None:
+        return _check_document(file, document)
     for number, line in _lines(file, bounded=lines_only):
         where = f"{file}, row {number}"
         if lines_only and line.strip() and line.lstrip("\ufeff \t\r\n")[:1] != "{":
             raise UserError(f"{where}: expected a JSON object, found {line.strip()[:40]}: delete the line.")
-        if line.count("[") + line.count("{") > DEEPEST or "\\ud" in line or "\\uD" in line:
+        odd = line.count("[") + line.count("{") > DEEPEST or any(mark in line for mark in ("\\ud", "\\uD", *CONSTANTS))
+        if odd:
             _check_value(line, where)
+    return ""
 
 
-def _check_document(file: Path) -> bool:
-    """Checks a document that is no JSON lines, row by row; False if it is JSON lines under another name, or broken."""
+def _read_document(file: Path) -> list[Any] | dict[str, Any] | None:
+    """A document that is no JSON lines; None if it is JSON lines under another name, or broken."""
     try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as data:
+        with open_bytes(file) as data:
             text = data.read().decode("utf-8-sig")
-    except (EOFError, OSError, UnicodeDecodeError):
-        return False  # the pass over lines, or the reader, names it
+    except (*DAMAGED, OSError, UnicodeDecodeError):
+        return None  # the pass over lines, or the reader, names it
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_Constant)
     except RecursionError:
         raise UserError(f"{file}: brackets are nested too deeply: flatten its values.") from None
     except ValueError:
-        return False
-    for number, row in enumerate(value if isinstance(value, list) else [value], start=1):
+        return None
+    return value if isinstance(value, list | dict) else None
+
+
+def _check_document(file: Path, value: list[Any] | dict[str, Any]) -> str:
+    """Checks a document row by row; gives the field that has its rows, or "" if none does."""
+    field = _field_with_rows(file, value) if isinstance(value, dict) else ""
+    rows = value if isinstance(value, list) else value[field] if field else [value]
+    for number, row in enumerate(rows, start=1):
         where = f"{file}, row {number}"
-        size = _check_encodes(row, where)
-        if isinstance(value, list) and size > LONGEST_LINE:
+        if not isinstance(row, dict):
+            raise UserError(f"{where}: expected an object, found {str(row)[:40]!r}: write rows as objects.")
+        _check_constants(row, where)
+        if _check_encodes(row, where) > LONGEST_LINE and rows != [value]:
             raise UserError(f"{where}: the row has more than {LONGEST_LINE >> 20} MiB: split or delete it.")
-    return True
+    return field
+
+
+def _field_with_rows(file: Path, value: dict[str, Any]) -> str:
+    """The field of a document that is its list of rows; "" if the document is a row itself."""
+    if _holds_columns(value):
+        raise UserError(
+            f"{file}: the document holds columns ({', '.join(value)}), not rows: write a list of objects, or lines "
+            "(pandas: to_json(FILE, orient='records', lines=True))."
+        )
+    lists = [name for name, rows in value.items() if _are_rows(rows)]
+    if len(lists) > 1 and len(lists) == len(value):
+        raise UserError(
+            f"{file}: the document has several lists of rows ({', '.join(lists)}): write each to a file of its own."
+        )
+    fields = [name for name in lists if len(value) == 1 or name.lower() in ROWS]
+    if len(fields) != 1:
+        return ""
+    others = ", ".join(name for name in value if name not in fields)
+    left_out = f"; {others} beside them is left out" if others else ""
+    logger.warning("%s: its %d rows are those under %r%s.", file, len(value[fields[0]]), fields[0], left_out)
+    return fields[0]
+
+
+def _are_rows(value: Any) -> bool:
+    objects = isinstance(value, list) and value != [] and all(isinstance(row, dict) for row in value)
+    return objects and not any({"role", "from"} & row.keys() for row in value)
+
+
+def _holds_columns(value: dict[str, Any]) -> bool:
+    """Whether each field is a list of plain values, or a mapping from row numbers, as long as the others."""
+    lengths = {len(v) if isinstance(v, list | dict) else 0 for v in value.values()}
+    if len(value) < 2 or len(lengths) != 1 or max(lengths) < 2:
+        return False
+    fields = value.values()
+    if all(isinstance(v, list) and not any(isinstance(item, list | dict) for item in v) for v in fields):
+        return True
+    return all(isinstance(v, dict) and all(key.isdigit() for key in v) for v in fields)
+
+
+class _Constant(float):
+    """NaN or an infinity, which Python writes and JSON does not have."""
+
+
+def _check_constants(value: Any, where: str) -> None:
+    """Raises `UserError` for a `_Constant` in a row."""
+    for column, item in value.items() if isinstance(value, dict) else ():
+        waiting = [item]
+        while waiting:
+            item = waiting.pop()
+            if isinstance(item, _Constant):
+                raise UserError(
+                    f"{where}, column {column}: NaN and Infinity are no JSON values: write null, or leave it out."
+                )
+            waiting += item.values() if isinstance(item, dict) else item if isinstance(item, list) else []
 
 
 def _check_value(line: str, where: str) -> None:
     try:
-        value = json.loads(line)
+        value = json.loads(line, parse_constant=_Constant)
     except RecursionError:
         raise UserError(f"{where}: brackets are nested too deeply: delete the line, or flatten its values.") from None
     except ValueError:
         return  # a document of several lines, or a fault that the reader names
+    _check_constants(value, where)
     _check_encodes(value, where)
 
 
@@ -84,30 +173,51 @@ def _check_encodes(value: Any, where: str) -> int:
         ) from None
 
 
-def _check_csv(file: Path) -> None:
+def _check_csv(file: Path) -> dict[str, Any]:
+    """How a CSV file is to be read. Between its values stands, of a comma, a semicolon and a tab, that which makes the
+    most of the header; words such as NA and None are text."""
     csv.field_size_limit(LONGEST_LINE)
-    rows = csv.reader(line for _, line in _lines(file))
+    first = next((line for _, line in _lines(file)), "")
+    if first.lower().startswith("sep="):
+        raise UserError(f"{file}, line 1: {first.strip()!r} is no header: delete the line.")
+    candidates = "\t" if kind_of(file) == ".tsv" else ",;\t"
+    separator = max(candidates, key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
+    rows = csv.reader((line for _, line in _lines(file)), delimiter=separator)
+    name = {",": "comma", ";": "semicolon", "\t": "tab"}[separator]
     try:
         header = next(rows, [])
+        if doubled := [column for column, count in Counter(header).items() if count > 1]:
+            raise UserError(f"{file}, line 1: two columns are called {doubled[0]!r}: rename one.")
+        exact: dict[str, type] = {}
         for row in rows:
+            exact |= {column: str for column, cell in zip(header, row, strict=False) if _changes(cell)}
             if row and len(row) != len(header):
                 raise UserError(
                     f"{file}, line {rows.line_num}: {len(row)} values, but the header names {len(header)} columns: put "
-                    "quotes around a value that holds a comma."
+                    f"quotes around a value that holds a {name}."
                 )
     except csv.Error as error:
         raise UserError(f"{file}, line {rows.line_num}: {error}: close its quotes, or shorten the value.") from error
+    return {"sep": separator, "keep_default_na": False, "na_values": [""], "converters": exact}
+
+
+def _changes(cell: str) -> bool:
+    """Whether a cell is a number that is not written as Python writes it: 007, 1.50."""
+    try:
+        return len(cell) < 40 and cell not in (str(float(cell)), str(int(float(cell))))
+    except (ValueError, OverflowError):
+        return False
 
 
 def _lines(file: Path, bounded: bool = True) -> Iterator[tuple[int, str]]:
     """Lines and their numbers. What is damaged or cut short ends them: the reader names it."""
-    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as data:
+    with open_bytes(file) as data:
         number = 0
         while True:
             number += 1
             try:
                 line = data.readline(LONGEST_LINE + 1)
-            except (EOFError, OSError):
+            except (*DAMAGED, OSError):
                 return
             if not line:
                 return
@@ -120,6 +230,11 @@ def _lines(file: Path, bounded: bool = True) -> Iterator[tuple[int, str]]:
             try:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
+                if line[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                    raise UserError(
+                        f"{file}: the file is UTF-16: convert it: iconv -f utf-16 -t utf-8 {file.name} > "
+                        f"utf8{file.suffix}."
+                    ) from error
                 raise UserError(
                     f"{file}, row {number}: this line is not UTF-8 text (byte 0x{line[error.start]:02x}); if it is "
                     f"Latin-1, convert it: iconv -f latin1 -t utf-8 {file.name} > utf8{file.suffix}."

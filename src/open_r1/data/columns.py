@@ -1,16 +1,74 @@
 """Columns by name, also fields inside them: `reward_model.ground_truth`, as verl and DAPO write the right answer."""
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
 
-from open_r1.data.load import require_columns, source_name
+from open_r1.data.load import columns_of, require_columns, source_name
 from open_r1.errors import UserError
+from open_r1.options.columns import ConversationColumns
 
+PROMPTS = ("prompt", "problem", "question", "instruction")
+"""Columns with what a model is asked, the likeliest first."""
+PROBLEMS = ("problem", "question", "instruction", "prompt", "messages", "conversations")
+"""Columns with the problem itself, without a prompt's instructions around it: what tools for datasets compare."""
+MESSAGES = ("messages", "conversations")
+"""Columns with whole conversations."""
 GOLD_COLUMNS = ("answer", "solution")
+"""Columns of the right answer that rewards read."""
+OTHER_GOLDS = ("final_answer",)
+"""Where others keep it, in place of a column `answer`: `solution` is the way there."""
 NESTED_GOLDS = ("reward_model.ground_truth",)
-"""Where other projects keep the right answer; looked at if there is no column of `GOLD_COLUMNS`."""
+"""Where others keep it if there is no such column."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Where a row has what belongs to its messages: `system` (the system prompt), `tools`, and `settings` (variables of
+    the chat template); None: nowhere."""
+
+    system: str | None = None
+    tools: str | None = None
+    settings: str | None = None
+
+    @property
+    def paths(self) -> list[str]:
+        """Those that there are."""
+        return [path for path in (self.system, self.tools, self.settings) if path is not None]
+
+
+def beside(dataset: Dataset, columns: ConversationColumns, *, but: Sequence[str] = ()) -> Beside:
+    """What stands beside the messages of `dataset`, whose columns `but` hold the messages themselves. Raises
+    `UserError` for a named column that is not there."""
+    found = Beside(
+        named_or_first(dataset, columns.system_column, ("system",), "system_column"),
+        named_or_first(dataset, columns.tools_column, ("tools",), "tools_column"),
+        named_or_first(dataset, None, ("chat_template_kwargs",), ""),
+    )
+    return Beside(*(None if path in but else path for path in (found.system, found.tools, found.settings)))
+
+
+def named_or_first(dataset: Dataset, named: str | None, defaults: Sequence[str], option: str) -> str | None:
+    """The column that `option` names, which must be there, else the first of `defaults` that is; None if none is."""
+    if named is not None:
+        require_path(dataset, named, remedy=f"Name another: --{option} NAME (NAME.FIELD for a field).")
+        return named
+    return next((name for name in defaults if name in dataset.column_names), None)
+
+
+def prompt_path(dataset: Dataset, named: str | None, defaults: Sequence[str] = PROMPTS) -> str:
+    """The column with what is asked. Raises `UserError` if there is none."""
+    found = named_or_first(dataset, named, defaults, "prompt_column")
+    if found is None:
+        columns = columns_of(dataset)
+        raise UserError(
+            f"{source_name(dataset)}: there is no column {', '.join(defaults[:-1])} or {defaults[-1]}; there are: "
+            f"{columns}. Name the one with the problem: --prompt_column NAME (NAME.FIELD for a field)."
+        )
+    return found
 
 
 def require_path(dataset: Dataset, path: str, *, remedy: str = "") -> None:
@@ -24,9 +82,19 @@ def require_path(dataset: Dataset, path: str, *, remedy: str = "") -> None:
         if not isinstance(where, dict) or field not in where:
             parent = ".".join([column, *fields[: depth - 1]])
             there = f"its fields are: {', '.join(where)}" if isinstance(where, dict) else "it has no fields"
-            reason = f"there is no {path!r}: {parent!r} has no field {field!r}; {there}. {remedy}"
+            near = difflib.get_close_matches(field, where, n=1) if isinstance(where, dict) else []
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            reason = f"there is no {path!r}: {parent!r} has no field {field!r}; {there}.{hint} {remedy}"
             raise UserError(f"{source_name(dataset)}: {reason.strip()}")
         where = where[field]
+
+
+def feature_at(dataset: Dataset, path: str) -> Any:
+    """The type of a column, or of a field in one, as `datasets` has it."""
+    feature: Any = dataset.features
+    for name in [path] if path in dataset.column_names else path.split("."):
+        feature = feature[name]
+    return feature
 
 
 def value_at(row: Mapping[str, Any], path: str) -> Any:
@@ -53,23 +121,30 @@ def column_of(dataset: Dataset, path: str) -> str:
 
 
 def gold_path(dataset: Dataset, named: str | None) -> str | None:
-    """Where the right answer is, if it is not in a column of `GOLD_COLUMNS`: `named`, or a field that other projects
-    use. None if the columns have it, or nothing does."""
+    """Where the right answer is, if it is not in `GOLD_COLUMNS`: `named`, or where other projects keep it. None if
+    those columns have it, or nothing does."""
     if named is not None:
-        require_path(dataset, named, remedy="Name the one with the right answer: --dataset_answer_column NAME.")
-        return named
-    if any(name in dataset.column_names for name in GOLD_COLUMNS):
+        return named_or_first(dataset, named, (), "answer_column")
+    columns = dataset.column_names
+    other = next((name for name in OTHER_GOLDS if name in columns), None)
+    if "answer" in columns or (other is None and "solution" in columns):
         return None
-    return next((path for path in NESTED_GOLDS if _has(dataset, path)), None)
+    return other or next((path for path in NESTED_GOLDS if _has(dataset, path)), None)
+
+
+def gold_paths(dataset: Dataset, named: str | None) -> list[str]:
+    """All columns, or the field, with right answers; empty if nothing has them."""
+    path = gold_path(dataset, named)
+    return [path] if path else [name for name in GOLD_COLUMNS if name in dataset.column_names]
 
 
 def require_gold(dataset: Dataset, named: str | None, rewards: list[str]) -> None:
     """Raises `UserError` if `rewards`, which compare with the right answer, would find none."""
-    if rewards and gold_path(dataset, named) is None and not any(name in dataset.column_names for name in GOLD_COLUMNS):
-        columns = ", ".join(dataset.column_names)
+    if rewards and not gold_paths(dataset, named):
+        columns = columns_of(dataset)
         raise UserError(
             f"{source_name(dataset)}: {' and '.join(rewards)} needs the right answer, and there is no column 'answer' "
-            f"or 'solution'; there are: {columns}. Name it: --dataset_answer_column NAME (NAME.FIELD for a field)."
+            f"or 'solution'; there are: {columns}. Name it: --answer_column NAME (NAME.FIELD for a field)."
         )
 
 

@@ -9,8 +9,10 @@ from typing import Any
 from datasets import (
     Dataset,
     DatasetDict,
+    Json,
     ReadInstruction,
     concatenate_datasets,
+    get_dataset_config_names,
     load_dataset,
     load_dataset_builder,
     load_from_disk,
@@ -18,8 +20,9 @@ from datasets import (
 from datasets import config as datasets_config
 
 from open_r1.configs import DataConfig
-from open_r1.data.broken_files import different_columns, explain
+from open_r1.data.broken_files import different_columns, explain, mixed_column
 from open_r1.data.check_files import check_text_files
+from open_r1.data.opened import BUILDERS, REMEDIES, kind_of
 from open_r1.errors import UserError, first_line, one_line
 from open_r1.hub import reading_hub
 
@@ -27,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 datasets_config.HF_UPDATE_DOWNLOAD_COUNTS = False  # a server would hear of every local file that is opened
 
-BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+KINDS = ".jsonl, .json, .csv, .tsv (also .gz, .bz2 or .xz), .parquet or .arrow"
 MIXTURE_KEYS = {"datasets", "seed", "test_split_size"}
 PART_KEYS = {"id", "config", "split", "columns", "weight"}
 
@@ -36,7 +39,7 @@ def load_split(
     path_or_id: str, *, config: str | None = None, split: str = "train", columns: list[str] | None = None
 ) -> Dataset:
     """One split, such as `train` or `train[:100]`, of a hub dataset, a local folder (saved with `save_to_disk`, or
-    of data files) or a .jsonl[.gz], .json[.gz], .csv[.gz] or .parquet file; only `columns` if given.
+    of data files) or a file of `KINDS`; only `columns` if given.
 
     Raises `UserError` for what is missing, empty or broken. `source_name` gives `path_or_id` back.
     """
@@ -88,11 +91,17 @@ def source_name(dataset: Dataset) -> str:
     return ", ".join(names) or "the dataset"
 
 
+def columns_of(dataset: Dataset) -> str:
+    """The columns of `dataset`, for error messages, with the fields of those that have some."""
+    features = dataset.features
+    return ", ".join(f"{n} ({', '.join(f)})" if isinstance(f, dict) else n for n, f in features.items())
+
+
 def require_columns(dataset: Dataset, *names: str, remedy: str = "") -> None:
     """Raises `UserError` with the columns that there are, and `remedy`, if one of `names` is not among them."""
     for name in names:
         if name not in dataset.column_names:
-            columns = ", ".join(dataset.column_names)
+            columns = columns_of(dataset)
             near = difflib.get_close_matches(name, dataset.column_names, n=1, cutoff=0.8)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             option = f" {remedy}" if remedy else ""
@@ -123,17 +132,26 @@ def _load_files(path: Path, config: str | None, split: str) -> Dataset:
         _say_unused_config(path, config, "a single file")
         if path.stat().st_size == 0:
             raise UserError(f"{path}: the file is empty.")
-        if _suffix(path) not in BUILDERS:
-            raise UserError(f"{path}: expected a .jsonl[.gz], .json, .parquet or .csv file.")
+        if kind_of(path) not in BUILDERS:
+            remedy = REMEDIES.get(path.suffix.lower(), "")
+            raise UserError(f"{path}: expected a {KINDS} file{': ' if remedy else ''}{remedy}.")
+    elif not any(kind_of(file) in BUILDERS for file in path.rglob("*")):
+        raise UserError(f"{path}: the folder has no {KINDS} file.")
     files = [path]
     try:
         if path.is_dir():
             builder = load_dataset_builder(str(path), config)
             files = [Path(file) for part in (builder.config.data_files or {}).values() for file in part]
-            check_text_files(files)
-            return load_dataset(str(path), config, split=split)
-        check_text_files(files)
-        return load_dataset(BUILDERS[_suffix(path)], data_files=str(path), split=split)
+            ways = check_text_files(files)
+            _say_files_left_out(path, files)
+            dataset = load_dataset(str(path), config, split=split, **ways)
+        else:
+            ways = check_text_files(files)
+            dataset = load_dataset(BUILDERS[kind_of(path)], data_files=str(path), split=split, **ways)
+        mixed = [name for name, feature in dataset.features.items() if isinstance(feature, Json)]
+        if reason := mixed_column([file for file in files if kind_of(file) in (".json", ".jsonl")], mixed):
+            raise UserError(reason)
+        return dataset
     except UserError:
         raise
     except Exception as error:
@@ -144,9 +162,26 @@ def _load_files(path: Path, config: str | None, split: str) -> Dataset:
             ) from error
         if "corresponds to no data" in str(error):
             raise UserError(f"{path}, split {split}: there are no rows.") from error
-        cause = one_line(_root_cause(error))
+        cause = _in_our_words(one_line(_root_cause(error)))
         reason = explain(files) or different_columns(files) or f"{path}, split {split}: {cause}"
         raise UserError(reason) from error
+
+
+def _in_our_words(cause: str) -> str:
+    """What a library says of configurations, with our option."""
+    if cause.startswith("Config name is missing"):
+        return f"{cause.partition(' Example of usage')[0]}: give dataset_config (generate: --hf-dataset-config)."
+    return cause
+
+
+def _say_files_left_out(folder: Path, used: list[Path]) -> None:
+    """A warning that names the data files of a folder that no configuration has."""
+    there = [file for file in sorted(folder.rglob("*")) if file.is_file() and kind_of(file) in BUILDERS]
+    hidden = [file for file in there if any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)]
+    left_out = {file.resolve() for file in there} - {file.resolve() for file in [*hidden, *used]}
+    if left_out and get_dataset_config_names(str(folder)) == ["default"] and os.environ.get("RANK", "0") == "0":
+        names = ", ".join(sorted(str(file.relative_to(folder.resolve())) for file in left_out)[:5])
+        logger.warning("%s: %d files are not read, %s: a folder has files of one kind.", folder, len(left_out), names)
 
 
 def _load_mixture(mixture: dict[str, Any]) -> tuple[Dataset, Dataset | None]:
@@ -199,11 +234,8 @@ def _check_keys(where: str, given: dict[str, Any], known: set[str]) -> None:
 
 
 def _looks_local(path_or_id: str) -> bool:
-    return path_or_id.startswith(("/", ".", "~")) or _suffix(Path(path_or_id)) in BUILDERS or path_or_id.count("/") > 1
-
-
-def _suffix(path: Path) -> str:
-    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    known = {*BUILDERS, *REMEDIES}
+    return path_or_id.startswith(("/", ".", "~")) or kind_of(Path(path_or_id)) in known or path_or_id.count("/") > 1
 
 
 def _root_cause(error: BaseException) -> BaseException:

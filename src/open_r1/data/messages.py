@@ -3,6 +3,7 @@
 import difflib
 import json
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -48,6 +49,14 @@ def split_reasoning(content: str) -> tuple[str, str, str, str] | None:
     return (match[1], match[2], match[3], match[4]) if match else None
 
 
+def texts_of(message: Mapping[str, Any]) -> tuple[str, str]:
+    """The reasoning of a message and its answer, "" where it has none."""
+    parts = split_reasoning(message["content"]) if message["role"] == "assistant" else None
+    if parts is not None:
+        return parts[1], parts[3]
+    return next((message[name] for name in REASONING_FIELDS if message.get(name)), ""), message["content"]
+
+
 def check_tools(tools: Any, where: str) -> list[dict[str, Any]] | None:
     """Tools as a list of JSON schemas, from a list or its JSON text; None if there are none."""
     if isinstance(tools, str):
@@ -59,7 +68,15 @@ def check_tools(tools: Any, where: str) -> list[dict[str, Any]] | None:
         return None
     if not isinstance(tools, list):
         raise UserError(f"{where}: expected a list of tools, found {str(tools)[:40]!r}.")
-    return [_without_nulls(json.loads(tool) if isinstance(tool, str) else tool) for tool in tools]
+    try:
+        read = [without_nulls(json.loads(tool) if isinstance(tool, str) else tool) for tool in tools]
+    except ValueError as error:
+        raise UserError(f"{where}: this is no JSON ({error}).") from error
+    for tool in read:
+        function = tool.get("function", tool) if isinstance(tool, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise UserError(f"{where}: expected tools as JSON schemas with a name, found {str(tool)[:40]!r}.")
+    return read
 
 
 def _checked(message: Any, where: str, shown: str) -> dict[str, Any]:
@@ -118,12 +135,12 @@ def _call(call: Any, where: str) -> dict[str, Any]:
     with suppress(ValueError):
         arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
     kept = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
-    function = {"name": function["name"], "arguments": _without_nulls(arguments)}
+    function = {"name": function["name"], "arguments": without_nulls(arguments)}
     return {**kept, "type": "function", "function": function}
 
 
-def _without_nulls(value: Any) -> Any:
+def without_nulls(value: Any) -> Any:
     """Arrow gives every row the keys of all, null where the row has none."""
     if isinstance(value, dict):
-        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
-    return [_without_nulls(v) for v in value] if isinstance(value, list) else value
+        return {k: without_nulls(v) for k, v in value.items() if v is not None}
+    return [without_nulls(v) for v in value] if isinstance(value, list) else value

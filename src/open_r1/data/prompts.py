@@ -1,63 +1,91 @@
 """Problems as prompts for GRPO."""
 
 import logging
+from collections import Counter
 from typing import Any
 
-from datasets import Dataset
+import pyarrow as pa
+from datasets import Dataset, Features, LargeList, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from open_r1.data.caching import fingerprint
-from open_r1.data.chat import encode, place_reasoning, reasoning_field, render, with_system_prompt
-from open_r1.data.columns import GOLD_COLUMNS, gold_path, require_path, value_at
+from open_r1.data.chat import encode
+from open_r1.data.columns import beside, feature_at, gold_path, gold_paths, prompt_path, value_at
+from open_r1.data.conversations import (
+    INPUT,
+    INSTRUCTION,
+    PromptRenderer,
+    prompt_messages,
+    read_conversation,
+    warn_of_losses,
+)
 from open_r1.data.load import source_name
-from open_r1.data.messages import check_messages
+from open_r1.data.stored import as_stored, message_type
 from open_r1.errors import UserError
+from open_r1.options.columns import ColumnOptions
 
 logger = logging.getLogger(__name__)
+
+LOST = "__lost__"
+"""Column with notes on what the chat template leaves out, until they are counted."""
 
 
 def prompt_rows(
     dataset: Dataset,
     tokenizer: PreTrainedTokenizerBase,
-    prompt_column: str,
-    system_prompt: str | None,
-    answer_column: str | None = None,
+    columns: ColumnOptions | None = None,
+    system_prompt: str | None = None,
 ) -> Dataset:
     """`dataset` with `prompt` (messages), `prompt_text` (rendered up to where the assistant starts) and `prompt_ids`.
 
-    Text becomes one user message. The other columns stay, for the rewards; `answer` is what `answer_column` holds,
-    which may be a field (`reward_model.ground_truth`). Raises `UserError` with source, row
-    and column for a missing column, an empty problem, a conversation that already ends with an answer, and a row
-    whose gold (`answer` and `solution`, as far as there are such columns) is empty.
+    Text becomes one user message; columns `system` and `tools` go with it. The other columns stay, for the rewards;
+    `answer` is the right answer, where `columns` names it or others keep it. What the text leaves out is an error, or
+    counted in a warning. Raises `UserError` with source, row and column for a missing column, an empty problem, a
+    conversation that already ends with an answer, and a row whose gold (`answer` and `solution`, as far as there are
+    such columns) is empty.
     """
-    require_path(dataset, prompt_column, remedy="Name the one with the problem: --dataset_prompt_column NAME.")
-    source = source_name(dataset)
-    gold = gold_path(dataset, answer_column)
-    gold_columns = [gold] if gold else [name for name in GOLD_COLUMNS if name in dataset.column_names]
-
-    field = reasoning_field(tokenizer)
+    columns = columns or ColumnOptions()
+    path, source = prompt_path(dataset, columns.prompt_column), source_name(dataset)
+    gold, golds = gold_path(dataset, columns.answer_column), gold_paths(dataset, columns.answer_column)
+    others = beside(dataset, columns, but=[path])
+    kind, renderer = message_type(dataset, path), PromptRenderer(tokenizer)
 
     def to_prompt(row: dict[str, Any], index: int) -> dict[str, Any]:
         where = f"{source}, row {index + 1}"
-        if gold_columns and all(_is_empty(value_at(row, name)) for name in gold_columns):
-            columns = " and ".join(gold_columns)
-            raise UserError(f"{where}, column {columns}: the gold answer is empty, so no completion can be right.")
-        where += f", column {prompt_column}"
-        messages = _messages(value_at(row, prompt_column), where)
-        own_system = row.get("system") if prompt_column != "system" else None
-        messages = with_system_prompt(messages, own_system if isinstance(own_system, str) else None)
-        messages = place_reasoning(with_system_prompt(messages, system_prompt), field)
-        text = render(tokenizer, messages, add_generation_prompt=True, where=where)
+        if golds and all(_is_empty(value_at(row, name)) for name in golds):
+            names = " and ".join(golds)
+            raise UserError(f"{where}, column {names}: the gold answer is empty, so no completion can be right.")
+        more = row.get(INPUT) if path == INSTRUCTION else None
+        messages = prompt_messages(value_at(row, path), f"{where}, column {path}", more)
+        conversation = read_conversation(messages, row, others, system_prompt, where)
+        text, lost = renderer.text(conversation, f"{where}, column {path}")
         found = value_at(row, gold) if gold else None
-        answer = {"answer": found if isinstance(found, list) else str(found)} if gold else {}
-        return {**answer, "prompt": messages, "prompt_text": text, "prompt_ids": encode(tokenizer, text)}
+        return {
+            **({"answer": found if isinstance(found, list) else str(found)} if gold else {}),
+            "prompt": as_stored(conversation.messages, kind),
+            "prompt_text": text,
+            "prompt_ids": encode(tokenizer, text),
+            LOST: lost,
+        }
 
-    return dataset.map(
+    made: dict[str, Any] = {
+        "prompt": Features.from_arrow_schema(pa.schema({"prompt": kind}))["prompt"],
+        "prompt_text": Value("string"),
+        "prompt_ids": List(Value("int64")),
+        LOST: List(Value("string")),
+    }
+    if gold:
+        feature = feature_at(dataset, gold)
+        made["answer"] = feature if isinstance(feature, List | LargeList) else Value("string")
+    rows = dataset.map(
         to_prompt,
         with_indices=True,
+        features=Features({**dataset.features, **made}),
         desc="Prompts",
-        new_fingerprint=fingerprint(dataset, tokenizer, "prompts", prompt_column, system_prompt, gold),
+        new_fingerprint=fingerprint(dataset, tokenizer, "prompts", path, system_prompt, gold, others),
     )
+    warn_of_losses(source, Counter(note for notes in rows[LOST] for note in notes), len(rows))
+    return rows.remove_columns([LOST])
 
 
 def drop_long_prompts(rows: Dataset, context: int | None, max_completion_length: int) -> Dataset:
@@ -86,19 +114,6 @@ def drop_long_prompts(rows: Dataset, context: int | None, max_completion_length:
         )
         return rows.select(kept)
     return rows
-
-
-def _messages(problem: Any, where: str) -> list[dict[str, Any]]:
-    if _is_empty(problem):
-        raise UserError(f"{where}: the problem is empty.")
-    if isinstance(problem, str):
-        return [{"role": "user", "content": problem}]
-    messages = check_messages(problem, where)
-    if messages[-1]["role"] == "assistant":
-        raise UserError(f"{where}: the prompt ends with an assistant message; leave the answer out of the prompt.")
-    if _is_empty(messages[-1]["content"]):
-        raise UserError(f"{where}: the problem is empty.")
-    return messages
 
 
 def _is_empty(value: Any) -> bool:

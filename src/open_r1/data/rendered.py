@@ -3,8 +3,13 @@
 import json
 from typing import Any
 
-from open_r1.data.messages import KNOWN_FIELDS, REASONING_FIELDS, split_reasoning
+from open_r1.data.messages import KNOWN_FIELDS, REASONING_FIELDS, texts_of
 from open_r1.errors import UserError
+
+DOUBLED = (
+    "have reasoning behind an empty <think></think> that the chat template writes: chat_template_kwargs may switch its "
+    "reasoning on, or pass a chat_template"
+)
 
 
 def check_rendered(
@@ -18,11 +23,13 @@ def check_rendered(
     notes: dict[str, None] = {}
     position = 0
     for number, message in enumerate(messages, start=1):
-        reasoning, content = _texts(message)
+        reasoning, content = (text.strip() for text in texts_of(message))
         if reasoning:
             at = text.find(reasoning, position)
             if at >= 0:
                 position = at + len(reasoning)
+                if text[:at].rstrip().removesuffix("<think>").rstrip().endswith("</think>"):
+                    notes[DOUBLED] = None
             elif number == len(messages):
                 raise UserError(
                     f"{where}: the chat template leaves out the reasoning before </think>, so it would not be learned: "
@@ -48,14 +55,6 @@ def check_rendered(
     if any(str(tool.get("function", tool).get("name")) not in text for tool in tools or []):
         notes["have tools that the chat template leaves out"] = None
     return list(notes)
-
-
-def _texts(message: dict[str, Any]) -> tuple[str, str]:
-    """Reasoning and answer, trimmed."""
-    fields = next((message[name] for name in REASONING_FIELDS if message.get(name)), "")
-    parts = split_reasoning(message["content"]) if message["role"] == "assistant" else None
-    reasoning, content = (parts[1], parts[3]) if parts else (fields, message["content"])
-    return reasoning.strip(), content.strip()
 
 
 def _forms(content: str) -> list[str]:

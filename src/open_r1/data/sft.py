@@ -1,9 +1,8 @@
 """Traces as token ids, with a mask of the tokens to learn."""
 
-import logging
-import os
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,34 @@ from transformers import PreTrainedTokenizerBase
 
 from open_r1.configs import SFTConfig
 from open_r1.data.caching import fingerprint
-from open_r1.data.chat import end_of_turn, place_reasoning, reasoning_field, render, with_system_prompt
-from open_r1.data.load import source_name
-from open_r1.data.messages import check_messages, check_tools
+from open_r1.data.chat import render, stop_token_ids
+from open_r1.data.columns import (
+    MESSAGES,
+    Beside,
+    beside,
+    column_of,
+    named_or_first,
+    prompt_path,
+    value_at,
+)
+from open_r1.data.conversations import (
+    INPUT,
+    INSTRUCTION,
+    Conversation,
+    is_conversation,
+    read_conversation,
+    template_of,
+    warn_of_losses,
+    warn_of_unused,
+    warn_once,
+    with_input,
+)
+from open_r1.data.load import columns_of, source_name
+from open_r1.data.messages import check_messages
 from open_r1.data.rendered import check_rendered
 from open_r1.data.spans import assistant_spans
 from open_r1.errors import UserError
-
-logger = logging.getLogger(__name__)
+from open_r1.options.columns import ColumnOptions
 
 CHAT_PAIRS = (("problem", "solution"), ("question", "answer"), ("instruction", "output"))
 """Columns of text that are read as a user's and an assistant's message when nothing better is there."""
@@ -36,35 +55,45 @@ class Marked:
 
 
 @dataclass(frozen=True)
-class Template:
-    """What the chat template does: the field from which it takes reasoning, and whether it ends an assistant's turn."""
+class Layout:
+    """Where a row has its trace: `kind` is "messages", "text", "pair" (prompt and completion, perhaps plain text) or
+    "chat pair" (a user's and an assistant's message)."""
 
-    reasoning: str | None
-    ends: bool
+    kind: str
+    paths: tuple[str, ...]
+    beside: Beside
 
 
 def tokenize_sft(
-    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, args: SFTConfig, system_prompt: str | None
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    args: SFTConfig,
+    system_prompt: str | None,
+    columns: ColumnOptions | None = None,
+    stops: Collection[int] | None = None,
 ) -> Dataset:
     """`input_ids` and `loss_mask` (1: learn this token) of each row, at most `args.max_length` tokens long.
 
     Rows are conversations (`messages`, or `conversations`), `prompt` and `completion` (text or messages), text
-    (`args.dataset_text_field`), or one of `CHAT_PAIRS` (Alpaca's `input` follows its `instruction`). Columns `system`
-    and `tools` go with conversations. What the text leaves out is an error, or counted in a warning. Rows with nothing
-    to learn are left out; how many, and how many were cut, is said in one line. Raises `UserError` with source, row and
-    column.
+    (`args.dataset_text_field`), or one of `CHAT_PAIRS` (Alpaca's `input` follows its `instruction`), unless `columns`
+    names others. Columns `system` and `tools` go with conversations. `stops` are the tokens at which the model stops;
+    by default, those that the tokenizer tells. What the text leaves out is an error, or counted in a warning. Rows with
+    nothing to learn are left out; how many, and how many were cut, is said in one line. Raises `UserError` with source,
+    row and column.
     """
-    layout = _layout(dataset, args)
+    layout = _layout(dataset, args, columns or ColumnOptions())
     source = source_name(dataset)
-    if system_prompt and layout == "text":
+    if system_prompt and layout.kind == "text":
         raise UserError(f"system_prompt is given, but {source} has plain text, which has no system message: remove it.")
-
-    template = Template(reasoning_field(tokenizer), end_of_turn(tokenizer) is not None)
-    _say_unused(dataset, layout, args, source)
+    stop_ids = sorted(stop_token_ids(tokenizer, None) if stops is None else stops)
+    marker = _Marker(
+        tokenizer, layout, args, system_prompt, {str(tokenizer.convert_ids_to_tokens(i)) for i in stop_ids}
+    )
+    used = {column_of(dataset, path) for path in (*layout.paths, *layout.beside.paths)}
+    warn_of_unused(source, (name for name in dataset.column_names if name not in used))
 
     def to_tokens(row: dict[str, Any], index: int) -> dict[str, Any]:
-        where = f"{source}, row {index + 1}"
-        marked = _marked(row, layout, tokenizer, args, system_prompt, template, where)
+        marked = marker(row, f"{source}, row {index + 1}")
         ids, mask = _tokenize(marked, tokenizer)
         kept = slice(args.max_length)
         return {
@@ -75,7 +104,7 @@ def tokenize_sft(
             "notes": list(marked.notes),
         }
 
-    settings = (system_prompt, args.max_length, args.assistant_only_loss, args.completion_only_loss, layout)
+    settings = (system_prompt, args.max_length, args.assistant_only_loss, args.completion_only_loss, layout, stop_ids)
     rows = dataset.map(
         to_tokens,
         with_indices=True,
@@ -94,132 +123,153 @@ def tokenize_sft(
     return _drop_unlearnable(rows, args.max_length, source)
 
 
-def _layout(dataset: Dataset, args: SFTConfig) -> str:
-    """Which columns hold the traces: "messages", "conversations", "completion", "text" or "problem" and the like."""
-    columns = set(dataset.column_names)
-    text_field = args.dataset_text_field
-    found = [name for name in ("messages", "conversations") if name in columns]
-    if {"prompt", "completion"} <= columns:
-        found.append("completion")
-    if text_field in columns:
-        found.insert(len(found) if text_field == "text" else 0, "text")
-    found += [prompt for prompt, answer in CHAT_PAIRS if {prompt, answer} <= columns]
-    if not found:
+def _layout(dataset: Dataset, args: SFTConfig, columns: ColumnOptions) -> Layout:
+    """Which columns hold the traces: those that are named, else the first of the known ones."""
+    there, text_field, source = set(dataset.column_names), args.dataset_text_field, source_name(dataset)
+    pairs = [(p, a) for p, a in CHAT_PAIRS if {p, a} <= there]
+    messages = named_or_first(dataset, columns.messages_column, MESSAGES, "messages_column")
+    kind, paths = "", ()  # type: tuple[str, tuple[str, ...]]
+    if columns.messages_column and (columns.prompt_column or columns.answer_column):
+        raise UserError("messages_column is given, and prompt_column or answer_column too: keep one or the other.")
+    if columns.prompt_column or columns.answer_column:
+        kind, paths = "chat pair", _named_pair(dataset, columns)
+    elif columns.messages_column is None and text_field != "text" and text_field in there:
+        kind, paths = "text", (text_field,)
+    elif messages is not None:
+        kind, paths = "messages", (messages,)
+    elif {"prompt", "completion"} <= there:
+        kind, paths = "pair", ("prompt", "completion")
+    elif text_field in there:
+        kind, paths = "text", (text_field,)
+    elif pairs:
+        more = (INPUT,) if pairs[0][0] == INSTRUCTION and INPUT in there else ()
+        kind, paths = "chat pair", (*pairs[0], *more)
+    else:
         raise UserError(
-            f"{source_name(dataset)}: expected a column messages, columns prompt and completion, or "
-            f"{text_field} (dataset_text_field); there are: {', '.join(dataset.column_names)}."
+            f"{source}: expected a column messages, columns prompt and completion, or {text_field} "
+            f"(dataset_text_field); there are: {columns_of(dataset)}. Name others: --messages_column NAME, "
+            "or --prompt_column and --answer_column."
         )
-    layout = found[0]
-    if args.assistant_only_loss and layout == "text":
-        raise UserError(f"assistant_only_loss is true, but {source_name(dataset)} has plain text: it needs messages.")
-    if args.completion_only_loss and layout in ("messages", "conversations", "text"):
+    if args.assistant_only_loss and kind == "text":
+        raise UserError(f"assistant_only_loss is true, but {source} has plain text: it needs messages.")
+    if args.completion_only_loss and kind in ("messages", "text"):
         raise UserError(
-            f"completion_only_loss is true, but {source_name(dataset)} has no prompt and completion columns"
-            + (": write assistant_only_loss: true." if layout != "text" else ".")
+            f"completion_only_loss is true, but {source} has no prompt and completion columns"
+            + (": write assistant_only_loss: true." if kind != "text" else ".")
         )
-    return layout
+    return Layout(kind, paths, Beside() if kind == "text" else beside(dataset, columns, but=paths))
 
 
-def _marked(
-    row: dict[str, Any],
-    layout: str,
-    tokenizer: PreTrainedTokenizerBase,
-    args: SFTConfig,
-    system_prompt: str | None,
-    template: Template,
-    where: str,
-) -> Marked:
-    if layout == "text":
-        text = _text(row, args.dataset_text_field, where)
-        return Marked(text, [(0, len(text))], special=True)
-    if layout == "completion" and isinstance(row["prompt"], str) and isinstance(row["completion"], str):
-        if system_prompt:
+def _named_pair(dataset: Dataset, columns: ColumnOptions) -> tuple[str, ...]:
+    """The columns of a prompt and of what follows it, of which one is named at least."""
+    prompt = prompt_path(dataset, columns.prompt_column)
+    answers = (dict(CHAT_PAIRS).get(prompt, ""), "completion", *(answer for _, answer in CHAT_PAIRS))
+    answer = named_or_first(dataset, columns.answer_column, answers, "answer_column")
+    if answer is None:
+        raise UserError(
+            f"{source_name(dataset)}: which column follows {prompt}? Name it: --answer_column NAME; there are: "
+            f"{columns_of(dataset)}."
+        )
+    return (prompt, answer, *((INPUT,) if prompt == INSTRUCTION and INPUT in dataset.column_names else ()))
+
+
+class _Marker:
+    """Makes `Marked` texts of rows."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        layout: Layout,
+        args: SFTConfig,
+        system_prompt: str | None,
+        stops: set[str],
+    ) -> None:
+        self.tokenizer, self.layout, self.args, self.system_prompt = tokenizer, layout, args, system_prompt
+        self.stops, self.template = stops, template_of(tokenizer)
+
+    def __call__(self, row: dict[str, Any], where: str) -> Marked:
+        """The text of a row with what is to be learned. Raises `UserError` with `where`."""
+        layout = self.layout
+        if layout.kind == "text":
+            text = _text(row, layout.paths[0], where)
+            return Marked(text, [(0, len(text))], special=True)
+        if layout.kind == "pair" and not any(is_conversation(row[path]) for path in layout.paths):
+            return self._plain_pair(row, where)
+        messages, prompt_length = _messages(row, layout, where)
+        full = read_conversation(messages, row, layout.beside, self.system_prompt, where)
+        prompt_length += len(full.messages) - len(messages)
+        return self._conversation(replace(full, messages=self.template.placed(full.messages)), prompt_length, where)
+
+    def _plain_pair(self, row: dict[str, Any], where: str) -> Marked:
+        if self.system_prompt:
             raise UserError(f"{where}: system_prompt is given, but prompt is plain text, not messages: remove it.")
-        if args.assistant_only_loss:
+        alone = read_conversation([{"role": "user", "content": ""}], row, self.layout.beside, None, where)
+        if len(alone.messages) > 1 or alone.tools or alone.settings:
+            columns = " and ".join(self.layout.beside.paths)
+            raise UserError(
+                f"{where}: prompt is plain text, which has no place for {columns}: write prompt as messages, or leave "
+                f"{columns} out."
+            )
+        if self.args.assistant_only_loss:
             raise UserError(f"{where}: assistant_only_loss is true, but prompt is plain text, not messages.")
-        prompt, completion = _text(row, "prompt", where), _text(row, "completion", where)
-        start = 0 if args.completion_only_loss is False else len(prompt)
+        prompt, completion = (_text(row, path, where) for path in self.layout.paths)
+        start = 0 if self.args.completion_only_loss is False else len(prompt)
         return Marked(prompt + completion, [(start, len(prompt + completion))], special=True)
 
-    messages, prompt_length = _conversation(row, layout, where)
-    full = place_reasoning(_with_system(messages, row, system_prompt, where), template.reasoning)
-    prompt_length += len(full) - len(messages)
-    tools = check_tools(row.get("tools"), f"{where}, column tools")
-    text = render(tokenizer, full, tools=tools, where=where)
-    notes = check_rendered(full, text, tools, where)
-    end = ""
-    if full[-1]["role"] == "assistant" and not template.ends and tokenizer.eos_token is not None:
-        end = str(tokenizer.eos_token)
-        notes.append(f"end without a stop token in the chat template, so {end} is added")
-    learn_all = args.completion_only_loss is False or prompt_length == len(full)
-    if learn_all and not args.assistant_only_loss:
-        return Marked(text + end, [(0, len(text + end))], False, tuple(notes))
-    found = assistant_spans(tokenizer, full, text, where, tools)
-    first = 0 if learn_all else prompt_length
-    if full[0]["role"] == "assistant" and first == 0 and 0 not in found:
-        notes.append("begin with an assistant's message, which is not learned")
-    if args.assistant_only_loss:
-        spans = [span for i, span in found.items() if i >= first]
-        if end and spans:
-            spans[-1] = (spans[-1][0], len(text + end))
-        return Marked(text + end, spans, False, tuple(notes))
-    if prompt_length not in found:
-        raise UserError(f"{where}, column completion: expected an assistant's message at its beginning.")
-    return Marked(text + end, [(found[prompt_length][0], len(text + end))], False, tuple(notes))
+    def _conversation(self, full: Conversation, prompt_length: int, where: str) -> Marked:
+        tokenizer, messages = self.tokenizer, full.messages
+        text = render(tokenizer, messages, tools=full.tools, settings=full.settings, where=where)
+        notes = check_rendered(messages, text, full.tools, where)
+        end, eos = "", str(tokenizer.eos_token or "")
+        if messages[-1]["role"] == "assistant" and not self.template.ends and eos and not text.rstrip().endswith(eos):
+            end = eos
+            notes.append(f"end without a stop token in the chat template, so {end} is added")
+        learn_all = self.args.completion_only_loss is False or prompt_length == len(messages)
+        if learn_all and not self.args.assistant_only_loss:
+            return Marked(text + end, [(0, len(text + end))], False, tuple(notes))
+        found, endless = assistant_spans(tokenizer, full, text, where, self.stops)
+        if endless:
+            notes.append("have earlier turns without a stop token in the chat template, so none is learned there")
+        first = 0 if learn_all else prompt_length
+        if messages[0]["role"] == "assistant" and first == 0 and 0 not in found:
+            notes.append("begin with an assistant's message, which is not learned")
+        if self.args.assistant_only_loss:
+            spans = [span for i, span in found.items() if i >= first]
+            if end and spans:
+                spans[-1] = (spans[-1][0], len(text + end))
+            return Marked(text + end, spans, False, tuple(notes))
+        if prompt_length not in found:
+            raise UserError(f"{where}: expected an assistant's message at the beginning of the completion.")
+        return Marked(text + end, [(found[prompt_length][0], len(text + end))], False, tuple(notes))
 
 
-def _with_system(
-    messages: list[dict[str, Any]], row: dict[str, Any], system_prompt: str | None, where: str
-) -> list[dict[str, Any]]:
-    own = row.get("system")
-    if isinstance(own, str) and own.strip():
-        if messages[0]["role"] == "system" and messages[0]["content"].strip() != own.strip():
-            raise UserError(f"{where}: the column system and the first message are different system prompts: keep one.")
-        return with_system_prompt(messages, own)
-    return with_system_prompt(messages, system_prompt)
-
-
-def _say_unused(dataset: Dataset, layout: str, args: SFTConfig, source: str) -> None:
-    used = {
-        "text": {args.dataset_text_field},
-        "completion": {"prompt", "completion", "system", "tools"},
-        "instruction": {"instruction", "input", "output", "system", "tools"},
-    }.get(layout, {layout, dict(CHAT_PAIRS).get(layout, layout), "system", "tools"})
-    unused = [name for name in dataset.column_names if name not in used]
-    if unused and os.environ.get("RANK", "0") == "0":
-        logger.warning("%s: columns that are not in the text: %s.", source, ", ".join(unused))
-
-
-def _text(row: dict[str, Any], column: str, where: str) -> str:
-    value = row[column]
+def _text(row: dict[str, Any], path: str, where: str) -> str:
+    value = value_at(row, path)
+    if isinstance(value, int | float) and value == value:  # a column of numbers in a CSV file
+        value = str(value)
     if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{where}, column {column}: expected text, found {str(value)[:40]!r}.")
+        raise UserError(f"{where}, column {path}: expected text, found {str(value)[:40]!r}.")
     return value
 
 
-def _conversation(row: dict[str, Any], layout: str, where: str) -> tuple[list[dict[str, Any]], int]:
+def _messages(row: dict[str, Any], layout: Layout, where: str) -> tuple[list[dict[str, Any]], int]:
     """The messages of a row, and how many of them are its prompt (all, if the columns make no difference)."""
-    if layout in ("messages", "conversations"):
-        messages = check_messages(row[layout], f"{where}, column {layout}")
+    if layout.kind == "messages":
+        messages = check_messages(value_at(row, layout.paths[0]), f"{where}, column {layout.paths[0]}")
         return messages, len(messages)
-    if layout == "completion":
-        given = row["prompt"]
-        plain = isinstance(given, str) and given.lstrip()[:1] != "["
-        prompt = (
-            [{"role": "user", "content": _text(row, "prompt", where)}]
-            if plain
-            else check_messages(given, f"{where}, column prompt")
-        )
-        answer = row["completion"]
-        if not isinstance(answer, str):
-            return prompt + check_messages(answer, f"{where}, column completion"), len(prompt)
-        return [*prompt, {"role": "assistant", "content": _text(row, "completion", where)}], len(prompt)
-    problem, solution = layout, dict(CHAT_PAIRS)[layout]
-    asked = _text(row, problem, where)
-    if problem == "instruction" and isinstance(row.get("input"), str) and row["input"].strip():
-        asked += "\n\n" + row["input"]
-    prompt = [{"role": "user", "content": asked}]
-    return [*prompt, {"role": "assistant", "content": _text(row, solution, where)}], 1
+    asked, answer, *more = layout.paths
+    prompt = _side(row, asked, "user", where)
+    if more:
+        prompt[-1]["content"] = with_input(prompt[-1]["content"], value_at(row, more[0]))
+    return prompt + _side(row, answer, "assistant", where), len(prompt)
+
+
+def _side(row: dict[str, Any], path: str, role: str, where: str) -> list[dict[str, Any]]:
+    """A column of a pair: a conversation, or a text that `role` says."""
+    value = value_at(row, path)
+    if is_conversation(value) or value == []:
+        return check_messages(value, f"{where}, column {path}")
+    return [{"role": role, "content": _text(row, path, where)}]
 
 
 def _tokenize(marked: Marked, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
@@ -245,20 +295,12 @@ def _tokenize(marked: Marked, tokenizer: PreTrainedTokenizerBase) -> tuple[list[
 def _drop_unlearnable(rows: Dataset, max_length: int, source: str) -> Dataset:
     lengths, learned = np.array(rows["length"][:]), np.array(rows["learned"][:])
     cut, empty = int((lengths > max_length).sum()), int((learned == 0).sum())
-    if (cut or empty) and os.environ.get("RANK", "0") == "0":
-        logger.warning(
-            "%s: of %d rows, %d are longer than max_length %d and were cut (the longest has %d tokens), "
-            "and %d have nothing left to learn and were dropped.",
-            source,
-            len(rows),
-            cut,
-            max_length,
-            lengths.max(),
-            empty,
+    if cut or empty:
+        warn_once(
+            f"{source}: of {len(rows)} rows, {cut} are longer than max_length {max_length} and were cut (the longest "
+            f"has {lengths.max()} tokens), and {empty} have nothing left to learn and were dropped."
         )
-    for note, count in Counter(note for notes in rows["notes"][:] for note in notes).items():
-        if os.environ.get("RANK", "0") == "0":
-            logger.warning("%s: %d of %d rows %s.", source, count, len(rows), note)
+    warn_of_losses(source, Counter(note for notes in rows["notes"][:] for note in notes), len(rows))
     if empty == len(rows):
         raise UserError(f"{source}: no row has a token to learn within max_length {max_length}.")
     rows = rows.remove_columns(["length", "learned", "notes"])

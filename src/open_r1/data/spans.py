@@ -7,66 +7,110 @@ found from the generation prompt in front of it and the way in which the turn en
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from open_r1.data.chat import render, special_tokens
-from open_r1.data.messages import split_reasoning
+from open_r1.data.conversations import Conversation
+from open_r1.data.messages import REASONING_FIELDS, split_reasoning, texts_of
 from open_r1.errors import UserError
 
 Span = tuple[int, int]
+Mark = tuple[int, str]
 _MARK = re.compile(r"openr1mark(\d+)[rct]x")
 
 
 def assistant_spans(
     tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[dict[str, Any]],
+    conversation: Conversation,
     text: str,
     where: str,
-    tools: list[dict[str, Any]] | None = None,
-) -> dict[int, Span]:
-    """Characters of `text` (`messages`, rendered) that the assistant writes, by message: from where its generation
-    prompt ends, stop token included. An assistant's message that nothing precedes is left out.
+    stops: Collection[str] = (),
+) -> tuple[dict[int, Span], list[int]]:
+    """Characters of `text` (`conversation`, rendered) that the assistant writes, by message: from where its generation
+    prompt ends, stop token included. An assistant's message that nothing precedes is left out. Also the messages, but
+    for the last, that end without a stop token.
 
-    A template's own generation marks decide where it has them. Raises `UserError` with the turns that cannot be told.
+    A template's own generation marks decide where it has them. `stops` are the tokens at which the model stops: where
+    a template does not end a turn, the one that opens the next turn is learned if it is among them (GLM), else none.
+    Raises `UserError` with the turns that cannot be told.
     """
-    turns = [i for i, message in enumerate(messages) if message["role"] == "assistant" and i > 0]
-    by_template = _marked_by_template(tokenizer, messages, tools)
+    messages = conversation.messages
     writers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    by_template = _marked_by_template(tokenizer, conversation)
     if by_template is not None and len(by_template) == len(writers):
-        return dict(zip(writers, by_template, strict=True))
+        return dict(zip(writers, by_template, strict=True)), []
+
+    def rendered(messages: list[dict[str, Any]], generate: bool = False) -> str:
+        return render(
+            tokenizer,
+            messages,
+            tools=conversation.tools,
+            settings=conversation.settings,
+            add_generation_prompt=generate,
+            where=where,
+        )
+
     masked = [_masked(message, i) for i, message in enumerate(messages)]
-    literals, marks, places = _aligned(render(tokenizer, masked, tools=tools, where=where), text, messages, where)
+    literals, marks, places = _aligned(rendered(masked), text, messages, where)
     spans: dict[int, Span] = {}
-    lost = []
-    for i in turns:
+    lost, endless = [], []
+    for i in writers:
+        if i == 0:
+            continue
         own = [k for k, mark in enumerate(marks) if mark[0] == i]
         if not own:
             lost.append(i + 1)
             continue
+        as_last = rendered(masked[: i + 1])
         first = last = own[0]
-        while last + 1 < len(marks) and marks[last + 1][0] == i and marks[last + 1] not in marks[first : last + 1]:
+        while last + 1 < len(marks) and marks[last + 1][0] == i:
+            if marks[first : last + 1].count(marks[last + 1]) >= max(1, _marks(as_last).count(marks[last + 1])):
+                break  # the result of a tool may name the call again
             last += 1
-        prompt = _after_last_mark(render(tokenizer, masked[:i], tools=tools, add_generation_prompt=True, where=where))
+        prompt = _after_last_mark(rendered(masked[:i], generate=True))
         gap_start = places[first][0] - len(literals[first])
         start = gap_start + len(_common(literals[first], prompt, tokenizer))
         if i == len(messages) - 1:
-            spans[i] = (start, len(text))
+            tail = text[places[last][1] :]
+            spans[i] = (start, places[last][1] + len(_until_stop(tail, tokenizer, stops)))
             continue
-        gap = literals[last + 1]
-        closing = _common(
-            gap, _after_last_mark(render(tokenizer, masked[: i + 1], tools=tools, where=where)), tokenizer
-        )
-        if not _pieces(closing, tokenizer)[1::2]:  # a token that opens the next turn, or closes all but the last
-            following = _pieces(gap[len(closing) :], tokenizer)
-            closing += following[1] if len(following) > 1 and not following[0] else ""
+        closing = _closing(literals[last + 1], _after_last_mark(as_last), tokenizer, stops)
+        if not _pieces(closing, tokenizer)[1::2]:
+            endless.append(i)
         spans[i] = (start, places[last][1] + len(closing))
     if lost:
         raise _unknown(where, lost)
-    return spans
+    return spans, endless
+
+
+def _closing(gap: str, as_last: str, tokenizer: PreTrainedTokenizerBase, stops: Collection[str]) -> str:
+    """What of `gap`, the text between a turn's words and those of the next, ends the turn: what follows these words
+    where the turn is the last (`as_last`) too, or up to the first token at which the model stops."""
+    shared = _until_stop(_common(gap, as_last, tokenizer), tokenizer, stops)
+    pieces = _pieces(gap, tokenizer)
+    if any(piece in stops for piece in _pieces(shared, tokenizer)):
+        return shared
+    first_stop = next((k for k, piece in enumerate(pieces) if k % 2 and piece in stops), None)
+    if first_stop is not None:
+        return "".join(pieces[: first_stop + 1])
+    following = _pieces(gap[len(shared) :], tokenizer)
+    closed_otherwise = bool(_pieces(as_last, tokenizer)[1::2]) and not _pieces(shared, tokenizer)[1::2]
+    return shared + following[1] if closed_otherwise and len(following) > 1 and not following[0] else shared
+
+
+def _until_stop(text: str, tokenizer: PreTrainedTokenizerBase, stops: Collection[str]) -> str:
+    """`text` up to its first stop tokens and the white space there, without what a template may write behind them; all
+    of it without such a token."""
+    found, pieces = "", _pieces(text, tokenizer)
+    for piece in pieces:
+        if found and any(stop in found for stop in stops) and piece.strip() and piece not in stops:
+            return found
+        found += piece
+    return found
 
 
 def _unknown(where: str, numbers: list[int]) -> UserError:
@@ -77,15 +121,14 @@ def _unknown(where: str, numbers: list[int]) -> UserError:
     )
 
 
-def _marked_by_template(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, Any]], tools: Any
-) -> list[Span] | None:
+def _marked_by_template(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> list[Span] | None:
+    tools: Any = conversation.tools
     template = tokenizer.get_chat_template(tools=tools)
     if not re.search(r"\{%-?\s*generation\s*-?%\}", template):
         return None
-    names: dict[str, Any] = dict(tokenizer.special_tokens_map)
+    names: dict[str, Any] = {**tokenizer.special_tokens_map, **conversation.settings}
     result: Any = render_jinja_template(
-        [list(messages)], tools, None, template, return_assistant_tokens_mask=True, **names
+        [conversation.messages], tools, None, template, return_assistant_tokens_mask=True, **names
     )
     _, found = result
     return [(start, end) for start, end in found[0]]
@@ -93,12 +136,7 @@ def _marked_by_template(
 
 def _masked(message: dict[str, Any], index: int) -> dict[str, Any]:
     """`message` with marks for its texts, in the same form."""
-    masked = dict(message)
-    if message.get("reasoning_content"):
-        masked["reasoning_content"] = f"openr1mark{index}rx"
-    for field in ("reasoning", "thinking"):
-        if message.get(field):
-            masked[field] = f"openr1mark{index}rx"
+    masked = {k: f"openr1mark{index}rx" if k in REASONING_FIELDS and v else v for k, v in message.items()}
     parts = split_reasoning(message["content"]) if message["role"] == "assistant" else None
     if parts is not None:
         opening, reasoning, closing, answer = parts
@@ -114,23 +152,16 @@ def _masked(message: dict[str, Any], index: int) -> dict[str, Any]:
 
 def _texts(message: dict[str, Any], kind: str) -> list[str]:
     """What a mark of `kind` stands for, as templates trim it."""
-    parts = split_reasoning(message["content"]) if message["role"] == "assistant" else None
-    if kind == "t":
-        text = message["tool_calls"][-1]["function"]["name"]
-    elif kind == "r":
-        fields = (message.get(name) for name in ("reasoning_content", "reasoning", "thinking"))
-        text = parts[1] if parts else next(value for value in fields if value)
-    else:
-        text = parts[3] if parts else message["content"]
+    text = message["tool_calls"][-1]["function"]["name"] if kind == "t" else texts_of(message)[kind == "c"]
     trimmed = [text, text.strip(), text.strip("\n"), text.lstrip(), text.rstrip(), text.lstrip("\n"), text.rstrip("\n")]
     return list(dict.fromkeys(trimmed))
 
 
 def _aligned(
     rendered: str, text: str, messages: Sequence[dict[str, Any]], where: str
-) -> tuple[list[str], list[tuple[int, str]], list[Span]]:
+) -> tuple[list[str], list[Mark], list[Span]]:
     """The texts between the marks of `rendered`, the marks, and the place of each in `text`."""
-    marks = [(int(match[1]), match[0][-2]) for match in _MARK.finditer(rendered)]
+    marks = _marks(rendered)
     literals = re.split(r"openr1mark\d+[rct]x", rendered)
     position, places = len(literals[0]), []
     if not text.startswith(literals[0]):
@@ -149,6 +180,10 @@ def _aligned(
     return literals, marks, places
 
 
+def _marks(rendered: str) -> list[Mark]:
+    return [(int(match[1]), match[0][-2]) for match in _MARK.finditer(rendered)]
+
+
 def _after_last_mark(rendered: str) -> str:
     return re.split(r"openr1mark\d+[rct]x", rendered)[-1]
 
@@ -164,11 +199,7 @@ def _common(one: str, other: str, tokenizer: PreTrainedTokenizerBase) -> str:
     common = ""
     for i, (a, b) in enumerate(zip(_pieces(one, tokenizer), _pieces(other, tokenizer), strict=False)):
         if a != b:
-            return common + (_shared(a, b) if i % 2 == 0 else "")
+            length = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+            return common + (a[:length] if i % 2 == 0 else "")
         common += a
     return common
-
-
-def _shared(one: str, other: str) -> str:
-    length = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    return one[:length]

@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from open_r1.devices import visible_devices
 from open_r1.engine.options import EngineOptions
-from open_r1.engine.protocol import Engine, Message, Sampling
+from open_r1.engine.protocol import Engine, Sampling
 from open_r1.engine.weights_digest import weights_digest
 from open_r1.errors import UserError
 from open_r1.modeling.checkpoint import Checkpoint, has_only_adapters
@@ -30,8 +30,9 @@ class OpenEngine:
     context: int | None
     """Tokens of prompt and completion together; None: not known."""
     stop_token_ids: tuple[int, ...]
-    render: Callable[[list[Message]], list[int] | list[Message]]
-    """Turns messages into the prompt of a `Request`."""
+    render: Callable[..., Any]
+    """Turns a conversation, or its messages, into the prompt of a `Request`; a second argument says where it is from,
+    for errors."""
     prompt_tokens: Callable[[Any], int]
     """Number of tokens of such a prompt; an upper bound where only the server has the tokenizer."""
     max_tokens_per_batch: int | None
@@ -56,6 +57,11 @@ class OpenEngine:
         """Announces the longest request, prompt and completion together, before the first one is made."""
         self.engine.need(tokens)
 
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """What the chat template left out of prompts and may leave out, with the number of prompts of each kind."""
+        return getattr(self.render, "lost", {})
+
     def start(self, sampling: Sampling) -> None:
         """Starts vLLM's processes, which takes minutes, or captures the native engine's graphs for `sampling`;
         otherwise the first request does."""
@@ -68,6 +74,13 @@ class OpenEngine:
 
 def open_engine(options: EngineOptions) -> OpenEngine:
     """The engine of `options`. Raises `UserError`."""
+    opened = _open(options)
+    if options.chat_template_kwargs:
+        opened.identity["chat_template_kwargs"] = dict(options.chat_template_kwargs)
+    return opened
+
+
+def _open(options: EngineOptions) -> OpenEngine:
     if options.engine == "openai" and options.base_url is None:
         raise UserError("engine is openai: give --base-url, such as http://localhost:8000/v1.")
     if options.engine in ("native", "transformers", "vllm") and options.base_url is not None:
@@ -218,7 +231,8 @@ def _opened_from_files(
 def _opened(
     engine: Engine, name: str, tokenizer: Any, config: Any, generation_config: Any, identity: dict[str, Any]
 ) -> OpenEngine:
-    from open_r1.data.chat import encode, render, stop_token_ids
+    from open_r1.data.chat import render, stop_token_ids
+    from open_r1.data.conversations import PromptRenderer
     from open_r1.modeling.loading import context_length
 
     return OpenEngine(
@@ -226,7 +240,7 @@ def _opened(
         name=name,
         context=context_length(config),
         stop_token_ids=stop_token_ids(tokenizer, generation_config),
-        render=lambda messages: encode(tokenizer, render(tokenizer, messages, add_generation_prompt=True)),
+        render=PromptRenderer(tokenizer),
         answer_start=render(tokenizer, [{"role": "user", "content": "1 + 1"}], add_generation_prompt=True)[-32:],
         prompt_tokens=len,
         max_tokens_per_batch=None,
@@ -250,7 +264,13 @@ def _checkpoint(options: EngineOptions) -> Checkpoint:
 def _load_tokenizer(options: EngineOptions) -> Any:
     from open_r1.data.chat import prepare_tokenizer
 
-    return prepare_tokenizer(options.model, options.revision, options.trust_remote_code, option="--model")
+    return prepare_tokenizer(
+        options.model,
+        options.revision,
+        options.trust_remote_code,
+        chat_template_kwargs=options.chat_template_kwargs,
+        option="--model",
+    )
 
 
 def _load_model(options: EngineOptions) -> Any:
@@ -267,7 +287,8 @@ def _load_model(options: EngineOptions) -> Any:
 
 
 def _open_server(options: EngineOptions, base_url: str) -> OpenEngine:
-    from open_r1.engine.openai_engine import OpenAIEngine, prompt_bound
+    from open_r1.engine.openai_engine import OpenAIEngine
+    from open_r1.engine.openai_prompts import ServedPrompts, prompt_bound
 
     engine = OpenAIEngine(
         base_url,
@@ -281,7 +302,7 @@ def _open_server(options: EngineOptions, base_url: str) -> OpenEngine:
         name="openai",
         context=engine.check(),
         stop_token_ids=(),
-        render=lambda messages: messages,
+        render=ServedPrompts(options.chat_template_kwargs),
         prompt_tokens=prompt_bound,
         max_tokens_per_batch=None,
         count_tokens=engine.count_tokens,

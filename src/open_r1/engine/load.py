@@ -1,12 +1,13 @@
 """A model that answers prompts, for use from Python: `load_engine("Qwen/Qwen2.5-1.5B-Instruct").generate([...])`."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from open_r1.data.chat import with_system_prompt
-from open_r1.data.messages import check_messages
+from open_r1.data.columns import Beside
+from open_r1.data.conversations import prompt_messages, read_conversation, warn_of_losses
 from open_r1.engine.choose import OpenEngine, open_engine
 from open_r1.engine.options import EngineOptions
 from open_r1.engine.protocol import Completion, Request, Sampling, check_sampling, request_seed
@@ -34,7 +35,7 @@ class LoadedEngine:
 
     def generate(
         self,
-        prompts: Sequence[str | Sequence[dict[str, str]]],
+        prompts: Sequence[str | Sequence[dict[str, Any]]],
         *,
         n: int = 1,
         temperature: float = 1.0,
@@ -42,11 +43,13 @@ class LoadedEngine:
         max_tokens: int = 512,
         seed: int = 0,
         system_prompt: str | None = None,
+        tools: Sequence[dict[str, Any]] | None = None,
     ) -> list[list[Completion]]:
         """`n` completions of at most `max_tokens` tokens for each prompt, in the order of the prompts.
 
-        A prompt is text, which becomes a user's message, or a conversation: a list of messages with `role` and
-        `content`. `temperature` 0 takes the likeliest token. The same prompts with the same `seed` get the same
+        A prompt is text, which becomes a user's message, or a conversation: a list of messages as SFT reads them.
+        `tools` are JSON schemas that every prompt may use. What the chat template leaves out is an error, or counted in
+        a warning. `temperature` 0 takes the likeliest token. The same prompts with the same `seed` get the same
         completions. A `Completion` has `text`, `token_ids` and `finish_reason` ("stop", "length" or "error"). Raises
         `UserError`.
         """
@@ -56,8 +59,14 @@ class LoadedEngine:
             raise UserError(f"n is {n} and max_tokens {max_tokens}: both must be at least 1.")
         check_sampling(temperature, top_p)
         engine = self._opened
-        conversations = [with_system_prompt(_messages(p, i), system_prompt) for i, p in enumerate(prompts)]
-        rendered = [engine.render(messages) for messages in conversations]
+        row = {"tools": list(tools) if tools else None}
+        rendered, before = [], Counter(engine.lost)
+        for i, prompt in enumerate(prompts):
+            where = f"prompts[{i}]"
+            messages = prompt_messages(list(prompt) if isinstance(prompt, tuple) else prompt, where)
+            conversation = read_conversation(messages, row, Beside(tools="tools"), system_prompt, where)
+            rendered.append(engine.render(conversation, where))
+        warn_of_losses("prompts", Counter(engine.lost) - before, len(prompts), "conversations")
         rooms = [engine.room(prompt, max_tokens) for prompt in rendered]
         if full := [i for i, room in enumerate(rooms) if room < 1]:
             raise UserError(f"prompts[{full[0]}] fills the model's context of {engine.context} tokens: shorten it.")
@@ -93,15 +102,3 @@ class LoadedEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _messages(prompt: Any, index: int) -> list[Any]:
-    where = f"prompts[{index}]"
-    if isinstance(prompt, str):
-        if not prompt.strip():
-            raise UserError(f"{where}: the prompt is empty.")
-        return [{"role": "user", "content": prompt}]
-    messages = check_messages(prompt, where)
-    if messages[-1]["role"] == "assistant":
-        raise UserError(f"{where}: the prompt ends with an assistant message; leave the answer out of the prompt.")
-    return messages

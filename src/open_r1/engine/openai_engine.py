@@ -9,14 +9,15 @@ import logging
 import queue
 import random
 import threading
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
+from open_r1.engine.openai_prompts import prompt_bound
 from open_r1.engine.openai_servers import Refusal, Server, Servers
-from open_r1.engine.protocol import Completion, Engine, Message, Request, Sampling
+from open_r1.engine.protocol import Completion, Engine, Request, Sampling
 from open_r1.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -80,14 +81,14 @@ class OpenAIEngine(Engine):
             logger.warning("%s does not answer: %s; the others go on without it.", server.base_url, _sentence(reason))
         return min((context for context in contexts if context is not None), default=None)
 
-    def count_tokens(self, messages: list[Message]) -> int:
+    def count_tokens(self, prompt: Any) -> int:
         """Tokens of a prompt, counted by the server (vLLM's `/tokenize`); elsewhere an upper bound."""
         server = self.servers.take()
         try:
-            body = {"model": self.model, "messages": messages}
+            body = {"model": self.model, **(prompt if isinstance(prompt, Mapping) else {"messages": prompt})}
             return int(server.read_json("tokenize", body, timeout=30.0)["count"])
         except (Refusal, *BROKEN):
-            return prompt_bound(messages)
+            return prompt_bound(prompt)
         finally:
             self.servers.give_back(server, answered=True)
 
@@ -122,7 +123,7 @@ class OpenAIEngine(Engine):
 
     def stream_text(
         self,
-        messages: list[Message],
+        prompt: Any,
         *,
         temperature: float,
         top_p: float,
@@ -134,7 +135,7 @@ class OpenAIEngine(Engine):
         Without `max_tokens` the server's own limit holds, usually what the context leaves. Raises `UserError`.
         """
         sampling = Sampling(temperature=temperature, top_p=top_p, seed=seed, max_tokens=max_tokens or 0, logprobs=False)
-        path, body = self._body(Request("ask", messages, sampling), 0)
+        path, body = self._body(Request("ask", prompt, sampling), 0)
         if max_tokens is None:
             body.pop("max_tokens")
         server = self.servers.take()
@@ -234,6 +235,8 @@ class OpenAIEngine(Engine):
         if sampling.stop_token_ids:
             body["stop_token_ids"] = list(sampling.stop_token_ids)
         prompt: Any = request.prompt
+        if isinstance(prompt, Mapping):
+            return "/chat/completions", {**body, **prompt, **({"logprobs": True} if sampling.logprobs else {})}
         if prompt and isinstance(prompt[0], int):
             return "/completions", {**body, "prompt": prompt, **({"logprobs": 0} if sampling.logprobs else {})}
         return "/chat/completions", {**body, "messages": prompt, **({"logprobs": True} if sampling.logprobs else {})}
@@ -241,11 +244,6 @@ class OpenAIEngine(Engine):
     def _unreachable(self, error: Exception, tries: int = 1) -> UserError:
         times = f" ({tries} tries)" if tries > 1 else ""
         return UserError(f"{self.servers} does not answer{times}: {_sentence(error)}; see that the server runs there.")
-
-
-def prompt_bound(messages: Sequence[Any]) -> int:
-    """An upper bound of the tokens of `messages` under any chat template: a token has at least one byte of text."""
-    return 64 + sum(len(message["content"].encode()) + 32 for message in messages)
 
 
 def _completion(reply: dict[str, Any]) -> ServedCompletion:

@@ -1,7 +1,7 @@
 """Which model writes completions, and through which engine: the options of every command that has a model write."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from open_r1.options.annotations import Alias, Range, check_fields
 
@@ -21,6 +21,8 @@ class EngineOptions:
     """Branch, tag or commit of the model on the hub."""
     trust_remote_code: bool = False
     """Run code that comes with the model."""
+    chat_template_kwargs: dict[str, Any] | None = None
+    """Variables of the chat template, such as `{enable_thinking: false}`; servers get them too."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """`auto`: float32 on a CPU, that of the checkpoint elsewhere."""
     max_tokens_per_batch: Annotated[int | None, Range(at_least=1)] = None

@@ -1,7 +1,7 @@
 """What an engine is: requests in, completions out."""
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -44,10 +44,11 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt, as token ids or as messages for the chat template, and how to continue it."""
+    """A prompt, as token ids, as messages for the chat template, or as a server takes it (`messages`, `tools` ...), and
+    how to continue it."""
 
     id: Hashable
-    prompt: list[int] | list[Message]
+    prompt: list[int] | list[Message] | Mapping[str, Any]
     sampling: Sampling
 
 

@@ -101,7 +101,7 @@ def stream_answer(
     inner = engine.engine
     if isinstance(inner, OpenAIEngine):
         written = inner.stream_text(
-            messages, temperature=temperature, top_p=top_p, seed=seed, max_tokens=max_new_tokens
+            engine.render(messages), temperature=temperature, top_p=top_p, seed=seed, max_tokens=max_new_tokens
         )
         return split_reasoning(written)
     prompt: Any = engine.render(messages)

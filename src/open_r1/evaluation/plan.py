@@ -5,9 +5,11 @@ was not interrupted.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from open_r1.data.conversations import Conversation, with_system_prompt
 from open_r1.engine.choose import OpenEngine
-from open_r1.engine.protocol import Message, request_seed
+from open_r1.engine.protocol import request_seed
 from open_r1.errors import UserError
 from open_r1.evaluation.problems import BenchmarkProblem
 from open_r1.evaluation.protocol import Protocol
@@ -18,7 +20,7 @@ def plan(problems: Sequence[BenchmarkProblem], engine: OpenEngine, protocol: Pro
     """The requests, in the order in which they are made. Raises `UserError` for a prompt that does not fit."""
     requests = []
     for problem in problems:
-        prompt = engine.render(messages_of(problem, protocol))
+        prompt = engine.render(conversation_of(problem, protocol), f"problem {problem.id}")
         length = engine.prompt_tokens(prompt)
         room = protocol.max_new_tokens if engine.context is None else engine.context - length
         if room < 1:
@@ -35,10 +37,10 @@ def plan(problems: Sequence[BenchmarkProblem], engine: OpenEngine, protocol: Pro
     return sorted(requests, key=lambda r: (-r.max_tokens, -r.prompt_tokens, r.problem.index, r.first))
 
 
-def messages_of(problem: BenchmarkProblem, protocol: Protocol) -> list[Message]:
-    """The conversation that asks `problem`."""
-    system: list[Message] = [{"role": "system", "content": protocol.system_prompt}] if protocol.system_prompt else []
-    return [*system, {"role": "user", "content": problem.prompt}]
+def conversation_of(problem: BenchmarkProblem, protocol: Protocol) -> Conversation:
+    """The conversation that asks `problem`, whose own system prompt comes first."""
+    asked = problem.asked or Conversation([{"role": "user", "content": problem.prompt}])
+    return replace(asked, messages=with_system_prompt(asked.messages, protocol.system_prompt))
 
 
 def cut_short(requests: Sequence[SampleRequest], engine: OpenEngine, protocol: Protocol) -> str | None:

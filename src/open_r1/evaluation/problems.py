@@ -3,11 +3,15 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from open_r1.rewards import Verdict
 
+if TYPE_CHECKING:
+    from open_r1.data.conversations import Conversation
+
+ID_COLUMNS = ("id", "unique_id", "ID", "Record ID")
 BOXED = "{problem}\n\nPlease reason step by step, and put your final answer within \\boxed{{}}."
 CHOICE = (
     "{problem}\n\n{choices}\n\nPlease reason step by step, and put the letter of the right choice, and nothing else, "
@@ -62,10 +66,11 @@ class Task:
 
 @dataclass(frozen=True)
 class BenchmarkProblem:
-    """What is asked (`prompt`, with the task's instruction around `problem`) and its gold answer.
+    """A prompt (`problem` with the task's instruction) and its gold answer.
 
     `judge` gives the verdicts of completions, each with the problem that it answers; None: they are compared with the
     gold answers. `tests` is what a program is judged by; `groups` are what scores are split by, such as difficulty.
+    `asked` is the conversation that ends with `prompt`, where there is more to it.
     """
 
     index: int
@@ -75,13 +80,21 @@ class BenchmarkProblem:
     gold: str
     judge: "Callable[[Sequence[tuple[BenchmarkProblem, str]]], list[Verdict]] | None" = None
     tests: Any = None
+    asked: "Conversation | None" = None
     groups: Mapping[str, str] = field(default_factory=dict)
 
 
 def digest(problems: Sequence[BenchmarkProblem]) -> str:
-    """Short SHA-256 of what is asked and of the gold answers: tells one version of a benchmark from another."""
-    text = json.dumps([(p.id, p.prompt, p.gold) for p in problems], ensure_ascii=False)
+    """Short SHA-256 of prompts and gold answers: identifies a version of a benchmark."""
+    rows = [(p.id, p.prompt, p.gold, *([asdict(p.asked)] if p.asked else [])) for p in problems]
+    text = json.dumps(rows, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def problem_id(task: Task, row: Mapping[str, Any], index: int) -> str:
+    """The id that row `index` has, or its number under the name of the task."""
+    value = next((row[column] for column in ID_COLUMNS if row.get(column) not in (None, "")), None)
+    return f"{folder_name(task.name)}-{index:04d}" if value is None else str(value)
 
 
 def folder_name(task: str) -> str:

@@ -1,4 +1,4 @@
-"""The benchmarks, each a declaration: where its problems are, how they are asked, DeepSeek's number of samples.
+"""The benchmarks, each a declaration: where its problems are, their prompt, DeepSeek's number of samples.
 
 A task's problems come from the hub, or from `<task>.jsonl[.gz]` or `<task>.parquet` in a folder, so that everything
 works offline. Any such file with the columns `problem` and `answer` is a task too; so are `reasoning_gym:NAME` and
@@ -13,20 +13,21 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from open_r1.data.opened import BUILDERS, OPENERS, kind_of
 from open_r1.errors import UserError
 from open_r1.evaluation.code.contests import codeforces, ioi
 from open_r1.evaluation.code.functions import SOURCES, function_task
 from open_r1.evaluation.code.livecodebench import is_livecodebench, livecodebench
-from open_r1.evaluation.problems import CHOICE, BenchmarkProblem, Source, Task, folder_name
+from open_r1.evaluation.problems import CHOICE, BenchmarkProblem, Source, Task, problem_id
 from open_r1.evaluation.reasoning_gym import gym_task
-from open_r1.evaluation.rows import SUFFIXES, task_rows
+from open_r1.evaluation.rows import task_rows
+from open_r1.options.columns import ColumnOptions
 from open_r1.rewards.accuracy import gold_text
 from open_r1.rewards.answers import extract_gold
 
 LETTERS = "ABCD"
 PROBLEM_COLUMNS = ("problem", "question", "Question")
 ANSWER_COLUMNS = ("answer", "final_answer", "solution")
-ID_COLUMNS = ("id", "unique_id", "ID", "Record ID")
 GPQA_COLUMNS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 CHOICE_SEED = 0
 """Orders the choices of multiple-choice problems; recorded with the results."""
@@ -97,20 +98,20 @@ def find_task(name: str) -> Task:
         return TASKS[known]
     if name.partition(":")[0] == "reasoning_gym":
         return gym_task(name)
-    if is_livecodebench(name) and not name.endswith(SUFFIXES):
+    if is_livecodebench(name) and not is_file(name):
         return livecodebench(name)
-    if name.endswith(SUFFIXES):
+    if is_file(name):
         return Task(name=_stem(name), source=None, samples=4, files=(name,))
     near = difflib.get_close_matches(name, [*TASKS, *ALIASES], n=1)
     guess = f"did you mean {near[0]!r}? " if near else ""
     raise UserError(
         f"tasks: there is no task {name!r}; {guess}there are {', '.join(TASKS)}, lcb:FROM..TO, reasoning_gym:NAME, or "
-        f"a file ({', '.join(SUFFIXES)})."
+        f"a file ({', '.join(BUILDERS)})."
     )
 
 
 def with_prompt(task: Task, text: str) -> Task:
-    """The task, asked in other words: `text` with `{problem}` in it, and `{choices}` where it has some. Raises
+    """The task with another instruction: `text` with `{problem}` in it, and `{choices}` where it has some. Raises
     `UserError`."""
     if task.make is not None or task.read is not None:
         raise UserError(f"prompt: task {task.name} words its problems itself; leave it out.")
@@ -123,16 +124,26 @@ def with_prompt(task: Task, text: str) -> Task:
     return replace(task, prompt=escaped)
 
 
-def load_problems(task: Task, data_dir: Path | None = None, limit: int | None = None) -> list[BenchmarkProblem]:
-    """The task's problems, the first `limit` of them. Raises `UserError` with file, row and column for bad data."""
+def load_problems(
+    task: Task, data_dir: Path | None = None, limit: int | None = None, columns: ColumnOptions | None = None
+) -> list[BenchmarkProblem]:
+    """The task's problems, the first `limit` of them; `columns` are those of a file. Raises `UserError` with file, row
+    and column for bad data."""
     if task.make is not None:
         return task.make(limit)
-    source, rows = task_rows(task, data_dir)
-    if task.read is not None:
-        problems = list(islice(task.read(rows, source), limit))
+    if task.source is None and task.read is None:
+        from open_r1.data.load import load_split
+        from open_r1.evaluation.own_rows import own_problems
+
+        source, own = task.files[0], load_split(task.files[0])
+        problems = own_problems(task, own.select(range(min(limit or len(own), len(own)))), columns or ColumnOptions())
     else:
-        numbered = enumerate(islice(rows, limit))
-        problems = [make_problem(task, row, index, f"{source}, row {index + 1}") for index, row in numbered]
+        source, rows = task_rows(task, data_dir)
+        if task.read is not None:
+            problems = list(islice(task.read(rows, source), limit))
+        else:
+            numbered = enumerate(islice(rows, limit))
+            problems = [make_problem(task, row, index, f"{source}, row {index + 1}") for index, row in numbered]
     seen: dict[str, int] = {}
     for problem in problems:
         if problem.id in seen:
@@ -152,7 +163,7 @@ def make_problem(task: Task, row: Mapping[str, Any], index: int, where: str) -> 
 def _problem(task: Task, row: Mapping[str, Any], index: int, where: str) -> BenchmarkProblem:
     problem = _cell(row, PROBLEM_COLUMNS, where)
     gold = extract_gold(_cell(row, ANSWER_COLUMNS, where))
-    return BenchmarkProblem(index, _id(task, row, index), problem, task.prompt.format(problem=problem), gold)
+    return BenchmarkProblem(index, problem_id(task, row, index), problem, task.prompt.format(problem=problem), gold)
 
 
 def _choice_problem(task: Task, row: Mapping[str, Any], index: int, where: str) -> BenchmarkProblem:
@@ -161,7 +172,9 @@ def _choice_problem(task: Task, row: Mapping[str, Any], index: int, where: str) 
     order = random.Random(f"{CHOICE_SEED}/{index}").sample(range(len(choices)), len(choices))
     listed = "\n".join(f"{letter}) {choices[i]}" for letter, i in zip(LETTERS, order, strict=True))
     prompt = task.prompt.format(problem=problem, choices=listed)
-    return BenchmarkProblem(index, _id(task, row, index), f"{problem}\n\n{listed}", prompt, LETTERS[order.index(0)])
+    return BenchmarkProblem(
+        index, problem_id(task, row, index), f"{problem}\n\n{listed}", prompt, LETTERS[order.index(0)]
+    )
 
 
 def _cell(row: Mapping[str, Any], columns: Sequence[str], where: str) -> str:
@@ -174,13 +187,11 @@ def _cell(row: Mapping[str, Any], columns: Sequence[str], where: str) -> str:
     return text
 
 
-def _id(task: Task, row: Mapping[str, Any], index: int) -> str:
-    value = next((row[column] for column in ID_COLUMNS if row.get(column) not in (None, "")), None)
-    return f"{folder_name(task.name)}-{index:04d}" if value is None else str(value)
+def is_file(name: str) -> bool:
+    """Whether a task is named by a file of problems."""
+    return kind_of(Path(name)) in BUILDERS
 
 
 def _stem(name: str) -> str:
-    stem = Path(name).name
-    for suffix in (".gz", ".jsonl", ".parquet"):
-        stem = stem.removesuffix(suffix)
-    return stem
+    path = Path(name)
+    return Path(path.stem).stem if path.suffix in OPENERS else path.stem

@@ -37,10 +37,13 @@ def generate(options: GenerateOptions, engine_options: EngineOptions) -> None:
         "revision": engine_options.revision,
         "weights": engine.identity.get("weights"),
         "dtype": engine_options.dtype,
-        "prompt_column": options.prompt_column,
+        "prompt_column": problems.prompt_column,
         "prompt_template": options.prompt_template,
         "system_prompt": options.system_prompt,
         "answer_column": options.answer_column,
+        **(
+            {"chat_template_kwargs": engine_options.chat_template_kwargs} if engine_options.chat_template_kwargs else {}
+        ),
         "data": digest,
         "num_generations": sampling.n,
         "temperature": sampling.temperature,
@@ -74,8 +77,7 @@ def read_problems(dataset: str, options: SamplingOptions) -> "Problems":
 
     return Problems(
         load_split(dataset, config=options.hf_dataset_config, split=options.hf_dataset_split),
-        options.prompt_column,
+        options,
         template=options.prompt_template,
         system_prompt=options.system_prompt,
-        answer_column=options.answer_column,
     )

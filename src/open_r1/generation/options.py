@@ -8,27 +8,24 @@ from typing import Annotated
 from open_r1.engine.options import Count, EngineOptions
 from open_r1.errors import UserError
 from open_r1.options.annotations import Range
+from open_r1.options.columns import ColumnOptions
 
 PLAIN = "{{ instruction }}"
 """Prompt template that changes nothing."""
 
 
 @dataclass(kw_only=True)
-class SamplingOptions:
+class SamplingOptions(ColumnOptions):
     """Problems, sampling and rows."""
 
     hf_dataset_config: str | None = None
     """Configuration of the hub dataset."""
     hf_dataset_split: str = "train"
     """Slices such as train[:100] work."""
-    prompt_column: str = "prompt"
-    """Column with the problem."""
     prompt_template: str = PLAIN
     """Jinja, or a file with it: {{ instruction }} is the prompt column, other columns go by their names."""
     system_prompt: str | None = None
     """Put in front of every problem."""
-    answer_column: str | None = None
-    """Column with right answers. Default: answer, else solution, if there is one."""
     skip_long_prompts: bool = False
     """Leave out prompts beyond the model's context."""
 

@@ -12,17 +12,22 @@ from datasets import Dataset
 from jinja2 import StrictUndefined, TemplateError, meta
 from jinja2.sandbox import SandboxedEnvironment
 
-from open_r1.data.chat import with_system_prompt
-from open_r1.data.columns import column_of, require_path, value_at, values_at
+from open_r1.data.columns import beside, column_of, gold_path, gold_paths, prompt_path, value_at, values_at
+from open_r1.data.conversations import (
+    INPUT,
+    INSTRUCTION,
+    Conversation,
+    is_conversation,
+    prompt_messages,
+    read_conversation,
+)
 from open_r1.data.load import source_name
-from open_r1.data.messages import check_messages
-from open_r1.engine.protocol import Message
+from open_r1.data.stored import message_type
 from open_r1.errors import UserError
 from open_r1.generation.options import PLAIN
+from open_r1.options.columns import ColumnOptions
 from open_r1.rewards.accuracy import golds_of
 
-INSTRUCTION = "instruction"
-"""The name of the prompt column's text in templates."""
 TESTS = "verification_info"
 """Column with the tests of programs, as of the reward `code`."""
 READ = 256
@@ -31,12 +36,12 @@ READ = 256
 
 @dataclass(frozen=True)
 class PromptRow:
-    """Row `index` of the dataset: the prompt, and the gold answer ("" if there is none). `tests`: its
-    `verification_info`, if the answer is a program."""
+    """Row `index` of the dataset: the problem's text, what the model is asked, and the gold answer ("" if there is
+    none). `tests`: its `verification_info`, where the answer is a program."""
 
     index: int
     text: str
-    messages: list[Message]
+    conversation: Conversation
     gold: str
     tests: Any = None
 
@@ -48,25 +53,26 @@ class Problems:
     def __init__(
         self,
         rows: Dataset,
-        prompt_column: str,
+        columns: ColumnOptions | None = None,
         *,
         template: str = PLAIN,
         system_prompt: str | None = None,
-        answer_column: str | None = None,
     ) -> None:
-        require_path(rows, prompt_column, remedy="Name the one with the problem: --prompt-column NAME.")
-        if answer_column is not None:
-            require_path(rows, answer_column, remedy="Name the one with the right answer: --answer-column NAME.")
-        self.rows, self.prompt_column, self.answer_column = rows, prompt_column, answer_column
+        columns = columns or ColumnOptions()
+        self.rows, self.source = rows, source_name(rows)
+        self.prompt_column = prompt_path(rows, columns.prompt_column)
+        self.answer_path = gold_path(rows, columns.answer_column)
+        """Where right answers are, if not in `answer` and `solution`."""
         self.system_prompt, self.template = system_prompt, template
-        self.source = source_name(rows)
-        self._golds = (
-            [answer_column] if answer_column else [c for c in ("answer", "solution") if c in rows.column_names]
-        )
+        self.message_type = message_type(rows, self.prompt_column)
+        self._golds = gold_paths(rows, columns.answer_column)
+        self._beside = beside(rows, columns, but=[self.prompt_column])
         self._template, fields = _compiled(template, [INSTRUCTION, *rows.column_names])
-        self.has_tests = answer_column is None and TESTS in rows.column_names
-        """Whether the answers are programs, with a column of tests."""
-        paths = [prompt_column, *self._golds, *fields, *([TESTS] if self.has_tests else [])]
+        self._input = INPUT if self.prompt_column == INSTRUCTION and template == PLAIN else None
+        self.has_tests = columns.answer_column is None and TESTS in rows.column_names
+        """Are the answers programs, with a column of tests?"""
+        paths = [self.prompt_column, *self._golds, *fields, *self._beside.paths, *([TESTS] if self.has_tests else [])]
+        paths += [self._input] if self._input is not None and self._input in rows.column_names else []
         self._columns = list(dict.fromkeys(column_of(rows, path) for path in paths))
 
     def __len__(self) -> int:
@@ -94,8 +100,10 @@ class Problems:
         """Short SHA-256 of all prompts and gold answers, and the bytes of the longest prompt."""
         digest, longest = hashlib.sha256(), 0
         for problem in self.read(range(len(self))):
-            tests = [problem.tests] if self.has_tests else []
-            digest.update(json.dumps([problem.messages, problem.gold, *tests]).encode())
+            asked = problem.conversation
+            more = [asked.tools, asked.settings] if asked.tools or asked.settings else []
+            more += [problem.tests] if self.has_tests else []
+            digest.update(json.dumps([asked.messages, problem.gold, *more]).encode())
             longest = max(longest, prompt_bytes(problem))
         return digest.hexdigest()[:16], longest
 
@@ -104,30 +112,22 @@ class Problems:
         return f"{self.source}, row {index + 1}, column {self.prompt_column}"
 
     def _read_golds(self, batch: dict[str, list], count: int) -> list[str]:
-        if self.answer_column is not None:
-            return golds_of(None, values_at(batch, self.answer_column), count)
+        if self.answer_path is not None:
+            return golds_of(None, values_at(batch, self.answer_path), count)
         return golds_of(batch.get("solution"), batch.get("answer"), count) if self._golds else [""] * count
 
     def _problem(self, row: dict[str, Any], index: int, gold: str) -> PromptRow:
         value, where = value_at(row, self.prompt_column), self.location(index)
-        if isinstance(value, list) and value:
-            if self.template != PLAIN:
+        messages = prompt_messages(value, where, row.get(self._input) if self._input else None)
+        text = messages[-1]["content"]
+        if self.template != PLAIN:
+            if is_conversation(value):
                 raise UserError(f"{where}: prompt_template is for text, and this is a conversation: leave it out.")
-            messages = check_messages(value, where)
-            if messages[-1]["role"] == "assistant":
-                raise UserError(f"{where}: the conversation ends with an answer; leave that out of the prompt.")
-            text = messages[-1]["content"]
-        else:
-            text = "" if value is None else str(value)
-            messages = [{"role": "user", "content": self._rendered(row, text, where)}]
-        if not text.strip() or not messages[-1]["content"].strip():
-            raise UserError(f"{where}: the prompt is empty; fill it in, or take the row out.")
-        chosen: Any = with_system_prompt(messages, self.system_prompt)
-        return PromptRow(index, text, chosen, gold, row[TESTS] if self.has_tests else None)
+            messages = prompt_messages(self._rendered(row, text, where), where)
+        asked = read_conversation(messages, row, self._beside, self.system_prompt, f"{self.source}, row {index + 1}")
+        return PromptRow(index, text, asked, gold, row[TESTS] if self.has_tests else None)
 
     def _rendered(self, row: dict[str, Any], text: str, where: str) -> str:
-        if self.template == PLAIN:
-            return text
         try:
             return self._template.render({**row, INSTRUCTION: text})
         except TemplateError as error:
@@ -135,8 +135,11 @@ class Problems:
 
 
 def prompt_bytes(problem: PromptRow) -> int:
-    """Bytes of all messages: an upper bound of their tokens."""
-    return sum(len(message["content"].encode()) for message in problem.messages)
+    """Bytes of all messages and tools: a bound on their tokens."""
+    asked = problem.conversation
+    more = [asked.tools or [], *({**m, "content": ""} for m in asked.messages if len(m) > 2)]
+    beside = sum(len(json.dumps(value)) for value in more if value)
+    return beside + sum(len(message["content"].encode()) for message in asked.messages)
 
 
 def _compiled(template: str, known: list[str]) -> tuple[Any, list[str]]:

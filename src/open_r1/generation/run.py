@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
+from open_r1.data.conversations import warn_of_losses
+from open_r1.data.stored import as_stored
 from open_r1.engine.choose import OpenEngine
 from open_r1.engine.protocol import Sampling, request_seed
 from open_r1.errors import UserError
@@ -83,6 +85,7 @@ class Generation:
                 with writer:
                     sample(self.engine, self._requests(), sampling, writer)
             self._write_shard()
+        warn_of_losses(self.problems.source, self.engine.lost, len(self.indices), "prompts")
         if writer.failures:
             raise UserError(f"{len(writer.failures)} requests failed, the first with: {writer.failures[0]}")
 
@@ -90,7 +93,7 @@ class Generation:
         """Requests for missing samples, created as the engine has room."""
         missing = [index for index in self.indices if not self.store.done[index].all()]
         for problem in self.problems.read(missing):
-            prompt = self.engine.render(problem.messages)
+            prompt = self.engine.render(problem.conversation, self.problems.location(problem.index))
             room = self.engine.room(prompt, self.sampling.max_tokens)
             if problem.index in self.too_long or self._is_too_long(problem, room):
                 continue
@@ -115,7 +118,7 @@ class Generation:
         if context is not None and longest > context:  # a token has a byte or more
             for problem in self.problems.read(self.indices):
                 if prompt_bytes(problem) > context:
-                    self._is_too_long(problem, self.engine.room(self.engine.render(problem.messages), 1))
+                    self._is_too_long(problem, self.engine.room(self.engine.render(problem.conversation), 1))
         bound = longest + TEMPLATE_TOKENS + self.sampling.max_tokens
         self.engine.reserve(bound if context is None else min(bound, context))
 
@@ -175,9 +178,10 @@ def shard_table(problems: Problems, rows: Sequence[Row]) -> pa.Table:
     ours: dict[str, pa.Array] = {}
     if "problem" not in source.column_names:
         ours["problem"] = pa.array([known[i].text for i in indices], pa.string())
-    if problems.answer_column not in (None, "answer"):
+    if problems.answer_path not in (None, "answer"):
         ours["answer"] = pa.array([known[i].gold for i in indices], pa.string())
-    ours[PROMPT.name] = pa.array([known[i].messages for i in indices], PROMPT.type)
+    kind = problems.message_type
+    ours[PROMPT] = pa.array([as_stored(known[i].conversation.messages, kind) for i in indices], kind)
     fields = [*COMPLETION, *VERDICT]
     encoded = [encodable(row, [field.name for field in fields]) for row in rows]
     for field in fields:

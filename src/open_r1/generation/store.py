@@ -18,8 +18,9 @@ from open_r1.errors import UserError
 from open_r1.files import keep_settings, lock_folder, write_whole
 from open_r1.sampling.journal import COMPLETION, VERDICT, Journal, Row, encodable
 
-PROMPT = pa.field("prompt", pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}.items())))
-GENERATED = [PROMPT.name, *COMPLETION.names, *VERDICT.names]
+PROMPT = "prompt"
+"""Column with the messages that the model was sent."""
+GENERATED = [PROMPT, *COMPLETION.names, *VERDICT.names]
 
 
 class ShardStore:

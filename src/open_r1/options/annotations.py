@@ -1,7 +1,7 @@
 """Annotations of an option's type: `learning_rate: Annotated[float, Range(at_least=0)] = 1e-6`."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from operator import ge, gt, le, lt
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -44,11 +44,11 @@ class Positional:
     metavar: str
 
 
-@dataclass(frozen=True)
 class Alias:
-    """Another name of the option."""
+    """Other names of the option."""
 
-    name: str
+    def __init__(self, *names: str) -> None:
+        self.names = names
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,11 @@ def mark_of(hint: Any, kind: type[Mark]) -> Mark | None:
 def split_hint(hint: Any) -> tuple[Any, tuple[Any, ...]]:
     """A type and its annotations."""
     return (get_args(hint)[0], get_args(hint)[1:]) if get_origin(hint) is Annotated else (hint, ())
+
+
+def aliases_of(hints: Mapping[str, Any]) -> dict[str, str]:
+    """The other names of options, each with the option that it means."""
+    return {other: name for name, hint in hints.items() if (alias := mark_of(hint, Alias)) for other in alias.names}
 
 
 def check_range(name: str, value: Any, hint: Any) -> None:

@@ -20,8 +20,8 @@ from open_r1.options.values import describe
 
 # fmt: off
 COMMON = (
-    "question", "model", "model_name_or_path", "tasks", "hf_dataset", "prompt_column", "dataset_name",
-    "dataset_prompt_column", "system_prompt", "output", "output_dir", "reward_funcs", "learning_rate",
+    "question", "model", "model_name_or_path", "tasks", "hf_dataset", "dataset_name", "prompt_column",
+    "system_prompt", "output", "output_dir", "reward_funcs", "learning_rate",
     "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "max_length",
     "packing", "num_generations", "max_completion_length", "max_new_tokens", "use_vllm", "vllm_mode", "engine",
     "base_url", "report_to", "dry_run",
@@ -88,7 +88,7 @@ def _entry(f: Field, hints: Mapping[str, Any], docs: Mapping[str, str], width: i
     place, alias, allowed = mark_of(hint, Positional), mark_of(hint, Alias), mark_of(hint, Range)
     shown = f", {allowed}{shown}" if allowed else shown
     names = [place.metavar] if place else []
-    names += [spelling(name, hints) for name in [f.name, *([alias.name] if alias else [])]]
+    names += [spelling(name, hints) for name in [f.name, *(alias.names if alias else ())]]
     text = docs.get(f.name) or " ".join(str(f.metadata.get("help", "")).split())
     head = f"  {', '.join(names)}  ({describe(hint)}{shown})"
     return "\n".join([head, textwrap.fill(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6)])

@@ -3,9 +3,10 @@
 import difflib
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from open_r1.errors import UserError
+from open_r1.options.annotations import aliases_of
 
 T = TypeVar("T")
 
@@ -13,6 +14,10 @@ T = TypeVar("T")
 def from_keywords(cls: type[T], values: Mapping[str, Any]) -> T:
     """`cls(**values)`. Raises `UserError` that names a keyword which is no field of `cls`."""
     known = [f.name for f in fields(cls) if f.init]  # type: ignore[arg-type]
+    aliases = aliases_of(get_type_hints(cls, include_extras=True))
+    if doubled := next((name for name in values if aliases.get(name) in values), None):
+        raise UserError(f"{doubled} and {aliases[doubled]} say the same: keep one.")
+    values = {aliases.get(name, name): value for name, value in values.items()}
     for name in values:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)

@@ -138,7 +138,6 @@ UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "vllm_importance_sampling_clip_min": ((None,), "only the upper bound, ..._clip_max, is supported"),
     "repetition_penalty": ((1, 1.0), "the trainer could not reproduce the sampled distribution"),
     "generation_kwargs": ((None, {}), "write the sampling options themselves, such as temperature"),
-    "chat_template_kwargs": ((None, {}), "write chat_template with these values filled in"),
     "model_init_kwargs": ((None, {}), "write the options themselves, such as dtype"),
     "truncation_mode": (("keep_start",), "long sequences are cut at the end"),
     "router_aux_loss_coef": ((None, 0, 0.0), "no auxiliary loss is added"),

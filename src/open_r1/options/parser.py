@@ -15,7 +15,7 @@ from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from open_r1.errors import UserError
-from open_r1.options.annotations import Alias, Positional, Repeated, check_range, mark_of, split_hint
+from open_r1.options.annotations import Positional, Repeated, aliases_of, check_range, mark_of, split_hint
 from open_r1.options.command_line import Arity, Words, split_command_line
 from open_r1.options.help import format_help, is_training, spelling
 from open_r1.options.legacy import UNDERSTOOD, translate
@@ -58,7 +58,7 @@ def _parse(
         print(format_help(outlines, hints, prog, description, usage))
         raise SystemExit(0)
     understood = UNDERSTOOD if is_training(hints) else set()  # only training has a past
-    aliases = {alias.name: name for name, hint in hints.items() if (alias := mark_of(hint, Alias))}
+    aliases = aliases_of(hints)
     positional = [name for name, hint in hints.items() if mark_of(hint, Positional)]
     many = [name for name in positional if get_origin(split_hint(hints[name])[0]) is list]
     one_word = others or bool(positional)

@@ -17,15 +17,15 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from open_r1.configs import DataConfig, GRPOConfig, ModelConfig, TrainConfig
-from open_r1.data.chat import encode, render
+from open_r1.data.conversations import PromptRenderer
 from open_r1.engine.automatic import automatic_engine
 from open_r1.engine.choose import OpenEngine, decode_budget
 from open_r1.engine.native.engine import NativeEngine, NativeOptions
-from open_r1.engine.protocol import Engine, Message, Sampling
+from open_r1.engine.protocol import Engine, Sampling
 from open_r1.engine.transformers_engine import ReplicaEngine, TransformersEngine
 from open_r1.engine.weights_digest import weights_digest
 from open_r1.errors import Interrupted, UserError
-from open_r1.evaluation.plan import messages_of
+from open_r1.evaluation.plan import conversation_of
 from open_r1.evaluation.problems import BenchmarkProblem, Task, folder_name
 from open_r1.evaluation.protocol import Protocol, protocol_for
 from open_r1.evaluation.run import Benchmark, merge_shares, prepare, run_benchmark
@@ -86,7 +86,7 @@ class Benchmarks(TrainerCallback):
     def __init__(
         self, script: DataConfig, args: TrainConfig, model: ModelConfig, tokenizer: PreTrainedTokenizerBase
     ) -> None:
-        self.args, self.model, self.tokenizer = args, model, tokenizer
+        self.args, self.model, self.tokenizer, self.render = args, model, tokenizer, PromptRenderer(tokenizer)
         self.loaded = [_load(name, script, args) for name in dict.fromkeys(args.benchmarks or ())]
         if args.benchmarks_every_n_steps and not self.loaded:
             raise UserError(
@@ -240,7 +240,7 @@ class Benchmarks(TrainerCallback):
             name=_name(engine),
             context=min(limits, default=None),
             stop_token_ids=self.stop_token_ids,
-            render=self._render,
+            render=self.render,
             prompt_tokens=len,
             max_tokens_per_batch=getattr(engine, "max_tokens_per_batch", None),
             identity=identity,
@@ -248,7 +248,7 @@ class Benchmarks(TrainerCallback):
         )
 
     def _longest(self, loaded: LoadedBenchmark) -> int:
-        lengths = [len(self._render(messages_of(problem, loaded.protocol))) for problem in loaded.problems]
+        lengths = [len(self.render(conversation_of(problem, loaded.protocol))) for problem in loaded.problems]
         if self.context is not None and max(lengths) >= self.context:
             raise UserError(
                 f"benchmarks: a prompt of {loaded.task.name} has {max(lengths):,} tokens, and {self.context_name} "
@@ -256,9 +256,6 @@ class Benchmarks(TrainerCallback):
             )
         wanted = max(lengths) + loaded.protocol.max_new_tokens
         return wanted if self.context is None else min(wanted, self.context)
-
-    def _render(self, messages: list[Message]) -> list[int]:
-        return encode(self.tokenizer, render(self.tokenizer, messages, add_generation_prompt=True))
 
     def _on_progress(self) -> None:
         self.trainer.watchdog.beat("benchmarks")

@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig, TrainConfig
-from open_r1.data.chat import prepare_tokenizer, settle_tokenizer
+from open_r1.data.chat import prepare_tokenizer, settle_tokenizer, stop_token_ids
 from open_r1.data.columns import require_gold
 from open_r1.data.prompts import drop_long_prompts, prompt_rows
 from open_r1.data.sft import tokenize_sft
 from open_r1.errors import UserError
-from open_r1.modeling.loading import context_length
+from open_r1.modeling.loading import context_length, load_generation_config
 from open_r1.modeling.rope import LengthRule, length_rule
 from open_r1.rewards import GRADED, get_reward_funcs
 from open_r1.run.benchmarks import Benchmarks
-from open_r1.training.model import load_config
+from open_r1.training.model import checkpoint_of, load_config
 from open_r1.training.sft import PackedRows, packed_rows
 
 
@@ -59,11 +59,9 @@ def prepare_grpo(
     graded = [name for name in script.reward_funcs if name in GRADED]
 
     def prepare_rows(rows: Dataset) -> Dataset:
-        require_gold(rows, script.dataset_answer_column, graded)
+        require_gold(rows, script.answer_column, graded)
         with args.main_process_first(desc="prompts"):
-            rows = prompt_rows(
-                rows, tokenizer, script.dataset_prompt_column, script.system_prompt, script.dataset_answer_column
-            )
+            rows = prompt_rows(rows, tokenizer, script, script.system_prompt)
             rows = drop_long_prompts(rows, context, args.max_completion_length)
         check_one_side(rows, length_rule(config), args.max_completion_length)
         return rows
@@ -111,16 +109,20 @@ def prepare_sft(
     evaluation: Dataset | None = None,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    loaded: PreTrainedModel | None = None,
 ) -> SFTInputs:
-    """Traces as rows of tokens, and everything else training needs. `tokenizer` is the model's unless given.
+    """Traces as rows of tokens, and everything else training needs. `tokenizer` is the model's unless given; `loaded`
+    is the model, if it is loaded already.
 
     Raises UserError.
     """
     tokenizer = load_tokenizer(args, model, tokenizer)
+    generation = load_generation_config(checkpoint_of(model)) if loaded is None else loaded.generation_config
+    stops = stop_token_ids(tokenizer, generation)
 
     def prepare_rows(rows: Dataset) -> PackedRows:
         with args.main_process_first(desc="tokenizing"):
-            return packed_rows(tokenize_sft(rows, tokenizer, args, script.system_prompt), args)
+            return packed_rows(tokenize_sft(rows, tokenizer, args, script.system_prompt, script, stops), args)
 
     return SFTInputs(
         tokenizer,
@@ -138,5 +140,14 @@ def load_tokenizer(
     name = str(model.model_name_or_path)
     eos_token: Any = args.eos_token if isinstance(args, SFTConfig) else None
     if tokenizer is not None:
-        return settle_tokenizer(copy.deepcopy(tokenizer), name, args.chat_template, eos_token)
-    return prepare_tokenizer(name, model.model_revision, model.trust_remote_code, args.chat_template, eos_token)
+        return settle_tokenizer(
+            copy.deepcopy(tokenizer), name, args.chat_template, eos_token, args.chat_template_kwargs
+        )
+    return prepare_tokenizer(
+        name,
+        model.model_revision,
+        model.trust_remote_code,
+        args.chat_template,
+        eos_token,
+        args.chat_template_kwargs,
+    )

@@ -39,8 +39,12 @@ def show_prompts(prompts: Dataset, console: Console) -> None:
     """Prints the first prompts as the chat template renders them."""
     console.print(Text("First prompts, after which the model writes:"))
     for row in prompts.select(range(min(ROWS, len(prompts)))):
-        console.print(Text(f"{len(row['prompt_ids']):,} tokens", style="bold"))
-        console.print(Text(_short(row["prompt_text"])), soft_wrap=True)
+        console.print(Text(prompt_row(row)), soft_wrap=True)
+
+
+def prompt_row(row: dict[str, Any]) -> str:
+    """The count of a prompt's tokens, and its text."""
+    return f"{len(row['prompt_ids']):,} tokens\n{_short(row['prompt_text'])}"
 
 
 def _counts(row: dict[str, Any]) -> str:

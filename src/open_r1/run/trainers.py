@@ -66,8 +66,8 @@ class GRPOTrainer(_RunTrainer, grpo.GRPOTrainer):
     `prompts`, `completions` and the columns of the dataset by name, as far as they take them, and return a number or
     None for each completion. Rows of the datasets have `prompt` (text or messages), and whatever the rewards read, such
     as `answer`. `engine` writes the completions in place of the one that `args` ask for; it must follow the policy's
-    weights. `options` are fields of `open_r1.configs.GRPOScriptArguments`: `system_prompt`, `dataset_prompt_column`,
-    and options of registered rewards.
+    weights. `options` are fields of `open_r1.configs.GRPOScriptArguments`: `system_prompt`, `prompt_column`, and
+    options of registered rewards.
 
     `close` frees the engine, which matters with vLLM only. Raises `UserError` for what the caller can mend.
     """
@@ -164,7 +164,7 @@ class SFTTrainer(_RunTrainer, sft.SFTTrainer):
         args = arguments.training_options(args, SFTConfig, model_config)
         script = arguments.data_options(DataConfig, options)
         train, evaluation = arguments.datasets(script, args, train_dataset, eval_dataset)
-        inputs = prepare_sft(script, args, model_config, train, evaluation, tokenizer=tokenizer)
+        inputs = prepare_sft(script, args, model_config, train, evaluation, tokenizer=tokenizer, loaded=loaded)
         self.prepare_rows, self.benchmarks = inputs.prepare_rows, inputs.benchmarks
         self.run = Run("sft", script, args, model_config)
         policy = load_policy(model_config, args) if loaded is None else adopt_policy(loaded, model_config, args)

@@ -18,13 +18,13 @@ from open_r1.installing import install_command
 from open_r1.launch.doctor.finding import Finding, gib
 from open_r1.launch.layout import Cluster, plan_layout
 from open_r1.launch.recipe import Recipe, generation_of, job_of, read_recipe
-from open_r1.modeling.loading import context_length
+from open_r1.modeling.loading import context_length, load_generation_config
 from open_r1.report.trackers import tracker_problem
 from open_r1.rewards import get_reward_funcs
 from open_r1.run.dry_run import ROWS_CHECKED, check_gold_scores, ungradable_golds
 from open_r1.run.policy_engine import describe_engine
-from open_r1.run.preview import CLOSE, OPEN, marked_row
-from open_r1.training.model import load_config
+from open_r1.run.preview import CLOSE, OPEN, ROWS, marked_row, prompt_row
+from open_r1.training.model import checkpoint_of, load_config
 
 T = TypeVar("T")
 
@@ -110,7 +110,9 @@ def _tokenizer(recipe: Recipe) -> Any:
     model, args = recipe.model, recipe.args
     eos = getattr(args, "eos_token", None)
     name = str(model.model_name_or_path)
-    return prepare_tokenizer(name, model.model_revision, model.trust_remote_code, args.chat_template, eos)
+    return prepare_tokenizer(
+        name, model.model_revision, model.trust_remote_code, args.chat_template, eos, args.chat_template_kwargs
+    )
 
 
 def _describe_tokenizer(tokenizer: Any) -> str:
@@ -145,38 +147,28 @@ def _token(tokenizer: Any, token_id: int) -> str:
 def _examples(recipe: Recipe, tokenizer: Any, rows: Any) -> str:
     some = rows.select(range(min(1000, len(rows))))
     if recipe.task == "sft":
-        tokenized = tokenize_sft(some, tokenizer, recipe.args, recipe.script.system_prompt)
+        stops = stop_token_ids(tokenizer, load_generation_config(checkpoint_of(recipe.model)))
+        tokenized = tokenize_sft(some, tokenizer, recipe.args, recipe.script.system_prompt, recipe.script, stops)
         lengths = [len(ids) for ids in tokenized["input_ids"]]
         facts = f"the first {len(some):,} give {len(lengths):,} documents, the longest of {max(lengths):,} tokens"
-        shown = marked_row(tokenized[0], tokenizer)
-        return f"{facts}; the first, what is learned between {OPEN} and {CLOSE}: {shown}"
-    prompts = prompt_rows(
-        some,
-        tokenizer,
-        recipe.script.dataset_prompt_column,
-        recipe.script.system_prompt,
-        recipe.script.dataset_answer_column,
-    )
+        shown = [marked_row(row, tokenizer) for row in tokenized.select(range(min(ROWS, len(tokenized))))]
+        return "\n".join([f"{facts}; the first, what is learned between {OPEN} and {CLOSE}:", *shown])
+    prompts = prompt_rows(some, tokenizer, recipe.script, recipe.script.system_prompt)
     limits = (context_length(load_config(recipe.model)), recipe.args.vllm_max_model_length)
     context = min((limit for limit in limits if limit is not None), default=None)
     fitting = drop_long_prompts(prompts, context, recipe.args.max_completion_length)
     longest = max(len(ids) for ids in fitting["prompt_ids"])
     facts = f"the first {len(some):,} give {len(fitting):,} prompts, the longest of {longest:,} tokens"
-    return f"{facts}; the first:\n{fitting[0]['prompt_text']}"
+    shown = [prompt_row(row) for row in fitting.select(range(min(ROWS, len(fitting))))]
+    return "\n".join([f"{facts}; the first:", *shown])
 
 
 def _golds(recipe: Recipe, tokenizer: Any, rows: Any, functions: Any) -> str:
     some = rows.select(range(min(ROWS_CHECKED, len(rows))))
-    prompts = prompt_rows(
-        some,
-        tokenizer,
-        recipe.script.dataset_prompt_column,
-        recipe.script.system_prompt,
-        recipe.script.dataset_answer_column,
-    )
+    prompts = prompt_rows(some, tokenizer, recipe.script, recipe.script.system_prompt)
     names = recipe.script.reward_funcs  # type: ignore[attr-defined]
     check_gold_scores(names, functions, [prompts[i] for i in range(len(prompts))])
-    moved = gold_path(rows, recipe.script.dataset_answer_column) is not None
+    moved = gold_path(rows, recipe.script.answer_column) is not None
     ungradable = ungradable_golds(prompts if moved else rows, names).get("ungradable golds", "none")
     return f"the first {len(some)} get every reward's maximum; ungradable in all {len(rows):,} rows: {ungradable}"
 

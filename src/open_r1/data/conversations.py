@@ -1,0 +1,200 @@
+"""A row as a conversation, and a conversation as a prompt: the one reading for training, generation, evaluation and
+curation. What a row carries for the model is in the rendered text, or is an error, or a note that is counted."""
+
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from open_r1.data.chat import encode, end_of_turn, render
+from open_r1.data.columns import Beside, value_at
+from open_r1.data.messages import REASONING_FIELDS, check_messages, check_tools, split_reasoning, without_nulls
+from open_r1.data.rendered import check_rendered
+from open_r1.data.stored import with_text_arguments
+from open_r1.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+INSTRUCTION, INPUT = "instruction", "input"
+"""Alpaca's columns: the second one follows the first."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages as `check_messages` gives them, the tools that they may use, and variables of the chat template."""
+
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_conversation(
+    messages: list[dict[str, Any]], row: Mapping[str, Any], columns: Beside, system_prompt: str | None, where: str
+) -> Conversation:
+    """`messages` with what stands beside them in `row`. `system_prompt` gives way to a system prompt of the row.
+
+    Raises `UserError` with `where` for two different system prompts, and for what is no system prompt, tool or setting.
+    """
+    own = value_at(row, columns.system) if columns.system else None
+    if own is not None and not isinstance(own, str):
+        raise UserError(f"{where}, column {columns.system}: expected a system prompt, found {str(own)[:40]!r}.")
+    if own and own.strip():
+        if messages[0]["role"] == "system" and messages[0]["content"].strip() != own.strip():
+            raise UserError(
+                f"{where}: the column {columns.system} and the first message are different system prompts: keep one."
+            )
+        system_prompt = own
+    tools = check_tools(value_at(row, columns.tools), f"{where}, column {columns.tools}") if columns.tools else None
+    settings = value_at(row, columns.settings) if columns.settings else None
+    if settings is not None and not isinstance(settings, Mapping):
+        raise UserError(f"{where}, column {columns.settings}: expected a mapping, found {str(settings)[:40]!r}.")
+    return Conversation(with_system_prompt(messages, system_prompt), tools, without_nulls(dict(settings or {})))
+
+
+def with_system_prompt(messages: Sequence[Any], system_prompt: str | None) -> list[Any]:
+    """`messages` behind `system_prompt`, unless they have a system message of their own."""
+    if not system_prompt or (messages and messages[0]["role"] == "system"):
+        return list(messages)
+    return [{"role": "system", "content": system_prompt}, *messages]
+
+
+def prompt_messages(value: Any, where: str, more: Any = None) -> list[dict[str, Any]]:
+    """What a model is asked, a text or a conversation, as messages; `more` is text that follows (Alpaca's input).
+
+    Raises `UserError` with `where` if it is empty, or ends with an answer.
+    """
+    empty = UserError(f"{where}: the prompt is empty; fill it in, or take the row out.")
+    if value is None or value == [] or (isinstance(value, str) and not value.strip()):
+        raise empty
+    if isinstance(value, str | int | float) and not is_conversation(value):
+        return [{"role": "user", "content": with_input(str(value), more)}]
+    messages = check_messages(value, where)
+    if messages[-1]["role"] == "assistant":
+        raise UserError(f"{where}: the prompt ends with an assistant message; leave the answer out of the prompt.")
+    if not messages[-1]["content"].strip():
+        raise empty
+    return messages
+
+
+def with_input(text: str, more: Any) -> str:
+    """An instruction with the input that it is about."""
+    return f"{text}\n\n{more}" if isinstance(more, str) and more.strip() else text
+
+
+def is_conversation(value: Any) -> bool:
+    """Whether `value` is a list of messages, or its JSON text."""
+    if isinstance(value, str):
+        if not value.lstrip().startswith("[") or '"' not in value:
+            return False
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return False
+    return isinstance(value, list) and value != [] and isinstance(value[0], Mapping)
+
+
+@dataclass(frozen=True)
+class Template:
+    """What a chat template does: the field from which it takes reasoning (None: contents), whether it takes the
+    arguments of tool calls as text, and whether it ends an assistant's turn."""
+
+    reasoning: str | None
+    text_arguments: bool
+    ends: bool
+
+    def placed(self, messages: Sequence[Any]) -> list[Any]:
+        """`messages` as the template takes them."""
+        return [self._calls(message) for message in place_reasoning(messages, self.reasoning)]
+
+    def _calls(self, message: dict[str, Any]) -> dict[str, Any]:
+        if not self.text_arguments or "tool_calls" not in message:
+            return message
+        return {**message, "tool_calls": [with_text_arguments(call) for call in message["tool_calls"]]}
+
+
+def template_of(tokenizer: PreTrainedTokenizerBase) -> Template:
+    """What the chat template of `tokenizer` does, as trials show."""
+    reasons = (name for name in REASONING_FIELDS if "openr1reason" in _trial(tokenizer, {name: "openr1reason"}))
+    function = {"name": "openr1call", "arguments": {"x": 1}}
+    call = {"id": "openr1000", "type": "function", "function": function}
+    as_mapping = _trial(tokenizer, {"content": "", "tool_calls": [call]})
+    as_text = "" if as_mapping else _trial(tokenizer, {"content": "", "tool_calls": [with_text_arguments(call)]})
+    return Template(next(reasons, None), "openr1call" in as_text, end_of_turn(tokenizer) is not None)
+
+
+def _trial(tokenizer: PreTrainedTokenizerBase, answer: dict[str, Any]) -> str:
+    user = {"role": "user", "content": "6 * 7"}
+    try:
+        return render(tokenizer, [user, {"role": "assistant", "content": "openr1answer", **answer}])
+    except UserError:
+        return ""
+
+
+def place_reasoning(messages: Sequence[Any], field: str | None) -> list[Any]:
+    """`messages` with reasoning in `field`, or between `<think>` marks if that is None."""
+    placed = []
+    for message in messages:
+        if message["role"] != "assistant":
+            placed.append(message)
+            continue
+        own = {name: value for name, value in message.items() if name != "reasoning_content"}
+        reasoning, parts = message.get("reasoning_content"), split_reasoning(message["content"])
+        if reasoning is None and parts is not None and field is not None:
+            reasoning, own["content"] = parts[1], parts[3]
+        if reasoning and field is None:
+            own["content"] = f"<think>\n{reasoning.strip()}\n</think>\n\n{own['content']}"
+        elif reasoning:
+            own[str(field)] = reasoning
+        placed.append(own)
+    return placed
+
+
+class PromptRenderer:
+    """Renders prompts by the chat template of `tokenizer`; `lost` counts what it leaves out and may leave out."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer, self.template = tokenizer, template_of(tokenizer)
+        self.lost: Counter[str] = Counter()
+
+    def text(self, conversation: Conversation, where: str) -> tuple[str, list[str]]:
+        """The prompt up to where the assistant begins, and notes on what is not in it. Raises `UserError`."""
+        placed = replace(conversation, messages=self.template.placed(conversation.messages))
+        text = render(
+            self.tokenizer,
+            placed.messages,
+            tools=placed.tools,
+            settings=placed.settings,
+            add_generation_prompt=True,
+            where=where,
+        )
+        return text, check_rendered(placed.messages, text, placed.tools, where)
+
+    def __call__(self, prompt: Conversation | Sequence[Any], where: str = "the prompt") -> list[int]:
+        """The prompt, a conversation or its messages, as token ids."""
+        conversation = prompt if isinstance(prompt, Conversation) else Conversation(list(prompt))
+        text, notes = self.text(conversation, where)
+        self.lost.update(notes)
+        return encode(self.tokenizer, text)
+
+
+def warn_of_losses(source: str, notes: Mapping[str, int], total: int, what: str = "rows") -> None:
+    """One warning for each note, with how many of `total` rows it is about."""
+    for note, count in notes.items():
+        warn_once(f"{source}: {count} of {total} {what} {note}.")
+
+
+def warn_of_unused(source: str, columns: Iterable[str]) -> None:
+    """One warning that names the columns that no text has."""
+    if unused := list(columns):
+        warn_once(f"{source}: columns that are not in the text: {', '.join(unused)}.")
+
+
+def warn_once(text: str) -> None:
+    """A warning, in the first process of a job."""
+    if os.environ.get("RANK", "0") == "0":
+        logger.warning("%s", text)

@@ -1,0 +1,45 @@
+"""Problems from a file of the user: rows as training and generation read them."""
+
+from typing import Any
+
+from datasets import Dataset
+
+from open_r1.data.columns import beside, gold_paths, prompt_path, value_at
+from open_r1.data.conversations import INPUT, INSTRUCTION, is_conversation, prompt_messages, read_conversation
+from open_r1.data.load import columns_of, source_name
+from open_r1.errors import UserError
+from open_r1.evaluation.problems import BenchmarkProblem, Task, problem_id
+from open_r1.options.columns import ColumnOptions
+from open_r1.rewards.accuracy import gold_text
+from open_r1.rewards.answers import extract_gold
+
+
+def own_problems(task: Task, rows: Dataset, columns: ColumnOptions) -> list[BenchmarkProblem]:
+    """The problems of `rows`. A text is asked in the words of `task.prompt`, a conversation as it stands; columns
+    `system` and `tools` go with it. Raises `UserError` with file, row and column."""
+    path, source = prompt_path(rows, columns.prompt_column), source_name(rows)
+    golds, others = gold_paths(rows, columns.answer_column), beside(rows, columns, but=[path])
+    if not golds:
+        there = columns_of(rows)
+        raise UserError(f"{source}: no column with right answers; there are: {there}. Name it: --answer-column NAME.")
+    problems = []
+    for index, row in enumerate(rows):
+        where = f"{source}, row {index + 1}"
+        value = value_at(row, path)
+        messages = prompt_messages(value, f"{where}, column {path}", row.get(INPUT) if path == INSTRUCTION else None)
+        text = messages[-1]["content"].strip()
+        prompt = text if is_conversation(value) else task.prompt.format(problem=text)
+        messages = [*messages[:-1], {**messages[-1], "content": prompt}]
+        asked = read_conversation(messages, row, others, None, where)
+        plain = len(asked.messages) == 1 and not asked.tools and not asked.settings
+        gold = extract_gold(_gold(row, golds, where))
+        more: dict[str, Any] = {} if plain else {"asked": asked}
+        problems.append(BenchmarkProblem(index, problem_id(task, row, index), text, prompt, gold, **more))
+    return problems
+
+
+def _gold(row: dict[str, Any], paths: list[str], where: str) -> str:
+    text = next((text for path in paths if (text := gold_text(value_at(row, path)))), "")
+    if not text:
+        raise UserError(f"{where}, column {' and '.join(paths)}: it is empty, but every problem needs an answer.")
+    return text
