@@ -9,8 +9,8 @@
 # Tables and curves afterwards: python examples/gsm8k/results.py runs/gsm8k
 # TRAIN has the columns problem, solution and answer; DATA_DIR holds gsm8k_test.jsonl[.gz]. STAGES picks stages, EVALUATE
 # the models to evaluate after their stage, PROTOCOL the protocols. HELD_OUT=1000 keeps the last 1,000 training problems
-# apart and evaluates on them instead of the test set. SMOKE=1 runs every command on a few rows and steps. Paths have no
-# spaces, and count from the project's folder.
+# apart and evaluates on them instead of the test set. FILTER=0 gives GRPO all problems. SMOKE=1 runs every command on a
+# few rows and steps. Paths have no spaces, and are relative to the project's folder.
 set -eu
 trap 'exit 143' TERM # once the stage has saved its checkpoint
 cd "$(dirname "$0")/../.."
@@ -80,10 +80,13 @@ for stage in $STAGES; do
             --output "$OUT/problems" ${FILTER_ARGS:-}
         ;;
     grpo)
-        [ -d "$OUT/problems" ] || { echo "$OUT/problems is not there: run the stage filter first" >&2 && exit 2; }
+        from=$problems
+        if [ "${FILTER:-1}" != 0 ]; then
+            from="--dataset_name $OUT/problems --no_dataset_config --dataset_prompt_column $column"
+            [ -d "$OUT/problems" ] || { echo "$OUT/problems is not there: run the stage filter first" >&2 && exit 2; }
+        fi
         # shellcheck disable=SC2086
-        open-r1 grpo --config $recipes/grpo/config_gsm8k.yaml --model_name_or_path "$OUT/sft" \
-            --dataset_name "$OUT/problems" --no_dataset_config --dataset_prompt_column $column \
+        open-r1 grpo --config $recipes/grpo/config_gsm8k.yaml --model_name_or_path "$OUT/sft" $from \
             --output_dir "$OUT/grpo" ${GRPO_ARGS:-}
         evaluate grpo "$OUT/grpo"
         ;;

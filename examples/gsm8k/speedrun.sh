@@ -5,11 +5,11 @@
 #
 #   MODEL=folder TRAIN=gsm8k_train.jsonl.gz DATA_DIR=folder NOTE="what changed" examples/gsm8k/speedrun.sh
 #
-# A run that was stopped continues with the same command; the seconds of all its sittings count. At the end a row for the
-# table in README.md is printed, and appended to $OUT/log.md. One look at the test set per record: choose settings with
-# HELD_OUT=1000, which evaluates on the last 1,000 training problems instead and trains on none of them.
+# A stopped run continues with the same command, and the seconds of all its sittings count. At the end, the script prints
+# a row for the table in README.md and appends it to $OUT/log.md. Look at the test set once per record: choose settings
+# with HELD_OUT=1000, which evaluates on the last 1,000 training problems instead and trains on none of them.
 #
-#   OUT=runs/speedrun SEED=42 GRPO_STEPS=150 SFT_ARGS=... FILTER_ARGS=... GRPO_ARGS=... EVALUATE_ARGS=...
+#   OUT=runs/speedrun SEED=42 GRPO_STEPS=150 FILTER=0 SFT_ARGS=... FILTER_ARGS=... GRPO_ARGS=... EVALUATE_ARGS=...
 #   SMOKE=1 examples/gsm8k/speedrun.sh    # every command on a few rows and steps, also on a CPU
 #
 # Afterwards, off the clock, 8 samples and paired differences of the model, its SFT and the base:
@@ -41,6 +41,6 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 timed sft env STAGES=sft EVALUATE= examples/gsm8k/run.sh
-timed filter env STAGES=filter examples/gsm8k/run.sh
+[ "${FILTER:-1}" = 0 ] || timed filter env STAGES=filter examples/gsm8k/run.sh
 timed grpo env STAGES=grpo EVALUATE=grpo PROTOCOL=greedy examples/gsm8k/run.sh
 python3 examples/gsm8k/speedrun.py "$OUT" --seed "$SEED" --note "${NOTE:-}"

@@ -30,7 +30,8 @@ fi
 
 # shellcheck disable=SC2086
 evaluate() { # model, folder
-    [ -f "$2/held_out/results.json" ] || open-r1 evaluate --model "$1" --tasks "$OUT/$task/data/held_out.jsonl" --prompt '{problem}' --reward $reward \
+    [ -f "$2/held_out/results.json" ] || open-r1 evaluate --model "$1" \
+        --tasks "$OUT/$task/data/held_out.jsonl" --prompt '{problem}' --reward $reward \
         --num-samples 4 --temperature 1 --top-p 1 --max-new-tokens 192 --output "$2" ${EVALUATE_ARGS:-}
 }
 
@@ -38,7 +39,8 @@ evaluate() { # model, folder
 [ -f "$OUT/$task/data/held_out.jsonl" ] || python3 examples/zero/tasks.py "$task" "$OUT/$task/data" ${TASKS_ARGS:-}
 evaluate "$MODEL" "$OUT/$task/base"
 # shellcheck disable=SC2086
-[ -f "$OUT/$task/seed-$seed/config.json" ] || open-r1 grpo --config recipes/SmolLM2-135M-Instruct/grpo/config_zero.yaml --model_name_or_path "$MODEL" \
+[ -f "$OUT/$task/seed-$seed/config.json" ] || open-r1 grpo --model_name_or_path "$MODEL" \
+    --config recipes/SmolLM2-135M-Instruct/grpo/config_zero.yaml \
     --dataset_name "$OUT/$task/data/problems.jsonl" --reward_funcs $rewards --seed "$seed" \
     --output_dir "$OUT/$task/seed-$seed" ${GRPO_ARGS:-}
 evaluate "$OUT/$task/seed-$seed" "$OUT/$task/seed-$seed/evaluation"

@@ -72,9 +72,9 @@ class DataConfig(ColumnOptions):
     dataset_mixture: dict[str, Any] | None = None
     """Several datasets: `datasets` (a list of id, config, split, columns, weight), `seed`, `test_split_size`."""
     system_prompt: str | None = None
-    """Put in front of every conversation that has no system message."""
+    """Added before every conversation that has no system message."""
     dry_run: bool = False
-    """Check everything short of training, show what would run, and exit."""
+    """Check everything except training itself, show what would run, and exit."""
 
 
 @dataclass
@@ -91,21 +91,21 @@ class TrainConfig(TrainingArguments):
     """What SFT and GRPO share."""
 
     output_dir: str | None = None
-    """Folder of the run: checkpoints, the final model, and beside it everything that was logged."""
+    """Folder of the run: checkpoints, the final model, and all logs."""
     num_train_epochs: Annotated[float, Range(above=0)] = 3.0
     """Passes over the dataset."""
     max_steps: int = -1
-    """Optimizer steps, whatever `num_train_epochs` says; -1 goes by that."""
+    """Optimizer steps; overrides `num_train_epochs`, unless -1."""
     per_device_train_batch_size: Annotated[int, Range(at_least=1)] = 8
     """Sequences of one process in a micro-step (GRPO: completions)."""
     gradient_accumulation_steps: Annotated[int, Range(at_least=1)] = 1
     """Micro-steps of one optimizer step."""
     per_device_eval_batch_size: Annotated[int, Range(at_least=1)] = 8
-    """Sequences of one process in a step of the evaluation."""
+    """Sequences per process in an evaluation step."""
     seed: Annotated[int, Range(at_least=0)] = 42
-    """Of the order of the data, of sampling and of dropout."""
+    """Random seed of data order, sampling and dropout."""
     logging_steps: float = 1
-    """Steps between two lines on the console; `run/metrics.jsonl` and trackers get every step."""
+    """Steps between two console lines; `run/metrics.jsonl` and trackers get every step."""
 
     # --- Precision, memory and speed ---
     gradient_checkpointing: bool = True
@@ -116,7 +116,7 @@ class TrainConfig(TrainingArguments):
     """Tokens that go through an MLP at once; each chunk is recomputed in the backward pass, about a fifth more
     arithmetic. Saves memory in long packs (try 4096). Default: all of a pack."""
     ddp_find_unused_parameters: bool | None = False
-    """Look, at every step, for weights that no pack has used. Every pack uses all of them."""
+    """Search for unused weights at every step. Not needed: every pack uses all weights."""
     bf16: bool | None = None  # type: ignore[assignment]
     """Compute in bfloat16 over float32 master weights. Default: on CUDA devices that support it."""
     dtype: Literal["float32", "bfloat16"] | None = None
@@ -142,11 +142,11 @@ class TrainConfig(TrainingArguments):
     """Benchmarks to run on the trained model (`math_500`, `aime24`, a file ...; see docs/evaluation.md), with the
     system prompt of the training. Results are in `<output_dir>/evaluation/`, and in the metrics."""
     benchmarks_every_n_steps: Annotated[int | None, Range(at_least=1)] = None
-    """Also run them after every so many steps, into `<output_dir>/evaluation/step-NNNNNN/`."""
+    """Also run them every N steps, into `<output_dir>/evaluation/step-NNNNNN/`."""
     benchmarks_data_dir: str | None = None
     """Folder with the benchmarks' problems, as `<name>.jsonl[.gz]` or `.parquet`. Default: the hub."""
     benchmarks_limit: Annotated[int | None, Range(at_least=1)] = None
-    """Only the first so many problems of each."""
+    """Only the first N problems of each."""
     benchmarks_protocol: Literal["deepseek", "greedy"] = "deepseek"
     """`deepseek` samples at temperature 0.6 and top-p 0.95; `greedy` takes the likeliest token, once."""
     benchmarks_num_samples: Annotated[int | None, Range(at_least=1)] = None
@@ -245,7 +245,7 @@ class GRPOConfig(TrainConfig):
     learning_rate: Annotated[float, Range(at_least=0)] = 1e-6
     """Peak learning rate."""
     num_generations: Annotated[int, Range(at_least=2)] = 8
-    """Completions per prompt: the group that advantages are relative to."""
+    """Completions per prompt. They form the group in which advantages are computed."""
     num_generations_eval: int | None = None
     """Completions per prompt during evaluation. Default: `num_generations`."""
     max_completion_length: Annotated[int, Range(at_least=1)] = 512
@@ -261,7 +261,7 @@ class GRPOConfig(TrainConfig):
     min_p: float | None = None
     """Must be unset, for the same reason."""
     shuffle_dataset: bool = True
-    """Draw prompts in a random order, new in every epoch."""
+    """Draw prompts in a new random order in every epoch."""
     steps_per_generation: Annotated[int | None, Range(at_least=1)] = None
     """Micro-steps (of `per_device_train_batch_size` completions) that one round of generation feeds.
     A multiple of `gradient_accumulation_steps`, which is the default: one round per optimizer step."""
@@ -311,7 +311,7 @@ class GRPOConfig(TrainConfig):
 
     # --- vLLM, and options of the native engine under their names in TRL ---
     use_vllm: bool = False
-    """With `vllm_mode: server`: vLLM writes. Else this means no more than `engine: auto` does."""
+    """With `vllm_mode: server`, vLLM writes. Otherwise the same as `engine: auto`."""
     vllm_mode: Literal["colocate", "server"] = "colocate"
     """`server`: with `use_vllm`, vLLM servers write; `colocate`: an engine on the training GPUs, which is not vLLM."""
     vllm_gpu_memory_utilization: Annotated[float, Range(above=0)] = 0.3

@@ -35,7 +35,7 @@ class RewardOptions:
     soft_punish_cache: int = 4096
     """`soft_overlong_punishment`: tokens before that over which it falls."""
     code_language: str = "python"
-    """`code_format`: language of the fence that it wants; a `language` column wins."""
+    """`code_format`: required language of the code block; a `language` column takes precedence."""
     code_provider: Literal["local", "unsafe", "piston", "e2b"] = "local"
     """Code rewards: where programs run; `unsafe` is `local` on a machine where nothing isolates them."""
     code_languages: list[str] = field(default_factory=list)
@@ -43,15 +43,15 @@ class RewardOptions:
     ioi_provider: Literal["local", "unsafe", "piston"] = "local"
     """`ioi_code`: where programs run."""
     code_eval_scoring_mode: Literal["pass_fail", "partial", "weighted_sum"] = "weighted_sum"
-    """`cf_code`: how tests make a score."""
+    """`cf_code`: how test results become a score."""
     code_eval_test_batch_size: int = 1
-    """`cf_code`, `ioi_code`: test cases of one program run at once; -1: all, as far as there are cores."""
+    """`cf_code`, `ioi_code`: test cases of a program that run at the same time; -1: as many as there are cores."""
     parallel_code_exec_per_proc: int = 0
     """Code rewards: programs run at once by a process; 0: its share of the machine's cores."""
     code_time_limit: float = 5.0
-    """Code rewards: processor seconds a test case."""
+    """Code rewards: processor seconds per test case."""
     code_memory_limit: int = 512
-    """Code rewards: megabytes a test case."""
+    """Code rewards: megabytes per test case."""
     e2b_router_url: str | None = None
     """Code rewards: host:port of an E2B router; without it the SDK and `E2B_API_KEY`."""
 
