@@ -64,6 +64,15 @@ test-deepspeed: .venv-deepspeed/.installed ## The tests that need DeepSpeed (two
 .venv-deepspeed/.installed: .venv/.installed scripts/install_deepspeed.sh
 	scripts/install_deepspeed.sh
 
+docs: install .venv-docs/.installed ## The site of the documentation, in site/
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH="$(CURDIR)/$(firstword $(wildcard .venv-docs/lib/python*/site-packages))" \
+		$(BIN)/python -m mkdocs build --quiet
+
+.venv-docs/.installed: .venv/.installed
+	$(BIN)/python -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet "mkdocs-material==9.8.2" --constraint requirements.lock
+	touch $@
+
 lint: install ## Style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -87,4 +96,4 @@ lock: ## The lock files anew, from pyproject.toml
 	uv export --frozen --no-hashes --no-emit-project --no-annotate --no-header --all-extras -q -o requirements.lock
 	sed -i '1i # Versions that every install here uses: `uv export` of uv.lock (make lock).' requirements.lock
 
-.PHONY: help install demo test test-slow mutants test-gpu test-vllm test-slurm test-browser test-distilabel test-deepspeed lint benchmark evaluate sft grpo lock
+.PHONY: help install demo docs test test-slow mutants test-gpu test-vllm test-slurm test-browser test-distilabel test-deepspeed lint benchmark evaluate sft grpo lock

@@ -135,3 +135,20 @@ def test_the_readme_is_short_and_the_chinese_one_has_its_figures():
     links = [{link for link, _, _ in LINK.findall(text) if link.startswith("docs/")} for text in (english, chinese)]
     plain = [{link.replace(".zh.md", ".md") for link in found} for found in links]
     assert plain[0] <= plain[1]
+
+
+def test_the_image_copies_what_is_there_and_all_that_the_wheel_needs():
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    copied = [word for line in re.findall(r"^COPY (.*) \S+$", text, flags=re.MULTILINE) for word in line.split()]
+    assert all((ROOT / name).exists() for name in copied)
+    linked = [path.resolve() for path in (ROOT / "src").rglob("*") if path.is_symlink()]
+    assert {str(path.relative_to(ROOT)).split("/")[0] for path in linked} <= set(copied)
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    assert not set(ignored) & set(copied)
+
+
+def test_every_page_is_in_the_site():
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+    listed = set(re.findall(r": (\S+\.md)$", navigation, flags=re.MULTILINE))
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert listed == pages | {"index.md", "reference.md", "changelog.md"}

@@ -4,6 +4,7 @@
 """
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,16 @@ def test_modules_do_not_import_in_circles():
         if module in reach[module]
     }
     assert not circles
+
+
+def test_the_walk_of_a_prompt_names_what_is_there():
+    guide = (ROOT.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\| `([\w/]+)\.py` \| `(\w+)` \|", guide)
+    assert len(rows) > 10
+    for path, name in rows:
+        kinds = (ast.FunctionDef, ast.ClassDef)
+        defined = {node.name for node in ast.walk(SOURCES[path.replace("/", ".")]) if isinstance(node, kinds)}
+        assert name in defined, f"{path}.py has no {name}"
 
 
 def reachable(graph, start):

@@ -13,7 +13,7 @@ COMMANDS = {
     "grpo": ("open_r1.grpo", "train a model by reinforcement learning on checkable answers"),
     "generate": ("open_r1.generate", "completions for every problem of a dataset, graded, in shards"),
     "data": ("open_r1.curation.command", "verify, pass-rate, decontaminate, dedup, mix, stats, merge, push"),
-    "launch": ("open_r1.launch.options", "train on one node or many, generators included"),
+    "launch": ("open_r1.launch.entry", "train on one node or many, generators included"),
     "vllm-serve": ("open_r1.launch.vllm_serve", "a vLLM server that a run writes with and sends weights to"),
     "doctor": ("open_r1.launch.doctor.page", "what this machine has, and whether a recipe can run on it"),
     "evaluate": ("open_r1.evaluate", "benchmarks by DeepSeek's protocol, with intervals"),

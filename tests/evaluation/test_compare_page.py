@@ -1,11 +1,10 @@
 """The page of `open-r1 compare --html`, in a browser."""
 
 import pytest
-from evaluation.scripted import Scripted, opened
+from evaluation.scripted import Scripted, evaluate_task, opened
 
 from open_r1.evaluation.compare import main as compare
 from open_r1.evaluation.protocol import protocol_for
-from open_r1.evaluation.run import evaluate_task
 from open_r1.evaluation.tasks import find_task, load_problems
 
 HOSTILE = "</script><img src=x onerror=\"document.title='broken'\">\x00\u202eabc"

@@ -10,6 +10,7 @@ from open_r1.internals.transformers import (
     OVERRIDDEN,
     attention_name,
     limit_to_one_gpu,
+    replace_checkpointing,
     set_device,
     without_deepspeed_config,
 )
@@ -78,3 +79,20 @@ def test_the_attention_that_a_model_calls_can_be_read():
     for name in ("eager", "sdpa"):
         model.set_attn_implementation(name)
         assert attention_name(model) == name
+
+
+def test_the_checkpointing_of_layers_can_be_replaced():
+    config = LlamaConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, vocab_size=8)
+    model, calls = LlamaForCausalLM(config).train(), []
+
+    def counting(checkpoint):
+        return lambda *args, **kwargs: (calls.append(1), checkpoint(*args, **kwargs))[1]
+
+    replace_checkpointing(model, counting)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    replace_checkpointing(model, lambda _: None)
+    model(torch.tensor([[1, 2]])).logits.sum().backward()
+    assert calls == []
+    replace_checkpointing(model, counting)
+    model(torch.tensor([[1, 2]])).logits.sum().backward()
+    assert len(calls) == 2

@@ -1,4 +1,5 @@
 from huggingface_hub import ModelCard
+from toys import make_model, make_tokenizer
 
 from open_r1.configs import GRPOConfig, GRPOScriptArguments
 from open_r1.report.card import changed_options, write_model_card
@@ -39,7 +40,7 @@ def test_a_run_with_defaults_lists_nothing():
     assert changed_options("grpo", plain(GRPOConfig()) | plain(GRPOScriptArguments())) == {}
 
 
-def test_local_paths_stay_out_of_the_card(tmp_path):
+def test_local_paths_stay_out_of_the_card(tmp_path, monkeypatch):
     (tmp_path / "secret-place/base").mkdir(parents=True)
     parsed, text = card(
         tmp_path / "out",
@@ -50,3 +51,19 @@ def test_local_paths_stay_out_of_the_card(tmp_path):
     assert parsed.data.datasets == ["org/more"]
     assert "secret-place" not in text
     assert "`base`" in text and "`rows.jsonl`" in text
+    config = {"chat_template": "~/secret-place/chat.jinja"}
+    words = ["grpo.py", f"--output_dir={tmp_path}/secret-place/run", "--dataset_name", f"{tmp_path}/secret-place/rows"]
+    monkeypatch.setattr("sys.argv", words)
+    _, text = card(tmp_path / "out", config=config)
+    assert "secret-place" not in text and str(tmp_path) not in text
+    assert "--output_dir=run --dataset_name rows" in text and "| `chat_template` | `chat.jinja` |" in text
+
+
+def test_the_lines_that_use_the_model_run(tmp_path, capsys):
+    folder = make_tokenizer(tmp_path / "a 'model'")
+    make_model(folder)
+    _, text = card(folder)
+    code = text.partition("```python\n")[2].partition("```")[0].replace("'a \\'model\\''", repr(str(folder)))
+    code = code.replace("\"a 'model'\"", repr(str(folder))).replace("max_new_tokens=512", "max_new_tokens=4")
+    exec(compile(code, "card", "exec"), {})
+    assert "AutoPeftModelForCausalLM" in card(folder, config={"use_peft": True})[1]

@@ -69,7 +69,7 @@ def test_other_processes_print_nothing(terminal):
 def test_sft_shows_loss_and_grpo_shows_reward():
     assert headline({"loss": 0.5, "tokens_per_second": 10}) == ["loss 0.5", "10 tokens/s"]
     assert headline(GRPO_LOGS) == ["reward 1.25", "accuracy 0.75", "length 84.2", "12,346 tokens/s"]
-    assert summary({"loss": 0.5, "learning_rate": 1e-6}) == ["loss 0.5", "rate 1e-06"]
+    assert summary({"loss": 0.5, "learning_rate": 1e-6}) == ["loss 0.5", "learning rate 1e-06"]
 
 
 def test_evaluation_results_are_printed_in_full():

@@ -107,6 +107,9 @@ def test_a_folder_without_a_run_is_refused(folder, tmp_path):
             RunPages([tmp_path / other])
     with pytest.raises(UserError, match=r"give one of those in it \(.*/mine\)"):
         RunPages([tmp_path])
+    (tmp_path / "odd/run/config.yaml").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"odd/run/config\.yaml cannot be read \(Is a directory\)"):
+        RunPages([tmp_path / "odd"])
 
 
 def test_the_saved_page_loads_nothing_and_what_a_model_wrote_stays_text(folder, tmp_path):

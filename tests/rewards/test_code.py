@@ -44,18 +44,14 @@ def isolation(request):
     return Isolation("limits", best_isolation().user, shared_count=True)
 
 
-def execute(source, tmp_path, isolation, seconds=0.3, wall=10.0):
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents:
-        if parent.name.startswith(("pytest-", "popen-")):  # popen-: of a process that runs tests
-            parent.chmod(0o755)
-    (tmp_path / "main.py").write_text(source)
+def execute(source, folder, isolation, seconds=0.3, wall=10.0):
+    (folder / "main.py").write_text(source)
     command = [interpreter(), "{code}/main.py"]
-    return run(command, tmp_path, stdin="hi\n", limits=Limits(seconds, wall_seconds=wall), isolation=isolation)
+    return run(command, folder, stdin="hi\n", limits=Limits(seconds, wall_seconds=wall), isolation=isolation)
 
 
-def test_a_program_reads_stdin_and_writes_scratch_files(tmp_path, isolation):
-    outcome = execute("open('f', 'w').write(input())\nprint(open('f').read())", tmp_path, isolation)
+def test_a_program_reads_stdin_and_writes_scratch_files(folder, isolation):
+    outcome = execute("open('f', 'w').write(input())\nprint(open('f').read())", folder, isolation)
     assert (outcome.status, outcome.stdout) == ("ok", "hi\n")
 
 
@@ -74,10 +70,10 @@ def test_a_program_reads_stdin_and_writes_scratch_files(tmp_path, isolation):
         ("open(__file__, 'w')", {"error"}),
     ],
 )
-def test_limits_hold(source, statuses, tmp_path, isolation):
+def test_limits_hold(source, statuses, folder, isolation):
     wall = 1.0 if "sleep" in source else 10.0
-    assert execute(source, tmp_path, isolation, wall=wall).status in statuses
-    assert execute("print(1)", tmp_path, isolation).stdout == "1\n"
+    assert execute(source, folder, isolation, wall=wall).status in statuses
+    assert execute("print(1)", folder, isolation).stdout == "1\n"
 
 
 @pytest.mark.parametrize(
@@ -92,23 +88,23 @@ def test_limits_hold(source, statuses, tmp_path, isolation):
     ],
 )
 @needs_bubblewrap
-def test_the_machine_cannot_be_seen(source, tmp_path):
+def test_the_machine_cannot_be_seen(source, folder):
     server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    outcome = execute(source.replace("PORT", str(server.server_port)), tmp_path, best_isolation())
+    outcome = execute(source.replace("PORT", str(server.server_port)), folder, best_isolation())
     server.server_close()
     assert (outcome.status, outcome.stdout) == ("error", "")
 
 
 @needs_bubblewrap
-def test_the_environment_and_other_processes_cannot_be_seen_or_killed(tmp_path, monkeypatch):
+def test_the_environment_and_other_processes_cannot_be_seen_or_killed(folder, monkeypatch):
     monkeypatch.setenv("SECRET_TOKEN", "hunter2")
-    outcome = execute("import os\nprint(dict(os.environ), os.getppid())", tmp_path, best_isolation())
+    outcome = execute("import os\nprint(dict(os.environ), os.getppid())", folder, best_isolation())
     assert "hunter2" not in outcome.stdout and outcome.stdout.endswith(" 2\n")
-    execute("import os\nos.kill(os.getppid(), 9)\nos.kill(-1, 9)", tmp_path, best_isolation())
+    execute("import os\nos.kill(os.getppid(), 9)\nos.kill(-1, 9)", folder, best_isolation())
 
 
 @needs_bubblewrap
-def test_memory_that_no_limit_counts_cannot_be_taken(tmp_path):
+def test_memory_that_no_limit_counts_cannot_be_taken(folder):
     source = (
         "import os\n"
         "for place in ('/', '/dev/', '/code/', '/usr/'):\n"
@@ -120,13 +116,13 @@ def test_memory_that_no_limit_counts_cannot_be_taken(tmp_path):
         "            with open(f'{place}/{k}', 'wb') as f: written += f.write(b'x' * (30 << 20))\n"
         "    except OSError: print(place, written >> 20)\n"
     )
-    outcome = execute(source, tmp_path, best_isolation())
+    outcome = execute(source, folder, best_isolation())
     assert (outcome.status, outcome.stdout) == ("ok", "/dev/shm 60\n/tmp 60\n")
 
 
 @needs_bubblewrap
 @pytest.mark.skipif(filter_program() is None, reason="no table of system calls for this processor")
-def test_system_calls_that_programs_do_not_need_fail(tmp_path):
+def test_system_calls_that_programs_do_not_need_fail(folder):
     source = (
         "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\n"
         "def refused(result): return result == -1 and ctypes.get_errno() == 1\n"
@@ -137,7 +133,7 @@ def test_system_calls_that_programs_do_not_need_fail(tmp_path):
         "print(subprocess.run(['echo', 'still'], capture_output=True, text=True).stdout.strip())\n"
         "threading.Thread(target=print, args=('works',)).start()\n"
     )
-    outcome = execute(source, tmp_path, best_isolation())
+    outcome = execute(source, folder, best_isolation())
     assert (outcome.status, outcome.stdout) == ("ok", "memfd\nTrue True\nTrue\nstill\nworks\n")
 
 
@@ -147,10 +143,10 @@ def test_the_filter_is_for_known_processors_only():
 
 
 @needs_bubblewrap
-def test_what_a_program_starts_ends_with_it(tmp_path):
+def test_what_a_program_starts_ends_with_it(folder):
     mark = "sleep-mark-7531"
     source = f"import os, time\nif os.fork() == 0:\n    os.setsid()\n    x = '{mark}'\n    time.sleep(60)\n"
-    execute(f"# {mark}\n" + source, tmp_path, best_isolation())
+    execute(f"# {mark}\n" + source, folder, best_isolation())
     left = [p for p in Path("/proc").glob("[0-9]*/cmdline") if "/code/main.py" in _read(p)]
     assert not left
 

@@ -65,14 +65,11 @@ def test_a_worker_that_crashed_says_nothing_of_the_answer(monkeypatch):
 
 
 @pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
-def test_the_folder_of_a_program_is_read_only_whatever_its_permissions(tmp_path):
-    for folder in [tmp_path, *tmp_path.parents]:
-        if "pytest-" in str(folder):
-            folder.chmod(0o755)
-    tmp_path.chmod(0o777)
-    (tmp_path / "main.py").write_text("open('/code/left', 'w').write('x')\nprint('written')")
+def test_the_folder_of_a_program_is_read_only_whatever_its_permissions(folder):
+    folder.chmod(0o777)
+    (folder / "main.py").write_text("open('/code/left', 'w').write('x')\nprint('written')")
     command = [interpreter(), "{code}/main.py"]
-    assert sandbox.run(command, tmp_path, isolation=best_isolation()).status == "error"
-    assert not (tmp_path / "left").exists()
-    assert sandbox.run(command, tmp_path, isolation=best_isolation(), writable=True).stdout == "written\n"
-    assert (tmp_path / "left").exists()
+    assert sandbox.run(command, folder, isolation=best_isolation()).status == "error"
+    assert not (folder / "left").exists()
+    assert sandbox.run(command, folder, isolation=best_isolation(), writable=True).stdout == "written\n"
+    assert (folder / "left").exists()

@@ -67,7 +67,8 @@ def test_a_worker_mounts_its_packages_and_raises_the_size_of_requests(command, t
 
 
 def test_the_rewards_find_running_workers(command, monkeypatch):
-    command("squeue", 'printf "piston-worker-2001 node1\\nopen_r1-train node2\\npiston-worker-2002 node3\\n"')
+    running = 'printf "piston-worker-2001 node1\\nopen_r1-train node2\\npiston-worker-2002 node3\\n"'
+    command("squeue", f'{running}\n[[ " $* " == *" --states=RUNNING "* ]] || echo "piston-worker-2003 node4"')
     assert slurm_endpoints() == ["http://node1:2001/api/v2", "http://node3:2002/api/v2"]
 
 

@@ -24,7 +24,16 @@ from open_r1.rewards.code.programs import LANGUAGES, declare, program
 from open_r1.rewards.code.queue import JUDGING
 from open_r1.rewards.code.rewards import binary_code_reward, code_reward
 from open_r1.rewards.code.sandbox import Limits, Sandbox, run
-from open_r1.rewards.code.seccomp import _DENIED, _FCNTL, _PRLIMIT64, _SETSOCKOPT, _SOCKETPAIR, filter_program
+from open_r1.rewards.code.seccomp import (
+    _ATTRIBUTES,
+    _DENIED,
+    _FCNTL,
+    _PRLIMIT64,
+    _SETSOCKOPT,
+    _SIGACTION,
+    _SOCKETPAIR,
+    filter_program,
+)
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 KINDS = {isolation.kind: isolation for isolation in reversed(candidates()) if works(isolation)}
@@ -42,14 +51,6 @@ def only(*kinds):
 every = only("bubblewrap", "landlock", "limits")
 isolated = only("bubblewrap", "landlock")
 as_another_user = every if os.geteuid() == 0 else isolated
-
-
-@pytest.fixture
-def folder(tmp_path):
-    for each in [tmp_path, *tmp_path.parents]:
-        if "pytest-" in str(each) or each.name.startswith("popen-"):
-            each.chmod(0o755)
-    return tmp_path
 
 
 def execute(source, folder, isolation, stdin="", **limits):
@@ -194,12 +195,13 @@ LEFT = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() =
     [
         LEFT,
         f"{LEFT}time.sleep(0.1)\nimport signal\nos.kill(os.getppid(), signal.SIGKILL)",
-        "import os, time\nif os.fork() == 0:\n    while True:\n        if os.fork(): os._exit(0)\n",
+        "import os\nif os.fork() == 0:\n    while True:\n        if os.fork(): os._exit(0)\n",
+        "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
     ],
-    ids=["detached", "ends the one that serves", "never the same process"],
+    ids=["detached", "ends the one that serves", "never the same process", "as many as it can"],
 )
 def test_what_a_program_leaves_running_ends(folder, isolation, source):
-    execute(source, folder, isolation)
+    execute(source, folder, isolation, seconds=0.5)
     deadline = time.monotonic() + 20
     while any(str(folder) in _read(path) for path in Path("/proc").glob("[0-9]*/cmdline")):
         assert time.monotonic() < deadline
@@ -221,6 +223,69 @@ def test_a_sandbox_outlives_the_thread_that_started_it(folder, isolation):
         thread.join()
         with pytest.raises(subprocess.TimeoutExpired):
             sandbox._process.wait(0.5)
+
+
+@isolated
+@pytest.mark.parametrize(
+    "write",
+    [
+        "open(str(number), 'wb').write(block)",
+        "files.append(open('same', 'wb', 0)); os.unlink('same'); files[-1].write(block)",
+        "open(str(number), 'wb').close()",
+        "os.mkdir('deeper'); os.chdir('deeper')",
+    ],
+)
+def test_what_a_program_writes_is_bounded_and_removed(folder, isolation, write):
+    (folder / "main.py").write_text(
+        "import os\nprint(os.listdir('.'))\nif input() == 'fill':\n    block, files = bytes(4 << 20), []\n"
+        f"    for number in range(50 if {'block' in write} else 3000): {write}\n    import time\n    time.sleep(1)"
+    )
+    command = [interpreter(), "{code}/main.py"]
+    with Sandbox(folder, isolation) as sandbox:
+        first, second = [sandbox.run(command, stdin, forked=True) for stdin in ("fill", "go")]
+    full = "error" if isolation.kind == "bubblewrap" and "block" in write else "output"  # a file system of its own
+    assert (first.status, second.stdout) == (full, "[]\n")
+
+
+@pytest.mark.skipif("landlock" not in KINDS, reason="does not work here")
+@pytest.mark.parametrize("change", ["os.chmod({}, 0)", "os.utime({}, (0, 0))", "os.setxattr({}, 'user.a', b'')"])
+def test_attributes_of_files_of_the_same_user_cannot_be_changed(folder, tmp_path, change):
+    (tmp_path / "precious").write_text("x")
+    before = (tmp_path / "precious").stat()
+    source = f"import os\ntry: {change.format(repr(str(tmp_path / 'precious')))}\nexcept OSError: print('refused')"
+    assert execute(source, folder, Isolation("landlock", None, (), shared_count=True)).stdout == "refused\n"
+    assert (tmp_path / "precious").stat() == before
+
+
+@every
+@pytest.mark.skipif(filter_program() is None, reason="no table of system calls for this processor")
+def test_processor_time_of_children_counts_whose_parent_does_not_wait(folder, isolation):
+    source = (
+        "import os, signal, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "for _ in range(30):\n    if os.fork() == 0:\n"
+        "        while time.process_time() < 0.1: pass\n        os._exit(0)\n"
+        "    try: os.wait()\n    except ChildProcessError: pass\nprint('done')"
+    )
+    assert execute(source, folder, isolation, seconds=0.5, wall_seconds=60).stdout == ""
+
+
+@every
+@pytest.mark.skipif(filter_program() is None, reason="no table of system calls for this processor")
+def test_refused_system_calls_are(folder, isolation):
+    attributes = {} if isolation.kind == "bubblewrap" else _ATTRIBUTES
+    column = ["x86_64", "aarch64"].index(platform.machine())
+    numbers = {name: pair[column] for name, pair in (_DENIED | attributes).items() if pair[column] is not None}
+    source = (
+        f"import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nfor name, number in {numbers}.items():\n"
+        "    if libc.syscall(number, -1, 0, 0, 0, 0, 0) != -1 or ctypes.get_errno() != 1: print(name)"
+    )
+    outcome = execute(source, folder, isolation)
+    assert (outcome.status, outcome.stdout) == ("ok", "")
+
+
+@only("bubblewrap")
+def test_there_are_no_terminals(folder, isolation):
+    assert execute("import os\nos.openpty()", folder, isolation).status == "error"
 
 
 @isolated
@@ -263,14 +328,14 @@ def test_a_program_cannot_spoil_the_next_run_in_its_sandbox(folder, isolation, s
 
 @every
 @pytest.mark.skipif(filter_program() is None, reason="no table of system calls for this processor")
-def test_a_datagram_reaches_no_socket_outside(folder, isolation, tmp_path):
-    tmp_path.chmod(0o777)
+def test_a_datagram_reaches_no_socket_outside(folder, isolation):
+    folder.chmod(0o777)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as outside:
-        outside.bind(str(tmp_path / "s"))
-        (tmp_path / "s").chmod(0o777)
+        outside.bind(str(folder / "s"))
+        (folder / "s").chmod(0o777)
         outside.setblocking(False)
         pair = "a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)"
-        execute(f"import socket\n{pair}\na.sendto(b'x', {str(tmp_path / 's')!r})", folder, isolation)
+        execute(f"import socket\n{pair}\na.sendto(b'x', {str(folder / 's')!r})", folder, isolation)
         with pytest.raises(BlockingIOError):
             outside.recv(1)
 
@@ -345,8 +410,14 @@ def test_numbers_of_system_calls_are_those_of_libseccomp():
     except OSError:
         pytest.skip("libseccomp is not installed")
     for column, token in ((0, 0xC000003E), (1, 0xC00000B7)):
-        special = {"socketpair": _SOCKETPAIR, "setsockopt": _SETSOCKOPT, "fcntl": _FCNTL, "prlimit64": _PRLIMIT64}
-        for name, numbers in (_DENIED | special).items():
+        special = {
+            "rt_sigaction": _SIGACTION,
+            "socketpair": _SOCKETPAIR,
+            "setsockopt": _SETSOCKOPT,
+            "fcntl": _FCNTL,
+            "prlimit64": _PRLIMIT64,
+        }
+        for name, numbers in (_DENIED | _ATTRIBUTES | special).items():
             known = library.seccomp_syscall_resolve_name_arch(ctypes.c_uint32(token), name.encode())
             assert numbers[column] is None or known in (numbers[column], -1), name
     assert struct.calcsize("=HBBI") == 8 and sys.byteorder == "little"

@@ -6,7 +6,7 @@ from saved import saved_bytes
 from tiny_models import documents, make
 
 from open_r1.configs import ModelConfig, SFTConfig
-from open_r1.run.estimate import Shape, estimate_memory, layer_bytes, shape_of
+from open_r1.run.estimate import Shape, estimate_memory, estimate_seconds, layer_bytes, shape_of, tokens_in_pack
 
 QWEN_1_5B = Shape(1_543_714_304, 0, 233_373_696, 28, 1536, 8960, 1536, 256, False)
 QWEN_7B = Shape(7_615_616_512, 0, 544_997_376, 28, 3584, 18944, 3584, 512, False)
@@ -63,3 +63,49 @@ def test_the_estimate_is_near_what_gpus_measured(shape, given, lora, pure, proce
         shape = Shape(**vars(shape) | {"adapters": ADAPTERS[shape.parameters]})
     found = estimate_memory(shape, options(**given), model(use_peft=lora, pure_bf16=pure), 16384, processes, split)
     assert found.total / 2**30 == pytest.approx(gib, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("given", "states", "kept", "working"),
+    [
+        ({}, 1.0, 1.0, 1.0),
+        ({"activation_offloading": True}, 1.0, 2 / 28, 1.0),
+        ({"mlp_chunk_tokens": 4096}, 1.0, 1.0, 0.5),
+        ({"optim": "adamw_torch_8bit"}, 10 / 16, 1.0, 1.0),
+        ({"optim": "paged_adamw_32bit"}, 8 / 16, 1.0, 1.0),
+        (
+            {"optim": "adamw_8bit"},
+            (10 * QWEN_7B.parameters + 6 * QWEN_7B.embeddings) / (16 * QWEN_7B.parameters),
+            1.0,
+            1.0,
+        ),
+        ({"optim": "lion_32bit"}, 12 / 16, 1.0, 1.0),
+        ({"optim": "sgd"}, 8 / 16, 1.0, 1.0),
+        ({"sequence_parallel_size": 4, "max_tokens_per_microbatch": 8192}, 1.0, 1 / 4, 0.5),
+    ],
+)
+def test_each_option_saves_what_it_says(given, states, kept, working):
+    """Of the 7B shape on 8 processes of FSDP2, with documents of 65,536 tokens."""
+
+    def estimate(**more):
+        args = options(gradient_checkpointing=True, **more)
+        return estimate_memory(QWEN_7B, args, model(), tokens_in_pack(args, 65536), 8, "fsdp")
+
+    plain, found = estimate(), estimate(**given)
+    assert found.states / plain.states == pytest.approx(states, rel=1e-3)
+    assert found.kept / plain.kept == pytest.approx(kept, rel=1e-3)
+    assert 0.3 * plain.working < found.working <= working * plain.working
+    assert found.total == found.states + found.kept + found.working
+
+
+@pytest.mark.parametrize(
+    ("shape", "document", "rate"),
+    [
+        (QWEN_1_5B, 6200, 30.7e3),  # SFT of whole traces
+        (QWEN_1_5B, 700, 347e12 / 6 / QWEN_1_5B.parameters),  # a GRPO step, computed tokens alone
+        (QWEN_7B, 700, 403e12 / 6 / QWEN_7B.parameters),
+    ],
+)
+def test_the_time_is_near_what_gpus_measured(shape, document, rate):
+    """Tokens a second of an H100 with checkpointing: docs/performance.md."""
+    assert 1e6 / estimate_seconds(shape, options(), 1_000_000, document) == pytest.approx(rate, rel=0.2)

@@ -70,6 +70,14 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(folder, whole
     assert (out / "damaged-checkpoint-4/model.safetensors").exists()
 
 
+def test_a_head_that_is_the_embedding_is_not_missing(folder, out, monkeypatch):
+    warnings = []
+    monkeypatch.setattr("transformers.trainer.logger.warning", lambda text, *_: warnings.append(str(text)))
+    sft.main(arguments(folder, "sft", out, **OPTIONS | {"max_steps": 5}))
+    assert json.loads((out / "config.json").read_text())["tie_word_embeddings"]
+    assert [text for text in warnings if "missing" in text] == []
+
+
 def test_without_an_undamaged_checkpoint_nothing_is_begun_again(folder, out):
     for number, harm in ((2, truncate), (4, flip_a_bit)):
         harm(out / f"checkpoint-{number}/model.safetensors")

@@ -53,8 +53,10 @@ def test_a_generation_that_is_out_of_memory_names_the_engine_s_share():
 
 
 @pytest.mark.parametrize(("optim", "package"), [("paged_adamw_8bit", "bitsandbytes"), ("adamw_torch_8bit", "torchao")])
-def test_an_optimizer_whose_package_is_missing_is_named(tmp_path, monkeypatch, optim, package):
+def test_an_optimizer_whose_package_is_missing_is_named(tmp_path, monkeypatch, capsys, optim, package):
     monkeypatch.setattr(optimizers, "find_spec", lambda name: None)
-    words = arguments(make_folder(tmp_path), "sft", tmp_path / "out", optim=optim, dry_run="true")
+    words = arguments(make_folder(tmp_path), "sft", tmp_path / "out", optim=optim)
     with pytest.raises(UserError, match=f"optim is {optim}, which needs {package}, .*: pip install {package}"):
         sft.main(words)
+    sft.main([*words, "--dry_run"])
+    assert f"note: optim is {optim}, which needs {package}" in " ".join(capsys.readouterr().out.split())

@@ -20,7 +20,7 @@ from open_r1.report.run_page import write_run_page
 
 
 def write_report(root: Path, output: Path | None = None, max_megabytes: float = 200.0) -> Page:
-    """Writes the page of all finished benchmarks in `root`, to `root/report.html` unless told otherwise.
+    """Writes the page of all finished benchmarks in `root`, by default to `root/report.html`.
     Raises `UserError`."""
     tasks = [TaskAnswers(read_results(folder), read_samples(folder, COLUMNS)) for folder in finished_folders(root)]
     page = output or root / "report.html"

@@ -50,7 +50,7 @@ class Comparison:
 
 
 def compare_folders(task: str, a: Path, b: Path) -> Comparison:
-    """Compares two folders of one task. Raises `UserError` unless both asked the same problems."""
+    """Compares two folders of one task. Raises `UserError` unless both have the same problems."""
     rates_a, rates_b = _rates(a), _rates(b)
     if rates_a.keys() != rates_b.keys():
         only = sorted(id for id, _ in rates_a.keys() ^ rates_b.keys())

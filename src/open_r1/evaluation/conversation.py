@@ -1,4 +1,4 @@
-"""A conversation with a model: what it is sent, and what is kept of it for SFT."""
+"""A conversation with a model: the messages it receives, and the row saved for SFT."""
 
 import json
 import time

@@ -66,7 +66,7 @@ class Task:
 
 @dataclass(frozen=True)
 class BenchmarkProblem:
-    """What is asked (`prompt`, with the task's instruction around `problem`) and its gold answer.
+    """A prompt (`problem` with the task's instruction) and its gold answer.
 
     `judge` gives the verdicts of completions, each with the problem that it answers; None: they are compared with the
     gold answers. `tests` is what a program is judged by; `groups` are what scores are split by, such as difficulty.
@@ -85,7 +85,7 @@ class BenchmarkProblem:
 
 
 def digest(problems: Sequence[BenchmarkProblem]) -> str:
-    """Short SHA-256 of what is asked and of the gold answers: tells one version of a benchmark from another."""
+    """Short SHA-256 of prompts and gold answers: identifies a version of a benchmark."""
     rows = [(p.id, p.prompt, p.gold, *([asdict(p.asked)] if p.asked else [])) for p in problems]
     text = json.dumps(rows, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

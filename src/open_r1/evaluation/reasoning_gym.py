@@ -72,10 +72,10 @@ def _judge(name: str, size: int, answers: Sequence[tuple[BenchmarkProblem, str]]
     extracted = [_answer(completion) for _, completion in answers]
     given = [i for i, answer in enumerate(extracted) if answer is not None]
     verdicts = [Verdict(False, None, "the completion gives no answer")] * len(answers)
-    asked = [
+    requests = [
         {"task": name, "seed": SEED, "size": size, "index": answers[i][0].index, "answer": extracted[i]} for i in given
     ]
-    for i, reply in zip(given, _ask_all(asked), strict=True):
+    for i, reply in zip(given, _ask_all(requests), strict=True):
         if reply.limit or "error" in reply.value:
             verdicts[i] = Verdict(None, extracted[i], f"reasoning-gym's scorer failed: {_reason(reply)}")
         else:

@@ -13,7 +13,8 @@ NEED_MORE = {"composite"}
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """A problem, the `score` of an `answer` to it, or, asked nothing, the `names` of all tasks; or the `error`."""
+    """A problem, the `score` of an `answer` to it, or, for an empty request, the `names` of all tasks; or the
+    `error`."""
     try:
         if not request:
             return {"version": version("reasoning_gym"), "names": sorted(DATASETS.keys() - NEED_MORE)}

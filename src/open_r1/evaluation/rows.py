@@ -1,6 +1,6 @@
 """Rows of a benchmark: from the hub, from a file in a folder, or from a file that is named itself.
 
-Nothing holds all rows: each is read when it is asked for, because the tests of programs take gigabytes.
+Nothing holds all rows: each is read on demand, because the tests of programs take gigabytes.
 """
 
 import json

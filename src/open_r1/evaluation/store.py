@@ -1,4 +1,4 @@
-"""A benchmark's folder: samples are kept as they finish, so that a killed run continues where it stopped.
+"""A benchmark's folder: samples are saved as they finish, so that a killed run resumes where it stopped.
 
 `settings.json` says what the samples were made with; `samples.jsonl` grows while sampling; `samples.parquet` and
 `results.json` are written, each whole or not at all, when every sample is there.

@@ -1,4 +1,4 @@
-"""The benchmarks, each a declaration: where its problems are, how they are asked, DeepSeek's number of samples.
+"""The benchmarks, each a declaration: where its problems are, their prompt, DeepSeek's number of samples.
 
 A task's problems come from the hub, or from `<task>.jsonl[.gz]` or `<task>.parquet` in a folder, so that everything
 works offline. Any such file with the columns `problem` and `answer` is a task too; so are `reasoning_gym:NAME` and
@@ -111,7 +111,7 @@ def find_task(name: str) -> Task:
 
 
 def with_prompt(task: Task, text: str) -> Task:
-    """The task, asked in other words: `text` with `{problem}` in it, and `{choices}` where it has some. Raises
+    """The task with another instruction: `text` with `{problem}` in it, and `{choices}` where it has some. Raises
     `UserError`."""
     if task.make is not None or task.read is not None:
         raise UserError(f"prompt: task {task.name} words its problems itself; leave it out.")

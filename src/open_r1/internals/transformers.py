@@ -1,6 +1,6 @@
 """Private names of transformers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ OVERRIDDEN = {
     "_get_output_dir": "gives the staging folder while a checkpoint is written; `save_model` gets it as an argument",
     "_push_from_checkpoint": "must wait for the rename; `_save_checkpoint` calls it, and no option delays it",
     "_maybe_log_save_evaluate": "ends the run after the step is saved and evaluated; callbacks cannot end it in order",
+    "_issue_warnings_after_load": "does not warn of tied weights, which a checkpoint holds once; nothing silences that",
 }
 """Methods of `Trainer` that `PackedTrainer` overrides, with the reason."""
 
@@ -88,6 +89,17 @@ def takes_registered_attention(model: PreTrainedModel) -> bool:
     `_supports_attention_backend`: the public `set_attn_implementation` only shows it by its error, after the fact.
     """
     return model._supports_attention_backend
+
+
+def replace_checkpointing(model: nn.Module, replace: Callable[[Callable], Callable | None]) -> None:
+    """Replaces the checkpointing function of every checkpointed layer by `replace(function)`, unless that is None.
+
+    `_gradient_checkpointing_func`: the public `gradient_checkpointing_enable` takes options, not a function.
+    """
+    for module in model.modules():
+        function = vars(module).get("_gradient_checkpointing_func")
+        if function is not None and (new := replace(function)) is not None:
+            vars(module)["_gradient_checkpointing_func"] = new
 
 
 def router_outputs(model: PreTrainedModel) -> list[tuple[str, nn.Module, int]]:

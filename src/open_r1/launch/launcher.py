@@ -4,6 +4,7 @@ import importlib.util
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from open_r1.devices import gpu_memory, visible_devices
 from open_r1.engine.vllm.addresses import address_towards
@@ -17,17 +18,19 @@ from open_r1.launch.layout import Cluster, Layout, Server, plan_layout
 from open_r1.launch.layout_table import show_layout
 from open_r1.launch.node_run import NodePlan, NodeRun
 from open_r1.launch.nodes import Place, check_port, choose_ports, find_place
-from open_r1.launch.options import LaunchOptions
 from open_r1.launch.recipe import Recipe, distributed_type, find_accelerator, job_of, read_recipe
 from open_r1.processes.child import Command
 from open_r1.run.generators import generator_command
 from open_r1.training.model import load_config
 
+if TYPE_CHECKING:
+    from open_r1.launch.options import LaunchOptions
+
 FIRST_SERVER_PORT = 8000
 """The default of vllm_server_port. If the recipe leaves it, the next free port is taken."""
 
 
-def launch(options: LaunchOptions, recipe_name: str, overrides: list[str], environment: Mapping[str, str]) -> int:
+def launch(options: "LaunchOptions", recipe_name: str, overrides: list[str], environment: Mapping[str, str]) -> int:
     """The exit status. Raises UserError before anything is started."""
     config = find_accelerator(options.accelerator)
     recipe = read_recipe(recipe_name, overrides)
@@ -44,7 +47,7 @@ def launch(options: LaunchOptions, recipe_name: str, overrides: list[str], envir
     return launcher.run(options.start_timeout, options.grace)
 
 
-def make_layout(options: LaunchOptions, recipe: Recipe, config: Path, place: Place) -> Layout:
+def make_layout(options: "LaunchOptions", recipe: Recipe, config: Path, place: Place) -> Layout:
     """The layout, with ports that are free here."""
     memory = int(options.gpu_memory * 2**30) if options.gpu_memory else gpu_memory()
     gpus = options.gpus_per_node if options.gpus_per_node is not None else len(visible_devices())
@@ -141,7 +144,7 @@ class Launcher:
         return ServerCommand(name, command, f"http://{host}:{server.port}", log)
 
 
-def _place(options: LaunchOptions, environment: Mapping[str, str]) -> Place:
+def _place(options: "LaunchOptions", environment: Mapping[str, str]) -> Place:
     """A dry run may name nodes that do not exist."""
     if options.dry_run and options.nodes is not None and options.node_rank is None:
         names = ("127.0.0.1",) if options.nodes == 1 else tuple(f"node{i}" for i in range(options.nodes))

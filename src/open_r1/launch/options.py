@@ -1,7 +1,5 @@
-"""`open-r1 launch`: its options."""
+"""The options of `open-r1 launch`."""
 
-import os
-import sys
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -53,14 +51,6 @@ class LaunchOptions:
     """A generator other than this vLLM: a command with {model} {host} {port} {tp}."""
     dry_run: bool = False
     """Show the layout and all commands, only."""
-
-
-def main(argv: list[str]) -> None:
-    """Exits with the status of the process that failed first. Raises UserError before anything is started."""
-    options, recipe, overrides = parse(argv)
-    from open_r1.launch.launcher import launch  # imports torch: options were read first
-
-    sys.exit(launch(options, recipe, overrides, os.environ))
 
 
 def parse(argv: list[str]) -> tuple[LaunchOptions, str, list[str]]:

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from open_r1.internals.transformers import replace_checkpointing
+
 logger = logging.getLogger(__name__)
 
 NO_WINDOW = -1
@@ -205,11 +207,14 @@ _forward.register_autograd(_gradients, setup_context=_save)
 def keep_attention_of(model: torch.nn.Module) -> None:
     """Has the checkpointed layers of `model` keep what attention answers (`keep_attention`). Not where checkpoints are
     reentrant, which cannot."""
-    for module in model.modules():
-        function = getattr(module, "_gradient_checkpointing_func", None)
-        if isinstance(function, functools.partial) and function.keywords.get("use_reentrant") is False:
-            keywords: dict[str, Any] = {"context_fn": keep_attention} | function.keywords
-            vars(module)["_gradient_checkpointing_func"] = functools.partial(function.func, **keywords)
+
+    def keeping(checkpoint: Any) -> Any:
+        if not isinstance(checkpoint, functools.partial) or checkpoint.keywords.get("use_reentrant") is not False:
+            return None
+        keywords: dict[str, Any] = {"context_fn": keep_attention} | checkpoint.keywords
+        return functools.partial(checkpoint.func, **keywords)
+
+    replace_checkpointing(model, keeping)
 
 
 class _KeptOutputs:

@@ -5,15 +5,15 @@ from typing import Any
 from torch import nn
 from torch.autograd.graph import save_on_cpu
 
+from open_r1.internals.transformers import replace_checkpointing
+
 
 def offload_checkpoints(model: nn.Module) -> None:
     """Has the checkpointed layers of `model` keep their inputs in the CPU's memory (pinned, if there is a GPU).
 
     Called after `gradient_checkpointing_enable`. What a layer keeps while it is recomputed stays on the GPU.
     """
-    for module in model.modules():
-        if "_gradient_checkpointing_func" in vars(module):
-            vars(module)["_gradient_checkpointing_func"] = _offloaded(module._gradient_checkpointing_func)
+    replace_checkpointing(model, _offloaded)
 
 
 def _offloaded(checkpoint: Any) -> Any:

@@ -51,8 +51,10 @@ def write_model_card(
         + (f", on {', '.join(code(short(name)) for name in datasets)}" if datasets else "")
         + ". Trained with Open R1."
         + (" These are LoRA adapters, to be loaded on top of that model." if config.get("use_peft") else ""),
+        "## How to use it",
+        usage(output_dir.resolve().name, bool(config.get("use_peft"))),
         "## How it was trained",
-        f"```bash\n{shlex.join(['python', *command_line()])}\n```",
+        f"```bash\n{shlex.join(map(without_folders, ['python', *command_line()]))}\n```",
     ]
     changed = changed_options(task, config)
     if changed:
@@ -74,6 +76,32 @@ def write_model_card(
     output_dir.mkdir(parents=True, exist_ok=True)
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return path
+
+
+def usage(name: str, adapters: bool) -> str:
+    """Lines of Python that load the model from a folder `name` and ask it something."""
+    package, loader = ("peft", "AutoPeftModelForCausalLM") if adapters else ("transformers", "AutoModelForCausalLM")
+    imports = [f"from {package} import {loader}", "from transformers import AutoTokenizer"]
+    if not adapters:
+        imports = [f"from transformers import {loader}, AutoTokenizer"]
+    lines = [
+        *imports,
+        "",
+        f"model = {loader}.from_pretrained({name!r})",
+        f"tokenizer = AutoTokenizer.from_pretrained({name!r})",
+        'messages = [{"role": "user", "content": "What is 12 + 30?"}]',
+        'inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", '
+        "return_dict=True)",
+        "output = model.generate(**inputs, max_new_tokens=512)",
+        'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
+    ]
+    return "```python\n" + "\n".join(lines) + "\n```"
+
+
+def without_folders(word: str) -> str:
+    """The last part of an absolute path, also after `--option=`: folders of one machine mean nothing elsewhere."""
+    option, equals, value = word.rpartition("=") if word.startswith("-") else ("", "", word)
+    return option + equals + (Path(value).name or value if value.startswith(("/", "~")) else value)
 
 
 def changed_options(task: str, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,5 +141,5 @@ def table(kind: str, rows: Mapping[str, Any]) -> str:
     lines = [f"| {kind} | value |", "|---|---|"]
     for key, value in rows.items():
         shown = f"{value:.6g}" if isinstance(value, float) else value
-        lines.append(f"| {code(key)} | {code(shown)} |")
+        lines.append(f"| {code(key)} | {code(without_folders(shown) if isinstance(shown, str) else shown)} |")
     return "\n".join(lines)

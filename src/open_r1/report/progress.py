@@ -141,7 +141,7 @@ def headline(logs: Mapping[str, Any]) -> list[str]:
 def summary(logs: Mapping[str, Any]) -> list[str]:
     """Everything worth a word in a log file, in one order for every step."""
     if "reward" not in logs:
-        labels = {"loss": "loss", "grad_norm": "grad norm", "learning_rate": "rate", "entropy": "entropy"}
+        labels = {"loss": "loss", "grad_norm": "grad norm", "learning_rate": "learning rate", "entropy": "entropy"}
     else:
         names = [key.split("/")[1] for key in logs if key.startswith("rewards/") and key.endswith("/mean")]
         rewards = {f"rewards/{name}/mean": name for name in names}

@@ -66,7 +66,7 @@ class RunRecorder:
         if not self.is_main:
             return None
         self._started = True
-        (self.run_dir / "rollouts").mkdir(parents=True, exist_ok=True)
+        self.run_dir.mkdir(parents=True, exist_ok=True)
         note = self._settings_changed(earlier) if resume_step else None
         if note:
             logger.warning(note)
@@ -93,6 +93,7 @@ class RunRecorder:
             return
         table = _rollout_table(step, list(rows))
         path = self.run_dir / "rollouts" / f"step-{step:06d}.parquet"
+        path.parent.mkdir(exist_ok=True)
         write_whole(path, lambda temporary: pq.write_table(table, temporary, row_group_size=ROW_GROUP))
 
     def _settings_changed(self, earlier: Mapping[str, Any] | None) -> str | None:
@@ -115,7 +116,7 @@ class RunRecorder:
         if path.exists() or history:
             kept = [line for line in _readable_lines(path) if _belongs(line["step"], step)]
             write_text(path, "".join(map(_metrics_line, _restored(path, kept, history))))
-        for file in (self.run_dir / "rollouts").iterdir():
+        for file in (self.run_dir / "rollouts").glob("*"):
             number = rollout_step(file)
             if file.suffix == ".tmp" or (number is not None and not _belongs(number, step)):
                 file.unlink()

@@ -73,15 +73,14 @@ class Run:
             (self.run_dir / "config.yaml").open("rb").close()
         except OSError as error:
             raise _no_run(folder, error) from error
-        self.lock = threading.Lock()
-        """Held while `metrics` or the table of problems is brought up to date: several pages may ask at once."""
+        self._metrics_lock, self._problems_lock = threading.Lock(), threading.Lock()  # several pages may ask at once
         self.metrics = MetricsFile(self.run_dir / "metrics.jsonl")
         self._problems: dict[int, tuple[int, list[tuple[str, str, dict[str, Any]]]]] = {}
 
     def figures(self, generation: int, after: int) -> dict[str, Any]:
         """The lines of metrics after the first `after` of `generation` (all of another one), and what the page's head
         says."""
-        with self.lock:
+        with self._metrics_lock:
             self.metrics.refresh()
             lines, current = self.metrics.lines[:], self.metrics.generation
         config, environment = self._config(), _json(self.run_dir / "environment.json")
@@ -160,7 +159,7 @@ class Run:
 
     def problems(self) -> list[dict[str, Any]]:
         """Every problem with what came out of it at each step, those seen most often first."""
-        with self.lock:
+        with self._problems_lock:
             return self._all_problems()
 
     def _all_problems(self) -> list[dict[str, Any]]:

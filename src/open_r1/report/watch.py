@@ -3,8 +3,8 @@
     open-r1 watch runs/grpo
     open-r1 watch runs/grpo runs/other --port 9000
 
-It reads the runs' files only, and may be started before, during or after them. `open-r1 report DIR` saves the
-same page.
+It reads the runs' files only, and may be started as soon as they have begun, or later. `open-r1 report DIR` saves
+the same page.
 """
 
 import sys

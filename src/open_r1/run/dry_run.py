@@ -21,7 +21,7 @@ from open_r1.run.prepare import GRPOInputs, SFTInputs
 from open_r1.run.preview import show_prompts, show_rows
 from open_r1.training.grpo_batches import check_batch
 from open_r1.training.model import checkpoint_of, load_config
-from open_r1.training.optimizers import check_optimizer
+from open_r1.training.optimizers import missing_package
 from open_r1.training.saveable import check_saveable
 
 ROWS_CHECKED = 8
@@ -152,7 +152,6 @@ def _show(
 ) -> None:
     config = load_config(model)
     check_sequence_parallel(config, args.sequence_parallel_size, model.trust_remote_code)
-    check_optimizer(args)
     check_saveable(str(model.model_name_or_path), config, load_generation_config(checkpoint_of(model)), tokenizer)
     shape = shape_of(config, skeleton(config, model.trust_remote_code), model)
     parameters = shape.parameters
@@ -171,7 +170,7 @@ def _show(
     }.items():
         table.add_row(name, value)
     room = None if model.use_peft else room_warning(args, parameters, parameters)
-    notes = [*options_without_effect(args), *filter(None, [unused_dropout(config), room])]
+    notes = [*options_without_effect(args), *filter(None, [unused_dropout(config), room, missing_package(args)])]
     if args.world_size % args.sequence_parallel_size:
         notes.append(
             f"sequence_parallel_size is {args.sequence_parallel_size}, so the training takes a multiple of as many "

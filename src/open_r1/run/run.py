@@ -25,10 +25,13 @@ from open_r1.run.push_revision import PushRevision
 from open_r1.training.backends import describe_training
 from open_r1.training.checkpoint_files import choose_checkpoint, last_checkpoint, saving
 from open_r1.training.interruption import StopSignals
+from open_r1.training.optimizers import missing_package
 from open_r1.training.packed_trainer import PackedTrainer
 from open_r1.training.saveable import check_saveable
 
 logger = logging.getLogger(__name__)
+
+USERS_WANDB_DIR = os.environ.get("WANDB_DIR")
 
 
 def needs_eval(args: TrainConfig) -> bool:
@@ -45,6 +48,8 @@ class Run:
         self.args = args
         self.model = model
         self.config = resolved_options(script, args, model)
+        if problem := missing_package(args):
+            raise UserError(problem)
         self.stop_signals = StopSignals()
         self.output_dir = Path(args.output_dir or ".")
         self._lock: IO[str] | None = None
@@ -182,3 +187,5 @@ def _set_trackers(args: TrainConfig) -> None:
     for variable, value in (("WANDB_ENTITY", args.wandb_entity), ("WANDB_PROJECT", args.wandb_project)):
         if value:
             os.environ[variable] = value
+    if "wandb" in (args.report_to or ()):
+        os.environ["WANDB_DIR"] = USERS_WANDB_DIR or str(args.output_dir)

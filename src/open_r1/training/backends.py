@@ -1,7 +1,7 @@
-"""What trains over several processes: DDP, DeepSpeed's ZeRO-1 to 3, or PyTorch's FSDP2, as accelerate was told.
+"""What trains over several processes: DDP, DeepSpeed's ZeRO-1 to 3, or PyTorch's FSDP2, as configured in accelerate.
 
 accelerate falls back without a word: FSDP on a CPU becomes DDP, several CPU processes become one. Here FSDP2 on a CPU
-is real (over gloo), and a run whose backend is not the one that was asked for is refused.
+is real (over gloo), and a run whose backend is not the requested one is refused.
 """
 
 import os
@@ -75,7 +75,8 @@ def requested_backend(processes: int, distributed_type: str) -> dict[str, str]:
 
 
 def check_backend(accelerator: Accelerator) -> Backend:
-    """The active backend. Raises UserError if it is not what the environment (torchrun, accelerate) asked for."""
+    """The active backend. Raises UserError if it is not the one that the environment (torchrun, accelerate)
+    requests."""
     backend = active_backend(accelerator)
     found = f"{DESCRIPTIONS[backend]} on {accelerator.device.type}"
     wanted = int(os.environ.get(PROCESSES) or os.environ.get("WORLD_SIZE", "1"))
@@ -150,7 +151,7 @@ def _check_input_has_gradient(layer: nn.Module, args: tuple[Any, ...], kwargs: d
 
 
 def prepare_frozen(model: nn.Module, accelerator: Accelerator, backend: Backend) -> nn.Module:
-    """A model that is only asked, never trained, split like the policy where that is split."""
+    """A model that is only evaluated, never trained, sharded if the policy is."""
     model.requires_grad_(False).eval()
     if backend == "fsdp2":
         from accelerate.utils.fsdp_utils import fsdp2_prepare_model

@@ -66,15 +66,15 @@ class Checkpointer:
         mine, first = (folder / f"open_r1-rank{rank}.pt" for rank in (trainer.rank, 0))
         path = mine if mine.exists() else first
         try:
-            kept = torch.load(path, weights_only=True)
+            saved = torch.load(path, weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise UserError(
                 f"{path} cannot be read ({error}): delete {folder} to continue from the one before."
             ) from error
         if state.global_step < trainer.total_steps():
-            self._check_can_continue(folder, kept)
-            trainer.load_checkpoint_state(kept)
-        return state, kept.get("config", {})
+            self._check_can_continue(folder, saved)
+            trainer.load_checkpoint_state(saved)
+        return state, saved.get("config", {})
 
     def finish(self, checkpoint: Path, state: TrainerState) -> TrainOutput:
         """What `train` gives for a checkpoint that needs no more steps (Trainer itself would run one more)."""
@@ -87,27 +87,27 @@ class Checkpointer:
         trainer.state = state
         return TrainOutput(state.global_step, math.nan, {})
 
-    def _check_can_continue(self, folder: Path, kept: dict[str, Any]) -> None:
+    def _check_can_continue(self, folder: Path, saved: dict[str, Any]) -> None:
         trainer = self.trainer
         instead = f"start from its weights (model_name_or_path {folder}, another output_dir)."
         if not (folder / "scheduler.pt").exists():
             raise UserError(
                 f"{folder} holds the model only (save_only_model), so training cannot continue from it: {instead}"
             )
-        before, now = (backends.family(backend) for backend in (kept["backend"], trainer.backend))
+        before, now = (backends.family(backend) for backend in (saved["backend"], trainer.backend))
         if before != now:
             raise UserError(
-                f"{folder} was written by {backends.DESCRIPTIONS[kept['backend']]}, and this is "
+                f"{folder} was written by {backends.DESCRIPTIONS[saved['backend']]}, and this is "
                 f"{backends.DESCRIPTIONS[trainer.backend]}, which cannot read its optimizer: launch as before, or "
                 f"{instead}"
             )
-        if trainer.backend.startswith("zero") and kept["world_size"] != trainer.world_size:
+        if trainer.backend.startswith("zero") and saved["world_size"] != trainer.world_size:
             raise UserError(
-                f"{folder} holds DeepSpeed's parts of {kept['world_size']} processes, and now there are "
-                f"{trainer.world_size}: continue with {kept['world_size']} (DDP and FSDP2 can change their number), or "
-                f"{instead}"
+                f"{folder} holds DeepSpeed's parts of {saved['world_size']} processes, and now there are "
+                f"{trainer.world_size}: continue with {saved['world_size']} (DDP and FSDP2 can change their number), "
+                f"or {instead}"
             )
-        check_same_settings(folder.name, kept.get("settings", {}), trainer.resume_settings(), instead)
+        check_same_settings(folder.name, saved.get("settings", {}), trainer.resume_settings(), instead)
 
     # Saving
 

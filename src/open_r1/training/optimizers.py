@@ -4,8 +4,6 @@ from importlib.util import find_spec
 
 from transformers import TrainingArguments
 
-from open_r1.errors import UserError
-
 BITSANDBYTES = ("adamw_bnb", "adamw_8bit", "ademamix", "lion", "paged", "rmsprop_bnb")
 """How the names begin that need bitsandbytes."""
 TORCHAO = ("adamw_torch_8bit", "adamw_torch_4bit")
@@ -13,12 +11,13 @@ MOMENTS = {"sgd": 0, "adafactor": 0, "lion": 1, "adagrad": 1, "rmsprop": 1, "ade
 """Numbers a weight, by how the name begins; all others have the two of Adam (arXiv 1412.6980, algorithm 1)."""
 
 
-def check_optimizer(args: TrainingArguments) -> None:
-    """Raises UserError if the package of `optim` is not installed."""
+def missing_package(args: TrainingArguments) -> str | None:
+    """A sentence if the package that `optim` needs is not installed."""
     name = optimizer_name(args)
     package = "bitsandbytes" if name.startswith(BITSANDBYTES) else "torchao" if name in TORCHAO else None
-    if package is not None and find_spec(package) is None:
-        raise UserError(f"optim is {name}, which needs {package}, which is not installed: pip install {package}.")
+    if package is None or find_spec(package) is not None:
+        return None
+    return f"optim is {name}, which needs {package}, which is not installed: pip install {package}."
 
 
 def moment_bytes(args: TrainingArguments, weight_bytes: int) -> float:

@@ -37,7 +37,6 @@ from open_r1.training.checkpoints import Checkpointer
 from open_r1.training.interruption import StopSignals
 from open_r1.training.logprobs import TokenLogprobs, check_packed_forward
 from open_r1.training.memory import out_of_memory, peak_gib
-from open_r1.training.optimizers import check_optimizer
 from open_r1.training.packing import Pack, TokenSequence, build_pack, empty_pack, no_sides, plan_packs
 from open_r1.training.ranks import Ranks
 from open_r1.training.watchdog import Watchdog
@@ -80,7 +79,6 @@ class PackedTrainer(Trainer):
         self._tokens_logged = 0.0
         self._tokens_trained = 0
         self._largest_pack = 0
-        check_optimizer(args)
         super().__init__(
             model=model,
             args=_one_batch_per_step(args),
@@ -139,7 +137,7 @@ class PackedTrainer(Trainer):
         total = torch.zeros((), device=self.args.device)
         for index, pack in enumerate(packs):
             last = index == len(packs) - 1
-            # DeepSpeed steps inside `backward`, so it must be told that this is not the last one. FSDP2 sums up its
+            # DeepSpeed steps inside `backward`, so it must know whether this is the last pack. FSDP2 sums up its
             # parts of the gradients pack by pack, like ZeRO-2 and 3: whole ones would fill the memory that it saves.
             self.accelerator.sync_gradients = last
             with nullcontext() if last or self.backend == "fsdp2" else self.accelerator.no_sync(model):
@@ -329,7 +327,7 @@ class PackedTrainer(Trainer):
         return self.ranks.rank
 
     def create_accelerator_and_postprocess(self) -> None:
-        """As Trainer's, on the backend that was asked for: `self.backend` says which."""
+        """As in Trainer, on the requested backend, which `self.backend` names."""
         only_model = self.args.save_only_model
         self.args.save_only_model = False  # which Trainer refuses on some backends, and `save_model` can on all
         try:
@@ -351,6 +349,12 @@ class PackedTrainer(Trainer):
             raise UserError("load_best_model_at_end needs save_only_model false with DeepSpeed and FSDP.")
         if self.backend == "fsdp2":
             backends.reduce_in_float32(self.accelerator)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """As Trainer's, without tied weights, which a checkpoint holds once."""
+        tied = getattr(self.model, "all_tied_weights_keys", {})
+        missing = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(type(load_result)(missing, load_result.unexpected_keys))
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """As Trainer's. Raises Interrupted after a stop signal, unless this was the last step."""

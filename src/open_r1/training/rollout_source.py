@@ -153,8 +153,8 @@ class RolloutSource:
 
     def load_state(self, state: Mapping[int, dict[str, Any]]) -> None:
         """Takes back what `state` returned."""
-        for number, kept in state.items():
-            self.ahead.put_back({number: Round.from_state(self._prompts(number), kept)})
+        for number, saved in state.items():
+            self.ahead.put_back({number: Round.from_state(self._prompts(number), saved)})
 
     # Sampling
 

@@ -48,6 +48,7 @@ PROGRAMS = {
         False,
     ),
     "writes its own reply": (MBPP, REPLY, False),
+    "replies to one call of two": (MBPP, REPLY.replace("[[5], 7]", '[[["tuple", [4, 5]]]]'), False),
     "right set": (MBPP, "def shared(a, b):\n    return tuple(x for x in a if x in b)", True),
     "wrong set": (MBPP, "def shared(a, b):\n    return a", False),
     "equal to everything": (MBPP, TOO_CLEVER, False),
@@ -106,7 +107,9 @@ def mbpp(code, *asserts, **columns):
 TREE = "class Node:\n    def __init__(self, left=None):\n        self.left = left\n"
 DEPTH = "def depth(node):\n    return 0 if node is None else 1 + depth(node.left)"
 REFERENCES = {
-    "recursion": mbpp("def fact(n):\n    return n * fact(n - 1) if n else 1", "assert fact(5) == 120"),
+    "recursion": mbpp(
+        "def fact(n):\n    return n * fact(n - 1) if n else 1", "assert fact(5) == 120", "assert fact(3) == 6"
+    ),
     "a function called check": mbpp("def check(n):\n    return n > 0", "assert check(1)", "assert not check(-1)"),
     "a class of its own": mbpp(TREE + DEPTH, "assert depth(root) == 2", test_setup_code="root = Node(Node())"),
     "a type": mbpp(

@@ -21,10 +21,11 @@ from typing import Any
 
 from open_r1.errors import UserError
 from open_r1.evaluation.code.harness import python_program
-from open_r1.evaluation.code.judging import Ungradable, first_failure, judge_with, same_tokens
+from open_r1.evaluation.code.judging import Ungradable, first_failure, judge_with, opened, same_tokens
 from open_r1.evaluation.code.pickled import unpack_text
 from open_r1.evaluation.problems import BenchmarkProblem, Source, Task
 from open_r1.rewards.code.judge import Case
+from open_r1.rewards.code.programs import Program
 from open_r1.rewards.code.sandbox import Limits
 
 Rows = Sequence[Mapping[str, Any]]
@@ -201,14 +202,23 @@ def what_fails(problem: BenchmarkProblem, source: str) -> str | None:
     if tests.function is None:
         main = _STDIN.format(prelude=PRELUDE, source=source)
         return first_failure(python_program(main), tests.cases(), LIMITS, same_tokens)
-    main = _FUNCTION.format(prelude=PRELUDE, source=source, name=tests.function)
-    return first_failure(python_program(main), tests.cases(), LIMITS, _same_value)
+    return first_failure(_calling(source, tests.function), tests.cases(), LIMITS, same_value)
 
 
 JUDGE = judge_with(what_fails)
 
 
-def _same_value(test: Case, output: str) -> bool:
+def result_of(source: str, function: str, arguments: str) -> str:
+    """What the program's function returns, as `same_value` takes it; "" if it returns nothing."""
+    with opened(_calling(source, function), LIMITS) as run:
+        return run(arguments).stdout
+
+
+def _calling(source: str, function: str) -> Program:
+    return python_program(_FUNCTION.format(prelude=PRELUDE, source=source, name=function))
+
+
+def same_value(test: Case, output: str) -> bool:
     """Equal as JSON; of tuples, only the result itself may be one, as in the benchmark."""
     try:
         return bool(json.loads(output) == json.loads(test.output))

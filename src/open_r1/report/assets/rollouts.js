@@ -165,6 +165,7 @@ function problemsView(runs) {
   const show = () => read().catch(error => { byId("problem-count").textContent = ""; list.say(error.message); });
   async function read() {
     if (!runs()[state.run].steps.length) throw new Error("No rollouts yet.");
+    byId("problem-count").textContent = "reading …";
     const all = await get(`problems/${state.run}`), words = byId("problem-search").value.trim().toLowerCase();
     const hits = all.filter(p => (!words || p.prompt.toLowerCase().includes(words)) && (!state.wanted || p.key === state.wanted));
     hits.sort((a, b) => orders[state.order](a) - orders[state.order](b));

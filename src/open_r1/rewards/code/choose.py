@@ -4,11 +4,10 @@ import logging
 import os
 import shutil
 import subprocess
-import tempfile
 from functools import lru_cache
-from pathlib import Path
 
 from open_r1.errors import UserError
+from open_r1.rewards.code.folders import new_folder, remove
 from open_r1.rewards.code.isolation import NOBODY, Isolation, Kind, interpreter
 from open_r1.rewards.code.sandbox import CannotStart, run
 
@@ -36,7 +35,10 @@ def best_isolation() -> Isolation:
                     "Landlock and resource limits" if isolation.kind == "landlock" else "resource limits only",
                 )
             return isolation
-    raise UserError("code rewards: no way to run programs works here: install bubblewrap or set code_provider: piston.")
+    raise UserError(
+        "code rewards: no way to run programs works here: install bubblewrap, set TMPDIR to a folder from which "
+        "other users can run programs, or set code_provider: piston."
+    )
 
 
 def trusted_isolation(unsafe: bool) -> Isolation:
@@ -53,20 +55,22 @@ def trusted_isolation(unsafe: bool) -> Isolation:
 
 
 def works(isolation: Isolation) -> bool:
-    """Whether a program with a thread and a compiler (where there is one) both run under `isolation`."""
-    with tempfile.TemporaryDirectory(prefix="check-") as name:
-        folder = Path(name)
-        folder.chmod(0o777)
-        folder.joinpath("main.py").write_text(
+    """Whether a program with a thread, a compiler (where there is one) and what it builds run under `isolation`."""
+    folder = new_folder("check", 0o777)
+    try:
+        (folder / "main.py").write_text(
             "import threading\nt = threading.Thread(target=print, args=(6 * 7,))\nt.start()\n"
         )
-        (folder / "main.cpp").write_text("int main() { return 0; }\n")
-        try:
-            if run([interpreter(), "{code}/main.py"], folder, isolation=isolation).stdout != "42\n":
-                return False
-            if shutil.which("g++") is None:
-                return True
-            compiler = [os.path.realpath(shutil.which("g++") or "g++"), "{code}/main.cpp", "-o", "{code}/program"]
-            return run(compiler, folder, isolation=isolation, writable=True).status == "ok"
-        except (CannotStart, subprocess.SubprocessError):
+        if run([interpreter(), "{code}/main.py"], folder, isolation=isolation).stdout != "42\n":
             return False
+        compiler = shutil.which("g++")
+        if compiler is None:
+            return True
+        (folder / "main.cpp").write_text("int main() { return 0; }\n")
+        build = [os.path.realpath(compiler), "{code}/main.cpp", "-o", "{code}/program"]
+        built = run(build, folder, isolation=isolation, writable=True)
+        return built.status == "ok" and run(["{code}/program"], folder, isolation=isolation).status == "ok"
+    except (CannotStart, subprocess.SubprocessError):
+        return False
+    finally:
+        remove(folder)

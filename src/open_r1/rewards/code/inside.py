@@ -19,7 +19,9 @@ import sys
 import time
 from collections.abc import Callable
 
-MOST_FILES = 4096
+MOST_FILES = 1000
+WAITED = (signal.SIGCHLD, signal.SIGTERM)
+"""A program ends; the judge ends, or wants no more."""
 
 
 class Server:
@@ -34,7 +36,7 @@ class Server:
 
     def serve(self) -> "list[str]":
         """Serves until the judge hangs up. In a fork that is to run a Python program: returns its command."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+        signal.pthread_sigmask(signal.SIG_BLOCK, WAITED)
         while True:
             request, pipes = self.request()
             child = os.fork()
@@ -44,12 +46,11 @@ class Server:
             for pipe in pipes:
                 os.close(pipe)
             reply = self.wait(child)
-            self.end_programs()
+            end_namespace() if self.confine is None else end_descendants()
+            for folder in self.folders:
+                clean(folder)
             if reply is None:
                 os._exit(0)
-            if "code" in reply:
-                for folder in self.folders:
-                    clean(folder)
             self.control.send(json.dumps(reply).encode())
 
     def request(self) -> "tuple[dict, list[int]]":
@@ -74,11 +75,11 @@ class Server:
                 os.dup2(pipe, number)
                 os.close(pipe)
             os.chdir(self.folders[0])
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
-            for name, value in request["limits"].items():
-                resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITED)
             if self.confine is not None:
                 self.confine()
+            for name, value in request["limits"].items():
+                resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
             if not request["forked"]:
                 os.execv(request["command"][0], request["command"])
         except BaseException:
@@ -87,34 +88,65 @@ class Server:
     def wait(self, child: int) -> "dict | None":
         """How the program ended; `full` for one that makes too many files; None once the judge is gone."""
         while True:
-            signal.sigtimedwait([signal.SIGCHLD], 0.05)
+            told = signal.sigtimedwait(WAITED, 0.05)
             pid = -1
             while pid:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == child:
                     return {"code": os.waitstatus_to_exitcode(status)}
-            if self.hang_up.poll(0) or os.getppid() != self.judge:
+            if (told and told.si_signo == signal.SIGTERM) or self.hang_up.poll(0) or os.getppid() != self.judge:
                 return None
             if self.confine is None and any(map(crowded, self.folders)):
                 return {"full": True}
 
-    def end_programs(self) -> None:
-        """Kills all that is left of a test, and returns when it is gone."""
-        if self.confine is None:
-            try:
-                while True:
-                    os.kill(-1, signal.SIGKILL)  # the namespace holds only this process and its children
-                    time.sleep(0.0005)
-            except ProcessLookupError:
-                return
+
+def tree(pid: int) -> "list[int]":
+    """A process and its descendants."""
+    found: list[int] = []
+    queue = [pid]
+    while queue:
+        found.append(queue.pop())
         try:
-            while True:  # what was detached is this process's child, at the latest once its parent is gone
-                with open(f"/proc/self/task/{os.getpid()}/children") as children:
-                    for pid in children.read().split():
-                        os.kill(int(pid), signal.SIGKILL)
-                os.waitpid(-1, 0)
+            for thread in os.listdir(f"/proc/{found[-1]}/task"):
+                with open(f"/proc/{found[-1]}/task/{thread}/children") as children:
+                    queue += map(int, children.read().split())
+        except OSError:
+            pass
+    return found
+
+
+def end_descendants() -> None:
+    """Kills and reaps all that came from this process, which adopts what is detached. All are stopped first and none is
+    reaped meanwhile: then they cannot become more than their limit, however fast they start others."""
+    while True:
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            seen: set[int] = set()
+            while new := set(tree(os.getpid())[1:]) - seen:
+                for pid in new:
+                    try:
+                        os.kill(pid, number)
+                    except ProcessLookupError:
+                        pass
+                seen |= new
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
         except ChildProcessError:
             return
+        time.sleep(0.0005)
+
+
+def end_namespace() -> None:
+    """Kills all in a namespace of its own but its first process and this one."""
+    while True:
+        try:
+            os.kill(-1, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        try:
+            os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            time.sleep(0.0005)
 
 
 def crowded(folder: str) -> bool:
@@ -123,17 +155,23 @@ def crowded(folder: str) -> bool:
     return now.f_files - now.f_ffree > MOST_FILES
 
 
-def clean(top: str) -> None:
-    """Removes what a program left lying."""
-    os.chmod(top, 0o777)
-    with os.scandir(top) as entries:
-        found = list(entries)
-    for entry in found:
-        if entry.is_dir(follow_symlinks=False):
-            clean(entry.path)
-            os.rmdir(entry.path)
-        else:
-            os.unlink(entry.path)
+def clean(top: str, mode: int = 0o777) -> None:
+    """Empties a folder. Inner folders are moved up first, so that no path grows long, however deep they are."""
+    os.chmod(top, mode)
+    folders = [top]
+    while folders:
+        folder = folders.pop()
+        with os.scandir(folder) as entries:
+            found = list(entries)
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                os.chmod(entry.path, 0o700)
+                folders.append(os.path.join(top, os.urandom(8).hex()))
+                os.rename(entry.path, folders[-1])
+            else:
+                os.unlink(entry.path)
+        if folder != top:
+            os.rmdir(folder)
 
 
 def confinement(options: dict) -> "Callable[[], None]":
@@ -149,7 +187,8 @@ def confinement(options: dict) -> "Callable[[], None]":
             raise OSError(ctypes.get_errno(), f"system call {number}")
         return int(result)
 
-    no_new_privileges, set_filter, adopt = 38, 22, 36
+    no_new_privileges, set_filter, adopt, when_judge_ends = 38, 22, 36, 1
+    libc.prctl(when_judge_ends, signal.SIGTERM, 0, 0, 0)
     libc.prctl(adopt, 1, 0, 0, 0)  # what programs detach becomes a child of this process
     libc.prctl(no_new_privileges, 1, 0, 0, 0)
     user, filter_program = options["user"], bytes.fromhex(options["filter"])
@@ -196,6 +235,9 @@ def main() -> None:
     control = socket.socket(fileno=options["control"])
     os.set_inheritable(options["control"], False)
     confine = None if options["confine"] is None else confinement(options["confine"])
+    nothing = os.open("/dev/null", os.O_RDWR)
+    os.dup2(nothing, 2)
+    os.close(nothing)
     server = Server(control, options["scratch"], confine)
     control.send(b"{}")
     gc.disable()  # what was there before a fork is shared with it, not touched

@@ -1,5 +1,6 @@
 """What separates a program from this machine, and which of it works here."""
 
+import itertools
 import os
 import sys
 from contextlib import suppress
@@ -8,16 +9,20 @@ from pathlib import Path
 from typing import Literal
 
 NOBODY = 65534
+OWN_USERS = 1_800_000_000
+_numbers = itertools.count()
 SCRATCH_MB = 64
 Kind = Literal["bubblewrap", "landlock", "limits"]
 
+DEVICES = ("null", "zero", "full", "random", "urandom")
 VISIBLE = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "libexec", "include", "share/zoneinfo")
 """Folders of `/usr` that programs and compilers see; not `/usr/local`, `/usr/src` or the rest of `/usr/share`."""
 
 
 @dataclass(frozen=True)
 class Isolation:
-    """How programs run: `kind`, as which user (None: this one), and which folders they see besides.
+    """How programs run: `kind`, as which user (None: this one; `NOBODY`: without bubblewrap each sandbox has a user of
+    its own, where there are enough), and which folders they see besides.
 
     `shared_count`: the kernel's limit of processes counts other processes of the user too, so that only the count of
     the program's own tree is strict.
@@ -56,9 +61,8 @@ def bubblewrap(folder: Path, writable: bool, isolation: Isolation, filter_fd: in
         "--new-session",
         *("--cap-drop", "ALL"),
         *view,
-        *("--dev", "/dev"),
+        *(word for name in DEVICES for word in ("--dev-bind", f"/dev/{name}", f"/dev/{name}")),
         *("--size", str(SCRATCH_MB << 20), "--tmpfs", "/dev/shm"),
-        *("--remount-ro", "/dev"),
         *("--size", str(SCRATCH_MB << 20), "--tmpfs", "/tmp"),
         *("--bind" if writable else "--ro-bind", str(folder), "/code"),
         *("--remount-ro", "/"),
@@ -68,12 +72,23 @@ def bubblewrap(folder: Path, writable: bool, isolation: Isolation, filter_fd: in
     ]
 
 
-def process_limit(processes: int, isolation: Isolation) -> int:
+def own_user() -> int | None:
+    """A user whom no other sandbox has, for a process that is root: limits per user are then those of the sandbox, and
+    its programs reach no others. None where a container has too few users."""
+    user = OWN_USERS + (os.getpid() << 6) + next(_numbers) % 64
+    for name in ("uid_map", "gid_map"):
+        ranges = [list(map(int, line.split())) for line in Path("/proc/self", name).read_text().splitlines()]
+        if not any(first <= user < first + count for first, _, count in ranges):
+            return None
+    return user
+
+
+def process_limit(processes: int, isolation: Isolation, user: int | None) -> int:
     """RLIMIT_NPROC for a tree of `processes`. Where the kernel counts the user's other processes too, it leaves room
     for them and only stops what multiplies faster than the judge looks."""
-    if not isolation.shared_count:
+    if not isolation.shared_count or user not in (None, NOBODY):
         return processes
-    user = os.geteuid() if isolation.user is None else isolation.user
+    user = os.geteuid() if user is None else user
     running = 0
     for tasks in Path("/proc").glob("[0-9]*/task"):
         with suppress(OSError):

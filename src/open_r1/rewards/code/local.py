@@ -4,7 +4,6 @@ import atexit
 import os
 import queue
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +12,8 @@ from pathlib import Path
 
 from open_r1.errors import UserError
 from open_r1.rewards.code.choose import trusted_isolation
+from open_r1.rewards.code.folders import new_folder, remove
+from open_r1.rewards.code.inside import clean
 from open_r1.rewards.code.isolation import Isolation
 from open_r1.rewards.code.programs import LANGUAGES, Language, Program
 from open_r1.rewards.code.sandbox import CannotStart, Limits, Outcome, Sandbox
@@ -107,15 +108,13 @@ class Rooms:
         with self._lock:
             if waiting := self._waiting.get((isolation, memory_mb)):
                 return waiting.pop()
-        folder = Path(tempfile.mkdtemp(prefix="program-"))
-        folder.chmod(0o755)
+        folder = new_folder("program", 0o755)
         return Room(folder, Sandbox(folder, isolation, memory_mb))
 
     def give(self, room: Room) -> None:
         """Takes one back, or ends it."""
         if room.sandbox.reusable:
-            for path in room.folder.iterdir():
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            clean(str(room.folder), 0o755)
             with self._lock:
                 waiting = self._waiting.setdefault((room.sandbox.isolation, room.sandbox.memory_mb), [])
                 if len(waiting) < cores():
@@ -135,7 +134,7 @@ class Rooms:
 
     def _end(self, room: Room) -> None:
         room.sandbox.close()
-        shutil.rmtree(room.folder, ignore_errors=True)
+        remove(room.folder)
 
 
 _rooms = Rooms()

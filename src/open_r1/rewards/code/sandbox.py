@@ -9,11 +9,9 @@ with everything that it started.
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,16 +22,19 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from open_r1.rewards.code import cgroup
+from open_r1.rewards.code.folders import new_folder, remove
+from open_r1.rewards.code.inside import tree
 from open_r1.rewards.code.isolation import (
     SCRATCH_MB,
     Isolation,
     bubblewrap,
     interpreter,
+    own_user,
     process_limit,
     visible,
 )
 from open_r1.rewards.code.seccomp import filter_program
-from open_r1.rewards.code.usage import Usage, kill_tree, overfull, tree, usage
+from open_r1.rewards.code.usage import Usage, kill_tree, overfull, usage
 
 START_SECONDS = 0.25
 OWN_MEMORY_MB = 32
@@ -89,7 +90,8 @@ class Sandbox:
         self._process: subprocess.Popen | None = None
         self._group: cgroup.Group | None = None
         self._control: socket.socket | None = None
-        self._scratch: tempfile.TemporaryDirectory | None = None
+        self._scratch: Path | None = None
+        self._user = isolation.user
         self._idle = False
 
     def __enter__(self) -> Self:
@@ -109,7 +111,7 @@ class Sandbox:
         seen = "/code" if self.isolation.kind == "bubblewrap" else str(self.folder)
         request = {
             "command": [part.replace("{code}", seen) for part in command],
-            "limits": _resource_limits(limits, self.isolation),
+            "limits": self._resource_limits(limits),
             "forked": forked,
         }
         before = usage(self._process.pid)
@@ -151,15 +153,15 @@ class Sandbox:
     def _start(self) -> None:
         isolation = self.isolation
         contained = isolation.kind == "bubblewrap"
-        rules = filter_program()
+        rules = filter_program(attributes=contained or self.writable)
         pipe = _filled_pipe(rules) if contained and rules is not None else None
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._scratch = None if contained else tempfile.TemporaryDirectory(prefix="scratch-")
-        if self._scratch is not None:
-            Path(self._scratch.name).chmod(0o777)
-        scratch = "/tmp" if self._scratch is None else self._scratch.name
+        self._scratch = None if contained else new_folder("scratch", 0o777)
+        scratch = "/tmp" if self._scratch is None else str(self._scratch)
+        if isolation.user is not None and not contained:
+            self._user = own_user() or isolation.user
         confine = {
-            "user": isolation.user,
+            "user": self._user,
             "read_only": [*visible(isolation), str(self.folder)] if isolation.kind == "landlock" else [],
             "writable": [scratch, *([str(self.folder)] if self.writable else [])],
             "filter": "" if rules is None else rules.hex(),
@@ -171,9 +173,9 @@ class Sandbox:
             self._process = _spawn(
                 [*bubblewrap(self.folder, self.writable, isolation, pipe), *command] if contained else command,
                 pass_fds=[theirs.fileno(), *(() if pipe is None else (pipe,))],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
                 cwd="/",
                 env={**ENVIRONMENT, "TMPDIR": scratch},
                 start_new_session=True,
@@ -188,21 +190,32 @@ class Sandbox:
             theirs.close()
             if pipe is not None:
                 os.close(pipe)
-        for stream in (self._process.stdin, self._process.stdout):
-            assert stream is not None
-            stream.close()
+        assert self._process.stderr is not None
         self._control.settimeout(60)
         try:
             started = self._control.recv(64)
         except (TimeoutError, ConnectionResetError):
             started = b""
         if not started:
+            kill_tree(self._process)
+            said = self._process.stderr.read().decode(errors="replace").split("\n")
             self.close()
-            raise CannotStart("it ends at once")
+            raise CannotStart("; ".join(said[-3:]).strip("; ") or "it ends at once")
+        self._process.stderr.close()
         self._control.settimeout(None)
         self._group = cgroup.new_group(self.memory_mb + OWN_MEMORY_MB)
         if self._group is not None:
             self._group.add(tree(self._process.pid))
+
+    def _resource_limits(self, limits: Limits) -> dict[str, int]:
+        return {
+            "AS": limits.memory_mb << 20,
+            "CPU": int(limits.seconds) + 2,
+            "NPROC": process_limit(limits.processes, self.isolation, self._user),
+            "FSIZE": SCRATCH_MB << 20,
+            "NOFILE": DESCRIPTORS,
+            "CORE": 0,
+        }
 
     def _watch(self, pipes: "_Pipes", limits: Limits, before: Usage) -> Outcome:
         """Feeds the program and collects its output until it ends or hits a limit."""
@@ -241,7 +254,7 @@ class Sandbox:
                     status = "memory"
                 elif used.cpu_seconds - before.cpu_seconds > most_seconds or now - began > wall_seconds:
                     status = "time"
-                elif self._scratch is not None and overfull(Path(self._scratch.name), used.pids, SCRATCH_MB << 20):
+                elif self._scratch is not None and overfull(self._scratch, used.pids, SCRATCH_MB << 20):
                     status = "output"
         text = pipes.collected[: limits.output_bytes].decode(errors="replace")
         return Outcome(status, text, exit_code)
@@ -268,7 +281,7 @@ class Sandbox:
         if self._process is not None and self._control is not None:
             if self._idle or self.isolation.kind != "bubblewrap":  # the one that serves ends all programs, then itself
                 self._control.close()
-                self._process.send_signal(signal.SIGCHLD)  # so that it looks now
+                self._process.terminate()
                 with suppress(subprocess.TimeoutExpired):
                     self._process.wait(10)
             kill_tree(self._process)
@@ -277,8 +290,7 @@ class Sandbox:
         if self._group is not None:
             self._group.remove()
         if self._scratch is not None:
-            shutil.rmtree(self._scratch.name, ignore_errors=True)
-            self._scratch.cleanup()
+            remove(self._scratch)
         self._process = self._group = self._control = self._scratch = None
 
 
@@ -356,17 +368,6 @@ def _new_starter() -> None:
 
 _starter = ThreadPoolExecutor(1, "sandboxes")
 os.register_at_fork(after_in_child=_new_starter)
-
-
-def _resource_limits(limits: Limits, isolation: Isolation) -> dict[str, int]:
-    return {
-        "AS": limits.memory_mb << 20,
-        "CPU": int(limits.seconds) + 2,
-        "NPROC": process_limit(limits.processes, isolation),
-        "FSIZE": SCRATCH_MB << 20,
-        "NOFILE": DESCRIPTORS,
-        "CORE": 0,
-    }
 
 
 def _filled_pipe(content: bytes) -> int:

@@ -1,10 +1,11 @@
 """A filter of system calls that no answer to a programming problem needs, as classic BPF.
 
 Refused are those that hold memory which no limit counts (memfd, System V memory and queues, large buffers of sockets
-and pipes), open sockets of any family, reach into other processes (their limits and priorities included), make
-namespaces or mounts, or talk to large parts of the kernel (BPF, io_uring, keys, perf, userfaultfd). They fail with
-EPERM. Pairs of Unix stream sockets, which event loops need, stay. On machines other than x86-64 and ARM64 there is no
-filter.
+and pipes, pages given to a pipe), use up what all users share, open sockets of any family, reach into other processes
+(their limits and priorities included), make namespaces or mounts, or talk to large parts of the kernel (BPF, io_uring,
+keys, perf, userfaultfd). They fail with EPERM. Pairs of Unix stream sockets, which event loops need, stay.
+SIGCHLD cannot be ignored, for then the kernel forgets the processor time of children; that call only seems to work, as
+some interpreters do not start without it. On machines other than x86-64 and ARM64 there is no filter.
 
 The numbers are written here, not asked of libseccomp: then the filter does not depend on a library that the machine
 may lack. Where it is there, a test compares them with it.
@@ -72,9 +73,41 @@ _DENIED: dict[str, tuple[int, int | None]] = {
     "sched_setparam": (142, 118),
     "sched_setattr": (314, 274),
     "ioprio_set": (251, 30),
+    "io_setup": (206, 0),
+    "inotify_init": (253, None),
+    "inotify_init1": (294, 26),
+    "vmsplice": (278, 75),
+    "sync": (162, 81),
+    "syncfs": (306, 267),
 }
+_ATTRIBUTES: dict[str, tuple[int, int | None]] = {
+    "chmod": (90, None),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "chown": (92, None),
+    "lchown": (94, None),
+    "fchown": (93, 55),
+    "fchownat": (260, 54),
+    "utime": (132, None),
+    "utimes": (235, None),
+    "futimesat": (261, None),
+    "utimensat": (280, 88),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "setxattrat": (463, 463),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
+    "removexattrat": (466, 466),
+    "file_setattr": (469, 469),
+    "truncate": (76, 45),
+}
+"""Of files by name, which Landlock leaves to the rights of the user (truncation before kernel 6.2)."""
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E, 56), "aarch64": (1, 0xC00000B7, 220)}
 _SOCKETPAIR, _SETSOCKOPT, _FCNTL, _PRLIMIT64 = (53, 199), (54, 208), (72, 25), (302, 261)
+_SIGACTION, _SIGCHLD = (13, 134), 17
 _AF_UNIX, _F_SETPIPE_SZ = 1, 1031
 _BUFFER_OPTIONS = (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and the same with force
 _CLONE3 = 435
@@ -86,13 +119,15 @@ _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _EPERM, _ENOSYS = 1, 38
 
 
-def filter_program(machine: str | None = None) -> bytes | None:
-    """Classic BPF for `machine` (default: this one), None where it is not known."""
+def filter_program(machine: str | None = None, *, attributes: bool = True) -> bytes | None:
+    """Classic BPF for `machine` (default: this one), None where it is not known. Without `attributes`, those of files
+    cannot be changed."""
     known = _ARCHITECTURES.get(machine or platform.machine())
     if known is None:
         return None
     column, audit, clone = known
-    denied = sorted(number for numbers in _DENIED.values() if (number := numbers[column]) is not None)
+    refused = _DENIED if attributes else _DENIED | _ATTRIBUTES
+    denied = sorted(number for numbers in refused.values() if (number := numbers[column]) is not None)
     program = [
         (_LOAD, 0, 0, 4),  # architecture
         (_EQUAL, 1, 0, audit),
@@ -107,6 +142,7 @@ def filter_program(machine: str | None = None) -> bytes | None:
     # Datagrams (bit 2 of the type) can be sent to any path, from a connected pair too.
     program += _where(_SOCKETPAIR[column], 1, [(_ANY_BIT, 0, 1, 2), (_RETURN, 0, 0, _ERRNO | _EPERM)])
     program += _where(_PRLIMIT64[column], 0, [(_EQUAL, 1, 0, 0), (_RETURN, 0, 0, _ERRNO | _EPERM)])  # its own only
+    program += _where(_SIGACTION[column], 0, [(_EQUAL, 0, 1, _SIGCHLD), (_RETURN, 0, 0, _ERRNO)])
     for option in _BUFFER_OPTIONS:
         program += _where(_SETSOCKOPT[column], 2, [(_EQUAL, 0, 1, option), (_RETURN, 0, 0, _ERRNO | _EPERM)])
     program += _where(_FCNTL[column], 1, [(_EQUAL, 0, 1, _F_SETPIPE_SZ), (_RETURN, 0, 0, _ERRNO | _EPERM)])

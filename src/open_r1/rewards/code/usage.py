@@ -4,15 +4,13 @@ import os
 import signal
 import stat
 import subprocess
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from open_r1.rewards.code.inside import MOST_FILES, tree
+
 _PAGE, _TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
-
-
-MOST_FILES = 4096
 
 
 @dataclass(frozen=True)
@@ -22,19 +20,6 @@ class Usage:
     pids: list[int]
     resident: int
     cpu_seconds: float
-
-
-def tree(pid: int) -> list[int]:
-    """A process and its descendants, at most 1,000."""
-    found: list[int] = []
-    queue = [pid]
-    while queue and len(found) < 1000:
-        current = queue.pop()
-        found.append(current)
-        with suppress(OSError):
-            for thread in Path(f"/proc/{current}/task").iterdir():
-                queue += map(int, (thread / "children").read_text().split())
-    return found
 
 
 def usage(pid: int) -> Usage:
@@ -50,26 +35,36 @@ def usage(pid: int) -> Usage:
 
 
 def overfull(folder: Path, pids: list[int], most_bytes: int) -> bool:
-    """Whether processes keep more than `most_bytes`, or too many files: in `folder`, or open without a name."""
-    held = 0
-    for number, found in enumerate(_files(folder, pids), 1):
-        held += found.st_blocks * 512
-        if held > most_bytes or number > MOST_FILES:
+    """Whether processes keep more than `most_bytes`, too many files, or some where nobody can look: in `folder`, or
+    open without a name."""
+    held = number = 0
+    folders = [str(folder)]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    held += entry.stat(follow_symlinks=False).st_blocks * 512
+                    number += 1
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+        except FileNotFoundError:
+            continue
+        except OSError:
             return True
-    return False
+        if number > MOST_FILES or held > most_bytes:
+            return True
+    return held + sum(map(_nameless, pids)) > most_bytes
 
 
-def _files(folder: Path, pids: list[int]) -> Iterator[os.stat_result]:
-    for parent, folders, names in os.walk(folder):
-        for name in folders + names:
-            with suppress(OSError):
-                yield os.lstat(f"{parent}/{name}")
-    for pid in pids:
-        with suppress(OSError):
-            for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-                found = descriptor.stat()
-                if stat.S_ISREG(found.st_mode) and not found.st_nlink:
-                    yield found
+def _nameless(pid: int) -> int:
+    """Bytes in files that a process holds open after they were removed."""
+    held = 0
+    with suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            found = descriptor.stat()
+            if stat.S_ISREG(found.st_mode) and not found.st_nlink:
+                held += found.st_blocks * 512
+    return held
 
 
 def kill_tree(process: subprocess.Popen) -> None:

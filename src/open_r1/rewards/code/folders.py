@@ -1,0 +1,73 @@
+"""Folders of programs: below one of this process, which the next judge removes if this process could not."""
+
+import atexit
+import fcntl
+import os
+import tempfile
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+from open_r1.errors import UserError
+from open_r1.rewards.code.inside import clean
+
+PREFIX = "open-r1-programs-"
+
+
+def new_folder(kind: str, mode: int) -> Path:
+    """An empty folder for `kind`, with the permissions `mode`. Raises `UserError`."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=_home()))
+    except OSError as error:
+        raise UserError(f"code rewards: no folder for programs can be made ({error}): set TMPDIR to another.") from None
+    folder.chmod(mode)
+    return folder
+
+
+def remove(folder: Path) -> None:
+    """Removes a folder, whatever programs left in it."""
+    with suppress(OSError):
+        clean(str(folder))
+        folder.rmdir()
+
+
+@lru_cache(maxsize=1)
+def _home() -> Path:
+    """The folder of this process. It is locked as long as the process lives."""
+    _remove_left()
+    while True:
+        home = Path(tempfile.mkdtemp(prefix=PREFIX))
+        if _locked(home) is not None:
+            home.chmod(0o711)
+            atexit.register(_remove, home, os.getpid())
+            return home
+
+
+def _remove_left() -> None:
+    """Removes the folders of processes that are gone."""
+    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            if left.stat().st_uid == os.geteuid() and (lock := _locked(left)) is not None:
+                remove(left)
+                os.close(lock)
+
+
+def _locked(folder: Path) -> int | None:
+    """A descriptor that locks a folder until it is closed; None if another process has locked or removed it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), folder.stat()):
+            return descriptor
+    except OSError:
+        pass
+    os.close(descriptor)
+    return None
+
+
+def _remove(home: Path, owner: int) -> None:
+    if os.getpid() == owner:
+        remove(home)
+
+
+os.register_at_fork(after_in_child=_home.cache_clear)
