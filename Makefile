@@ -65,8 +65,7 @@ test-deepspeed: .venv-deepspeed/.installed ## The tests that need DeepSpeed (two
 	scripts/install_deepspeed.sh
 
 docs: install .venv-docs/.installed ## The site of the documentation, in site/
-	NO_MKDOCS_2_WARNING=1 PYTHONPATH="$(CURDIR)/$(firstword $(wildcard .venv-docs/lib/python*/site-packages))" \
-		$(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH="$$(echo .venv-docs/lib/python*/site-packages)" $(BIN)/python -m mkdocs build --quiet
 
 .venv-docs/.installed: .venv/.installed
 	$(BIN)/python -m venv .venv-docs

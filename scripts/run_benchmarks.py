@@ -83,7 +83,7 @@ def list_benchmarks() -> None:
     """Prints each benchmark, where its problems are, and how often each is asked."""
     for task in TASKS.values():
         where = task.source.id if task.source is not None else ""
-        print(f"{task.name:<14} {where:<28} {task.samples:>3} samples a problem")
+        print(f"{task.name:<14} {where:<28} {task.samples:>3} samples per problem")
 
 
 def tensor_parallel_size(options: argparse.Namespace, gpus: int) -> int:

@@ -3,21 +3,30 @@
     python scripts/sweep_models.py                 # all of them, into docs/models.md
     python scripts/sweep_models.py qwen3_5_text    # some, on the screen
 
-A model that is accepted must compute the same logprobs and gradients packed and alone, in float32 on the CPU, and its
-completions must have the logprobs that the trainer computes. One that is refused must be so by its configuration, in a
-sentence. Anything else ends with exit status 1. A new version of transformers is checked by running this again.
+A model that is accepted must compute the same logprobs and gradients packed and alone, in float32 on the CPU (in
+float64 where a ReLU is too near its corner), with tied and untied heads and under LoRA; its completions must have the
+logprobs that the trainer computes, and what is saved must be what transformers loads. One that is refused must be so by
+its configuration, in a sentence. Anything else ends with exit status 1. A new version of transformers is checked by
+running this again.
 """
 
 import argparse
 import copy
 import dataclasses
+import multiprocessing
+import os
+import re
 import sys
+import tempfile
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import peft
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -29,6 +38,7 @@ from open_r1.engine.transformers_engine import TransformersEngine
 from open_r1.errors import UserError
 from open_r1.modeling.architectures import can_share_prompts, check_supported
 from open_r1.modeling.attention import ATTENTION
+from open_r1.modeling.mixers import unadaptable
 from open_r1.modeling.rope import length_rule
 from open_r1.training.logprobs import add_logprob_forward
 from open_r1.training.packing import TokenSequence, build_pack, plan_packs
@@ -38,7 +48,7 @@ MARKS = "<!-- sweep -->\n", "<!-- end of sweep -->"
 LARGEST = 8_000_000
 """Parameters of a model that is still called tiny."""
 TOLERANCE = 1e-3
-LENGTHS = (11, 7, 30, 2, 13, 30)
+LENGTHS = (11, 7, 30, 2, 1, 13, 30)
 SMALL: dict[str, Any] = {
     **{"vocab_size": 97, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
     **dict.fromkeys(("hidden_size", "n_embd", "d_model", "dim"), 32),
@@ -58,26 +68,53 @@ SMALL: dict[str, Any] = {
     **{"mamba_d_state": 8, "mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1},
     **{"mamba_expand": 2, "mamba_dt_rank": 4, "mamba_num_heads": 4, "mamba_head_dim": 16, "ssm_state_size": 8},
     **{"n_groups": 1, "chunk_size": 16, "vocab_size_per_layer_input": 97, "hidden_size_per_layer_input": 8},
-    **{"global_head_dim": 8, "num_kv_shared_layers": 0},
+    **{"global_head_dim": 8, "num_kv_shared_layers": 0, "output_router_logits": True},
 }
 LATENT = {"num_key_value_heads": 4}
 ALTERNATING = ["linear_attention", "full_attention"] * 2
+SOUND = {
+    "text_encoder": {"model_type": "t5"},
+    "audio_encoder": {"model_type": "encodec"},
+    "decoder": {"model_type": "musicgen_decoder"},
+}
+TWO_WINDOWS = ["sliding_attention", "full_attention"] * 2
 OWN: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite"), LATENT),
     **dict.fromkeys(("glm_moe_dsa", "minicpm3", "youtu"), LATENT),
     "bamba": {"attn_layer_indices": [1, 3]},
+    "cohere_compass_text": {
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
+        },
+    },
+    "dbrx": {
+        "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
+        "ffn_config": {"hidden_size": 32, "ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2},
+    },
     "falcon": {"num_kv_heads": 2},
     "granitemoehybrid": {"layer_types": ALTERNATING, "shared_intermediate_size": 16},
     "gemma3n_text": {
-        "layer_types": ["sliding_attention", "full_attention"] * 2,
-        **{"activation_sparsity_pattern": [0.0] * 4, "laurel_rank": 8, "num_kv_shared_layers": 0},
+        **{"layer_types": TWO_WINDOWS, "activation_sparsity_pattern": [0.0] * 4, "laurel_rank": 8},
     },
+    "gemma3n_text (shared keys)": {
+        **{"layer_types": TWO_WINDOWS, "activation_sparsity_pattern": [0.0] * 4, "laurel_rank": 8},
+        "num_kv_shared_layers": 2,
+    },
+    "gemma4_text (shared keys)": {"layer_types": TWO_WINDOWS, "num_kv_shared_layers": 2},
+    "gemma4_text (experts)": {"enable_moe_block": True, "top_k_experts": 2},
+    "gemma4_unified": {"vision_config": {"mm_embed_dim": 32, "mm_posemb_size": 16, "output_proj_dims": 32}},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "kimi_linear": {"layer_types": ALTERNATING, **LATENT},
     "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
+    "longcat_flash": {
+        **{"ffn_hidden_size": 48, "expert_ffn_hidden_size": 16, "zero_expert_num": 2, "moe_topk": 2, "num_layers": 2},
+        **LATENT,
+    },
     "mamba2": {"head_dim": 16},
+    **dict.fromkeys(("musicgen", "musicgen_melody"), SOUND),
+    "phimoe": {"sliding_window": 128},
     "phi3 (LongRoPE)": {
         "original_max_position_embeddings": 12,
         "rope_parameters": {
@@ -85,12 +122,35 @@ OWN: dict[str, dict[str, Any]] = {
             **{"short_factor": [1.0] * 4, "long_factor": [3.0] * 4, "factor": 4.0},
         },
     },
+    "deepseek_v3 (whole queries)": {"q_lora_rank": None, **LATENT},
+    "granitemoehybrid (no experts)": {
+        "layer_types": ALTERNATING,
+        **{"shared_intermediate_size": 16, "num_local_experts": 0, "num_experts_per_tok": 0},
+    },
+    "llama (biases)": {"attention_bias": True, "mlp_bias": True},
+    "llama (Llama 3 RoPE)": {
+        "rope_parameters": {
+            **{"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0},
+            **{"high_freq_factor": 4.0, "original_max_position_embeddings": 12},
+        }
+    },
+    "qwen2 (windows)": {"use_sliding_window": True, "max_window_layers": 2},
+    "qwen3 (YaRN)": {
+        "rope_parameters": {
+            **{"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 12},
+        }
+    },
+    "phi3 (partial RoPE)": {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+    },
     "llama (dynamic RoPE)": {
         "max_position_embeddings": 12,
         "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0},
     },
+    "zamba": {"layers_block_type": ["linear_attention", "hybrid"] * 2, "attention_head_dim": 16},
     "zaya": {"num_experts_per_tok": 1},
-    "zamba2": {"layer_types": ["linear_attention", "hybrid"] * 2, "hybrid_layer_ids": [1, 3]},
+    "nemotron_h": {"time_step_min": 1e-8},
+    "zamba2": {"time_step_min": 1e-8, "layer_types": ["linear_attention", "hybrid"] * 2, "hybrid_layer_ids": [1, 3]},
 }
 
 
@@ -103,6 +163,7 @@ class Outcome:
     said: str = ""
     sharing: str = ""
     engines: str = ""
+    precision: str = ""
 
 
 def tiny_config(kind: str) -> Any:
@@ -113,7 +174,7 @@ def tiny_config(kind: str) -> Any:
         for name, part in getattr(config_class, "sub_configs", {}).items()
         if hasattr(part, "model_type") and dataclasses.is_dataclass(part)
     }
-    return config_class(**_small(config_class) | parts | OWN.get(kind, {}))
+    return config_class(**_small(config_class) | parts | copy.deepcopy(OWN.get(kind, {})))
 
 
 def _small(config_class: Any) -> dict[str, Any]:
@@ -130,6 +191,9 @@ def try_kind(kind: str) -> Outcome:
             size = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
     except UserError as refusal:
         return Outcome(kind, "refused", str(refusal).split("here: ")[1].split(". docs/models.md")[0])
+    except ImportError as error:
+        packages = " and ".join(re.findall(r"requires the (\S+) library", str(error))) or str(error)
+        return Outcome(kind, "not tried", f"transformers makes it only with {packages}")
     except Exception as error:  # of any library: not ours to explain
         return Outcome(kind, "not tried", f"no tiny model can be made: {type(error).__name__}")
     if size > LARGEST:
@@ -150,21 +214,36 @@ def random_models(config: Any) -> tuple[Any, Any]:
         for parameter in plain.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(0, 0.2)
-    ours = AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation=ATTENTION)
+    return plain.eval(), trained_copy(plain)
+
+
+def trained_copy(plain: Any, dtype: torch.dtype = torch.float32) -> Any:
+    """`plain` as the trainer has it."""
+    config = copy.deepcopy(plain.config)
+    ours = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION, dtype=dtype)
     ours.load_state_dict(plain.state_dict())
     add_logprob_forward(ours)
-    return plain.eval(), ours.eval()
+    return ours.eval()
 
 
 def _compare(kind: str, config: Any) -> Outcome:
-    plain, ours = random_models(config)
     rule = length_rule(config)
-    worst = _difference(plain, ours, _documents(), rule)
-    sharing = "no"
-    if can_share_prompts(ours):
-        worst, sharing = max(worst, _difference(plain, ours, _group(), rule)), "yes"
-    if not worst < TOLERANCE:
-        return Outcome(kind, "wrong", f"packed and alone differ by {worst:.2g}")
+    precision = "float32"
+    for tied, variant in _heads(config):
+        plain, ours = random_models(variant)
+        shares = can_share_prompts(ours)
+        for sequences in [_documents(), *([_group()] if shares else [])]:
+            worst = _difference(plain, ours, sequences, rule)
+            if not worst < TOLERANCE:
+                precision = "float64"
+                exact = copy.deepcopy(plain).double()
+                worst = _difference(exact, trained_copy(exact, torch.float64), sequences, rule)
+            if not worst < TOLERANCE:
+                return Outcome(kind, "wrong", f"packed and alone differ by {worst:.2g} (tied head: {tied})")
+        if not (worst := _difference_on_disk(plain, ours)) < 1e-5:
+            return Outcome(kind, "wrong", f"what is saved differs by {worst:.2g} (tied head: {tied})")
+    if not (worst := _difference(*_adapted(plain), _documents()[1:5], rule)) < TOLERANCE:
+        return Outcome(kind, "wrong", f"packed and alone differ by {worst:.2g} under LoRA")
     if not _generates(ours, TransformersEngine(ours, _Words())):  # type: ignore[arg-type]
         return Outcome(kind, "wrong", "the transformers engine's logprobs are not the trainer's")
     engines = ["transformers"]
@@ -172,12 +251,47 @@ def _compare(kind: str, config: Any) -> Outcome:
         if not _generates(ours, _native(plain)):
             return Outcome(kind, "wrong", "the native engine's logprobs are not the trainer's")
         engines.append("native")
-    return Outcome(kind, "trains", "", sharing, ", ".join(engines))
+    return Outcome(kind, "trains", "", "yes" if shares else "no", ", ".join(engines), precision)
+
+
+def _heads(config: Any) -> list[tuple[bool, Any]]:
+    """Configurations with a tied head and with one of its own, as far as the type has them."""
+    found = []
+    for tied in (True, False):
+        variant = copy.deepcopy(config)
+        variant.tie_word_embeddings = variant.get_text_config().tie_word_embeddings = tied
+        try:
+            variant.validate()
+        except StrictDataclassClassValidationError:  # DBRX is never tied
+            continue
+        found.append((tied, variant))
+    return found
+
+
+def _difference_on_disk(plain: Any, ours: Any) -> float:
+    """Between the logits of a model and those of what transformers loads after it is saved."""
+    ids = _documents()[0].input_ids[None]
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        ours.save_pretrained(folder)
+        loaded = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+        return (loaded(input_ids=ids).logits - plain(input_ids=ids).logits).abs().max().item()
+
+
+def _adapted(plain: Any) -> tuple[Any, Any]:
+    """Both models with the same random adapters on all linear layers."""
+    names = unadaptable(plain)
+    options = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear", exclude_modules=names)
+    models = [peft.get_peft_model(m, options).eval() for m in (copy.deepcopy(plain), trained_copy(plain))]
+    with torch.no_grad():
+        for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+            if one.requires_grad:
+                other.copy_(one.normal_(0, 0.2))
+    return models[0], models[1]
 
 
 def _documents() -> list[TokenSequence]:
     generator = torch.Generator().manual_seed(1)
-    drawn = [torch.randint(3, 90, (n,), generator=generator) for n in LENGTHS]
+    drawn = [torch.randint(90, (n,), generator=generator) for n in LENGTHS]  # with tokens that fill padding
     return [TokenSequence(ids, torch.arange(len(ids)) >= max(1, len(ids) // 3)) for ids in drawn]
 
 
@@ -191,7 +305,7 @@ def _group() -> list[TokenSequence]:
 def plain_logprobs(model: Any, sequence: TokenSequence) -> Tensor:
     """Of the learned tokens of a document alone, by transformers."""
     ids = sequence.input_ids
-    logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1].float()
+    logits = model(input_ids=ids[None], attention_mask=torch.ones_like(ids)[None], use_cache=False).logits[0, :-1]
     return logits.log_softmax(-1).gather(-1, ids[1:, None]).squeeze(-1)[sequence.learn[1:]]
 
 
@@ -254,24 +368,32 @@ def table(outcomes: list[Outcome]) -> str:
     ]
     for o in outcomes:
         if o.verdict == "trains":
-            lines.append(f"| `{o.kind}` | yes | {o.sharing} | {o.engines or 'none'} | float32 |")
+            lines.append(f"| `{o.kind}` | yes | {o.sharing} | {o.engines} | {o.precision} |")
         else:
             lines.append(f"| `{o.kind}` | {o.verdict}: {o.said} | | | |")
     return "\n".join(lines) + "\n"
+
+
+def _become_quiet() -> None:
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    warnings.simplefilter("ignore")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the sweep; 1 if a type ends neither in equal figures nor in a sentence."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", help="model types; all of them, if none is given")
-    kinds = parser.parse_args(argv).kinds
-    transformers.logging.set_verbosity_error()
-    warnings.simplefilter("ignore")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    args = parser.parse_args(argv)
+    kinds = args.kinds or sorted({*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *(k for k in OWN if " " in k)})
     outcomes = []
-    for kind in kinds or sorted({*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *(k for k in OWN if " " in k)}):
-        outcomes.append(try_kind(kind))
-        print(f"{kind:28} {outcomes[-1].verdict:10} {outcomes[-1].said or outcomes[-1].engines}", flush=True)
-    if not kinds:
+    with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn"), _become_quiet) as pool:
+        for outcome in pool.map(try_kind, kinds):
+            outcomes.append(outcome)
+            print(f"{outcome.kind:28} {outcome.verdict:10} {outcome.said or outcome.engines}", flush=True)
+    if not args.kinds:
         before, after = PAGE.read_text(encoding="utf-8").split(MARKS[0])
         PAGE.write_text(before + MARKS[0] + table(outcomes) + MARKS[1] + after.split(MARKS[1])[1], encoding="utf-8")
     return int(any(o.verdict == "wrong" for o in outcomes))

@@ -28,9 +28,12 @@ for seed in ${SEEDS:-1 2}; do
     for setting in $SETTINGS; do
         run="$OUT/$setting/seed-$seed"
         [ -f "$run/evaluation/held_out/results.json" ] && continue
-        # shellcheck disable=SC2086
-        [ -f "$run/config.json" ] || python3 examples/what_matters/train.py "$setting" "$seed" "$run" \
-            --model "$MODEL" --data "$OUT/data/problems.jsonl" --seconds "${SECONDS_EACH:-75}" $smoke
+        if [ ! -f "$run/config.json" ]; then
+            rm -rf "$run" # a checkpoint would give it more time than the others
+            # shellcheck disable=SC2086
+            python3 examples/what_matters/train.py "$setting" "$seed" "$run" \
+                --model "$MODEL" --data "$OUT/data/problems.jsonl" --seconds "${SECONDS_EACH:-75}" $smoke
+        fi
         # shellcheck disable=SC2086
         open-r1 evaluate --model "$run" --tasks "$OUT/data/held_out.jsonl" --prompt '{problem}' --temperature 1 \
             --top-p 1 $samples --output "$run/evaluation"

@@ -33,6 +33,9 @@ class ModelConfig:
     attn_implementation: Literal["varlen", "flash_attention_4", "sdpa"] | None = None
     """Attention over packed tokens. Default: `varlen`, PyTorch's own kernel, on CUDA in bfloat16; else `sdpa`, document
     by document. `flash_attention_4` (experimental, extra `flash`): its kernel for all heads that it takes."""
+    linear_attention: Literal["fla"] | None = None
+    """Gated delta nets (Qwen3.5, Qwen3-Next) over packed tokens. Default: document by document. `fla` (experimental,
+    extra `fla`, CUDA): the kernels of fla-core over whole packs."""
 
     # --- LoRA ---
     use_peft: bool = False

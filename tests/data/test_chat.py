@@ -1,13 +1,16 @@
 import hashlib
+import json
+import shutil
 
 import pytest
 from toys import CHATML, make_tokenizer
 from transformers import GenerationConfig
 
-from open_r1.data.chat import pad_token_id, prepare_tokenizer, stop_token_ids
+from open_r1.data.chat import encode, pad_token_id, prepare_tokenizer, render, stop_token_ids
 from open_r1.data.conversations import with_system_prompt
 from open_r1.errors import UserError
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12\n"
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
@@ -124,3 +127,74 @@ def test_what_python_says_of_a_template_is_a_sentence(tmp_path):
     template = "{% for m in messages %}{{ m['content'] + m['role'] + 1 }}{% endfor %}"
     with pytest.raises(UserError, match="chat_template: the chat template refuses this: can only concatenate str"):
         prepare_tokenizer(str(make_tokenizer(tmp_path, chat_template=template)))
+
+
+TEXTS = (
+    "What is 12 + 30?",
+    "<think>\n3 + 4 = 7\n</think> \\boxed{7}  ",
+    "naïve 数学 🙂\t\n",
+    "<|im_start|>user\n<|im_end|>",
+)
+
+
+def test_a_tokenizer_that_is_saved_is_the_one_that_was_loaded(tmp_path):
+    """Token ids, template, special tokens and what ends a text, after saving twice."""
+    folder = make_tokenizer(tmp_path / "first", extra_tokens=("<|eom_id|>",), pad=None)
+    before = prepare_tokenizer(str(folder))
+    before.save_pretrained(tmp_path / "second")
+    prepare_tokenizer(str(tmp_path / "second")).save_pretrained(tmp_path / "third")
+    after = prepare_tokenizer(str(tmp_path / "third"))
+    for text in TEXTS:
+        ids = encode(before, text)
+        assert encode(after, text) == ids
+        assert after.decode(ids) == before.decode(ids) == text
+    assert after.get_vocab() == before.get_vocab()
+    assert after.chat_template == before.chat_template
+    assert (after.eos_token, after.pad_token) == (before.eos_token, before.pad_token) == ("<|im_end|>", None)
+    assert stop_token_ids(after, None) == stop_token_ids(before, None)
+
+
+@pytest.mark.parametrize("form", ["list", "files"])
+@pytest.mark.parametrize("default", [True, False])
+def test_of_named_templates_the_default_is_used_or_one_must_be_given(tmp_path, form, default):
+    folder = make_tokenizer(tmp_path, chat_template=None)
+    templates = {"rag": "RAG {{ messages[0]['content'] }}"} | ({"default": CHATML} if default else {})
+    if form == "list":
+        path = folder / "tokenizer_config.json"
+        named = [{"name": name, "template": template} for name, template in templates.items()]
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": named}))
+    else:
+        (folder / "additional_chat_templates").mkdir()
+        (folder / "additional_chat_templates/rag.jinja").write_text(templates["rag"])
+        if default:
+            (folder / "chat_template.jinja").write_text(CHATML)
+    if not default:
+        with pytest.raises(UserError, match="has chat templates named rag, and none named default: give chat_template"):
+            prepare_tokenizer(str(folder))
+    tokenizer = prepare_tokenizer(str(folder), chat_template=None if default else CHATML)
+    assert render(tokenizer, HELLO) == "<|im_start|>user\nHello<|im_end|>\n"
+
+
+def test_tokenizers_that_lose_texts_are_refused(tmp_path):
+    make_tokenizer(tmp_path / "whole")
+    (tmp_path / "lost").mkdir()
+    shutil.copy(tmp_path / "whole/tokenizer_config.json", tmp_path / "lost")
+    with pytest.raises(UserError, match=r"lost: the tokenizer (makes '.*' of 'What is|cannot be loaded)"):
+        prepare_tokenizer(str(tmp_path / "lost"))
+
+
+def test_a_tokenizer_that_is_a_pointer_is_called_that(tmp_path):
+    folder = make_tokenizer(tmp_path)
+    (folder / "tokenizer.json").write_text(POINTER)
+    with pytest.raises(UserError, match=r"model_name_or_path: .*tokenizer.json is a Git LFS pointer.*git lfs pull"):
+        prepare_tokenizer(str(folder))
+
+
+def test_a_package_that_a_tokenizers_own_code_lacks_is_named(tmp_path):
+    folder = make_tokenizer(tmp_path)
+    path = folder / "tokenizer_config.json"
+    mapping = {"AutoTokenizer": ["tokenization_own.OwnTokenizer", None]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": mapping, "tokenizer_class": "OwnTokenizer"}))
+    (folder / "tokenization_own.py").write_text("import package_that_is_nowhere\n\n\nclass OwnTokenizer: ...\n")
+    with pytest.raises(UserError, match=r"the tokenizer cannot be loaded: .*package_that_is_nowhere"):
+        prepare_tokenizer(str(folder), trust_remote_code=True)

@@ -4,13 +4,14 @@ from dataclasses import replace
 import pytest
 import torch
 from toys import make_model, make_tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from open_r1.engine.protocol import Request, Sampling
 from open_r1.engine.transformers_engine import TransformersEngine, logits_warpers, sample
 from open_r1.modeling.attention import ATTENTION
 from open_r1.training.logprobs import add_logprob_forward
 from open_r1.training.packing import TokenSequence, build_pack
+from open_r1.training.rollouts import rollout_sequence
 
 
 @pytest.fixture(scope="module", params=["qwen2", "llama"])
@@ -147,3 +148,91 @@ def test_a_token_without_probability_is_never_drawn():
     assert token.item() == 1
     token, _ = sample(logits.flip(1), torch.tensor([0.0]), logits_warpers(Sampling()), greedy=False)
     assert token.item() == 1
+
+
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "original_max_position_embeddings": 16,
+    "short_factor": [1.0] * 4,
+    "long_factor": [3.0] * 4,
+    "factor": 4.0,
+}
+
+
+@pytest.fixture(scope="module")
+def longrope(tmp_path_factory):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "phi3",
+        **{"vocab_size": 90, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "pad_token_id": 0},
+        **{"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64},
+        **{"original_max_position_embeddings": 16, "rope_parameters": LONGROPE},
+    )
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0, 0.3)
+    tokenizer = AutoTokenizer.from_pretrained(make_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+    return TransformersEngine(model.eval(), tokenizer)
+
+
+def test_completions_on_both_sides_of_the_original_context_are_those_of_transformers_without_a_cache(longrope):
+    """Short and long prompts together, completions that end before 16 tokens, at them, and beyond."""
+    lengths, most = (3, 10, 15, 16, 17, 30), (4, 7, 1, 12, 12, 12)
+    generator = torch.Generator().manual_seed(0)
+    prompts = [torch.randint(3, 90, (n,), generator=generator).tolist() for n in lengths]
+    found = longrope.generate(
+        [Request(i, p, Sampling(n=2, seed=i, max_tokens=m)) for i, (p, m) in enumerate(zip(prompts, most, strict=True))]
+    )
+    for prompt, group, limit in zip(prompts, found, most, strict=True):
+        for completion in group:
+            assert len(completion.token_ids) == limit
+            expected = []
+            for i, token in enumerate(completion.token_ids):
+                ids = torch.tensor([prompt + completion.token_ids[:i]])
+                with torch.no_grad():
+                    logits = longrope.model(input_ids=ids, use_cache=False).logits[0, -1]
+                expected.append(logits.log_softmax(-1)[token].item())
+            assert completion.logprobs == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_completion_that_crosses_depends_on_its_seed_and_not_on_its_batch(longrope):
+    requests = [Request(i, [7 + i] * n, Sampling(n=2, seed=i, max_tokens=14)) for i, n in enumerate((5, 16, 9, 20))]
+    together = longrope.generate(requests)
+    for request, group in zip(requests, together, strict=True):
+        (alone,) = longrope.generate([request])
+        assert [c.token_ids for c in alone] == [c.token_ids for c in group]
+
+
+def test_tokens_come_with_the_experts_that_the_trainer_sends_them_to(tmp_path):
+    """As long as the weights are the same; after a change of the routers many differ."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+    experts = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 8}
+    config = AutoConfig.for_model("qwen3_moe", vocab_size=90, num_key_value_heads=2, **sizes, **experts)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION).eval()
+    add_logprob_forward(model)
+    found = TransformersEngine(model, AutoTokenizer.from_pretrained(make_tokenizer(tmp_path))).generate(requests(n=3))
+
+    def differing():
+        count = []
+        for prompt, group in zip(PROMPTS, found, strict=True):
+            rows = [rollout_sequence({"prompt_ids": prompt}, completion, group=0) for completion in group]
+            pack = build_pack(rows)
+            with torch.no_grad():
+                count.append(model(pack=pack).experts != pack.fields.experts)
+        return torch.cat(count).float().mean().item()
+
+    assert all(len(c.experts) == len(c.token_ids) for group in found for c in group)
+    assert differing() == 0
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "gate.weight" in name:
+                parameter.normal_()
+    assert differing() > 0.5
+
+
+def test_a_dense_model_has_no_experts(engine):
+    assert engine.generate(requests())[0][0].experts is None

@@ -57,8 +57,18 @@ def test_nothing_is_held_back_at_the_end():
 
 def test_show_heads_the_two_parts():
     file = io.StringIO()
-    show([("reasoning", "hm [bold]"), ("content", "\n\n42")], Console(file=file, width=60))
-    assert file.getvalue() == "Reasoning\nhm [bold]\nAnswer\n42\n"
+    parts = [
+        ("reasoning", "\n"),
+        ("reasoning", "hm"),
+        ("reasoning", " [bold]\n"),
+        ("tag", "</think>"),
+        ("content", "\n"),
+    ]
+    show(
+        [*parts, ("content", "\n"), ("content", "4"), ("content", "2 \n"), ("tag", "</answer>")],
+        Console(file=file, width=60),
+    )
+    assert file.getvalue() == "Reasoning\nhm [bold]\n\nAnswer\n42\n"
 
 
 @pytest.mark.parametrize("name", ["transformers", "native"])

@@ -3,15 +3,18 @@
 import pytest
 from tiny_models import make
 from transformers import (
+    CONFIG_MAPPING,
     BertConfig,
     BloomConfig,
     DeepseekV4Config,
+    Emu3Config,
     FalconConfig,
     GPTJConfig,
     Lfm2Config,
     LlamaConfig,
-    MambaConfig,
     MptConfig,
+    MusicgenConfig,
+    PhimoeConfig,
     Qwen3_5TextConfig,
     T5Config,
 )
@@ -19,6 +22,7 @@ from transformers import (
 from open_r1.errors import UserError
 from open_r1.modeling.architectures import can_share_prompts, check_sequence_parallel, check_supported
 
+MUSICGEN = {"text_encoder": "t5", "audio_encoder": "encodec", "decoder": "musicgen_decoder"}
 REFUSED = {
     "bloom": (BloomConfig(), "its attention cannot be replaced"),
     "falcon": (FalconConfig(), "its attention cannot be replaced"),
@@ -26,7 +30,12 @@ REFUSED = {
     "mpt": (MptConfig(), "its attention cannot be replaced"),
     "bert": (BertConfig(), "it reads in both directions"),
     "t5": (T5Config(), "it has an encoder and a decoder"),
-    "mamba": (MambaConfig(), "its state is kept in a cache of its own kind"),
+    "musicgen": (
+        MusicgenConfig(**{part: {"model_type": kind} for part, kind in MUSICGEN.items()}),
+        "it has an encoder and a decoder",
+    ),
+    "phimoe": (PhimoeConfig(sliding_window=100), "its attention learns of its window from masks"),
+    "emu3": (Emu3Config(), "transformers could not load what is saved of its text"),
     "deepseek_v4": (DeepseekV4Config(), "it has layers of type "),
     "llama": (LlamaConfig(quantization_config={"quant_method": "awq"}), r"its weights are quantized \(awq\)"),
 }
@@ -51,6 +60,27 @@ def test_layers_of_an_unknown_type_are_refused():
 def test_prompts_are_shared_only_where_nothing_but_attention_mixes_tokens():
     assert can_share_prompts(make("gpt_oss_sinks"))
     assert not can_share_prompts(make("qwen3_5"))
+
+
+def test_windows_as_long_as_the_context_change_nothing():
+    check_supported(PhimoeConfig(sliding_window=4096, max_position_embeddings=4096))
+
+
+@pytest.mark.slow
+def test_every_configuration_of_transformers_is_accepted_or_refused_in_a_sentence(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    judged = 0
+    for kind in CONFIG_MAPPING:
+        try:
+            config = CONFIG_MAPPING[kind]()
+        except Exception:  # some have no defaults, or read the hub
+            continue
+        judged += 1
+        try:
+            check_supported(config)
+        except UserError as error:
+            assert "\n" not in str(error)
+    assert judged > 500
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from toys import make_model
-from transformers import BloomConfig, GPT2Config
+from transformers import BloomConfig, GPT2Config, NemotronConfig
 
 from open_r1.errors import UserError
 from open_r1.modeling.checkpoint import Checkpoint, base_name, has_only_adapters
@@ -66,3 +66,39 @@ def test_what_cannot_be_loaded_is_one_sentence_with_option_and_reason(folder, tm
     (tmp_path / "model" / damage).write_text("{")
     with pytest.raises(UserError, match=r"^model is '.*', which cannot be loaded as a causal language model: ."):
         load_causal_lm(Checkpoint(str(tmp_path / "model"), option="model"), torch.float32)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_pointers_of_git_lfs_are_called_that(folder, tmp_path, file):
+    shutil.copytree(folder, tmp_path / "model")
+    (tmp_path / "model" / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12\n")
+    with pytest.raises(UserError, match=rf"^model: .*{file} is a Git LFS pointer, not the file itself: run git lfs pu"):
+        load_causal_lm(Checkpoint(str(tmp_path / "model"), option="model"), torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import package_that_is_nowhere", "package_that_is_nowhere"),
+        ("raise KeyError('rope')", "KeyError: 'rope'"),
+        ("raise AttributeError('no theta')", "AttributeError: no theta"),
+    ],
+)
+def test_what_the_code_of_a_models_authors_raises_is_a_sentence(folder, tmp_path, code, said):
+    shutil.copytree(folder, tmp_path / "model")
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    own = {"AutoConfig": "modeling_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnModel"}
+    (tmp_path / "model/config.json").write_text(json.dumps(config | {"model_type": "own", "auto_map": own}))
+    (tmp_path / "model/modeling_own.py").write_text(
+        "from transformers import PretrainedConfig\n\n\nclass OwnConfig(PretrainedConfig):\n    model_type = 'own'\n"
+        f"\n\n{code}\n"
+    )
+    with pytest.raises(UserError, match=rf"^model is .*cannot be loaded as a causal language model: .*{said}"):
+        load_config(Checkpoint(str(tmp_path / "model"), trust_remote_code=True, option="model"))
+
+
+def test_a_configuration_that_the_code_of_a_model_does_not_expect_is_a_sentence(folder, tmp_path):
+    NemotronConfig().save_pretrained(tmp_path)  # without num_key_value_heads, by which the model divides
+    shutil.copy(folder / "model.safetensors", tmp_path)
+    with pytest.raises(UserError, match=r"^model is .*: TypeError: unsupported operand"):
+        load_causal_lm(Checkpoint(str(tmp_path), option="model"), torch.float32)

@@ -39,7 +39,7 @@ def test_a_run_that_is_out_of_memory_ends_in_a_sentence_that_says_what_to_change
         sft.main(arguments(folder, "sft", tmp_path / "out", per_device_train_batch_size=1, **options))
     sentence = str(error.value)
     assert re.match(
-        r"out of GPU memory at step 2, with packs of up to \d+ tokens a process \(CUDA out of memory\. ", sentence
+        r"out of GPU memory at step 2, with packs of up to \d+ tokens per process \(CUDA out of memory\. ", sentence
     )
     assert (
         "Tried to allocate 2.00 GiB): lower max_length, or set activation_offloading true, optim adamw_8bit, "

@@ -1,11 +1,13 @@
 """Invariants 2, 4, 5 and 7 of the design, on whole runs."""
 
+import math
 import shutil
 
 import pytest
 import torch
 from runs import arguments, assert_same_weights, launch, make_folder, metrics, weights
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from open_r1 import grpo, sft
 from open_r1.errors import UserError
@@ -205,6 +207,22 @@ def test_lora_trains_adapters_only(folder, tmp_path, task):
         assert lines[-1]["kl"] > 0
 
 
+def test_lora_leaves_out_the_layers_that_kernels_of_mamba_read_past_adapters(tmp_path):
+    pytest.importorskip("peft")
+    folder = make_folder(tmp_path)
+    config = AutoConfig.for_model(
+        "falcon_h1",
+        **{"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4, "head_dim": 8},
+        **{"num_key_value_heads": 2, "mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8},
+        vocab_size=AutoConfig.from_pretrained(folder / "model").vocab_size,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder / "model")
+    run(folder, "sft", tmp_path / "out", use_peft="true", max_steps=1, save_strategy="no")
+    adapted = load_file(tmp_path / "out/adapter_model.safetensors")
+    assert any("mamba.in_proj" in name for name in adapted) and any("q_proj" in name for name in adapted)
+    assert not any("out_proj" in name for name in adapted)
+
+
 def test_a_folder_of_adapters_is_trained_further_on_its_merged_model(folder, tmp_path):
     pytest.importorskip("peft")
     lora = {"use_peft": "true", "lora_r": 4, "learning_rate": 0.05, "save_strategy": "no"}
@@ -244,8 +262,6 @@ def test_settings_that_cannot_work_are_refused_in_a_sentence(folder, tmp_path, o
 
 
 def test_the_saved_model_is_a_plain_hugging_face_folder(folder, tmp_path):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     run(folder, "sft", tmp_path / "out", save_strategy="no")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert model.config._attn_implementation == "sdpa"
@@ -327,6 +343,21 @@ def test_dropout_does_not_part_the_trainer_from_the_sampler(folder, tmp_path):
     pytest.importorskip("peft")
     lines = run(folder, "grpo", tmp_path / "out", use_peft="true", lora_dropout=0.5, learning_rate=0.05)
     assert all(line["sampling/logprob_difference"] < 1e-4 for line in lines)
+
+
+def test_a_mixture_of_experts_logs_what_its_routers_do(tmp_path):
+    """A step of learning between sampling and a second use of the rollouts changes some choices of experts."""
+    folder = make_folder(tmp_path)
+    config = AutoConfig.for_model(
+        "qwen3_moe",
+        **{"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "head_dim": 8},
+        **{"num_key_value_heads": 2, "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+        vocab_size=AutoConfig.from_pretrained(folder / "model").vocab_size,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder / "model")
+    lines = run(folder, "grpo", tmp_path / "out", num_iterations=2, learning_rate=0.1, max_steps=4)
+    assert [line["router/other_experts"] == 0 for line in lines if "loss" in line] == [True, False, True, False]
+    assert all(0 < line["router/entropy"] <= math.log(8) and 1 <= line["router/max_load"] <= 8 for line in lines)
 
 
 def test_weights_that_are_missing_are_not_trained_from_random_values(folder, tmp_path):

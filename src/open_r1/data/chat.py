@@ -153,7 +153,7 @@ def _load_tokenizer(name: str, revision: str | None, trust_remote_code: bool, op
             return AutoTokenizer.from_pretrained(
                 str(folder) if folder.is_dir() else name, revision=revision, trust_remote_code=trust_remote_code
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError, AttributeError, KeyError, TypeError) as error:
         reason = first_line(error)
         raise UserError(f"{option} {name}: the tokenizer cannot be loaded: {reason}") from error
 

@@ -106,7 +106,7 @@ def run(output: Path, settings: Settings, console: Console) -> dict[str, Any]:
             done.parent.mkdir(parents=True, exist_ok=True)
             write_json(done, results[-1])
         console.print(
-            f"{name}: {results[-1]['accuracy']:.1%} right, {results[-1]['mean_tokens']:.1f} tokens an answer",
+            f"{name}: {results[-1]['accuracy']:.1%} right, {results[-1]['mean_tokens']:.1f} tokens per answer",
             highlight=False,
         )
     summary = {"task": settings.task, "stages": results, "seconds": round(sum(r["seconds"] for r in results), 1)}

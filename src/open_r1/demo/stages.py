@@ -104,7 +104,7 @@ def base(demo: Demo) -> None:
 
 
 def distil(demo: Demo) -> None:
-    """Samples several answers a problem from the base, keeps the right ones, and fine-tunes on them."""
+    """Samples several answers per problem from the base, keeps the right ones, and fine-tunes on them."""
     problems = demo.task.problems("train", demo.sizes.traced_problems, demo.seed)
     with demo.sampling(f"distil  writing {SAMPLES_PER_PROBLEM} answers to {len(problems)} problems") as on_tokens:
         answers = demo.output / "data" / "answers"

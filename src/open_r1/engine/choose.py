@@ -276,12 +276,17 @@ def _load_tokenizer(options: EngineOptions) -> Any:
 def _load_model(options: EngineOptions) -> Any:
     import torch
 
-    from open_r1.modeling.loading import explain_loading_errors, load_causal_lm
+    from open_r1.modeling.architectures import why_unsupported
+    from open_r1.modeling.attention import ATTENTION
+    from open_r1.modeling.loading import explain_loading_errors, load_causal_lm, load_config
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype: Any = "float32" if options.dtype == "auto" and device == "cpu" else options.dtype
     checkpoint = _checkpoint(options)
-    model: Any = load_causal_lm(checkpoint, dtype if dtype == "auto" else getattr(torch, dtype))
+    config = load_config(checkpoint)
+    # transformers' own sdpa ignores softcaps (Gemma 2).
+    exact = {"attn_implementation": ATTENTION} if why_unsupported(config) is None else {}
+    model: Any = load_causal_lm(checkpoint, dtype if dtype == "auto" else getattr(torch, dtype), config=config, **exact)
     with explain_loading_errors(checkpoint):
         return model.to(device).eval()
 

@@ -55,13 +55,16 @@ class Request:
 @dataclass(frozen=True)
 class Completion:
     """A sampled completion. `token_ids` include the stop token; `logprobs` are those of the sampled tokens under the
-    distribution that was sampled from (temperature and truncation applied), None if they were not requested."""
+    distribution that was sampled from (temperature and truncation applied), None if they were not requested. `experts`,
+    if the engine reports them, has a fingerprint per token of the experts that predicted it
+    (`modeling.routers.ChosenExperts`)."""
 
     text: str
     token_ids: list[int] | None
     logprobs: list[float] | None
     finish_reason: Literal["stop", "length", "error"]
     weights_version: int
+    experts: list[int] | None = None
 
 
 def check_sampling(temperature: float, top_p: float) -> None:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from transformers import (
 
 from open_r1.data.chat import pad_token_id
 from open_r1.engine.protocol import Completion, Engine, Request, Sampling, prompt_ids
+from open_r1.modeling.loading import context_length
+from open_r1.modeling.rope import forget_lengths, length_rule
+from open_r1.modeling.routers import ChosenExperts
 
 WINDOW = 4096
 """Requests looked at together, so that prompts of similar length can share a batch."""
@@ -40,6 +43,9 @@ class TransformersEngine(Engine):
         self.tokenizer = tokenizer
         self.max_tokens_per_batch = max_tokens_per_batch
         self.version = 0
+        self.chosen_experts = ChosenExperts(model)
+        self._rule = length_rule(model.config)
+        self._boundary = None if self._rule is None else self._rule.original
 
     def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
         """Yields `(request.id, completions)`; reads at most `WINDOW` requests ahead."""
@@ -53,11 +59,13 @@ class TransformersEngine(Engine):
         self.version = version
 
     def _batches(self, prompts: list[tuple[Request, list[int]]]) -> Iterator[list[tuple[Request, list[int]]]]:
-        """Prompts with equal sampling options, longest first, as many as the token budget allows."""
+        """Prompts with equal sampling options, on one side of `_boundary`, longest first, as many as the token budget
+        allows."""
 
         def options(item: tuple[Request, list[int]]) -> tuple:
             s = item[0].sampling
-            return (s.temperature, s.top_p, s.top_k, s.min_p, s.stop_token_ids, s.logprobs)
+            is_long = self._boundary is not None and len(item[1]) > self._boundary
+            return (s.temperature, s.top_p, s.top_k, s.min_p, s.stop_token_ids, s.logprobs, is_long)
 
         ordered = sorted(prompts, key=lambda item: (options(item), -item[0].sampling.max_tokens, -len(item[1])))
         for _, group in itertools.groupby(ordered, key=options):
@@ -87,49 +95,95 @@ class TransformersEngine(Engine):
 
     def _decode_rows(self, batch: list[tuple[Request, list[int]]]) -> list[Completion]:
         """One completion per row; rows are the samples of all requests, side by side."""
-        device = self.model.device
-        context = getattr(self.model.config, "max_position_embeddings", None) or 2**31
-        counts = torch.tensor([r.sampling.n for r, _ in batch])
-        limits = [
+        context = context_length(self.model.config) or 2**31
+        sampling = batch[0][0].sampling
+        prompts = [ids for _, ids in batch]
+        counts = [r.sampling.n for r, _ in batch]
+        owners = [ids for ids, n in zip(prompts, counts, strict=True) for _ in range(n)]
+        wanted = [
             max(0, min(r.sampling.max_tokens, context - len(ids))) for r, ids in batch for _ in range(r.sampling.n)
         ]
-        noise = np.stack(
-            [uniform_stream(r.sampling.seed, i, max(limits)) for r, _ in batch for i in range(r.sampling.n)]
-        )
-        uniforms = torch.from_numpy(noise).to(device)
-        sampling = batch[0][0].sampling
+        noise = [uniform_stream(r.sampling.seed, i, max(wanted)) for r, _ in batch for i in range(r.sampling.n)]
+        limits = [min(n, self._most(ids)) for n, ids in zip(wanted, owners, strict=True)]
+        rows = self._continue(prompts, counts, limits, noise, sampling)
+        cut = [i for i, row in enumerate(rows) if not row.stopped and len(row.tokens) == limits[i] < wanted[i]]
+        if cut:  # keys of the tokens so far change with the frequencies
+            longer = self._continue(
+                [owners[i] + rows[i].tokens for i in cut],
+                [1] * len(cut),
+                [wanted[i] - limits[i] for i in cut],
+                [noise[i][limits[i] :] for i in cut],
+                sampling,
+            )
+            for i, rest in zip(cut, longer, strict=True):
+                before = rows[i]
+                experts = before.experts + rest.experts
+                rows[i] = Row(before.tokens + rest.tokens, before.logprobs + rest.logprobs, rest.stopped, experts)
+        return self._completions(rows, sampling.logprobs)
+
+    def _most(self, prompt: list[int]) -> int:
+        """Tokens that can follow `prompt` until rotary frequencies change: the last is predicted by the `_boundary`
+        tokens before it."""
+        if self._boundary is None or len(prompt) > self._boundary:
+            return 2**31
+        return self._boundary + 1 - len(prompt)
+
+    def _continue(
+        self,
+        prompts: list[list[int]],
+        counts: list[int],
+        limits: list[int],
+        noise: list[np.ndarray],
+        sampling: Sampling,
+    ) -> list["Row"]:
+        """`counts` rows for each prompt; row i gets at most `limits[i]` tokens, drawn at `noise[i]`."""
+        device = self.model.device
+        if self._rule is not None and self._rule.kind == "dynamic":
+            forget_lengths(self.model)
+        longest = max(limits)
+        uniforms = torch.zeros(len(limits), longest, device=device)
+        for row, numbers in zip(uniforms, noise, strict=True):
+            known = torch.from_numpy(numbers[:longest])
+            row[: len(known)] = known
         warpers = logits_warpers(sampling)
         stops = torch.tensor(sampling.stop_token_ids, dtype=torch.long, device=device)
         limit = torch.tensor(limits, device=device)
 
-        input_ids, mask = left_pad([ids for _, ids in batch], pad_token_id(self.tokenizer))
+        # A loss that balances routers has no use here, and is not computed right for a cache.
+        balances = getattr(self.model.config.get_text_config(), "output_router_logits", False)
+        options: dict[str, Any] = {"use_cache": True, **({"output_router_logits": False} if balances else {})}
+        input_ids, mask = left_pad(prompts, pad_token_id(self.tokenizer))
         input_ids, mask = input_ids.to(device), mask.to(device)
         out = self.model(
             input_ids=input_ids,
             attention_mask=mask,
             position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-            use_cache=True,
             logits_to_keep=1,
+            **options,
         )
-        expand = torch.repeat_interleave(torch.arange(len(batch)), counts).to(device)
-        cache = out.past_key_values
+        expand = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(counts)).to(device)
+        recurrent = hasattr(out, "cache_params")  # Mamba: no keys, and a mask is read for the tokens of a call only
+        cache = out.cache_params if recurrent else out.past_key_values
         select_rows(cache, expand)
-        logits, mask = out.logits[:, -1].float()[expand], mask[expand]
+        logits, experts = out.logits[:, -1].float()[expand], self._experts(len(prompts))[expand]
+        mask = mask[expand]
         position = mask.sum(1)
 
         live = torch.arange(len(limits), device=device)
-        tokens = torch.zeros(len(limits), max(limits), dtype=torch.long, device=device)
-        logprobs = torch.zeros(len(limits), max(limits) if sampling.logprobs else 0, device=device)
+        tokens = torch.zeros(len(limits), longest, dtype=torch.long, device=device)
+        logprobs = torch.zeros(len(limits), longest if sampling.logprobs else 0, device=device)
+        predictors = torch.zeros(len(limits), longest if self.chosen_experts else 0, dtype=torch.long, device=device)
         lengths = torch.zeros(len(limits), dtype=torch.long, device=device)
         stopped = torch.zeros(len(limits), dtype=torch.bool, device=device)
         done = limit[live] <= 0
-        for step in range(max(limits)):
+        for step in range(longest):
             if done.all():
                 break
             if done.float().mean() > 0.25:
                 keep = (~done).nonzero().squeeze(1)
                 select_rows(cache, keep)
-                live, logits, mask, position, done = (x[keep] for x in (live, logits, mask, position, done))
+                live, logits, experts = live[keep], logits[keep], experts[keep]
+                mask, position, done = mask[keep], position[keep], done[keep]
             if sampling.temperature == 0 and not sampling.logprobs:
                 token = logits.argmax(-1)
             else:
@@ -138,6 +192,8 @@ class TransformersEngine(Engine):
             tokens[writing, step] = token[~done]
             if sampling.logprobs:
                 logprobs[writing, step] = logprob[~done]
+            if self.chosen_experts:
+                predictors[writing, step] = experts[~done]
             lengths[writing] = step + 1
             stopped[writing] = torch.isin(token[~done], stops)
             done = stopped[live] | (step + 1 >= limit[live])
@@ -148,32 +204,48 @@ class TransformersEngine(Engine):
             mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
             out = self.model(
                 input_ids=token[:, None],
-                attention_mask=mask,
-                position_ids=position[:, None],
-                past_key_values=cache,
-                use_cache=True,
+                position_ids=position.masked_fill(done, 0)[:, None],  # rows that have ended change no frequencies
+                **options,
+                **({"cache_params": cache} if recurrent else {"past_key_values": cache, "attention_mask": mask}),
             )
-            logits = out.logits[:, -1].float()
+            logits, experts = out.logits[:, -1].float(), self._experts(len(live))
             position = position + 1
-        values = logprobs.tolist() if sampling.logprobs else None
-        return self._completions(tokens.tolist(), values, lengths.tolist(), stopped.tolist())
+        columns = (tokens, logprobs, predictors, lengths, stopped)
+        return [
+            Row(ids[:n], numbers[:n], stop, experts[:n])
+            for ids, numbers, experts, n, stop in zip(*(x.tolist() for x in columns), strict=True)
+        ]
 
-    def _completions(
-        self, tokens: list[list[int]], logprobs: list[list[float]] | None, lengths: list[int], stopped: list[bool]
-    ) -> list[Completion]:
+    def _experts(self, rows: int) -> Tensor:
+        """A number of the experts that the last token of each row went through; 0 for a dense model."""
+        if not self.chosen_experts:
+            return torch.zeros(rows, dtype=torch.long, device=self.model.device)
+        return self.chosen_experts.fingerprints().view(rows, -1)[:, -1]
+
+    def _completions(self, rows: list["Row"], with_logprobs: bool) -> list[Completion]:
         texts = self.tokenizer.batch_decode(
-            [row[: n - s] for row, n, s in zip(tokens, lengths, stopped, strict=True)], skip_special_tokens=True
+            [row.tokens[: len(row.tokens) - row.stopped] for row in rows], skip_special_tokens=True
         )
         return [
             Completion(
                 text=text,
-                token_ids=row[:n],
-                logprobs=None if logprobs is None else logprobs[i][:n],
-                finish_reason="stop" if stop else "length",
+                token_ids=row.tokens,
+                logprobs=row.logprobs if with_logprobs else None,
+                finish_reason="stop" if row.stopped else "length",
                 weights_version=self.version,
+                experts=row.experts if self.chosen_experts else None,
             )
-            for i, (text, row, n, stop) in enumerate(zip(texts, tokens, lengths, stopped, strict=True))
+            for text, row in zip(texts, rows, strict=True)
         ]
+
+
+class Row(NamedTuple):
+    """What was written of one completion; no logprobs if they were not asked for, no experts of a dense model."""
+
+    tokens: list[int]
+    logprobs: list[float]
+    stopped: bool
+    experts: list[int]
 
 
 def select_rows(cache: Any, rows: Tensor) -> None:
@@ -186,6 +258,8 @@ def select_rows(cache: Any, rows: Tensor) -> None:
             for index, state in (states or {}).items():
                 if state is not None:
                     states[index] = state.index_select(0, rows)  # type: ignore[index]
+    linear: list[Any] = getattr(cache, "linear_cache", [])  # MiniMax
+    linear[:] = [state.index_select(0, rows) if isinstance(state, Tensor) else state for state in linear]
 
 
 class ReplicaEngine(TransformersEngine):

@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     page = write_report(args.folder, args.output, args.max_megabytes)
     print(f"{page.path} ({page.megabytes:.1f} MB)")
     if page.carried < page.num_samples:
-        print(f"It carries the text of {page.carried} of {page.num_samples} samples a problem (--max-megabytes).")
+        print(f"It carries the text of {page.carried} of {page.num_samples} samples per problem (--max-megabytes).")
 
 
 def _report_run(args: ReportOptions) -> None:

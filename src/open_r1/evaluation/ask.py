@@ -180,17 +180,21 @@ def split_reasoning(pieces: Iterable[tuple[str, str]], opened: bool = False) -> 
 
 def show(parts: Iterable[tuple[str, str]], console: Console) -> None:
     """Prints reasoning dimmed, under a heading, and then the answer."""
-    last = None
+    last, blank = None, ""
     for kind, text in parts:
         if kind == "tag":
             continue
+        text = blank + text
+        blank = text[len(text.rstrip()) :]  # printed once something follows
+        if not text.strip():
+            continue
         if kind != last:
             if last is not None or kind == "reasoning":
-                heading = "Reasoning" if kind == "reasoning" else "\nAnswer"
+                heading = "Reasoning" if kind == "reasoning" else "\n\nAnswer"
                 console.print(heading, style="bold", highlight=False)
             last, text = kind, text.lstrip("\n")
         style = "dim" if kind == "reasoning" else None
-        console.print(text, end="", style=style, markup=False, highlight=False, soft_wrap=True)
+        console.print(text.rstrip(), end="", style=style, markup=False, highlight=False, soft_wrap=True)
     console.print()
 
 
@@ -215,7 +219,9 @@ def _generate(
         max_new_tokens=limit,
         eos_token_id=list(stop_token_ids),
         pad_token_id=pad_token_id(engine.tokenizer),
-        **(sampling if temperature > 0 else {"do_sample": False}),
+        **(
+            sampling if temperature > 0 else {"do_sample": False, "top_k": 50}
+        ),  # transformers warns of any other without sampling
     )
     failure: list[BaseException] = []
     left = Event()

@@ -71,7 +71,7 @@ COMMANDS = {
     "/undo": "take the last question back",
     "/think": "show the reasoning of the last answer",
     "/temperature": "X: sample at another temperature",
-    "/limit": "N: at most so many tokens an answer",
+    "/limit": "N: at most this many tokens per answer",
     "/system": "TEXT: another system prompt, in a new conversation",
     "/save": "keep the conversation as a row for SFT",
     "/quit": "end (or Ctrl-D)",
@@ -169,7 +169,8 @@ class Terminal:
             self.conversation = Conversation(words or None)
         elif name == "/save":
             save_row(self.args.save, self.conversation.row())
-            self._print(f"A row with {len(turns)} turns is now in {self.args.save}.", "dim")
+            count = f"{len(turns)} turn{'s' if len(turns) > 1 else ''}"
+            self._print(f"Saved as a row with {count} in {self.args.save}.", "dim")
         else:
             self._print("\n".join(f"{command:<13} {meaning}" for command, meaning in COMMANDS.items()), "dim")
 

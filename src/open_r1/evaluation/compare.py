@@ -134,7 +134,7 @@ def _name(folder: Path) -> str:
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
-    """A line a task, the difference in points of pass@1."""
+    """One line per task, the difference in points of pass@1."""
     table = Table(show_edge=False, pad_edge=False)
     for name in ("task", "problems", "A", "B", "B - A (95% interval, paired)"):
         table.add_column(name, justify="left" if name == "task" else "right")

@@ -37,7 +37,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     if not 0 <= c <= n:
         raise ValueError(f"{c} of {n} samples cannot be right")
     if not 1 <= k <= n:
-        raise ValueError(f"pass@{k} needs at least {k} samples a problem; there are {n}")
+        raise ValueError(f"pass@{k} needs at least {k} samples per problem; there are {n}")
     return 1.0 - comb(n - c, k) / comb(n, k)
 
 

@@ -96,7 +96,7 @@ def reported_figures(model: str, task: str) -> list[dict[str, Any]]:
 
 
 def results_table(results: Sequence[Mapping[str, Any]]) -> Table:
-    """A line a task: pass@1 with its interval, beside what was reported for that model; columns without a figure
+    """One line per task: pass@1 with its interval, beside what was reported for that model; columns without a figure
     in any line are left out."""
     lines = [_cells(result) for result in results]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)

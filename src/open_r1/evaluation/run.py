@@ -66,7 +66,9 @@ def prepare(
 ) -> Benchmark:
     """Plans the requests and opens `folder`. Raises `UserError` for all that could not work."""
     if ks and max(ks) > protocol.num_samples:
-        raise UserError(f"k is {max(ks)}, but there are {protocol.num_samples} samples a problem: raise --num-samples.")
+        raise UserError(
+            f"k is {max(ks)}, but there are {protocol.num_samples} samples per problem: raise --num-samples."
+        )
     requests = plan(problems, engine, protocol)
     note = cut_short(requests, engine, protocol)
     if note:

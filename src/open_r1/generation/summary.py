@@ -110,7 +110,7 @@ def summary_table(figures: Mapping[str, Any]) -> Table:
     table.add_row("problems with a right answer", f"{solved:,}", f"{solved / problems:.1%}")
     if figures.get("prompts_too_long"):
         table.add_row("prompts too long, left out", f"{figures['prompts_too_long']:,}", "")
-    table.add_row("tokens a completion", f"{figures['mean_tokens']:,.0f}", "")
+    table.add_row("tokens per completion", f"{figures['mean_tokens']:,.0f}", "")
     if figures["tokens_per_second"]:
-        table.add_row("tokens a second", f"{figures['tokens_per_second']:,.0f}", "")
+        table.add_row("tokens per second", f"{figures['tokens_per_second']:,.0f}", "")
     return table

@@ -2,6 +2,7 @@
 
 import importlib.util
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,6 @@ from open_r1.engine.vllm.process import ServerCommand
 from open_r1.errors import UserError
 from open_r1.files import check_writable
 from open_r1.installing import install_command
-from open_r1.launch.commands import training_command
 from open_r1.launch.control import Control
 from open_r1.launch.layout import Cluster, Layout, Server, plan_layout
 from open_r1.launch.layout_table import show_layout
@@ -21,6 +21,7 @@ from open_r1.launch.nodes import Place, check_port, choose_ports, find_place
 from open_r1.launch.recipe import Recipe, distributed_type, find_accelerator, job_of, read_recipe
 from open_r1.processes.child import Command
 from open_r1.run.generators import generator_command
+from open_r1.training.backends import requested_backend
 from open_r1.training.model import load_config
 
 if TYPE_CHECKING:
@@ -131,7 +132,21 @@ class Launcher:
         return servers + ([self._training(node, gpus, urls)] if node < len(self.layout.train) else [])
 
     def _training(self, node: int, gpus: Sequence[str], urls: Sequence[str]) -> Command:
-        return training_command(self.recipe, self.layout, self.config, self.place, node, gpus, urls)
+        """`accelerate launch` on training node `node`; `gpus` are the names of its GPUs, `urls` those of generators."""
+        recipe, layout = self.recipe, self.layout
+        words = [sys.executable, "-m", "open_r1.launch.accelerate_launch", "--config_file", str(self.config)]
+        words += ["--num_machines", str(len(layout.train)), "--num_processes", str(layout.processes)]
+        words += ["--machine_rank", str(node), "--main_process_ip", self.place.head]
+        words += ["--main_process_port", str(layout.ports.main)]
+        if layout.on_cpu:
+            words += ["--mixed_precision", "no"]
+        words += [str(Path(__file__).parents[1] / f"{recipe.task}.py"), "--config", str(recipe.path), *recipe.overrides]
+        if urls:
+            words += ["--vllm_server_base_url", ",".join(urls)]
+        environment = requested_backend(layout.processes, distributed_type(self.config))
+        if not layout.on_cpu:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[i] for i in layout.train[node])
+        return Command(tuple(words), environment)
 
     def _server(self, server: Server, host: str, gpus: Sequence[str]) -> Command:
         names = [gpus[i] for i in server.gpus]

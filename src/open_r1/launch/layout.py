@@ -83,7 +83,7 @@ class Layout:
     job: Job
     ports: Ports
     train: tuple[tuple[int, ...], ...]
-    """For each training node, from node 0 on, the GPUs that train (on a CPU: one number a process)."""
+    """For each training node, from node 0 on, the GPUs that train (on a CPU: one number per process)."""
     servers: tuple[Server, ...] = ()
     notes: tuple[str, ...] = field(default=())
     """Remarks for the user, one sentence each."""

@@ -66,8 +66,8 @@ def _needs(recipe: Recipe, layout: Layout, shape: Shape) -> dict[str, str]:
     seconds = estimate_seconds(shape, args, layout.batch * longest, longest, processes)
     there = "" if layout.on_cpu else f" of {layout.cluster.gpu_memory / 2**30:.0f}"
     return {
-        "memory a process": f"{memory}{there} (computed)",
-        "time a step": f"at most about {seconds:,.0f} s of training on H100s (computed)",
+        "memory per process": f"{memory}{there} (computed)",
+        "time per step": f"at most about {seconds:,.0f} s of training on H100s (computed)",
     }
 
 

@@ -21,19 +21,20 @@ LAYER_TYPES = {
 }
 CAUSAL_ANYWAY = ("gpt_neox",)
 """Types that read forwards whatever their `is_decoder` says."""
-OWN_CACHE = "its state is kept in a cache of its own kind, which no engine here can decode with"
-WIDE_HEAD = "its head is more than one matrix"
+REPLACED = "its attention cannot be replaced, so documents of a pack would see each other"
 REFUSED = {
-    **dict.fromkeys(("mamba", "mamba2", "falcon_mamba", "minimax", "recurrent_gemma"), OWN_CACHE),
-    "modernbert-decoder": WIDE_HEAD,
-    "ctrl": "its gradients differ packed and alone",
-    "phimoe": "the gradients of its router are not those of its loss",
-    **dict.fromkeys(("emu3", "git"), "it reads images, and its text cannot be trained alone"),
+    "blt": "it computes over patches of bytes, which could reach over two documents",
     "doge": "its attention mask depends on what it reads",
-    "moshi": "its head does not belong to its text",
+    "git": REPLACED,
+    "modernbert-decoder": "its head is more than one matrix",
+    "moshi": "its cache forgets keys that its attention still sees where nothing is cached",
+    "recurrent_gemma": "padding reaches its recurrent states, and transformers does not hand out its cache",
     "zaya": "its attention convolves queries and keys, which would reach the next document",
 }
 """Architectures whose code looks like what can be trained here, and is not."""
+
+MASK_WINDOWS = ("phimoe",)
+"""Types whose attention is not handed its window: packs are exact only within one window."""
 
 
 def check_supported(config: PretrainedConfig) -> None:
@@ -47,24 +48,31 @@ def check_supported(config: PretrainedConfig) -> None:
 
 def why_unsupported(config: PretrainedConfig) -> str | None:
     """Why packs cannot be computed with a model, in a few words; None if they can."""
-    text = config.get_text_config()
     if quantization := getattr(config, "quantization_config", None):
         method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization.quant_method
         name = str(getattr(method, "value", method))
         return f"its weights are quantized ({name}), and training needs the checkpoint in bfloat16 or float32"
     if getattr(config, "is_encoder_decoder", False):
         return "it has an encoder and a decoder"
+    try:
+        text = config.get_text_config()
+    except ValueError:  # MusicGen, RAG
+        return "it has more than one text model"
     if getattr(text, "is_decoder", True) is False and text.model_type not in CAUSAL_ANYWAY:
         return "it reads in both directions"
     for kind in (config.model_type, text.model_type):
         if kind in REFUSED:
             return REFUSED[kind]
+    if text.model_type in MASK_WINDOWS and (text.sliding_window or 2**31) < text.max_position_embeddings:
+        return "its attention learns of its window from masks alone, which packs do without"
     if unknown := sorted(set(getattr(text, "layer_types", None) or []) - LAYER_TYPES):
         return f"it has layers of type {', '.join(unknown)}, which packed training does not compute exactly"
     if getattr(config, "auto_map", None) and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return None  # the code of its authors: seen only when it runs, by the check of the loaded model
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return "transformers has no causal language model for it"
+    if _model_class(config).config_class not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return "transformers could not load what is saved of its text"
     return _why_unsupported_code(_model_class(config))
 
 
@@ -80,7 +88,7 @@ def _why_unsupported_code(kind: Any) -> str | None:
         return None
     if any("Mixer" in name for name in vars(modeling)):
         return None
-    return "its attention cannot be replaced, so documents of a pack would see each other"
+    return REPLACED
 
 
 def skeleton(config: PretrainedConfig, trust_remote_code: bool = False) -> Any:

@@ -2,7 +2,7 @@
 function that never keeps a `(tokens, vocabulary)` matrix.
 
 Logits live a chunk of tokens at a time, in float32 whatever is multiplied, as the native engine computes them: bfloat16
-logits would round away a hundredth of a nat. The forward pass keeps one number a token, log Z; the backward pass
+logits would round away a hundredth of a nat. The forward pass keeps one number per token, log Z; the backward pass
 computes each chunk of logits again, and its products are in the dtype of the weight or of autocast. The head's weight
 is cast once for all chunks, and its gradient is summed in float32. On CUDA the softmax arithmetic is compiled
 (`torch.compile`), so that each logit is read and written once.

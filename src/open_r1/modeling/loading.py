@@ -15,6 +15,10 @@ from open_r1.files import check_no_lfs_pointers
 from open_r1.hub import reading_hub
 from open_r1.modeling.checkpoint import Checkpoint
 
+CODE_ERRORS = (AttributeError, KeyError, TypeError)
+"""What the code of a model raises for a configuration that it does not expect."""
+LOADING_ERRORS = (OSError, ValueError, ImportError, RuntimeError, HFValidationError, SafetensorError, *CODE_ERRORS)
+
 
 def context_length(config: PretrainedConfig) -> int | None:
     """The most tokens that prompt and completion may have together; None if the configuration does not say."""
@@ -57,8 +61,8 @@ def explain_loading_errors(checkpoint: Checkpoint) -> Iterator[None]:
     try:
         with reading_hub(checkpoint.name, checkpoint.option):
             yield
-    except (OSError, ValueError, ImportError, RuntimeError, HFValidationError, SafetensorError) as error:
-        reason = first_line(error)
+    except LOADING_ERRORS as error:
+        reason = first_line(error) if type(error) not in CODE_ERRORS else f"{type(error).__name__}: {first_line(error)}"
         raise UserError(
             f"{checkpoint.option} is {checkpoint.name!r}, which cannot be loaded as a causal language model: {reason}. "
             "Give a hub id, or a folder with config.json and model.safetensors."

@@ -29,6 +29,8 @@ class DocumentWise(nn.Module):
     """A mixer that keeps documents apart, while there are `documents`."""
 
     documents: Documents
+    takes_packs = False
+    """Whether what the module calls knows where documents begin (`fla.py`)."""
 
     @torch.compiler.disable
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -38,6 +40,8 @@ class DocumentWise(nn.Module):
             return super().forward(hidden_states, *args, **kwargs)
         kwargs = {name: None if name == "attention_mask" else value for name, value in kwargs.items()}
         kwargs.pop("layout", None)
+        if self.takes_packs:
+            return super().forward(hidden_states, *args, **kwargs, cu_seq_lens_q=layout.cu_seqlens_q)
         rectangles, inverse = layout.padded_groups()
         outputs = []
         for queries, _, _ in rectangles:
@@ -61,6 +65,13 @@ def mixers(model: nn.Module) -> list[nn.Module]:
         for module in model.modules()
         if type(module).__name__ in STATEFUL or any(isinstance(child, CONVOLUTIONS) for child in module.children())
     ]
+
+
+def unadaptable(model: nn.Module) -> list[str] | None:
+    """Names of linear layers that get no adapters unless they are asked for: kernels of Mamba read their weights past
+    the layer, and PEFT refuses some of them."""
+    kinds = {type(mixer).__name__ for mixer in mixers(model)}
+    return ["out_proj"] if any("Mamba" in kind or "Mixer" in kind for kind in kinds) else None
 
 
 def separate_documents(model: PreTrainedModel) -> Documents:

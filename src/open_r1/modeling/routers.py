@@ -1,5 +1,8 @@
-"""What the routers of a mixture of experts do while it learns: how evenly tokens are spread, and how surely."""
+"""What the routers of a mixture of experts do while it learns: how evenly tokens are spread, how surely, and whether
+the trainer sends a token to the experts that the sampler sent it to."""
 
+import functools
+import inspect
 from typing import Any
 
 import torch
@@ -56,3 +59,50 @@ class RouterStatistics:
         self.loads.clear()
         self.entropies.clear()
         return found
+
+
+CHOICES = ("top_k_index", "router_indices")
+"""What transformers' experts call the experts of each token, `(T, k)`."""
+MOST_EXPERTS = 4096
+
+
+def expert_modules(model: nn.Module) -> list[nn.Module]:
+    """Modules that compute with the experts that a router has chosen, in the order of layers."""
+    return [module for module in model.modules() if _second_parameter(type(module)) in CHOICES]
+
+
+def _second_parameter(kind: type[nn.Module]) -> str:
+    return [*inspect.signature(kind.forward).parameters, "", "", ""][2]
+
+
+class ChosenExperts:
+    """Which experts the tokens of the last forward pass of `model` went through, as one number a token."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.modules = expert_modules(model)
+        for module in self.modules:
+            if not hasattr(module, "chosen_experts"):  # trainer and engine may share the model
+                module.chosen_experts = None  # type: ignore[assignment]
+                module.register_forward_pre_hook(_keep_choice)
+
+    def __bool__(self) -> bool:
+        return bool(self.modules)
+
+    def fingerprints(self) -> Tensor:
+        """`(T,)` int64, equal for two tokens if all layers chose the same experts for both, in any order (Zobrist
+        hashing: a random number for each expert of each layer, and their sum)."""
+        total: Any = 0
+        for layer, module in enumerate(self.modules):
+            chosen: Any = module.chosen_experts
+            total = total + _numbers(layer, chosen.device)[chosen % MOST_EXPERTS].sum(-1)
+        return total
+
+
+def _keep_choice(module: nn.Module, args: tuple[Any, ...]) -> None:
+    module.chosen_experts = args[1].detach()
+
+
+@functools.cache
+def _numbers(layer: int, device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(layer)
+    return torch.randint(-(2**62), 2**62, (MOST_EXPERTS,), generator=generator).to(device)

@@ -1,4 +1,4 @@
-"""What training looks like while it runs: a live bar on a terminal, one plain line a log elsewhere."""
+"""What training looks like while it runs: a live bar on a terminal, one plain line per log elsewhere."""
 
 import atexit
 import math
@@ -128,7 +128,7 @@ class ProgressCallback(TrainerCallback):
 
 
 def headline(logs: Mapping[str, Any]) -> list[str]:
-    """The two to four figures to watch: loss for SFT; reward, accuracy and length for GRPO; tokens a second."""
+    """The two to four figures to watch: loss for SFT; reward, accuracy and length for GRPO; tokens per second."""
     if "reward" not in logs:
         return _labelled(logs, {"loss": "loss"}) + _speed(logs)
     accuracy = "rewards/accuracy/mean"

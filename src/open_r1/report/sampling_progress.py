@@ -14,7 +14,7 @@ everything else is half written."""
 
 
 class SamplingProgress:
-    """Counts samples of a task: share right so far, tokens a second, time left. A context manager.
+    """Counts samples of a task: share right so far, tokens per second, time left. A context manager.
 
     `done` samples were there before, `right` of those `graded` (default: all of them) were right.
     """

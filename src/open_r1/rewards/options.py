@@ -45,7 +45,7 @@ class RewardOptions:
     code_eval_scoring_mode: Literal["pass_fail", "partial", "weighted_sum"] = "weighted_sum"
     """`cf_code`: how tests make a score."""
     code_eval_test_batch_size: int = 1
-    """`cf_code`: test cases of one program run at once."""
+    """`cf_code`, `ioi_code`: test cases of one program run at once; -1: all, as far as there are cores."""
     parallel_code_exec_per_proc: int = 0
     """Code rewards: programs run at once by a process; 0: its share of the machine's cores."""
     code_time_limit: float = 5.0

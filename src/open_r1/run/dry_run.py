@@ -53,7 +53,7 @@ def dry_run_grpo(
             **ungradable_golds(prompts, script.reward_funcs),
             "effective batch": f"{completions:,} completions = {per_step:,} prompts x {args.num_generations}",
             "steps": _steps(args, steps * args.max_steps_per_rollout),
-            "tokens a step, at most": f"{completions * (longest + args.max_completion_length):,}",
+            "tokens per step, at most": f"{completions * (longest + args.max_completion_length):,}",
             "completions by": describe_engine(args, model),
             **_engine_memory(args, model),
         },
@@ -137,7 +137,7 @@ def _engine_memory(args: GRPOConfig, model: ModelConfig) -> dict[str, str]:
 
 def _steps(args: TrainConfig, per_epoch: int) -> str:
     total = args.max_steps if args.max_steps > 0 else round(per_epoch * args.num_train_epochs)
-    return f"{total:,} ({per_epoch:,} an epoch)"
+    return f"{total:,} ({per_epoch:,} per epoch)"
 
 
 def _show(
@@ -164,8 +164,8 @@ def _show(
         "model": f"{model.model_name_or_path} ({parameters / 1e6:,.1f}M parameters)",
         "device": f"{args.device.type} x {args.world_size} processes, {'bfloat16' if args.bf16 else 'float32'}",
         **facts,
-        "memory a process": f"{memory} (computed)",
-        "time a step": f"about {seconds:,.1f} s of training on H100s (computed)",
+        "memory per process": f"{memory} (computed)",
+        "time per step": f"about {seconds:,.1f} s of training on H100s (computed)",
         "output": str(args.output_dir),
     }.items():
         table.add_row(name, value)

@@ -12,6 +12,7 @@ from open_r1.engine.native.model import training_copy
 from open_r1.engine.protocol import Engine
 from open_r1.engine.transformers_engine import ReplicaEngine, TransformersEngine
 from open_r1.errors import UserError
+from open_r1.modeling.rope import length_rule
 from open_r1.run.generators import LOOPBACK, server_urls
 from open_r1.training.backends import splits_weights
 from open_r1.training.model import empty_replica, load_config
@@ -119,11 +120,13 @@ def _open_servers(
     from open_r1.engine.vllm.engine import VLLMServerEngine
 
     config = load_config(model_config).get_text_config()
+    rule = length_rule(config)
     return VLLMServerEngine(
         server_urls(args, model_config),
         tokenizer,
         max_model_len=max_model_len,
         shape=(config.hidden_size, config.num_hidden_layers, config.vocab_size),
+        most=rule.original if rule is not None and rule.kind == "longrope" else None,
         timeout=args.vllm_server_timeout,
         group_port=args.vllm_group_port,
     )

@@ -81,8 +81,9 @@ def check_one_side(prompts: Dataset, rule: LengthRule | None, max_completion_len
     tokens would be sampled with other frequencies than the trainer uses."""
     if rule is None:
         return
-    longest = max(len(ids) for ids in prompts["prompt_ids"])
-    if longest + max_completion_length > rule.original:
+    lengths = [len(ids) for ids in prompts["prompt_ids"]]
+    longest = max(lengths)
+    if rule.side(min(lengths) + 1) != rule.side(longest + max_completion_length):
         raise UserError(
             f"max_completion_length is {max_completion_length}, and the longest prompt has {longest} tokens: together "
             f"more than the model's original context of {rule.original}, where its rotary embeddings ({rule.kind}) "

@@ -43,7 +43,7 @@ ROUND_SETTINGS = (
 """Options that rollouts are made with, which an unfinished round is continued with."""
 TOKEN_MEANS = (
     *("entropy", "kl", "clip_ratio/low", "clip_ratio/high"),
-    *("sampling/capped_ratio", "sampling/logprob_difference"),
+    *("sampling/capped_ratio", "sampling/logprob_difference", "router/other_experts"),
 )
 """Figures that are means over learned tokens."""
 
@@ -217,6 +217,8 @@ class GRPOTrainer(PackedTrainer):
             gap = old - pack.fields.sampler_logprobs
             figures["sampling/logprob_difference"] = gap.abs()
             figures["sampling/capped_ratio"] = gap.exp() > self.args.vllm_importance_sampling_clip_max
+        if out.experts is not None and pack.fields.experts is not None:
+            figures["router/other_experts"] = out.experts != pack.fields.experts
         self.add("learned", learned.sum())
         for name, value in figures.items():
             if value is not None:
@@ -227,8 +229,9 @@ class GRPOTrainer(PackedTrainer):
     def note_sums(self, sums: dict[str, float]) -> None:
         """As in `PackedTrainer`; figures per learned token are noted where there was a token to learn from."""
         super().note_sums(sums)
+        known = {"kl": self.args.beta, "router/other_experts": getattr(self.engine, "chosen_experts", None)}
         for name in TOKEN_MEANS:
-            if sums["learned"] and (name != "kl" or self.args.beta):
+            if sums["learned"] and known.get(name, True):
                 self.note(name, sums[name] / sums["learned"])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

@@ -17,16 +17,19 @@ from open_r1.modeling import head as head_module
 from open_r1.modeling.head import LogitRule, head_logprobs, logit_rule, statistics
 from open_r1.modeling.mixers import separate_documents
 from open_r1.modeling.rope import forget_lengths, length_rule
+from open_r1.modeling.routers import ChosenExperts
 from open_r1.modeling.sequence_parallel import SequenceGroup
 from open_r1.training.packing import Pack, TokenSequence, build_pack
 
 
 class TokenLogprobs(NamedTuple):
     """`logprobs (M,)` of the targets, differentiable, and `entropies (M,)` of the distributions they were drawn
-    from, detached. Both in nats, float32, at the temperature asked for."""
+    from, detached. Both in nats, float32, at the temperature asked for. `experts (M,)`, for a pack that knows those of
+    the sampler: numbers of the experts that predicted the targets."""
 
     logprobs: Tensor
     entropies: Tensor
+    experts: Tensor | None = None
 
 
 class LogprobHead(nn.Linear):
@@ -48,7 +51,7 @@ def add_logprob_forward(model: PreTrainedModel) -> None:
     plain_forward = model.forward
     if type(head := model.get_output_embeddings()) is nn.Linear:
         head.__class__ = LogprobHead
-    documents = separate_documents(model)
+    documents, chosen = separate_documents(model), ChosenExperts(model)
     rule = length_rule(model.config)
 
     @functools.wraps(plain_forward)
@@ -68,12 +71,17 @@ def add_logprob_forward(model: PreTrainedModel) -> None:
             layout=pack.layout,
             use_cache=False,
         ).last_hidden_state[0]
+        experts = None if pack.fields.experts is None else chosen.fingerprints()
         if group is None:
-            return token_logprobs(model, hidden.index_select(0, pack.predictors), pack.targets, temperature)
+            found = token_logprobs(model, hidden.index_select(0, pack.predictors), pack.targets, temperature)
+            if experts is None:
+                return found
+            return TokenLogprobs(found.logprobs, found.entropies, experts.index_select(0, pack.predictors))
         own = ((pack.predictors >= mine.start) & (pack.predictors < mine.stop)).nonzero().squeeze(1)
         predictors, targets = pack.predictors[own] - mine.start, pack.targets[own]
         part = token_logprobs(model, hidden.index_select(0, predictors), targets, temperature)
-        return TokenLogprobs(*(group.gather(values, own, len(pack.targets)) for values in part))
+        parts = [part.logprobs, part.entropies] + ([] if experts is None else [experts.index_select(0, predictors)])
+        return TokenLogprobs(*(group.gather(values, own, len(pack.targets)) for values in parts))
 
     model.forward = forward  # type: ignore[method-assign]
 

@@ -1,4 +1,4 @@
-"""How much memory a process has taken, and what to change when there was too little."""
+"""How much memory per process has taken, and what to change when there was too little."""
 
 import resource
 import sys
@@ -21,7 +21,7 @@ def peak_gib(device: torch.device) -> float:
 def out_of_memory(error: torch.OutOfMemoryError, args: TrainConfig, step: int, pack_tokens: int) -> str:
     """A sentence for a run that ran out of memory at `step`, whose largest pack had `pack_tokens` tokens in this
     process (0: there was none yet)."""
-    where = f"at step {step}, with packs of up to {pack_tokens:,} tokens a process" if pack_tokens else "at the start"
+    where = f"at step {step}, with packs of up to {pack_tokens:,} tokens per process" if pack_tokens else "at the start"
     reason = ". ".join(first_line(error).split(". ")[:2])  # the rest is about the allocator
     return (
         f"out of GPU memory {where} ({reason}): {', or '.join(_remedies(args, pack_tokens))}. "

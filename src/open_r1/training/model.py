@@ -16,6 +16,8 @@ from open_r1.modeling.architectures import check_sequence_parallel, check_suppor
 from open_r1.modeling.attention import ATTENTION, FLASH_ATTENTION, SDPA_ATTENTION, unused_dropout
 from open_r1.modeling.checkpoint import Checkpoint, base_name, has_only_adapters
 from open_r1.modeling.compiling import compile_layers
+from open_r1.modeling.fla import use_fla
+from open_r1.modeling.mixers import unadaptable
 from open_r1.modeling.mlp import chunk_mlps
 from open_r1.training.logprobs import add_logprob_forward, check_packed_forward
 
@@ -48,6 +50,8 @@ def adopt_policy(model: PreTrainedModel, config: ModelConfig, args: TrainConfig)
 
 
 def _as_policy(model: PreTrainedModel, config: ModelConfig, args: TrainConfig) -> PreTrainedModel:
+    if config.linear_attention == "fla":
+        use_fla(model)
     if not _sharded_at_load():
         check_packed_forward(model)
     if note := unused_dropout(model.config):
@@ -103,7 +107,7 @@ def empty_replica(config: ModelConfig, args: TrainConfig, built: PretrainedConfi
         return AutoModelForCausalLM.from_config(
             load_config(config) if built is None else copy.deepcopy(built),
             dtype=torch.bfloat16 if half else torch.float32,
-            attn_implementation="sdpa",
+            attn_implementation=ATTENTION,
             trust_remote_code=config.trust_remote_code,
         )
 
@@ -135,6 +139,7 @@ def _with_adapters(model: PreTrainedModel, config: ModelConfig, seed: int) -> Pr
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         target_modules=config.lora_target_modules or "all-linear",
+        exclude_modules=None if config.lora_target_modules else unadaptable(model),
         modules_to_save=config.lora_modules_to_save,
     )
     try:

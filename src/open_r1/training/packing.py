@@ -27,6 +27,8 @@ class TokenFields:
     """Of the policy that the round began with; None on fresh rollouts: those of the current policy, detached."""
     ref_logprobs: Tensor | None = None
     """Of the frozen initial policy."""
+    experts: Tensor | None = None
+    """Numbers of the experts that predicted the token when it was sampled."""
 
     @staticmethod
     def concatenate(parts: Sequence["TokenFields"], device: torch.device | str) -> "TokenFields":

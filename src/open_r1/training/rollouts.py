@@ -189,7 +189,10 @@ def rollout_sequence(row: Mapping[str, Any], completion: Completion, group: int 
     return TokenSequence(
         input_ids=torch.cat([prompt, sampled]),
         learn=torch.cat([torch.zeros(len(prompt), dtype=torch.bool), torch.ones(len(sampled), dtype=torch.bool)]),
-        fields=TokenFields(sampler_logprobs=None if logprobs is None else torch.tensor(logprobs)),
+        fields=TokenFields(
+            sampler_logprobs=None if logprobs is None else torch.tensor(logprobs),
+            experts=None if completion.experts is None else torch.tensor(completion.experts, dtype=torch.long),
+        ),
         group=group,
         shared=len(prompt),
     )

@@ -26,6 +26,8 @@ KINDS = {
     "mistral": {"sliding_window": 5},
     "smollm3": {"no_rope_layers": [1, 0], "tie_word_embeddings": True},
     "gemma3_text": {"head_dim": 16, "tie_word_embeddings": True, **WINDOWS},
+    "gemma2": {"head_dim": 16, "attn_logit_softcapping": 1.5, "final_logit_softcapping": 2.0, **WINDOWS},
+    "granite_swa": {"attention_multiplier": 0.3, **WINDOWS},
     "olmo2": {},
     "phi3": {"sliding_window": 5},
     "glm4": {"head_dim": 8},
@@ -38,11 +40,14 @@ def make_model(kind="llama", seed=0, **overrides):
     """A float32 model with weights large enough to matter."""
     torch.manual_seed(seed)
     config = AutoConfig.for_model(kind, **{**SIZE, **KINDS[kind], **overrides})
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(0, 0.2)
+        for name, parameter in model.named_parameters():
+            if name.endswith("sinks"):
+                parameter.normal_(0, 2)
     return model.eval()
 
 

@@ -16,14 +16,16 @@ def test_the_architectures_of_the_tests_are_supported(kind):
     [
         ("mixtral", {}, "experts"),
         ("qwen3_moe", {}, "experts"),
-        ("gemma2", {}, "attention"),
         ("gpt_oss", {}, "experts"),
         ("gpt2", {}, "not built like Llama's"),
         ("gpt_neox", {}, "not built like Llama's"),
         ("bloom", {}, "attention"),
         ("stablelm", {"num_hidden_layers": 2}, "attention cannot be replaced"),
-        ("minicpm3", {}, "compressed"),
-        ("nemotron", {}, "do not call attention"),
+        ("minicpm3", {}, "keys and values differ in size"),
+        ("nemotron", {"num_key_value_heads": 2}, "do not hand on to attention"),
+        ("diffllama", {}, "do not call attention once each"),
+        ("nemotron", {}, r"transformers makes no model of its configuration \(TypeError: unsupported"),
+        ("aria_text", {}, "looks at values"),
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "dynamic"),
     ],
 )
@@ -32,3 +34,8 @@ def test_what_cannot_be_decoded_is_told_in_one_line(kind, options, reason):
         check_supported(AutoConfig.for_model(kind, **options))
     assert "\n" not in str(error.value)
     assert kind in str(error.value)
+
+
+def test_a_model_of_many_layers_is_judged_without_its_weights():
+    config = AutoConfig.for_model("qwen3", hidden_size=8192, num_hidden_layers=80, num_attention_heads=64)
+    check_supported(config)

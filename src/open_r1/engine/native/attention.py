@@ -58,16 +58,15 @@ def native_attention(
     if rows is not None:
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        cap, window = softcap or 0.0, sliding_window or 0
-        out = paged_attention(q, k, v, module.kv_pages, *rows, scale, cap, window, s_aux)  # type: ignore[arg-type]
+        limits = softcap or 0.0, sliding_window or 0
+        out = paged_attention(q, k, v, module.kv_pages, *rows, scale, *limits, s_aux)  # type: ignore[arg-type]
         return out[None].to(value.dtype), None
     if storage is not None:
         pages: Any = module.kv_pages
         for half, x in enumerate((key, value)):
             pages[:, half].transpose(1, 2)[storage.pages, storage.offsets] = x[0].transpose(0, 1).to(pages.dtype)
-    return packed_attention(
-        module, query, key, value, attention_mask, layout, scaling, sliding_window=sliding_window, **kwargs
-    )
+    scores: dict[str, Any] = {"sliding_window": sliding_window, "softcap": softcap, "s_aux": s_aux}
+    return packed_attention(module, query, key, value, attention_mask, layout, scaling, **scores, **kwargs)
 
 
 @torch.library.custom_op("open_r1::paged_attention", mutates_args=("kv_pages",))

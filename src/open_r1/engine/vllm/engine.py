@@ -45,7 +45,8 @@ READ_AHEAD = 2048
 
 class VLLMServerEngine(Engine):
     """Waits up to `timeout` seconds for its servers when constructed, and raises `UserError` if they lack what a run
-    needs: `max_model_len` tokens for the longest prompt with its completion, the weight extension, processed logprobs.
+    needs: `max_model_len` tokens for the longest prompt with its completion, the weight extension, processed
+    logprobs, and a context of at most `most` tokens.
 
     `base_url` may name several servers with commas between. `group_port` is where they meet this process for weights.
     """
@@ -57,6 +58,7 @@ class VLLMServerEngine(Engine):
         *,
         max_model_len: int,
         shape: Sequence[int] | None = None,
+        most: int | None = None,
         timeout: float = 240.0,
         group_port: int = 51216,
     ) -> None:
@@ -64,7 +66,7 @@ class VLLMServerEngine(Engine):
         self.version = 0
         self.servers = VLLMServers(base_url, PartialState().process_index)
         self.servers.wait(timeout)
-        self.info = self.servers.check(max_model_len, shape)
+        self.info = self.servers.check(max_model_len, shape, most)
         self._sender: GroupSender | None = None
         self._members: list[VLLMServer] = []
         self._groups = 0

@@ -121,9 +121,9 @@ class VLLMServers:
                 )
             time.sleep(0.5)
 
-    def check(self, max_model_len: int, shape: Sequence[int] | None) -> ServerInfo:
+    def check(self, max_model_len: int, shape: Sequence[int] | None, most: int | None = None) -> ServerInfo:
         """Their properties. Raises `UserError` if one does not fit the run or the others. `shape` is the policy's
-        hidden size, layers and vocabulary."""
+        hidden size, layers and vocabulary; with a context above `most`, a server computes other rotary embeddings."""
         infos = []
         for server in self.all:
             workers = server.describe()
@@ -138,6 +138,13 @@ class VLLMServers:
                     f"prompt and completion need {max_model_len:,} tokens, and the vLLM server at {server.url} takes "
                     f"{first['max_model_len']:,} (--max-model-len): start it with more, or give the run a smaller "
                     "vllm_max_model_length, max_completion_length or benchmarks_max_new_tokens."
+                )
+            if most is not None and first["max_model_len"] > most:
+                raise UserError(
+                    f"the vLLM server at {server.url} takes {first['max_model_len']:,} tokens (--max-model-len), more "
+                    f"than the model's original context of {most:,}, and so computes the rotary embeddings of long "
+                    f"sequences for short ones too: start it with --max-model-len {most}, or set "
+                    f"vllm_max_model_length to {most} where the run starts it."
                 )
             if shape is not None and list(shape) != first["shape"]:
                 raise UserError(

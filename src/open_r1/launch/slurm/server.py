@@ -38,7 +38,7 @@ class ServerJobOptions:
     tp: Annotated[int | None, Range(at_least=1)] = None
     """GPUs that share each layer, over several nodes if need be. Default: those of a node, divided by --dp."""
     pp: Annotated[int | None, Range(at_least=1)] = None
-    """Pipeline stages. Default: one a node, or as many as --tp and --dp leave GPUs for."""
+    """Pipeline stages. Default: one per node, or as many as --tp and --dp leave GPUs for."""
     dp: Annotated[int, Range(at_least=1)] = 1
     """Copies of the model."""
     port: int | None = None

@@ -1,0 +1,90 @@
+"""Gated delta nets over whole packs by the kernels of fla-core, which know where documents begin. Experimental: it has
+not run on a GPU yet.
+
+`use_fla` is asked for by `linear_attention: fla`; a loaded model is then compared packed and alone as any other is.
+"""
+
+import functools
+import importlib.util
+import sys
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from open_r1.errors import UserError
+from open_r1.installing import install_command
+from open_r1.modeling.mixers import mixers
+
+CONVOLUTION, RULE = "causal_conv1d_fn", "torch_chunk_gated_delta_rule"
+"""What transformers' gated delta nets call: a function of their module for the convolution, and one for the rule."""
+
+
+def use_fla(model: nn.Module) -> None:
+    """Has the gated delta nets of `model` take packs as they are. Raises UserError where they cannot."""
+    nets = [mixer for mixer in mixers(model) if "GatedDeltaNet" in type(mixer).__name__]
+    if not nets:
+        raise UserError("linear_attention is fla, and the model has no gated delta nets: leave it out.")
+    if not torch.cuda.is_available():
+        raise UserError("linear_attention is fla, which needs a CUDA device: leave it out on this machine.")
+    if importlib.util.find_spec("fla") is None:
+        raise UserError(f"linear_attention is fla, which needs fla-core: {install_command('fla')}.")
+    take_packs(nets)
+
+
+def take_packs(nets: list[nn.Module]) -> None:
+    """Replaces what `nets` call, and has them hand it the boundaries of documents."""
+    for net in nets:
+        modeling = sys.modules[type(net).__module__]
+        if not hasattr(modeling, CONVOLUTION) or not hasattr(modeling, RULE):
+            raise UserError(f"linear_attention is fla, and {type(net).__name__} is built otherwise: leave it out.")
+        _replace(modeling, CONVOLUTION, _convolution)
+        _replace(modeling, RULE, _rule)
+        net.takes_packs = True  # type: ignore[assignment]
+
+
+def _replace(modeling: ModuleType, name: str, by: Any) -> None:
+    plain = getattr(modeling, name)
+    if not isinstance(plain, functools.partial):
+        setattr(modeling, name, functools.partial(by, plain))
+
+
+def _convolution(
+    plain: Any,
+    hidden_states: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+    cu_seq_lens_q: Tensor | None = None,
+    **kwargs: Any,
+) -> Tensor:
+    """`hidden_states (1, C, T)` and `weight (C, K)`, causal within each document."""
+    if cu_seq_lens_q is None:
+        return plain(hidden_states, weight, bias, activation=activation, **kwargs)
+    from fla.modules.causal_conv1d import causal_conv1d
+
+    rows = hidden_states.transpose(1, 2).to(weight.dtype)
+    out, _ = causal_conv1d(rows, weight, bias, activation=activation, cu_seqlens=cu_seq_lens_q.long())
+    return out.transpose(1, 2).to(hidden_states.dtype)
+
+
+def _rule(
+    plain: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    g: Tensor,
+    beta: Tensor,
+    cu_seqlens: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """`query`, `key`, `value (1, T, H, D)`, `g` and `beta (1, T, H)`; a state begins with each document."""
+    if cu_seqlens is None:
+        return plain(query, key, value, g=g, beta=beta, **kwargs)
+    from fla.ops.gated_delta_rule import chunk_gated_delta_rule
+
+    out, _ = chunk_gated_delta_rule(
+        query, key, value, g=g, beta=beta, use_qk_l2norm_in_kernel=True, cu_seqlens=cu_seqlens.long()
+    )
+    return out, None
