@@ -4,6 +4,7 @@ import fcntl
 import json
 import logging
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from runs import arguments, make_folder, metrics
