@@ -12,13 +12,14 @@ import importlib.util
 import itertools
 import json
 import multiprocessing
-import os
 import random
 import sys
 import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy
 
 from open_r1.evaluation.code.judging import last_program, same_tokens
 from open_r1.evaluation.code.livecodebench import result_of, same_value
@@ -92,16 +93,16 @@ def _say(what: str, cases: Sequence[Any], ours: Sequence[Any], theirs: Sequence[
 def _theirs(checkout: Path, asked: Sequence[Asked]) -> list[bool]:
     """Their verdicts, from a process of its own: their guard takes functions away from the process it runs in."""
     context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    process = context.Process(target=_run_theirs, args=(checkout, asked, queue))
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_run_theirs, args=(checkout, asked, sender))
     process.start()
-    verdicts: list[bool] = queue.get()
+    sender.close()
+    verdicts: list[bool] = receiver.recv()
     process.kill()
     return verdicts
 
 
-def _run_theirs(checkout: Path, asked: Sequence[Asked], queue: Any) -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+def _run_theirs(checkout: Path, asked: Sequence[Asked], sender: Any) -> None:
     sys.set_int_max_str_digits(50000)
     checker = _module(checkout / "lcb_runner" / "evaluation" / "testing_util.py")
     checker.reliability_guard = lambda *_: None
@@ -109,8 +110,10 @@ def _run_theirs(checkout: Path, asked: Sequence[Asked], queue: Any) -> None:
     for program, expected, function in asked:
         sample = {"inputs": ["1"], "outputs": [expected], "fn_name": function}
         results, _ = checker.run_test({"input_output": json.dumps(sample)}, test=program)
-        verdicts.append(bool(results) and all(result > 0 for result in results))
-    queue.put(verdicts)
+        verdicts.append(
+            bool(results) and all(isinstance(result, int | numpy.bool_) and result > 0 for result in results)
+        )
+    sender.send(verdicts)
 
 
 def _extraction(checkout: Path) -> Any:

@@ -80,7 +80,7 @@ SOUND = {
 TWO_WINDOWS = ["sliding_attention", "full_attention"] * 2
 OWN: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite"), LATENT),
-    **dict.fromkeys(("glm_moe_dsa", "minicpm3", "youtu"), LATENT),
+    **dict.fromkeys(("glm_moe_dsa", "minicpm3"), LATENT),
     "bamba": {"attn_layer_indices": [1, 3]},
     "cohere_compass_text": {
         "rope_parameters": {
@@ -105,7 +105,7 @@ OWN: dict[str, dict[str, Any]] = {
     "gemma4_unified": {"vision_config": {"mm_embed_dim": 32, "mm_posemb_size": 16, "output_proj_dims": 32}},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
-    "kimi_linear": {"layer_types": ALTERNATING, **LATENT},
+    "kimi_linear": {"layer_types": ALTERNATING[:2], "num_hidden_layers": 2, **LATENT},
     "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
     "longcat_flash": {
@@ -147,6 +147,7 @@ OWN: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 12,
         "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0},
     },
+    "youtu": {**LATENT, "pad_token_id": None},  # transformers clears its row of the embedding while it loads
     "zamba": {"layers_block_type": ["linear_attention", "hybrid"] * 2, "attention_head_dim": 16},
     "zaya": {"num_experts_per_tok": 1},
     "nemotron_h": {"time_step_min": 1e-8},

@@ -361,9 +361,7 @@ class GRPOConfig(TrainConfig):
                     "the probability of a token under a truncated distribution. Use temperature instead."
                 )
         if self.max_staleness and self.filter_groups:
-            raise UserError(
-                "filter_groups is true, which needs max_staleness 0: rounds written ahead are not refilled."
-            )
+            raise UserError("filter_groups is true, which needs max_staleness 0: rounds ahead are not refilled.")
         if self.max_staleness and not self.vllm_importance_sampling_correction:
             raise UserError(
                 f"max_staleness is {self.max_staleness} and vllm_importance_sampling_correction false: rollouts of "

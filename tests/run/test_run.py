@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 from runs import arguments, make_folder, metrics
 
-from open_r1 import sft
+from open_r1 import files, sft
 from open_r1.errors import UserError
 from open_r1.rewards.accuracy import accuracy_reward
-from open_r1.run import checks, trainers
 from open_r1.run import run as run_module
+from open_r1.run import trainers
 from open_r1.run.dry_run import check_gold_scores
 
 
@@ -100,7 +100,7 @@ def test_dropout_of_attention_weights_is_not_left_out_without_a_word(folder, tmp
 def test_a_disk_without_room_for_a_checkpoint_is_named_before_training(
     folder, tmp_path, dry_run, monkeypatch, caplog, capsys
 ):
-    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     with caplog.at_level(logging.WARNING):
         run(folder, tmp_path / "out", max_steps=1, dry_run=dry_run)
     shown = caplog.text if dry_run == "false" else " ".join(capsys.readouterr().out.split())

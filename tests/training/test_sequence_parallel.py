@@ -57,7 +57,7 @@ SAVING = {"gradient_checkpointing": "true", "activation_offloading": "true", "ml
 @pytest.mark.parametrize(
     ("backend", "options", "continued_by"),
     [
-        ("ddp", {"use_peft": "true", "lora_dropout": 0.0}, 1),
+        pytest.param("ddp", {"use_peft": "true", "lora_dropout": 0.0}, 1, marks=pytest.mark.slow),
         ("fsdp", SAVING, 2),
         pytest.param("zero2", SAVING, 2, marks=pytest.mark.deepspeed),
         pytest.param("zero3", SAVING, 2, marks=pytest.mark.deepspeed),

@@ -4,10 +4,11 @@ Each request is decoded in a batch whose make-up the settings alone decide, so t
 was not interrupted.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from open_r1.data.conversations import Conversation, with_system_prompt
+from open_r1.data.conversations import Conversation, warn_of_losses, with_system_prompt
 from open_r1.engine.choose import OpenEngine
 from open_r1.engine.protocol import request_seed
 from open_r1.errors import UserError
@@ -18,7 +19,7 @@ from open_r1.sampling.requests import SampleRequest, samples_per_request
 
 def plan(problems: Sequence[BenchmarkProblem], engine: OpenEngine, protocol: Protocol) -> list[SampleRequest]:
     """The requests, in the order in which they are made. Raises `UserError` for a prompt that does not fit."""
-    requests = []
+    requests, before = [], Counter(engine.lost)
     for problem in problems:
         prompt = engine.render(conversation_of(problem, protocol), f"problem {problem.id}")
         length = engine.prompt_tokens(prompt)
@@ -34,6 +35,7 @@ def plan(problems: Sequence[BenchmarkProblem], engine: OpenEngine, protocol: Pro
             seed = request_seed(protocol.seed, problem.index, first)
             left = protocol.num_samples - first
             requests.append(SampleRequest(problem, first, min(count, left), prompt, length, limit, seed))
+    warn_of_losses("benchmark", Counter(engine.lost) - before, len(problems), "problems")
     return sorted(requests, key=lambda r: (-r.max_tokens, -r.prompt_tokens, r.problem.index, r.first))
 
 

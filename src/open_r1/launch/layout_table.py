@@ -64,9 +64,10 @@ def _needs(recipe: Recipe, layout: Layout, shape: Shape) -> dict[str, str]:
     split: Any = "none" if processes == 1 else job.accelerator
     memory = estimate_memory(shape, args, recipe.model, tokens_in_pack(args, longest), processes, split)
     seconds = estimate_seconds(shape, args, layout.batch * longest, longest, processes)
-    there = "" if layout.on_cpu else f" of {layout.cluster.gpu_memory / 2**30:.0f}"
+    if layout.on_cpu:
+        return {"memory per process": f"{memory} (computed)"}
     return {
-        "memory per process": f"{memory}{there} (computed)",
+        "memory per process": f"{memory} of {layout.cluster.gpu_memory / 2**30:.0f} (computed)",
         "time per step": f"at most about {seconds:,.0f} s of training on H100s (computed)",
     }
 

@@ -68,10 +68,14 @@ def mixers(model: nn.Module) -> list[nn.Module]:
 
 
 def unadaptable(model: nn.Module) -> list[str] | None:
-    """Names of linear layers that get no adapters unless they are asked for: kernels of Mamba read their weights past
-    the layer, and PEFT refuses some of them."""
+    """Names of linear layers that get no adapters unless they are asked for: routers that return more than a product
+    (Llama 4, Phi-MoE), and what kernels of Mamba read past the layer, some of which PEFT refuses."""
     kinds = {type(mixer).__name__ for mixer in mixers(model)}
-    return ["out_proj"] if any("Mamba" in kind or "Mixer" in kind for kind in kinds) else None
+    names = {"out_proj"} if any("Mamba" in kind or "Mixer" in kind for kind in kinds) else set()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and "Router" in type(module).__name__:
+            names.add(name.rpartition(".")[2])
+    return sorted(names) or None
 
 
 def separate_documents(model: PreTrainedModel) -> Documents:

@@ -84,7 +84,9 @@ def test_a_failure_shows_call_asserts_and_result(tmp_path):
 
 def test_what_is_asked(tmp_path):
     assert "Call the function shared." in load(tmp_path, "mbpp", MBPP)[0].prompt
-    assert HUMANEVAL["prompt"] in load(tmp_path, "humaneval", HUMANEVAL)[0].prompt
+    (problem,) = load(tmp_path, "humaneval", HUMANEVAL)
+    assert HUMANEVAL["prompt"] in problem.prompt
+    assert problem.problem.startswith("def mean(")
 
 
 @pytest.mark.parametrize("change", [{"test_list": []}, {"code": "def ("}, {"code": "x = 1"}, {"prompt": ""}])

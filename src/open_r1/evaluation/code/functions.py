@@ -164,10 +164,12 @@ def _shown(packed: Any) -> str:
 
 def _humaneval(index: int, row: Mapping[str, Any], at: str) -> BenchmarkProblem:
     text = partial(required_text, row, at=at)
-    problem, function = text("prompt"), text("entry_point")
+    asked, function = text("prompt"), text("entry_point")
+    head = _before(asked, function)
     asserts = f"{text('test')}\ncheck({function})"
-    tests = Tests(function, f"{problem}{text('canonical_solution')}", asserts, _before(problem, function))
-    return _problem(index, text("task_id"), problem, COMPLETE.format(problem=problem), tests)
+    tests = Tests(function, f"{asked}{text('canonical_solution')}", asserts, head)
+    problem = asked.removeprefix(head).strip()
+    return _problem(index, text("task_id"), problem, COMPLETE.format(problem=asked), tests)
 
 
 def _mbpp(index: int, row: Mapping[str, Any], at: str) -> BenchmarkProblem:
