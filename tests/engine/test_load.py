@@ -1,10 +1,16 @@
 """`load_engine`: text and conversations in, completions out."""
 
+import shutil
+
 import pytest
+import torch
 from fake_openai import fake_server
 from toys import make_model, make_tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from open_r1 import UserError, load_engine
+from open_r1.engine.choose import open_engine
+from open_r1.engine.options import EngineOptions
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +43,35 @@ def test_text_and_the_same_conversation_get_the_same_completions_in_order(engine
 
 
 def test_greedy_completions_are_those_of_transformers(engine, model):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     tokenizer, plain = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model)
     turn = [{"role": "user", "content": "What is 1+2?"}]
     ids = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_tensors="pt", return_dict=False)
     expected = plain.generate(ids, do_sample=False, max_new_tokens=6)[0, ids.shape[1] :].tolist()
     assert engine.generate(["What is 1+2?"], temperature=0, max_tokens=6)[0][0].token_ids == expected
+
+
+def test_scores_with_a_softcap_are_computed_with_it(model, tmp_path):
+    """transformers' sdpa, its default for Gemma 2, leaves the softcap out."""
+    shutil.copytree(model, tmp_path / "gemma")
+    config = AutoConfig.for_model(
+        "gemma2",
+        **{"vocab_size": 320, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 8},
+        **{"num_attention_heads": 4, "num_key_value_heads": 2, "attn_logit_softcapping": 0.05},
+        **{"initializer_range": 0.5, "max_position_embeddings": 256, "query_pre_attn_scalar": 1},
+    )
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "gemma")
+    ids = torch.arange(3, 60)[None]
+
+    def logits(attention):
+        plain = AutoModelForCausalLM.from_pretrained(tmp_path / "gemma", attn_implementation=attention)
+        with torch.no_grad():
+            return plain(input_ids=ids).logits
+
+    with torch.no_grad():
+        found = open_engine(EngineOptions(str(tmp_path / "gemma"), engine="transformers")).engine.model(ids).logits
+    torch.testing.assert_close(found, logits("eager"), rtol=0, atol=1e-4)
+    assert (found - logits("sdpa")).abs().max() > 1e-2
 
 
 def test_a_completion_ends_where_the_context_does(engine):

@@ -1,10 +1,13 @@
 """Engines get the policy's weights under the names that its checkpoint has."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_models import SIZE
 from transformers import (
+    AutoConfig,
     DeepseekV3Config,
     DeepseekV3ForCausalLM,
     MixtralConfig,
@@ -13,9 +16,11 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
+from open_r1.configs import ModelConfig
 from open_r1.engine.transformers_engine import ReplicaEngine
 from open_r1.errors import UserError
 from open_r1.training import policy_weights
+from open_r1.training.model import empty_replica
 from open_r1.training.policy_weights import PolicyWeights
 
 MODELS = {
@@ -81,3 +86,19 @@ def test_weights_that_are_joined_when_saved_are_refused_not_sent_in_parts(monkey
     model_class, config = MODELS["mixtral"]
     with pytest.raises(UserError, match="MixtralForCausalLM joins several weights"):
         list(PolicyWeights(model_class(config)))
+
+
+def test_a_copy_of_a_model_with_sinks_can_be_made(tmp_path):
+    """transformers' sdpa refuses gpt-oss."""
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "head_dim": 8,
+    }
+    config = AutoConfig.for_model("gpt_oss", vocab_size=97, num_key_value_heads=2, num_local_experts=4, **sizes)
+    config.save_pretrained(tmp_path)
+    args = SimpleNamespace(bf16=False, device=torch.device("cpu"))
+    copy = empty_replica(ModelConfig(str(tmp_path)), args)
+    assert copy(input_ids=torch.tensor([[1, 2, 3]])).logits.shape == (1, 3, 97)
