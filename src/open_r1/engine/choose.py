@@ -3,7 +3,7 @@
 import logging
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -13,7 +13,7 @@ from open_r1.engine.options import EngineOptions
 from open_r1.engine.protocol import Engine, Sampling
 from open_r1.engine.weights_digest import weights_digest
 from open_r1.errors import UserError
-from open_r1.modeling.checkpoint import Checkpoint, has_only_adapters
+from open_r1.modeling.checkpoint import Checkpoint, base_name, has_only_adapters
 
 logger = logging.getLogger(__name__)
 
@@ -283,10 +283,10 @@ def _load_model(options: EngineOptions) -> Any:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype: Any = "float32" if options.dtype == "auto" and device == "cpu" else options.dtype
     checkpoint = _checkpoint(options)
-    config = load_config(checkpoint)
+    config = load_config(replace(checkpoint, name=base_name(checkpoint.name)))
     # transformers' own sdpa ignores softcaps (Gemma 2).
     exact = {"attn_implementation": ATTENTION} if why_unsupported(config) is None else {}
-    model: Any = load_causal_lm(checkpoint, dtype if dtype == "auto" else getattr(torch, dtype), config=config, **exact)
+    model: Any = load_causal_lm(checkpoint, dtype if dtype == "auto" else getattr(torch, dtype), **exact)
     with explain_loading_errors(checkpoint):
         return model.to(device).eval()
 

@@ -80,7 +80,7 @@ def check_sampling(device, rows=12, vocabulary=9000, same_tokens=1.0):
         sample_triton(product, slots, chosen, rule, bool(options))
         same = expected.token == slots.token
         assert same.float().mean() >= same_tokens, (options, same)
-        for name in ("status", "written", "length", "tokens"):
+        for name in ("status", "sampled", "length", "tokens"):
             found, right = getattr(slots, name)[same], getattr(expected, name)[same]
             torch.testing.assert_close(found, right, rtol=0, atol=0)
         torch.testing.assert_close(slots.logprobs[same], expected.logprobs[same], rtol=0, atol=2e-4)

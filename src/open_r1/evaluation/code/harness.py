@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from open_r1.errors import UserError
-from open_r1.rewards.code.isolation import interpreter
+from open_r1.rewards.code.isolation import GIVEN, interpreter
 from open_r1.rewards.code.programs import Program
 from open_r1.rewards.code.providers import get_provider
 from open_r1.rewards.code.sandbox import Limits
@@ -24,8 +24,9 @@ import sys
 class Numpy:
     def find_spec(name, path=None, target=None):
         if name == "numpy":
+            import os
             from importlib.util import spec_from_file_location
-            folder = {folder!r}
+            folder = {folder!r} if os.path.isdir({folder!r}) else {given!r} + {folder!r}
             return spec_from_file_location(name, folder + "/__init__.py", submodule_search_locations=[folder])
 sys.meta_path.append(Numpy)
 """
@@ -60,5 +61,5 @@ def numpy_folders() -> tuple[str, ...] | None:
 
 
 def _with_numpy(source: str, folders: tuple[str, ...]) -> Program:
-    finder = _FINDER.format(folder=folders[0]) if folders else ""
+    finder = _FINDER.format(folder=folders[0], given=GIVEN) if folders else ""
     return Program("python", {"main.py": finder + source}, folders)

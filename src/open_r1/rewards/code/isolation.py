@@ -18,6 +18,9 @@ DEVICES = ("null", "zero", "full", "random", "urandom")
 VISIBLE = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "libexec", "include", "share/zoneinfo")
 """Folders of `/usr` that programs and compilers see; not `/usr/local`, `/usr/src` or the rest of `/usr/share`."""
 
+GIVEN = "/given"
+"""Under bubblewrap `/tmp` is the scratch folder: visible folders that lie below it are seen below this one."""
+
 
 @dataclass(frozen=True)
 class Isolation:
@@ -49,7 +52,8 @@ def visible(isolation: Isolation) -> list[str]:
 
 def bubblewrap(folder: Path, writable: bool, isolation: Isolation, filter_fd: int | None) -> list[str]:
     """The command line in front of what runs with `folder` as `/code`."""
-    view = [word for name in visible(isolation) for word in ("--ro-bind", name, name)]
+    seen = {name: GIVEN + name if name.startswith("/tmp/") else name for name in visible(isolation)}
+    view = [word for name, place in seen.items() for word in ("--ro-bind", name, place)]
     for name in ("bin", "sbin", "lib", "lib32", "lib64"):
         path = Path("/", name)
         if path.is_symlink():
