@@ -1,7 +1,7 @@
 r"""Splits lists, tuples and sets: `1, 2`, `(1, 2)`, `\{1, 2\}`, `x=1 \text{ or } x=2`, `1 \pm \sqrt 2`."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 from open_r1.rewards import names
@@ -138,11 +138,6 @@ def as_point(collection: Collection) -> tuple[str, ...]:
     """Its items in the order of coordinates."""
     order = names.in_order(list(collection.names)) if collection.names else range(len(collection.items))
     return tuple(collection.items[position] for position in order)
-
-
-def unnamed(collection: Collection) -> Collection:
-    """Its items without their names."""
-    return replace(collection, names=None)
 
 
 def without_thousands(text: str) -> str:
