@@ -81,7 +81,7 @@ class Worker:
         theirs.close()
 
     def measure(self, case: dict[str, Any], steps: int, timeout: float) -> dict[str, Any]:
-        """The result of a case, whatever becomes of the process. It ends with an error of CUDA, which may be unusable."""
+        """The result of a case, whatever becomes of the process. An error of CUDA ends it: CUDA may be unusable."""
         self.start()
         try:
             self.connection.send((case, steps))
@@ -215,7 +215,8 @@ class Session:
         found["spent"] = round(time.monotonic() - began, 1)
         if found.get("seconds"):
             measured = sum(found["seconds"])
-            self.slowness, self.overhead = measured / len(found["seconds"]) / seconds, found["spent"] - measured
+            self.slowness = measured / len(found["seconds"]) / seconds
+            self.overhead = max(0.0, found["spent"] - measured)
         if self.args.results is not None:
             self.args.results.parent.mkdir(parents=True, exist_ok=True)
             with self.args.results.open("a") as file:

@@ -99,6 +99,19 @@ def test_each_option_saves_what_it_says(given, states, kept, working):
 
 
 @pytest.mark.parametrize(
+    ("given", "more"),
+    [({}, 28 * 2 * 3584), ({"activation_offloading": True}, 0), ({"gradient_checkpointing": False}, 0)],
+)
+def test_checkpointed_layers_keep_what_flash_attention_answers(given, more):
+    """`flash.keep_attention`, unless the checkpoints are offloaded: a bfloat16 number per token and query width."""
+    plain, flash = (
+        estimate_memory(QWEN_7B, options(**given), model(attn_implementation=name), 65536)
+        for name in (None, "flash_attention_4")
+    )
+    assert flash.kept - plain.kept == 65536 * more
+
+
+@pytest.mark.parametrize(
     ("shape", "document", "rate"),
     [
         (QWEN_1_5B, 6200, 30.7e3),  # SFT of whole traces
