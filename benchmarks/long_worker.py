@@ -17,7 +17,7 @@ from training import Ours as OursGRPO
 from open_r1.configs import GRPOConfig, ModelConfig, SFTConfig
 from open_r1.errors import UserError
 from open_r1.modeling import flash
-from open_r1.modeling.attention import ATTENTION, FLASH_ATTENTION, SDPA_ATTENTION, use_varlen
+from open_r1.modeling.attention import ATTENTION, SDPA_ATTENTION, VARLEN_ATTENTION, use_varlen
 from open_r1.modeling.compiling import compile_layers
 from open_r1.modeling.mlp import ChunkedMLP, chunk_mlps, unchunk_mlps
 from open_r1.training.logprobs import add_logprob_forward
@@ -83,7 +83,7 @@ class Policy:
     """A model with random weights, made on the device, that one trainer after another trains."""
 
     def __init__(self, case: dict[str, Any]) -> None:
-        names = {"sdpa": SDPA_ATTENTION, FLASH: FLASH_ATTENTION}
+        names = {"sdpa": SDPA_ATTENTION, "varlen": VARLEN_ATTENTION}
         attention = names.get(case["attention"], ATTENTION)
         model: Any = build_model(case["shape"], attention, torch.float32, DEVICE)
         self.attention = kernel_of(attention, model.config.hidden_size // model.config.num_attention_heads)
@@ -118,7 +118,7 @@ class Policy:
 def kernel_of(attention: str, head_size: int) -> str:
     """Which attention runs on packs of heads of that size, by the name of `attn_implementation`."""
     probe = torch.empty(1, 1, head_size, device=DEVICE, dtype=torch.bfloat16 if DEVICE == "cuda" else torch.float32)
-    if attention == FLASH_ATTENTION and flash.fits(probe, probe):
+    if attention == ATTENTION and flash.fits(probe, probe):
         return FLASH
     return "varlen" if attention != SDPA_ATTENTION and use_varlen(probe) else "sdpa"
 

@@ -5,6 +5,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import time
 import weakref
 from pathlib import Path
 
@@ -109,20 +110,19 @@ def test_one_model_is_measured_again_and_again(worker, monkeypatch, train):
         return trainer
 
     def full(*args, **kwargs):
-        if len(backwards) == whole_ones:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
         backwards.append(None)
+        if len(backwards) in out_of_memory_at:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
         return backward(*args, **kwargs)
 
     monkeypatch.setattr(worker, "build_model", lambda *args: built.append(args) or build(*args))
     monkeypatch.setattr(worker, "trainer_of", trainer_of)
     monkeypatch.setattr(torch.Tensor, "backward", full)
+    out_of_memory_at = (1, 3)
     cases = worker.Cases()
-    for whole_ones, error in ((0, "the backward pass of the short step"), (1, "the backward pass")):
-        backwards.clear()
+    for part in ("the backward pass of the short step", "the backward pass"):
         found = cases.measure(case(train=train), 1)
-        assert found["error"] == f"out of memory in {error}: CUDA out of memory."
-    whole_ones = None
+        assert found["error"] == f"out of memory in {part}: CUDA out of memory."
     for change in ({}, {"setting": "chunks"}, {"setting": "offload"}, GRPO, GRPO | {"setting": "chunks"}):
         found = cases.measure(case(train=train) | change, 2)
         assert found["error"] is None and found["attention"] == "sdpa"
@@ -158,6 +158,8 @@ class Odd:
     def measure(self, case, steps):
         if case["length"] == 1:
             os._exit(3)
+        if case["length"] == 4:
+            time.sleep(60)
         return {"case": "odd", "error": "RuntimeError: CUDA error" if case["length"] == 2 else None, "pid": os.getpid()}
 
 
@@ -180,7 +182,7 @@ def test_a_process_that_ends_hangs_or_is_spoiled_is_replaced(long, monkeypatch):
         assert second != first
         third = worker.measure(case(length=3), 1, 60)["pid"]
         assert third != second
-        assert worker.measure(case(length=3), 1, 0)["error"] == "not finished after 0 s"
+        assert worker.measure(case(length=4), 1, 0)["error"] == "not finished after 0 s"
         assert worker.measure(case(length=3), 1, 60)["pid"] != third
     finally:
         worker.close()

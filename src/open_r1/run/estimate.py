@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from open_r1.configs import GRPOConfig, ModelConfig, TrainConfig
+from open_r1.modeling import flash
 from open_r1.modeling.head import MAX_LOGITS_COMPILED
 from open_r1.training.backends import splits_weights
 from open_r1.training.deepspeed_setup import deepspeed_requested
@@ -130,7 +131,7 @@ def estimate_memory(
     in_layer = tokens * beside_inner + min(tokens, args.mlp_chunk_tokens or tokens) * inner
     layers_kept = 2 if args.activation_offloading else shape.layers
     checkpoint = (2 if half and not casts else 4) * shape.width
-    if model.attn_implementation == "flash_attention_4" and not args.activation_offloading:
+    if uses_flash(model) and not args.activation_offloading:
         checkpoint += 2 * shape.queries
     kept = tokens * (layers_kept * checkpoint if args.gradient_checkpointing else shape.layers * layer)
     logits = min(MAX_LOGITS_COMPILED, tokens * shape.embeddings // shape.width)
@@ -141,6 +142,12 @@ def estimate_memory(
     in_head = 6 * logits + head_copy + (0 if shape.adapters else 4 * shape.embeddings)
     working = max(forward, in_head, int(in_layer) if args.gradient_checkpointing else 0) + together
     return Memory(int(states), int(kept), working)
+
+
+def uses_flash(model: ModelConfig) -> bool:
+    """Whether flash-attn-4 attends: it was asked for, or is the fastest kernel on this machine."""
+    name = model.attn_implementation
+    return name == "flash_attention_4" or (name is None and flash.is_available())
 
 
 def _states(shape: Shape, args: TrainConfig, weight: int, processes: int, split: Split) -> float:
