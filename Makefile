@@ -67,9 +67,9 @@ test-deepspeed: .venv-deepspeed/.installed ## The tests that need DeepSpeed (two
 docs: install .venv-docs/.installed ## The site of the documentation, in site/
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH="$$(echo .venv-docs/lib/python*/site-packages)" $(BIN)/python -m mkdocs build --quiet
 
-.venv-docs/.installed: .venv/.installed
+.venv-docs/.installed: .venv/.installed Makefile
 	$(BIN)/python -m venv .venv-docs
-	.venv-docs/bin/python -m pip install --quiet "mkdocs-material==9.8.2" --constraint requirements.lock
+	.venv-docs/bin/python -m pip install --quiet "mkdocs-material==9.8.2" "mkdocstrings-python==2.0.11" --constraint requirements.lock
 	touch $@
 
 lint: install ## Style and types

@@ -30,11 +30,14 @@ _graders: "weakref.WeakSet[Grader]" = weakref.WeakSet()
 
 @dataclass(frozen=True)
 class Verdict:
-    """`correct` is None if it could not be decided: the gold cannot be parsed, or a limit was hit."""
+    """Whether a completion is right, and why."""
 
     correct: bool | None
+    """None if it cannot be decided: the right answer cannot be parsed, or a limit was reached."""
     extracted: str | None
+    """The answer that was found in the completion. None if there is none."""
     reason: str
+    """How the two answers were compared, or why they were not."""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,10 @@ from open_r1.rewards.text import check_completion, prefill_of
 class RewardError(UserError):
     """A reward function raised, or returned something that is not a list of scores.
 
-    `reward` is its name, `row` the first row on which it fails (None if it fails only on the batch), `step` the
-    training step (None outside training).
+    Attributes:
+        reward: Name of the reward.
+        row: First row of the batch on which it fails; None if it fails only on the whole batch.
+        step: The training step; None outside training.
     """
 
     def __init__(self, message: str, reward: str, row: int | None, step: int | None) -> None:
