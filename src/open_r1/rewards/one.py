@@ -19,7 +19,7 @@ def grade(completion: str, answer: str | int | float) -> Verdict:
         UserError: `completion` is not text, or `answer` is neither text nor a number.
     """
     if not isinstance(completion, str):
-        raise UserError(f"completion is a {type(completion).__name__}: expected text (of a message, its content).")
+        raise UserError(f"completion is a {type(completion).__name__}: expected text (the content of a message).")
     if not isinstance(answer, str | int | float) or isinstance(answer, bool):
         raise UserError(f"answer is a {type(answer).__name__}: expected text or a number.")
     return grade_many(completions=[completion], golds=[str(answer)])[0]
