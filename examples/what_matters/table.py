@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from open_r1.errors import UserError
-from open_r1.evaluation.metrics import Estimate, paired_difference, pass_at_1
+from open_r1.evaluation.metrics import Estimate, in_percent, paired_difference, pass_at_1
 from open_r1.evaluation.results import by_problem
 from open_r1.evaluation.store import read_samples
 from open_r1.report.recorder import read_metrics
@@ -88,8 +88,7 @@ def table(settings: Sequence[Setting]) -> list[str]:
         cells = "- | -"
         if setting is not baseline:
             found = difference(baseline, setting)
-            low, high = found.estimate.ci95
-            points = f"{found.estimate.value * 100:+.1f} [{low * 100:+.1f}, {high * 100:+.1f}]"
+            points = in_percent(found.estimate.value, found.estimate.ci95, signed=True)
             cells = f"{points} | {'yes' if found.told_apart else 'no'}"
         lines.append(f"| {setting.name} | {scores} | {setting.steps:,.0f} | {cells} |")
     return lines
