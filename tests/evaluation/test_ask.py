@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from open_r1.engine.choose import EngineOptions, open_engine
+from open_r1.engine.opening import EngineOptions, open_engine
 from open_r1.engine.protocol import Engine, Request, Sampling
 from open_r1.errors import UserError
 from open_r1.evaluation import ask

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from open_r1.data.columns import Beside
 from open_r1.data.conversations import prompt_messages, read_conversation, warn_of_losses
-from open_r1.engine.choose import OpenEngine, open_engine
+from open_r1.engine.opening import OpenEngine, open_engine
 from open_r1.engine.options import EngineOptions
 from open_r1.engine.protocol import Completion, Request, Sampling, check_sampling, request_seed
 from open_r1.errors import UserError

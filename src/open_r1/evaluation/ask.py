@@ -21,7 +21,7 @@ from open_r1.options.annotations import Positional, Range
 from open_r1.progress_bars import hide_library_bars
 
 if TYPE_CHECKING:
-    from open_r1.engine.choose import OpenEngine
+    from open_r1.engine.opening import OpenEngine
     from open_r1.engine.protocol import Message, Request
     from open_r1.engine.transformers_engine import TransformersEngine
 
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
 def open_one(options: EngineOptions) -> "OpenEngine":
     """The engine of `options` for one reader: on one GPU, with few slots, and unless told otherwise the one that starts
     at once. Raises `UserError`."""
-    from open_r1.engine.choose import open_engine
+    from open_r1.engine.opening import open_engine
 
     if options.engine == "auto" and options.base_url is None:
         options = replace(options, engine="transformers")
