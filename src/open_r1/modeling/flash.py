@@ -52,6 +52,11 @@ def _largest_head() -> int:
     return 0 if kernels() is None else HEAD_SIZES.get(torch.cuda.get_device_capability()[0], 0)
 
 
+def is_available() -> bool:
+    """Whether flash-attn-4 is installed and this process has a GPU that it knows."""
+    return torch.cuda.is_available() and _largest_head() > 0
+
+
 def fits(q: Tensor, v: Tensor) -> bool:
     """Whether flash-attn-4 is there and takes heads `q (T, Hq, D)`, `v (K, Hkv, E)`: half precision, sizes of 8 to 256
     (Hopper) or 128 (Blackwell) in steps of 8."""
