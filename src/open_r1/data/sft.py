@@ -53,7 +53,7 @@ def tokenize_sft(
     """`input_ids` and `loss_mask` (1: learn this token) of each row, at most `args.max_length` tokens long.
 
     Rows are conversations (`messages`, or `conversations`), `prompt` and `completion` (text or messages), text
-    (`args.dataset_text_field`), or one of `sft_columns.CHAT_PAIRS` (Alpaca's `input` follows its `instruction`), unless `columns`
+    (`args.dataset_text_field`), or one of `CHAT_PAIRS` (Alpaca's `input` follows its `instruction`), unless `columns`
     names others. Columns `system` and `tools` go with conversations. `stops` are the tokens at which the model stops;
     by default, those that the tokenizer tells. What the text leaves out is an error, or counted in a warning. Rows with
     nothing to learn are left out; how many, and how many were cut, is said in one line. Raises `UserError` with source,
