@@ -7,6 +7,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from open_r1.report.figures import clock
+
 LINE_EVERY = 30.0
 ENOUGH = 64
 """Finished samples that say how long the others take; a twentieth of all, where that is less. The first ones come while
@@ -81,7 +83,7 @@ class SamplingProgress:
             parts.append(f"{self.tokens / seconds:,.0f} tokens/s")
         fresh = self.done - self.before
         if self.done < self.total and fresh >= min(ENOUGH, max(1, (self.total - self.before) // 20)):
-            parts.append(f"{_clock(seconds / fresh * (self.total - self.done))} left")
+            parts.append(f"{clock(seconds / fresh * (self.total - self.done))} left")
         return ", ".join(parts)
 
     def _update(self) -> None:
@@ -94,9 +96,3 @@ class SamplingProgress:
     def _print(self) -> None:
         line = f"{self.task}  {self.done}/{self.total} samples, {self.news()}"
         self.console.print(line, soft_wrap=True, markup=False, highlight=False)
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
