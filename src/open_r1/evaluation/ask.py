@@ -29,13 +29,11 @@ TAGS = {"reasoning": THINKING, "content": {**THINKING, "<answer>": "content", "<
 
 
 @dataclass(kw_only=True)
-class AskOptions:
-    """Question and sampling."""
+class AnswerOptions:
+    """Sampling."""
 
-    question: Annotated[str, Positional("QUESTION")]
-    """What to ask, in quotes."""
     system_prompt: str | None = None
-    """Put in front of the question."""
+    """Put in front of the question, or of the conversation."""
     temperature: Annotated[float, Range(at_least=0)] = 0.6
     """Sampling temperature; 0 takes the likeliest token."""
     top_p: Annotated[float, Range(above=0, at_most=1)] = 0.95
@@ -43,7 +41,15 @@ class AskOptions:
     max_new_tokens: Annotated[int | None, Range(at_least=1)] = None
     """Longest answer in tokens. Default: what the context leaves."""
     seed: int = 0
-    """Of sampling."""
+    """Of the first answer; each further one takes the next."""
+
+
+@dataclass(kw_only=True)
+class AskOptions(AnswerOptions):
+    """Question."""
+
+    question: Annotated[str, Positional("QUESTION")]
+    """What to ask, in quotes."""
 
     def __post_init__(self) -> None:
         if not self.question.strip():

@@ -1,7 +1,6 @@
 """What sampling looks like while it runs: a live bar on a terminal, a line now and then elsewhere."""
 
 import time
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -44,9 +43,7 @@ class SamplingProgress:
         self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._live.update(self._bar, completed=self.done, news=self.news())
         self._live.stop()
         if not self.console.is_terminal:
