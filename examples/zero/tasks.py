@@ -30,12 +30,11 @@ EXAMPLE = "For example, 7 from the numbers 3, 5, 9 is 9 - 5 + 3 = 7."
 
 def sums(level: int, rng: random.Random) -> Problem:
     """Levels: 2 to 7 numbers up to 12. No partial sum is negative or above 30, so that each step is an easy one."""
-    numbers, text = [rng.randint(1, 12)], ""
+    numbers = [rng.randint(1, 12)]
     for _ in range(level + 1):
         value, number = sum(numbers), rng.randint(1, 12)
         numbers.append(number if value < number or (value + number <= 30 and rng.random() < 0.5) else -number)
-    text = str(numbers[0]) + "".join(f" {'+' if number > 0 else '-'} {abs(number)}" for number in numbers[1:])
-    return {"problem": f"What is {text}? {STEPS}", "answer": str(sum(numbers))}
+    return {"problem": f"What is {_chain(numbers)}? {STEPS}", "answer": str(sum(numbers))}
 
 
 def equations(level: int, rng: random.Random) -> Problem:
@@ -62,13 +61,16 @@ def countdown(level: int, rng: random.Random) -> Problem:
     target = -1
     while target < 0:
         numbers = [rng.randint(1, 12) for _ in range(level + 2)]
-        signs = [1, *(rng.choice((1, -1)) for _ in numbers[1:])]
-        target = sum(sign * number for sign, number in zip(signs, numbers, strict=True))
-    text = str(numbers[0])
-    text += "".join(f" {'+' if sign > 0 else '-'} {number}" for sign, number in zip(signs[1:], numbers[1:], strict=True))
+        terms = [numbers[0], *(rng.choice((1, -1)) * number for number in numbers[1:])]
+        target = sum(terms)
     shown = rng.sample(numbers, len(numbers))
     question = f"Make {target} from the numbers {', '.join(map(str, shown))}, each used exactly once, with + and -."
-    return {"problem": f"{question} {EXAMPLE}", "answer": text, "numbers": shown, "target": target}
+    return {"problem": f"{question} {EXAMPLE}", "answer": _chain(terms), "numbers": shown, "target": target}
+
+
+def _chain(terms: list[int]) -> str:
+    """Such as `7 - 5 + 3`; the first term is positive."""
+    return str(terms[0]) + "".join(f" {'+' if term > 0 else '-'} {abs(term)}" for term in terms[1:])
 
 
 TASKS: dict[str, tuple[Callable[[int, random.Random], Problem], int]] = {
