@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from open_r1.errors import UserError
-from open_r1.evaluation.metrics import Estimate, paired_difference
+from open_r1.evaluation.metrics import Estimate, in_percent, paired_difference
 from open_r1.run.entry import exit_with_sentence
 
 BASELINE = "dapo"
@@ -79,8 +79,7 @@ def table(settings: Sequence[Setting]) -> list[str]:
         cells = "- | -"
         if setting is not baseline:
             found = difference(baseline, setting)
-            low, high = found.estimate.ci95
-            points = f"{found.estimate.value * 100:+.1f} [{low * 100:+.1f}, {high * 100:+.1f}]"
+            points = in_percent(found.estimate.value, found.estimate.ci95, signed=True)
             cells = f"{points} | {'yes' if found.told_apart else 'no'}"
         lines.append(f"| {setting.name} | {scores} | {setting.steps:,.0f} | {cells} |")
     return lines

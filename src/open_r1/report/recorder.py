@@ -114,8 +114,8 @@ class RunRecorder:
     def _discard_after(self, step: int, history: Sequence[Mapping[str, Any]]) -> None:
         path = self.run_dir / "metrics.jsonl"
         if path.exists() or history:
-            kept = [line for line in _readable_lines(path) if _belongs(line["step"], step)]
-            write_text(path, "".join(map(_metrics_line, _restored(path, kept, history))))
+            lines = [line for line in _readable_lines(path) if _belongs(line["step"], step)]
+            write_text(path, "".join(map(_metrics_line, _restored(path, lines, history))))
         for file in (self.run_dir / "rollouts").glob("*"):
             number = rollout_step(file)
             if file.suffix == ".tmp" or (number is not None and not _belongs(number, step)):

@@ -50,7 +50,7 @@ def code_reward(
     limits = Limits(seconds=time_limit, memory_mb=memory_limit)
     texts = texts_of(completions)
 
-    def one(row: int) -> _Asked | float | None:
+    def one(row: int) -> _PendingScore | float | None:
         info = _info(row, verification_info[row])
         tests = tests_of(info.get("test_cases"), row)
         language = language_name(info.get("language") or "python")
@@ -59,14 +59,14 @@ def code_reward(
         source = extract_code(texts[row], language)
         if not source:
             return 0.0
-        key, judged = JUDGING.submit(
+        key, verdict = JUDGING.submit(
             ("code", provider_type, e2b_router_url, language, source, tests, limits, stop_at_failure),
             lambda: judge(runner, program(source, language), tests, limits, stop_at_failure=stop_at_failure),
             num_parallel,
         )
-        return _Asked(key, judged, lambda result: result.passed / result.total)
+        return _PendingScore(key, verdict, lambda result: result.passed / result.total)
 
-    return _answers([one(row) for row in range(len(completions))], wait)
+    return _scores([one(row) for row in range(len(completions))], wait)
 
 
 def binary_code_reward(completions: list, verification_info: list | None = None, **kwargs: Any) -> list[float | None]:
@@ -98,7 +98,7 @@ def cf_code_reward(
     runner = get_provider(provider_type, e2b_router_url)
     texts = texts_of(completions)
 
-    def one(row: int) -> _Asked | float | None:
+    def one(row: int) -> _PendingScore | float | None:
         problem = _row(columns, row)
         if problem.get("input_mode") == "file":
             raise RowError(row, "input_mode is 'file'; only 'stdio' runs here: filter such rows out.")
@@ -111,7 +111,7 @@ def cf_code_reward(
             return NO_PROGRAM
         limits = Limits(float(problem.get("time_limit") or 5.0), int(problem.get("memory_limit") or 512))
         checker = problem.get("generated_checker")
-        key, judged = JUDGING.submit(
+        key, verdict = JUDGING.submit(
             ("cf_code", provider_type, e2b_router_url, language, source, tests, limits, scoring_mode, checker),
             lambda: judge(
                 runner,
@@ -124,9 +124,11 @@ def cf_code_reward(
             ),
             num_parallel,
         )
-        return _Asked(key, judged, lambda result: scored(result, scoring_mode) if result.compiled else NO_COMPILE)
+        return _PendingScore(
+            key, verdict, lambda result: scored(result, scoring_mode) if result.compiled else NO_COMPILE
+        )
 
-    return _answers([one(row) for row in range(len(completions))], wait)
+    return _scores([one(row) for row in range(len(completions))], wait)
 
 
 def ioi_code_reward(
@@ -202,21 +204,22 @@ def _row(columns: dict[str, Any], row: int) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """A verdict that is being made, and the score that follows from it."""
+class _PendingScore:
+    """A verdict that is still being made, and the score that follows from it."""
 
     key: bytes
-    judged: Future
+    verdict: Future
     score: Callable[[Result], float]
 
 
-def _answers(asked: Sequence[_Asked | float | None], wait: bool) -> list[float | None]:
+def _scores(scores: Sequence[_PendingScore | float | None], wait: bool) -> list[float | None]:
+    """The scores, pending ones when they are there; without `wait` nothing but None."""
     if not wait:
-        return [None] * len(asked)
+        return [None] * len(scores)
     try:
-        return [a.score(a.judged.result()) if isinstance(a, _Asked) else a for a in asked]
+        return [s.score(s.verdict.result()) if isinstance(s, _PendingScore) else s for s in scores]
     finally:
-        JUDGING.forget([a.key for a in asked if isinstance(a, _Asked)])
+        JUDGING.forget([s.key for s in scores if isinstance(s, _PendingScore)])
 
 
 def _in_parallel(one: Callable[[int], float | None], rows: Sequence[int], num_parallel: int) -> list[float | None]:
