@@ -39,7 +39,7 @@ evaluate() { # model, folder
 [ -f "$OUT/$task/data/held_out.jsonl" ] || python3 examples/zero/tasks.py "$task" "$OUT/$task/data" ${TASKS_ARGS:-}
 evaluate "$MODEL" "$OUT/$task/base"
 # shellcheck disable=SC2086
-[ -f "$OUT/$task/seed-$seed/config.json" ] || open-r1 grpo --model_name_or_path "$MODEL" \
+[ -f "$OUT/$task/seed-$seed/README.md" ] || open-r1 grpo --model_name_or_path "$MODEL" \
     --config recipes/SmolLM2-135M-Instruct/grpo/config_zero.yaml \
     --dataset_name "$OUT/$task/data/problems.jsonl" --reward_funcs $rewards --seed "$seed" \
     --output_dir "$OUT/$task/seed-$seed" ${GRPO_ARGS:-}
