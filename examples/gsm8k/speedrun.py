@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from open_r1.errors import UserError
+from open_r1.evaluation.metrics import in_percent
 from open_r1.evaluation.store import finished_folders, read_results
 from open_r1.run.entry import exit_with_sentence
 
@@ -52,11 +53,10 @@ def row(run: Path, seed: int, note: str, day: datetime.date) -> str:
     results = read_results(finished_folders(run / "evaluation" / "grpo")[0])
     environment: dict[str, Any] = json.loads((run / "grpo" / "run" / "environment.json").read_text(encoding="utf-8"))
     total = sum(seconds.values())
-    low, high = results["ci95"]
     cells = [
         day.isoformat(),
         f"{total // 60}:{total % 60:02d}",
-        f"{results['pass@1'] * 100:.1f} [{low * 100:.1f}, {high * 100:.1f}]",
+        in_percent(results["pass@1"], results["ci95"]),
         f"{results['n_problems']:,} of {results['task']}",
         str(seed),
         str(environment.get("commit") or "-")[:7],

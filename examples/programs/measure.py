@@ -7,7 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
-from open_r1.engine.choose import EngineOptions, open_engine
+from open_r1.engine.opening import EngineOptions, open_engine
 from open_r1.engine.protocol import Request, Sampling
 from open_r1.rewards import binary_code_reward
 

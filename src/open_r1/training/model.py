@@ -13,7 +13,7 @@ from open_r1.installing import install_command
 from open_r1.internals.transformers import without_deepspeed_config
 from open_r1.modeling import flash, loading
 from open_r1.modeling.architectures import check_sequence_parallel, check_supported
-from open_r1.modeling.attention import ATTENTION, FLASH_ATTENTION, SDPA_ATTENTION, unused_dropout
+from open_r1.modeling.attention import ATTENTION, SDPA_ATTENTION, VARLEN_ATTENTION, unused_dropout
 from open_r1.modeling.checkpoint import Checkpoint, base_name, has_only_adapters
 from open_r1.modeling.compiling import compile_layers
 from open_r1.modeling.fla import use_fla
@@ -128,7 +128,7 @@ def _attention(config: ModelConfig) -> str:
     if name == "flash_attention_4" and flash.kernels() is None:
         command = install_command("flash")
         raise UserError(f"attn_implementation is {name}, which needs flash-attn-4: {command}.")
-    return {"sdpa": SDPA_ATTENTION, "flash_attention_4": FLASH_ATTENTION}.get(name or "", ATTENTION)
+    return {"sdpa": SDPA_ATTENTION, "varlen": VARLEN_ATTENTION}.get(name or "", ATTENTION)
 
 
 def _with_adapters(model: PreTrainedModel, config: ModelConfig, seed: int) -> PreTrainedModel:
