@@ -65,7 +65,7 @@ def test_an_engine_that_dies_is_a_sentence_and_finished_samples_are_kept(words, 
             for number, finished in enumerate(stream(requests)):
                 yield finished
                 if number == 2:
-                    for process in psutil.Process(opened.engine.processes[0].part.process.pid).children():
+                    for process in psutil.Process(opened.engine.processes[0].process.pid).children():
                         process.kill()
 
         opened.engine.stream = until_it_dies

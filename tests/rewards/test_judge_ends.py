@@ -110,7 +110,7 @@ def test_no_room_for_programs_is_said(folder, monkeypatch):
     best_isolation()
     folders._home.cache_clear()
     monkeypatch.setattr(tempfile, "tempdir", str(folder / "missing"))
-    with pytest.raises(UserError, match=r"no folder for programs can be made .* set TMPDIR to another"):
+    with pytest.raises(UserError, match=r"cannot create a folder for programs .* set TMPDIR to another"):
         folders.new_folder("program", 0o755)
     folders._home.cache_clear()
 
@@ -120,5 +120,5 @@ def test_bubblewrap_that_vanishes_is_said(monkeypatch):
     best_isolation()
     local.close_sandboxes()
     monkeypatch.setattr(sandbox, "bubblewrap", lambda *arguments: ["/nowhere/bwrap"])
-    with pytest.raises(UserError, match=r"the sandbox does not start any more: .*/nowhere/bwrap"):
+    with pytest.raises(UserError, match=r"the sandbox no longer starts: .*/nowhere/bwrap"):
         code_reward(["```python\nprint('another')\n```"], INFO)

@@ -32,6 +32,8 @@ class ServerInfo:
     dtype: str
     device: str
     """`cuda` or `cpu`."""
+    experts: bool = False
+    """Whether completions come with their experts (`--enable-return-routed-experts`)."""
 
 
 class VLLMServer(Server):
@@ -152,7 +154,7 @@ class VLLMServers:
                 )
             server.check_route()
             model = server.read_json("/models", None, 30.0)["data"][0]["id"]
-            infos.append(ServerInfo(model, first["dtype"], first["device"]))
+            infos.append(ServerInfo(model, first["dtype"], first["device"], first.get("experts", False)))
         if len(set(infos)) > 1:
             raise UserError(f"vLLM servers differ: {', '.join(map(str, infos))}; all must serve the same model alike.")
         return infos[0]

@@ -19,7 +19,9 @@ def new_folder(kind: str, mode: int) -> Path:
     try:
         folder = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=_home()))
     except OSError as error:
-        raise UserError(f"code rewards: no folder for programs can be made ({error}): set TMPDIR to another.") from None
+        raise UserError(
+            f"code rewards: cannot create a folder for programs ({error}): set TMPDIR to another folder."
+        ) from None
     folder.chmod(mode)
     return folder
 

@@ -37,12 +37,12 @@ def code_reward(
     wait: bool = True,
     **kwargs: Any,
 ) -> list[float | None]:
-    """Share of test cases that the completion's program passes; None for rows without test cases, or in a language
-    that `provider_type` does not run.
+    """The share of test cases that the completion's program passes, 0.0 to 1.0. None for a row without test cases, or
+    in a language that `provider_type` does not run.
 
-    `verification_info` holds `{"language": "python", "test_cases": [{"input", "output"}, ...]}` a row, or its JSON.
-    Raises `RowError` for a row that holds something else. Without `wait`, judging is begun and every value is None: a
-    later call with the same arguments finds it done.
+    Each item of `verification_info` is `{"language": "python", "test_cases": [{"input", "output"}, ...]}`, or its JSON.
+    Raises `RowError` for a row that holds something else. With `wait=False`, judging starts in the background and every
+    value is None: a later call with the same arguments gets the results.
     """
     if verification_info is None:
         raise UserError("code: the dataset has no column 'verification_info' (a language and its test_cases).")
@@ -101,7 +101,7 @@ def cf_code_reward(
     def one(row: int) -> _PendingScore | float | None:
         problem = _row(columns, row)
         if problem.get("input_mode") == "file":
-            raise RowError(row, "input_mode is 'file'; only 'stdio' runs here: filter such rows out.")
+            raise RowError(row, "input_mode is 'file', but only 'stdio' is supported: filter out such rows.")
         tests = tests_of(problem["official_tests"], row) + tests_of(problem.get("generated_tests"), row)
         language = language_name(problem.get("language") or default_language)
         if not tests or not _runs(runner, language, row):
@@ -154,7 +154,8 @@ def ioi_code_reward(
 
 
 def get_code_format_reward(language: str = "python") -> Callable[..., list[float]]:
-    """`format_reward` whose answer must hold a fenced block of the row's `language` column, else of `language`."""
+    """`format_reward` that also requires a fenced code block in the answer, in the language of the row's `language`
+    column, else in `language`."""
 
     def code_format_reward(
         completions: list, prompts: list | None = None, language: list | str | None = language, **kwargs: Any
@@ -186,12 +187,12 @@ def _info(row: int, value: Any) -> dict[str, Any]:
 
 
 def _runs(runner: Provider, language: str, row: int) -> bool:
-    """Said aloud if not: that row gets no reward, rather than a wrong one."""
+    """Warns if not: that row gets no reward rather than a wrong one."""
     known = runner.languages is None or language in runner.languages
     if not known:
         logger.warning(
-            "code rewards: row %d wants language %r and gets no reward: this provider runs %s; "
-            "set code_provider: piston for others.",
+            "code rewards: row %d needs language %r, but this provider runs only %s, so the row gets no reward. "
+            "Set code_provider: piston for other languages.",
             row,
             language,
             ", ".join(sorted(runner.languages or ())),
