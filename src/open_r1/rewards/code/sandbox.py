@@ -140,11 +140,6 @@ class Sandbox:
             self._start()
 
     @property
-    def cpu_seconds(self) -> float:
-        """Processor time since the start, of all that ran."""
-        return 0.0 if self._process is None else usage(self._process.pid).cpu_seconds
-
-    @property
     def reusable(self) -> bool:
         """Whether nothing of what ran is left: not a process, not a file, and no way to have changed the one that
         serves (no other process can be traced, there is no /proc)."""
