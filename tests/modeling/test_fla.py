@@ -120,7 +120,7 @@ def test_kernels_of_fla_equal_document_by_document(plain):
     packed = relative_errors(computed(model, sequences, "cuda", autocast=True), exact)
     print({name: (by_document[name], packed[name]) for name in packed})
     for name, error in packed.items():
-        assert error < 4 * by_document[name] + 0.02, name
+        assert error < 3 * by_document[name] + 0.005, name  # without boundaries: 5 to 10 times as much
 
 
 @pytest.mark.gpu
