@@ -57,11 +57,6 @@ class SamplingProgress:
             self._moved = now
             self._update()
 
-    def add_samples(self, count: int, right: int) -> None:
-        """`count` samples finished, `right` of them right."""
-        self.add_graded(count, right)
-        self.add_finished(count)
-
     def add_finished(self, count: int) -> None:
         """`count` samples finished; whether they are right comes later."""
         self.done += count

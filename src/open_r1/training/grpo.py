@@ -1,9 +1,14 @@
-"""Group relative policy optimization (DeepSeekMath, arXiv 2402.03300): one step, from a round to the loss.
+"""Group relative policy optimization (DeepSeekMath, arXiv 2402.03300). What one optimizer step computes, in order:
 
-Every `max_steps_per_rollout` steps a new round of scored rollouts comes from the source (`rollout_source.py`). Its
-rewards become advantages (`advantages.py`), its completions the sequences of each step (`grpo_batches.py`), with the
-logprobs that the loss compares to. A step cuts its sequences into packs, and each pack goes through `pack_loss`
-(`losses.py`); forwards, backwards, the optimizer and checkpoints are those of `packed_trainer.py`.
+1. Every `max_steps_per_rollout` steps, `_begin_round` takes a round of scored rollouts from its source: groups of
+   completions, sampled with the weights as they are then (`rollout_source.py`).
+2. Rewards become advantages (`advantages.py`), and completions the sequences of each step, with a weight for each token
+   (`grpo_batches.py`).
+3. `_add_logprobs` stores the logprobs that the loss compares to: of the policy at the beginning of the round, where
+   several steps learn from it, and of the reference model.
+4. `training_step` of `packed_trainer.py` packs the sequences of the step into micro-batches. For each, the model gives
+   the logprobs of the sampled tokens, `pack_loss` the loss (`losses.py`), and a backward pass follows.
+5. Trainer clips the gradients and steps the optimizer.
 """
 
 import logging
