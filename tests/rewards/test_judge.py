@@ -64,7 +64,7 @@ def test_lines_count(output):
 
 def test_judging_may_begin_while_others_are_written_and_is_done_once(tmp_path, monkeypatch):
     judged = []
-    monkeypatch.setattr("open_r1.rewards.code.rewards.judge", lambda *a, **k: judged.append(a) or Result(1, 1))
+    monkeypatch.setattr("open_r1.rewards.code.rewards.judge_work", lambda *a, **k: judged.append(a) or Result(1, 1))
     answers = ["```python\nprint(1)\n```"] * 3 + ["```python\nprint(2)\n```"]
     info = [{"test_cases": [{"input": "", "output": "1"}]}] * 4
     assert binary_code_reward(answers[:2], info[:2], wait=False) == [None, None]

@@ -28,10 +28,11 @@ class CompileError(Exception):
 
 
 class LocalProvider:
-    """The sandbox of this machine; with `unsafe` also where nothing but resource limits can be had."""
+    """The sandbox of this machine; with `unsafe` also where nothing but resource limits can be had. `isolation`: one
+    that was found before."""
 
-    def __init__(self, unsafe: bool = False) -> None:
-        self.unsafe = unsafe
+    def __init__(self, unsafe: bool = False, isolation: Isolation | None = None) -> None:
+        self.unsafe, self.isolation = unsafe, isolation
 
     @property
     def languages(self) -> frozenset[str]:
@@ -43,7 +44,8 @@ class LocalProvider:
         """A function from stdin to outcome. Runs and programs share sandboxes as far as nothing is left in them. Tests
         that run at once get more sandboxes, of which there are as many as cores, whatever the number of programs."""
         language = LANGUAGES[program.language]
-        isolation = replace(trusted_isolation(self.unsafe), read_only=(*language.folders, *program.folders))
+        isolation = self.isolation or trusted_isolation(self.unsafe)
+        isolation = replace(isolation, read_only=(*language.folders, *program.folders))
         with ExitStack() as opened:
             room = _rooms.take(isolation, limits.memory_mb)
             opened.callback(_rooms.give, room)

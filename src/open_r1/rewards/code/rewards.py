@@ -9,11 +9,12 @@ from typing import Any
 
 from open_r1.errors import UserError
 from open_r1.rewards.code.ioi import score_subtask
-from open_r1.rewards.code.judge import Result, ScoringMode, judge, python_checker, scored, tests_of
+from open_r1.rewards.code.judge import Result, ScoringMode, scored, tests_of
 from open_r1.rewards.code.programs import extract_code, language_name, program, with_includes
 from open_r1.rewards.code.providers import Provider, get_provider
 from open_r1.rewards.code.queue import JUDGING
 from open_r1.rewards.code.sandbox import Limits
+from open_r1.rewards.code.workers import Work, judge_work
 from open_r1.rewards.format import parse_format
 from open_r1.rewards.pool import cores
 from open_r1.rewards.text import RowError, judged_texts, texts_of
@@ -61,7 +62,9 @@ def code_reward(
             return 0.0
         key, verdict = JUDGING.submit(
             ("code", provider_type, e2b_router_url, language, source, tests, limits, stop_at_failure),
-            lambda: judge(runner, program(source, language), tests, limits, stop_at_failure=stop_at_failure),
+            lambda: judge_work(
+                runner, Work(program(source, language), tests, limits, stop_at_failure), num_parallel or cores()
+            ),
             num_parallel,
         )
         return _PendingScore(key, verdict, lambda result: result.passed / result.total)
@@ -113,14 +116,10 @@ def cf_code_reward(
         checker = problem.get("generated_checker")
         key, verdict = JUDGING.submit(
             ("cf_code", provider_type, e2b_router_url, language, source, tests, limits, scoring_mode, checker),
-            lambda: judge(
+            lambda: judge_work(
                 runner,
-                program(source, language),
-                tests,
-                limits,
-                stop_at_failure=scoring_mode == "pass_fail",
-                batch_size=test_batch_size,
-                check=python_checker(runner, checker, limits) if checker else None,
+                Work(program(source, language), tests, limits, scoring_mode == "pass_fail", test_batch_size, checker),
+                num_parallel or cores(),
             ),
             num_parallel,
         )

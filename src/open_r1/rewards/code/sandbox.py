@@ -170,7 +170,7 @@ class Sandbox:
         user = isolation.user if contained else None  # otherwise a program becomes the user, not what serves
         command = [interpreter(), "-c", _launcher(), json.dumps(options)]
         try:
-            self._process = _spawn(
+            self._process = spawn(
                 [*bubblewrap(self.folder, self.writable, isolation, pipe), *command] if contained else command,
                 pass_fds=[theirs.fileno(), *(() if pipe is None else (pipe,))],
                 stdin=subprocess.DEVNULL,
@@ -355,7 +355,7 @@ def run(
         return sandbox.run(command, stdin, limits)
 
 
-def _spawn(*arguments: Any, **options: Any) -> subprocess.Popen:
+def spawn(*arguments: Any, **options: Any) -> subprocess.Popen:
     """`subprocess.Popen` in a thread that lives as long as this process: `bwrap --die-with-parent` asks the kernel to
     end the sandbox with the thread that started it, and a sandbox outlives the thread that first needs it."""
     return _starter.submit(subprocess.Popen, *arguments, **options).result()
