@@ -126,7 +126,7 @@ class Pool:
     only when all others are busy.
 
     A request that hits `seconds` of wall clock (inf: no limit) or `memory_mb` of address space (0: no limit) ends its
-    worker; the next request gets a new one. With `end=signal.SIGINT`, workers clean up before they end, and `close`
+    worker; the next request gets a new one. With `end=signal.SIGHUP`, workers clean up before they end, and `close`
     waits for it.
     """
 

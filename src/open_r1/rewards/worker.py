@@ -22,9 +22,9 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     """`python -m open_r1.rewards.worker SECONDS MEMORY_MB MODULE [SIGNAL]`; the module has a function `answer`, and
     SIGNAL comes when the parent ends (default: SIGKILL). SECONDS `inf` and MEMORY_MB 0: no limit."""
-    for number in (signal.SIGUSR1, signal.SIGTERM):  # meant for the parent, whose step is finished first
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, _end)
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):  # meant for the parent, which finishes its step
+        signal.signal(number, lambda *_: None)  # not SIG_IGN, which programs would inherit
+    signal.signal(signal.SIGHUP, _end)
     seconds, memory_mb = float(sys.argv[1]), int(sys.argv[2])
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -57,7 +57,7 @@ def end_with_parent(number: int = signal.SIGKILL) -> None:
 
 def _end(*_: Any) -> None:
     """Leaves by way of every `finally`. The alarm ends a process that gets stuck there."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.alarm(END_SECONDS)
     sys.exit()
 

@@ -3,6 +3,7 @@
 A worker judges one program after another, in sandboxes of its own. What is expected stays in it.
 """
 
+import traceback
 from dataclasses import asdict
 from functools import cache
 from typing import Any
@@ -34,14 +35,25 @@ def request(task: Task, isolation: Isolation, sandboxes: int) -> dict[str, Any]:
 
 
 def result(reply: dict[str, Any]) -> Result:
-    """What a worker answered. Raises `UserError`."""
-    if "error" in reply:
-        raise UserError(reply["error"])
+    """What a worker answered. Raises `UserError`, and `RuntimeError` for a fault of the judge."""
+    if "mistake" in reply:
+        raise UserError(reply["mistake"])
+    if "fault" in reply:
+        raise RuntimeError(f"a process that judges programs failed:\n{reply['fault']}")
     return Result(**reply)
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """In the worker: a result, or the message of a `UserError`."""
+    """In the worker: a result, the message of a `UserError`, or the traceback of another error."""
+    try:
+        return asdict(_judge(request))
+    except UserError as error:
+        return {"mistake": str(error)}
+    except Exception:
+        return {"fault": traceback.format_exc()}
+
+
+def _judge(request: dict[str, Any]) -> Result:
     language = Language(**_tuples(request["language"]))
     LANGUAGES[language.name] = language
     task = Task(
@@ -50,11 +62,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         Limits(**request["limits"]),
         **request["options"],
     )
-    provider = _provider(Isolation(**_tuples(request["isolation"])), request["sandboxes"])
-    try:
-        return asdict(judge_task(provider, task))
-    except UserError as error:
-        return {"error": str(error)}
+    return judge_task(_provider(Isolation(**_tuples(request["isolation"])), request["sandboxes"]), task)
 
 
 @cache

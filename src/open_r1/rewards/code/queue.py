@@ -60,7 +60,7 @@ class JudgingQueue:
 
     def _in_process(self, task: Task, unsafe: bool, size: int) -> Verdict:
         if size not in self._processes:
-            self._processes[size] = Pool(size, math.inf, 0, judge_worker.__name__, end=signal.SIGINT)
+            self._processes[size] = Pool(size, math.inf, 0, judge_worker.__name__, end=signal.SIGHUP)
         request = judge_worker.request(task, trusted_isolation(unsafe), max(1, cores() // size))
         future = self._processes[size].submit(request)
         return lambda: _result(future, task)

@@ -148,7 +148,7 @@ class Sandbox:
     def _start(self) -> None:
         isolation = self.isolation
         contained = isolation.kind == "bubblewrap"
-        rules = filter_program(attributes=contained or self.writable)
+        rules = filter_program(attributes=contained or self.writable, locks=self.writable)
         pipe = _filled_pipe(rules) if contained and rules is not None else None
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._scratch = None if contained else new_folder("scratch", 0o777)
