@@ -105,7 +105,7 @@ def test_signals_that_are_meant_for_the_parent_end_neither_process_nor_sandbox(n
     before = processes()
     for process in before:
         process.send_signal(number)
-    assert score(f"import signal\nprint(int(input()) + 1 if signal.getsignal({number}) else 0)") == [1.0]
+    assert score(f"import signal\nprint(int(input()) + (signal.getsignal({number}) != signal.SIG_IGN))") == [1.0]
     assert processes() == before
 
 
