@@ -284,13 +284,19 @@ def run_program(arguments: "list[str]") -> None:
         if "threading" in sys.modules:
             sys.modules["threading"]._shutdown()
         atexit._run_exitfuncs()
+        flush(sys.stdout)  # while what the program put in its place still has its globals
+        sys.stdout = sys.__stdout__
         module.__dict__.clear()  # finalizers of its objects may print
-        for stream in (sys.stdout, sys.__stdout__):
-            if stream is not None and not getattr(stream, "closed", False):
-                stream.flush()
+        flush(sys.stdout)
     except BaseException:
         code = code or 1
     os._exit(code & 255)
+
+
+def flush(stream: "object") -> None:
+    """Writes what a stream holds, if it is one."""
+    if stream is not None and not getattr(stream, "closed", False):
+        stream.flush()  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":
