@@ -7,6 +7,7 @@ import socket
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,9 @@ from sandboxes import KINDS, as_another_user, every, execute, isolated, needs_co
 from open_r1.errors import UserError
 from open_r1.rewards.code import choose
 from open_r1.rewards.code.choose import best_isolation
-from open_r1.rewards.code.isolation import Isolation
+from open_r1.rewards.code.isolation import Isolation, interpreter
 from open_r1.rewards.code.rewards import code_reward
-from open_r1.rewards.code.sandbox import run
+from open_r1.rewards.code.sandbox import Sandbox, run
 from open_r1.rewards.code.seccomp import (
     _ATTRIBUTES,
     _DENIED,
@@ -103,6 +104,22 @@ def test_attributes_of_files_of_the_same_user_cannot_be_changed(folder, tmp_path
     source = f"import os\ntry: {change.format(repr(str(tmp_path / 'precious')))}\nexcept OSError: print('refused')"
     assert execute(source, folder, Isolation("landlock", None, (), shared_count=True)).stdout == "refused\n"
     assert (tmp_path / "precious").stat() == before
+
+
+@every
+@pytest.mark.skipif(os.geteuid() != 0, reason="this user has no capabilities to lose")
+@pytest.mark.parametrize("forked", [True, False])
+def test_programs_that_run_as_root_have_no_rights_of_root(folder, isolation, forked):
+    name = os.uname().nodename.encode()
+    (folder / "main.py").write_text(
+        "import ctypes, os, stat\n"
+        f"print(ctypes.CDLL(None).sethostname({name}, {len(name)}))\n"
+        "for attempt in (lambda: os.mknod('memory', stat.S_IFCHR | 0o666, os.makedev(1, 1)), lambda: os.setuid(1)):\n"
+        "    try: print(attempt())\n    except OSError: print('refused')"
+    )
+    with Sandbox(folder, replace(isolation, user=None, shared_count=True)) as sandbox:
+        outcome = sandbox.run([interpreter(), "{code}/main.py"], forked=forked)
+    assert outcome.stdout == "-1\nrefused\nrefused\n"
 
 
 @every

@@ -81,6 +81,11 @@ def test_a_program_that_ends_its_sandbox_fails_alone(folder, isolation):
         "raise SystemExit(3)",
         "raise SystemExit('no')",
         "import sys\nsys.stdout.close()",
+        "import sys\nprint('here')\nsys.stdout = None",
+        "import io, sys\nprint('here')\nsys.stdout = io.StringIO()\nprint('nowhere')",
+        "import os, sys\nclass A:\n    held = b''\n    def write(self, text): self.held += text.encode()\n"
+        "    def flush(self): self.held = self.held[os.write(1, self.held):]\nsys.stdout = A()\nprint('here')",
+        "import sys\nclass A:\n    write, flush = sys.stdout.write, sys.stdout.flush\nsys.stdout = A()\nprint('here')",
         "1 / 0",
     ],
 )

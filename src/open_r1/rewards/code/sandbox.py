@@ -46,6 +46,7 @@ ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
     "PYTHONHASHSEED": "0",
     "OPENBLAS_NUM_THREADS": "1",  # a thread for each core of a large machine would be too many processes
+    "MALLOC_ARENA_MAX": "2",  # each takes 64 MB of address space, and threads get one each
 }
 Status = Literal["ok", "error", "time", "memory", "output", "processes"]
 
