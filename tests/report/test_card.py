@@ -1,8 +1,9 @@
+import pytest
 from huggingface_hub import ModelCard
 from toys import make_model, make_tokenizer
 
 from open_r1.configs import GRPOConfig, GRPOScriptArguments
-from open_r1.report.card import changed_options, write_model_card
+from open_r1.report.card import changed_options, command_block, write_model_card
 from open_r1.report.environment import plain
 
 
@@ -67,3 +68,15 @@ def test_the_lines_that_use_the_model_run(tmp_path, capsys):
     code = code.replace("\"a 'model'\"", repr(str(folder))).replace("max_new_tokens=512", "max_new_tokens=4")
     exec(compile(code, "card", "exec"), {})
     assert "AutoPeftModelForCausalLM" in card(folder, config={"use_peft": True})[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["/home/me/.venv/bin/open-r1", "data", "pass-rate", "--model=/home/me/m"], "open-r1 data pass-rate --model=m"),
+        (["/src/open_r1/sft.py", "--config", "/home/me/a b.yaml"], "python sft.py --config 'a b.yaml'"),
+    ],
+)
+def test_a_card_shows_the_command_without_folders_of_the_machine(monkeypatch, words, shown):
+    monkeypatch.setattr("sys.argv", words)
+    assert command_block() == f"```bash\n{shown}\n```"

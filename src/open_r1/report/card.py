@@ -54,7 +54,7 @@ def write_model_card(
         "## How to use it",
         usage(output_dir.resolve().name, bool(config.get("use_peft"))),
         "## How it was trained",
-        f"```bash\n{shlex.join(map(without_folders, ['python', *command_line()]))}\n```",
+        command_block(),
     ]
     changed = changed_options(task, config)
     if changed:
@@ -96,6 +96,12 @@ def usage(name: str, adapters: bool) -> str:
         'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
     ]
     return "```python\n" + "\n".join(lines) + "\n```"
+
+
+def command_block() -> str:
+    """The command that started this process, without folders of this machine."""
+    program, *options = map(without_folders, command_line())
+    return f"```bash\n{shlex.join([*(['python'] if program.endswith('.py') else []), program, *options])}\n```"
 
 
 def without_folders(word: str) -> str:
