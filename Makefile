@@ -64,13 +64,8 @@ test-deepspeed: .venv-deepspeed/.installed ## The tests that need DeepSpeed (two
 .venv-deepspeed/.installed: .venv/.installed scripts/install_deepspeed.sh
 	scripts/install_deepspeed.sh
 
-docs: install .venv-docs/.installed ## The site of the documentation, in site/
-	NO_MKDOCS_2_WARNING=1 PYTHONPATH="$$(echo .venv-docs/lib/python*/site-packages)" $(BIN)/python -m mkdocs build --quiet
-
-.venv-docs/.installed: .venv/.installed
-	$(BIN)/python -m venv .venv-docs
-	.venv-docs/bin/python -m pip install --quiet "mkdocs-material==9.8.2" --constraint requirements.lock
-	touch $@
+docs: install ## The site of the documentation, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 lint: install ## Style and types
 	$(BIN)/ruff check

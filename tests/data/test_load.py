@@ -206,16 +206,6 @@ def test_a_folder_loads_though_a_file_that_is_not_used_is_ragged(tmp_path, caplo
     assert "1 files are not read, notes.csv: a folder has files of one kind" in caplog.text
 
 
-def test_a_folder_that_generate_wrote_loads_without_a_word_about_its_run_files(tmp_path, caplog):
-    for name in ("data", "run"):
-        (tmp_path / name).mkdir()
-    write_jsonl(tmp_path / "data" / "train.jsonl")
-    write_jsonl(tmp_path / "run" / "environment.json")
-    write_jsonl(tmp_path / "run" / "settings.json")
-    assert len(load_split(str(tmp_path))) == 10
-    assert "not read" not in caplog.text
-
-
 def test_files_with_different_columns_name_file_column_and_types(tmp_path):
     write_jsonl(tmp_path / "a.jsonl", [{"answer": "2"}])
     write_jsonl(tmp_path / "b.jsonl", [{"answer": 2, "extra": 1}])

@@ -3,7 +3,7 @@ from huggingface_hub import ModelCard
 from toys import make_model, make_tokenizer
 
 from open_r1.configs import GRPOConfig, GRPOScriptArguments
-from open_r1.report.card import changed_options, command_block, write_model_card
+from open_r1.report.card import changed_options, write_model_card
 from open_r1.report.environment import plain
 
 
@@ -52,12 +52,26 @@ def test_local_paths_stay_out_of_the_card(tmp_path, monkeypatch):
     assert parsed.data.datasets == ["org/more"]
     assert "secret-place" not in text
     assert "`base`" in text and "`rows.jsonl`" in text
-    config = {"chat_template": "~/secret-place/chat.jinja"}
+    config = {
+        "chat_template": "~/secret-place/chat.jinja",
+        "reward_funcs": [f"{tmp_path}/secret-place/rewards.py:mine", "accuracy"],
+        "gradient_checkpointing_kwargs": {"file": f"{tmp_path}/secret-place/file"},
+    }
     words = ["grpo.py", f"--output_dir={tmp_path}/secret-place/run", "--dataset_name", f"{tmp_path}/secret-place/rows"]
     monkeypatch.setattr("sys.argv", words)
     _, text = card(tmp_path / "out", config=config)
     assert "secret-place" not in text and str(tmp_path) not in text
     assert "--output_dir=run --dataset_name rows" in text and "| `chat_template` | `chat.jinja` |" in text
+    assert "`['rewards.py:mine', 'accuracy']`" in text
+
+
+@pytest.mark.parametrize(
+    ("program", "shown"),
+    [("/env/bin/open-r1", "open-r1 grpo --beta 0.1"), ("/x/my.py", "python my.py grpo --beta 0.1")],
+)
+def test_the_command_in_the_card_can_be_typed(tmp_path, monkeypatch, program, shown):
+    monkeypatch.setattr("sys.argv", [program, "grpo", "--beta", "0.1"])
+    assert f"```bash\n{shown}\n```" in card(tmp_path)[1]
 
 
 def test_the_lines_that_use_the_model_run(tmp_path, capsys):
@@ -68,15 +82,3 @@ def test_the_lines_that_use_the_model_run(tmp_path, capsys):
     code = code.replace("\"a 'model'\"", repr(str(folder))).replace("max_new_tokens=512", "max_new_tokens=4")
     exec(compile(code, "card", "exec"), {})
     assert "AutoPeftModelForCausalLM" in card(folder, config={"use_peft": True})[1]
-
-
-@pytest.mark.parametrize(
-    ("words", "shown"),
-    [
-        (["/home/me/.venv/bin/open-r1", "data", "pass-rate", "--model=/home/me/m"], "open-r1 data pass-rate --model=m"),
-        (["/src/open_r1/sft.py", "--config", "/home/me/a b.yaml"], "python sft.py --config 'a b.yaml'"),
-    ],
-)
-def test_a_card_shows_the_command_without_folders_of_the_machine(monkeypatch, words, shown):
-    monkeypatch.setattr("sys.argv", words)
-    assert command_block() == f"```bash\n{shown}\n```"

@@ -1,9 +1,10 @@
 """Completions from a transformers model, on CPU or GPU: batched, with one prefill a prompt."""
 
 import itertools
-import logging
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Generator, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -24,10 +25,11 @@ from open_r1.modeling.loading import context_length
 from open_r1.modeling.rope import forget_lengths, length_rule
 from open_r1.modeling.routers import ChosenExperts
 
-logger = logging.getLogger(__name__)
-
 WINDOW = 4096
 """Requests looked at together, so that prompts of similar length can share a batch."""
+T = TypeVar("T")
+Steps = Generator[tuple[Tensor, Tensor], None, T]
+"""Decoding steps: the tokens of the rows that go on, and which of them stop there; then a result."""
 
 
 class TransformersEngine(Engine):
@@ -52,17 +54,23 @@ class TransformersEngine(Engine):
 
     def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
         """Yields `(request.id, completions)`; reads at most `WINDOW` requests ahead."""
-        iterator, failures = iter(requests), 0
+        iterator = iter(requests)
         while window := list(itertools.islice(iterator, WINDOW)):
             prompts = [(r, prompt_ids(r, self.tokenizer)) for r in window]
-            with_room = [item for item in prompts if self._limit(*item) > 0]
             for request in (r for r, ids in prompts if self._limit(r, ids) < 1):
                 yield request.id, self._completions([Row([], [], "length", [])] * request.sampling.n, request.sampling)
-            for batch in self._batches(with_room):
-                for id, completions in self._decode(batch):
-                    failures += sum(c.finish_reason == "error" for c in completions)
-                    yield id, completions
-        warn_of_failures(failures)
+            for batch in self._batches([item for item in prompts if self._limit(*item) > 0]):
+                yield from self._decode(batch)
+
+    @torch.inference_mode()
+    def stream_tokens(self, request: Request) -> Iterator[list[int]]:
+        """Yields the tokens of a completion as they are written, without the one that stops it."""
+        one, prompt = replace(request, sampling=replace(request.sampling, n=1)), prompt_ids(request, self.tokenizer)
+        if self._limit(one, prompt) < 1:
+            return
+        with self._evaluating():
+            for tokens, stops in self._decode_rows([(one, prompt)]):
+                yield tokens[~stops].tolist()
 
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Only records the version: the weights are the trainer's own."""
@@ -92,18 +100,23 @@ class TransformersEngine(Engine):
 
     @torch.inference_mode()
     def _decode(self, batch: list[tuple[Request, list[int]]]) -> Iterator[tuple[Hashable, list[Completion]]]:
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            rows = self._decode_rows(batch)
-        finally:
-            self.model.train(was_training)
+        with self._evaluating():
+            rows = _last(self._decode_rows(batch))
         start = 0
         for request, _ in batch:
             yield request.id, rows[start : start + request.sampling.n]
             start += request.sampling.n
 
-    def _decode_rows(self, batch: list[tuple[Request, list[int]]]) -> list[Completion]:
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self.model.train(was_training)
+
+    def _decode_rows(self, batch: list[tuple[Request, list[int]]]) -> Steps[list[Completion]]:
         """One completion per row; rows are the samples of all requests, side by side."""
         sampling = batch[0][0].sampling
         prompts = [ids for _, ids in batch]
@@ -112,10 +125,10 @@ class TransformersEngine(Engine):
         wanted = [self._limit(r, ids) for r, ids in batch for _ in range(r.sampling.n)]
         noise = [uniform_stream(r.sampling.seed, i, max(wanted)) for r, _ in batch for i in range(r.sampling.n)]
         limits = [min(n, self._most(ids)) for n, ids in zip(wanted, owners, strict=True)]
-        rows = self._continue(prompts, counts, limits, noise, sampling)
+        rows = yield from self._continue(prompts, counts, limits, noise, sampling)
         cut = [i for i, row in enumerate(rows) if row.ending == "length" and len(row.tokens) == limits[i] < wanted[i]]
         if cut:  # keys of the tokens so far change with the frequencies
-            longer = self._continue(
+            longer = yield from self._continue(
                 [owners[i] + rows[i].tokens for i in cut],
                 [1] * len(cut),
                 [wanted[i] - limits[i] for i in cut],
@@ -146,7 +159,7 @@ class TransformersEngine(Engine):
         limits: list[int],
         noise: list[np.ndarray],
         sampling: Sampling,
-    ) -> list["Row"]:
+    ) -> Steps[list["Row"]]:
         """`counts` rows for each prompt; row i gets at most `limits[i]` tokens, drawn at `noise[i]`."""
         device = self.model.device
         if self._rule is not None and self._rule.kind == "dynamic":
@@ -201,17 +214,18 @@ class TransformersEngine(Engine):
                 token, logprob = sample(logits, uniforms[live, step], warpers, greedy=sampling.temperature == 0)
             failed[live] |= ~done & ~logprob.isfinite()
             done |= failed[live]
-            writing = live[~done]
-            tokens[writing, step] = token[~done]
+            writing, written = live[~done], token[~done]
+            tokens[writing, step] = written
             if sampling.logprobs:
                 logprobs[writing, step] = logprob[~done]
             if self.chosen_experts:
                 predictors[writing, step] = experts[~done]
             lengths[writing] = step + 1
-            stopped[writing] = torch.isin(token[~done], stops)
+            stopped[writing] = torch.isin(written, stops)
             done = stopped[live] | failed[live] | (step + 1 >= limit[live])
             if self.on_tokens is not None:
                 self.on_tokens(len(writing))
+            yield written, stopped[writing]
             if done.all():
                 break
             mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
@@ -236,6 +250,7 @@ class TransformersEngine(Engine):
         return self.chosen_experts.fingerprints().view(rows, -1)[:, -1]
 
     def _completions(self, rows: list["Row"], sampling: Sampling) -> list[Completion]:
+        warn_of_failures(sum(row.ending == "error" for row in rows))
         texts = self.tokenizer.batch_decode(
             [row.tokens[: len(row.tokens) - (row.ending == "stop")] for row in rows], skip_special_tokens=True
         )
@@ -259,6 +274,15 @@ class Row(NamedTuple):
     logprobs: list[float]
     ending: Literal["stop", "length", "error"]
     experts: list[int]
+
+
+def _last(steps: Steps[T]) -> T:
+    """The result of steps that nobody follows."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def select_rows(cache: Any, rows: Tensor) -> None:

@@ -131,7 +131,7 @@ class NativeEngine(Engine):
         prompt = prompt_ids(request, self.tokenizer)
         limit = self._limit(request, prompt)
         self.need(len(prompt) + limit)
-        loop = self.loop
+        loop, failures = self.loop, self.loop.failures
         loop.version, loop.on_tokens, loop.on_completion, loop.follow = self.version, None, None, True
         loop.add(request.id, prompt, replace(request.sampling, n=1), limit)
         given = 0
@@ -148,6 +148,7 @@ class NativeEngine(Engine):
         finally:
             loop.follow = False
             loop.clear()
+        warn_of_failures(loop.failures - failures)
 
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Copies the policy's weights into the engine's, in place."""
