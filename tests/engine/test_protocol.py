@@ -1,11 +1,15 @@
 """What every engine takes: samplings and prompts."""
 
+from functools import partial
+
 import numpy as np
 import pytest
-from toys import make_tokenizer
-from transformers import AutoTokenizer
+from toys import make_model, make_tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from open_r1.engine.native.engine import NativeEngine
 from open_r1.engine.protocol import Request, Sampling, prompt_ids
+from open_r1.engine.transformers_engine import TransformersEngine
 from open_r1.errors import UserError
 
 
@@ -34,3 +38,19 @@ def test_token_ids_of_any_kind_are_the_prompt_and_messages_are_rendered(tmp_path
     assert tokenizer.decode(rendered) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     with pytest.raises(UserError, match="request 3: its prompt is empty"):
         prompt_ids(Request(3, [], Sampling()), tokenizer)
+
+
+@pytest.mark.parametrize("engine", [TransformersEngine, partial(NativeEngine, max_model_len=64)])
+def test_a_token_without_an_embedding_is_a_sentence(tmp_path, engine):
+    """A tokenizer with tokens that the model lacks, one of which only pads."""
+    folder = make_tokenizer(tmp_path, pad="<|pad|>")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.pad_token = "<new>"
+    make_model(folder, vocab_size=len(tokenizer) - 1)
+    opened = engine(AutoModelForCausalLM.from_pretrained(folder), tokenizer)
+    found = opened.generate([Request(i, [5] * (i + 1), Sampling(max_tokens=3)) for i in range(2)])
+    assert [len(completion.token_ids) for (completion,) in found] == [3, 3]
+    for wrong in (len(tokenizer) - 1, -1):
+        with pytest.raises(UserError, match=f"request 7: its prompt has token {wrong}, and the model has embeddings"):
+            opened.generate([Request(7, [5, wrong], Sampling())])

@@ -119,14 +119,23 @@ def request_seed(seed: int, index: int, first: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{index}/{first}".encode()).digest()[:4], "big") >> 1
 
 
-def prompt_ids(request: Request, tokenizer: Any) -> list[int]:
-    """The prompt's token ids; messages are rendered by the chat template. Raises `UserError` for an empty prompt."""
+def prompt_ids(request: Request, tokenizer: Any, vocabulary: int | None = None) -> list[int]:
+    """The prompt's token ids; messages are rendered by the chat template. Raises `UserError` for an empty prompt, and
+    for a token beyond `vocabulary`."""
     prompt: Any = request.prompt
     if not len(prompt):
         raise UserError(f"request {request.id}: its prompt is empty; give it one token at least.")
-    if not isinstance(prompt[0], Mapping):
-        return prompt if isinstance(prompt, list) and type(prompt[0]) is int else [int(token) for token in prompt]
-    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)
+    if isinstance(prompt[0], Mapping):
+        prompt = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)
+    elif type(prompt) is not list or type(prompt[0]) is not int:
+        prompt = [int(token) for token in prompt]
+    if vocabulary is not None and not 0 <= min(prompt) <= max(prompt) < vocabulary:
+        unknown = next(token for token in prompt if not 0 <= token < vocabulary)
+        raise UserError(
+            f"request {request.id}: its prompt has token {unknown}, and the model has embeddings for {vocabulary:,} "
+            "tokens: use the tokenizer that came with the model."
+        )
+    return prompt
 
 
 class Engine:

@@ -49,6 +49,8 @@ class TransformersEngine(Engine):
         self.max_tokens_per_batch = max_tokens_per_batch
         self.version = 0
         self.chosen_experts = ChosenExperts(model)
+        embeddings: Any = model.get_input_embeddings()
+        self._vocabulary: int = embeddings.num_embeddings
         self._rule = length_rule(model.config)
         self._boundary = None if self._rule is None else self._rule.original
 
@@ -56,7 +58,7 @@ class TransformersEngine(Engine):
         """Yields `(request.id, completions)`; reads at most `WINDOW` requests ahead."""
         iterator = iter(requests)
         while window := list(itertools.islice(iterator, WINDOW)):
-            prompts = [(r, prompt_ids(r, self.tokenizer)) for r in window]
+            prompts = [(r, self._prompt(r)) for r in window]
             for request in (r for r, ids in prompts if self._limit(r, ids) < 1):
                 yield request.id, self._completions([Row([], [], "length", [])] * request.sampling.n, request.sampling)
             for batch in self._batches([item for item in prompts if self._limit(*item) > 0]):
@@ -65,7 +67,7 @@ class TransformersEngine(Engine):
     @torch.inference_mode()
     def stream_tokens(self, request: Request) -> Iterator[list[int]]:
         """Yields the tokens of a completion as they are written, without the one that stops it."""
-        one, prompt = replace(request, sampling=replace(request.sampling, n=1)), prompt_ids(request, self.tokenizer)
+        one, prompt = replace(request, sampling=replace(request.sampling, n=1)), self._prompt(request)
         if self._limit(one, prompt) < 1:
             return
         with self._evaluating():
@@ -141,6 +143,9 @@ class TransformersEngine(Engine):
                 rows[i] = Row(before.tokens + rest.tokens, before.logprobs + rest.logprobs, rest.ending, experts)
         return self._completions(rows, sampling)
 
+    def _prompt(self, request: Request) -> list[int]:
+        return prompt_ids(request, self.tokenizer, self._vocabulary)
+
     def _limit(self, request: Request, prompt: list[int]) -> int:
         """The completion's limit in tokens: no position beyond the model's context."""
         return min(request.sampling.max_tokens, (context_length(self.model.config) or 2**31) - len(prompt))
@@ -176,7 +181,7 @@ class TransformersEngine(Engine):
         # A loss that balances routers has no use here, and is not computed right for a cache.
         balances = getattr(self.model.config.get_text_config(), "output_router_logits", False)
         options: dict[str, Any] = {"use_cache": True, **({"output_router_logits": False} if balances else {})}
-        input_ids, mask = left_pad(prompts, pad_token_id(self.tokenizer))
+        input_ids, mask = left_pad(prompts, min(pad_token_id(self.tokenizer), self._vocabulary - 1))
         input_ids, mask = input_ids.to(device), mask.to(device)
         out = self.model(
             input_ids=input_ids,

@@ -101,7 +101,7 @@ class NativeEngine(Engine):
                     if request is NOT_YET:
                         request = next(source, None)
                         break
-                    prompt = prompt_ids(request, self.tokenizer)
+                    prompt = self._prompt(request)
                     limit = self._limit(request, prompt)
                     if limit and len(prompt) + limit > self.max_model_len:
                         if loop.busy:
@@ -120,7 +120,7 @@ class NativeEngine(Engine):
     def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
         """`stream`, collected in the order of `requests` (whose ids must be distinct)."""
         if requests:
-            prompts = [prompt_ids(r, self.tokenizer) for r in requests]
+            prompts = [self._prompt(r) for r in requests]
             limits = [self._limit(r, p) for r, p in zip(requests, prompts, strict=True)]
             self.need(max(len(p) + limit if limit else 1 for p, limit in zip(prompts, limits, strict=True)))
         return super().generate(requests)
@@ -128,7 +128,7 @@ class NativeEngine(Engine):
     def stream_tokens(self, request: Request) -> Iterator[list[int]]:
         """Yields the tokens of a completion as they are written, some at a time, without the one that stops it.
         Leaving early ends it."""
-        prompt = prompt_ids(request, self.tokenizer)
+        prompt = self._prompt(request)
         limit = self._limit(request, prompt)
         self.need(len(prompt) + limit)
         loop, failures = self.loop, self.loop.failures
@@ -200,6 +200,9 @@ class NativeEngine(Engine):
             free, total = memory.available, memory.total
         # Free memory is also needed for prefills, logits and graphs.
         return int(min(0.8 * free, total * self.options.memory)) // self.model.cache_bytes(self.options.page_size)
+
+    def _prompt(self, request: Request) -> list[int]:
+        return prompt_ids(request, self.tokenizer, self.model.model.get_input_embeddings().num_embeddings)
 
     def _limit(self, request: Request, prompt: list[int]) -> int:
         """The completion's limit in tokens: no position beyond the model's context."""
