@@ -333,8 +333,7 @@ def left_pad(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Ten
 
 def uniform_stream(seed: int, index: int, length: int) -> np.ndarray:
     """`length` float32 uniforms in [0, 1) that depend on `(seed, index)` alone (counter-based Philox)."""
-    key = np.array([seed % 2**64, index], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key)).random(length, dtype=np.float32)
+    return np.random.Generator(np.random.Philox(key=[seed % 2**64, index])).random(length, dtype=np.float32)
 
 
 def logits_warpers(sampling: Sampling) -> LogitsProcessorList:

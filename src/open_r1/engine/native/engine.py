@@ -202,7 +202,8 @@ class NativeEngine(Engine):
         return int(min(0.8 * free, total * self.options.memory)) // self.model.cache_bytes(self.options.page_size)
 
     def _prompt(self, request: Request) -> list[int]:
-        return prompt_ids(request, self.tokenizer, self.model.model.get_input_embeddings().num_embeddings)
+        embeddings: Any = self.model.model.get_input_embeddings()
+        return prompt_ids(request, self.tokenizer, embeddings.num_embeddings)
 
     def _limit(self, request: Request, prompt: list[int]) -> int:
         """The completion's limit in tokens: no position beyond the model's context."""
