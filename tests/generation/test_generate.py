@@ -18,6 +18,7 @@ from generation.conftest import add_up, write_sums
 from toys import DEEPSEEK_LIKE, make_model, make_tokenizer
 
 from open_r1 import generate, grpo, sft
+from open_r1.data.load import load_split
 from open_r1.errors import UserError
 from open_r1.generation.store import ShardStore, shard_files
 
@@ -50,6 +51,16 @@ def test_rows_are_graded_and_load(run, server, tmp_path, capsys):
     assert "problems_with_a_right_answer" in (folder / "README.md").read_text()
     assert not (folder / "run" / "journal.jsonl").exists()
     assert {body["temperature"] for body in server.bodies} == {0.7}
+
+
+def test_the_folder_loads_without_a_word_about_files_of_the_run_and_its_card_names_the_command(
+    run, server, monkeypatch, caplog
+):
+    monkeypatch.setattr("sys.argv", ["/home/me/.venv/bin/open-r1", "generate", "--hf-dataset", "/home/me/sums.jsonl"])
+    folder = run(server.url)
+    assert len(load_split(str(folder))) == 30
+    assert "not read" not in caplog.text
+    assert "```bash\nopen-r1 generate --hf-dataset sums.jsonl\n```" in (folder / "README.md").read_text()
 
 
 def test_options_may_stand_in_a_file(run, server, tmp_path):

@@ -345,6 +345,17 @@ def test_dropout_does_not_part_the_trainer_from_the_sampler(folder, tmp_path):
     assert all(line["sampling/logprob_difference"] < 1e-4 for line in lines)
 
 
+@pytest.mark.parametrize("task", ["sft", "grpo"])
+def test_a_gradient_that_is_not_finite_ends_the_run(folder, tmp_path, task):
+    options = {"learning_rate": 1e30, "lr_scheduler_type": "constant", "save_steps": 1, "max_steps": 5}
+    with pytest.raises(UserError, match=r"step [23]: the gradient is not finite, and the weights are lost"):
+        run(folder, task, tmp_path, **options)
+    lines = [line for line in metrics(tmp_path) if "loss" in line]
+    assert [line["grad_norm"] is None for line in lines] == [False] * (len(lines) - 1) + [True]
+    assert not (tmp_path / f"checkpoint-{lines[-1]['step']}").exists()
+    assert not (tmp_path / "model.safetensors").exists()
+
+
 def test_a_mixture_of_experts_logs_what_its_routers_do(tmp_path):
     """A step of learning between sampling and a second use of the rollouts changes some choices of experts."""
     folder = make_folder(tmp_path)

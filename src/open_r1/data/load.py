@@ -178,7 +178,8 @@ def _say_files_left_out(folder: Path, used: list[Path]) -> None:
     """A warning that names the data files of a folder that no configuration has."""
     there = [file for file in sorted(folder.rglob("*")) if file.is_file() and kind_of(file) in BUILDERS]
     hidden = [file for file in there if any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)]
-    left_out = {file.resolve() for file in there} - {file.resolve() for file in [*hidden, *used]}
+    ours = [file for file in there if file.parent == folder / "run" and (folder / "run" / "environment.json").exists()]
+    left_out = {file.resolve() for file in there} - {file.resolve() for file in [*hidden, *ours, *used]}
     if left_out and get_dataset_config_names(str(folder)) == ["default"] and os.environ.get("RANK", "0") == "0":
         names = ", ".join(sorted(str(file.relative_to(folder.resolve())) for file in left_out)[:5])
         logger.warning("%s: %d files are not read, %s: a folder has files of one kind.", folder, len(left_out), names)
