@@ -210,7 +210,7 @@ FAMILIES = {
     "deepseek": Family(
         DEEPSEEK,
         ("<bos>", "<eos>", "<|User|>", "<|Assistant|>"),
-        "error: leaves out the reasoning before </think>",
+        "error: drops the reasoning before </think>",
         ("say0<eos>", "say1<eos>"),
         NO_CALLS,
         "dropped",

@@ -186,8 +186,8 @@ class TrainConfig(TrainingArguments):
             raise UserError("max_steps is 0: give the number of optimizer steps, or -1 to go by num_train_epochs.")
         if self.activation_offloading and not self.gradient_checkpointing:
             raise UserError(
-                "activation_offloading is true and gradient_checkpointing false, which makes the checkpoints that are "
-                "offloaded: set it to true."
+                "activation_offloading is true, but gradient_checkpointing is false, so there are no checkpoints to "
+                "offload: set it to true."
             )
         self.remove_unused_columns = False
         self.use_cpu = self.use_cpu or not has_accelerator()
@@ -361,11 +361,13 @@ class GRPOConfig(TrainConfig):
                     "the probability of a token under a truncated distribution. Use temperature instead."
                 )
         if self.max_staleness and self.filter_groups:
-            raise UserError("filter_groups is true, which needs max_staleness 0: rounds ahead are not refilled.")
+            raise UserError(
+                "filter_groups is true, which needs max_staleness 0: rounds that were sampled ahead are not refilled."
+            )
         if self.max_staleness and not self.vllm_importance_sampling_correction:
             raise UserError(
-                f"max_staleness is {self.max_staleness} and vllm_importance_sampling_correction false: rollouts of "
-                "older weights need the correction."
+                f"max_staleness is {self.max_staleness} and vllm_importance_sampling_correction is false, but "
+                "rollouts of older weights need the correction: set it to true."
             )
         if self.loss_type == "cispo" and (self.epsilon_high or 0) < 1:
             raise UserError(
@@ -373,7 +375,7 @@ class GRPOConfig(TrainConfig):
                 "must be at least 1 (5 is common)."
             )
         if self.loss_type == "cispo" and self.delta is not None:
-            raise UserError(f"delta is {self.delta}, which loss_type cispo has no use for: leave it out.")
+            raise UserError(f"delta is {self.delta}, but loss_type cispo does not use it: omit it.")
         if self.steps_per_generation is None:
             self.steps_per_generation = self.gradient_accumulation_steps
         if self.steps_per_generation % self.gradient_accumulation_steps:

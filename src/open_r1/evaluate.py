@@ -84,14 +84,14 @@ def main(argv: list[str] | None = None) -> None:
     )
     tasks = [find_task(name) for name in args.tasks if name]
     if len({task.name for task in tasks}) < len(tasks) or not tasks:
-        raise UserError(f"tasks is {','.join(args.tasks)!r}: expected names of different tasks, with commas between.")
+        raise UserError(f"tasks is {','.join(args.tasks)!r}: expected names of different tasks, separated by commas.")
     if args.prompt is not None:
         tasks = [with_prompt(task, args.prompt) for task in tasks]
     if args.reward is not None:
         tasks = [with_reward(task, args.reward) for task in tasks]
     columns = [f.name for f in fields(ColumnOptions) if getattr(args, f.name) is not None]
     if columns and not any(task.source is task.make is task.read is None for task in tasks):
-        raise UserError(f"{columns[0]} is for tasks that are files: leave it out.")
+        raise UserError(f"{columns[0]} works only for tasks that are files: omit it.")
     runs = planned(args, tasks)
 
     from rich.console import Console  # what follows imports torch: the options are in order

@@ -23,7 +23,10 @@ def main(argv: list[str] | None = None) -> None:
     """Generates as `argv` says (default: the command line). Raises UserError for what the user can mend."""
     options, engine = read_options(argv)
     if options.hf_output_dataset and options.part != (0, 1):
-        raise UserError("hf_output_dataset is for whole datasets: `open-r1 data merge` the parts, then `data push`.")
+        raise UserError(
+            "hf_output_dataset is for whole datasets: merge the parts with `open-r1 data merge`, then upload them "
+            "with `open-r1 data push`."
+        )
     if not options.hf_output_dataset:
         return generate(options, engine)
     from open_r1.report.hub import create_dataset_repo, push_dataset

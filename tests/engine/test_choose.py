@@ -75,7 +75,7 @@ def test_options_of_vllm_without_effect_are_named_in_one_warning(grpo, caplog):
         grpo(use_vllm=True, vllm_enable_sleep_mode=True, vllm_enforce_eager=True)
     (record,) = caplog.records
     said = record.getMessage()
-    assert "use_vllm (engine is auto, which here is native; engine: vllm asks for vLLM)" in said
+    assert "use_vllm (engine is auto, which selects native here; engine: vllm selects vLLM)" in said
     assert "vllm_enable_sleep_mode" not in said and "vllm_enforce_eager" not in said
     caplog.clear()
     grpo()

@@ -108,7 +108,7 @@ def test_a_missing_file_says_what_was_looked_for(tmp_path):
     ("rows", "expected"),
     [
         ([*ROWS, {"problem": "x?", "answer": " ", "id": "z"}], "row 6, column answer: it is empty"),
-        ([{"problem": "x?", "result": "1"}], "no column with right answers; there are: problem, result"),
+        ([{"problem": "x?", "result": "1"}], "no column has right answers; the columns are: problem, result"),
         ([ROWS[0], ROWS[0]], "row 2: the id 'p0' is also that of row 1"),
     ],
 )

@@ -51,7 +51,7 @@ def test_a_chunked_mlp_keeps_its_input_only():
 
 def test_a_model_of_experts_alone_has_nothing_to_cut():
     with pytest.raises(
-        UserError, match="mlp_chunk_tokens is 8, and models of type gpt_oss have no MLP that all tokens"
+        UserError, match="mlp_chunk_tokens is 8, but models of type gpt_oss have no MLP that all tokens"
     ):
         chunk_mlps(make("gpt_oss_sinks"), 8)
 

@@ -91,7 +91,7 @@ class Verifier:
         if not golds:
             raise UserError(
                 f"{source_name(dataset)}: no column has right answers; the columns are: {columns}. Give "
-                f"--answer-column."
+                "--answer-column."
             )
         self.prompt = "prompt" if "prompt" in dataset.column_names else self.problem
         types = [message_type(dataset, path) for path in (self.prompt, self.completion)]

@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
         run(output, settings, Console())
     except (KeyboardInterrupt, Interrupted) as stop:
         command = f"open-r1 demo --output {output}{settings.flags()}"
-        print(f"\nInterrupted: `{command}` continues from the last finished stage.", file=sys.stderr)
+        print(f"\nInterrupted: `{command}` continues after the last finished stage.", file=sys.stderr)
         sys.exit(Interrupted.EXIT_CODE if isinstance(stop, Interrupted) else 130)
 
 
@@ -135,11 +135,11 @@ def claim_folder(output: Path, settings: Settings) -> None:
         for name, earlier in asdict(claimed).items():
             if (now := getattr(settings, name)) != earlier:
                 raise UserError(
-                    f"output is {output}, which holds a demo with {name} {_said(earlier)}, and now {name} is "
+                    f"output is {output}, which has a demo with {name} {_said(earlier)}, and now {name} is "
                     f"{_said(now)}: give another folder with --output, or delete this one."
                 )
     elif output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"output is {output}, which holds something else: give a new folder with --output.")
+        raise UserError(f"output is {output}, which has other content: give a new folder with --output.")
     else:
         output.mkdir(parents=True, exist_ok=True)
         write_json(claim, asdict(settings))

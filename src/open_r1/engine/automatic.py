@@ -23,5 +23,7 @@ def automatic_engine(config: PretrainedConfig, *, on_cuda: bool, wants_vllm: boo
     reason = why_unsupported(config) if can_compile() else "Triton finds no C compiler"
     if reason is None:
         return "native"
-    logger.warning("The native engine cannot decode with %s: %s. Instead: %s.", config.model_type, reason, other)
+    logger.warning(
+        "The native engine cannot decode %s: %s. Using this engine instead: %s.", config.model_type, reason, other
+    )
     return other

@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     page = write_report(args.folder, args.output, args.max_megabytes)
     print(f"{page.path} ({page.megabytes:.1f} MB)")
     if page.carried < page.num_samples:
-        print(f"It carries the text of {page.carried} of {page.num_samples} samples per problem (--max-megabytes).")
+        print(f"It contains the text of {page.carried} of {page.num_samples} samples per problem (--max-megabytes).")
 
 
 def _report_run(args: ReportOptions) -> None:
@@ -68,6 +68,6 @@ def _report_run(args: ReportOptions) -> None:
     if saved.damaged:
         print(f"The rollouts of these steps cannot be read: {', '.join(map(str, saved.damaged))}.")
     if saved.carried + len(saved.damaged) < saved.steps:
-        print(f"It carries the completions of {saved.carried} of {saved.steps} steps (--max-megabytes).")
+        print(f"It contains the completions of {saved.carried} of {saved.steps} steps (--max-megabytes).")
     if (args.folder / "evaluation").is_dir():
         print(f"To read the answers of its benchmarks: open-r1 report {args.folder / 'evaluation'}")

@@ -49,7 +49,7 @@ class AskOptions:
 
     def __post_init__(self) -> None:
         if not self.question.strip():
-            raise UserError("question is empty: give it in quotes.")
+            raise UserError("question is empty: give a question in quotes.")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -55,8 +55,8 @@ def compare_folders(task: str, a: Path, b: Path) -> Comparison:
     if rates_a.keys() != rates_b.keys():
         only = sorted(id for id, _ in rates_a.keys() ^ rates_b.keys())
         raise UserError(
-            f"{a} and {b} did not ask the same problems: {len(only)} ids or prompts differ, the first {only[0]!r}; "
-            "evaluate both on the same data with the same --limit."
+            f"{a} and {b} have different problems: {len(only)} ids or prompts differ, the first is {only[0]!r}. "
+            "Evaluate both on the same data with the same --limit."
         )
     keys = list(rates_a)
     first, second = [rates_a[key] for key in keys], [rates_b[key] for key in keys]

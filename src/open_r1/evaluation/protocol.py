@@ -62,6 +62,6 @@ def _check(protocol: Protocol) -> None:
     check_sampling(protocol.temperature, protocol.top_p)
     if protocol.temperature == 0 and protocol.num_samples > 1:
         raise UserError(
-            f"num_samples is {protocol.num_samples} at temperature 0, where all samples are alike: give "
+            f"num_samples is {protocol.num_samples} at temperature 0, where all samples are the same: give "
             "--num-samples 1 or a temperature."
         )

@@ -54,7 +54,7 @@ class SamplingOptions(ColumnOptions):
     def __post_init__(self) -> None:
         if self.temperature == 0 and self.num_generations > 1:
             raise UserError(
-                f"num_generations is {self.num_generations} at temperature 0, where all are alike: give "
+                f"num_generations is {self.num_generations} at temperature 0, where all are the same: give "
                 "--num-generations 1 or a temperature."
             )
         match = re.fullmatch(r"(\d+)/(\d+)", self.shard)

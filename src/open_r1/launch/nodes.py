@@ -43,7 +43,7 @@ def find_place(nodes: int | None, rank: int | None, head: str | None, environmen
     if nodes is None and not in_step and allocated > 1:
         raise UserError(
             f"this job has {allocated} nodes, but this command runs only on the first one: use `srun --ntasks-per-"
-            f"node=1 open-r1 launch ...`, or give --nodes 1."
+            "node=1 open-r1 launch ...`, or give --nodes 1."
         )
     if not in_step or nodes == 1:
         if (nodes or 1) > 1:
@@ -57,7 +57,7 @@ def find_place(nodes: int | None, rank: int | None, head: str | None, environmen
     if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) != steps:
         raise UserError(
             f"srun started {environment['SLURM_STEP_NUM_TASKS']} tasks on {steps} nodes, but open-r1 launch runs "
-            f"once per "
+            "once per "
             "node: give srun --ntasks-per-node=1."
         )
     node_list = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]

@@ -82,14 +82,14 @@ def check_backend(accelerator: Accelerator) -> Backend:
     wanted = int(os.environ.get(PROCESSES) or os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != wanted:
         raise UserError(
-            f"{wanted} processes were asked for, but accelerate made each of them a run of its own ({found}): leave "
-            f"use_cpu out of its configuration, or launch with torchrun --nproc_per_node {wanted}."
+            f"{wanted} processes were requested, but accelerate started each of them as a separate run ({found}): "
+            f"remove use_cpu from its configuration, or launch with torchrun --nproc_per_node {wanted}."
         )
     for name, wants in (("FSDP", _asks_fsdp()), ("DeepSpeed", deepspeed_requested())):
         if wants and not backend.startswith("fsdp" if name == "FSDP" else "zero"):
             raise UserError(
-                f"{name} was asked for, but this is {found}: start at least two processes, with accelerate launch on "
-                "GPUs or torchrun --nproc_per_node 2 on a CPU (accelerate launch --cpu starts one), or leave it out."
+                f"{name} was requested, but this is {found}: start at least two processes, with accelerate launch on "
+                "GPUs or torchrun --nproc_per_node 2 on a CPU (accelerate launch --cpu starts only one), or omit it."
             )
     return backend
 
@@ -147,7 +147,9 @@ def _check_input_has_gradient(layer: nn.Module, args: tuple[Any, ...], kwargs: d
     """Without, DeepSpeed would take the gradients of the layer before they are computed, for zeros."""
     inputs = (*args, *kwargs.values())
     if torch.is_grad_enabled() and not any(isinstance(x, torch.Tensor) and x.requires_grad for x in inputs):
-        raise RuntimeError(f"{type(layer).__name__} got no input that takes a gradient, which ZeRO-3 needs of a layer.")
+        raise RuntimeError(
+            f"{type(layer).__name__} got no input that requires a gradient, but ZeRO-3 needs one for each layer."
+        )
 
 
 def prepare_frozen(model: nn.Module, accelerator: Accelerator, backend: Backend) -> nn.Module:

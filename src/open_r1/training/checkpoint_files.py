@@ -62,7 +62,7 @@ def damage(checkpoint: Path) -> str | None:
     with ThreadPoolExecutor() as pool:
         for name, found in zip(expected, pool.map(lambda name: _checksum(checkpoint / name), expected), strict=True):
             if found != expected[name][1]:
-                return f"{name} is not what was written"
+                return f"{name} has another checksum"
     return None
 
 
@@ -75,8 +75,8 @@ def choose_checkpoint(output_dir: Path, named: str | None) -> Path | None:
     if named is not None:
         if problem := damage(Path(named)):
             raise UserError(
-                f"{named} is no whole checkpoint ({problem}): give a folder checkpoint-N as resume_from_checkpoint, or "
-                "leave it out to continue from the newest undamaged one."
+                f"{named} is not a complete checkpoint ({problem}): set resume_from_checkpoint to a folder "
+                "checkpoint-N, or omit it to continue from the newest undamaged one."
             )
         return Path(named)
     damaged: dict[Path, str] = {}
@@ -91,8 +91,7 @@ def choose_checkpoint(output_dir: Path, named: str | None) -> Path | None:
     if damaged:
         listed = "; ".join(f"{path.name}: {why}" for path, why in damaged.items())
         raise UserError(
-            f"output_dir {output_dir} has no undamaged checkpoint to continue from ({listed}): delete these folders to "
-            "start over."
+            f"output_dir {output_dir} has only damaged checkpoints ({listed}): delete these folders to start over."
         )
     return None
 
@@ -109,8 +108,8 @@ def read_state(checkpoint: Path) -> TrainerState:
         return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(
-            f"{checkpoint} is no whole checkpoint ({TRAINER_STATE_NAME}: {error}): give a folder checkpoint-N as "
-            "resume_from_checkpoint, or delete the folder to continue from the one before."
+            f"{checkpoint} is not a complete checkpoint ({TRAINER_STATE_NAME}: {error}): set resume_from_checkpoint "
+            "to a folder checkpoint-N, or delete the folder to continue from the previous checkpoint."
         ) from error
 
 

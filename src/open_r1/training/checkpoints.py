@@ -69,7 +69,7 @@ class Checkpointer:
             saved = torch.load(path, weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise UserError(
-                f"{path} cannot be read ({error}): delete {folder} to continue from the one before."
+                f"{path} cannot be read ({error}): delete {folder} to continue from the previous checkpoint."
             ) from error
         if state.global_step < trainer.total_steps():
             self._check_can_continue(folder, saved)
@@ -89,21 +89,21 @@ class Checkpointer:
 
     def _check_can_continue(self, folder: Path, saved: dict[str, Any]) -> None:
         trainer = self.trainer
-        instead = f"start from its weights (model_name_or_path {folder}, another output_dir)."
+        instead = f"start a new run from its weights (model_name_or_path {folder}, another output_dir)."
         if not (folder / "scheduler.pt").exists():
             raise UserError(
-                f"{folder} holds the model only (save_only_model), so training cannot continue from it: {instead}"
+                f"{folder} has only the model (save_only_model), so training cannot continue from it: {instead}"
             )
         before, now = (backends.family(backend) for backend in (saved["backend"], trainer.backend))
         if before != now:
             raise UserError(
-                f"{folder} was written by {backends.DESCRIPTIONS[saved['backend']]}, and this is "
+                f"{folder} was written by {backends.DESCRIPTIONS[saved['backend']]}, but this is "
                 f"{backends.DESCRIPTIONS[trainer.backend]}, which cannot read its optimizer: launch as before, or "
                 f"{instead}"
             )
         if trainer.backend.startswith("zero") and saved["world_size"] != trainer.world_size:
             raise UserError(
-                f"{folder} holds DeepSpeed's parts of {saved['world_size']} processes, and now there are "
+                f"{folder} has DeepSpeed's shards of {saved['world_size']} processes, but now there are "
                 f"{trainer.world_size}: continue with {saved['world_size']} (DDP and FSDP2 can change their number), "
                 f"or {instead}"
             )
@@ -144,7 +144,7 @@ class Checkpointer:
             save_weights_alone(trainer.accelerator.unwrap_model(trainer.model), state_dict, path)
             raise UserError(
                 f"{folder} could not be written ({error}); the weights of step {trainer.state.global_step} are in "
-                f"{path}. Put the configuration and tokenizer of the model that was trained beside them."
+                f"{path}. Copy the configuration and tokenizer of the trained model into that folder."
             ) from error
 
     def save(self, write: Callable[[], None]) -> None:
@@ -180,7 +180,7 @@ class Checkpointer:
             push_checkpoint(trainer, str(final))
 
     def _explained(self, name: str) -> AbstractContextManager[None]:
-        remedy = "run the same command: it continues from the last whole checkpoint."
+        remedy = "run the same command: it continues from the last complete checkpoint."
         return saving(self.trainer.output_dir, name, remedy)
 
 
@@ -191,7 +191,7 @@ def check_same_settings(what: str, before: Mapping[str, Any], now: Mapping[str, 
     ]
     if changed:
         raise UserError(
-            f"{what} belongs to other settings ({'; '.join(changed)}): continue with the same, or {instead}"
+            f"{what} belongs to other settings ({'; '.join(changed)}): continue with the same settings, or {instead}"
         )
 
 

@@ -25,7 +25,7 @@ def prepare_deepspeed() -> None:
     if not deepspeed_requested():
         return
     if find_spec("deepspeed") is None:
-        raise UserError(f"DeepSpeed was asked for and is not installed: {install_command('deepspeed')}.")
+        raise UserError(f"DeepSpeed was requested but is not installed: {install_command('deepspeed')}.")
     from open_r1.internals.deepspeed import disable_shared_memory_reduction
 
     disable_shared_memory_reduction()

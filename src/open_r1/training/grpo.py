@@ -306,8 +306,9 @@ class GRPOTrainer(PackedTrainer):
         multiple = f"continue from a checkpoint whose step is a multiple of {per_rollout}."
         if ("batches" in state or "ahead" in state) and state["world_size"] != self.world_size:
             raise UserError(
-                f"this checkpoint stands inside a round of rollouts of {state['world_size']} processes, and now there "
-                f"are {self.world_size}: continue with {state['world_size']}, or from a checkpoint whose step is a "
+                f"this checkpoint is in the middle of a round of rollouts of {state['world_size']} processes, but "
+                f"now there are {self.world_size}: continue with {state['world_size']}, or from a checkpoint whose "
+                "step is a "
                 f"multiple of {per_rollout}."
             )
         rollouts = "this checkpoint's unfinished round of rollouts"

@@ -58,7 +58,7 @@ class StopSignals:
             name = signal.Signals(number).name
             os.write(
                 2,
-                f"\n{name}: this run stops after the current step, with a checkpoint. "
-                "Ctrl-C now ends it at once, without one.\n".encode(),
+                f"\n{name}: the run finishes its step, saves a checkpoint and exits. "
+                "Press Ctrl-C again to exit at once without one.\n".encode(),
             )
         self.received = signal.Signals(number)

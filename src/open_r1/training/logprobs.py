@@ -137,8 +137,8 @@ def check_packed_forward(model: PreTrainedModel, group: SequenceGroup | None = N
     if not difference < tolerance:
         raise UserError(
             f"model_name_or_path: {type(model).__name__} does not compute the same logprobs packed"
-            f"{'' if group is None else f' over {group.size} processes (sequence_parallel_size)'} and alone (largest "
-            f"difference {difference:.3g}), so packed training would be wrong for it. Use a model of a type that "
+            f"{'' if group is None else f' over {group.size} processes (sequence_parallel_size)'} and unpacked "
+            f"(largest difference {difference:.3g}), so packed training would be wrong. Use a model type that "
             "docs/models.md lists, such as Llama, Qwen3, Qwen3.5, Gemma 3 or Mistral."
         )
 

@@ -25,7 +25,7 @@ def out_of_memory(error: torch.OutOfMemoryError, args: TrainConfig, step: int, p
     reason = ". ".join(first_line(error).split(". ")[:2])  # the rest is about the allocator
     return (
         f"out of GPU memory {where} ({reason}): {', or '.join(_remedies(args, pack_tokens))}. "
-        "docs/long-contexts.md says what each saves. The same command continues from the last checkpoint."
+        "docs/long-contexts.md lists what each saves. Run the same command to continue from the last checkpoint."
     )
 
 
@@ -46,4 +46,4 @@ def _remedies(args: TrainConfig, pack_tokens: int) -> list[str]:
         "use_peft true": False,
     }
     missing = [option for option, used in options.items() if not used]
-    return [*remedies, f"set {', '.join(missing)}", "take more GPUs (--accelerator fsdp, sequence_parallel_size)"]
+    return [*remedies, f"set {', '.join(missing)}", "use more GPUs (--accelerator fsdp, sequence_parallel_size)"]

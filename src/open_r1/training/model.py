@@ -124,7 +124,7 @@ def _peft() -> Any:
 def _attention(config: ModelConfig) -> str:
     name = config.attn_implementation
     if name in ("varlen", "flash_attention_4") and not torch.cuda.is_available():
-        raise UserError(f"attn_implementation is {name}, which needs a CUDA device: leave it out on this machine.")
+        raise UserError(f"attn_implementation is {name}, which needs a CUDA device: omit it on this machine.")
     if name == "flash_attention_4" and flash.kernels() is None:
         command = install_command("flash")
         raise UserError(f"attn_implementation is {name}, which needs flash-attn-4: {command}.")

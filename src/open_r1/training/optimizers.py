@@ -17,7 +17,7 @@ def missing_package(args: TrainingArguments) -> str | None:
     package = "bitsandbytes" if name.startswith(BITSANDBYTES) else "torchao" if name in TORCHAO else None
     if package is None or find_spec(package) is not None:
         return None
-    return f"optim is {name}, which needs {package}, which is not installed: pip install {package}."
+    return f"optim is {name}, but {package} is not installed: pip install {package}."
 
 
 def moment_bytes(args: TrainingArguments, weight_bytes: int) -> float:

@@ -362,8 +362,8 @@ class PackedTrainer(Trainer):
         step = self.state.global_step
         if self._stop and step < self.total_steps():
             raise Interrupted(
-                f"Stopped after step {step}, which is saved in {self.output_dir}/checkpoint-{step}. The same command "
-                "continues from there."
+                f"Stopped after step {step}, which is saved in {self.output_dir}/checkpoint-{step}. Run the same "
+                "command to continue."
             )
 
 

@@ -74,8 +74,8 @@ def _saves_other_names(model: PreTrainedModel) -> bool:
         alone |= _shapes(revert_weight_conversion(model, {name: tensor}))
     if alone != whole:
         raise UserError(
-            f"model_name_or_path: {type(model).__name__} joins several weights to one when it is saved, so they cannot "
-            "be sent to vLLM: set engine to native or transformers."
+            f"model_name_or_path: {type(model).__name__} merges several weights when it is saved, so they cannot be "
+            "sent to vLLM: set engine to native or transformers."
         )
     return True
 

@@ -238,7 +238,7 @@ class RolloutSource:
 
 
 def _failure(sampled: Round) -> UserError:
-    return sampled.error or UserError("a reward failed in another process, whose message says why.")
+    return sampled.error or UserError("a reward failed in another process: the message of that process says why.")
 
 
 @contextmanager

@@ -160,11 +160,11 @@ def test_weights_wait_for_requests_that_are_under_way(engine_of):
     ("described", "said"),
     [
         ({"logprobs_mode": "raw_logprobs"}, "start it with --logprobs-mode processed_logprobs"),
-        ({"max_model_len": 32}, "need 64 tokens, and the vLLM server at .* takes 32"),
+        ({"max_model_len": 32}, "need 64 tokens, but the vLLM server at .* takes 32"),
         ({"max_model_len": 129}, "more than the model's original context of 128, .*start it with --max-model-len 128"),
-        ({"shape": [8, 2, 99]}, "a model of another shape"),
+        ({"shape": [8, 2, 99]}, "a different model"),
         ({"route": False}, r"does not know /v1/open_r1/tokens \(404\): start it with `open-r1 vllm-serve"),
-        ({"extension": False}, r"cannot be given weights \(404\): start it with `open-r1 vllm-serve"),
+        ({"extension": False}, r"does not accept weights \(404\): start it with `open-r1 vllm-serve"),
     ],
 )
 def test_a_server_that_does_not_fit_is_named_before_training(engine_of, described, said):
