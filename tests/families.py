@@ -144,7 +144,7 @@ class Family:
     eos: str = "<|im_end|>"
 
 
-NO_CALLS = "error: leaves out the tool calls"
+NO_CALLS = "error: drops the tool calls"
 IM_END = ("say0<|im_end|>\n", "say1<|im_end|>\n")
 FAMILIES = {
     "qwen3": Family(

@@ -111,7 +111,7 @@ def test_variables_of_the_chat_template_are_its_defaults_also_when_saved(tmp_pat
     tokenizer.save_pretrained(tmp_path / "saved")
     again = prepare_tokenizer(str(tmp_path / "saved"), chat_template_kwargs={"n": None})
     assert again.apply_chat_template(HELLO, tokenize=False) == "off Hello None"
-    with pytest.raises(UserError, match="has 'enable_thinking', which the chat template does not read"):
+    with pytest.raises(UserError, match="has 'enable_thinking', which the chat template does not use"):
         prepare_tokenizer(str(folder), chat_template_kwargs={"enable_thinking": False})
 
 

@@ -27,7 +27,11 @@ GOOD = b'{"problem": "a", "answer": "5"}\n'
         ("a.csv", b"problem;answer\n1+1;2\n2;3;4\n", r"a\.csv, line 3: 3 values.*2 columns.*holds a semicolon"),
         ("a.csv", b"problem,answer,answer\n1,2,3\n", r"a\.csv, line 1: two columns are named 'answer'"),
         ("a.csv", "problem,answer\na,5\n".encode("utf-16"), r"a\.csv: the file is UTF-16.*iconv -f utf-16"),
-        ("a.jsonl", GOOD + b'{"problem": "b", "answer": "5", "answer": "6"}\n', r"row 2: the key 'answer' .*twice"),
+        (
+            "a.jsonl",
+            GOOD + b'{"problem": "b", "answer": "5", "answer": "6"}\n',
+            r"row 2: one object has the key 'answer' twice",
+        ),
         ("a.jsonl", GOOD + b'{"problem": "' + b"b" * 5000 + b'"}\n', r"row 2: the line has more than"),
     ],
 )
@@ -74,8 +78,8 @@ def test_good_files_are_read(tmp_path):
     ("content", "message"),
     [
         ('{"train": [{"a": 1}], "test": [{"a": 2}]}', "several lists of rows .train, test.*a separate file"),
-        ('{"problem": ["a", "b"], "answer": ["1", "2"]}', "holds columns .problem, answer.*orient='records'"),
-        ('{"problem": {"0": "a", "1": "b"}, "answer": {"0": "1", "1": "2"}}', "holds columns .problem, answer"),
+        ('{"problem": ["a", "b"], "answer": ["1", "2"]}', "has columns .problem, answer.*orient='records'"),
+        ('{"problem": {"0": "a", "1": "b"}, "answer": {"0": "1", "1": "2"}}', "has columns .problem, answer"),
         ('["a", "b"]', "row 1: expected an object, found 'a'"),
         ('[{"answer": 1}, {"answer": NaN}]', "row 2, column answer: NaN and Infinity"),
         ('[{"answer": "1"}, {"answer": 1}]', "'answer' holds text in row 1 and a number in row 2"),

@@ -109,7 +109,7 @@ def test_long_rows_are_cut_and_rows_with_nothing_to_learn_dropped(tokenizer, cap
         tokenized = tokenize(rows, tokenizer, max_length=20)
     assert len(tokenized[0]["input_ids"]) == 20
     assert len(tokenized) == 2
-    assert "of 3 rows, 2 are longer than max_length 20 and were cut" in caplog.text
+    assert "of 3 rows, 2 are longer than max_length 20 and were truncated" in caplog.text
     assert "1 have nothing left to learn" in caplog.text
     with pytest.raises(UserError, match="no row has a token to learn within max_length 20"):
         tokenize(rows[:1], tokenizer, max_length=20)
@@ -189,7 +189,7 @@ def test_conversations_in_other_forms_are_the_same(tokenizer, messages):
             {},
             "is 'image', but only text is supported",
         ),
-        ({"messages": [USER, TRACE | {"tool_calls": [{"name": "f"}]}]}, {}, "leaves out the tool calls in message 2"),
+        ({"messages": [USER, TRACE | {"tool_calls": [{"name": "f"}]}]}, {}, "drops the tool calls in message 2"),
         (
             {"messages": [{"role": "system", "content": "a"}, USER, TRACE], "system": "b"},
             {},

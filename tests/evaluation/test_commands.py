@@ -165,7 +165,7 @@ def test_lora_adapters_alone_are_not_for_vllm(tiny_model, sums, tmp_path, monkey
     policy.save_pretrained(tmp_path / "lora")
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "lora")
     words = ["--model", str(tmp_path / "lora"), "--tasks", str(sums), "--limit", "1", "--max-new-tokens", "4"]
-    with pytest.raises(UserError, match="LoRA adapters only"):
+    with pytest.raises(UserError, match="only LoRA adapters"):
         evaluate.main([*words, "--engine", "vllm"])
     evaluate.main(words)
     assert json.loads((tmp_path / "lora/evaluation/sums/results.json").read_text())["engine"] == "transformers"

@@ -140,7 +140,7 @@ def test_other_weights_are_refused(sums, tmp_path):
 def test_a_folder_that_another_evaluation_writes_to_is_refused(sums, tmp_path):
     class Meanwhile(Scripted):
         def stream(self, requests):
-            with pytest.raises(UserError, match=r"another process is writing"):
+            with pytest.raises(UserError, match=r"another process writes there"):
                 run(sums, opened(Scripted(TEXTS)), tmp_path / "out")
             return super().stream(requests)
 

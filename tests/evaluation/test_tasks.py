@@ -134,7 +134,7 @@ def test_a_task_can_be_asked_in_other_words(tmp_path):
         load_problems(with_prompt(task, "Box it, \\boxed{}: {problem}"))[0].prompt
         == "Box it, \\boxed{}: What is {1} + 1?"
     )
-    with pytest.raises(UserError, match=r"expected \{problem\} where task sums puts its own"):
+    with pytest.raises(UserError, match=r"expected \{problem\} where task sums inserts its own"):
         with_prompt(task, "Think.")
     with pytest.raises(UserError, match=r"expected \{choices\}"):
         with_prompt(TASKS["gpqa:diamond"], "{problem}")

@@ -79,7 +79,7 @@ def test_an_engine_that_dies_is_a_sentence_and_finished_samples_are_kept(words, 
 def test_more_gpus_than_there_are_is_a_sentence(tiny_model, sums, monkeypatch):
     monkeypatch.setattr(choose, "_gpus", lambda: 2)
     for options, expected in (
-        (["--engine", "vllm", "--tensor-parallel-size", "4"], "needs 4 GPUs, and 2 are visible: lower --data-par"),
+        (["--engine", "vllm", "--tensor-parallel-size", "4"], "needs 4 GPUs, but 2 are visible: lower --data-par"),
         (["--engine", "transformers", "--data-parallel-size", "2"], "the engine transformers runs only once"),
     ):
         with pytest.raises(UserError, match=expected):

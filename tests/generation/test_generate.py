@@ -160,7 +160,7 @@ def test_a_folder_that_is_written_by_another_process_is_refused(run, server, mon
     with fake_server(answer=add_up) as other:
 
         def twice(self, rows, seconds, append=ShardStore.append):
-            with pytest.raises(UserError, match="another process is writing"):
+            with pytest.raises(UserError, match="another process writes there"):
                 run(other.url)
             append(self, rows, seconds)
 

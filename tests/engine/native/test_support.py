@@ -25,7 +25,7 @@ def test_the_architectures_of_the_tests_are_supported(kind):
         ("nemotron", {"num_key_value_heads": 2}, "do not pass the positions"),
         ("diffllama", {}, "not every layer calls attention exactly once"),
         ("nemotron", {}, r"transformers cannot build a model from its configuration \(TypeError: unsupported"),
-        ("aria_text", {}, "looks at values"),
+        ("aria_text", {}, "reads values"),
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "dynamic"),
     ],
 )

@@ -90,7 +90,7 @@ def test_a_server_that_is_busy_or_answers_garbage_is_asked_again(engine_of):
             assert engine.generate(asked(1))[0][0].token_ids == [1, 2]
     with (
         engine_of(FakeVLLM(*[garbage] * 4)) as engine,
-        pytest.raises(UserError, match="failed a request 4 times; at last: JSONDecodeError"),
+        pytest.raises(UserError, match=r"failed a request 4 times. The last error: JSONDecodeError"),
     ):
         engine.generate(asked(1))
     with engine_of(FakeVLLM(refused)) as engine, pytest.raises(UserError, match=r"refuses a request \(400\): no such"):
@@ -118,7 +118,7 @@ def test_the_last_server_that_dies_is_a_sentence(engine_of):
     server = FakeVLLM(slow=30.0)
     with engine_of(server) as engine:
         threading.Timer(0.2, server.die).start()
-        with pytest.raises(UserError, match=r"left the run.*same command continues"):
+        with pytest.raises(UserError, match=r"left the run.*same command: it continues"):
             engine.generate(asked(3))
         with pytest.raises(UserError, match="left the run"):
             engine.update_weights(weights(), 1)
