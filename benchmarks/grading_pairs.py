@@ -61,7 +61,7 @@ def main() -> None:
     settled = [row for row in rows if not row["contested"]]
     print(
         f"| grader | of {len(settled)} uncontested, as labeled | of all {len(rows)} wrongly accepted | wrongly "
-        f"rejected |"
+        "rejected |"
     )
     print("| --- | --: | --: | --: |")
     for name in arguments.graders:

@@ -38,6 +38,8 @@ class ZeroRun:
     base: Path
     trained: Path
     metrics: list[dict[str, Any]]
+    minutes: float
+    """From the start of the training command to its end, all sittings together."""
 
     @property
     def name(self) -> str:
@@ -53,7 +55,8 @@ def finished_runs(root: Path) -> list[ZeroRun]:
         base = run.parent / "base" / TASK
         if all((folder / "results.json").is_file() for folder in (base, trained)):
             metrics = [line for line in read_metrics(run / "run") if "reward" in line]
-            runs.append(ZeroRun(run.parent.name, run.name, base, trained, metrics))
+            seconds = sum(map(int, (run / "seconds.txt").read_text("utf-8").split()))
+            runs.append(ZeroRun(run.parent.name, run.name, base, trained, metrics, seconds / 60))
     if not runs:
         raise UserError(f"{root} has no finished run: give the folder that examples/zero/run.sh wrote (OUT).")
     return runs
@@ -74,7 +77,7 @@ def score_table(runs: list[ZeroRun]) -> list[str]:
             in_percent(difference.value, difference.ci95, signed=True),
             f"{base['mean_tokens']:,.0f} to {trained['mean_tokens']:,.0f}",
             f"{len(run.metrics)}",
-            f"{sum(_seconds(line) for line in run.metrics) / 60:.1f}",
+            f"{run.minutes:.1f}",
         ]
         lines.append(f"| {run.name} | {' | '.join(cells)} |")
     return lines
@@ -122,10 +125,6 @@ def completions(runs: list[ZeroRun]) -> list[str]:
 def _by_level(folder: Path) -> dict[str, float]:
     figures = read_results(folder).get("by", {}).get("level", {})
     return {level: figure["pass@1"] * 100 for level, figure in figures.items()}
-
-
-def _seconds(line: dict[str, Any]) -> float:
-    return sum(line.get(f"time/{phase}", 0.0) for phase in ("generation", "scoring", "training", "weight_update"))
 
 
 def main() -> None:

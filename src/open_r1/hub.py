@@ -44,7 +44,7 @@ def blocked(what: str, reason: str) -> str:
     """The sentence on a hub that cannot be reached, the same from every command."""
     return (
         f"{what}, and {reason}: give a local folder, set HF_ENDPOINT to a mirror that this machine can reach, or "
-        f"fill the cache on another machine and set HF_HUB_OFFLINE=1 (docs/offline.md)."
+        "fill the cache on another machine and set HF_HUB_OFFLINE=1 (docs/offline.md)."
     )
 
 

@@ -3,12 +3,11 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from open_r1.data.columns import Beside
 from open_r1.data.conversations import prompt_messages, read_conversation, warn_of_losses
-from open_r1.engine.choose import OpenEngine, open_engine
+from open_r1.engine.opening import OpenEngine, open_engine
 from open_r1.engine.options import EngineOptions
 from open_r1.engine.protocol import Completion, Request, Sampling, check_sampling, request_seed
 from open_r1.errors import UserError
@@ -120,7 +119,5 @@ class LoadedEngine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()

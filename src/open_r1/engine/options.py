@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from open_r1.modeling.checkpoint import Checkpoint
 from open_r1.options.annotations import Alias, Range, check_fields
 
 Count = Annotated[int, Range(at_least=1)]
@@ -45,7 +46,7 @@ class EngineOptions:
 
     # --- OpenAI-compatible servers ---
     base_url: Annotated[str | None, Alias("vllm_server_url")] = None
-    """A server, such as http://localhost:8000/v1, or several with commas between; their key: OPENAI_API_KEY."""
+    """A server, such as http://localhost:8000/v1, or several separated by commas; their key: OPENAI_API_KEY."""
     concurrency: Annotated[int | None, Range(at_least=1)] = None
     """Requests under way at all servers together. Default: 64; `generate` works it out from its own options."""
     timeout: Annotated[float, Range(above=0)] = 3600.0
@@ -55,3 +56,8 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Where the model's files are."""
+        return Checkpoint(self.model, self.revision, self.trust_remote_code, option="model")

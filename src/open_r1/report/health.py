@@ -60,7 +60,7 @@ def no_signal(steps: Sequence[Step], window: int) -> str | None:
         return None
     return (
         f"in {window} steps nearly every group had equal rewards, so there is nothing to learn from. Remove problems "
-        f"that are always or never solved, or raise num_generations or temperature."
+        "that are always or never solved, or raise num_generations or temperature."
     )
 
 
@@ -100,7 +100,7 @@ def format_without_accuracy(steps: Sequence[Step], window: int) -> str | None:
         return None
     return (
         f"over {2 * window} steps the format reward rose while accuracy fell: the model learns the format instead of "
-        f"the answer. Lower the weight of format in reward_weights."
+        "the answer. Lower the weight of format in reward_weights."
     )
 
 

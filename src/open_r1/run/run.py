@@ -99,7 +99,7 @@ class Run:
             check_writable(folder)
         problem = (
             f"output_dir is {self.output_dir}, where another training run is active: give another output_dir, or "
-            f"wait until it ends."
+            "wait until it ends."
         )
         self._lock = lock_folder(self.output_dir / "run", problem)
 

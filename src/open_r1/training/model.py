@@ -18,7 +18,7 @@ from open_r1.modeling.checkpoint import Checkpoint, base_name, has_only_adapters
 from open_r1.modeling.compiling import compile_layers
 from open_r1.modeling.fla import use_fla
 from open_r1.modeling.mixers import unadaptable
-from open_r1.modeling.mlp import chunk_mlps
+from open_r1.modeling.mlp import chunk_mlps, unchunk_mlps
 from open_r1.training.logprobs import add_logprob_forward, check_packed_forward
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ def adopt_policy(model: PreTrainedModel, config: ModelConfig, args: TrainConfig)
     check_sequence_parallel(model.config, args.sequence_parallel_size, config.trust_remote_code)
     for wrapped in ("forward", "_original_forward"):  # by an earlier training, or in the model that this is a copy of
         vars(model).pop(wrapped, None)
+    unchunk_mlps(model)
     model.float()
     model.set_attn_implementation(_attention(config))
     add_logprob_forward(model)
