@@ -1,12 +1,12 @@
-"""Reasoning traces at scale: completions for every problem of a dataset, graded, in shards that survive any kill.
+"""Generates reasoning traces: graded completions for every problem of a dataset, in shards that survive a kill.
 
     open-r1 generate --hf-dataset AI-MO/NuminaMath-TIR --prompt-column problem --num-generations 4 \\
         --model deepseek-ai/DeepSeek-R1-Distill-Qwen-7B --max-new-tokens 8192 --output data/numina-r1-7b
     open-r1 generate --hf-dataset problems.jsonl --prompt-column problem --model NAME \\
         --vllm-server-url http://node1:8000/v1,http://node2:8000/v1 --input-batch-size 512 --output data/traces
 
-The same command continues a run that was interrupted; no row is generated twice. The folder loads with
-`datasets.load_dataset`, trains with `open-r1 sft` and `open-r1 grpo`, and `open-r1 data verify` keeps what is right.
+Run the same command again to continue an interrupted run; no row is generated twice. `datasets.load_dataset`,
+`open-r1 sft` and `open-r1 grpo` read the folder, and `open-r1 data verify` keeps the right answers.
 """
 
 from collections.abc import Sequence

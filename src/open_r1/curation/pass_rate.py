@@ -63,7 +63,7 @@ class ProblemOptions(SamplingOptions):
     hf_dataset: str | None = None
     """Hub id, local folder or file with the problems."""
     num_generations: Count = 8
-    """Completions a problem."""
+    """Completions per problem."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`open-r1 report DIR`: one self-contained page of a training run, or to read the answers of an evaluation.
+"""`open-r1 report DIR`: writes a self-contained page of a training run, or of the answers of an evaluation.
 
 open-r1 report runs/grpo
 open-r1 report runs/grpo/evaluation
@@ -45,11 +45,11 @@ class ReportOptions:
     """Evaluation and page."""
 
     folder: Annotated[Path, Positional("DIR")]
-    """A run's output_dir, or what `open-r1 evaluate` wrote."""
+    """The output_dir of a run, or the output folder of `open-r1 evaluate`."""
     output: Path | None = None
-    """The page. Default: DIR/report.html."""
+    """File of the page. Default: DIR/report.html."""
     max_megabytes: Annotated[float, Range(above=0)] = 200.0
-    """Largest page; it leaves out texts rather than exceed it."""
+    """Largest size of the page; it omits texts if necessary."""
 
 
 def main(argv: list[str] | None = None) -> None:

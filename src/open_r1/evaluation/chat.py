@@ -1,10 +1,10 @@
-"""`open-r1 chat`: several turns with a model, its reasoning folded.
+"""`open-r1 chat`: a conversation with a model, with its reasoning folded.
 
     open-r1 chat --model runs/grpo
     open-r1 chat --model runs/grpo --web
     open-r1 chat --model NAME --base-url http://localhost:8000/v1 --save conversations.jsonl
 
-In the terminal, /help lists what else there is: other temperatures and limits, another try, saving a row for SFT.
+In the terminal, /help lists the commands: change temperature and limit, try again, save a row for SFT.
 """
 
 from collections.abc import Callable, Generator
@@ -28,11 +28,11 @@ class ChatOptions(AnswerOptions):
     """Conversation."""
 
     web: bool = False
-    """In the browser, on the loopback address."""
+    """Open the chat in the browser, on the loopback address."""
     port: Annotated[int | None, Range(at_least=0, at_most=65535)] = None
     """Port of --web. Default: 8421, or another if that is taken."""
     save: Path = Path("conversations.jsonl")
-    """Where saved conversations go, a row each, for `open-r1 sft --dataset_name`."""
+    """File for saved conversations, one row each, for `open-r1 sft --dataset_name`."""
 
 
 def main(argv: list[str] | None = None) -> None:
