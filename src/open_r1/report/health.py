@@ -35,7 +35,7 @@ def nothing_from_the_start(steps: Sequence[Step], window: int) -> str | None:
     if len(recent) < 3 or any(min(s["completions/clipped_ratio"], s["frac_reward_zero_std"]) < 1 for s in recent):
         return None
     return (
-        "for 3 steps every completion was truncated at max_completion_length and all rewards in each group were "
+        "for 3 steps every completion was cut off at max_completion_length and all rewards in each group were "
         "equal, so nothing is learned. Raise max_completion_length, check that the model's chat template ends its "
         "turns with a "
         "stop token, or fine-tune first."
@@ -70,7 +70,7 @@ def all_truncated(steps: Sequence[Step], window: int) -> str | None:
     if len(recent) < window or any(step["completions/clipped_ratio"] < 0.9 for step in recent):
         return None
     return (
-        f"for {window} steps at least 90% of the completions were truncated at max_completion_length. Raise it, or "
+        f"for {window} steps at least 90% of the completions were cut off at max_completion_length. Raise it, or "
         "check "
         "that the model's chat template ends its turns with a stop token."
     )

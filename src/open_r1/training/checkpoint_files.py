@@ -1,4 +1,4 @@
-"""Checkpoint folders on the disk: whole or absent, with a checksum of every file, and the newest that is undamaged."""
+"""Checkpoint folders on disk: complete or absent, with a checksum of every file. Finds the newest undamaged one."""
 
 import errno
 import hashlib
@@ -26,7 +26,7 @@ PREFIX = "checkpoint-"
 
 
 def seal(folder: Path) -> None:
-    """Writes the size and SHA-256 of every file in `folder` to `checksums.json`; returns when the disk has it all."""
+    """Writes the size and SHA-256 of every file in `folder` to `checksums.json`. Returns when everything is on disk."""
     files = _files(folder)
     with ThreadPoolExecutor() as pool:
         sums = dict(zip(map(str, files), pool.map(lambda name: _synced_checksum(folder / name), files), strict=True))
@@ -37,14 +37,14 @@ def seal(folder: Path) -> None:
 
 
 def publish(staged: Path, final: Path) -> None:
-    """Gives a sealed folder its final name, which a crash or a power cut cannot undo afterwards."""
+    """Gives a sealed folder its final name, so that a crash or a power failure cannot undo it."""
     shutil.rmtree(final, ignore_errors=True)
     staged.rename(final)
     _sync(final.parent)
 
 
 def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, or None. One without checksums (of an earlier version) is believed."""
+    """What is wrong with a checkpoint, or None. A checkpoint without checksums (of an earlier version) is trusted."""
     if not (checkpoint / TRAINER_STATE_NAME).is_file():
         return f"{TRAINER_STATE_NAME} is missing"
     path = checkpoint / CHECKSUMS
@@ -69,8 +69,9 @@ def damage(checkpoint: Path) -> str | None:
 def choose_checkpoint(output_dir: Path, named: str | None) -> Path | None:
     """The checkpoint to continue from: `named`, or the newest one that is undamaged; None if there is none at all.
 
-    Damaged ones that are passed over are logged, and renamed so that nothing takes them for checkpoints. Raises
-    UserError if `named`, or every one, is damaged.
+    Damaged checkpoints are logged, and renamed so that they no longer count as checkpoints. Raises UserError if
+    `named`,
+    or every checkpoint, is damaged.
     """
     if named is not None:
         if problem := damage(Path(named)):
@@ -115,7 +116,7 @@ def read_state(checkpoint: Path) -> TrainerState:
 
 @contextmanager
 def saving(folder: Path, what: str, remedy: str) -> Iterator[None]:
-    """Turns what a disk refuses into a UserError; everything else, such as the crash of another process, passes."""
+    """Turns errors of the disk into a UserError. Other errors, such as the crash of another process, are passed on."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -133,7 +134,7 @@ def _disk_is_full(error: Exception) -> bool:
     full = (errno.ENOSPC, errno.EDQUOT)
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in full
-    # torch and safetensors pass on a text only, torch's without the reason.
+    # torch and safetensors only give a text, torch's without the reason.
     return isinstance(error, RuntimeError) or any(f"os error {number}" in str(error) for number in full)
 
 

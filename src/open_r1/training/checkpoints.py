@@ -1,7 +1,7 @@
-"""Checkpoints that are whole or absent, on any backend, and the final model.
+"""Checkpoints that are complete or absent, on any backend, and the final model.
 
-A checkpoint is what its backend needs to continue (DeepSpeed's and FSDP2's parts, one per rank), and beside it, like
-the final model, a normal Hugging Face folder.
+A checkpoint has what its backend needs to continue (with DeepSpeed and FSDP2, one shard per rank). Like the final
+model, it is also a normal Hugging Face folder.
 """
 
 import json
@@ -33,12 +33,13 @@ NOT_OF_THE_MODEL = (
     *("trainer_state", "optimizer", "scheduler", "rng_state", "training_args", "open_r1-rank", "latest"),
     CHECKSUMS,
 )
-"""How files at the root of a checkpoint begin that a final model does not have."""
+"""Prefixes of files at the root of a checkpoint that a final model does not have."""
 
 
 class Checkpointer:
-    """Saves and resumes `trainer`, which says what it must keep (`checkpoint_state`, `load_checkpoint_state`), how
-    long it runs (`total_steps`), and which options give its state a meaning (`resume_settings`)."""
+    """Saves and resumes `trainer`. The trainer defines its state (`checkpoint_state`, `load_checkpoint_state`), its
+    length
+    (`total_steps`), and the options that its state depends on (`resume_settings`)."""
 
     def __init__(self, trainer: "PackedTrainer") -> None:
         self.trainer = trainer
@@ -47,20 +48,22 @@ class Checkpointer:
 
     @property
     def staging(self) -> Path:
-        """Where a checkpoint is written before it gets its name."""
+        """The folder in which a checkpoint is written before it gets its final name."""
         return self.trainer.output_dir / STAGING
 
     def remove_leftovers(self) -> None:
-        """Removes what a kill left half written."""
+        """Removes folders that a kill left incomplete."""
         if self.trainer.args.should_save:
             shutil.rmtree(self.staging, ignore_errors=True)
 
     # Resuming
 
     def load(self, folder: Path) -> tuple[TrainerState, dict[str, Any]]:
-        """Takes back what a checkpoint holds beside Trainer's own state, unless the run ended there; nothing on the
-        disk is changed. Returns Trainer's state, and the options that the checkpoint was made with (empty if it does
-        not know). Raises UserError if this run cannot continue from it."""
+        """Loads what a checkpoint has in addition to Trainer's own state, unless the run ended there. Does not change
+        the
+        disk. Returns Trainer's state, and the options of the checkpoint (empty if they are unknown). Raises UserError
+        if
+        this run cannot continue from it."""
         trainer = self.trainer
         state = read_state(folder)
         mine, first = (folder / f"open_r1-rank{rank}.pt" for rank in (trainer.rank, 0))
@@ -77,7 +80,7 @@ class Checkpointer:
         return state, saved.get("config", {})
 
     def finish(self, checkpoint: Path, state: TrainerState) -> TrainOutput:
-        """What `train` gives for a checkpoint that needs no more steps (Trainer itself would run one more)."""
+        """The result of `train` for a checkpoint that needs no more steps (Trainer itself would run one more)."""
         trainer = self.trainer
         best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
         if trainer.is_wrapped:
@@ -112,8 +115,9 @@ class Checkpointer:
     # Saving
 
     def save_model(self, output_dir: str | None, internal_call: bool) -> None:
-        """Writes a Hugging Face folder; collective. In bfloat16 if that is what was computed in, except where a
-        checkpoint continues from these weights."""
+        """Writes a Hugging Face folder; collective. The weights are in bfloat16 if that was the compute precision,
+        unless a
+        checkpoint continues from them."""
         trainer = self.trainer
         folder = Path(output_dir or str(trainer.args.output_dir))
         half = torch.bfloat16 if trainer.args.bf16 else None
@@ -133,7 +137,7 @@ class Checkpointer:
             trainer.push_to_hub(commit_message="Model save", revision=trainer.args.hub_revision)
 
     def write_folder(self, folder: str | None, state_dict: dict[str, torch.Tensor] | None) -> None:
-        """Writes model, tokenizer and arguments; the weights alone if anything beside them cannot be written."""
+        """Writes model, tokenizer and arguments. If anything else fails, it still writes the weights."""
         trainer: Any = self.trainer
         try:
             write_folder(trainer, folder, state_dict)
@@ -148,7 +152,7 @@ class Checkpointer:
             ) from error
 
     def save(self, write: Callable[[], None]) -> None:
-        """Has Trainer `write` a checkpoint into a staging folder and renames it, so that it is whole or not there."""
+        """Lets Trainer `write` a checkpoint into a staging folder and renames it, so that it is complete or absent."""
         trainer = self.trainer
         trainer.watchdog.beat("checkpoint")
         name = f"checkpoint-{trainer.state.global_step}"
@@ -202,7 +206,7 @@ def _copy_model(checkpoint: Path, folder: Path) -> None:
 
 
 def _set_dtype(folder: Path, dtype: torch.dtype | None) -> None:
-    """In config.json, where `save_pretrained` notes the dtype of the model that trains."""
+    """Corrects the dtype in config.json, where `save_pretrained` writes that of the trained model."""
     path = folder / "config.json"
     if dtype is not None and path.exists():
         config = json.loads(path.read_text(encoding="utf-8"))

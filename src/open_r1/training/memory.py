@@ -1,4 +1,4 @@
-"""How much memory per process has taken, and what to change when there was too little."""
+"""Measures the memory of a process, and says what to change if it runs out."""
 
 import resource
 import sys
@@ -11,7 +11,7 @@ from open_r1.training.optimizers import optimizer_name
 
 
 def peak_gib(device: torch.device) -> float:
-    """The most that tensors held on a CUDA device, or elsewhere the most that the process held, so far, in GiB."""
+    """Peak memory so far in GiB: of tensors on a CUDA device, or of the whole process elsewhere."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -30,7 +30,7 @@ def out_of_memory(error: torch.OutOfMemoryError, args: TrainConfig, step: int, p
 
 
 def _remedies(args: TrainConfig, pack_tokens: int) -> list[str]:
-    """What is not done yet, the cheapest first."""
+    """Measures that are not in use yet, the cheapest first."""
     remedies = []
     if pack_tokens > args.max_tokens_per_microbatch:
         remedies.append("lower max_completion_length" if isinstance(args, GRPOConfig) else "lower max_length")
