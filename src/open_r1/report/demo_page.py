@@ -120,7 +120,7 @@ def findings(results: Sequence[Result]) -> list[tuple[Result, str]]:
 def _finding(base: Result, result: Result) -> str:
     points = round((result.accuracy - base.accuracy) * 100)
     if result.low <= base.high and base.low <= result.high:
-        change = f"which {result.n:,} problems cannot tell from the base's {base.accuracy:.0%}"
+        change = f"which is not distinguishable from the base's {base.accuracy:.0%} with {result.n:,} problems"
     else:
         change = f"{abs(points)} points {'above' if points > 0 else 'below'} the base"
     ratio = result.mean_tokens / base.mean_tokens if base.mean_tokens else 1.0
