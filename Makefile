@@ -65,7 +65,7 @@ test-deepspeed: .venv-deepspeed/.installed ## The tests that need DeepSpeed (two
 	scripts/install_deepspeed.sh
 
 docs: install ## The site of the documentation, in site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build   # --quiet would hide broken links, and let them pass
 
 lint: install ## Style and types
 	$(BIN)/ruff check
