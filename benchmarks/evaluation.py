@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from open_r1.engine.choose import EngineOptions, open_engine
+from open_r1.engine.opening import EngineOptions, open_engine
 from open_r1.engine.vllm.installed import sampler_variables
 from open_r1.engine.vllm.process import CPU_BATCH
 from open_r1.evaluation.plan import plan

@@ -5,14 +5,16 @@
     PISTON_ENDPOINTS=http://host:2000/api/v2 python benchmarks/judging.py
 
 Programs are all different. Processor time is that of this process and its children, which other work on the machine
-changes less than wall clock; compilers in a sandbox are not in it. Piston without PISTON_ENDPOINTS is its protocol with
-a stand-in for its server, which runs programs in bare subprocesses: what the protocol alone costs.
+changes less than wall clock; compilers in a sandbox are not in it. A line on standard error reports each round. Piston
+without PISTON_ENDPOINTS is its protocol with a stand-in for its server, which runs programs in bare subprocesses: what
+the protocol alone costs. Where there is neither bubblewrap nor Landlock, programs run under resource limits only.
 """
 
 import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from open_r1.rewards import code_reward
+from open_r1.rewards.code.choose import best_isolation
 from open_r1.rewards.code.isolation import interpreter
 from open_r1.rewards.code.local import close_sandboxes
 
@@ -53,7 +56,7 @@ class StandIn(BaseHTTPRequestHandler):
         pass
 
 
-def in_sandbox(language: str, parallel: int, provider: str = "local") -> Judge:
+def in_sandbox(language: str, parallel: int, provider: str = "unsafe") -> Judge:
     """The code reward."""
 
     def judge(sources: list[str], cases: list[dict]) -> list[float | None]:
@@ -91,7 +94,9 @@ def measure(judge: Judge, sources: list[str], cases: list[dict]) -> tuple[float,
     scores = judge(sources, cases)
     assert scores == [1.0] * len(sources), "a right program was judged wrong"
     seconds = time.perf_counter() - began
-    inside = close_sandboxes()  # bubblewrap does not pass the time of its children on
+    inside = close_sandboxes()
+    if best_isolation().kind != "bubblewrap":  # which does not pass the time of its children on
+        inside = 0.0
     return seconds, _cpu_seconds() - used + inside
 
 
@@ -102,19 +107,26 @@ def _cpu_seconds() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--programs", type=int, default=64)
-    parser.add_argument("--tests", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--parallel", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--programs", type=int, default=64, help="in a round (default: %(default)s)")
+    parser.add_argument("--tests", type=int, nargs="+", default=[1, 4, 16], help="per program (default: 1 4 16)")
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--parallel", type=int, default=cores, help="programs at once (default: %(default)s)")
     parser.add_argument("--languages", nargs="+", default=["python", "cpp"], choices=list(PROGRAMS))
-    parser.add_argument("--repeat", type=int, default=3, help="rounds; the median is shown, with the range")
+    parser.add_argument("--repeat", type=int, default=3, help="rounds; the median and the range are shown (default: 3)")
     args = parser.parse_args()
     if "PISTON_ENDPOINTS" not in os.environ:
         server = ThreadingHTTPServer(("127.0.0.1", 0), StandIn)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         os.environ["PISTON_ENDPOINTS"] = f"http://127.0.0.1:{server.server_port}/api/v2"
-    print(f"{args.programs} programs, {args.parallel} at once, Python {sys.version.split()[0]}")
+    isolation = best_isolation()
+    user = "this user" if isolation.user is None else "users of their own"
+    print(f"{args.programs} programs, {args.parallel} at once, Python {sys.version.split()[0]}, {cores} cores")
+    print(f"isolation: {isolation.kind}, programs run as {user}", flush=True)
     print("| language | judge | tests | programs/s | range | CPU ms a program |\n| --- | --- | --: | --: | --- | --: |")
     for language in args.languages:
+        if language == "cpp" and shutil.which("g++") is None:
+            print("cpp is left out: g++ is not installed", file=sys.stderr)
+            continue
         judges = {"sandbox": in_sandbox(language, args.parallel), "subprocess": in_subprocess(language, args.parallel)}
         if language == "python":
             judges["Piston's protocol"] = in_sandbox(language, args.parallel, "piston")
@@ -125,6 +137,7 @@ def main() -> None:
                 for number in range(args.repeat):
                     count = range(number * args.programs, (number + 1) * args.programs)
                     rounds.append(measure(judge, [PROGRAMS[language].format(number=n) for n in count], cases))
+                    print(f"{language}, {name}, {tests} tests: {rounds[-1][0]:.1f} s", file=sys.stderr, flush=True)
                 rates = sorted(args.programs / wall for wall, _ in rounds)
                 cpu = sorted(1000 * used / args.programs for _, used in rounds)[len(rounds) // 2]
                 row = f"{rates[len(rates) // 2]:.1f} | {rates[0]:.1f} to {rates[-1]:.1f} | {cpu:.1f}"

@@ -1,174 +1,122 @@
 """Measures how long a context one GPU trains: tokens/s and peak memory of SFT and of GRPO's training phase.
 
-    python benchmarks/long.py --results long.jsonl                     # 1.5B and 7B, in full and LoRA; one GPU
-    python benchmarks/long.py --shapes tiny --sft 256 --grpo 128       # CPU, a minute
+    python benchmarks/long.py --results long.jsonl --time_budget 420   # 1.5B and 7B, in full and LoRA; one GPU
+    python benchmarks/long.py --shapes tiny --sft 256 512 --grpo 128   # CPU, under a minute
     python benchmarks/long.py --results long.jsonl --table             # what has been measured, as a table
     python benchmarks/long.py --computed                               # what would fit on which GPU, by the estimate
 
-A row is a shape, what is trained, a task and a length: two documents a step of so many tokens, or four completions,
-random tokens all. The settings of --settings are tried in their order until one fits (--every: all of them), so that
-the ones before say what runs out. Each is a process of its own. A row that --results has is not measured again: the
-same command goes on after --time_budget. Weights are float32, computed with in bfloat16; beside each peak stands what
-`--dry_run` estimates.
+A row is a shape, what is trained, a task, and the sequences of a step, which are random tokens: one document for SFT,
+two completions of a shared prompt for GRPO (--documents, --completions). The settings of --settings are tried in order
+until one fits (--every: all of them). One that runs out of memory is not tried with longer sequences.
+
+A process builds the model of a shape once and measures all its rows, shortest first: a step of at most 2,048 tokens per
+sequence, so that kernels are compiled and Adam's moments exist, then --steps whole ones. Another process takes over if
+it dies. A row that does not fit into the rest of --time_budget does not start; the same command measures what
+--results lacks. Weights are float32, computed with in bfloat16. Each peak is compared with the estimate of `--dry_run`.
 """
 
 import argparse
+import functools
 import itertools
 import json
-import random
-import subprocess
+import multiprocessing
 import sys
-import tempfile
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
-from measure import SHAPES, Result, StepTimer, build_model, build_tokenizer, environment, measured
-from sft import Ours as OursSFT
-from training import DEVICE, Batch, ReplayEngine, replayed_reward
-from training import Ours as OursGRPO
+from long_worker import DEVICE, FLASH, PROMPT, SETTINGS, config_of, name, serve
+from measure import SHAPES, build_model, environment
 
-from open_r1.configs import GRPOConfig, ModelConfig, SFTConfig
-from open_r1.errors import UserError
 from open_r1.modeling.attention import ATTENTION
-from open_r1.modeling.compiling import compile_layers
-from open_r1.modeling.mlp import chunk_mlps
-from open_r1.run.estimate import estimate_memory, shape_of, tokens_in_pack
-from open_r1.training.logprobs import add_logprob_forward
-from open_r1.training.sft import packed_rows
+from open_r1.run.estimate import estimate_memory, estimate_seconds, shape_of, tokens_in_pack
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "chunks": {"mlp_chunk_tokens": 4096},
-    "offload": {"mlp_chunk_tokens": 4096, "activation_offloading": True},
-    "8bit": {"mlp_chunk_tokens": 4096, "activation_offloading": True, "optim": "adamw_8bit"},
-    "paged": {"mlp_chunk_tokens": 4096, "activation_offloading": True, "optim": "paged_adamw_8bit"},
-}
-"""What each adds to gradient checkpointing and packs of 16,384 tokens, or of one document that is longer."""
-PROMPT = 128
 GPUS = (24, 48, 80, 141)
 """Memory in GB."""
-UNFINISHED = "not finished after"
+OVERHEAD = 25.0 if DEVICE == "cuda" else 5.0
+"""Seconds of a process's first row beside its measured steps, until one has been measured."""
+UNFINISHED, ENDED = "not finished after", "the process ended with status"
+HEAD = (
+    "| Case | attention | tokens/s | peak, GiB | estimate, GiB | error | seconds spent | |\n"
+    "| --- | --- | --: | --: | --: | --: | --: | --- |"
+)
 
 
-def tokens(count: int, shape: str, rng: random.Random) -> list[int]:
-    """Random ones, none of which ends a text."""
-    return [rng.randrange(2, SHAPES[shape][5]) for _ in range(count)]
+def longest(row: dict[str, Any]) -> int:
+    """Tokens of a sequence with its prompt."""
+    return row["length"] + (PROMPT if row["task"] == "grpo" else 0)
 
 
-def config_of(case: dict[str, Any], folder: str, **options: Any) -> tuple[Any, ModelConfig]:
-    """What the trainer of a case is told."""
-    common: dict[str, Any] = {
-        "output_dir": folder,
-        "optim": "adamw_torch_fused",
-        "max_steps": 10_000,
-        "learning_rate": 1e-6,
-        "bf16": DEVICE == "cuda",
-        "use_cpu": DEVICE == "cpu",
-        "report_to": "none",
-        "save_strategy": "no",
-        **SETTINGS[case["setting"]],
-        **options,
-    }
-    model = ModelConfig(model_name_or_path=case["shape"], use_peft=case["train"] == "lora")
-    if case["task"] == "sft":
-        return SFTConfig(per_device_train_batch_size=2, max_length=case["length"], **common), model
-    common |= {"per_device_train_batch_size": 4, "num_generations": 4, "shuffle_dataset": False}
-    return GRPOConfig(max_completion_length=case["length"], **common), model
+def estimate(case: dict[str, Any], model: Any, processes: int = 1, **options: Any) -> tuple[int, float]:
+    """Bytes that `--dry_run` estimates for a process, and seconds of a step; several processes split weights and
+    states (FSDP2)."""
+    args, config = config_of(case, "runs/none", use_cpu=True, **options)
+    shape, split, tokens = shape_of(model.config, model, config), "none" if processes == 1 else "fsdp", longest(case)
+    memory = estimate_memory(shape, args, config, tokens_in_pack(args, tokens), processes, split)  # type: ignore[arg-type]
+    return memory.total, estimate_seconds(shape, args, case["count"] * tokens, case["length"], processes)
 
 
-def estimate(case: dict[str, Any], model: Any, processes: int = 1, **options: Any) -> int:
-    """Bytes that `--dry_run` estimates for a process; several split weights and states (FSDP2)."""
-    args, config = config_of(case, "runs/none", **options)
-    longest = case["length"] + (PROMPT if case["task"] == "grpo" else 0)
-    shape, split = shape_of(model.config, model, config), "none" if processes == 1 else "fsdp"
-    return estimate_memory(shape, args, config, tokens_in_pack(args, longest), processes, split).total  # type: ignore[arg-type]
+@functools.cache
+def skeleton(shape: str) -> Any:
+    """The model without weights."""
+    return build_model(shape, ATTENTION, torch.float32, "meta")
 
 
-def build(case: dict[str, Any], timer: StepTimer, folder: str) -> Any:
-    """The trainer of a case."""
-    rng, shape, length = random.Random(0), case["shape"], case["length"]
-    args, config = config_of(case, folder)
-    model: Any = build_model(shape, ATTENTION, torch.float32, DEVICE)
-    case["estimate"] = estimate(case, model)
-    timer.result.parameters = model.num_parameters()
-    add_logprob_forward(model)
-    if args.mlp_chunk_tokens is not None:
-        chunk_mlps(model, args.mlp_chunk_tokens)
-    if case["compiled"]:
-        compile_layers(model)
-    if config.use_peft:
-        from peft import LoraConfig, get_peft_model
+class Worker:
+    """A process that measures the cases of one model, and another one after its death."""
 
-        model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=config.lora_r, target_modules="all-linear"))
-    rest: dict[str, Any] = {"tokenizer": build_tokenizer(), "callbacks": [timer]}
-    if case["task"] == "sft":
-        ids = [tokens(length, shape, rng) for _ in range(8)]
-        data = Dataset.from_dict({"input_ids": ids, "loss_mask": [[0] + [1] * (length - 1)] * len(ids)})
-        return OursSFT(model, args, train_dataset=packed_rows(data, args), **rest)
-    prompt, completions = tokens(PROMPT, shape, rng), [tokens(length, shape, rng) for _ in range(4)]
-    row = {"prompt": [{"role": "user", "content": ""}], "prompt_ids": prompt, "prompt_text": ""}
-    return OursGRPO(
-        model,
-        args,
-        engine=ReplayEngine(Batch([prompt], [completions], [[0.0, 1.0, 0.0, 1.0]])),  # type: ignore[arg-type]
-        reward_funcs=[replayed_reward],
-        reward_names=["replayed"],
-        stop_token_ids=[0],
-        train_dataset=[row] * 8,
-        **rest,
-    )
+    process: Any = None
+    connection: Connection
 
+    def start(self) -> None:
+        """Begins to import, unless it has; nothing is on the GPU before the first case."""
+        if self.process is not None and self.process.is_alive():
+            return
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs,), daemon=True)
+        self.process.start()
+        theirs.close()
 
-def measure(case: dict[str, Any], steps: int, out: Path) -> None:
-    """One case, in a process of its own; `out` gets its result."""
-    result = Result(name(case), case)
-    timer = StepTimer(result, steps, warmup=1, deadline=float("inf"))  # Adam's moments are there after a step
+    def measure(self, case: dict[str, Any], steps: int, timeout: float) -> dict[str, Any]:
+        """The result of a case, whatever becomes of the process. An error of CUDA ends it: CUDA may be unusable."""
+        self.start()
+        try:
+            self.connection.send((case, steps))
+            if self.connection.poll(timeout):
+                found = self.connection.recv()
+            else:
+                self.close()
+                found = failure(case, f"{UNFINISHED} {timeout:.0f} s")
+        except (EOFError, OSError):
+            self.process.join()
+            found = failure(case, f"{ENDED} {self.process.exitcode}")
+        if "CUDA" in str(found["error"]) and not out_of_memory(found):
+            self.close()
+        return found
 
-    def run(_: Result) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            trainer = build(case, timer, folder)
-            trainer.timer = timer
-            try:
-                trainer.train()
-            except UserError as error:
-                raise error.__cause__ if isinstance(error.__cause__, torch.OutOfMemoryError) else error from None
-
-    measured(result, run)
-    out.write_text(json.dumps(vars(result) | result.figures() | environment()))
+    def close(self) -> None:
+        """Ends the process, which frees its memory."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.join()
 
 
-def measure_apart(case: dict[str, Any], steps: int, timeout: float) -> dict[str, Any]:
-    """The result of a case, whatever becomes of its process."""
-    with tempfile.TemporaryDirectory() as folder:
-        out, log = Path(folder) / "result.json", Path(folder) / "log"
-        words = [sys.executable, __file__, "--case", json.dumps(case), "--steps", str(steps), "--out", str(out)]
-        with log.open("w") as file:
-            try:
-                code: int | None = subprocess.run(words, stdout=file, stderr=file, timeout=timeout).returncode
-            except subprocess.TimeoutExpired:
-                code = None
-        if out.exists():
-            return json.loads(out.read_text())
-        last = (log.read_text().strip().splitlines() or ["no output"])[-1]
-        ended = f"{UNFINISHED} {timeout:.0f} s" if code is None else f"ended with status {code}"
-        return {"case": name(case), "settings": case, "error": f"{ended}: {last[:200]}"} | environment()
-
-
-def name(case: dict[str, Any]) -> str:
-    """As the table has it."""
-    compiled = ", compiled" if case["compiled"] else ""
-    return f"{case['shape']} {case['train']}, {case['task']} {case['length']:,}, {case['setting']}{compiled}"
+def failure(case: dict[str, Any], error: str) -> dict[str, Any]:
+    """The result of a case whose process gave none."""
+    return {"case": name(case), "settings": case, "error": error} | environment()
 
 
 def rows(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Every row, without its setting."""
-    tasks = [("sft", n) for n in args.sft] + [("grpo", n) for n in args.grpo]
+    tasks = [("sft", args.documents, n) for n in sorted(args.sft)]
+    tasks += [("grpo", args.completions, n) for n in sorted(args.grpo)]
+    options = {"compiled": args.compile, "attention": args.attention}
     return [
-        {"shape": shape, "train": train, "task": task, "length": length, "compiled": args.compile}
-        for shape, train, (task, length) in itertools.product(args.shapes, args.train, tasks)
+        {"shape": shape, "train": train, "task": task, "count": count, "length": length} | options
+        for shape, train, (task, count, length) in itertools.product(args.shapes, args.train, tasks)
     ]
 
 
@@ -180,21 +128,110 @@ def known(results: Path | None) -> dict[str, dict[str, Any]]:
     return {found["case"]: found for found in lines}
 
 
+def out_of_memory(found: dict[str, Any]) -> bool:
+    """Whether a case ended for want of memory."""
+    return str(found.get("error")).startswith("out of memory")
+
+
+def estimate_error(found: dict[str, Any]) -> float | None:
+    """The estimate over the peak that was measured, less 1, of a case that fits."""
+    if found.get("error") or not found.get("peak_gib"):
+        return None
+    return found["settings"]["estimate"] / 2**30 / found["peak_gib"] - 1
+
+
 def show(found: dict[str, Any]) -> str:
     """A line of the table."""
-    estimate = found["settings"].get("estimate")
-    cells = [found["case"], *["-"] * 4]
-    if found.get("seconds"):
-        cells[1] = f"{found['tokens_per_second']:,}"
-    if (peak := found.get("peak_gib")) is not None:
-        cells[2] = f"{peak:.1f}"
-    if estimate:
-        cells[3] = f"{estimate / 2**30:.1f}"
-    cells[4] = (found.get("error") or "fits")[:60]
+    error, settings = estimate_error(found), found["settings"]
+    cells = [
+        found["case"],
+        found.get("attention") or "-",
+        f"{found['tokens_per_second']:,}" if found.get("seconds") else "-",
+        "-" if found.get("peak_gib") is None else f"{found['peak_gib']:.1f}",
+        f"{settings['estimate'] / 2**30:.1f}",
+        "-" if error is None else f"{error:+.1%}",
+        f"{found['spent']:.0f}",
+        (found.get("error") or "fits")[:100],
+    ]
     return "| " + " | ".join(cells) + " |"
 
 
-HEAD = "| Case | tokens/s | peak, GiB | estimate, GiB | |\n| --- | --: | --: | --: | --- |"
+class Session:
+    """What one call of this script measures: results that are there, the time that is left, and how long rows take."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.found = args, known(args.results)
+        self.deadline = time.monotonic() + args.time_budget
+        groups = itertools.groupby(rows(args), lambda row: (row["shape"], row["train"]))
+        self.groups = [(list(group), Worker()) for _, group in groups]
+        self.shown: list[dict[str, Any]] = []
+        self.left_out: list[str] = []
+        self.slowness, self.overhead = 1.0, OVERHEAD
+        """Measured seconds for each estimated one, and seconds beside the measured steps, of the last row."""
+
+    def run(self) -> None:
+        """Measures and shows all rows, model by model."""
+        for index, (group, worker) in enumerate(self.groups):
+            self.overhead = OVERHEAD
+            try:
+                self.measure_model(index, group)
+            finally:
+                worker.close()
+
+    def measure_model(self, index: int, group: list[dict[str, Any]]) -> None:
+        """Measures and shows the rows of a model."""
+        too_long: dict[str, int] = {}
+        for row in group:
+            for setting in self.args.settings:
+                if longest(row) >= too_long.get(setting, sys.maxsize):
+                    continue
+                case = row | {"setting": setting}
+                found = self.found.get(name(case)) or self.measure(index, case)
+                if found is None:
+                    break
+                self.shown.append(found)
+                print(show(found), flush=True)
+                if out_of_memory(found):
+                    too_long[setting] = longest(row)
+                elif not str(found.get("error")).startswith((UNFINISHED, ENDED)) and not self.args.every:
+                    break  # it fits, or another setting would fail too
+
+    def measure(self, index: int, case: dict[str, Any]) -> dict[str, Any] | None:
+        """The result of a case, which is appended to --results; None if the time is too short for it."""
+        if self.args.table:
+            return None
+        for _, worker in self.groups[index : index + 2]:  # the next one imports meanwhile
+            worker.start()
+        case["estimate"], seconds = estimate(case, skeleton(case["shape"]))
+        began, steps, limit = time.monotonic(), self.args.steps, self.args.row_timeout
+        left = self.deadline - began
+        if left < self.overhead + steps * self.slowness * seconds:
+            self.left_out.append(name(case))
+            return None
+        found = self.groups[index][1].measure(case, steps, min(left, limit))
+        if left < limit and str(found["error"]).startswith(UNFINISHED):
+            self.left_out.append(name(case))
+            return None
+        found["spent"] = round(time.monotonic() - began, 1)
+        if found.get("seconds"):
+            measured = sum(found["seconds"])
+            self.slowness = measured / len(found["seconds"]) / seconds
+            self.overhead = max(0.0, found["spent"] - measured)
+        if self.args.results is not None:
+            self.args.results.parent.mkdir(parents=True, exist_ok=True)
+            with self.args.results.open("a") as file:
+                file.write(json.dumps(found) + "\n")
+        return found
+
+    def summarize(self) -> None:
+        """The worst estimate, and what the time did not suffice for."""
+        errors = {found["case"]: e for found in self.shown if (e := estimate_error(found)) is not None}
+        if errors:
+            worst = max(errors, key=lambda case: abs(errors[case]))
+            print(f"The worst of {len(errors)} estimates is {errors[worst]:+.1%} off: {worst}.")
+        if self.left_out:
+            print(f"The time is too short for {len(self.left_out)} rows, which the same command measures:")
+            print("\n".join(f"  {case}" for case in self.left_out))
 
 
 def show_computed(args: argparse.Namespace) -> None:
@@ -202,11 +239,12 @@ def show_computed(args: argparse.Namespace) -> None:
     that split weights and states, of which `sequence_parallel_size` share a pack."""
     print("| Case | GPUs | " + " | ".join(f"{size} GB" for size in GPUS) + " |\n| --- | --- |" + " :-: |" * len(GPUS))
     for row in rows(args):
-        model = build_model(row["shape"], ATTENTION, torch.float32, "meta")
         for processes, share in ((1, 1), (8, 1), (8, 4)):
             options = {"sequence_parallel_size": share, "max_tokens_per_microbatch": 16384 // share, "bf16": True}
             settings = [s for s in args.settings if processes == 1 or "optim" not in SETTINGS[s]]  # FSDP2 takes torch's
-            need = {s: estimate(row | {"setting": s}, model, processes, **options) for s in settings}
+            need = {
+                s: estimate(row | {"setting": s}, skeleton(row["shape"]), processes, **options)[0] for s in settings
+            }
             fits = [next((s for s in settings if need[s] < 0.9 * size * 1e9), "-") for size in GPUS]
             gpus = f"{processes}{f', packs shared by {share}' if share > 1 else ''}"
             case = f"{row['shape']} {row['train']}, {row['task']} {row['length']:,}"
@@ -220,49 +258,31 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--train", nargs="+", choices=["full", "lora"], default=["full", "lora"])
     parser.add_argument("--sft", type=int, nargs="*", default=[32768, 65536, 131072], help="tokens of a document")
     parser.add_argument("--grpo", type=int, nargs="*", default=[16384, 32768], help="tokens of a completion")
+    parser.add_argument("--documents", type=int, default=1, help="a step of SFT")
+    parser.add_argument("--completions", type=int, default=2, help="a step of GRPO, all of one prompt")
     parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=["plain", "chunks", "offload", "8bit"])
     parser.add_argument("--every", action="store_true", help="every setting, also where an earlier one fits")
     parser.add_argument("--compile", action="store_true", help="compiled decoder layers")
-    parser.add_argument("--steps", type=int, default=1, help="measured steps, after one")
-    parser.add_argument("--row_timeout", type=float, default=300, help="seconds for one setting of a row")
+    parser.add_argument("--attention", choices=["varlen", FLASH, "sdpa"], help="attn_implementation")
+    parser.add_argument("--steps", type=int, default=1, help="measured steps, after a short one")
+    parser.add_argument("--row_timeout", type=float, default=240, help="seconds for one setting of a row")
     parser.add_argument("--time_budget", type=float, default=570, help="seconds; the same command then goes on")
     parser.add_argument("--results", type=Path, help="file that result lines are appended to")
     parser.add_argument("--table", action="store_true", help="show what --results has, and measure nothing")
     parser.add_argument("--computed", action="store_true", help="show what would fit on which GPU, and measure nothing")
-    parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Measures every row that is not there yet."""
     args = parse(argv)
-    if args.case is not None:
-        measure(args.case, args.steps, args.out)
-        return
     if args.computed:
         show_computed(args)
         return
-    deadline, there = time.monotonic() + args.time_budget, known(args.results)
     print(HEAD, flush=True)
-    for row in rows(args):
-        for setting in args.settings:
-            case = row | {"setting": setting}
-            found = there.get(name(case))
-            if found is None and not args.table:
-                left = deadline - time.monotonic()
-                found = measure_apart(case, args.steps, min(left, args.row_timeout)) if left > 20 else None
-                if found is None or (left < args.row_timeout and str(found.get("error")).startswith(UNFINISHED)):
-                    print("The time budget is spent: the same command goes on from here.")
-                    return
-                if args.results is not None:
-                    args.results.parent.mkdir(parents=True, exist_ok=True)
-                    with args.results.open("a") as file:
-                        file.write(json.dumps(found) + "\n")
-            if found is not None:
-                print(show(found), flush=True)
-                if not found.get("error") and not args.every:
-                    break
+    session = Session(args)
+    session.run()
+    session.summarize()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ as they come.
 
 import argparse
 import gzip
+import itertools
 import json
 import random
 import tempfile
@@ -24,12 +25,11 @@ from typing import Any
 import torch
 from datasets import Dataset
 from measure import SHAPES, Result, StepTimer, build_model, build_tokenizer, draw_lengths, measured, report
-from training import DEVICE, dtype_of, switches
+from training import DEVICE, KERNELS, dtype_of, switches
 from transformers import AutoTokenizer
 from transformers.trainer_callback import PrinterCallback
 
 from open_r1.configs import SFTConfig
-from open_r1.modeling.attention import ATTENTION
 from open_r1.modeling.compiling import compile_layers
 from open_r1.training.logprobs import add_logprob_forward
 from open_r1.training.sft import SFTTrainer, packed_rows
@@ -79,10 +79,16 @@ class Ours(SFTTrainer):
 
 
 def run_ours(
-    args: argparse.Namespace, data: list[list[int]], timer: StepTimer, *, checkpointing: bool, compiled: bool
+    args: argparse.Namespace,
+    data: list[list[int]],
+    timer: StepTimer,
+    *,
+    checkpointing: bool,
+    compiled: bool,
+    attention: str,
 ) -> None:
     """Open R1's trainer."""
-    model = build_model(args.shape, ATTENTION, dtype_of(args), DEVICE)
+    model = build_model(args.shape, KERNELS[attention], dtype_of(args), DEVICE)
     timer.result.parameters = model.num_parameters()
     add_logprob_forward(model)
     if compiled:
@@ -140,9 +146,10 @@ def cases(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], Any]]
     for checkpointing in args.checkpointing:
         label = f"checkpointing {'on' if checkpointing else 'off'}"
         if "ours" in args.cases:
-            for compiled in args.compile:
-                settings = {"checkpointing": checkpointing, "compiled": compiled}
-                yield f"ours, {label}{', compiled' if compiled else ''}", settings, run_ours
+            for compiled, attention in itertools.product(args.compile, args.attention):
+                settings = {"checkpointing": checkpointing, "compiled": compiled, "attention": attention}
+                flags = [n for n, on in ((", compiled", compiled), (", varlen", attention == "varlen")) if on]
+                yield f"ours, {label}{''.join(flags)}", settings, run_ours
         if "trl" in args.cases:
             extras = "".join(f", {n}" for n, on in (("liger", args.trl_liger), ("compiled", args.trl_compile)) if on)
             for attention in args.trl_attention:
@@ -158,6 +165,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--weights", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--checkpointing", type=switches, default="both", help="on, off or both")
     parser.add_argument("--compile", type=switches, default="off", help="on, off or both: compiled decoder layers")
+    parser.add_argument("--attention", nargs="+", choices=list(KERNELS), default=["fastest"], help="of Open R1's model")
     parser.add_argument("--trl_attention", nargs="+", default=["sdpa"], help="attn_implementation of TRL's model")
     parser.add_argument(
         "--trl_liger", action="store_true", help="liger kernels in TRL's model (pip install liger-kernel)"

@@ -136,7 +136,7 @@ def serve(port: "multiprocessing.Queue[int]", characters: int, latency: float) -
 def beside_the_engine(args: argparse.Namespace, folder: Path) -> None:
     """Tokens a second of the engine alone and of the whole, the same requests in turns on one engine."""
     from open_r1 import generate
-    from open_r1.engine.choose import EngineOptions, open_engine
+    from open_r1.engine.opening import EngineOptions, open_engine
     from open_r1.engine.protocol import Request, Sampling, request_seed, token_count
 
     server, url = start_server(args.characters, args.latency) if args.latency else (None, None)

@@ -11,6 +11,7 @@ TRL (1.16.0) is measured if it is installed. Out of memory is a result too.
 """
 
 import argparse
+import itertools
 import os
 import random
 import tempfile
@@ -36,7 +37,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from open_r1.configs import GRPOConfig
 from open_r1.engine.protocol import Completion, Request
-from open_r1.modeling.attention import ATTENTION
+from open_r1.modeling.attention import ATTENTION, VARLEN_ATTENTION
 from open_r1.modeling.compiling import compile_layers
 from open_r1.training import grpo_batches
 from open_r1.training.grpo import GRPOTrainer
@@ -45,6 +46,7 @@ from open_r1.training.logprobs import add_logprob_forward
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+KERNELS = {"fastest": ATTENTION, "varlen": VARLEN_ATTENTION}
 
 
 @dataclass
@@ -137,9 +139,10 @@ def run_ours(
     share: bool,
     skip: bool,
     budget: int,
+    attention: str,
 ) -> None:
     """Open R1's trainer."""
-    model = build_model(args.shape, ATTENTION, dtype_of(args), DEVICE)
+    model = build_model(args.shape, KERNELS[attention], dtype_of(args), DEVICE)
     result.parameters = model.num_parameters()
     add_logprob_forward(model)
     if args.lora:
@@ -265,21 +268,19 @@ def cases(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], Any]]
     for checkpointing in args.checkpointing:
         label = f"checkpointing {'on' if checkpointing else 'off'}"
         if "ours" in args.cases:
-            for compiled in args.compile:
-                for budget in args.budget:
-                    for share in args.sharing:
-                        for skip in args.skipping:
-                            settings = {
-                                "checkpointing": checkpointing,
-                                "compiled": compiled,
-                                "share": share,
-                                "skip": skip,
-                                "budget": budget,
-                            }
-                            flags = [
-                                n for n, on in (("compiled", compiled), ("sharing", share), ("skipping", skip)) if on
-                            ]
-                            yield f"ours, {label}, {budget} tokens, {' '.join(flags)}", settings, run_ours
+            options = (args.compile, args.budget, args.sharing, args.skipping, args.attention)
+            for compiled, budget, share, skip, attention in itertools.product(*options):
+                settings = {
+                    "checkpointing": checkpointing,
+                    "compiled": compiled,
+                    "share": share,
+                    "skip": skip,
+                    "budget": budget,
+                    "attention": attention,
+                }
+                flags = [n for n, on in (("compiled", compiled), ("sharing", share), ("skipping", skip)) if on]
+                flags += [attention] * (attention != "fastest")
+                yield f"ours, {label}, {budget} tokens, {' '.join(flags)}", settings, run_ours
         if "trl" in args.cases:
             extras = "".join(f", {n}" for n, on in (("liger", args.trl_liger), ("compiled", args.trl_compile)) if on)
             for attention in args.trl_attention:
@@ -302,6 +303,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--lora", action="store_true", help="rank 16 on every linear layer")
     parser.add_argument("--checkpointing", type=switches, default="both", help="on, off or both")
     parser.add_argument("--compile", type=switches, default="off", help="on, off or both: compiled decoder layers")
+    parser.add_argument("--attention", nargs="+", choices=list(KERNELS), default=["fastest"], help="of Open R1's model")
     parser.add_argument("--sharing", type=switches, default="on", help="on, off or both: prompts computed once a group")
     parser.add_argument(
         "--skipping", type=switches, default="on", help="on, off or both: groups without signal left out"

@@ -99,7 +99,8 @@ class FakeVLLM:
                     self.close_connection = True
                     return None
                 asked = body["sampling"]["logprobs"] is not None
-                written = TokenOutput([len(body["prompt"]), 2], [-0.5, -0.25] if asked else None, "stop")
+                experts = [7, -8] if fake.receiver and fake.receiver.described.get("experts") else None
+                written = TokenOutput([len(body["prompt"]), 2], [-0.5, -0.25] if asked else None, "stop", experts)
                 return self.reply(pack([written] * body["sampling"]["n"]))
 
         self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)

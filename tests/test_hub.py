@@ -11,7 +11,7 @@ from toys import make_tokenizer
 from open_r1 import hub
 from open_r1.data.chat import prepare_tokenizer
 from open_r1.data.load import load_split
-from open_r1.engine.choose import EngineOptions, open_engine
+from open_r1.engine.opening import EngineOptions, open_engine
 from open_r1.errors import UserError
 from open_r1.evaluation.tasks import find_task, load_problems
 from open_r1.report.hub import create_dataset_repo

@@ -1,7 +1,14 @@
 """`import open_r1`: light, and complete."""
 
+import ast
+import inspect
+import itertools
+import re
 import subprocess
 import sys
+import textwrap
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +55,38 @@ def test_an_unknown_name_is_an_attribute_error_and_modules_are_found():
     from open_r1 import grpo
 
     assert grpo.__name__ == "open_r1.grpo"
+
+
+REFERENCE = (Path(__file__).parents[1] / "docs" / "python-reference.md").read_text(encoding="utf-8")
+DOCUMENTED = re.findall(r"^::: (\S+)$", REFERENCE, flags=re.MULTILINE)
+
+
+def documented(path):
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def test_the_reference_has_every_public_name():
+    assert {f"open_r1.{name}" for name in open_r1.__all__} <= set(DOCUMENTED)
+
+
+@pytest.mark.parametrize("path", DOCUMENTED)
+def test_what_the_reference_lists_has_a_docstring_and_so_has_every_field_and_method(path):
+    target = documented(path)
+    assert target.__doc__ and not target.__doc__.startswith(f"{target.__name__}(")  # as dataclasses make one up
+    if not inspect.isclass(target) or issubclass(target, Exception):
+        return
+    for name, member in vars(target).items():
+        if inspect.isfunction(member) and not name.startswith("_"):
+            assert member.__doc__, name
+    body = ast.parse(textwrap.dedent(inspect.getsource(target))).body[0].body  # type: ignore[attr-defined]
+    for field, following in itertools.pairwise([*body, None]):
+        if isinstance(field, ast.AnnAssign):
+            assert isinstance(following, ast.Expr), f"{ast.unparse(field)} has no docstring"
+
+
+@pytest.mark.parametrize("name", ["GRPOTrainer", "SFTTrainer", "load_engine", "grade"])
+def test_every_parameter_is_documented(name):
+    target = getattr(open_r1, name)
+    for parameter in inspect.signature(target).parameters.values():
+        assert re.search(rf"^ +\**{parameter.name}: ", target.__doc__, flags=re.MULTILINE), parameter.name

@@ -14,6 +14,7 @@ from typing import Any
 
 from open_r1.errors import UserError
 from open_r1.evaluation.compare import compare
+from open_r1.evaluation.metrics import in_percent
 from open_r1.evaluation.store import finished_folders
 from open_r1.report.curves import Series, as_file, grid, line_chart
 from open_r1.report.recorder import read_metrics
@@ -60,9 +61,9 @@ def score_table(evaluations: Mapping[str, Figures], samples: int) -> list[str]:
         sampled = by_protocol["deepseek"]
         most = sampled["pass@k"][str(sampled["num_samples"])]
         cells = [
-            interval(by_protocol["greedy"]["pass@1"], by_protocol["greedy"]["ci95"]),
-            interval(sampled["pass@1"], sampled["ci95"]),
-            interval(most["value"], most["ci95"]),
+            in_percent(by_protocol["greedy"]["pass@1"], by_protocol["greedy"]["ci95"]),
+            in_percent(sampled["pass@1"], sampled["ci95"]),
+            in_percent(most["value"], most["ci95"]),
             f"{sampled['mean_tokens']:,.0f}",
             f"{sampled['truncated']:.1%}",
             f"{sampled['no_answer']:.1%}",
@@ -78,8 +79,7 @@ def difference_table(run: Path, models: Mapping[str, Any], samples: int) -> list
     for a, b in PAIRS:
         for protocol, name in names.items() if a in models and b in models else ():
             [found] = compare(run / "evaluation" / a / protocol, run / "evaluation" / b / protocol)
-            low, high = found.difference.ci95
-            points = f"{found.difference.value * 100:+.1f} [{low * 100:+.1f}, {high * 100:+.1f}]"
+            points = in_percent(found.difference.value, found.difference.ci95, signed=True)
             lines.append(f"| {b} - {a} | {name} | {points} | {f'{found.b / found.a:.2f}' if found.a else '-'} |")
     return lines
 
@@ -103,11 +103,6 @@ def curves(metrics: Mapping[str, list[dict[str, Any]]]) -> str:
         ]
         charts.append(line_chart(lines, title=title, x_label="step", percent=percent, from_zero=percent))
     return grid(charts, columns=2)
-
-
-def interval(value: float, ci95: list[float]) -> str:
-    """A share of 1 and its interval, in percent."""
-    return f"{value * 100:.1f} [{ci95[0] * 100:.1f}, {ci95[1] * 100:.1f}]"
 
 
 def main() -> None:

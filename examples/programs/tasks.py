@@ -1,17 +1,17 @@
 """Tasks on strings and lists with hidden tests, made from nothing: traces for SFT, problems for GRPO and for testing.
 
-    python examples/programs/tasks.py runs/programs/data --traces 12000 --problems 2000 --held-out 256
+    python examples/programs/tasks.py runs/programs/data --traces 4000 --problems 4000 --held-out 320
 
-A task is a chain of one to three steps, in words. A trace names each step with its line of Python and ends in the
-program. GRPO's problems have longer chains than the traces, so that a fine-tuned model solves them sometimes. No chain
-is in two of the files.
+A task is a chain of steps, in words. A trace names each step with its line of Python and ends in the program. Traces
+have one to three steps, problems two to five: a fine-tuned model solves those sometimes. No chain is in two of the
+files. The hidden tests of a problem notice each step that is left out, and a program that always prints the same.
 """
 
 import argparse
 import json
 import random
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ LISTS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 }
 WORDS = ["apple", "river", "stone", "cloud", "Quiet", "window", "banana", "Orange", "violet", "tree", "house", "Summer"]
 TESTS = 5
+TRACE_STEPS, PROBLEM_STEPS = (1, 2, 2, 3), (2, 3, 4, 5)
 
 
 def _without_vowels(s: str) -> str:
@@ -55,12 +56,19 @@ def _once(x: list[int]) -> list[int]:
     return [v for i, v in enumerate(x) if v not in x[:i]]
 
 
-def task(kind: str, steps: list[str], rng: random.Random) -> dict[str, Any]:
-    """A row: `prompt` with one example, the `solution` as a program, and hidden tests in `verification_info`."""
+def task(kind: str, steps: list[str], rng: random.Random) -> dict[str, Any] | None:
+    """A row: `prompt` with one example, the `solution` as a program, and hidden tests in `verification_info`. None for
+    a chain whose tests would not notice a missing step."""
     strings = kind == "string"
     table = STRINGS if strings else LISTS
     inputs = [_input(strings, rng) for _ in range(TESTS + 1)]
     outputs = [_run(steps, table, value) for value in inputs]
+    shorter = [steps[:i] + steps[i + 1 :] for i in range(len(steps))]
+    hidden = outputs[1:]
+    if any([_run(chain, table, value) for value in inputs[1:]] == hidden for chain in shorter):
+        return None
+    if len({str(output) for output in hidden}) < 3:
+        return None
     first, last = _shown(inputs[0]), _shown(outputs[0])
     given = "a line of text" if strings else "a line of integers, separated by spaces,"
     print_it = "print(s)" if strings else "print(*x)"
@@ -72,6 +80,7 @@ def task(kind: str, steps: list[str], rng: random.Random) -> dict[str, Any]:
     cases = [{"input": _shown(i) + "\n", "output": _shown(o)} for i, o in zip(inputs[1:], outputs[1:], strict=True)]
     return {
         "prompt": prompt,
+        "steps": len(steps),
         "solution": "\n".join([read, *(table[step][0] for step in steps), print_it]),
         "verification_info": {"language": "python", "test_cases": cases},
     }
@@ -84,15 +93,22 @@ def trace(row: dict[str, Any], steps: list[str], table: dict[str, Any]) -> dict[
     return {"messages": [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": text}]}
 
 
-def draw(count: int, lengths: tuple[int, ...], bucket: range, rng: random.Random) -> list[tuple[str, list[str]]]:
-    """Chains of these lengths whose checksum falls into `bucket` of ten: no file has a chain of another."""
-    drawn: list[tuple[str, list[str]]] = []
-    while len(drawn) < count:
-        kind = rng.choice(["string", "list"])
-        steps = rng.choices(list(STRINGS if kind == "string" else LISTS), k=rng.choice(lengths))
-        if zlib.crc32("; ".join(steps).encode()) % 10 in bucket:
-            drawn.append((kind, steps))
-    return drawn
+def draw(
+    count: int, lengths: tuple[int, ...], bucket: range, rng: random.Random, *, once: bool = False
+) -> Iterator[tuple[dict[str, Any], list[str], dict[str, Any]]]:
+    """Rows, with their steps and the table of these, of chains whose checksum falls into `bucket` of ten: no file has
+    a chain of another. With `once`, no chain comes twice."""
+    seen: set[str] = set()
+    while count:
+        kind, table = rng.choice([("string", STRINGS), ("list", LISTS)])
+        steps = rng.choices(list(table), k=rng.choice(lengths))
+        chain = "; ".join(steps)
+        if zlib.crc32(chain.encode()) % 10 not in bucket or (once and chain in seen):
+            continue
+        if row := task(kind, steps, rng):
+            seen.add(chain)
+            yield row, steps, table
+            count -= 1
 
 
 def _input(strings: bool, rng: random.Random) -> Any:
@@ -121,18 +137,17 @@ def main() -> None:
     """Writes `traces.jsonl`, `problems.jsonl` and `held_out.jsonl`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--traces", type=int, default=12_000)
-    parser.add_argument("--problems", type=int, default=2_000)
-    parser.add_argument("--held-out", type=int, default=256)
+    parser.add_argument("--traces", type=int, default=4000)
+    parser.add_argument("--problems", type=int, default=4000)
+    parser.add_argument("--held-out", type=int, default=320)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     rng = random.Random(args.seed)
-    tables = {"string": STRINGS, "list": LISTS}
-    chains = draw(args.traces, (1, 2, 2), range(6), rng)
-    write(args.output / "traces.jsonl", [trace(task(kind, s, rng), s, tables[kind]) for kind, s in chains])
-    for name, count, bucket in (("problems", args.problems, range(6, 9)), ("held_out", args.held_out, range(9, 10))):
-        write(args.output / f"{name}.jsonl", [task(kind, s, rng) for kind, s in draw(count, (2, 3, 4), bucket, rng)])
+    write(args.output / "traces.jsonl", [trace(*drawn) for drawn in draw(args.traces, TRACE_STEPS, range(6), rng)])
+    write(args.output / "problems.jsonl", [row for row, *_ in draw(args.problems, PROBLEM_STEPS, range(6, 9), rng)])
+    held_out = draw(args.held_out, PROBLEM_STEPS, range(9, 10), rng, once=True)
+    write(args.output / "held_out.jsonl", [row for row, *_ in held_out])
 
 
 if __name__ == "__main__":

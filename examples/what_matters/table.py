@@ -4,20 +4,17 @@ python examples/what_matters/table.py runs/what-matters
 """
 
 import argparse
+import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from open_r1.errors import UserError
-from open_r1.evaluation.metrics import Estimate, paired_difference, pass_at_1
-from open_r1.evaluation.results import by_problem
-from open_r1.evaluation.store import read_samples
-from open_r1.report.recorder import read_metrics
+from open_r1.evaluation.metrics import Estimate, in_percent, paired_difference
 from open_r1.run.entry import exit_with_sentence
 
 BASELINE = "dapo"
-TASK = "held_out"
 
 
 @dataclass(frozen=True)
@@ -61,19 +58,13 @@ def load_settings(root: Path) -> list[Setting]:
     """The settings with finished runs, the baseline first. Raises `UserError` without a finished baseline."""
     found = []
     for folder in sorted(root.glob("*")):
-        runs = [run for run in sorted(folder.glob("seed-*")) if (run / "evaluation" / TASK / "results.json").is_file()]
+        runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("seed-*/run.json"))]
         if runs:
-            rates = [_rates(run / "evaluation" / TASK) for run in runs]
-            steps = statistics.median(read_metrics(run / "run")[-1]["step"] for run in runs)
-            found.append(Setting(folder.name, rates, steps))
+            steps = statistics.median(run["steps"] for run in runs)
+            found.append(Setting(folder.name, [run["rates"] for run in runs], steps))
     if BASELINE not in [setting.name for setting in found]:
         raise UserError(f"{root} has no finished run of {BASELINE}, with which all are compared: run run.sh first.")
     return sorted(found, key=lambda setting: setting.name != BASELINE)
-
-
-def _rates(folder: Path) -> list[float]:
-    samples = by_problem(read_samples(folder, ["index", "sample", "correct"]))
-    return pass_at_1([[bool(row["correct"]) for row in rows] for rows in samples])
 
 
 def table(settings: Sequence[Setting]) -> list[str]:
@@ -88,8 +79,7 @@ def table(settings: Sequence[Setting]) -> list[str]:
         cells = "- | -"
         if setting is not baseline:
             found = difference(baseline, setting)
-            low, high = found.estimate.ci95
-            points = f"{found.estimate.value * 100:+.1f} [{low * 100:+.1f}, {high * 100:+.1f}]"
+            points = in_percent(found.estimate.value, found.estimate.ci95, signed=True)
             cells = f"{points} | {'yes' if found.told_apart else 'no'}"
         lines.append(f"| {setting.name} | {scores} | {setting.steps:,.0f} | {cells} |")
     return lines

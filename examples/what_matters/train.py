@@ -1,13 +1,19 @@
-"""One training run of the comparison: a setting, a seed, and a number of seconds, which is the same for all settings.
+"""The runs of the comparison, one after the other in one process: every setting and seed for the same seconds.
 
-    python examples/what_matters/train.py cispo 1 runs/what-matters/cispo/seed-1 --seconds 75 \\
-        --model HuggingFaceTB/SmolLM2-135M-Instruct --data runs/zero/sums/data/problems.jsonl
+    python examples/what_matters/train.py runs/what-matters --model HuggingFaceTB/SmolLM2-135M-Instruct \\
+        --data runs/what-matters/data --seconds 60 --seeds 1 2
 
-A round of 1,024 completions feeds four optimizer steps, so that the policy has moved when the later ones are taken and
-clipping has something to clip. What follows the name of a setting is all in which it differs from `dapo`.
+All runs share one engine, so that its start and compilation are paid for once. A round of 1,024 completions feeds four
+optimizer steps, so that the policy has moved when the later ones are taken and clipping has something to clip. What
+follows the name of a setting is all in which it differs from `dapo`. `run.json` in a run's folder has the rate of right
+answers of each held-out problem; runs that have it are skipped, and one that was stopped begins again.
 """
 
 import argparse
+import gc
+import json
+import shutil
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +22,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from open_r1 import GRPOConfig, GRPOTrainer
 from open_r1.data.load import load_split
+from open_r1.engine.native.engine import NativeEngine
+from open_r1.engine.protocol import Engine
 from open_r1.run.entry import exit_with_sentence
 
 BASELINE = "dapo"
@@ -35,7 +43,7 @@ COMMON: dict[str, Any] = {
     "num_generations": 16,
     "per_device_train_batch_size": 256,
     "steps_per_generation": 4,
-    "max_completion_length": 192,
+    "max_completion_length": 128,
     "learning_rate": 3e-5,
     "lr_scheduler_type": "constant_with_warmup",
     "warmup_steps": 5,
@@ -47,6 +55,8 @@ COMMON: dict[str, Any] = {
     "save_strategy": "no",
     "report_to": "none",
 }
+SAMPLES = 4
+"""Answers to each held-out problem, at temperature 1."""
 UNCOUNTED_STEPS = 4
 """Steps of the first round, which also compile."""
 
@@ -66,32 +76,62 @@ class StopAfter(TrainerCallback):
             control.should_training_stop = True
 
 
-def main() -> None:
-    """Trains, and leaves the model in the folder."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("setting", choices=list(SETTINGS))
-    parser.add_argument("seed", type=int)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--data", type=Path, required=True, help="problems of examples/zero/tasks.py")
-    parser.add_argument("--seconds", type=float, default=75.0)
-    parser.add_argument("--smoke", action="store_true", help="a few completions and steps")
-    args = parser.parse_args()
-    options = COMMON | {"seed": args.seed} | SETTINGS[args.setting]
+def run(args: argparse.Namespace, setting: str, seed: int, folder: Path, engine: Engine | None) -> Engine:
+    """Trains and evaluates; returns the engine, for the next run."""
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped
+    options = COMMON | {"seed": seed} | SETTINGS[setting]
     if args.smoke:
         size = 2 * options["num_generations"]
         options |= {"per_device_train_batch_size": size, "steps_per_generation": 2, "max_steps": 2}
         options |= {"max_completion_length": 8, "max_tokens_per_microbatch": 2048}
     trainer = GRPOTrainer(
         args.model,
-        GRPOConfig(str(args.folder), **options),
+        GRPOConfig(str(folder), **options),
         reward_funcs="accuracy",
-        train_dataset=load_split(str(args.data)),
+        train_dataset=load_split(str(args.data / "problems.jsonl")),
+        eval_dataset=load_split(str(args.data / "held_out.jsonl")),
+        engine=engine,
         callbacks=[StopAfter(args.seconds)],
         dataset_prompt_column="problem",
     )
     trainer.train()
-    trainer.close()
+    rates = held_out_rates(trainer)
+    result = {"rates": rates, "steps": trainer.state.global_step}
+    (folder / "run.json").write_text(json.dumps(result), encoding="utf-8")
+    for weights in folder.glob("*.safetensors"):
+        weights.unlink()
+    print(f"{setting}, seed {seed}: {statistics.fmean(rates):.1%} after {result['steps']} steps", flush=True)
+    return trainer.engine
+
+
+def held_out_rates(trainer: GRPOTrainer) -> list[float]:
+    """The share of right answers to each held-out problem, with the weights as they are now."""
+    rows: Any = list(trainer.eval_dataset)
+    with trainer.source.lent_engine():
+        sampled = trainer.source.sampler.sample(rows, range(len(rows)), trainer.state.global_step, SAMPLES)
+    return sampled.rewards.view(-1, SAMPLES).nan_to_num().mean(1).tolist()
+
+
+def main() -> None:
+    """Makes the runs that are not there yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path, metavar="DIR", help="a run is in DIR/SETTING/seed-N")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", type=Path, required=True, help="what examples/zero/tasks.py wrote")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of training, for each run")
+    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--smoke", action="store_true", help="a few completions and steps")
+    args = parser.parse_args()
+    engine: Engine | None = None
+    for seed in args.seeds:
+        for setting in args.settings:
+            folder = args.root / setting / f"seed-{seed}"
+            if not (folder / "run.json").is_file():
+                engine = run(args, setting, seed, folder, engine)
+                if not isinstance(engine, NativeEngine):
+                    engine = None  # it writes with the policy of its own run
+                gc.collect()  # the trainer refers to itself, and its weights are on the GPU
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 
 from open_r1.errors import UserError
 from open_r1.evaluation.compare import compare_folders
+from open_r1.evaluation.metrics import in_percent
 from open_r1.evaluation.store import read_results, read_samples
 from open_r1.report.curves import Series, as_file, grid, line_chart
 from open_r1.report.recorder import read_metrics
@@ -37,6 +38,8 @@ class ZeroRun:
     base: Path
     trained: Path
     metrics: list[dict[str, Any]]
+    minutes: float
+    """From the start of the training command to its end, all sittings together."""
 
     @property
     def name(self) -> str:
@@ -52,7 +55,8 @@ def finished_runs(root: Path) -> list[ZeroRun]:
         base = run.parent / "base" / TASK
         if all((folder / "results.json").is_file() for folder in (base, trained)):
             metrics = [line for line in read_metrics(run / "run") if "reward" in line]
-            runs.append(ZeroRun(run.parent.name, run.name, base, trained, metrics))
+            seconds = sum(map(int, (run / "seconds.txt").read_text("utf-8").split()))
+            runs.append(ZeroRun(run.parent.name, run.name, base, trained, metrics, seconds / 60))
     if not runs:
         raise UserError(f"{root} has no finished run: give the folder that examples/zero/run.sh wrote (OUT).")
     return runs
@@ -67,14 +71,13 @@ def score_table(runs: list[ZeroRun]) -> list[str]:
     for run in runs:
         base, trained = read_results(run.base), read_results(run.trained)
         difference = compare_folders(TASK, run.base, run.trained).difference
-        low, high = difference.ci95
         cells = [
-            _percent(base["pass@1"], base["ci95"]),
-            _percent(trained["pass@1"], trained["ci95"]),
-            f"{difference.value * 100:+.1f} [{low * 100:+.1f}, {high * 100:+.1f}]",
+            in_percent(base["pass@1"], base["ci95"]),
+            in_percent(trained["pass@1"], trained["ci95"]),
+            in_percent(difference.value, difference.ci95, signed=True),
             f"{base['mean_tokens']:,.0f} to {trained['mean_tokens']:,.0f}",
             f"{len(run.metrics)}",
-            f"{sum(_seconds(line) for line in run.metrics) / 60:.1f}",
+            f"{run.minutes:.1f}",
         ]
         lines.append(f"| {run.name} | {' | '.join(cells)} |")
     return lines
@@ -122,14 +125,6 @@ def completions(runs: list[ZeroRun]) -> list[str]:
 def _by_level(folder: Path) -> dict[str, float]:
     figures = read_results(folder).get("by", {}).get("level", {})
     return {level: figure["pass@1"] * 100 for level, figure in figures.items()}
-
-
-def _seconds(line: dict[str, Any]) -> float:
-    return sum(line.get(f"time/{phase}", 0.0) for phase in ("generation", "scoring", "training", "weight_update"))
-
-
-def _percent(value: float, ci95: list[float]) -> str:
-    return f"{value * 100:.1f} [{ci95[0] * 100:.1f}, {ci95[1] * 100:.1f}]"
 
 
 def main() -> None:

@@ -1,18 +1,20 @@
 #!/bin/sh
 # R1-Zero on one task of growing difficulty and one GPU: problems, the base model on the held-out ones, GRPO from the
-# base model with the right answer as the only reward, and the trained model on the same held-out problems. Run it again
-# to continue; finished stages are skipped.
+# base model with the right answer as the only reward, and the trained model on the same held-out problems. Several seeds
+# train at the same time. Run it again to continue; finished stages are skipped.
 #
-#   examples/zero/run.sh sums 1                    # a task of tasks.py, and a seed
-#   for task in sums countdown; do for seed in 1 2; do examples/zero/run.sh $task $seed; done; done
+#   examples/zero/run.sh sums 1                    # a task of tasks.py, and seeds
+#   examples/zero/run.sh sums 1 2 & examples/zero/run.sh countdown 1 2 & wait
 #   python examples/zero/results.py runs/zero      # the table, curves, and completions before and after
 #
 #   MODEL=folder OUT=runs/zero GRPO_ARGS=... TASKS_ARGS=... EVALUATE_ARGS=... examples/zero/run.sh sums 1
 #   SMOKE=1 examples/zero/run.sh sums 1            # a few problems and steps: does every command work here?
+#
+# Problems are used once, in their order: with --max_steps N in GRPO_ARGS give --problems N*64 in TASKS_ARGS.
 set -eu
 cd "$(dirname "$0")/../.."
 task="${1:?which task? sums, equations, letters or countdown}"
-seed="${2:-1}"
+shift
 MODEL="${MODEL:-HuggingFaceTB/SmolLM2-135M-Instruct}"
 OUT="${OUT:-runs/zero}"
 reward=accuracy
@@ -32,15 +34,31 @@ fi
 evaluate() { # model, folder
     [ -f "$2/held_out/results.json" ] || open-r1 evaluate --model "$1" \
         --tasks "$OUT/$task/data/held_out.jsonl" --prompt '{problem}' --reward $reward \
-        --num-samples 4 --temperature 1 --top-p 1 --max-new-tokens 192 --output "$2" ${EVALUATE_ARGS:-}
+        --num-samples 4 --temperature 1 --top-p 1 --max-new-tokens 160 --output "$2" ${EVALUATE_ARGS:-}
+}
+
+# shellcheck disable=SC2086
+train() { # folder, seed
+    [ ! -f "$1/config.json" ] || return 0
+    began=$(date +%s)
+    status=0
+    open-r1 grpo --model_name_or_path "$MODEL" --config recipes/SmolLM2-135M-Instruct/grpo/config_zero.yaml \
+        --dataset_name "$OUT/$task/data/problems.jsonl" --reward_funcs $rewards --seed "$2" --output_dir "$1" \
+        ${GRPO_ARGS:-} || status=$?
+    echo $(($(date +%s) - began)) >>"$1/seconds.txt" # of each sitting
+    return $status
 }
 
 # shellcheck disable=SC2086
 [ -f "$OUT/$task/data/held_out.jsonl" ] || python3 examples/zero/tasks.py "$task" "$OUT/$task/data" ${TASKS_ARGS:-}
-evaluate "$MODEL" "$OUT/$task/base"
-# shellcheck disable=SC2086
-[ -f "$OUT/$task/seed-$seed/config.json" ] || open-r1 grpo --model_name_or_path "$MODEL" \
-    --config recipes/SmolLM2-135M-Instruct/grpo/config_zero.yaml \
-    --dataset_name "$OUT/$task/data/problems.jsonl" --reward_funcs $rewards --seed "$seed" \
-    --output_dir "$OUT/$task/seed-$seed" ${GRPO_ARGS:-}
-evaluate "$OUT/$task/seed-$seed" "$OUT/$task/seed-$seed/evaluation"
+trap 'trap "" TERM; kill 0; wait; exit 143' INT TERM
+evaluate "$MODEL" "$OUT/$task/base" &
+jobs=$!
+for seed in "${@:-1}"; do
+    run="$OUT/$task/seed-$seed"
+    { train "$run" "$seed" && evaluate "$run" "$run/evaluation"; } &
+    jobs="$jobs $!"
+done
+failed=0
+for job in $jobs; do wait "$job" || failed=$?; done
+exit $failed

@@ -31,8 +31,8 @@ class ModelConfig:
     pure_bf16: bool = False
     """Keep the weights themselves in bfloat16. Halves memory; update steps near 1e-6 round to nothing."""
     attn_implementation: Literal["varlen", "flash_attention_4", "sdpa"] | None = None
-    """Attention over packed tokens. Default: `varlen`, PyTorch's own kernel, on CUDA in bfloat16; else `sdpa`, document
-    by document. `flash_attention_4` (experimental, extra `flash`): its kernel for all heads that it takes."""
+    """Attention over packed tokens. Default on CUDA in bfloat16: flash-attn-4 (extra `flash`) where it is installed and
+    takes the model's heads, else `varlen`, PyTorch's own kernel; elsewhere `sdpa`, document by document."""
     linear_attention: Literal["fla"] | None = None
     """Gated delta nets (Qwen3.5, Qwen3-Next) over packed tokens. Default: document by document. `fla` (experimental,
     extra `fla`, CUDA): the kernels of fla-core over whole packs."""

@@ -16,6 +16,13 @@ def visible_devices() -> list[str]:
     return named.split(",")[:count] if named else [str(i) for i in range(count)]
 
 
+def gpu_count() -> int:
+    """How many GPUs torch can use."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def gpu_memory() -> int | None:
     """Bytes of the smallest GPU here; None without one. Asks the driver, so that no CUDA context is made."""
     if shutil.which("nvidia-smi") is None:

@@ -1,17 +1,17 @@
-"""What is shown to users as a sentence instead of a stack trace."""
+"""Errors that users see as one sentence instead of a stack trace."""
 
 
 class UserError(Exception):
-    """Something the user can mend: the message names the field, its value and the remedy.
+    """A mistake that the user can fix: the message names the field, its value and the remedy.
 
-    Entry points print it as `error: <message>` and exit with status 2.
+    Commands print it as `error: <message>` and exit with status 2.
     """
 
 
 class Interrupted(Exception):
-    """A run that was asked to stop has stopped, and the same command continues it.
+    """A run stopped because it was asked to. The same command continues it.
 
-    Entry points print the message and exit with status 75 (sysexits' EX_TEMPFAIL: try again).
+    Commands print the message and exit with status 75 (EX_TEMPFAIL of sysexits: try again).
     """
 
     EXIT_CODE = 75

@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from rich.console import Console  # what follows imports torch: the options are in order
 
-    from open_r1.engine.choose import open_engine
+    from open_r1.engine.opening import open_engine
     from open_r1.evaluation.results import answer_notes, results_table
     from open_r1.evaluation.run import prepare, run_benchmark
 

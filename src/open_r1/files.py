@@ -61,6 +61,14 @@ def keep_settings(path: Path, settings: Mapping[str, Any], holder: Path) -> None
         )
 
 
+def link_or_copy(source: Path | str, target: Path | str) -> None:
+    """A hard link where the file system can, else a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def free_space(folder: Path) -> tuple[int, Path]:
     """Free bytes on the disk of `folder`, and the nearest existing folder above it."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())

@@ -12,10 +12,10 @@ from open_r1.data.chat import prepare_tokenizer
 from open_r1.data.conversations import PromptRenderer, prompt_messages
 from open_r1.data.prompts import prompt_rows
 from open_r1.data.sft import tokenize_sft
-from open_r1.engine.choose import open_engine
 from open_r1.engine.load import LoadedEngine
 from open_r1.engine.openai_engine import OpenAIEngine
 from open_r1.engine.openai_prompts import ServedPrompts
+from open_r1.engine.opening import open_engine
 from open_r1.engine.options import EngineOptions
 from open_r1.engine.protocol import Request, Sampling
 from open_r1.errors import UserError

@@ -3,13 +3,13 @@ from transformers import AutoTokenizer
 
 from open_r1.demo import sums
 from open_r1.demo.sums import SUMS
-from open_r1.demo.tokenizer import TAGS, build_tokenizer, save_tokenizer
+from open_r1.demo.tokenizer import TAGS, build_tokenizer
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
-    save_tokenizer(folder, SUMS.words)
+    build_tokenizer(SUMS.words).save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder)
 
 

@@ -7,8 +7,8 @@ import torch
 from transformers import AutoConfig
 
 from open_r1.configs import GRPOConfig
-from open_r1.engine import automatic, choose
-from open_r1.engine.automatic import automatic_engine
+from open_r1.engine import choose, opening
+from open_r1.engine.choose import automatic_engine
 from open_r1.engine.options import EngineOptions
 from open_r1.errors import UserError
 from open_r1.run.policy_engine import _warn_of_unused_options, policy_engine
@@ -21,8 +21,7 @@ EXPERTS = AutoConfig.for_model("mixtral", **SMALL, num_key_value_heads=2, vocab_
 @pytest.fixture(params=[None, "0.31.0"], ids=["no vllm", "vllm"])
 def vllm(request, monkeypatch):
     """The version of vLLM that is installed."""
-    monkeypatch.setattr(automatic, "version_of_vllm", lambda: request.param)
-    monkeypatch.setattr("open_r1.engine.vllm.installed.version_of_vllm", lambda: request.param)
+    monkeypatch.setattr(choose, "version_of_vllm", lambda: request.param)
     return request.param
 
 
@@ -51,7 +50,7 @@ def test_why_a_model_is_not_for_the_native_engine_is_said(caplog, monkeypatch):
     automatic_engine(EXPERTS, on_cuda=True, wants_vllm=False)
     assert "cannot decode with mixtral: it has experts" in caplog.text
     assert "Instead: transformers" in caplog.text
-    monkeypatch.setattr(automatic, "can_compile", lambda: False)
+    monkeypatch.setattr(choose, "can_compile", lambda: False)
     assert automatic_engine(LLAMA, on_cuda=True, wants_vllm=False) == "transformers"
     assert "no C compiler" in caplog.text
 
@@ -91,12 +90,13 @@ def opened(tmp_path, monkeypatch):
 
     def name(gpus, config=LLAMA, **options):
         config.save_pretrained(tmp_path)
-        monkeypatch.setattr(choose, "_gpus", lambda: gpus)
+        for module in (choose, opening):
+            monkeypatch.setattr(module, "gpu_count", lambda: gpus)
         for engine in ("vllm", "transformers"):
-            monkeypatch.setattr(choose, f"_open_{engine}", lambda options, engine=engine: engine)
-        monkeypatch.setattr(choose, "open_native", lambda options: "native")
-        monkeypatch.setattr(choose, "_open_parallel", lambda options, engines: f"native on {engines}")
-        return choose.open_engine(EngineOptions(str(tmp_path), **options))
+            monkeypatch.setattr(opening, f"_open_{engine}", lambda options, engine=engine: engine)
+        monkeypatch.setattr(opening, "open_native", lambda options: "native")
+        monkeypatch.setattr(opening, "_open_parallel", lambda options, engines: f"native on {engines}")
+        return opening.open_engine(EngineOptions(str(tmp_path), **options))
 
     return name
 
@@ -121,7 +121,7 @@ def test_gpus_that_share_an_engine_need_vllm(opened, vllm):
 
 
 def test_a_model_that_cannot_be_read_is_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(choose, "_gpus", lambda: 1)
+    monkeypatch.setattr(choose, "gpu_count", lambda: 1)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="cannot be loaded as a causal language model"):
-        choose.open_engine(EngineOptions(str(tmp_path)))
+        opening.open_engine(EngineOptions(str(tmp_path)))

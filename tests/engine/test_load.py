@@ -9,7 +9,7 @@ from toys import make_model, make_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from open_r1 import UserError, load_engine
-from open_r1.engine.choose import open_engine
+from open_r1.engine.opening import open_engine
 from open_r1.engine.options import EngineOptions
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from open_r1.engine.choose import OpenEngine
+from open_r1.engine.opening import OpenEngine
 from open_r1.engine.protocol import Completion, Engine
 from open_r1.evaluation.run import prepare, run_benchmark
 from open_r1.report.sampling_progress import SamplingProgress

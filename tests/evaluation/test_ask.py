@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from open_r1.engine.choose import EngineOptions, open_engine
+from open_r1.engine.opening import EngineOptions, open_engine
 from open_r1.engine.protocol import Engine, Request, Sampling
 from open_r1.errors import UserError
 from open_r1.evaluation import ask
@@ -71,14 +71,16 @@ def test_show_heads_the_two_parts():
     assert file.getvalue() == "Reasoning\nhm [bold]\n\nAnswer\n42\n"
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
 @pytest.mark.parametrize("name", ["transformers", "native"])
-def test_an_engine_streams_what_it_would_generate(tiny_model, name):
+def test_an_engine_streams_what_it_would_generate(tiny_model, name, temperature):
     engine = open_one(EngineOptions(str(tiny_model), engine=name))
     messages = [{"role": "user", "content": "1 + 1?"}]
-    pieces = [text for _, text in stream_answer(engine, messages, temperature=0.0, max_new_tokens=20)]
+    options = {"temperature": temperature, "top_p": 0.9, "seed": 3}
+    pieces = [text for _, text in stream_answer(engine, messages, max_new_tokens=20, **options)]
     written = "".join(pieces)
     assert len(pieces) > 1
-    sampling = Sampling(temperature=0.0, max_tokens=20, stop_token_ids=engine.stop_token_ids)
+    sampling = Sampling(max_tokens=20, stop_token_ids=engine.stop_token_ids, **options)
     ((completion,),) = engine.engine.generate([Request(0, engine.render(messages), sampling)])
     assert written == completion.text
 

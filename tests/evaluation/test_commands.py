@@ -160,7 +160,7 @@ def test_weights_that_are_not_whole_are_refused(tiny_model, sums, tmp_path, chan
 
 
 def test_lora_adapters_alone_are_not_for_vllm(tiny_model, sums, tmp_path, monkeypatch):
-    monkeypatch.setattr("open_r1.engine.choose._gpus", lambda: 1)
+    monkeypatch.setattr("open_r1.engine.choose.gpu_count", lambda: 1)
     policy = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), LoraConfig(target_modules=["q_proj"]))
     policy.save_pretrained(tmp_path / "lora")
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "lora")

@@ -8,6 +8,7 @@ import pytest
 
 from open_r1.evaluation.metrics import (
     consensus,
+    in_percent,
     mean_with_interval,
     paired_difference,
     pass_at_1,
@@ -112,3 +113,9 @@ def test_equal_results_differ_by_zero_with_an_interval():
 def test_percentile():
     assert percentile(list(range(101)), 95) == 95
     assert percentile([], 95) is None
+
+
+def test_a_share_and_its_interval_in_percent():
+    assert in_percent(0.3934, (0.3512, 0.4)) == "39.3 [35.1, 40.0]"
+    assert in_percent(1.0, [0.9, 1.0], unit="%") == "100.0% [90.0, 100.0]"
+    assert in_percent(-0.012, (-0.03, 0.004), signed=True) == "-1.2 [-3.0, +0.4]"

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from evaluation.scripted import Scripted, Started, before_the_clock, evaluate_task, opened
 
-from open_r1.engine.choose import EngineOptions, open_engine
 from open_r1.engine.native.scheduler import Scheduler
+from open_r1.engine.opening import EngineOptions, open_engine
 from open_r1.engine.protocol import request_seed
 from open_r1.errors import UserError
 from open_r1.evaluation import store

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from open_r1 import evaluate
-from open_r1.engine import choose
+from open_r1.engine import opening
 from open_r1.errors import UserError
 from open_r1.evaluation.store import read_samples
 
@@ -55,7 +55,7 @@ def test_killed_and_continued_each_sample_is_there_once(words, tmp_path):
 
 @pytest.mark.vllm
 def test_an_engine_that_dies_is_a_sentence_and_finished_samples_are_kept(words, tmp_path, monkeypatch):
-    open_vllm = choose._open_vllm
+    open_vllm = opening._open_vllm
 
     def dying(options):
         opened = open_vllm(options)
@@ -65,19 +65,19 @@ def test_an_engine_that_dies_is_a_sentence_and_finished_samples_are_kept(words, 
             for number, finished in enumerate(stream(requests)):
                 yield finished
                 if number == 2:
-                    for process in psutil.Process(opened.engine.processes[0].part.process.pid).children():
+                    for process in psutil.Process(opened.engine.processes[0].process.pid).children():
                         process.kill()
 
         opened.engine.stream = until_it_dies
         return opened
 
-    monkeypatch.setattr(choose, "_open_vllm", dying)
+    monkeypatch.setattr(opening, "_open_vllm", dying)
     with pytest.raises(UserError, match=r"exit code 137 \(SIGKILL\)[\s\S]*[1-9]\d* finished samples are kept"):
         evaluate.main([*words, "--output", str(tmp_path / "out")])
 
 
 def test_more_gpus_than_there_are_is_a_sentence(tiny_model, sums, monkeypatch):
-    monkeypatch.setattr(choose, "_gpus", lambda: 2)
+    monkeypatch.setattr("open_r1.engine.choose.gpu_count", lambda: 2)
     for options, expected in (
         (["--engine", "vllm", "--tensor-parallel-size", "4"], "needs 4 GPUs, and 2 are visible: lower --data-par"),
         (["--engine", "transformers", "--data-parallel-size", "2"], "the engine transformers, of which there is one"),

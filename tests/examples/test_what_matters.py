@@ -1,14 +1,19 @@
 """`examples/what_matters`: which settings are told apart, and that every setting is one that GRPO takes."""
 
+import argparse
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
 
 from open_r1 import GRPOConfig
 from open_r1.errors import UserError
+from open_r1.report.recorder import read_metrics
 
-FOLDER = Path(__file__).parents[2] / "examples" / "what_matters"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "examples" / "what_matters"
+BASE = ROOT / "src" / "open_r1" / "demo" / "base"
 
 
 def load(name):
@@ -52,6 +57,16 @@ def test_the_table_begins_with_the_baseline():
     assert second.startswith("| cispo | 45.0, 49.0 | 38 | +21.0 [") and second.endswith("| yes |")
 
 
+def test_the_folders_that_training_leaves_are_read(tmp_path):
+    for setting, seed, right in [("cispo", 1, 3), ("dapo", 1, 1), ("dapo", 2, 2), ("cispo", 2, 4)]:
+        folder = tmp_path / setting / f"seed-{seed}"
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text(json.dumps({"rates": rates(right, 4), "steps": 10 * seed}))
+    (tmp_path / "gspo" / "seed-1").mkdir(parents=True)  # unfinished
+    found = table.load_settings(tmp_path)
+    assert [(s.name, s.scores, s.steps) for s in found] == [("dapo", [0.25, 0.5], 15), ("cispo", [0.75, 1.0], 15)]
+
+
 def test_without_a_baseline_there_is_a_sentence(tmp_path):
     with pytest.raises(UserError, match="no finished run of dapo"):
         table.load_settings(tmp_path)
@@ -75,3 +90,21 @@ def test_training_stops_when_the_time_is_up(monkeypatch):
         stop.on_step_end(None, train.TrainerState(global_step=step), control)
         stopped.append(control.should_training_stop)
     assert stopped == [False, False, False, True]
+
+
+def test_a_run_with_the_engine_of_another_is_the_run_alone(tmp_path, monkeypatch):
+    problems = [{"problem": f"What is {i}+1?", "answer": str(i + 1)} for i in range(1, 9)]
+    for name in ("problems", "held_out"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in problems))
+    monkeypatch.setitem(train.COMMON, "engine", "native")
+    monkeypatch.setitem(train.COMMON, "use_cpu", True)
+    monkeypatch.setitem(train.COMMON, "warmup_steps", 0)
+    args = argparse.Namespace(model=str(BASE), data=tmp_path, seconds=60.0, smoke=True)
+    engine = train.run(args, "dapo", 1, tmp_path / "first", None)
+    assert train.run(args, "cispo", 2, tmp_path / "second", engine) is engine
+    train.run(args, "cispo", 2, tmp_path / "alone", None)
+    second, alone = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("second", "alone"))
+    assert second == alone and any(second["rates"])
+    losses = [[line.get("loss") for line in read_metrics(tmp_path / n / "run")] for n in ("first", "second", "alone")]
+    assert losses[1] == losses[2] != losses[0]
+    assert not list(tmp_path.glob("*/*.safetensors"))

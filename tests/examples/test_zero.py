@@ -70,8 +70,9 @@ def test_problems_grow_harder_and_held_out_ones_stay_apart(task):
     train, held_out = tasks.make(task, 600, 60, seed=1)
     levels = tasks.TASKS[task][1]
     assert (len(train), len({row["problem"] for row in held_out})) == (600, 60)
+    assert all(sum(row["level"] == level for row in train) > 30 for level in range(1, levels + 1))
     assert not {row["problem"] for row in train} & {row["problem"] for row in held_out}
-    assert {row["level"] for row in train[: 600 // levels]} == {1}
+    assert {row["level"] for row in train[: int(600 * tasks.RAMP / levels)]} == {1}
     assert {row["level"] for row in train[-600 // levels :]} == set(range(1, levels + 1))
     assert {row["level"] for row in held_out} == set(range(1, levels + 1))
     assert (train, held_out) == tasks.make(task, 600, 60, seed=1) != tasks.make(task, 600, 60, seed=2)
@@ -140,7 +141,8 @@ def test_the_tables_the_curves_and_the_completions(tmp_path):
         run = tmp_path / "sums" / f"seed-{seed}"
         write_evaluation(run / "evaluation" / "held_out", right, 50)
         (run / "run").mkdir()
-        lines = [{"step": s, "reward": s / 10, "time/generation": 20.0, "time/training": 10.0} for s in (1, 2)]
+        (run / "seconds.txt").write_text("40\n20\n")  # two sittings
+        lines = [{"step": s, "reward": s / 10} for s in (1, 2)]
         (run / "run" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "letters" / "seed-1" / "run").mkdir(parents=True)  # unfinished
     done = subprocess.run([sys.executable, FOLDER / "results.py", tmp_path], capture_output=True, text=True)

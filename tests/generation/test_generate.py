@@ -284,7 +284,7 @@ def test_reasoning_that_the_template_began_and_nobody_ended_gives_no_answer(sums
 
 def test_an_engine_starts_before_the_clock(run, monkeypatch):
     engine = Started({i: ["\\boxed{1}"] for i in range(30)})
-    monkeypatch.setattr("open_r1.engine.choose.open_engine", lambda options: replace(opened(engine), name="vllm"))
+    monkeypatch.setattr("open_r1.engine.opening.open_engine", lambda options: replace(opened(engine), name="vllm"))
     before_the_clock(monkeypatch, "open_r1.generation.run", engine)
     folder = run("http://unused")
     assert engine.asked[:3] == ["start", "clock", (0, 0)]

@@ -7,7 +7,7 @@ from tiny_models import documents, gradients, make
 
 from open_r1.errors import UserError
 from open_r1.modeling import offloading
-from open_r1.modeling.mlp import chunk_mlps
+from open_r1.modeling.mlp import chunk_mlps, unchunk_mlps
 from open_r1.modeling.offloading import offload_checkpoints
 from open_r1.training.packing import build_pack
 
@@ -47,6 +47,17 @@ def test_a_chunked_mlp_keeps_its_input_only():
     chunk_mlps(model, 7)
     inside = 4 * model.config.intermediate_size  # gate, its activation, up, their product
     assert whole - saved_bytes(model, SEQUENCES) == TOKENS * inside * 4
+
+
+def test_chunks_can_be_undone_and_set_again():
+    model = make("llama", num_hidden_layers=1)
+    whole = saved_bytes(model, SEQUENCES)
+    chunk_mlps(model, 7)
+    chunked = saved_bytes(model, SEQUENCES)
+    unchunk_mlps(model)
+    assert saved_bytes(model, SEQUENCES) == whole
+    chunk_mlps(model, 7)
+    assert saved_bytes(model, SEQUENCES) == chunked < whole
 
 
 def test_a_model_of_experts_alone_has_nothing_to_cut():

@@ -7,7 +7,7 @@ import torch
 from tiny_models import SIZE, documents, make
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from open_r1.modeling.routers import ChosenExperts, RouterStatistics
+from open_r1.modeling.routers import ChosenExperts, RouterStatistics, expert_fingerprints
 
 
 def test_figures_are_those_of_the_router_logits():
@@ -54,7 +54,7 @@ def test_fingerprints_are_equal_where_all_layers_chose_the_same_experts(kind):
     chosen = ChosenExperts(model)
     assert chosen
     choices = []
-    for module in chosen.modules:
+    for module in chosen.modules.values():
         module.register_forward_pre_hook(lambda _, args: choices.append(args[1].sort(-1).values))
     model(input_ids=documents([60])[0].input_ids[None])
     rows = torch.cat(choices, dim=-1).tolist()
@@ -68,7 +68,22 @@ def test_the_order_of_experts_does_not_matter_and_their_layer_does():
     model = make("llama")
     chosen = ChosenExperts(model)
     assert not chosen
-    chosen.modules = [SimpleNamespace(chosen_experts=torch.tensor([[1, 2], [2, 1], [1, 3], [5, 6]])) for _ in range(2)]
-    chosen.modules[1].chosen_experts = torch.tensor([[5, 6], [6, 5], [5, 6], [1, 2]])
+    first, second = [[1, 2], [2, 1], [1, 3], [5, 6]], [[5, 6], [6, 5], [5, 6], [1, 2]]
+    chosen.modules = {i: SimpleNamespace(chosen_experts=torch.tensor(ids)) for i, ids in enumerate((first, second))}
     a, b, c, d = chosen.fingerprints().tolist()
     assert a == b and len({a, c, d}) == 3
+
+
+def test_an_engine_that_reports_zeros_for_layers_without_experts_gets_the_same_fingerprints():
+    """As vLLM: an array of all layers (`CompletionOutput.routed_experts`)."""
+    torch.manual_seed(0)
+    sizes = {"head_dim": 8, "moe_intermediate_size": 16, "num_experts_per_tok": 2, "num_experts": 4}
+    config = Qwen3MoeConfig(**SIZE | {"num_hidden_layers": 4}, **sizes, mlp_only_layers=[0, 2])
+    model = Qwen3MoeForCausalLM(config)
+    chosen = ChosenExperts(model)
+    model(input_ids=documents([30])[0].input_ids[None])
+    reported = torch.zeros(4, 30, 2, dtype=torch.long)
+    for layer in (1, 3):
+        reported[layer] = model.model.layers[layer].mlp.experts.chosen_experts
+    assert torch.equal(expert_fingerprints(dict(enumerate(reported))), chosen.fingerprints())
+    assert len(set(chosen.fingerprints().tolist())) > 5

@@ -1,3 +1,4 @@
+import pytest
 from huggingface_hub import ModelCard
 from toys import make_model, make_tokenizer
 
@@ -51,12 +52,26 @@ def test_local_paths_stay_out_of_the_card(tmp_path, monkeypatch):
     assert parsed.data.datasets == ["org/more"]
     assert "secret-place" not in text
     assert "`base`" in text and "`rows.jsonl`" in text
-    config = {"chat_template": "~/secret-place/chat.jinja"}
+    config = {
+        "chat_template": "~/secret-place/chat.jinja",
+        "reward_funcs": [f"{tmp_path}/secret-place/rewards.py:mine", "accuracy"],
+        "gradient_checkpointing_kwargs": {"file": f"{tmp_path}/secret-place/file"},
+    }
     words = ["grpo.py", f"--output_dir={tmp_path}/secret-place/run", "--dataset_name", f"{tmp_path}/secret-place/rows"]
     monkeypatch.setattr("sys.argv", words)
     _, text = card(tmp_path / "out", config=config)
     assert "secret-place" not in text and str(tmp_path) not in text
     assert "--output_dir=run --dataset_name rows" in text and "| `chat_template` | `chat.jinja` |" in text
+    assert "`['rewards.py:mine', 'accuracy']`" in text
+
+
+@pytest.mark.parametrize(
+    ("program", "shown"),
+    [("/env/bin/open-r1", "open-r1 grpo --beta 0.1"), ("/x/my.py", "python my.py grpo --beta 0.1")],
+)
+def test_the_command_in_the_card_can_be_typed(tmp_path, monkeypatch, program, shown):
+    monkeypatch.setattr("sys.argv", [program, "grpo", "--beta", "0.1"])
+    assert f"```bash\n{shown}\n```" in card(tmp_path)[1]
 
 
 def test_the_lines_that_use_the_model_run(tmp_path, capsys):

@@ -10,7 +10,7 @@ from fake_demo import write_fake_demo
 from open_r1.errors import UserError
 from open_r1.report import demo_page
 from open_r1.report.demo_page import Result, findings, write_demo_report
-from open_r1.report.page import duration
+from open_r1.report.figures import duration
 from open_r1.report.recorder import read_metrics
 
 NASTY = '</script><script>alert(1)</script><!-- & "quotes" \u2028 <think>'

@@ -206,7 +206,7 @@ def test_a_language_that_the_provider_does_not_run_gets_no_reward_and_a_reason(c
     columns = [{"language": "rust", "test_cases": CASES}, {"language": "Python3", "test_cases": CASES}]
     assert code_reward([answer("x", "rust"), answer(ADD)], verification_info=columns) == [None, 1.0]
     assert code_reward([answer("x", "text")], verification_info=columns[:1]) == [None]
-    assert "row 0 wants language 'rust'" in caplog.text
+    assert "row 0 needs language 'rust'" in caplog.text
     assert cf_code_reward([answer("x", "rust")], official_tests=[CASES], language=["rust"]) == [None]
 
 

@@ -66,6 +66,22 @@ def test_the_folder_of_a_judge_that_runs_stays(folder, monkeypatch):
     folders._home.cache_clear()
 
 
+def test_a_new_folder_that_another_judge_removes_at_once_is_made_again(folder, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    folders._home.cache_clear()
+    make, made = tempfile.mkdtemp, []
+
+    def make_and_lose(*arguments, **options):
+        made.append(Path(make(*arguments, **options)))
+        if len(made) == 1:
+            made[0].rmdir()  # as another judge does that sees it before it is locked
+        return str(made[-1])
+
+    monkeypatch.setattr(tempfile, "mkdtemp", make_and_lose)
+    assert folders.new_folder("program", 0o755).parent == made[1]
+    folders._home.cache_clear()
+
+
 ANSWER, INFO = ["```python\nprint(int(input()) + 1)\n```"], [{"test_cases": [{"input": "1", "output": "2"}]}]
 
 
@@ -94,7 +110,7 @@ def test_no_room_for_programs_is_said(folder, monkeypatch):
     best_isolation()
     folders._home.cache_clear()
     monkeypatch.setattr(tempfile, "tempdir", str(folder / "missing"))
-    with pytest.raises(UserError, match=r"no folder for programs can be made .* set TMPDIR to another"):
+    with pytest.raises(UserError, match=r"cannot create a folder for programs .* set TMPDIR to another"):
         folders.new_folder("program", 0o755)
     folders._home.cache_clear()
 
@@ -104,5 +120,5 @@ def test_bubblewrap_that_vanishes_is_said(monkeypatch):
     best_isolation()
     local.close_sandboxes()
     monkeypatch.setattr(sandbox, "bubblewrap", lambda *arguments: ["/nowhere/bwrap"])
-    with pytest.raises(UserError, match=r"the sandbox does not start any more: .*/nowhere/bwrap"):
+    with pytest.raises(UserError, match=r"the sandbox no longer starts: .*/nowhere/bwrap"):
         code_reward(["```python\nprint('another')\n```"], INFO)

@@ -90,7 +90,7 @@ def test_repetition_penalty():
         pytest.approx(-2 / 3),
         pytest.approx(-2 / 5),
     ]
-    with pytest.raises(ValueError, match="should not be positive"):
+    with pytest.raises(ValueError, match="must be at most 0"):
         get_repetition_penalty_reward(2, 0.5)
     with pytest.raises(UserError, match="repetition_language is 'fr'"):
         get_repetition_penalty_reward(2, -1.0, "fr")

@@ -51,7 +51,9 @@ def test_a_reward_is_found_in_a_file(tmp_path, monkeypatch, written):
     sys.modules.pop("beside_my_rewards")
 
 
-@pytest.mark.parametrize(("path", "message"), [("nowhere.py:f", "is no Python file"), ("mine.py:g", "no function 'g'")])
+@pytest.mark.parametrize(
+    ("path", "message"), [("nowhere.py:f", "is not a Python file"), ("mine.py:g", "no function 'g'")]
+)
 def test_a_path_that_leads_nowhere_is_named(tmp_path, monkeypatch, path, message):
     (tmp_path / "mine.py").write_text("f = len\n")
     monkeypatch.chdir(tmp_path)
@@ -166,10 +168,10 @@ def short_on_b(completions):
 @pytest.mark.parametrize(
     ("function", "message", "row"),
     [
-        (max, "reward 'max' at step 3: it does not say what it takes", None),
+        (max, "reward 'max' at step 3: it has no signature", None),
         (len, "reward 'len' at step 3: it takes 'obj' by position only", None),
         (positional, "reward 'positional' at step 3: it takes 'completions' by position only", None),
-        (with_level, "reward 'with_level' at step 3: it needs 'level', which is no column of the dataset", None),
+        (with_level, "reward 'with_level' at step 3: it needs 'level', but the dataset has no such column", None),
         (breaks_off, "reward 'breaks_off' failed at step 3 on row 0: ValueError: no more", 0),
         (short_on_b, "reward 'short_on_b' failed at step 3 on row 1: ValueError: it returned 0 values", 1),
     ],

@@ -447,7 +447,7 @@ def test_a_language_is_declared_by_a_compiler_and_a_command(languages):
 
 
 def test_a_language_that_is_not_written_as_it_should_is_named():
-    with pytest.raises(UserError, match="code_languages has 'rust': a language is written as"):
+    with pytest.raises(UserError, match="code_languages has 'rust': write a language as"):
         declare("rust")
 
 

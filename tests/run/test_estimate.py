@@ -6,6 +6,7 @@ from saved import saved_bytes
 from tiny_models import documents, make
 
 from open_r1.configs import ModelConfig, SFTConfig
+from open_r1.modeling import flash
 from open_r1.run.estimate import Shape, estimate_memory, estimate_seconds, layer_bytes, shape_of, tokens_in_pack
 
 QWEN_1_5B = Shape(1_543_714_304, 0, 233_373_696, 28, 1536, 8960, 1536, 256, False)
@@ -96,6 +97,22 @@ def test_each_option_saves_what_it_says(given, states, kept, working):
     assert found.kept / plain.kept == pytest.approx(kept, rel=1e-3)
     assert 0.3 * plain.working < found.working <= working * plain.working
     assert found.total == found.states + found.kept + found.working
+
+
+@pytest.mark.parametrize(
+    ("given", "more"),
+    [({}, 28 * 2 * 3584), ({"activation_offloading": True}, 0), ({"gradient_checkpointing": False}, 0)],
+)
+def test_checkpointed_layers_keep_what_flash_attention_answers(monkeypatch, given, more):
+    """`flash.keep_attention`, unless the checkpoints are offloaded: a bfloat16 number per token and query width."""
+
+    def kept(name):
+        return estimate_memory(QWEN_7B, options(**given), model(attn_implementation=name), 65536).kept
+
+    assert kept("flash_attention_4") - kept("varlen") == 65536 * more
+    for available, name in ((False, "varlen"), (True, "flash_attention_4")):
+        monkeypatch.setattr(flash, "is_available", lambda available=available: available)
+        assert kept(None) == kept(name)
 
 
 @pytest.mark.parametrize(

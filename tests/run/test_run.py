@@ -3,6 +3,7 @@
 import fcntl
 import json
 import logging
+import os
 import shutil
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pytest
 from runs import arguments, make_folder, metrics
 
 from open_r1 import files, sft
+from open_r1.configs import DataConfig, ModelConfig, SFTConfig
 from open_r1.errors import UserError
 from open_r1.rewards.accuracy import accuracy_reward
 from open_r1.run import run as run_module
@@ -111,3 +113,13 @@ def test_a_disk_without_room_for_a_checkpoint_is_named_before_training(
 def test_the_dry_run_scores_gold_answers_of_every_type(gold):
     row = {"prompt": "8+9?", "prompt_text": "8+9?", "answer": gold}
     check_gold_scores(["accuracy"], [accuracy_reward], [row])
+
+
+@pytest.mark.parametrize("users", [None, "/elsewhere"])
+def test_weights_and_biases_writes_into_the_run_folder_unless_the_user_chose_another(tmp_path, monkeypatch, users):
+    monkeypatch.setattr(run_module, "tracker_problem", lambda report_to: None)
+    monkeypatch.setattr(run_module, "USERS_WANDB_DIR", users)
+    monkeypatch.setenv("WANDB_DIR", "")
+    args = SFTConfig(str(tmp_path / "out"), report_to=["wandb"], use_cpu=True)
+    run_module.Run("sft", DataConfig(), args, ModelConfig("any"))
+    assert os.environ["WANDB_DIR"] == (users or str(tmp_path / "out"))

@@ -108,9 +108,9 @@ def test_a_loaded_model_is_trained_in_place_as_from_its_folder(folder, tmp_path,
 
 
 def test_the_model_of_one_training_goes_on_in_another(folder, tmp_path):
-    first = trainer_of(folder, "sft", tmp_path / "sft", options={"bf16": True, "max_steps": 1})
+    first = trainer_of(folder, "sft", tmp_path / "sft", options={"bf16": True, "max_steps": 1, "mlp_chunk_tokens": 8})
     first.train()
-    options = {"max_steps": 1}  # in float32, where equal is equal
+    options = {"max_steps": 1, "mlp_chunk_tokens": 8}  # in float32, where equal is equal
     fresh = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
     fresh.load_state_dict(first.model.state_dict())
     trainer_of(folder, "grpo", tmp_path / "fresh", model=fresh, options=options).train()

@@ -1,15 +1,21 @@
 """`benchmarks/long.py`: settings until one fits, results that are not measured twice, and rows that end in an error."""
 
+import gc
 import importlib
 import json
+import multiprocessing
+import os
+import time
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
-WORDS = ["--shapes", "tiny", "--train", "full", "--sft", "96", "--grpo", "48"]
-CASE = {"shape": "tiny", "train": "full", "task": "sft", "length": 96, "compiled": False, "setting": "offload"}
+WORDS = ["--shapes", "tiny", "--train", "full", "--sft", "512", "256", "--grpo", "128", "--time_budget", "100"]
+CASE = {"shape": "tiny", "train": "full", "task": "sft", "count": 1, "length": 96, "compiled": False, "attention": None}
+GRPO = {"task": "grpo", "count": 2, "length": 48}
 
 
 @pytest.fixture(scope="module")
@@ -19,51 +25,164 @@ def long():
         yield importlib.import_module("long")
 
 
-def test_settings_are_tried_until_one_fits_and_nothing_twice(long, tmp_path, monkeypatch, capsys):
-    asked = []
+@pytest.fixture(scope="module")
+def worker(long):
+    return importlib.import_module("long_worker")
 
-    def apart(case, steps, timeout):
-        asked.append((case["task"], case["setting"]))
-        full = case["setting"] == "plain" and case["task"] == "sft"
-        figures = {"error": "out of memory: CUDA"} if full else {"seconds": [1.0], "tokens_per_second": 1234}
-        return {"case": long.name(case), "settings": case | {"estimate": 2**30}, "peak_gib": 1.25} | figures
 
-    monkeypatch.setattr(long, "measure_apart", apart)
+def case(setting="plain", **change):
+    return CASE | {"setting": setting, "estimate": 2**30} | change
+
+
+@pytest.fixture
+def asked(long, monkeypatch):
+    """Cases that a worker was asked for; it answers `asked.answer(case)`, or that the case fits."""
+
+    class Asked(list):
+        def answer(self, case):
+            return {"seconds": [0.5], "tokens_per_second": 1234, "peak_gib": 1.25, "error": None}
+
+    seen = Asked()
+
+    def measure(self, case, steps, timeout):
+        seen.append((case["task"], case["length"], case["setting"]))
+        return {"case": long.name(case), "settings": case | {"estimate": 2**30}} | seen.answer(case)
+
+    monkeypatch.setattr(long.Worker, "start", lambda self: None)
+    monkeypatch.setattr(long.Worker, "measure", measure)
+    return seen
+
+
+def test_settings_are_tried_until_one_fits_and_nothing_twice(long, asked, tmp_path, capsys):
+    fits = asked.answer
+
+    def answer(case):
+        full = case["setting"] == "plain" and case["length"] == 256
+        return fits(case) | ({"error": "out of memory: CUDA", "seconds": []} if full else {})
+
+    asked.answer = answer
     words = [*WORDS, "--results", str(tmp_path / "found.jsonl")]
-    long.main([*words, "--time_budget", "10"])
-    assert asked == []
     long.main(words)
-    assert asked == [("sft", "plain"), ("sft", "chunks"), ("grpo", "plain")]
+    # Shortest first; what ran out of memory is not tried with a longer sequence, but is with a shorter one.
+    assert asked == [("sft", 256, "plain"), ("sft", 256, "chunks"), ("sft", 512, "chunks"), ("grpo", 128, "chunks")]
     shown = capsys.readouterr().out
-    assert "The time budget is spent" in shown
-    assert "| tiny full, sft 96, plain | - | 1.2 | 1.0 | out of memory: CUDA |" in shown
-    assert "| tiny full, grpo 48, plain | 1,234 | 1.2 | 1.0 | fits |" in shown
-    table = shown[shown.rindex(long.HEAD) :]
+    assert "| tiny full, sft 1 x 256, plain | - | - | 1.2 | 1.0 | - | 0 | out of memory: CUDA |" in shown
+    assert "| tiny full, grpo 2 x 128, chunks | - | 1,234 | 1.2 | 1.0 | -20.0% | 0 | fits |" in shown
+    assert "The worst of 3 estimates is -20.0% off: tiny full, sft 1 x 256, chunks." in shown
     for again in ([], ["--table"]):
         long.main([*words, *again])
-        assert capsys.readouterr().out == table
-    assert len(asked) == 3
+        assert capsys.readouterr().out == shown
+    assert len(asked) == 4
 
 
-@pytest.mark.parametrize("change", [{}, {"task": "grpo", "length": 48}])
-def test_a_row_is_measured_beside_its_estimate(long, tmp_path, change):
-    long.measure(CASE | change, 1, tmp_path / "out.json")
-    found = json.loads((tmp_path / "out.json").read_text())
-    assert found["error"] is None
-    assert found["tokens"] == [2 * 96 if not change else 4 * (48 + long.PROMPT)]
-    assert found["tokens_per_second"] > 0
-    assert 0 < found["settings"]["estimate"] < 2**30
+def test_a_row_that_the_time_does_not_suffice_for_is_left_for_the_next_call(long, asked, tmp_path, capsys):
+    """A step of 256 tokens takes 60 s, so that 512 would take 120; GRPO's 2 x 256 tokens as well."""
+    fits = asked.answer
+    asked.answer = lambda case: fits(case) | {"seconds": [60.0]}
+    words = [*WORDS, "--results", str(tmp_path / "found.jsonl")]
+    long.main(words)
+    assert asked == [("sft", 256, "plain")]
+    shown = capsys.readouterr().out
+    assert "The time is too short for 2 rows, which the same command measures:" in shown
+    assert "  tiny full, sft 1 x 512, plain\n  tiny full, grpo 2 x 128, plain" in shown
+    long.main([*words, "--time_budget", "1000"])
+    assert asked == [("sft", 256, "plain"), ("sft", 512, "plain"), ("grpo", 128, "plain")]
 
 
-def test_too_little_memory_is_a_result(long, tmp_path, monkeypatch):
-    def full(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    monkeypatch.setattr(long.OursSFT, "pack_loss", full)
-    long.measure(dict(CASE), 1, tmp_path / "out.json")
-    assert json.loads((tmp_path / "out.json").read_text())["error"].startswith("out of memory: CUDA")
+def test_an_error_that_is_not_memory_goes_on_with_the_next_row(long, asked):
+    asked.answer = lambda case: {"error": "ValueError: no"}
+    long.main(WORDS)
+    assert asked == [("sft", 256, "plain"), ("sft", 512, "plain"), ("grpo", 128, "plain")]
 
 
-def test_a_process_that_dies_is_a_result(long, monkeypatch):
-    monkeypatch.setattr(long.sys, "executable", "false")
-    assert long.measure_apart(CASE, 1, 60)["error"] == "ended with status 1: no output"
+@pytest.mark.parametrize("train", ["full", "lora"])
+def test_one_model_is_measured_again_and_again(worker, monkeypatch, train):
+    """Short step and whole one, in chunks and not, after running out of memory in any part of a step."""
+    built, trainers, chunked, backwards = [], [], [], []
+    build, make, backward = worker.build_model, worker.trainer_of, torch.Tensor.backward
+    monkeypatch.setattr(worker, "WARM_UP", 32)
+    monkeypatch.setitem(worker.SETTINGS, "chunks", {"mlp_chunk_tokens": worker.CHUNK})
+
+    def trainer_of(case, policy, timer, folder):
+        chunked.append(any(isinstance(m, worker.ChunkedMLP) for m in policy.model.modules()))
+        trainer = make(case, policy, timer, folder)
+        trainers.append(weakref.ref(trainer))
+        return trainer
+
+    def full(*args, **kwargs):
+        backwards.append(None)
+        if len(backwards) in out_of_memory_at:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return backward(*args, **kwargs)
+
+    monkeypatch.setattr(worker, "build_model", lambda *args: built.append(args) or build(*args))
+    monkeypatch.setattr(worker, "trainer_of", trainer_of)
+    monkeypatch.setattr(torch.Tensor, "backward", full)
+    out_of_memory_at = (1, 3)
+    cases = worker.Cases()
+    for part in ("the backward pass of the short step", "the backward pass"):
+        found = cases.measure(case(train=train), 1)
+        assert found["error"] == f"out of memory in {part}: CUDA out of memory."
+    for change in ({}, {"setting": "chunks"}, {"setting": "offload"}, GRPO, GRPO | {"setting": "chunks"}):
+        found = cases.measure(case(train=train) | change, 2)
+        assert found["error"] is None and found["attention"] == "sdpa"
+        assert found["tokens"] == 2 * [2 * (48 + worker.PROMPT) if "task" in change else 96]
+        assert json.loads(json.dumps(found))["tokens_per_second"] > 0
+    assert chunked == [False, False, False, True, True, False, True]
+    gc.collect()
+    assert len(built) == 1 and all(trainer() is None for trainer in trainers)
+    assert all(p.grad is None for p in cases.policy.model.parameters())
+
+
+def test_steps_after_other_trainers_compute_the_same(worker):
+    """In bfloat16, for which accelerate wraps the forward pass."""
+    with pytest.MonkeyPatch.context() as patch:
+        config_of = worker.config_of
+        patch.setattr(worker, "config_of", lambda case, folder: config_of(case, folder, bf16=True))
+        cases = worker.Cases()
+        cases.measure(case(), 1)
+        forward, wanted = vars(cases.policy.model)["forward"], set(vars(cases.policy.model))
+        cases.measure(case("offload"), 1)
+        assert vars(cases.policy.model)["forward"] is forward and set(vars(cases.policy.model)) == wanted
+
+
+def test_an_attention_that_does_not_run_here_is_an_error(worker):
+    found = worker.Cases().measure(case(attention="flash_attention_4"), 1)
+    assert found["error"] == "UserError: --attention is flash_attention_4, and sdpa is what runs here."
+    assert found["case"] == "tiny full, sft 1 x 96, plain, flash_attention_4"
+
+
+class Odd:
+    """Instead of the cases of a model: some ways to end."""
+
+    def measure(self, case, steps):
+        if case["length"] == 1:
+            os._exit(3)
+        if case["length"] == 4:
+            time.sleep(60)
+        return {"case": "odd", "error": "RuntimeError: CUDA error" if case["length"] == 2 else None, "pid": os.getpid()}
+
+
+def odd(connection):
+    cases = Odd()
+    while True:
+        connection.send(cases.measure(*connection.recv()))
+
+
+def test_a_process_that_ends_hangs_or_is_spoiled_is_replaced(long, monkeypatch):
+    context = multiprocessing.get_context("fork")  # which is quick, and has the odd ones
+    monkeypatch.setattr(long, "serve", odd)
+    monkeypatch.setattr(long.multiprocessing, "get_context", lambda _: context)
+    worker = long.Worker()
+    try:
+        first = worker.measure(case(length=3), 1, 60)["pid"]
+        assert worker.measure(case(length=3), 1, 60)["pid"] == first
+        assert worker.measure(case(length=1), 1, 60)["error"] == "the process ended with status 3"
+        second = worker.measure(case(length=2), 1, 60)["pid"]
+        assert second != first
+        third = worker.measure(case(length=3), 1, 60)["pid"]
+        assert third != second
+        assert worker.measure(case(length=4), 1, 0)["error"] == "not finished after 0 s"
+        assert worker.measure(case(length=3), 1, 60)["pid"] != third
+    finally:
+        worker.close()

@@ -7,7 +7,6 @@ Every part must be finished and made with the same settings. Files are linked wh
 """
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from rich.console import Console
 
 from open_r1.curation.rows import OutputOptions, check_output
 from open_r1.errors import UserError
-from open_r1.files import write_json
+from open_r1.files import link_or_copy, write_json
 from open_r1.generation.store import shard_files
 from open_r1.generation.summary import finish, summarise, summary_table
 from open_r1.options import parse_options
@@ -47,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     (temporary / "data").mkdir(parents=True)
     (temporary / "run").mkdir()
     for number, path in enumerate(path for part in parts for path in shard_files(part)):
-        _link(path, temporary / "data" / f"train-{number:05d}.parquet")
+        link_or_copy(path, temporary / "data" / f"train-{number:05d}.parquet")
     shutil.copy(parts[0] / "run" / "environment.json", temporary / "run")
     write_json(temporary / "run" / "settings.json", _settings(parts[0]) | {"shard": "0/1"})
     if args.output.is_dir():  # empty
@@ -86,10 +85,3 @@ def _settings(part: Path) -> dict:
     settings = json.loads((part / "run" / "settings.json").read_text(encoding="utf-8"))
     settings.pop("shard", None)
     return settings
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy(source, target)

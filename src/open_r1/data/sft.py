@@ -12,18 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from open_r1.configs import SFTConfig
 from open_r1.data.caching import fingerprint
 from open_r1.data.chat import render, stop_token_ids
-from open_r1.data.columns import (
-    MESSAGES,
-    Beside,
-    beside,
-    column_of,
-    named_or_first,
-    prompt_path,
-    value_at,
-)
+from open_r1.data.columns import column_of, value_at
 from open_r1.data.conversations import (
-    INPUT,
-    INSTRUCTION,
     Conversation,
     is_conversation,
     read_conversation,
@@ -33,15 +23,13 @@ from open_r1.data.conversations import (
     warn_once,
     with_input,
 )
-from open_r1.data.load import columns_of, source_name
+from open_r1.data.load import source_name
 from open_r1.data.messages import check_messages
 from open_r1.data.rendered import check_rendered
+from open_r1.data.sft_columns import Layout, trace_layout
 from open_r1.data.spans import assistant_spans
 from open_r1.errors import UserError
 from open_r1.options.columns import ColumnOptions
-
-CHAT_PAIRS = (("problem", "solution"), ("question", "answer"), ("instruction", "output"))
-"""Columns of text that are read as a user's and an assistant's message when nothing better is there."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +40,6 @@ class Marked:
     spans: list[tuple[int, int]]
     special: bool
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where a row has its trace: `kind` is "messages", "text", "pair" (prompt and completion, perhaps plain text) or
-    "chat pair" (a user's and an assistant's message)."""
-
-    kind: str
-    paths: tuple[str, ...]
-    beside: Beside
 
 
 def tokenize_sft(
@@ -81,7 +59,7 @@ def tokenize_sft(
     nothing to learn are left out; how many, and how many were cut, is said in one line. Raises `UserError` with source,
     row and column.
     """
-    layout = _layout(dataset, args, columns or ColumnOptions())
+    layout = trace_layout(dataset, args, columns or ColumnOptions())
     source = source_name(dataset)
     if system_prompt and layout.kind == "text":
         raise UserError(f"system_prompt is given, but {source} has plain text, which has no system message: remove it.")
@@ -95,12 +73,12 @@ def tokenize_sft(
     def to_tokens(row: dict[str, Any], index: int) -> dict[str, Any]:
         marked = marker(row, f"{source}, row {index + 1}")
         ids, mask = _tokenize(marked, tokenizer)
-        kept = slice(args.max_length)
+        ids, mask, length = ids[: args.max_length], mask[: args.max_length], len(ids)
         return {
-            "input_ids": ids[kept],
-            "loss_mask": mask[kept],
-            "length": len(ids),
-            "learned": sum(mask[kept]),
+            "input_ids": ids,
+            "loss_mask": mask,
+            "length": length,
+            "learned": sum(mask),
             "notes": list(marked.notes),
         }
 
@@ -121,56 +99,6 @@ def tokenize_sft(
         desc="Tokenizing",
     )
     return _drop_unlearnable(rows, args.max_length, source)
-
-
-def _layout(dataset: Dataset, args: SFTConfig, columns: ColumnOptions) -> Layout:
-    """Which columns hold the traces: those that are named, else the first of the known ones."""
-    there, text_field, source = set(dataset.column_names), args.dataset_text_field, source_name(dataset)
-    pairs = [(p, a) for p, a in CHAT_PAIRS if {p, a} <= there]
-    messages = named_or_first(dataset, columns.messages_column, MESSAGES, "messages_column")
-    kind, paths = "", ()  # type: tuple[str, tuple[str, ...]]
-    if columns.messages_column and (columns.prompt_column or columns.answer_column):
-        raise UserError("messages_column is given, and prompt_column or answer_column too: keep one or the other.")
-    if columns.prompt_column or columns.answer_column:
-        kind, paths = "chat pair", _named_pair(dataset, columns)
-    elif columns.messages_column is None and text_field != "text" and text_field in there:
-        kind, paths = "text", (text_field,)
-    elif messages is not None:
-        kind, paths = "messages", (messages,)
-    elif {"prompt", "completion"} <= there:
-        kind, paths = "pair", ("prompt", "completion")
-    elif text_field in there:
-        kind, paths = "text", (text_field,)
-    elif pairs:
-        more = (INPUT,) if pairs[0][0] == INSTRUCTION and INPUT in there else ()
-        kind, paths = "chat pair", (*pairs[0], *more)
-    else:
-        raise UserError(
-            f"{source}: expected a column messages, columns prompt and completion, or {text_field} "
-            f"(dataset_text_field); there are: {columns_of(dataset)}. Name others: --messages_column NAME, "
-            "or --prompt_column and --answer_column."
-        )
-    if args.assistant_only_loss and kind == "text":
-        raise UserError(f"assistant_only_loss is true, but {source} has plain text: it needs messages.")
-    if args.completion_only_loss and kind in ("messages", "text"):
-        raise UserError(
-            f"completion_only_loss is true, but {source} has no prompt and completion columns"
-            + (": write assistant_only_loss: true." if kind != "text" else ".")
-        )
-    return Layout(kind, paths, Beside() if kind == "text" else beside(dataset, columns, but=paths))
-
-
-def _named_pair(dataset: Dataset, columns: ColumnOptions) -> tuple[str, ...]:
-    """The columns of a prompt and of what follows it, of which one is named at least."""
-    prompt = prompt_path(dataset, columns.prompt_column)
-    answers = (dict(CHAT_PAIRS).get(prompt, ""), "completion", *(answer for _, answer in CHAT_PAIRS))
-    answer = named_or_first(dataset, columns.answer_column, answers, "answer_column")
-    if answer is None:
-        raise UserError(
-            f"{source_name(dataset)}: which column follows {prompt}? Name it: --answer_column NAME; there are: "
-            f"{columns_of(dataset)}."
-        )
-    return (prompt, answer, *((INPUT,) if prompt == INSTRUCTION and INPUT in dataset.column_names else ()))
 
 
 class _Marker:

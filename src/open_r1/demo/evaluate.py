@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from open_r1.demo.task import Problem, Task, conversation
-from open_r1.engine.choose import EngineOptions, open_engine
+from open_r1.engine.opening import EngineOptions, open_engine
 from open_r1.engine.protocol import Sampling
 from open_r1.evaluation.problems import BenchmarkProblem
 from open_r1.evaluation.results import summarise

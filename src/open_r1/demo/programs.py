@@ -167,7 +167,7 @@ CODE = Task(
         "pretrain": ["--max_length", "224"],
         "distil": ["--max_length", "224"],
         "multi_stage_sft": ["--max_length", "224"],
-        "zero": ["--reward_funcs", "binary_code", "--max_completion_length", "128"],
-        "multi_stage": ["--reward_funcs", "binary_code", "--max_completion_length", "128"],
+        "zero": ["--reward_funcs", "binary_code", "--max_completion_length", "128", "--max_steps", "18"],
+        "multi_stage": ["--reward_funcs", "binary_code", "--max_completion_length", "128", "--max_steps", "12"],
     },
 )

@@ -4,7 +4,6 @@ Small enough to read in full, and an ordinary fast tokenizer to everything that 
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -52,8 +51,3 @@ def build_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         chat_template=CHAT_TEMPLATE,
     )
-
-
-def save_tokenizer(folder: Path, words: Sequence[str]) -> None:
-    """Writes the tokenizer as a normal Hugging Face folder."""
-    build_tokenizer(words).save_pretrained(folder)

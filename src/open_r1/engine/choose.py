@@ -1,86 +1,26 @@
-"""Opens the engine that a command's options name, with what its caller must know about it."""
+"""Which engine options mean: the one that they name, or for `auto` the best on this machine for a model."""
 
 import logging
-import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Literal
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig
 
-from open_r1.devices import visible_devices
+from open_r1.devices import gpu_count
+from open_r1.engine.native.support import why_unsupported
 from open_r1.engine.options import EngineOptions
-from open_r1.engine.protocol import Engine, Sampling
-from open_r1.engine.weights_digest import weights_digest
+from open_r1.engine.vllm.installed import version_of_vllm
 from open_r1.errors import UserError
-from open_r1.modeling.checkpoint import Checkpoint, base_name, has_only_adapters
+from open_r1.modeling.checkpoint import has_only_adapters
+from open_r1.modeling.compiling import can_compile
+from open_r1.modeling.loading import load_config
 
 logger = logging.getLogger(__name__)
 
-NATIVE_MEMORY = 0.6
-"""Share of the memory that the native engine's keys and values may take, by default."""
+LocalEngine = Literal["native", "vllm", "transformers"]
 
 
-@dataclass
-class OpenEngine:
-    """An engine that accepts requests, and what its caller must know about it."""
-
-    engine: Engine
-    name: str
-    context: int | None
-    """Tokens of prompt and completion together; None: not known."""
-    stop_token_ids: tuple[int, ...]
-    render: Callable[..., Any]
-    """Turns a conversation, or its messages, into the prompt of a `Request`; a second argument says where it is from,
-    for errors."""
-    prompt_tokens: Callable[[Any], int]
-    """Number of tokens of such a prompt; an upper bound where only the server has the tokenizer."""
-    max_tokens_per_batch: int | None
-    """Tokens of requests that are decoded together; None: the engine does its own batching."""
-    identity: dict[str, Any] = field(default_factory=dict)
-    """What the completions depend on besides the requests: weights, data type."""
-    answer_start: str = ""
-    """The end of a rendered prompt, such as `<think>`, which completions then lack; unknown for servers."""
-    count_tokens: Callable[[Any], int] | None = None
-    """Exact count where `prompt_tokens` is a bound; may ask the server."""
-
-    def room(self, prompt: Any, wanted: int) -> int:
-        """Tokens for a completion: `wanted`, or what `prompt` leaves of the context (0 or less: it does not fit)."""
-        if self.context is None:
-            return wanted
-        length = self.prompt_tokens(prompt)
-        if self.count_tokens is not None and self.context - length < wanted:
-            length = self.count_tokens(prompt)
-        return min(wanted, self.context - length)
-
-    def reserve(self, tokens: int) -> None:
-        """Announces the longest request, prompt and completion together, before the first one is made."""
-        self.engine.need(tokens)
-
-    @property
-    def lost(self) -> Mapping[str, int]:
-        """What the chat template left out of prompts and may leave out, with the number of prompts of each kind."""
-        return getattr(self.render, "lost", {})
-
-    def start(self, sampling: Sampling) -> None:
-        """Starts vLLM's processes, which takes minutes, or captures the native engine's graphs for `sampling`;
-        otherwise the first request does."""
-        self.engine.start(sampling)
-
-    def watch(self, on_tokens: Callable[[int], None] | None) -> None:
-        """Calls `on_tokens` with the number of new tokens as they are sampled."""
-        self.engine.on_tokens = on_tokens
-
-
-def open_engine(options: EngineOptions) -> OpenEngine:
-    """The engine of `options`. Raises `UserError`."""
-    opened = _open(options)
-    if options.chat_template_kwargs:
-        opened.identity["chat_template_kwargs"] = dict(options.chat_template_kwargs)
-    return opened
-
-
-def _open(options: EngineOptions) -> OpenEngine:
+def choose_engine(options: EngineOptions) -> LocalEngine | Literal["openai"]:
+    """The engine of `options`. Raises `UserError` for options that contradict each other or this machine."""
     if options.engine == "openai" and options.base_url is None:
         raise UserError("engine is openai: give --base-url, such as http://localhost:8000/v1.")
     if options.engine in ("native", "transformers", "vllm") and options.base_url is not None:
@@ -93,47 +33,30 @@ def _open(options: EngineOptions) -> OpenEngine:
         )
     name = _automatic(options, adapters) if options.engine == "auto" else options.engine
     _check_parallel(options, name)
-    if options.base_url is not None:
-        return _open_server(options, options.base_url)
-    if name == "vllm":
-        return _open_vllm(options)
-    if name == "transformers":
-        return _open_transformers(options)
-    engines = options.data_parallel_size or max(1, _gpus())
-    return open_native(options) if engines == 1 else _open_parallel(options, engines)
+    return name
 
 
-def open_native(options: EngineOptions) -> OpenEngine:
-    """One native engine, in this process. Raises `UserError`."""
-    from open_r1.engine.native.engine import NativeEngine, NativeOptions
-
-    tokenizer, model = _load_tokenizer(options), _load_model(options)
-    native = NativeOptions(
-        max_num_seqs=options.max_num_seqs,
-        memory=options.gpu_memory_utilization or NATIVE_MEMORY,
-        compile=not options.enforce_eager,
-    )
-    engine = NativeEngine(model, tokenizer, max_model_len=1, options=native)
-    return _opened(engine, "native", tokenizer, model.config, model.generation_config, _identity(options, model))
-
-
-def decode_budget(device_type: str) -> int:
-    """Tokens that the transformers engine decodes at once, by default."""
-    return 8192 if device_type == "cpu" else 65536
+def automatic_engine(config: PretrainedConfig, *, on_cuda: bool, wants_vllm: bool) -> LocalEngine:
+    """The native engine on CUDA where it can decode with the model of `config`; else vLLM if it is wanted and
+    installed; else transformers."""
+    other: LocalEngine = "vllm" if wants_vllm and version_of_vllm() is not None else "transformers"
+    if not on_cuda:
+        return other
+    reason = why_unsupported(config) if can_compile() else "Triton finds no C compiler"
+    if reason is None:
+        return "native"
+    logger.warning("The native engine cannot decode with %s: %s. Instead: %s.", config.model_type, reason, other)
+    return other
 
 
-def _automatic(options: EngineOptions, adapters: bool) -> str:
-    from open_r1.engine.automatic import automatic_engine
-    from open_r1.engine.vllm.installed import version_of_vllm
-    from open_r1.modeling.loading import load_config
-
+def _automatic(options: EngineOptions, adapters: bool) -> LocalEngine | Literal["openai"]:
     if options.base_url is not None:
         return "openai"
-    if adapters or not _gpus():
+    if adapters or not gpu_count():
         return "transformers"
     if options.tensor_parallel_size > 1 and version_of_vllm() is not None:
         return "vllm"
-    return automatic_engine(load_config(_checkpoint(options)), on_cuda=True, wants_vllm=True)
+    return automatic_engine(load_config(options.checkpoint), on_cuda=True, wants_vllm=True)
 
 
 def _check_parallel(options: EngineOptions, name: str) -> None:
@@ -149,166 +72,9 @@ def _check_parallel(options: EngineOptions, name: str) -> None:
             f"data_parallel_size is {data} and the engine {name}, of which there is one: leave it out, or give "
             "--engine native, or --engine vllm where it is installed."
         )
-    gpus = _gpus()
+    gpus = gpu_count()
     if tensor * data > max(1, gpus) and (gpus or name == "vllm"):
         raise UserError(
             f"data_parallel_size {data} x tensor_parallel_size {tensor} needs {tensor * data} GPUs, and {gpus} are "
             "visible: lower --data-parallel-size or --tensor-parallel-size, or name more in CUDA_VISIBLE_DEVICES."
         )
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
-
-
-def _open_transformers(options: EngineOptions) -> OpenEngine:
-    from open_r1.engine.transformers_engine import TransformersEngine
-
-    tokenizer, model = _load_tokenizer(options), _load_model(options)
-    budget = options.max_tokens_per_batch or decode_budget(model.device.type)
-    engine = TransformersEngine(model, tokenizer, max_tokens_per_batch=budget)
-    identity = _identity(options, model) | {"max_tokens_per_batch": budget}
-    opened = _opened(engine, "transformers", tokenizer, model.config, model.generation_config, identity)
-    opened.max_tokens_per_batch = budget
-    return opened
-
-
-def _open_parallel(options: EngineOptions, engines: int) -> OpenEngine:
-    from open_r1.engine.native.parallel import ParallelEngine
-
-    engine = ParallelEngine(options, visible_devices()[:engines] or [""] * engines)
-    return _opened_from_files(lambda _: engine, "native", options, engine.identity)
-
-
-def _open_vllm(options: EngineOptions) -> OpenEngine:
-    from open_r1.engine.vllm.installed import check_installed, version_of_vllm
-    from open_r1.engine.vllm.local import LocalServers
-    from open_r1.engine.vllm.process import ServerOptions
-
-    check_installed()
-    devices, size = visible_devices(), options.tensor_parallel_size
-    engines = options.data_parallel_size or max(1, len(devices) // size)
-    if idle := devices[engines * size :]:
-        logger.warning("GPU %s is left idle: %d engines on %d GPUs each.", ",".join(idle), engines, size)
-    server = ServerOptions(
-        model=options.model,
-        revision=options.revision,
-        trust_remote_code=options.trust_remote_code,
-        dtype=options.dtype,
-        tensor_parallel_size=size,
-        gpu_memory_utilization=options.gpu_memory_utilization,
-        max_num_seqs=options.max_num_seqs,
-        enforce_eager=options.enforce_eager,
-        seed=secrets.randbits(31),
-    )
-    groups = [devices[i * size : (i + 1) * size] for i in range(engines)]
-    identity = {
-        "weights": weights_digest(options.model, options.revision),
-        "revision": options.revision,
-        "dtype": options.dtype,
-        "device": "cuda" if devices else "cpu",
-        "vllm": version_of_vllm(),
-    }
-    return _opened_from_files(lambda tokenizer: LocalServers(server, groups, tokenizer), "vllm", options, identity)
-
-
-def _opened_from_files(
-    make: Callable[[PreTrainedTokenizerBase], Engine], name: str, options: EngineOptions, identity: dict[str, Any]
-) -> OpenEngine:
-    """An engine in other processes; this one reads only the tokenizer and the configurations."""
-    from transformers import GenerationConfig
-
-    from open_r1.modeling.loading import load_config, load_generation_config
-
-    tokenizer, checkpoint = _load_tokenizer(options), _checkpoint(options)
-    config = load_config(checkpoint)
-    generation = load_generation_config(checkpoint) or GenerationConfig.from_model_config(config)
-    return _opened(make(tokenizer), name, tokenizer, config, generation, identity)
-
-
-def _opened(
-    engine: Engine, name: str, tokenizer: Any, config: Any, generation_config: Any, identity: dict[str, Any]
-) -> OpenEngine:
-    from open_r1.data.chat import render, stop_token_ids
-    from open_r1.data.conversations import PromptRenderer
-    from open_r1.modeling.loading import context_length
-
-    return OpenEngine(
-        engine=engine,
-        name=name,
-        context=context_length(config),
-        stop_token_ids=stop_token_ids(tokenizer, generation_config),
-        render=PromptRenderer(tokenizer),
-        answer_start=render(tokenizer, [{"role": "user", "content": "1 + 1"}], add_generation_prompt=True)[-32:],
-        prompt_tokens=len,
-        max_tokens_per_batch=None,
-        identity=identity,
-    )
-
-
-def _identity(options: EngineOptions, model: Any) -> dict[str, Any]:
-    return {
-        "weights": weights_digest(options.model, options.revision),
-        "revision": options.revision,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": model.device.type,
-    }
-
-
-def _checkpoint(options: EngineOptions) -> Checkpoint:
-    return Checkpoint(options.model, options.revision, options.trust_remote_code, option="model")
-
-
-def _load_tokenizer(options: EngineOptions) -> Any:
-    from open_r1.data.chat import prepare_tokenizer
-
-    return prepare_tokenizer(
-        options.model,
-        options.revision,
-        options.trust_remote_code,
-        chat_template_kwargs=options.chat_template_kwargs,
-        option="--model",
-    )
-
-
-def _load_model(options: EngineOptions) -> Any:
-    import torch
-
-    from open_r1.modeling.architectures import why_unsupported
-    from open_r1.modeling.attention import ATTENTION
-    from open_r1.modeling.loading import explain_loading_errors, load_causal_lm, load_config
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype: Any = "float32" if options.dtype == "auto" and device == "cpu" else options.dtype
-    checkpoint = _checkpoint(options)
-    config = load_config(replace(checkpoint, name=base_name(checkpoint.name)))
-    # transformers' own sdpa ignores softcaps (Gemma 2).
-    exact = {"attn_implementation": ATTENTION} if why_unsupported(config) is None else {}
-    model: Any = load_causal_lm(checkpoint, dtype if dtype == "auto" else getattr(torch, dtype), **exact)
-    with explain_loading_errors(checkpoint):
-        return model.to(device).eval()
-
-
-def _open_server(options: EngineOptions, base_url: str) -> OpenEngine:
-    from open_r1.engine.openai_engine import OpenAIEngine
-    from open_r1.engine.openai_prompts import ServedPrompts, prompt_bound
-
-    engine = OpenAIEngine(
-        base_url,
-        options.model,
-        concurrency=options.concurrency or 64,
-        tries=options.retries + 1,
-        timeout=options.timeout,
-    )
-    return OpenEngine(
-        engine=engine,
-        name="openai",
-        context=engine.check(),
-        stop_token_ids=(),
-        render=ServedPrompts(options.chat_template_kwargs),
-        prompt_tokens=prompt_bound,
-        max_tokens_per_batch=None,
-        count_tokens=engine.count_tokens,
-    )

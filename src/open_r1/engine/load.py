@@ -1,14 +1,13 @@
-"""A model that answers prompts, for use from Python: `load_engine("Qwen/Qwen2.5-1.5B-Instruct").generate([...])`."""
+"""Loads a model to generate text from Python: `load_engine("Qwen/Qwen2.5-1.5B-Instruct").generate([...])`."""
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from open_r1.data.columns import Beside
 from open_r1.data.conversations import prompt_messages, read_conversation, warn_of_losses
-from open_r1.engine.choose import OpenEngine, open_engine
+from open_r1.engine.opening import OpenEngine, open_engine
 from open_r1.engine.options import EngineOptions
 from open_r1.engine.protocol import Completion, Request, Sampling, check_sampling, request_seed
 from open_r1.errors import UserError
@@ -16,11 +15,19 @@ from open_r1.options.keywords import from_keywords
 
 
 def load_engine(model: str | Path, engine: str = "auto", **options: Any) -> "LoadedEngine":
-    """An engine with the weights of `model`, a hub id or a local folder.
+    """Loads a model into an engine that generates text.
 
-    `engine` is `auto` (the fastest that is here), `transformers`, `vllm` or `openai`; `options` are the other fields of
-    `open_r1.engine.options.EngineOptions`, such as `dtype="bfloat16"` or `base_url="http://localhost:8000/v1"`.
-    Raises `UserError`.
+    Args:
+        model: Hub id or local folder. With `base_url`, the name under which the server serves the model.
+        engine: `native`, `transformers`, `vllm` or `openai`. `auto` selects the fastest one that is available.
+        **options: The other fields of `open_r1.engine.options.EngineOptions`, such as `dtype="bfloat16"` or
+            `base_url="http://localhost:8000/v1"`.
+
+    Returns:
+        The engine, also usable in a `with` statement, which closes it.
+
+    Raises:
+        UserError: The model cannot be loaded, or an option is wrong.
     """
     if not isinstance(model, str | Path):
         raise UserError(f"model is a {type(model).__name__}: expected a hub id or a local folder.")
@@ -28,7 +35,7 @@ def load_engine(model: str | Path, engine: str = "auto", **options: Any) -> "Loa
 
 
 class LoadedEngine:
-    """What `load_engine` returns. Also a context manager that closes the engine at its end."""
+    """A loaded model, as `load_engine` returns it. In a `with` statement it is closed at the end of the block."""
 
     def __init__(self, opened: OpenEngine) -> None:
         self._opened = opened
@@ -45,13 +52,27 @@ class LoadedEngine:
         system_prompt: str | None = None,
         tools: Sequence[dict[str, Any]] | None = None,
     ) -> list[list[Completion]]:
-        """`n` completions of at most `max_tokens` tokens for each prompt, in the order of the prompts.
+        """Samples completions for each prompt.
 
-        A prompt is text, which becomes a user's message, or a conversation: a list of messages as SFT reads them.
-        `tools` are JSON schemas that every prompt may use. What the chat template leaves out is an error, or counted in
-        a warning. `temperature` 0 takes the likeliest token. The same prompts with the same `seed` get the same
-        completions. A `Completion` has `text`, `token_ids` and `finish_reason` ("stop", "length" or "error"). Raises
-        `UserError`.
+        The same prompts with the same `seed` get the same completions from the same engine.
+
+        Args:
+            prompts: Each is text, which becomes a user message, or a conversation: a list of messages in any layout
+                that SFT reads.
+            n: Completions per prompt.
+            temperature: 0 is greedy: it takes the most likely token.
+            top_p: Sample from the smallest set of tokens whose probability reaches `top_p`.
+            max_tokens: Longest completion in tokens. It is shorter if the model's context leaves less room.
+            seed: Seed of the random numbers.
+            system_prompt: Added to each conversation that has no system message.
+            tools: JSON schemas of tools that are offered in every prompt.
+
+        Returns:
+            `n` completions for each prompt, in the order of the prompts.
+
+        Raises:
+            UserError: A prompt or an option is wrong, a prompt fills the model's context, or the chat template drops
+                part of a conversation that it must not drop. Other dropped parts are counted in a warning.
         """
         if isinstance(prompts, str) or (prompts and isinstance(prompts[0], dict)):
             raise UserError("prompts is a single prompt: expected a list of them, so put it in brackets.")
@@ -92,13 +113,11 @@ class LoadedEngine:
         return engine.engine.generate(requests)
 
     def close(self) -> None:
-        """Frees the engine; with vLLM, ends its processes."""
+        """Frees the engine. With vLLM, this ends its processes."""
         self._opened.engine.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()

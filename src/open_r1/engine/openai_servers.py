@@ -112,8 +112,7 @@ class Servers:
 
     def __init__(self, base_url: str, api_key: str | None, connections: int) -> None:
         key = api_key or os.environ.get("OPENAI_API_KEY")
-        urls = list(dict.fromkeys(url.strip() for url in base_url.split(",") if url.strip())) or [base_url]
-        self.all = [Server(url, key, connections) for url in urls]
+        self.all = [Server(url, key, connections) for url in split_urls(base_url) or [base_url]]
         self._lock = threading.Lock()
 
     def __str__(self) -> str:
@@ -151,6 +150,11 @@ class Servers:
         if due.is_back():
             with self._lock:
                 due.record_success()
+
+
+def split_urls(text: str) -> list[str]:
+    """The addresses in `text`, which has commas between them; each once."""
+    return list(dict.fromkeys(url.strip() for url in text.split(",") if url.strip()))
 
 
 def _proxy(base_url: str) -> str | None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from open_r1.modeling.checkpoint import Checkpoint
 from open_r1.options.annotations import Alias, Range, check_fields
 
 Count = Annotated[int, Range(at_least=1)]
@@ -55,3 +56,8 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Where the model's files are."""
+        return Checkpoint(self.model, self.revision, self.trust_remote_code, option="model")

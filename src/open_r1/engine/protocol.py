@@ -1,4 +1,4 @@
-"""What an engine is: requests in, completions out."""
+"""The interface of an engine: requests in, completions out."""
 
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -19,52 +19,68 @@ class Message(TypedDict):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample: `n` completions a prompt, each of at most `max_tokens` tokens.
+    """How to sample.
 
-    `temperature` 0 is greedy. Completion `i` of a request draws from a random stream of its own, given by
-    `(seed, i)`, so results do not depend on what else is in the batch. Without `logprobs` the same tokens are drawn,
-    for less work.
+    Completion `i` of a request has its own random stream, seeded with `(seed, i)`. So results do not depend on the
+    other requests in the batch.
     """
 
     n: int = 1
+    """Completions per prompt."""
     temperature: float = 1.0
+    """0 is greedy: it takes the most likely token."""
     top_p: float = 1.0
+    """Sample from the smallest set of tokens whose probability reaches this value (nucleus sampling, arXiv
+    1904.09751)."""
     top_k: int = 0
+    """Sample from the k most likely tokens; 0: from all."""
     min_p: float = 0.0
+    """Leave out tokens whose probability is below this share of the most likely token's (arXiv 2407.01082)."""
     max_tokens: int = 512
+    """Longest completion in tokens, the stop token included."""
     stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end a completion."""
     seed: int = 0
+    """Seed of the random streams."""
     logprobs: bool = True
+    """Return the log-probability of each token. Without them the same tokens are sampled, with less work."""
 
     @property
     def truncates(self) -> bool:
-        """Whether top-p, top-k or min-p leave tokens out."""
+        """Whether top-p, top-k or min-p exclude tokens."""
         return self.temperature > 0 and (self.top_p < 1 or self.top_k > 0 or self.min_p > 0)
 
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt, as token ids, as messages for the chat template, or as a server takes it (`messages`, `tools` ...), and
-    how to continue it."""
+    """A prompt, and how to continue it."""
 
     id: Hashable
+    """Identifies the request in the results; must be distinct within a batch."""
     prompt: list[int] | list[Message] | Mapping[str, Any]
+    """Token ids, messages for the chat template, or the body of a server's request (`messages`, `tools` and so on)."""
     sampling: Sampling
+    """How to sample the completions."""
 
 
 @dataclass(frozen=True)
 class Completion:
-    """A sampled completion. `token_ids` include the stop token; `logprobs` are those of the sampled tokens under the
-    distribution that was sampled from (temperature and truncation applied), None if they were not requested. `experts`,
-    if the engine reports them, has a fingerprint per token of the experts that predicted it
-    (`modeling.routers.ChosenExperts`)."""
+    """A sampled completion of T tokens."""
 
     text: str
+    """The text, without the stop token."""
     token_ids: list[int] | None
+    """T token ids, the stop token included. None if a server does not report them."""
     logprobs: list[float] | None
+    """T natural log-probabilities of the sampled tokens, under the distribution that they were sampled from
+    (temperature and truncation applied). None if they were not requested."""
     finish_reason: Literal["stop", "length", "error"]
+    """`stop`: it ended with a stop token. `length`: it reached `max_tokens`. `error`: the server gave no answer."""
     weights_version: int
+    """Version of the weights that sampled it, as passed to `update_weights`."""
     experts: list[int] | None = None
+    """T fingerprints of the experts that predicted each token (`modeling.routers.ChosenExperts`), if the engine reports
+    them."""
 
 
 def check_sampling(temperature: float, top_p: float) -> None:
@@ -83,7 +99,7 @@ def token_count(completion: Completion) -> int | None:
 
 
 def request_seed(seed: int, index: int, first: int) -> int:
-    """A 31-bit seed that depends only on the run's seed, the problem's index and the index of the first sample."""
+    """A 31-bit seed that depends only on the run's seed, the index of the problem, and that of the first sample."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{index}/{first}".encode()).digest()[:4], "big") >> 1
 
 
@@ -96,32 +112,45 @@ def prompt_ids(request: Request, tokenizer: Any) -> list[int]:
 
 
 class Engine:
-    """Samples completions, and can follow the weights of a policy that is being trained. A class that has these methods
-    is an engine, derived from this one or not.
+    """Samples completions, and can take over the weights of a policy that is being trained.
 
-    `on_tokens` receives the number of new tokens as they are sampled, for progress displays.
+    Any class with these methods is an engine; it does not have to inherit from this one.
     """
 
     on_tokens: Callable[[int], None] | None = None
+    """Called with the number of new tokens as they are sampled, for progress displays."""
 
     def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
-        """Yields `(request.id, completions)` as requests finish; reads new requests only when there is room."""
+        """Yields `(request.id, completions)` as requests finish, in any order.
+
+        It reads new requests only when there is room for them, so `requests` may be lazy and endless.
+        """
         raise NotImplementedError
 
     def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        """`stream`, collected in the order of `requests` (whose ids must be distinct)."""
+        """Returns the completions of each request, in the order of `requests`, whose ids must be distinct."""
         finished = dict(self.stream(requests))
         return [finished[r.id] for r in requests]
 
     def need(self, tokens: int) -> None:
-        """Makes room for requests of up to `tokens` tokens, prompt and completion together."""
+        """Makes room for requests of up to `tokens` tokens, prompt plus completion."""
 
     def start(self, sampling: Sampling | None = None) -> None:
-        """Starts now what would otherwise start with the first request: processes, CUDA graphs for `sampling`."""
+        """Starts processes and captures CUDA graphs for `sampling` now instead of at the first request."""
 
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Takes the policy's weights (Hugging Face names). Collective: every rank calls it."""
-        raise UserError(f"{type(self).__name__} keeps the weights that it started with: train with another engine.")
+        """Loads the policy's weights.
+
+        This is a collective operation: every rank must call it.
+
+        Args:
+            named_tensors: Hugging Face names and tensors. With LoRA, the adapters are merged into them.
+            version: Reported in `Completion.weights_version` from now on.
+
+        Raises:
+            UserError: This engine cannot change its weights.
+        """
+        raise UserError(f"{type(self).__name__} cannot change its weights: train with another engine.")
 
     def sleep(self) -> None:
         """Frees accelerator memory until `wake`."""
@@ -130,4 +159,4 @@ class Engine:
         """Undoes `sleep`."""
 
     def close(self) -> None:
-        """Frees everything; the engine cannot be used afterwards."""
+        """Frees everything. The engine cannot be used afterwards."""

@@ -1,8 +1,10 @@
 """Completions from a transformers model, on CPU or GPU: batched, with one prefill a prompt."""
 
 import itertools
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Generator, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +27,9 @@ from open_r1.modeling.routers import ChosenExperts
 
 WINDOW = 4096
 """Requests looked at together, so that prompts of similar length can share a batch."""
+T = TypeVar("T")
+Steps = Generator[tuple[Tensor, Tensor], None, T]
+"""Decoding steps: the tokens of the rows that go on, and which of them stop there; then a result."""
 
 
 class TransformersEngine(Engine):
@@ -54,6 +59,14 @@ class TransformersEngine(Engine):
             for batch in self._batches([(r, prompt_ids(r, self.tokenizer)) for r in window]):
                 yield from self._decode(batch)
 
+    @torch.inference_mode()
+    def stream_tokens(self, request: Request) -> Iterator[list[int]]:
+        """Yields the tokens of a completion as they are written, without the one that stops it."""
+        one = replace(request, sampling=replace(request.sampling, n=1))
+        with self._evaluating():
+            for tokens, stops in self._decode_rows([(one, prompt_ids(request, self.tokenizer))]):
+                yield tokens[~stops].tolist()
+
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Only records the version: the weights are the trainer's own."""
         self.version = version
@@ -82,18 +95,23 @@ class TransformersEngine(Engine):
 
     @torch.inference_mode()
     def _decode(self, batch: list[tuple[Request, list[int]]]) -> Iterator[tuple[Hashable, list[Completion]]]:
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            rows = self._decode_rows(batch)
-        finally:
-            self.model.train(was_training)
+        with self._evaluating():
+            rows = _last(self._decode_rows(batch))
         start = 0
         for request, _ in batch:
             yield request.id, rows[start : start + request.sampling.n]
             start += request.sampling.n
 
-    def _decode_rows(self, batch: list[tuple[Request, list[int]]]) -> list[Completion]:
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self.model.train(was_training)
+
+    def _decode_rows(self, batch: list[tuple[Request, list[int]]]) -> Steps[list[Completion]]:
         """One completion per row; rows are the samples of all requests, side by side."""
         context = context_length(self.model.config) or 2**31
         sampling = batch[0][0].sampling
@@ -105,10 +123,10 @@ class TransformersEngine(Engine):
         ]
         noise = [uniform_stream(r.sampling.seed, i, max(wanted)) for r, _ in batch for i in range(r.sampling.n)]
         limits = [min(n, self._most(ids)) for n, ids in zip(wanted, owners, strict=True)]
-        rows = self._continue(prompts, counts, limits, noise, sampling)
+        rows = yield from self._continue(prompts, counts, limits, noise, sampling)
         cut = [i for i, row in enumerate(rows) if not row.stopped and len(row.tokens) == limits[i] < wanted[i]]
         if cut:  # keys of the tokens so far change with the frequencies
-            longer = self._continue(
+            longer = yield from self._continue(
                 [owners[i] + rows[i].tokens for i in cut],
                 [1] * len(cut),
                 [wanted[i] - limits[i] for i in cut],
@@ -135,7 +153,7 @@ class TransformersEngine(Engine):
         limits: list[int],
         noise: list[np.ndarray],
         sampling: Sampling,
-    ) -> list["Row"]:
+    ) -> Steps[list["Row"]]:
         """`counts` rows for each prompt; row i gets at most `limits[i]` tokens, drawn at `noise[i]`."""
         device = self.model.device
         if self._rule is not None and self._rule.kind == "dynamic":
@@ -188,17 +206,18 @@ class TransformersEngine(Engine):
                 token = logits.argmax(-1)
             else:
                 token, logprob = sample(logits, uniforms[live, step], warpers, greedy=sampling.temperature == 0)
-            writing = live[~done]
-            tokens[writing, step] = token[~done]
+            writing, written = live[~done], token[~done]
+            tokens[writing, step] = written
             if sampling.logprobs:
                 logprobs[writing, step] = logprob[~done]
             if self.chosen_experts:
                 predictors[writing, step] = experts[~done]
             lengths[writing] = step + 1
-            stopped[writing] = torch.isin(token[~done], stops)
+            stopped[writing] = torch.isin(written, stops)
             done = stopped[live] | (step + 1 >= limit[live])
             if self.on_tokens is not None:
                 self.on_tokens(len(writing))
+            yield written, stopped[writing]
             if done.all():
                 break
             mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
@@ -246,6 +265,15 @@ class Row(NamedTuple):
     logprobs: list[float]
     stopped: bool
     experts: list[int]
+
+
+def _last(steps: Steps[T]) -> T:
+    """The result of steps that nobody follows."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def select_rows(cache: Any, rows: Tensor) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 from open_r1.errors import UserError
+from open_r1.evaluation.results import by_problem
 from open_r1.evaluation.store import finished_folders, read_results, read_samples
 from open_r1.options import parse_options
 from open_r1.options.annotations import Positional, Range
@@ -22,7 +23,10 @@ from open_r1.report.run_page import write_run_page
 def write_report(root: Path, output: Path | None = None, max_megabytes: float = 200.0) -> Page:
     """Writes the page of all finished benchmarks in `root`, by default to `root/report.html`.
     Raises `UserError`."""
-    tasks = [TaskAnswers(read_results(folder), read_samples(folder, COLUMNS)) for folder in finished_folders(root)]
+    tasks = [
+        TaskAnswers(read_results(folder), by_problem(read_samples(folder, COLUMNS)))
+        for folder in finished_folders(root)
+    ]
     page = output or root / "report.html"
     with _explain_output(page):
         return write_evaluation_page(page, tasks, max_megabytes)

@@ -9,7 +9,6 @@ The answer may be as long as the model's context leaves room for, unless --max-n
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from threading import Event, Thread
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
@@ -21,9 +20,8 @@ from open_r1.options.annotations import Positional, Range
 from open_r1.progress_bars import hide_library_bars
 
 if TYPE_CHECKING:
-    from open_r1.engine.choose import OpenEngine
+    from open_r1.engine.opening import OpenEngine
     from open_r1.engine.protocol import Message, Request
-    from open_r1.engine.transformers_engine import TransformersEngine
 
 THINKING = {"<think>": "reasoning", "</think>": "content"}
 TAGS = {"reasoning": THINKING, "content": {**THINKING, "<answer>": "content", "</answer>": "content"}}
@@ -31,13 +29,11 @@ TAGS = {"reasoning": THINKING, "content": {**THINKING, "<answer>": "content", "<
 
 
 @dataclass(kw_only=True)
-class AskOptions:
-    """Question and sampling."""
+class AnswerOptions:
+    """Sampling."""
 
-    question: Annotated[str, Positional("QUESTION")]
-    """What to ask, in quotes."""
     system_prompt: str | None = None
-    """Put in front of the question."""
+    """Put in front of the question, or of the conversation."""
     temperature: Annotated[float, Range(at_least=0)] = 0.6
     """Sampling temperature; 0 takes the likeliest token."""
     top_p: Annotated[float, Range(above=0, at_most=1)] = 0.95
@@ -45,7 +41,15 @@ class AskOptions:
     max_new_tokens: Annotated[int | None, Range(at_least=1)] = None
     """Longest answer in tokens. Default: what the context leaves."""
     seed: int = 0
-    """Of sampling."""
+    """Of the first answer; each further one takes the next."""
+
+
+@dataclass(kw_only=True)
+class AskOptions(AnswerOptions):
+    """Question."""
+
+    question: Annotated[str, Positional("QUESTION")]
+    """What to ask, in quotes."""
 
     def __post_init__(self) -> None:
         if not self.question.strip():
@@ -75,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
 def open_one(options: EngineOptions) -> "OpenEngine":
     """The engine of `options` for one reader: on one GPU, with few slots, and unless told otherwise the one that starts
     at once. Raises `UserError`."""
-    from open_r1.engine.choose import open_engine
+    from open_r1.engine.opening import open_engine
 
     if options.engine == "auto" and options.base_url is None:
         options = replace(options, engine="transformers")
@@ -96,7 +100,6 @@ def stream_answer(
     `UserError`."""
     from open_r1.engine.openai_engine import OpenAIEngine
     from open_r1.engine.protocol import Request, Sampling
-    from open_r1.engine.transformers_engine import TransformersEngine
 
     inner = engine.engine
     if isinstance(inner, OpenAIEngine):
@@ -109,20 +112,16 @@ def stream_answer(
     if room < 1:
         raise UserError(f"the question has {engine.prompt_tokens(prompt):,} tokens, more than the model's context.")
     limit = min(room, max_new_tokens or (32768 if engine.context is None else room))
-    text: Iterable[str]
-    if isinstance(inner, TransformersEngine):
-        text = _generate(inner, prompt, engine.stop_token_ids, temperature, top_p, seed, limit)
-    else:
-        engine.reserve(len(prompt) + limit)
-        sampling = Sampling(
-            temperature=temperature,
-            top_p=top_p,
-            max_tokens=limit,
-            stop_token_ids=engine.stop_token_ids,
-            seed=seed,
-            logprobs=False,
-        )
-        text = _written(inner, Request("ask", prompt, sampling))
+    engine.reserve(len(prompt) + limit)
+    sampling = Sampling(
+        temperature=temperature,
+        top_p=top_p,
+        max_tokens=limit,
+        stop_token_ids=engine.stop_token_ids,
+        seed=seed,
+        logprobs=False,
+    )
+    text = _written(inner, Request("ask", prompt, sampling))
     opened = str(inner.tokenizer.decode(prompt[-8:])).rstrip().endswith("<think>")  # type: ignore[attr-defined]
     return split_reasoning((("reasoning" if opened else "content", piece) for piece in text), opened)
 
@@ -196,60 +195,3 @@ def show(parts: Iterable[tuple[str, str]], console: Console) -> None:
         style = "dim" if kind == "reasoning" else None
         console.print(text.rstrip(), end="", style=style, markup=False, highlight=False, soft_wrap=True)
     console.print()
-
-
-def _generate(
-    engine: "TransformersEngine",
-    prompt: Any,
-    stop_token_ids: tuple[int, ...],
-    temperature: float,
-    top_p: float,
-    seed: int,
-    limit: int,
-) -> Iterator[str]:
-    import torch
-    from transformers import GenerationConfig, StoppingCriteriaList, TextIteratorStreamer
-
-    from open_r1.data.chat import pad_token_id
-
-    model: Any = engine.model
-    streamer = TextIteratorStreamer(engine.tokenizer, skip_prompt=True, skip_special_tokens=True)  # type: ignore[arg-type]
-    sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
-    config = GenerationConfig(
-        max_new_tokens=limit,
-        eos_token_id=list(stop_token_ids),
-        pad_token_id=pad_token_id(engine.tokenizer),
-        **(
-            sampling if temperature > 0 else {"do_sample": False, "top_k": 50}
-        ),  # transformers warns of any other without sampling
-    )
-    failure: list[BaseException] = []
-    left = Event()
-
-    def until_left(ids: Any, scores: Any, **kwargs: Any) -> Any:
-        return torch.full((len(ids),), left.is_set(), device=ids.device)
-
-    def write() -> None:
-        try:
-            torch.manual_seed(seed)
-            ids = torch.tensor([prompt], device=model.device)
-            model.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                generation_config=config,
-                streamer=streamer,
-                stopping_criteria=StoppingCriteriaList([until_left]),
-            )
-        except Exception as error:
-            failure.append(error)
-            streamer.end()
-
-    writer = Thread(target=write, daemon=True)
-    writer.start()
-    try:
-        yield from streamer
-    finally:  # an interpreter that ends while torch is at work aborts
-        left.set()
-        writer.join()
-    if failure:
-        raise failure[0]

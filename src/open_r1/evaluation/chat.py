@@ -16,7 +16,7 @@ from rich.console import Console
 
 from open_r1.engine.options import EngineOptions
 from open_r1.errors import UserError
-from open_r1.evaluation.ask import open_one, stream_answer
+from open_r1.evaluation.ask import AnswerOptions, open_one, stream_answer
 from open_r1.evaluation.conversation import Answer, Conversation, Say, follow, save_row
 from open_r1.options import parse_options
 from open_r1.options.annotations import Range
@@ -24,23 +24,13 @@ from open_r1.progress_bars import hide_library_bars
 
 
 @dataclass(kw_only=True)
-class ChatOptions:
-    """Conversation and sampling."""
+class ChatOptions(AnswerOptions):
+    """Conversation."""
 
     web: bool = False
     """In the browser, on the loopback address."""
     port: Annotated[int | None, Range(at_least=0, at_most=65535)] = None
     """Port of --web. Default: 8421, or another if that is taken."""
-    system_prompt: str | None = None
-    """Put in front of the conversation."""
-    temperature: Annotated[float, Range(at_least=0)] = 0.6
-    """Sampling temperature; 0 takes the likeliest token."""
-    top_p: Annotated[float, Range(above=0, at_most=1)] = 0.95
-    """Share of the likeliest tokens that are sampled from."""
-    max_new_tokens: Annotated[int | None, Range(at_least=1)] = None
-    """Longest answer in tokens. Default: what the context leaves."""
-    seed: int = 0
-    """Of the first answer; each further one takes the next."""
     save: Path = Path("conversations.jsonl")
     """Where saved conversations go, a row each, for `open-r1 sft --dataset_name`."""
 

@@ -104,6 +104,13 @@ def paired_difference(a: Sequence[float], b: Sequence[float], *, seed: int = 0) 
     return mean_with_interval(differences, low=-1.0, high=1.0, seed=seed)
 
 
+def in_percent(value: float, ci95: Sequence[float], *, unit: str = "", signed: bool = False) -> str:
+    """A share of 1 with its interval, such as `39.3 [35.1, 43.6]`; `signed` for a difference."""
+    sign = "+" if signed else ""
+    number, low, high = (f"{x * 100:{sign}.1f}" for x in (value, *ci95))
+    return f"{number}{unit} [{low}, {high}]"
+
+
 def share(flags: Sequence[bool]) -> float:
     """Share of true ones; 0 of nothing."""
     return sum(flags) / len(flags) if flags else 0.0

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from open_r1.data.conversations import Conversation, warn_of_losses, with_system_prompt
-from open_r1.engine.choose import OpenEngine
+from open_r1.engine.opening import OpenEngine
 from open_r1.engine.protocol import request_seed
 from open_r1.errors import UserError
 from open_r1.evaluation.problems import BenchmarkProblem

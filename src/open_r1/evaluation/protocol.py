@@ -1,10 +1,12 @@
 """How answers are sampled. Every figure is recorded with the results."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from open_r1.engine.protocol import check_sampling
+from open_r1.engine.options import Count
 from open_r1.errors import UserError
 from open_r1.evaluation.problems import Task
+from open_r1.options.annotations import Range, check_fields
 
 PROTOCOLS = ("deepseek", "greedy")
 
@@ -18,12 +20,20 @@ class Protocol:
     """
 
     name: str
-    num_samples: int
-    temperature: float
-    top_p: float
-    max_new_tokens: int
+    num_samples: Count
+    temperature: Annotated[float, Range(at_least=0)]
+    top_p: Annotated[float, Range(above=0, at_most=1)]
+    max_new_tokens: Count
     seed: int = 0
     system_prompt: str | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.temperature == 0 and self.num_samples > 1:
+            raise UserError(
+                f"num_samples is {self.num_samples} at temperature 0, where all samples are alike: give "
+                "--num-samples 1 or a temperature."
+            )
 
 
 def protocol_for(
@@ -41,7 +51,7 @@ def protocol_for(
     if name not in PROTOCOLS:
         raise UserError(f"protocol is {name!r}: expected one of {', '.join(PROTOCOLS)}.")
     greedy = name == "greedy"
-    protocol = Protocol(
+    return Protocol(
         name=name,
         num_samples=(1 if greedy else task.samples) if num_samples is None else num_samples,
         temperature=(0.0 if greedy else 0.6) if temperature is None else temperature,
@@ -50,18 +60,3 @@ def protocol_for(
         seed=seed,
         system_prompt=system_prompt,
     )
-    _check(protocol)
-    return protocol
-
-
-def _check(protocol: Protocol) -> None:
-    if protocol.num_samples < 1:
-        raise UserError(f"num_samples is {protocol.num_samples}: expected at least 1.")
-    if protocol.max_new_tokens < 1:
-        raise UserError(f"max_new_tokens is {protocol.max_new_tokens}: expected at least 1.")
-    check_sampling(protocol.temperature, protocol.top_p)
-    if protocol.temperature == 0 and protocol.num_samples > 1:
-        raise UserError(
-            f"num_samples is {protocol.num_samples} at temperature 0, where all samples are alike: give "
-            "--num-samples 1 or a temperature."
-        )

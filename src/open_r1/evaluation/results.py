@@ -9,6 +9,7 @@ from rich.table import Table
 from open_r1.evaluation.metrics import (
     Estimate,
     consensus,
+    in_percent,
     mean_with_interval,
     pass_at_1,
     pass_at_k,
@@ -120,7 +121,7 @@ def answer_notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
         notes.append(f"{result['task']}: {'; '.join(parts)}.")
         for name, figures in result.get("by", {}).items():
             listed = ", ".join(
-                f"{value} {f['pass@1']:.1%} [{f['ci95'][0] * 100:.1f}, {f['ci95'][1] * 100:.1f}] of {f['n_problems']:,}"
+                f"{value} {in_percent(f['pass@1'], f['ci95'], unit='%')} of {f['n_problems']:,}"
                 for value, f in figures.items()
             )
             notes.append(f"{result['task']}: pass@1 by {name}: {listed}.")
@@ -128,13 +129,12 @@ def answer_notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _cells(result: Mapping[str, Any]) -> dict[str, str]:
-    low, high = result["ci95"]
     n = str(result["num_samples"])
     pass_at, vote = result["pass@k"].get(n), result["cons@k"].get(n)
     return {
         "task": result["task"],
         "samples": f"{result['n_problems']:,} × {n}",
-        "pass@1 [95%]": f"{result['pass@1']:.1%} [{low * 100:.1f}, {high * 100:.1f}]",
+        "pass@1 [95%]": in_percent(result["pass@1"], result["ci95"], unit="%"),
         "reported": "\n".join(f"{f['by']} {f['value']:.1%}" for f in result["reported"] if f["metric"] == "pass@1"),
         "pass@n": f"{pass_at['value']:.1%}" if pass_at else "",
         "cons@n": f"{vote['value']:.1%}" if vote else "",

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from open_r1.engine.choose import OpenEngine
+from open_r1.engine.opening import OpenEngine
 from open_r1.engine.protocol import Sampling
 from open_r1.errors import UserError
 from open_r1.evaluation.plan import cut_short, plan

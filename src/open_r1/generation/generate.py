@@ -14,7 +14,7 @@ def generate(options: GenerateOptions, engine_options: EngineOptions) -> None:
     """Writes the completions into `options.output`, or continues what is there. Raises `UserError`."""
     from rich.console import Console
 
-    from open_r1.engine.choose import open_engine
+    from open_r1.engine.opening import open_engine
     from open_r1.engine.protocol import Sampling
     from open_r1.generation.run import Generation
     from open_r1.generation.store import ShardStore

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from open_r1.data.conversations import warn_of_losses
 from open_r1.data.stored import as_stored
-from open_r1.engine.choose import OpenEngine
+from open_r1.engine.opening import OpenEngine
 from open_r1.engine.protocol import Sampling, request_seed
 from open_r1.errors import UserError
 from open_r1.generation.problems import Problems, PromptRow, prompt_bytes

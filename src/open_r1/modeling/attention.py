@@ -1,12 +1,13 @@
 """Exact attention over packed documents: no document sees another, and padding costs nothing.
 
-`packed_attention` is registered with transformers' attention interface as `ATTENTION` (and, without kernels for packed
-documents, as `SDPA_ATTENTION`). It serves both uses of a policy. With a `layout` (training) it attends document by
-document: on CUDA in half precision by PyTorch's `varlen_attn`, or as `FLASH_ATTENTION` by flash-attn-4 (`flash.py`) for
-all heads that it takes; elsewhere by `scaled_dot_product_attention` over documents batched by similar length. Without
-one (generation) it is transformers' own sdpa. Processes that share a pack exchange heads for tokens around it
-(`sequence_parallel.py`). Scores with a softcap or sinks, which only flash-attn-4 takes, are else
-computed one rectangle of documents at a time (`explicit_attention`).
+`packed_attention` is registered with transformers' attention interface as `ATTENTION`, which takes the fastest kernel
+that fits, as `VARLEN_ATTENTION` without flash-attn-4, and as `SDPA_ATTENTION` without kernels for packed documents. It
+serves both uses of a policy. With a `layout` (training) it attends document by document: on CUDA in half precision by
+flash-attn-4 (`flash.py`) where it is installed and takes the heads, else by PyTorch's `varlen_attn`; elsewhere by
+`scaled_dot_product_attention` over documents batched by similar length. Without one (generation) it is transformers'
+own sdpa. Processes that share a pack exchange heads for tokens around it (`sequence_parallel.py`). Scores with a
+softcap or sinks, which of the kernels only flash-attn-4 takes, are else computed one rectangle of documents at a time
+(`explicit_attention`).
 """
 
 import functools
@@ -27,7 +28,7 @@ from open_r1.modeling.layout import DocumentLayout
 from open_r1.modeling.sequence_parallel import SequenceGroup
 
 ATTENTION = "open_r1"
-FLASH_ATTENTION = "open_r1_flash"
+VARLEN_ATTENTION = "open_r1_varlen"
 SDPA_ATTENTION = "open_r1_sdpa"
 TAKES_GQA = "enable_gqa" in inspect.signature(varlen_attn).parameters
 """From torch 2.12 on, `varlen_attn` wants to be told that there are fewer keys than queries; before, it saw."""
@@ -275,8 +276,8 @@ def unused_dropout(config: PretrainedConfig) -> str | None:
     return None
 
 
-AttentionInterface.register(ATTENTION, packed_attention)
-AttentionInterface.register(FLASH_ATTENTION, functools.partial(packed_attention, allow_flash=True))
+AttentionInterface.register(ATTENTION, functools.partial(packed_attention, allow_flash=True))
+AttentionInterface.register(VARLEN_ATTENTION, packed_attention)
 AttentionInterface.register(SDPA_ATTENTION, functools.partial(packed_attention, allow_varlen=False))
-for _name in (ATTENTION, FLASH_ATTENTION, SDPA_ATTENTION):
+for _name in (ATTENTION, VARLEN_ATTENTION, SDPA_ATTENTION):
     AttentionMaskInterface.register(_name, sdpa_mask)

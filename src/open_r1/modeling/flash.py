@@ -52,6 +52,11 @@ def _largest_head() -> int:
     return 0 if kernels() is None else HEAD_SIZES.get(torch.cuda.get_device_capability()[0], 0)
 
 
+def is_available() -> bool:
+    """Whether flash-attn-4 is installed and this process has a GPU that it knows."""
+    return torch.cuda.is_available() and _largest_head() > 0
+
+
 def fits(q: Tensor, v: Tensor) -> bool:
     """Whether flash-attn-4 is there and takes heads `q (T, Hq, D)`, `v (K, Hkv, E)`: half precision, sizes of 8 to 256
     (Hopper) or 128 (Blackwell) in steps of 8."""
@@ -119,9 +124,9 @@ def _forward(
     window: int,
     softcap: float,
 ) -> tuple[Tensor, Tensor]:
-    kept = _kept_outputs()
-    if kept is not None and kept.replaying:
-        return kept.take()
+    layer = _current_layer()
+    if layer is not None and layer.replaying:
+        return layer.take()
     out, lse, *_ = kernels().forward(
         q,
         k,
@@ -134,8 +139,8 @@ def _forward(
         return_lse=True,
         **_options(max_q, max_k, window),
     )
-    if kept is not None:
-        kept.outputs.append((out.detach(), lse.detach()))  # the tensors themselves become part of a graph
+    if layer is not None:
+        layer.outputs.append((out.detach(), lse.detach()))  # the tensors themselves become part of a graph
     return out, lse
 
 
@@ -217,8 +222,8 @@ def keep_attention_of(model: torch.nn.Module) -> None:
     replace_checkpointing(model, keeping)
 
 
-class _KeptOutputs:
-    """What attention answered while a checkpointed layer was computed, for when it is computed again."""
+class _LayerAttention:
+    """Attention outputs of a checkpointed layer, from its forward pass, for when it is computed again."""
 
     def __init__(self) -> None:
         self.outputs: list[tuple[Tensor, Tensor]] = []
@@ -228,23 +233,23 @@ class _KeptOutputs:
         return self.outputs.pop(0)
 
 
-_layers: list[_KeptOutputs] = []
+_layers: list[_LayerAttention] = []
 """The checkpointed layers that are being computed, innermost last."""
 
 
-def _kept_outputs() -> _KeptOutputs | None:
+def _current_layer() -> _LayerAttention | None:
     return _layers[-1] if _layers else None
 
 
 def keep_attention() -> tuple[AbstractContextManager, AbstractContextManager]:
     """A `context_fn` for `torch.utils.checkpoint`: the layer is computed again in the backward pass, its attention is
     not. Keeps `T Hq E` numbers a layer, and one a token and head."""
-    kept = _KeptOutputs()
+    layer = _LayerAttention()
 
     @contextmanager
     def computing(replaying: bool) -> Iterator[None]:
-        kept.replaying = replaying
-        _layers.append(kept)
+        layer.replaying = replaying
+        _layers.append(layer)
         try:
             yield
         finally:

@@ -48,6 +48,13 @@ def chunk_mlps(model: PreTrainedModel, chunk_tokens: int) -> None:
         mlp.chunk_tokens = chunk_tokens
 
 
+def unchunk_mlps(model: nn.Module) -> None:
+    """Undoes `chunk_mlps`."""
+    for module in model.modules():
+        if isinstance(module, ChunkedMLP):
+            module.__class__ = type(module).__bases__[1]
+
+
 def _is_plain(module: Any) -> bool:
     """Whether all weights of a module are those of a few linear layers."""
     if not isinstance(module, nn.Module):

@@ -3,6 +3,7 @@ the trainer sends a token to the experts that the sampler sent it to."""
 
 import functools
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -66,9 +67,11 @@ CHOICES = ("top_k_index", "router_indices")
 MOST_EXPERTS = 4096
 
 
-def expert_modules(model: nn.Module) -> list[nn.Module]:
-    """Modules that compute with the experts that a router has chosen, in the order of layers."""
-    return [module for module in model.modules() if _second_parameter(type(module)) in CHOICES]
+def expert_modules(model: nn.Module) -> dict[int, nn.Module]:
+    """Modules that compute with the experts that a router has chosen, by the number of their layer."""
+    found = [(name, m) for name, m in model.named_modules() if _second_parameter(type(m)) in CHOICES]
+    numbers = [[int(part) for part in name.split(".") if part.isdigit()] for name, _ in found]
+    return {number[0] if number else i: m for i, (number, (_, m)) in enumerate(zip(numbers, found, strict=True))}
 
 
 def _second_parameter(kind: type[nn.Module]) -> str:
@@ -80,7 +83,7 @@ class ChosenExperts:
 
     def __init__(self, model: nn.Module) -> None:
         self.modules = expert_modules(model)
-        for module in self.modules:
+        for module in self.modules.values():
             if not hasattr(module, "chosen_experts"):  # trainer and engine may share the model
                 module.chosen_experts = None  # type: ignore[assignment]
                 module.register_forward_pre_hook(_keep_choice)
@@ -89,13 +92,18 @@ class ChosenExperts:
         return bool(self.modules)
 
     def fingerprints(self) -> Tensor:
-        """`(T,)` int64, equal for two tokens if all layers chose the same experts for both, in any order (Zobrist
-        hashing: a random number for each expert of each layer, and their sum)."""
-        total: Any = 0
-        for layer, module in enumerate(self.modules):
-            chosen: Any = module.chosen_experts
-            total = total + _numbers(layer, chosen.device)[chosen % MOST_EXPERTS].sum(-1)
-        return total
+        """`(T,)` int64: `expert_fingerprints` of each token."""
+        return expert_fingerprints({layer: module.chosen_experts for layer, module in self.modules.items()})  # type: ignore[misc]
+
+
+def expert_fingerprints(chosen: Mapping[int, Tensor]) -> Tensor:
+    """`(T,)` int64, equal for two tokens if all layers chose the same experts for both, in any order; `chosen` has
+    `(T, k)` of each layer. Zobrist hashing: a random number for each expert of each layer, and their sum. That of
+    expert 0 is 0, so a layer without experts, for which an engine reports zeros, does not count."""
+    total: Any = 0
+    for layer, experts in chosen.items():
+        total = total + _numbers(layer, experts.device)[experts % MOST_EXPERTS].sum(-1)
+    return total
 
 
 def _keep_choice(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -105,4 +113,6 @@ def _keep_choice(module: nn.Module, args: tuple[Any, ...]) -> None:
 @functools.cache
 def _numbers(layer: int, device: torch.device) -> Tensor:
     generator = torch.Generator().manual_seed(layer)
-    return torch.randint(-(2**62), 2**62, (MOST_EXPERTS,), generator=generator).to(device)
+    numbers = torch.randint(-(2**62), 2**62, (MOST_EXPERTS,), generator=generator)
+    numbers[0] = 0
+    return numbers.to(device)

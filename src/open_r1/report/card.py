@@ -1,4 +1,4 @@
-"""The model card that lies beside every trained model."""
+"""The model card of every trained model."""
 
 import re
 import shlex
@@ -28,10 +28,10 @@ def write_model_card(
     config: Mapping[str, Any],
     metrics: Mapping[str, Any],
 ) -> Path:
-    """Writes `<output_dir>/README.md`: what was trained from what, how, and what came out.
+    """Writes `<output_dir>/README.md`: which model was trained on which data, how, and with what result.
 
-    `task` is `sft` or `grpo`, `config` the resolved options (flat), `metrics` the final figures. Hub ids go
-    into the header that the hub reads; local paths do not. Needs no network.
+    `task` is `sft` or `grpo`, `config` the resolved options (flat), `metrics` the final figures. Hub ids go into the
+    header that the hub reads; local paths do not. It needs no network.
     """
     from huggingface_hub import ModelCardData
 
@@ -50,11 +50,11 @@ def write_model_card(
         f"{code(short(base_model))} after {METHODS.get(task, task)}"
         + (f", on {', '.join(code(short(name)) for name in datasets)}" if datasets else "")
         + ". Trained with Open R1."
-        + (" These are LoRA adapters, to be loaded on top of that model." if config.get("use_peft") else ""),
+        + (" These are LoRA adapters: load them on top of that model." if config.get("use_peft") else ""),
         "## How to use it",
         usage(output_dir.resolve().name, bool(config.get("use_peft"))),
         "## How it was trained",
-        f"```bash\n{shlex.join(map(without_folders, ['python', *command_line()]))}\n```",
+        f"```bash\n{shown_command(command_line())}\n```",
     ]
     changed = changed_options(task, config)
     if changed:
@@ -69,8 +69,12 @@ def write_model_card(
     versions = {**package_versions(), "commit": git_commit() or "no checkout"}
     parts += ["## Versions", table("package", versions)]
     parts.append(
-        "`run/` beside this file holds every option, the metrics of every step"
-        + (" and every completion with its rewards." if task == "grpo" else ".")
+        "The folder `run/` next to this file has every option"
+        + (
+            ", the metrics of every step and every completion with its rewards."
+            if task == "grpo"
+            else " and the metrics of every step."
+        )
     )
     path = output_dir / "README.md"
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -79,7 +83,7 @@ def write_model_card(
 
 
 def usage(name: str, adapters: bool) -> str:
-    """Lines of Python that load the model from a folder `name` and ask it something."""
+    """Python code that loads the model from the folder `name` and asks it a question."""
     package, loader = ("peft", "AutoPeftModelForCausalLM") if adapters else ("transformers", "AutoModelForCausalLM")
     imports = [f"from {package} import {loader}", "from transformers import AutoTokenizer"]
     if not adapters:
@@ -98,14 +102,28 @@ def usage(name: str, adapters: bool) -> str:
     return "```python\n" + "\n".join(lines) + "\n```"
 
 
-def without_folders(word: str) -> str:
-    """The last part of an absolute path, also after `--option=`: folders of one machine mean nothing elsewhere."""
-    option, equals, value = word.rpartition("=") if word.startswith("-") else ("", "", word)
-    return option + equals + (Path(value).name or value if value.startswith(("/", "~")) else value)
+def shown_command(words: Sequence[str]) -> str:
+    """The words that started the process as a line for the shell, without the folders of this machine."""
+    program = Path(words[0]).name
+    start = ["open-r1"] if program in ("open-r1", "cli.py") else ["python", program]
+    return shlex.join([*start, *map(without_folders, words[1:])])
+
+
+def without_folders(value: Any) -> Any:
+    """Absolute paths shortened to their last part, also after `--option=` and in lists and mappings: the folders of one
+    machine mean nothing elsewhere."""
+    if isinstance(value, list | tuple):
+        return [without_folders(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: without_folders(item) for key, item in value.items()}
+    if not isinstance(value, str):
+        return value
+    option, equals, path = value.rpartition("=") if value.startswith("-") else ("", "", value)
+    return option + equals + (Path(path).name or path if path.startswith(("/", "~")) else path)
 
 
 def changed_options(task: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options in `config` whose value is not what the task takes on this machine by itself."""
+    """The options in `config` that differ from the task's defaults on this machine."""
     from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelConfig, SFTConfig
 
     script, training = (GRPOScriptArguments(), GRPOConfig()) if task == "grpo" else (DataConfig(), SFTConfig())
@@ -121,17 +139,17 @@ def changed_options(task: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_hub_id(name: str) -> bool:
-    """Could `name` be an id on the hub, rather than a path here?"""
+    """Whether `name` could be a hub id rather than a local path."""
     return bool(re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)) and name not in (".", "..") and not Path(name).exists()
 
 
 def short(name: str) -> str:
-    """A hub id as it is; of a local path the last part, because the rest says nothing to others."""
+    """A hub id unchanged; the last part of a local path."""
     return name if is_hub_id(name) else Path(name).resolve().name
 
 
 def code(value: Any) -> str:
-    """`value` as code in a line of Markdown, also inside a table."""
+    """`value` as inline code in Markdown, safe inside a table."""
     text = " ".join(str(value).split()).replace("|", "\\|")
     return f"`` {text} ``" if "`" in text else f"`{text}`"
 
@@ -141,5 +159,5 @@ def table(kind: str, rows: Mapping[str, Any]) -> str:
     lines = [f"| {kind} | value |", "|---|---|"]
     for key, value in rows.items():
         shown = f"{value:.6g}" if isinstance(value, float) else value
-        lines.append(f"| {code(key)} | {code(without_folders(shown) if isinstance(shown, str) else shown)} |")
+        lines.append(f"| {code(key)} | {code(without_folders(shown))} |")
     return "\n".join(lines)

@@ -5,7 +5,7 @@ problem, and unpacked by the browser when somebody opens them.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,10 @@ _SECOND_THOUGHTS = re.compile(SECOND_THOUGHTS, re.IGNORECASE)
 
 @dataclass(frozen=True)
 class TaskAnswers:
-    """A benchmark's `results.json` and the rows of its `samples.parquet`, with `COLUMNS`."""
+    """A benchmark's `results.json`, and for each problem the rows of its samples, with `COLUMNS`."""
 
     results: Mapping[str, Any]
-    rows: Sequence[Mapping[str, Any]]
+    problems: Sequence[Sequence[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Page:
 def write_evaluation_page(path: Path, tasks: Sequence[TaskAnswers], max_megabytes: float = 200.0) -> Page:
     """Writes the page. Where the answers would take more than `max_megabytes`, it carries those of the first samples
     of each problem, and says so; verdicts are always there for all."""
-    problems = [_problems(task.rows) for task in tasks]
+    problems = [task.problems for task in tasks]
     num_samples = max(len(samples) for task in problems for samples in task)
     carried = num_samples
     while True:
@@ -99,13 +99,6 @@ def write_evaluation_page(path: Path, tasks: Sequence[TaskAnswers], max_megabyte
 def second_thoughts(text: str) -> int:
     """Passages in which the writer re-examines what it wrote."""
     return sum(1 for _ in _SECOND_THOUGHTS.finditer(text))
-
-
-def _problems(rows: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    problems: dict[int, list[Mapping[str, Any]]] = {}
-    for row in sorted(rows, key=lambda row: (row["index"], row["sample"])):
-        problems.setdefault(row["index"], []).append(row)
-    return list(problems.values())
 
 
 def _has_programs(results: Mapping[str, Any]) -> bool:

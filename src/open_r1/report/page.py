@@ -7,7 +7,6 @@ the digests of those scripts, so a browser runs no other.
 import base64
 import hashlib
 import json
-import math
 import zlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -17,9 +16,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from open_r1.report.environment import package_versions
-
-LONGEST_FIGURE = 6
-"""Significant digits of the numbers in a page."""
+from open_r1.report.figures import duration, finite
 
 
 def asset(name: str) -> str:
@@ -60,12 +57,6 @@ def render_page(
     )
 
 
-def duration(seconds: float) -> str:
-    """`48 s`, `5 min 12 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
 def script_json(value: Any) -> Markup:
     """JSON that cannot end the `<script>` it stands in, whatever a model wrote."""
     text = to_json(value)
@@ -85,18 +76,5 @@ def to_json(value: Any) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError:
-        text = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(finite(value), ensure_ascii=False, separators=(",", ":"))
     return text.encode(errors="replace").decode()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def rounded(value: float | None) -> float | None:
-    """A figure as pages show it: with few digits, and None if it is not finite."""
-    return None if value is None or not math.isfinite(value) else float(f"{value:.{LONGEST_FIGURE}g}")

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from transformers import TrainerCallback
 
+from open_r1.report.figures import clock
+
 RECENT_STEPS = 20
 """Steps that the estimate of time left looks back on; completions of early steps may be much shorter."""
 
@@ -86,7 +88,7 @@ class ProgressCallback(TrainerCallback):
         if not state.is_world_process_zero or not logs:
             return
         if "train_runtime" in logs:
-            self._print(f"finished {state.global_step} steps in {_clock(logs['train_runtime'])}")
+            self._print(f"finished {state.global_step} steps in {clock(logs['train_runtime'])}")
         elif any(key.startswith("eval_") for key in logs):
             shown = [f"{key} {_number(logs[key])}" for key in logs if key != "epoch"]
             place = f"step {state.global_step}/{state.max_steps}  " if state.max_steps else ""  # else: not in training
@@ -124,7 +126,7 @@ class ProgressCallback(TrainerCallback):
         (first, since), (last, now) = self._steps[0], self._steps[-1]
         if last == first or last >= max_steps:
             return ""
-        return f"{_clock((now - since) / (last - first) * (max_steps - last))} left"
+        return f"{clock((now - since) / (last - first) * (max_steps - last))} left"
 
 
 def headline(logs: Mapping[str, Any]) -> list[str]:
@@ -164,9 +166,3 @@ def _speed(logs: Mapping[str, Any]) -> list[str]:
 
 def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, int | float) else str(value)
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

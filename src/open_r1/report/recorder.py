@@ -5,7 +5,6 @@ Everything shown later (progress pages, model cards, comparisons) is made from t
 
 import json
 import logging
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import yaml
 from open_r1.errors import UserError
 from open_r1.files import write_json, write_text, write_whole
 from open_r1.report.environment import describe_environment, plain, redacted
+from open_r1.report.figures import finite
 
 logger = logging.getLogger(__name__)
 
@@ -114,8 +114,8 @@ class RunRecorder:
     def _discard_after(self, step: int, history: Sequence[Mapping[str, Any]]) -> None:
         path = self.run_dir / "metrics.jsonl"
         if path.exists() or history:
-            kept = [line for line in _readable_lines(path) if _belongs(line["step"], step)]
-            write_text(path, "".join(map(_metrics_line, _restored(path, kept, history))))
+            lines = [line for line in _readable_lines(path) if _belongs(line["step"], step)]
+            write_text(path, "".join(map(_metrics_line, _restored(path, lines, history))))
         for file in (self.run_dir / "rollouts").glob("*"):
             number = rollout_step(file)
             if file.suffix == ".tmp" or (number is not None and not _belongs(number, step)):
@@ -220,15 +220,7 @@ def rollout_step(file: Path) -> int | None:
 
 def _metrics_line(metrics: Mapping[str, Any]) -> str:
     line = {"step": metrics["step"], **metrics}
-    return json.dumps(_finite(plain(line)), ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(finite(plain(line)), ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _rollout_table(step: int, rows: list[Mapping[str, Any]]) -> pa.Table:
@@ -245,7 +237,7 @@ def _rollout_table(step: int, rows: list[Mapping[str, Any]]) -> pa.Table:
 
 
 def _cell(value: Any, kind: pa.DataType) -> Any:
-    value = _finite(plain(value))
+    value = finite(plain(value))
     if kind != pa.string() or value is None:
         return value
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 import yaml
 
 from open_r1.errors import UserError
+from open_r1.report.figures import rounded
 from open_r1.report.health import Health
-from open_r1.report.page import rounded
 from open_r1.report.recorder import REWARD_PREFIX, ROLLOUT_COLUMNS, rollout_step
 
 BATCH = 64

@@ -1,11 +1,12 @@
 """What sampling looks like while it runs: a live bar on a terminal, a line now and then elsewhere."""
 
 import time
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+
+from open_r1.report.figures import clock
 
 LINE_EVERY = 30.0
 ENOUGH = 64
@@ -42,9 +43,7 @@ class SamplingProgress:
         self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._live.update(self._bar, completed=self.done, news=self.news())
         self._live.stop()
         if not self.console.is_terminal:
@@ -57,11 +56,6 @@ class SamplingProgress:
         if now - self._moved > 0.25:
             self._moved = now
             self._update()
-
-    def add_samples(self, count: int, right: int) -> None:
-        """`count` samples finished, `right` of them right."""
-        self.add_graded(count, right)
-        self.add_finished(count)
 
     def add_finished(self, count: int) -> None:
         """`count` samples finished; whether they are right comes later."""
@@ -81,7 +75,7 @@ class SamplingProgress:
             parts.append(f"{self.tokens / seconds:,.0f} tokens/s")
         fresh = self.done - self.before
         if self.done < self.total and fresh >= min(ENOUGH, max(1, (self.total - self.before) // 20)):
-            parts.append(f"{_clock(seconds / fresh * (self.total - self.done))} left")
+            parts.append(f"{clock(seconds / fresh * (self.total - self.done))} left")
         return ", ".join(parts)
 
     def _update(self) -> None:
@@ -94,9 +88,3 @@ class SamplingProgress:
     def _print(self) -> None:
         line = f"{self.task}  {self.done}/{self.total} samples, {self.news()}"
         self.console.print(line, soft_wrap=True, markup=False, highlight=False)
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

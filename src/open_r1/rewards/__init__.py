@@ -1,7 +1,7 @@
 """Rewards: how good a completion is. Plain Python over strings, no torch.
 
-`get_reward_funcs` finds rewards by name, `score` calls them on a batch, `grade` compares one answer. The rewards
-themselves can be imported from here, as from huggingface/open-r1's module of this name.
+`get_reward_funcs` finds rewards by name, `score` calls them on a batch, and `grade` compares one answer. The rewards
+themselves can be imported from here, as in huggingface/open-r1.
 """
 
 from open_r1.rewards.accuracy import accuracy_reward

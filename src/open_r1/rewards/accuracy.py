@@ -38,7 +38,8 @@ def grade_rows(
     prompts: list | None = None,
     prefills: list[str] | None = None,
 ) -> list[Verdict]:
-    """The verdict of each row, on prompt prefill and completion together; one warning counts ungradable rows."""
+    """The verdict on each row, with the prefill of the prompt in front. One warning counts rows that cannot be
+    graded."""
     golds = golds_of(solution, answer, len(completions))
     verdicts = grade_many(completions=judged_texts(completions, prompts, prefills), golds=golds)
     ungradable = [verdict.reason for verdict in verdicts if verdict.correct is None]
@@ -55,6 +56,6 @@ def grade_rows(
 def accuracy_reward(
     completions: list, solution: list | None = None, answer: list | None = None, **kwargs: Any
 ) -> list[float | None]:
-    """1.0 if the final answer equals the gold, 0.0 if not, None if that cannot be decided."""
+    """1.0 if the final answer equals the right one (`answer`, else `solution`), 0.0 if not, None if undecided."""
     verdicts = grade_rows(completions, solution, answer, kwargs.get("prompts"), kwargs.get("prefills"))
     return [None if verdict.correct is None else float(verdict.correct) for verdict in verdicts]

@@ -1,7 +1,7 @@
 """Compares two answers with algebra. Runs in worker processes, which can be killed.
 
-What `expression` parses is compared exactly or with many digits; the rest (sums, integrals, inequalities in other
-forms) by math-verify, whose verdict "right" is verified with many digits where possible.
+Expressions that `expression` parses are compared exactly or numerically with many digits. math-verify compares the
+rest (sums, integrals, inequalities in other forms). Its verdict "right" is checked numerically where possible.
 """
 
 import re
@@ -30,7 +30,7 @@ from open_r1.rewards import (
 )
 from open_r1.rewards.notation import canonical, plain_text
 
-# Units are split off before: math-verify's own list would read `3t` as 3.
+# Units are split off first: math-verify's own list would read `3t` as 3.
 _NORMALIZATION = NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="none")
 CHECKED_DIGITS = 40
 _WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{4,}")
@@ -41,7 +41,7 @@ _UNDONE = (sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit, sympy.Derivati
 
 
 def answer(request: dict) -> bool | None:
-    """The worker's entry: whether an answer equals a gold answer, or whether a gold answer can be parsed."""
+    """Entry point of the worker: whether an answer equals a gold answer, or whether a gold answer can be parsed."""
     if "answer" in request:
         return structure.compare(request["answer"], request["gold"], same_expression)
     return readable(request["gold"])
@@ -106,7 +106,7 @@ def same_expression(answer: str, gold: str) -> bool | None:
 
 
 def same_value(answer: str, gold: str) -> bool | None:
-    """Comparison of what `expression` parses, exact or with many digits; None if undecided."""
+    """Comparison of expressions that `expression` parses, exact or with many digits; None if undecided."""
     answer, gold = plain_text(answer), plain_text(gold)
     one, other = expression.parse(answer), expression.parse(gold)
     if one is None or other is None:
@@ -125,7 +125,7 @@ def same_value(answer: str, gold: str) -> bool | None:
 def same_equation(answer: str, gold: str) -> bool | None:
     """Comparison of two equations, which may differ by a constant factor; None if undecided.
 
-    Only a verdict of "right" is certain: `y=1/x` and `xy=1` are not multiples of each other."""
+    Only the verdict "right" is certain: `y=1/x` and `xy=1` are equal but not multiples of each other."""
     pairs = []
     for text in (answer, gold):
         left, sign, right = plain_text(text).partition("=")

@@ -1,6 +1,6 @@
 """Finds the final answer in a completion, and the gold answer in a dataset's column.
 
-Time is linear in the text, and only its last 20,000 characters are read.
+It takes linear time, and reads only the last 20,000 characters.
 """
 
 import re
@@ -33,7 +33,7 @@ _ANCHOR = re.compile(
     re.IGNORECASE,
 )
 _ANCHOR_WORDS = ("####", "answer", "result", "option", "choice", "答案", "结果", "选")
-"""Every anchor has one of these, whatever its case: finding none is much faster than looking for an anchor."""
+"""Each anchor contains one of these in some case. Searching for them first is much faster."""
 _MATH = re.compile(
     r"\$\$(?P<a>[^$]+)\$\$|(?<![\\\d])\$(?P<b>[^$\n]+)\$"
     r"|\\\((?P<c>(?:(?!\\\().)+?)\\\)|\\\[(?P<d>(?:(?!\\\[).)+?)\\\]",

@@ -8,14 +8,14 @@ from open_r1.rewards.text import judged_texts
 
 _TAG = re.compile(r"</?(?:think|answer)>")
 _ORDER = ["<think>", "</think>", "<answer>", "</answer>"]
-_BLANK_SYMBOLS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and symbols by category, and yet nothing is seen
+_BLANK_SYMBOLS = "\u115f\u1160\u2800\u3164\uffa0"  # Unicode calls them letters and symbols, but they are invisible
 
 
 def parse_format(text: str, *, strict: bool = True) -> tuple[str, str] | None:
     """Splits `text` into (reasoning, answer), or returns None if it is not well formed.
 
-    Well formed: each of the four tags exactly once and in order, visible text in both blocks, and none before, between
-    or after them. Strict also wants the newlines of the R1 template around the tags:
+    A well-formed text has each of the four tags exactly once and in order, visible text in both blocks, and no text
+    before, between or after them. `strict` also requires the newlines of the R1 template around the tags:
     `<think>\\n...\\n</think>\\n<answer>\\n...\\n</answer>`.
     """
     text = text.rstrip()
@@ -38,7 +38,7 @@ def parse_format(text: str, *, strict: bool = True) -> tuple[str, str] | None:
 
 
 def _visible(text: str) -> bool:
-    """Whether there is more than white space, control characters, combining marks and characters without a glyph."""
+    """Whether `text` has more than white space, control characters, combining marks and characters without a glyph."""
     return any(unicodedata.category(character)[0] in "LNPS" and character not in _BLANK_SYMBOLS for character in text)
 
 

@@ -1,4 +1,4 @@
-"""The completion that should get the maximum of every reward, to check a run before it starts."""
+"""A completion that should get the maximum of every reward. It is used to check a run before it starts."""
 
 from open_r1.rewards.answers import extract_gold
 from open_r1.rewards.text import prefill_of

@@ -30,16 +30,19 @@ _graders: "weakref.WeakSet[Grader]" = weakref.WeakSet()
 
 @dataclass(frozen=True)
 class Verdict:
-    """`correct` is None if it could not be decided: the gold cannot be parsed, or a limit was hit."""
+    """Whether a completion is right, and why."""
 
     correct: bool | None
+    """None if it cannot be decided: the right answer cannot be parsed, or a limit was reached."""
     extracted: str | None
+    """The answer that was found in the completion. None if there is none."""
     reason: str
+    """How the two answers were compared, or why they were not."""
 
 
 @dataclass(frozen=True)
 class _Pending:
-    """A comparison under way in a worker, and the reason that its verdict will give."""
+    """A comparison that a worker is computing, and the reason that its verdict will give."""
 
     answer: str | None
     reason: str
@@ -47,9 +50,9 @@ class _Pending:
 
 
 class Grader:
-    """Grades in `workers` processes, each comparison within `seconds` and `memory_mb`.
+    """Grades in `workers` processes, and limits each comparison to `seconds` and `memory_mb`.
 
-    Simple cases are decided in the calling process; the verdicts of the others are cached. Safe to use from threads.
+    The calling process decides simple cases itself; the other verdicts are cached. It is safe to use from threads.
     """
 
     def __init__(
@@ -158,14 +161,14 @@ class Grader:
         return future
 
     def _evict_failure(self, key: tuple[str, str | None], future: "Future[Reply]") -> None:
-        """Removes failed comparisons from the cache: a worker that could not start or died says nothing about the
+        """Removes failed comparisons from the cache: that a worker died or could not start says nothing about the
         answer."""
         if future.cancelled() or future.exception() or future.result().limit == "crash":
             with self._lock:
                 self._cache.pop(key, None)
 
     def forget(self) -> None:
-        """Drops pending verdicts, for which a forked child would wait forever."""
+        """Drops pending verdicts: a forked child would wait for them forever."""
         self._cache, self._lock = OrderedDict(), threading.Lock()
 
 
@@ -205,7 +208,7 @@ def default_grader() -> Grader:
 
 
 def configure(**options: Any) -> None:
-    """Replaces the shared grader; takes the options of `Grader`."""
+    """Replaces the shared grader. Takes the options of `Grader`."""
     global _default
     with _default_lock:
         if _default is not None:

@@ -20,9 +20,9 @@ def len_reward(
 ) -> list[float | None]:
     """Length reward of Kimi k1.5 (arXiv 2501.12599, section 2.3.3), in characters.
 
-    λ = 0.5 - (length - shortest) / (longest - shortest) within the completions of one prompt (all rows if `prompts`
-    is not given); λ for right answers, min(0, λ) for wrong ones, 0 if all are equally long. A gold that cannot be
-    parsed counts as answered rightly, as in open-r1; an answer that hit a limit of the grader gets None.
+    λ = 0.5 - (length - shortest) / (longest - shortest), over the completions of one prompt (over all rows if `prompts`
+    is not given). Right answers get λ, wrong ones min(0, λ), and all get 0 if they are equally long. If the right
+    answer cannot be parsed, the completion counts as right, as in open-r1. It gets None if the grader hit a limit.
     """
     verdicts = grade_rows(completions, solution, answer, prompts, kwargs.get("prefills"))
     golds = golds_of(solution, answer, len(completions))
@@ -50,8 +50,8 @@ def get_cosine_scaled_reward(
 ) -> Callable[..., list[float | None]]:
     """Cosine length scaling (Demystifying Long CoT, arXiv 2502.03373, section 4.1), in characters.
 
-    Right answers fall from `max_value_correct` to `min_value_correct` as the length goes from 0 to `max_len`; wrong
-    ones go from `min_value_wrong` to `max_value_wrong`. Longer completions count as `max_len`.
+    As the length goes from 0 to `max_len`, right answers fall from `max_value_correct` to `min_value_correct`, and
+    wrong ones go from `min_value_wrong` to `max_value_wrong`. Longer completions count as `max_len`.
     """
     if max_len <= 0:
         raise OptionError(f"cosine_max_len is {max_len}: it must be above 0.")
@@ -73,8 +73,10 @@ def get_cosine_scaled_reward(
 
 
 def get_soft_overlong_punishment(max_completion_len: int, soft_punish_cache: int) -> Callable[..., list[float]]:
-    """Soft overlong punishment (DAPO, arXiv 2503.14476, equation 13), in tokens: 0 up to `max_completion_len` minus
-    `soft_punish_cache`, falling linearly to -1 at `max_completion_len`, and -1 beyond."""
+    """Soft overlong punishment (DAPO, arXiv 2503.14476, equation 13), in tokens.
+
+    It is 0 up to `max_completion_len - soft_punish_cache`, falls linearly to -1 at `max_completion_len`, and stays -1.
+    """
     if not 0 < soft_punish_cache <= max_completion_len:
         raise OptionError(
             f"soft_punish_cache is {soft_punish_cache}: it must be above 0 and at most max_completion_len "

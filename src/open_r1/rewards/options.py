@@ -23,37 +23,37 @@ class RewardOptions:
     cosine_max_value_correct: float = 1.0
     """`cosine`: reward of the shortest right answer."""
     cosine_max_len: int = 1000
-    """`cosine`: characters at which it ends."""
+    """`cosine`: length in characters at which the scaling ends."""
     repetition_n_grams: int = 3
     """`repetition_penalty`: words in an n-gram."""
     repetition_max_penalty: float = -1.0
-    """`repetition_penalty`: given to full repetition; at most 0."""
+    """`repetition_penalty`: the reward of full repetition; at most 0."""
     repetition_language: Literal["en", "zh"] = "en"
-    """`repetition_penalty`: how words are found; `zh` needs the `chinese` extra."""
+    """`repetition_penalty`: how text is split into words; `zh` needs the `chinese` extra."""
     max_completion_len: int = 16384
-    """`soft_overlong_punishment`: tokens at which it reaches -1."""
+    """`soft_overlong_punishment`: length in tokens at which it reaches -1."""
     soft_punish_cache: int = 4096
-    """`soft_overlong_punishment`: tokens before that over which it falls."""
+    """`soft_overlong_punishment`: the number of tokens over which it falls from 0 to -1."""
     code_language: str = "python"
-    """`code_format`: required language of the code block; a `language` column takes precedence."""
+    """`code_format`: required language of the code block. A column `language` takes precedence."""
     code_provider: Literal["local", "unsafe", "piston", "e2b"] = "local"
-    """Code rewards: where programs run; `unsafe` is `local` on a machine where nothing isolates them."""
+    """Code rewards: where programs run. `unsafe` is `local`, but also runs where nothing isolates programs."""
     code_languages: list[str] = field(default_factory=list)
-    """Code rewards: further languages, each `name | main file | command that compiles | command that runs`."""
+    """Code rewards: more languages, each `name | main file | compile command | run command`."""
     ioi_provider: Literal["local", "unsafe", "piston"] = "local"
     """`ioi_code`: where programs run."""
     code_eval_scoring_mode: Literal["pass_fail", "partial", "weighted_sum"] = "weighted_sum"
     """`cf_code`: how test results become a score."""
     code_eval_test_batch_size: int = 1
-    """`cf_code`, `ioi_code`: test cases of a program that run at the same time; -1: as many as there are cores."""
+    """`cf_code`, `ioi_code`: test cases of one program that run at the same time; -1: one per core."""
     parallel_code_exec_per_proc: int = 0
-    """Code rewards: programs run at once by a process; 0: its share of the machine's cores."""
+    """Code rewards: programs that each training process runs at the same time; 0: its share of the machine's cores."""
     code_time_limit: float = 5.0
-    """Code rewards: processor seconds per test case."""
+    """Code rewards: CPU seconds per test case."""
     code_memory_limit: int = 512
     """Code rewards: megabytes per test case."""
     e2b_router_url: str | None = None
-    """Code rewards: host:port of an E2B router; without it the SDK and `E2B_API_KEY`."""
+    """Code rewards: host:port of an E2B router. Default: E2B's SDK with `E2B_API_KEY`."""
 
 
 def option(script_args: Any, name: str) -> Any:

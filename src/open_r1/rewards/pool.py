@@ -67,7 +67,7 @@ class Worker:
             self._read_line(START_SECONDS)
         except WorkerFailure as failure:
             raise RuntimeError(
-                f"a grading worker does not start ({failure}); `{sys.executable} -m open_r1.rewards.worker 5 "
+                f"a grading worker cannot start ({failure}); `{sys.executable} -m open_r1.rewards.worker 5 "
                 f"{memory_mb} {module}` shows why (memory_mb is {memory_mb})."
             ) from None
 

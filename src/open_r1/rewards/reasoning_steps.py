@@ -9,5 +9,5 @@ _STEP = re.compile(r"Step \d+:|^\d+\.|^[-*]|\b(?:First|Second|Next|Finally),", r
 
 
 def reasoning_steps_reward(completions: list, **kwargs: Any) -> list[float]:
-    """A third for each marked step (`Step 1:`, a list item, `First,` ... `Finally,`), 1.0 from three on."""
+    """1/3 for each marked step (`Step 1:`, a list item, `First,` ... `Finally,`), at most 1.0."""
     return [min(1.0, len(_STEP.findall(text)) / 3) for text in texts_of(completions)]

@@ -1,4 +1,4 @@
-"""Rewards by name, or by import path."""
+"""Finds rewards by name or by import path."""
 
 import difflib
 import importlib
@@ -46,7 +46,7 @@ def _overlong(args: Any) -> RewardFunc:
 
 
 def _code(name: str, **renamed: str) -> Callable[[Any], RewardFunc]:
-    """Builder of a code reward: keyword of the function to field of the arguments."""
+    """A builder of a code reward. `renamed` maps keywords of the function to fields of the arguments."""
 
     def build(args: Any) -> RewardFunc:
         function = getattr(_module("code.rewards"), name)
@@ -86,18 +86,20 @@ REGISTRY: dict[str, Callable[[Any], RewardFunc]] = {
     "ioi_code": _code("ioi_code_reward", provider_type="ioi_provider", test_batch_size="code_eval_test_batch_size"),
     "code_format": lambda args: _module("code.rewards").get_code_format_reward(option(args, "code_language")),
 }
-"""Name to a function of the script arguments that returns the reward function."""
+"""Maps each name to a function that takes the script arguments and returns the reward function."""
 
 GRADED = ("accuracy", "length", "cosine")
-"""Rewards that compare with the right answer."""
+"""Rewards that compare the completion with the right answer."""
 
 BEST = {"accuracy": 1.0, "format": 1.0, "format_lenient": 1.0, "tag_count": 1.0, "reasoning_steps": 1.0}
-"""What `gold_completion` must be given by a reward; rewards that are not here have no fixed maximum."""
+"""The reward that `gold_completion` must get. Rewards that are not listed have no fixed maximum."""
 
 
 def get_reward_funcs(script_args: Any) -> list[RewardFunc]:
-    """The functions that `script_args.reward_funcs` names, in order. Options of a reward are read from the other
-    fields of `script_args`. Raises `UserError` for an unknown name or path."""
+    """The functions that `script_args.reward_funcs` names, in that order.
+
+    Options of a reward are read from the other fields of `script_args`. Raises `UserError` for an unknown name or path.
+    """
     return [get_reward_func(name, script_args) for name in script_args.reward_funcs]
 
 
@@ -109,10 +111,10 @@ def get_reward_func(name: str, script_args: Any = None) -> RewardFunc:
     if ":" in name:
         return _import(name)
     nearest = difflib.get_close_matches(name, REGISTRY, n=1, cutoff=0.4)
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
     raise UserError(
-        f"reward_funcs: {name!r} is not a reward; {hint}known are {', '.join(REGISTRY)}, "
-        "and any function of yours as my_module:my_reward or path/to/file.py:my_reward."
+        f"reward_funcs: {name!r} is not a reward{hint} Known rewards: {', '.join(REGISTRY)}. "
+        "For your own function, write my_module:my_reward or path/to/file.py:my_reward."
     )
 
 
@@ -136,16 +138,17 @@ def _load_module(path: str, name: str) -> ModuleType:
         if error.name != name.split(".")[0] and error.name != name:
             raise
         raise UserError(
-            f"reward_funcs: {path!r}: no module {error.name!r}; put {name.split('.')[0]}.py in the working directory, "
+            f"reward_funcs: {path!r}: there is no module {error.name!r}: put {name.split('.')[0]}.py in the working "
+            f"directory, "
             "install it, or give the path of the file, such as path/to/file.py:my_reward."
         ) from None
 
 
 def _load_file(path: str, file: Path) -> ModuleType:
-    """The module in `file`, whose own imports may come from its folder; the same module for every function of it."""
+    """The module in `file`, loaded once. It may import other modules from its folder."""
     if not file.is_file() or file.suffix != ".py":
-        raise UserError(f"reward_funcs: {path!r}: {file} is no Python file.")
-    name = f"{file.stem} ({file.parent})"  # no module that could be imported has such a name
+        raise UserError(f"reward_funcs: {path!r}: {file} is not a Python file.")
+    name = f"{file.stem} ({file.parent})"  # not a name that an import statement could have
     if name in sys.modules:
         return sys.modules[name]
     _can_import_from(file.parent)

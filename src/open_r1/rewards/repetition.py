@@ -13,15 +13,18 @@ def get_repetition_penalty_reward(
 ) -> Callable[..., list[float]]:
     """n-gram repetition penalty (Demystifying Long CoT, arXiv 2502.03373, appendix C.2).
 
-    `max_penalty` (at most 0) times the share of n-grams of words that occurred before; 0 for completions shorter
-    than an n-gram. `language` selects how words are split: `en` at white space, `zh` by jieba.
+    `max_penalty` (at most 0) times the share of n-grams of words that occurred before. 0 for completions shorter than
+    an n-gram. `language` selects how text is split into words: `en` at white space, `zh` with jieba.
     """
     if max_penalty > 0:
-        raise OptionError(f"max_penalty {max_penalty} should not be positive: it is what full repetition is given.")
+        raise OptionError(
+            f"repetition_max_penalty is {max_penalty}: it must be at most 0, because it is the reward of full "
+            f"repetition."
+        )
     if ngram_size < 1:
         raise OptionError(f"repetition_n_grams is {ngram_size}: it must be at least 1.")
     if language not in ("en", "zh"):
-        raise OptionError(f"repetition_language is {language!r}: 'en' and 'zh' are known.")
+        raise OptionError(f"repetition_language is {language!r}: it must be 'en' or 'zh'.")
     split = _chinese_words() if language == "zh" else str.split
 
     def repetition_penalty_reward(completions: list, **kwargs: Any) -> list[float]:

@@ -15,8 +15,10 @@ from open_r1.rewards.text import check_completion, prefill_of
 class RewardError(UserError):
     """A reward function raised, or returned something that is not a list of scores.
 
-    `reward` is its name, `row` the first row on which it fails (None if it fails only on the batch), `step` the
-    training step (None outside training).
+    Attributes:
+        reward: Name of the reward.
+        row: First row of the batch on which it fails; None if it fails only on the whole batch.
+        step: The training step; None outside training.
     """
 
     def __init__(self, message: str, reward: str, row: int | None, step: int | None) -> None:
@@ -25,7 +27,7 @@ class RewardError(UserError):
 
 
 def reward_name(function: Callable) -> str:
-    """`__name__` of a reward function; a class's for callable objects, the function's for a `partial`."""
+    """`__name__` of a reward function, of the class of a callable object, or of the function in a `partial`."""
     if isinstance(function, partial) and not hasattr(function, "__name__"):
         return reward_name(function.func)
     return getattr(function, "__name__", None) or type(function).__name__
@@ -43,15 +45,28 @@ def score(
     step: int | None = None,
     extras: dict[str, Any] | None = None,
 ) -> list[dict[str, float | None]]:
-    """Scores every completion with every reward: one `{name: value}` a row.
+    """Scores every completion with every reward.
 
-    `prompts` are what the dataset holds (text or messages), `prompt_texts` the same after the chat template: they
-    contain the beginning of the answer that the template has written (`<think>`). Completions given as text are
-    handed on as one assistant message where the prompt is messages. `columns` are the dataset's other columns, a
-    list each, one value a completion; `extras` are passed on as they are (`trainer_state`). Functions get the
-    keyword arguments that they accept; coroutines are awaited; NaN counts as None.
+    A function gets the keyword arguments that it accepts. Coroutines are awaited.
 
-    Raises `RewardError` naming reward, step and row.
+    Args:
+        funcs: The reward functions.
+        prompts: The prompt of each completion, as in the dataset (text or messages).
+        completions: The completions, as text or messages. If the prompt is a list of messages, text is passed on as
+            one assistant message.
+        completion_ids: Token ids of each completion.
+        columns: The dataset's other columns: a list with one value per completion each.
+        prompt_texts: The prompts after the chat template. They may end with the beginning of the completion, such as
+            `<think>`.
+        names: Names of the rewards. Default: those of the functions.
+        step: Training step, for error messages.
+        extras: More arguments for all functions, passed on unchanged (`trainer_state`).
+
+    Returns:
+        For each completion, the score of each reward by name. None if a reward does not apply (or returned NaN).
+
+    Raises:
+        RewardError: A function failed, or returned something else. The message names reward, step and row.
     """
     rows = len(completions)
     names = list(names) if names is not None else [reward_name(function) for function in funcs]
@@ -115,7 +130,7 @@ def _call(function: Callable, arguments: dict[str, list]) -> list:
         raise TypeError(f"it returned {type(values).__name__}, not a list of {rows} numbers or None")
     values = list(values)
     if len(values) != rows:
-        raise ValueError(f"it returned {len(values)} values for {rows} completions: one each is needed")
+        raise ValueError(f"it returned {len(values)} values for {rows} completions: it must return one for each")
     return values
 
 
@@ -124,14 +139,16 @@ def _check_signature(function: Callable, given: set[str]) -> None:
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
-        raise UserError("it does not say what it takes: wrap it in a function of completions and **kwargs.") from None
+        raise UserError("it has no signature: wrap it in a function that takes completions and **kwargs.") from None
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     for required in (p for p in parameters if p.default is p.empty and p.kind not in variable):
         if required.kind is required.POSITIONAL_ONLY:
-            raise UserError(f"it takes {required.name!r} by position only: arguments are given by name.")
+            raise UserError(
+                f"it takes {required.name!r} by position only, but rewards are called with keyword arguments."
+            )
         if required.name not in given:
             names = ", ".join(sorted(given))
-            raise UserError(f"it needs {required.name!r}, which is no column of the dataset; there are {names}.")
+            raise UserError(f"it needs {required.name!r}, but the dataset has no such column. It can take: {names}.")
 
 
 def _accepted(function: Callable, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -143,7 +160,7 @@ def _accepted(function: Callable, arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _wait(awaitable: Awaitable) -> Any:
-    """Result of a coroutine, in a thread of its own: the caller's may already run an event loop (notebooks)."""
+    """Result of a coroutine. It runs in its own thread, because the caller's may have an event loop (notebooks)."""
     outcome: dict[str, Any] = {}
 
     async def main() -> Any:

@@ -1,5 +1,4 @@
-"""A quarter for each tag of the R1 template that occurs exactly once and in order: a gradual form of the format
-reward."""
+"""A gradual form of the format reward: 0.25 for each tag of the R1 template that occurs once and in order."""
 
 from typing import Any
 
@@ -9,7 +8,7 @@ _TAGS = ("<think>\n", "\n</think>\n", "\n<answer>\n", "\n</answer>")
 
 
 def tag_count_reward(completions: list, prompts: list | None = None, **kwargs: Any) -> list[float]:
-    """0 to 1 in steps of 0.25: the most tags that occur exactly once and follow each other in the template's order.
+    """0 to 1 in steps of 0.25: the largest number of tags that occur exactly once and in the template's order.
 
     A `<think>` that the prompt opened counts as part of the completion.
     """

@@ -23,7 +23,7 @@ def text_of(completion: Any) -> str:
 
 
 def texts_of(completions: list) -> list[str]:
-    """`text_of` for each. Raises `RowError` for one that is neither text nor messages."""
+    """`text_of` for each completion. Raises `RowError` for one that is neither text nor messages."""
     for row, completion in enumerate(completions):
         check_completion(row, completion)
     return [text_of(completion) for completion in completions]
@@ -37,8 +37,10 @@ def check_completion(row: int, completion: Any) -> None:
 
 
 def prefill_of(prompt: Any) -> str:
-    """The part of a completion that its prompt has already written: `<think>` and the white space after it,
-    when the prompt (rendered text, or a list of messages that ends with the assistant's) ends there, else ""."""
+    """The beginning of the completion that the prompt already contains: `<think>` and the white space after it, or "".
+
+    `prompt` is rendered text, or a list of messages that ends with the assistant's.
+    """
     if not isinstance(prompt, str):
         last = prompt[-1] if prompt else None
         if not isinstance(last, dict) or last.get("role") != "assistant":

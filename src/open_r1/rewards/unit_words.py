@@ -59,7 +59,7 @@ SCALES = {
     "thousandth": Fraction(1, 1000), "millionth": Fraction(1, 10**6), "billionth": Fraction(1, 10**9),
 }  # fmt: skip
 SCALES |= {f"{name}s": factor for name, factor in SCALES.items()} | {"halves": Fraction(1, 2)}
-"""Words that are factors; an ordinal is one in the plural only, or behind 1."""
+"""Words that are factors. An ordinal is one only in the plural, or after 1."""
 ORDINALS = frozenset(name for name, factor in SCALES.items() if factor < 1 and not name.endswith("s"))
 GREEK = frozenset(
     re.findall(

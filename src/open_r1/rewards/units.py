@@ -216,7 +216,7 @@ def turns(answer: Unit | None, gold: Unit | None) -> str | None:
 
 
 def _share_a_word(one: Unit, other: Unit) -> bool:
-    """Apples are no oranges, but red apples are apples; `10 centimetres long` are 10 centimetres."""
+    """Apples are not oranges, but red apples are apples, and `10 centimetres long` is 10 centimetres."""
     if not one.dimension and not other.dimension:
         same_power = one.words & POWER_WORDS == other.words & POWER_WORDS
         return same_power and bool(one.words & other.words or (one.words | other.words) & NEUTRAL)

@@ -1,6 +1,6 @@
-"""The process in which answers are compared: reads requests from stdin, writes replies to stdout, one JSON line each.
+"""The process that compares answers. It reads requests from stdin and writes replies to stdout, one JSON line each.
 
-It limits its own memory, and its processor time for each request, and ends when its parent does.
+It limits its memory, and its CPU time per request. It exits when its parent does.
 """
 
 import ctypes
@@ -42,7 +42,7 @@ def reply(answer: Callable[[dict], Any], request: dict) -> dict:
 
 
 def end_with_parent() -> None:
-    """Makes the kernel (Linux) end this process with the thread that started it, even during a long computation."""
+    """Makes the kernel (Linux) kill this process when the thread that started it ends, even in a long computation."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -53,7 +53,7 @@ def limit_memory(megabytes: int) -> None:
 
 
 def limit_cpu(seconds: float) -> None:
-    """Ends this process (SIGXCPU) after that much further processor time."""
+    """Kills this process (SIGXCPU) after this much more CPU time."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     soft = int(used.ru_utime + used.ru_stime + seconds) + 1

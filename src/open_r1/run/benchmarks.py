@@ -18,9 +18,9 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from open_r1.configs import DataConfig, GRPOConfig, ModelConfig, TrainConfig
 from open_r1.data.conversations import PromptRenderer
-from open_r1.engine.automatic import automatic_engine
-from open_r1.engine.choose import OpenEngine, decode_budget
+from open_r1.engine.choose import automatic_engine
 from open_r1.engine.native.engine import NativeEngine, NativeOptions
+from open_r1.engine.opening import OpenEngine, decode_budget
 from open_r1.engine.protocol import Engine, Sampling
 from open_r1.engine.transformers_engine import ReplicaEngine, TransformersEngine
 from open_r1.engine.weights_digest import weights_digest

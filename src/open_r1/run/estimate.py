@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from open_r1.configs import GRPOConfig, ModelConfig, TrainConfig
+from open_r1.modeling import flash
 from open_r1.modeling.head import MAX_LOGITS_COMPILED
 from open_r1.training.backends import splits_weights
 from open_r1.training.deepspeed_setup import deepspeed_requested
@@ -110,7 +111,8 @@ def estimate_memory(
     - States, with w bytes a weight and m of the optimizer: (2 w + m) a trained weight, w a frozen one; whole with
       `none` and `ddp` (which copies gradients into its buckets, w), split over the processes with `zero3` and `fsdp`,
       and with `zero2` 4 of 16 whole. `fsdp` and `zero3` put embeddings, head and two layers together in bfloat16.
-    - Kept: the input of every layer with checkpointing (of two, if the others wait on the CPU), else `layer_bytes`.
+    - Kept: the input of every layer with checkpointing (of two, if the others wait on the CPU; without offloading also
+      the output of flash-attn-4), else `layer_bytes`.
     - At work, the larger one of two moments: the end of the forward pass, when autocast has a bfloat16 copy of every
       trained float32 weight, and the backward pass, in one layer or in the head (its gradient in float32, a copy in
       bfloat16, and a chunk of logits).
@@ -129,6 +131,8 @@ def estimate_memory(
     in_layer = tokens * beside_inner + min(tokens, args.mlp_chunk_tokens or tokens) * inner
     layers_kept = 2 if args.activation_offloading else shape.layers
     checkpoint = (2 if half and not casts else 4) * shape.width
+    if uses_flash(model) and not args.activation_offloading:
+        checkpoint += 2 * shape.queries
     kept = tokens * (layers_kept * checkpoint if args.gradient_checkpointing else shape.layers * layer)
     logits = min(MAX_LOGITS_COMPILED, tokens * shape.embeddings // shape.width)
     copies = 2 * shape.trained if casts and not shape.adapters else 0
@@ -138,6 +142,12 @@ def estimate_memory(
     in_head = 6 * logits + head_copy + (0 if shape.adapters else 4 * shape.embeddings)
     working = max(forward, in_head, int(in_layer) if args.gradient_checkpointing else 0) + together
     return Memory(int(states), int(kept), working)
+
+
+def uses_flash(model: ModelConfig) -> bool:
+    """Whether flash-attn-4 attends: it was asked for, or is the fastest kernel on this machine."""
+    name = model.attn_implementation
+    return name == "flash_attention_4" or (name is None and flash.is_available())
 
 
 def _states(shape: Shape, args: TrainConfig, weight: int, processes: int, split: Split) -> float:

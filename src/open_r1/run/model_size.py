@@ -2,11 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 from open_r1.configs import ModelConfig
 from open_r1.errors import UserError
-from open_r1.hub import reading_hub
+from open_r1.modeling.architectures import skeleton
+from open_r1.modeling.loading import load_config
+from open_r1.training.model import checkpoint_of
 
 SIZE = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s*([bBmM])(?![a-zA-Z])")
 WEIGHTS_SHARE = 0.4
@@ -28,21 +29,17 @@ def tensor_parallel(parameters: int, heads: int | None, gpus: int, gpu_memory: i
 
 
 def model_size(model: ModelConfig) -> tuple[int | None, int | None]:
-    """Parameters and attention heads, from the configuration alone; by the name (`7B`) if that cannot be read."""
-    from transformers import AutoConfig
-
-    from open_r1.training.model import weights_name
-
-    name = weights_name(model)
+    """Parameters and attention heads, from the configuration alone; by the name (`7B`) if that cannot be read.
+    Parameters are None if transformers has no causal language model for it."""
     try:
-        with reading_hub(name, "model_name_or_path"):
-            config = AutoConfig.from_pretrained(
-                name, revision=model.model_revision, trust_remote_code=model.trust_remote_code
-            )
-    except (OSError, ValueError, UserError):
+        config = load_config(checkpoint_of(model))
+    except UserError:
         return size_in_name(str(model.model_name_or_path)), None
-    text = config.get_text_config()
-    return count_parameters(config, model.trust_remote_code), getattr(text, "num_attention_heads", None)
+    heads = getattr(config.get_text_config(), "num_attention_heads", None)
+    try:
+        return sum(p.numel() for p in skeleton(config, model.trust_remote_code).parameters()), heads
+    except ValueError:
+        return None, heads
 
 
 def size_in_name(name: str) -> int | None:
@@ -52,16 +49,3 @@ def size_in_name(name: str) -> int | None:
         return None
     number, unit = found[-1]
     return int(float(number) * (10**9 if unit in "bB" else 10**6))
-
-
-def count_parameters(config: Any, trust_remote_code: bool) -> int | None:
-    """Parameters of a model with `config`; None if transformers has no causal language model for it."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    try:
-        with torch.device("meta"):
-            skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    except ValueError:
-        return None
-    return sum(p.numel() for p in skeleton.parameters())

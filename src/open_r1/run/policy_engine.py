@@ -6,7 +6,7 @@ from datasets import Dataset
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from open_r1.configs import GRPOConfig, ModelConfig, TrainConfig
-from open_r1.engine.automatic import LocalEngine, automatic_engine
+from open_r1.engine.choose import LocalEngine, automatic_engine
 from open_r1.engine.native.engine import NativeEngine, NativeOptions
 from open_r1.engine.native.model import training_copy
 from open_r1.engine.protocol import Engine

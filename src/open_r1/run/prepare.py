@@ -53,9 +53,7 @@ def prepare_grpo(
     tokenizer = load_tokenizer(args, model, tokenizer)
     functions = get_reward_funcs(script) if reward_funcs is None else list(reward_funcs)
     config = load_config(model) if config is None else config
-    limits = [context_length(config), args.vllm_max_model_length]
-    context = min((limit for limit in limits if limit is not None), default=None)
-
+    context = longest_sequence(config, args)
     graded = [name for name in script.reward_funcs if name in GRADED]
 
     def prepare_rows(rows: Dataset) -> Dataset:
@@ -74,6 +72,12 @@ def prepare_grpo(
         None if evaluation is None else prepare_rows(evaluation),
         Benchmarks(script, args, model, tokenizer),
     )
+
+
+def longest_sequence(config: PretrainedConfig, args: GRPOConfig) -> int | None:
+    """Tokens that a prompt and its completion may have together; None: any number."""
+    limits = [context_length(config), args.vllm_max_model_length]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def check_one_side(prompts: Dataset, rule: LengthRule | None, max_completion_length: int) -> None:

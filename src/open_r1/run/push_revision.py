@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from open_r1.configs import TrainConfig
 from open_r1.errors import UserError, first_line
+from open_r1.files import link_or_copy
 from open_r1.hub import blocked, why_unreachable
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,9 @@ class PushRevision(TrainerCallback):
         folder = Path(self.args.output_dir or ".")
         copy = folder / "run" / f"pushing-{step}"
         shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(folder / f"checkpoint-{step}", copy, copy_function=_link, ignore=shutil.ignore_patterns(*STATE))
+        shutil.copytree(  # links, so that the upload survives `save_total_limit`
+            folder / f"checkpoint-{step}", copy, copy_function=link_or_copy, ignore=shutil.ignore_patterns(*STATE)
+        )
         self._pending.append(self._uploads.submit(self._push, copy, f"{self.args.hub_revision}-step-{step:09d}"))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -111,11 +114,3 @@ class PushRevision(TrainerCallback):
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
             logger.warning("The benchmarks of %s were not submitted: %s", revision, done.stderr.strip())
-
-
-def _link(source: str, target: str) -> None:
-    """A hard link, so that the upload survives `save_total_limit`; a copy where links are not supported."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

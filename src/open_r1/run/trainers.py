@@ -1,8 +1,8 @@
-"""The trainers of `from open_r1 import GRPOTrainer, SFTTrainer`, which the commands `grpo` and `sft` use too.
+"""The trainers of `from open_r1 import GRPOTrainer, SFTTrainer`; the commands `grpo` and `sft` use them too.
 
-They are the trainers of `training/` (so `transformers.Trainer`s) with everything around them: they prepare options and
-rows (`prepare.py`), open the policy and the engine that samples its completions, and `train` manages the folder of the
-run, resumes it, and saves the final model (`run.py`). Each `__init__` reads in the order in which things happen.
+They extend the trainers in `training/`, which are `transformers.Trainer`s. The constructor prepares options and rows
+(`prepare.py`) and opens the policy and the engine that samples its completions. `train` manages the run folder,
+resumes the run, and saves the final model (`run.py`). Each `__init__` reads in the order in which things happen.
 """
 
 import copy
@@ -30,26 +30,51 @@ Rows: TypeAlias = Dataset | list[dict[str, Any]]
 
 
 class _RunTrainer(PackedTrainer):
-    """What both trainers do around those of `training/`."""
+    """What both trainers add to those in `training/`."""
 
     run: Run
     benchmarks: Benchmarks
     prepare_rows: Callable[[Dataset], Any]
-    """Turns rows of a dataset into what the trainer takes."""
+    """Turns the rows of a dataset into the trainer's input."""
 
     def train(self, resume_from_checkpoint: str | bool | None = None) -> Any:  # type: ignore[override]
-        """Trains, continuing from the last whole checkpoint in `output_dir` if there is one (or from the given one),
-        and saves model, tokenizer and card at the root of `output_dir`. Returns transformers' `TrainOutput`.
+        """Trains, and saves the final model, tokenizer and model card at the root of `output_dir`.
 
-        Raises `Interrupted` after a signal to stop (Ctrl-C, a notebook's stop button), once a checkpoint is saved.
+        If `output_dir` has a complete checkpoint, training continues from the last one, also in a new process.
+
+        Args:
+            resume_from_checkpoint: Folder of another checkpoint to continue from. `True` is the same as `None`: the
+                last complete checkpoint in `output_dir`.
+
+        Returns:
+            `transformers.trainer_utils.TrainOutput`: the number of steps, the mean loss and the metrics.
+
+        Raises:
+            Interrupted: The process received SIGINT or SIGTERM (Ctrl-C, the stop button of a notebook). The current
+                step is finished and a checkpoint is saved first. A second signal stops at once.
+            UserError: The run cannot start or continue, for a reason that the message names.
         """
         return self.run.train(self, self.benchmarks, resume_from_checkpoint)
 
     def evaluate(
         self, eval_dataset: Rows | None = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict:
-        """Metrics on `eval_dataset`, or on that of the constructor: mean rewards and lengths, or the mean loss of the
-        learned tokens."""
+        """Computes metrics on an evaluation set, and records them in `run/metrics.jsonl` once `train` has begun.
+
+        GRPO samples completions and reports mean rewards, and mean lengths in tokens. SFT reports the mean loss per
+        learned token, in nats.
+
+        Args:
+            eval_dataset: Rows with the same columns as the training set. Default: `eval_dataset` of the constructor.
+            ignore_keys: As in `transformers.Trainer.evaluate`.
+            metric_key_prefix: Prefix of each name in the result: `eval` gives `eval_loss`, and so on.
+
+        Returns:
+            Each metric by name.
+
+        Raises:
+            UserError: There is no evaluation set, or a row cannot be read.
+        """
         if eval_dataset is None and self.eval_dataset is None:
             raise UserError("eval_dataset is missing: give it to evaluate, or to the trainer.")
         rows: Any = None
@@ -59,17 +84,31 @@ class _RunTrainer(PackedTrainer):
 
 
 class GRPOTrainer(_RunTrainer, grpo.GRPOTrainer):
-    """Group relative policy optimization of `model` on problems with checkable answers.
+    """Group relative policy optimization (GRPO) on problems whose answers can be checked.
 
-    `model` is a hub id, a folder, a `ModelConfig` (for LoRA, a revision and the like), or a loaded model, which is then
-    trained in place. `reward_funcs` are names of registered rewards, or functions as in TRL: they are called with
-    `prompts`, `completions` and the columns of the dataset by name, as far as they take them, and return a number or
-    None for each completion. Rows of the datasets have `prompt` (text or messages), and whatever the rewards read, such
-    as `answer`. `engine` writes the completions in place of the one that `args` ask for; it must follow the policy's
-    weights. `options` are fields of `open_r1.configs.GRPOScriptArguments`: `system_prompt`, `prompt_column`, and
-    options of registered rewards.
+    It is a `transformers.Trainer`, so `add_callback`, `save_model`, `push_to_hub` and `state.log_history` work as
+    usual. The objective is that of DeepSeekMath (arXiv 2402.03300, eq. 3); `GRPOConfig` lists the variants.
 
-    `close` frees the engine, which matters with vLLM only. Raises `UserError` for what the caller can mend.
+    Args:
+        model: Hub id, local folder, `ModelConfig` (for LoRA, a revision and so on), or a loaded model. A loaded model
+            is trained in place, and its weights become float32.
+        args: Training options. Default: `GRPOConfig` with the folder `<model>-GRPO`.
+        reward_funcs: One reward or several: names of registered rewards such as `"accuracy"`, or functions. A function
+            is called with `prompts`, `completions`, `completion_ids` and every column of the dataset, by name, if it
+            has such a parameter (or `**kwargs`). Each argument is a list with one item per completion. It returns one
+            number per completion, or None if the reward does not apply.
+        train_dataset: A `datasets.Dataset` or a list of dicts. `prompt` holds text or messages; the rewards read the
+            other columns, such as `answer`.
+        eval_dataset: Rows for `evaluate`, with the same columns.
+        tokenizer: Default: the model's own. A model made in memory needs one.
+        engine: Samples the completions instead of the engine that `args` select. It must implement
+            `open_r1.engine.protocol.Engine`, `update_weights` included.
+        callbacks: Further `transformers.TrainerCallback`s.
+        **options: Fields of `open_r1.configs.GRPOScriptArguments`, such as `system_prompt`, `prompt_column`, and
+            options of registered rewards, such as `cosine_max_len`.
+
+    Raises:
+        UserError: An option, a row or a reward is wrong. The message names the field, its value and the remedy.
     """
 
     def __init__(
@@ -135,17 +174,30 @@ class GRPOTrainer(_RunTrainer, grpo.GRPOTrainer):
         self.benchmarks.attach(self, stops)
 
     def close(self) -> None:
-        """Frees the engine, unless the caller passed it."""
+        """Frees the engine, unless the caller passed one. With vLLM, this ends its processes."""
         if self._own_engine is not None:
             self._own_engine.close()
 
 
 class SFTTrainer(_RunTrainer, sft.SFTTrainer):
-    """Supervised fine-tuning of `model` on reasoning traces.
+    """Supervised fine-tuning (SFT) on reasoning traces.
 
-    `model` as for `GRPOTrainer`. Rows of the datasets are conversations (`messages`), `prompt` and `completion`, or
-    `text`. `options` are fields of `open_r1.configs.DataConfig`, such as `system_prompt`. Raises `UserError` for what
-    the caller can mend.
+    It is a `transformers.Trainer`, so `add_callback`, `save_model`, `push_to_hub` and `state.log_history` work as
+    usual. The loss is the mean cross-entropy per learned token, in nats.
+
+    Args:
+        model: Hub id, local folder, `ModelConfig` (for LoRA, a revision and so on), or a loaded model. A loaded model
+            is trained in place, and its weights become float32.
+        args: Training options. Default: `SFTConfig` with the folder `<model>-SFT`.
+        train_dataset: A `datasets.Dataset` or a list of dicts, with conversations (`messages`), with `prompt` and
+            `completion`, or with plain `text`.
+        eval_dataset: Rows for `evaluate`, with the same columns.
+        tokenizer: Default: the model's own. A model made in memory needs one.
+        callbacks: Further `transformers.TrainerCallback`s.
+        **options: Fields of `open_r1.configs.DataConfig`, such as `system_prompt`.
+
+    Raises:
+        UserError: An option or a row is wrong. The message names the field, its value and the remedy.
     """
 
     def __init__(

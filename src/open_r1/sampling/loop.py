@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from open_r1.engine.choose import OpenEngine
+from open_r1.engine.opening import OpenEngine
 from open_r1.engine.protocol import Completion, Request, Sampling, token_count
 from open_r1.errors import UserError, first_line
 from open_r1.report.sampling_progress import SamplingProgress

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from open_r1.engine.choose import OpenEngine
+from open_r1.engine.opening import OpenEngine
 from open_r1.engine.protocol import Request, Sampling
 
 

@@ -7,8 +7,8 @@ from transformers import TrainerCallback
 
 from open_r1.configs import TrainConfig
 from open_r1.internals.transformers import attention_name
-from open_r1.modeling.attention import FLASH_ATTENTION
-from open_r1.modeling.flash import keep_attention_of
+from open_r1.modeling import flash
+from open_r1.modeling.attention import ATTENTION
 from open_r1.modeling.offloading import offload_checkpoints
 
 
@@ -17,14 +17,15 @@ def activation_callbacks(model: nn.Module, args: TrainConfig) -> list[TrainerCal
     they take longest to compute again."""
     if args.activation_offloading:
         return [_OffloadCheckpoints()]
-    return [_KeepAttention()] if attention_name(model) == FLASH_ATTENTION else []
+    uses_flash = attention_name(model) == ATTENTION and flash.is_available()
+    return [_KeepAttention()] if uses_flash else []
 
 
 class _KeepAttention(TrainerCallback):
     """Layers are computed again in the backward pass with `gradient_checkpointing`, their attention is not."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        keep_attention_of(model)
+        flash.keep_attention_of(model)
 
 
 class _OffloadCheckpoints(TrainerCallback):

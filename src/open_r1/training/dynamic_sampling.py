@@ -16,21 +16,21 @@ def spare_rows(num_rows: int, used: Sequence[int], seed: int, number: int) -> li
     return [row for row in order if row not in taken]
 
 
-def replace_groups(written: Round, places: Sequence[int], fresh: Round) -> Round:
-    """Puts the groups of `fresh` at `places` of `written`, in place; returns the groups that were there."""
+def replace_groups(sampled: Round, places: Sequence[int], fresh: Round) -> Round:
+    """Puts the groups of `fresh` at `places` of `sampled`, in place; returns the groups that were there."""
     if not places:
-        return Round([], [], written.rewards[:0])
-    group = len(written.completions[0])
+        return Round([], [], sampled.rewards[:0])
+    group = len(sampled.completions[0])
     removed = Round(
-        [written.prompts[p] for p in places],
-        [written.completions[p] for p in places],
-        written.rewards.view(-1, group, written.rewards.shape[-1])[list(places)].flatten(0, 1),
+        [sampled.prompts[p] for p in places],
+        [sampled.completions[p] for p in places],
+        sampled.rewards.view(-1, group, sampled.rewards.shape[-1])[list(places)].flatten(0, 1),
     )
-    rewards = written.rewards.view(-1, group, written.rewards.shape[-1]).clone()
+    rewards = sampled.rewards.view(-1, group, sampled.rewards.shape[-1]).clone()
     rewards[torch.tensor(places)] = fresh.rewards.view(len(places), group, -1)
-    written.rewards = rewards.flatten(0, 1)
+    sampled.rewards = rewards.flatten(0, 1)
     for place, prompt, completions in zip(places, fresh.prompts, fresh.completions, strict=True):
-        written.prompts[place], written.completions[place] = prompt, completions
+        sampled.prompts[place], sampled.completions[place] = prompt, completions
     for name, seconds in fresh.seconds.items():
-        written.seconds[name] = written.seconds.get(name, 0.0) + seconds
+        sampled.seconds[name] = sampled.seconds.get(name, 0.0) + seconds
     return removed

@@ -1,16 +1,19 @@
-"""Group relative policy optimization (DeepSeekMath, arXiv 2402.03300): one step, from a round to the loss.
+"""Group relative policy optimization (DeepSeekMath, arXiv 2402.03300). What one optimizer step computes, in order:
 
-Every `max_steps_per_rollout` steps a new round of scored rollouts comes from the source (`rollout_source.py`). Its
-rewards become advantages (`advantages.py`), its completions the sequences of each step (`grpo_batches.py`), with the
-logprobs that the loss compares to. A step cuts its sequences into packs, and each pack goes through `pack_loss`
-(`losses.py`); forwards, backwards, the optimizer and checkpoints are those of `packed_trainer.py`.
+1. Every `max_steps_per_rollout` steps, `_begin_round` takes a round of scored rollouts from its source: groups of
+   completions, sampled with the weights as they are then (`rollout_source.py`).
+2. Rewards become advantages (`advantages.py`), and completions the sequences of each step, with a weight for each token
+   (`grpo_batches.py`).
+3. `_add_logprobs` stores the logprobs that the loss compares to: of the policy at the beginning of the round, where
+   several steps learn from it, and of the reference model.
+4. `training_step` of `packed_trainer.py` packs the sequences of the step into micro-batches. For each, the model gives
+   the logprobs of the sampled tokens, `pack_loss` the loss (`losses.py`), and a backward pass follows.
+5. Trainer clips the gradients and steps the optimizer.
 """
 
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from itertools import chain
 from typing import Any
 
 import torch
@@ -25,14 +28,15 @@ from open_r1.report.health import Health
 from open_r1.training.backends import prepare_frozen
 from open_r1.training.batches import step_numbers
 from open_r1.training.checkpoints import check_same_settings
-from open_r1.training.grpo_batches import check_batch, step_batches
+from open_r1.training.grpo_batches import StepBatch, check_batch, step_batches
 from open_r1.training.logprobs import TokenLogprobs
 from open_r1.training.losses import PolicyLoss, PolicyLossConfig, importance_weights, policy_loss
 from open_r1.training.packed_trainer import PackedTrainer
 from open_r1.training.packing import Pack, TokenSequence
 from open_r1.training.policy_weights import PolicyWeights
 from open_r1.training.rollout_source import RolloutSource
-from open_r1.training.rollouts import rollout_rows, rollouts_of
+from open_r1.training.rollout_writer import RolloutWriter
+from open_r1.training.rollouts import rollout_rows, with_advantages
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +88,7 @@ class GRPOTrainer(PackedTrainer):
             ranks=self.ranks,
             watchdog=self.watchdog,
             update_weights=self._update_weights,
-            record=self._record_now,
+            record=self._record_failed,
         )
         self.reference: Any = None
         if reference is not None:
@@ -98,15 +102,11 @@ class GRPOTrainer(PackedTrainer):
             bias_correction_kl=args.use_bias_correction_kl,
             cispo=args.loss_type == "cispo",
         )
-        self.batches: list[list[TokenSequence]] = []
-        """This rank's sequences of each distinct optimizer step of the current round, without those of groups that
-        carry no signal."""
-        self.batch_tokens: list[int] = []
-        """Prompt and completion tokens of each of these steps, groups without signal included."""
+        self.batches: list[StepBatch] = []
+        """What each distinct optimizer step of the current round learns from, on this rank."""
+        self.rollout_writer = RolloutWriter(self.recorder, self.ranks)
         self.health = Health()
-        self._samples: list[str] = []
-        self._writer = ThreadPoolExecutor(1, "rollouts-writer")
-        self._writing: Future | None = None
+        self._first_completions: list[str] = []
 
     def steps_per_epoch(self) -> int:
         """Steps of all whole rounds that the prompts are enough for."""
@@ -120,39 +120,41 @@ class GRPOTrainer(PackedTrainer):
 
     def step_sequences(self, inputs: Any) -> list[TokenSequence]:
         """This rank's sequences of this step, after a new round if the last one is used up."""
-        number, position = divmod(self.state.global_step, self.args.max_steps_per_rollout)
-        if position == 0:
+        number, step_of_round = divmod(self.state.global_step, self.args.max_steps_per_rollout)
+        if step_of_round == 0:
             self._begin_round(number)
-        return self.batches[position % len(self.batches)]
+        return self._batch().sequences
 
     def step_tokens(self, sequences: list[TokenSequence]) -> int:
         """All tokens that were sampled for the step."""
-        return self.batch_tokens[self.state.global_step % self.args.max_steps_per_rollout % len(self.batches)]
+        return self._batch().tokens
+
+    def _batch(self) -> StepBatch:
+        """That of this step: a round passes over its batches `num_iterations` times."""
+        step_of_round = self.state.global_step % self.args.max_steps_per_rollout
+        return self.batches[step_of_round % len(self.batches)]
 
     def _begin_round(self, number: int) -> None:
         """A scored round, its advantages, and from them the sequences of each step with their stored logprobs."""
         collected = self.source.take(number, self.state.global_step + 1)
         for name, value in collected.figures.items():
             self.note(name, value)
-        rollouts = rollouts_of(collected.round, self.args, self.args.scale_rewards, self.ranks.std)
-        self._samples = [completion.text for _, completion in rollouts.flat()[:3]]
+        rollouts = with_advantages(collected.round, self.args, self.args.scale_rewards, self.ranks.std)
         source = self.source
-        batches, tokens = step_batches(
+        batches = step_batches(
             rollouts, source.slots, source.prompts_per_step, source.steps_per_round, self.args, self.ranks.sum
         )
-        self.batches, self.batch_tokens = self._with_those_of_the_group(batches, tokens)
-        self._record(rollout_rows(rollouts, self.reward_names) + collected.replaced)
-        self._add_logprobs([s for batch in self.batches for s in batch])
+        self.batches = self._share(batches)
+        self._first_completions = [completion.text for _, completion in rollouts.flat()[:3]]
+        rows = rollout_rows(rollouts, self.reward_names) + collected.replaced
+        self.rollout_writer.write(self.state.global_step + 1, rows)
+        self._add_logprobs([sequence for batch in self.batches for sequence in batch.sequences])
 
-    def _with_those_of_the_group(
-        self, batches: list[list[TokenSequence]], tokens: list[int]
-    ) -> tuple[list[list[TokenSequence]], list[int]]:
+    def _share(self, batches: list[StepBatch]) -> list[StepBatch]:
         """Processes that share packs have sampled a part each of what they learn from."""
         if self.group is None:
-            return batches, tokens
-        of_processes, token_counts = zip(*self.group.gather_objects((batches, tokens)), strict=True)
-        joined = [list(chain(*of_step)) for of_step in zip(*of_processes, strict=True)]
-        return joined, [sum(of_step) for of_step in zip(*token_counts, strict=True)]
+            return batches
+        return [StepBatch.join(parts) for parts in zip(*self.group.gather_objects(batches), strict=True)]
 
     def _add_logprobs(self, sequences: list[TokenSequence]) -> None:
         """Stored forwards: of the policy when a round feeds more than one step, of the reference when `beta`."""
@@ -236,13 +238,13 @@ class GRPOTrainer(PackedTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As in `PackedTrainer`, and says in words when the run is going nowhere (`health.py`)."""
-        self._wait_for_writer()
+        self.rollout_writer.wait()  # rollouts are on the disk before their metrics and the checkpoint
         super().log(logs, start_time)
         for problem in self.health.check(logs):
             if self.args.stop_on_unhealthy:
                 raise UserError(f"stopped at step {self.state.global_step} (stop_on_unhealthy): {problem}")
             if self.is_world_process_zero():
-                samples = "\n---\n".join(self._samples)
+                samples = "\n---\n".join(self._first_completions)
                 logger.warning("step %d: %s First completions:\n%s", self.state.global_step, problem, samples)
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict:
@@ -261,22 +263,10 @@ class GRPOTrainer(PackedTrainer):
         self.engine.update_weights(PolicyWeights(model, self.engine), self.state.global_step)
         self.engine.wake()
 
-    def _record(self, rows: list[dict[str, Any]]) -> None:
-        """Keeps the rollouts of a step. They are written while it trains, and are on the disk before its metrics and
-        its checkpoint."""
-        rows = self.ranks.gather(rows)
-        if self.recorder is not None:
-            self._writing = self._writer.submit(self.recorder.log_rollouts, self.state.global_step + 1, rows)
-
-    def _record_now(self, rows: list[dict[str, Any]]) -> None:
-        self._record(rows)
-        self._wait_for_writer()
-
-    def _wait_for_writer(self) -> None:
-        """Raises what went wrong with the writing."""
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            writing.result()
+    def _record_failed(self, rows: list[dict[str, Any]]) -> None:
+        """Completions of a round whose reward failed are on the disk before the run ends."""
+        self.rollout_writer.write(self.state.global_step + 1, rows)
+        self.rollout_writer.wait()
 
     # Checkpoints
 
@@ -293,8 +283,8 @@ class GRPOTrainer(PackedTrainer):
         """With rollouts that still feed coming steps."""
         state = super().checkpoint_state()
         if self.state.global_step % self.args.max_steps_per_rollout:
-            state["batches"] = [[s.state() for s in batch] for batch in self.batches]
-            state["batch_tokens"] = self.batch_tokens
+            state["batches"] = [[s.state() for s in batch.sequences] for batch in self.batches]
+            state["batch_tokens"] = [batch.tokens for batch in self.batches]
         if ahead := self.source.state():
             state["ahead"] = ahead
         return state | ({"round_settings": self._round_settings()} if "batches" in state or ahead else {})
@@ -312,8 +302,10 @@ class GRPOTrainer(PackedTrainer):
             )
         rollouts = "this checkpoint's unfinished round of rollouts"
         check_same_settings(rollouts, state.get("round_settings", {}), self._round_settings(), multiple)
-        self.batches = [[TokenSequence.from_state(s) for s in batch] for batch in state.get("batches", [])]
-        self.batch_tokens = state.get("batch_tokens", [])
+        self.batches = [
+            StepBatch([TokenSequence.from_state(s) for s in batch], tokens)
+            for batch, tokens in zip(state.get("batches", []), state.get("batch_tokens", []), strict=True)
+        ]
         self.source.load_state(state.get("ahead", {}))
 
     def _round_settings(self) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """From one round of rollouts to what each optimizer step learns from."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 import torch
 
@@ -11,6 +13,20 @@ from open_r1.training.packing import TokenSequence
 from open_r1.training.rollouts import Rollouts, rollout_sequence
 
 
+@dataclass
+class StepBatch:
+    """What a process learns from in one optimizer step: `sequences`, without those of groups that carry no signal.
+    `tokens` are those of all prompts and completions that were sampled for it."""
+
+    sequences: list[TokenSequence]
+    tokens: int
+
+    @staticmethod
+    def join(parts: Sequence["StepBatch"]) -> "StepBatch":
+        """One batch of those of several processes."""
+        return StepBatch(list(chain(*(part.sequences for part in parts))), sum(part.tokens for part in parts))
+
+
 def step_batches(
     rollouts: Rollouts,
     slots: Sequence[int],
@@ -18,8 +34,8 @@ def step_batches(
     num_steps: int,
     args: GRPOConfig,
     global_sum: Callable[[float], float],
-) -> tuple[list[list[TokenSequence]], list[int]]:
-    """This process's sequences of each of `num_steps` optimizer steps, and all the tokens that the step stands for.
+) -> list[StepBatch]:
+    """This process's batches of `num_steps` optimizer steps.
 
     `slots` are the places of its prompts among those of the round, which has `prompts_per_step` a step.
     Sequences get their `weight` and `advantage`. Groups without signal are left out of the forward pass (when
@@ -29,22 +45,21 @@ def step_batches(
     groups = args.num_generations
     flat = rollouts.flat()
     lengths = [len(completion.token_ids or []) for _, completion in flat]
-    batches: list[list[TokenSequence]] = []
-    tokens: list[int] = []
+    batches: list[StepBatch] = []
     for step in range(num_steps):
         prompts = [p for p, slot in enumerate(slots) if slot // prompts_per_step == step]
         sampled = [i for p in prompts for i in range(p * groups, (p + 1) * groups)]
-        tokens.append(sum(len(flat[i][0]["prompt_ids"]) + lengths[i] for i in sampled))
+        tokens = sum(len(flat[i][0]["prompt_ids"]) + lengths[i] for i in sampled)
         counted = [i for i in sampled if not rollouts.masked[i]]
         size = BatchSize(int(global_sum(len(counted))), int(global_sum(sum(lengths[i] for i in counted))))
         learned = [i for i in counted if args.beta != 0 or carries_signal(rollouts, i, groups)]
-        batch = [rollout_sequence(*flat[i], group=slots[i // groups]) for i in learned]
-        for i, sequence in zip(learned, batch, strict=True):
+        sequences = [rollout_sequence(*flat[i], group=slots[i // groups]) for i in learned]
+        for i, sequence in zip(learned, sequences, strict=True):
             weight = token_weight(args.loss_type, lengths[i], size, args.max_completion_length)
             sequence.fields.weight = torch.full((lengths[i],), weight)
             sequence.fields.advantage = torch.full((lengths[i],), rollouts.advantages[i].item())
-        batches.append(batch)
-    return batches, tokens
+        batches.append(StepBatch(sequences, tokens))
+    return batches
 
 
 def carries_signal(rollouts: Rollouts, i: int, group_size: int) -> bool:

@@ -71,7 +71,7 @@ def add_logprob_forward(model: PreTrainedModel) -> None:
             layout=pack.layout,
             use_cache=False,
         ).last_hidden_state[0]
-        experts = None if pack.fields.experts is None else chosen.fingerprints()
+        experts = chosen.fingerprints() if chosen and pack.fields.experts is not None else None
         if group is None:
             found = token_logprobs(model, hidden.index_select(0, pack.predictors), pack.targets, temperature)
             if experts is None:

@@ -13,12 +13,12 @@ from open_r1.installing import install_command
 from open_r1.internals.transformers import without_deepspeed_config
 from open_r1.modeling import flash, loading
 from open_r1.modeling.architectures import check_sequence_parallel, check_supported
-from open_r1.modeling.attention import ATTENTION, FLASH_ATTENTION, SDPA_ATTENTION, unused_dropout
+from open_r1.modeling.attention import ATTENTION, SDPA_ATTENTION, VARLEN_ATTENTION, unused_dropout
 from open_r1.modeling.checkpoint import Checkpoint, base_name, has_only_adapters
 from open_r1.modeling.compiling import compile_layers
 from open_r1.modeling.fla import use_fla
 from open_r1.modeling.mixers import unadaptable
-from open_r1.modeling.mlp import chunk_mlps
+from open_r1.modeling.mlp import chunk_mlps, unchunk_mlps
 from open_r1.training.logprobs import add_logprob_forward, check_packed_forward
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ def adopt_policy(model: PreTrainedModel, config: ModelConfig, args: TrainConfig)
     check_sequence_parallel(model.config, args.sequence_parallel_size, config.trust_remote_code)
     for wrapped in ("forward", "_original_forward"):  # by an earlier training, or in the model that this is a copy of
         vars(model).pop(wrapped, None)
+    unchunk_mlps(model)
     model.float()
     model.set_attn_implementation(_attention(config))
     add_logprob_forward(model)
@@ -128,7 +129,7 @@ def _attention(config: ModelConfig) -> str:
     if name == "flash_attention_4" and flash.kernels() is None:
         command = install_command("flash")
         raise UserError(f"attn_implementation is {name}, which needs flash-attn-4: {command}.")
-    return {"sdpa": SDPA_ATTENTION, "flash_attention_4": FLASH_ATTENTION}.get(name or "", ATTENTION)
+    return {"sdpa": SDPA_ATTENTION, "varlen": VARLEN_ATTENTION}.get(name or "", ATTENTION)
 
 
 def _with_adapters(model: PreTrainedModel, config: ModelConfig, seed: int) -> PreTrainedModel:

@@ -205,20 +205,20 @@ def build_pack(
     for s in sequences:
         learned = s.learn.nonzero().squeeze(1)
         targets.append(s.input_ids[learned])
-        kept = s.shared if sharers.get(s.group, 0) > 1 else 0
-        if len(learned) and learned[0] < max(kept, 1):
+        prefix = s.shared if sharers.get(s.group, 0) > 1 else 0
+        if len(learned) and learned[0] < max(prefix, 1):
             raise ValueError("the first token of a document has no prediction, and a shared prompt cannot be learned")
-        if not kept:
+        if not prefix:
             predictors.append(end + learned - 1)
             lay(s.input_ids, 0, None)
             continue
         if s.group not in prompts:
-            prompts[s.group] = len(documents), end + kept - 1
-            lay(s.input_ids[:kept], 0, None)
+            prompts[s.group] = len(documents), end + prefix - 1
+            lay(s.input_ids[:prefix], 0, None)
         parent, last_of_prompt = prompts[s.group]
-        predictors.append(torch.where(learned == kept, last_of_prompt, end + learned - kept - 1))
-        if len(s) > kept:
-            lay(s.input_ids[kept:], kept, parent)
+        predictors.append(torch.where(learned == prefix, last_of_prompt, end + learned - prefix - 1))
+        if len(s) > prefix:
+            lay(s.input_ids[prefix:], prefix, parent)
     if group is not None and end % group.size:
         lay(torch.zeros(-end % group.size, dtype=torch.long), 0, None)
     counts = torch.tensor([len(t) for t in targets])

@@ -26,9 +26,9 @@ from open_r1.training.rollouts import (
     Rollouts,
     rollout_metrics,
     rollout_rows,
-    rollouts_of,
     sampling_seed,
     unscored_rows,
+    with_advantages,
 )
 from open_r1.training.rounds import Round, RoundsAhead, RoundSampler
 from open_r1.training.watchdog import Watchdog
@@ -226,7 +226,7 @@ class RolloutSource:
         return rollout_metrics(rollouts, self.reward_names, self.ranks.sum)
 
     def _rollouts(self, sampled: Round, group: int | None = None) -> Rollouts:
-        return rollouts_of(sampled, self.args, scale="none", group=group)
+        return with_advantages(sampled, self.args, scale="none", group=group)
 
     def _failed_anywhere(self, sampled: Round) -> bool:
         return bool(self.ranks.max(sampled.error is not None))

@@ -159,7 +159,7 @@ def score_groups(
     return torch.tensor([[float("nan") if (v := s[n]) is None else v for n in names] for s in scores])
 
 
-def rollouts_of(
+def with_advantages(
     sampled: Round,
     args: GRPOConfig,
     scale: Literal["group", "batch", "none"],

@@ -7,8 +7,8 @@ import psutil
 import pytest
 from toys import make_model, make_tokenizer
 
-from open_r1.engine.choose import open_engine
 from open_r1.engine.native.parallel import ParallelEngine
+from open_r1.engine.opening import open_engine
 from open_r1.engine.options import EngineOptions
 from open_r1.engine.protocol import Request, Sampling
 from open_r1.errors import UserError

@@ -72,6 +72,13 @@ def test_without_logprobs_the_server_is_not_asked_for_them(engine_of):
     assert server.bodies[0]["sampling"]["logprobs"] is None
 
 
+@pytest.mark.parametrize("experts", [None, [7, -8]])
+def test_experts_come_with_the_tokens_if_the_server_reports_them(engine_of, experts):
+    with engine_of(FakeVLLM(experts=experts is not None)) as engine:
+        assert engine.chosen_experts == (experts is not None)
+        assert [c.experts for c in engine.generate(asked(1, n=2))[0]] == [experts] * 2
+
+
 def test_weights_reach_every_server_in_buckets_and_caches_are_forgotten(engine_of, monkeypatch):
     monkeypatch.setattr("open_r1.engine.vllm.sender.BUCKET_BYTES", 40)
     first, second = FakeVLLM(), FakeVLLM()

@@ -41,12 +41,14 @@ class Scheduler(WholeCompletions, Base):
     """Both."""
 
 
-def output(name, *tokens, logprobs=True, finish=None, events=None):
-    """Of one step: each token's logprob is minus the token."""
+def output(name, *tokens, logprobs=True, finish=None, events=None, experts=False):
+    """Of one step: each token's logprob is minus the token, its experts are the token in each of two layers."""
     column = np.array(tokens).reshape(-1, 1)
     lists = Logprobs(column, -column.astype("f4"), np.ones(len(tokens), int)) if logprobs and tokens else None
+    routed = np.repeat(column[:, None], 2, axis=1) if experts else None
     return SimpleNamespace(
-        request_id=name, new_token_ids=list(tokens), new_logprobs=lists, finish_reason=finish, events=events
+        **{"request_id": name, "new_token_ids": list(tokens), "new_logprobs": lists, "routed_experts": routed},
+        **{"finish_reason": finish, "events": events},
     )
 
 
@@ -145,3 +147,12 @@ def test_what_is_aborted_is_forgotten():
     assert scheduler.finish_requests(["a"], "aborted") == ["a"]
     assert list(scheduler._held) == ["b"]
     assert step(scheduler, output("b", 3, finish="stop")) == [("b", [2, 3], [-2.0, -3.0])]
+
+
+def test_experts_of_tokens_that_were_held_back_come_with_them():
+    scheduler = scheduler_with(a=True)
+    first, last = output("a", 1, experts=True), output("a", 4, finish="stop", experts=True)
+    for one in (first, output("a", 2, experts=True), output("a", 3, experts=True), last):
+        step(scheduler, one)
+    assert first.routed_experts.tolist() == [[[1], [1]]]
+    assert last.routed_experts.tolist() == [[[2], [2]], [[3], [3]], [[4], [4]]]

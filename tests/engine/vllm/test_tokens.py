@@ -15,6 +15,8 @@ from open_r1.engine.vllm.tokens import ROUTE, TokenOutput, TokensRoute, _last, _
         [TokenOutput([5, 151_935, 0], [-0.5, -0.25, 0.0], "stop"), TokenOutput([7], [-12.625], "length")],
         [TokenOutput([5, 6], None, "stop"), TokenOutput([10], None, "abort")],  # 10 is a line feed
         [TokenOutput([], [], "length"), TokenOutput([1], [-1.0], "stop")],
+        [TokenOutput([5, 6], [-0.5, -1.0], "stop", [-(2**62), 3]), TokenOutput([7], [-2.0], "length", [0])],
+        [TokenOutput([5], None, "stop", [2**62])],
     ],
 )
 def test_a_reply_brings_back_what_went_in(completions):
@@ -24,6 +26,11 @@ def test_a_reply_brings_back_what_went_in(completions):
 def test_logprobs_keep_the_precision_of_the_engine():
     (found,) = unpack(pack([TokenOutput([1], [-5.423236846923828], "stop")]))
     assert found.logprobs == [-5.423236846923828]
+
+
+def test_experts_that_do_not_match_their_tokens_are_not_sent():
+    with pytest.raises(ValueError, match="experts do not match"):
+        pack([TokenOutput([1, 2], None, "stop", [9])])
 
 
 def test_logprobs_that_do_not_match_their_tokens_are_not_sent():

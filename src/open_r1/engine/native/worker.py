@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
-from open_r1.engine.choose import open_native
 from open_r1.engine.native.engine import NOT_YET, NativeEngine
+from open_r1.engine.opening import open_native
 from open_r1.errors import UserError
 
 STOP, END = ("stop",), ("end",)

@@ -67,6 +67,7 @@ class VLLMServerEngine(Engine):
         self.servers = VLLMServers(base_url, PartialState().process_index)
         self.servers.wait(timeout)
         self.info = self.servers.check(max_model_len, shape, most)
+        self.chosen_experts = self.info.experts
         self._sender: GroupSender | None = None
         self._members: list[VLLMServer] = []
         self._groups = 0
@@ -226,7 +227,7 @@ class VLLMServerEngine(Engine):
         shown = [o.token_ids[:-1] if o.finish_reason == "stop" else o.token_ids for o in outputs]
         texts = self.tokenizer.batch_decode(shown, skip_special_tokens=True)
         return [
-            Completion(text, o.token_ids, o.logprobs, reason, version)
+            Completion(text, o.token_ids, o.logprobs, reason, version, o.experts)
             for text, o, reason in zip(texts, outputs, reasons, strict=True)
         ]
 

@@ -86,12 +86,15 @@ class _HeldTokens:
         self.token_ids, self.logprobs = array("i"), array("f")
         self.form: Any = None
         """vLLM's tuple of arrays for logprobs."""
+        self.experts: list[np.ndarray] = []
 
     def add(self, output: Any) -> None:
         self.token_ids.extend(output.new_token_ids)
         if output.new_logprobs is not None:
             self.form = output.new_logprobs
             self.logprobs.extend(self.form.logprobs[:, 0].tolist())
+        if output.routed_experts is not None:
+            self.experts.append(output.routed_experts)
 
     def move_to(self, output: Any) -> None:
         output.new_token_ids = self.token_ids.tolist()
@@ -101,4 +104,6 @@ class _HeldTokens:
                 logprobs=np.array(self.logprobs)[:, None],
                 sampled_token_ranks=np.zeros(len(self.token_ids), "i4"),  # not requested
             )
-        self.token_ids, self.logprobs = array("i"), array("f")
+        if self.experts:
+            output.routed_experts = np.concatenate(self.experts)
+        self.token_ids, self.logprobs, self.experts = array("i"), array("f"), []

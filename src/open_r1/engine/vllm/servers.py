@@ -10,7 +10,7 @@ from typing import Any
 
 from urllib3.exceptions import HTTPError
 
-from open_r1.engine.openai_servers import Refusal, Server
+from open_r1.engine.openai_servers import Refusal, Server, split_urls
 from open_r1.engine.vllm.sender import wait_for
 from open_r1.engine.vllm.tokens import MIDDLEWARE, ROUTE, TokenOutput, unpack
 from open_r1.errors import UserError
@@ -32,16 +32,17 @@ class ServerInfo:
     dtype: str
     device: str
     """`cuda` or `cpu`."""
+    experts: bool = False
+    """Whether completions come with their experts (`--enable-return-routed-experts`)."""
 
 
 class VLLMServer(Server):
-    """One server; `workers` are its GPUs (or 1 on a CPU)."""
+    """One server; `workers` are its GPUs (or 1 on a CPU), `running` counts its completions."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
         super().__init__(f"{self.url}/v1", None, connections=600)
         self.host = urllib.parse.urlsplit(self.url).hostname or ""
-        self.load = 0
         self.workers = 1
 
     def complete(self, prompt: list[int], sampling: dict[str, Any], seconds: float) -> list[TokenOutput]:
@@ -99,7 +100,7 @@ class VLLMServers:
     starting with the same server."""
 
     def __init__(self, base_url: str, rank: int = 0) -> None:
-        urls = list(dict.fromkeys(url.strip() for url in base_url.split(",") if url.strip()))
+        urls = split_urls(base_url)
         if not urls:
             raise UserError(f"vllm_server_base_url is {base_url!r}: expected a URL such as http://localhost:8000.")
         self.all = [VLLMServer(url) for url in urls]
@@ -153,7 +154,7 @@ class VLLMServers:
                 )
             server.check_route()
             model = server.read_json("/models", None, 30.0)["data"][0]["id"]
-            infos.append(ServerInfo(model, first["dtype"], first["device"]))
+            infos.append(ServerInfo(model, first["dtype"], first["device"], first.get("experts", False)))
         if len(set(infos)) > 1:
             raise UserError(f"vLLM servers differ: {', '.join(map(str, infos))}; all must serve the same model alike.")
         return infos[0]
@@ -177,14 +178,14 @@ class VLLMServers:
             if not self.alive:
                 raise self.none_left()
             first = self.rank % len(self.alive)
-            chosen = min(self.alive[first:] + self.alive[:first], key=lambda server: server.load)
-            chosen.load += n
+            chosen = min(self.alive[first:] + self.alive[:first], key=lambda server: server.running)
+            chosen.running += n
             return chosen
 
     def give_back(self, server: VLLMServer, n: int) -> None:
         """Ends the request for `n` completions, successful or not."""
         with self._lock:
-            server.load -= n
+            server.running -= n
 
     def drop(self, server: VLLMServer, reason: object) -> None:
         """Leaves a server out until the next weight update. Raises `UserError` if it was the last."""

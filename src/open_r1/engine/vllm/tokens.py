@@ -3,8 +3,9 @@
 vLLM's own routes, those for tokens included, create text for every token and objects for every logprob, which costs
 more than everything else that a server does for a small model. Here they stay numbers, from the engine to the trainer.
 
-A reply is a line of JSON, `{"lengths": [...], "finish_reasons": [...], "logprobs": true}`, then the token ids of all
-completions as little-endian int32, then their logprobs, if there are any, as float32.
+A reply is a line of JSON, `{"lengths": [...], "finish_reasons": [...], "logprobs": true, "experts": false}`, then the
+token ids of all completions as little-endian int32, then, if there are any, their logprobs as float32 and fingerprints
+of their experts as int64.
 """
 
 import asyncio
@@ -23,6 +24,8 @@ ROUTE = "v1/open_r1/tokens"
 MIDDLEWARE = "open_r1.engine.vllm.tokens.TokensRoute"
 CLOSED = 499
 """Status of a request whose client left. Nobody reads it."""
+COLUMNS = {"logprobs": "<f4", "experts": "<i8"}
+"""What a completion may have for each token, in the order of a reply."""
 
 
 @dataclass(frozen=True)
@@ -32,35 +35,41 @@ class TokenOutput:
     token_ids: list[int]
     logprobs: list[float] | None
     finish_reason: str
+    experts: list[int] | None = None
+    """As in `Completion`, if the server has `--enable-return-routed-experts`."""
 
 
 def pack(completions: Sequence[TokenOutput]) -> bytes:
-    """The reply. Either all have logprobs or none. Raises `ValueError` if they do not match their tokens."""
-    with_logprobs = any(c.logprobs is not None for c in completions)
-    lengths = [len(c.token_ids) for c in completions]
-    if with_logprobs and lengths != [len(c.logprobs or ()) for c in completions]:
-        raise ValueError("logprobs do not match their tokens")
-    reasons = [c.finish_reason for c in completions]
-    head = json.dumps({"lengths": lengths, "finish_reasons": reasons, "logprobs": with_logprobs}).encode()
-    parts = [head, b"\n", *(np.asarray(c.token_ids, "<i4").tobytes() for c in completions)]
-    return b"".join(parts + [np.asarray(c.logprobs, "<f4").tobytes() for c in completions if with_logprobs])
+    """The reply. Logprobs and experts have either all or none. Raises `ValueError` if they do not match the tokens."""
+    head: dict[str, Any] = {"lengths": [len(c.token_ids) for c in completions]}
+    head["finish_reasons"] = [c.finish_reason for c in completions]
+    numbers = [np.asarray(c.token_ids, "<i4").tobytes() for c in completions]
+    for name, kind in COLUMNS.items():
+        columns = [getattr(c, name) for c in completions]
+        head[name] = any(column is not None for column in columns)
+        if head[name] and head["lengths"] != [len(column or ()) for column in columns]:
+            raise ValueError(f"{name} do not match their tokens")
+        numbers += [np.asarray(column, kind).tobytes() for column in columns if head[name]]
+    return b"".join([json.dumps(head).encode(), b"\n", *numbers])
 
 
 def unpack(reply: bytes) -> list[TokenOutput]:
     """The completions of a reply. Raises `ValueError`, `KeyError` or `TypeError` if it is malformed."""
-    head, _, numbers = reply.partition(b"\n")
-    fields = json.loads(head)
-    lengths, reasons, with_logprobs = fields["lengths"], fields["finish_reasons"], fields["logprobs"]
-    total = sum(lengths)
-    if len(numbers) != total * (8 if with_logprobs else 4):
+    line, _, numbers = reply.partition(b"\n")
+    head = json.loads(line)
+    total, start = sum(head["lengths"]), 0
+    columns: dict[str, Any] = {}
+    for name, kind in {"token_ids": "<i4", **COLUMNS}.items():
+        if name == "token_ids" or head[name]:
+            columns[name] = np.frombuffer(numbers, kind, total, start).tolist()
+            start += total * np.dtype(kind).itemsize
+    if len(numbers) != start:
         raise ValueError(f"a reply of {len(numbers)} bytes for {total} tokens")
-    ids = np.frombuffer(numbers, "<i4", total).tolist()
-    logprobs = np.frombuffer(numbers, "<f4", offset=4 * total).tolist() if with_logprobs else None
-    completions, start = [], 0
-    for length, reason in zip(lengths, reasons, strict=True):
-        part = slice(start, start + length)
-        completions.append(TokenOutput(ids[part], None if logprobs is None else logprobs[part], reason))
-        start += length
+    completions, first = [], 0
+    for length, reason in zip(head["lengths"], head["finish_reasons"], strict=True):
+        part = {name: column[first : first + length] for name, column in columns.items()}
+        completions.append(TokenOutput(**{"logprobs": None, **part}, finish_reason=reason))
+        first += length
     return completions
 
 
@@ -92,6 +101,7 @@ async def complete(request: Any) -> Any:
     try:
         body = await request.json()
         prompt = {"type": "token", "prompt_token_ids": body["prompt"]}
+        whole["routed_experts_prompt_start"] = max(0, len(body["prompt"]) - 1)  # the position that predicts the first
         params = SamplingParams(**body["sampling"] | whole)
         outputs = request.app.state.engine_client.generate(prompt, params, f"open_r1-{uuid.uuid4().hex}")
         result = await _unless_closed(_last(outputs), request)
@@ -100,10 +110,21 @@ async def complete(request: Any) -> Any:
     if result is None:
         return Response(status_code=CLOSED)
     completions = [
-        TokenOutput(output.token_ids, output.logprobs and output.logprobs.logprobs, output.finish_reason)
-        for output in result.outputs
+        TokenOutput(o.token_ids, o.logprobs and o.logprobs.logprobs, o.finish_reason, _experts(o.routed_experts))
+        for o in result.outputs
     ]
     return Response(pack(completions), media_type="application/octet-stream")
+
+
+def _experts(routed: Any) -> list[int] | None:
+    """Fingerprints of `routed (T, layers, k)`; None where the server does not report experts."""
+    if routed is None:
+        return None
+    import torch
+
+    from open_r1.modeling.routers import expert_fingerprints
+
+    return expert_fingerprints(dict(enumerate(torch.from_numpy(routed.astype("i8")).unbind(1)))).tolist()
 
 
 async def _last(outputs: AsyncIterator[Any]) -> Any:

@@ -57,6 +57,7 @@ class WeightReceiver:
     device: torch.device
     model_runner: Any
     model_config: Any
+    vllm_config: Any
     rank: int
     weights_version = 0
     _group: Any = None
@@ -65,6 +66,7 @@ class WeightReceiver:
     def describe_weights(self) -> dict[str, Any]:
         """What a trainer must know about this worker."""
         config = self.model_config.hf_text_config
+        reports = getattr(self.vllm_config, "aux_output_config", self.model_config)  # vLLM 0.24: of the model
         return {
             "version": self.weights_version,
             "dtype": str(self.model_config.dtype).removeprefix("torch."),
@@ -72,6 +74,7 @@ class WeightReceiver:
             "logprobs_mode": str(getattr(self.model_config.logprobs_mode, "value", self.model_config.logprobs_mode)),
             "max_model_len": self.model_config.max_model_len,
             "shape": [config.hidden_size, config.num_hidden_layers, config.vocab_size],
+            "experts": reports.enable_return_routed_experts,
         }
 
     def join_group(self, place: dict[str, Any]) -> None:

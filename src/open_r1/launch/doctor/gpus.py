@@ -109,7 +109,7 @@ def _attention(torch: Any) -> Finding:
         remedy = "Recipes need attn_implementation: sdpa here, which is slower."
         return Finding("attention", "note", f"varlen does not run on this GPU ({reason})", remedy)
     if flash.fits(x, x):
-        return Finding("attention", "ok", "varlen; flash-attn-4 is there too (attn_implementation: flash_attention_4)")
+        return Finding("attention", "ok", "flash-attn-4 where it takes a model's heads, else varlen")
     return Finding("attention", "ok", "varlen: PyTorch's own variable-length kernel, nothing to compile")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from open_r1.data.chat import pad_token_id, prepare_tokenizer, render, stop_token_ids
+from open_r1.data.chat import pad_token_id, render, stop_token_ids
 from open_r1.data.columns import gold_path
 from open_r1.data.load import load_train_and_eval
 from open_r1.data.prompts import drop_long_prompts, prompt_rows
@@ -23,7 +23,9 @@ from open_r1.report.trackers import tracker_problem
 from open_r1.rewards import get_reward_funcs
 from open_r1.run.dry_run import ROWS_CHECKED, check_gold_scores, ungradable_golds
 from open_r1.run.policy_engine import describe_engine
+from open_r1.run.prepare import load_tokenizer, longest_sequence
 from open_r1.run.preview import CLOSE, OPEN, ROWS, marked_row, prompt_row
+from open_r1.run.run import needs_eval
 from open_r1.training.model import checkpoint_of, load_config
 
 T = TypeVar("T")
@@ -56,14 +58,13 @@ def check_recipe(name: str, overrides: list[str]) -> list[Finding]:
     config = checkup.step("model", lambda: load_config(recipe.model), lambda c: _model(recipe, c))
     if recipe.task == "grpo" and config is not None:
         checkup.step("engine", lambda: describe_engine(recipe.args, recipe.model), lambda text: text)
-    tokenizer = checkup.step("tokenizer", lambda: _tokenizer(recipe), _describe_tokenizer)
+    tokenizer = checkup.step("tokenizer", lambda: load_tokenizer(recipe.args, recipe.model), _describe_tokenizer)
     if tokenizer is not None:
         checkup.step("chat template", lambda: _template(tokenizer), lambda text: text)
         checkup.findings += _end_token(tokenizer)
-    need_eval = recipe.args.eval_strategy != "no" or recipe.args.eval_on_start
     rows = checkup.step(
         "data",
-        lambda: load_train_and_eval(recipe.script, need_eval=need_eval)[0],
+        lambda: load_train_and_eval(recipe.script, need_eval=needs_eval(recipe.args))[0],
         lambda d: f"{len(d):,} rows: {', '.join(d.column_names)}",
     )
     if tokenizer is not None and rows is not None:
@@ -106,15 +107,6 @@ def _model(recipe: Recipe, config: Any) -> str:
     )
 
 
-def _tokenizer(recipe: Recipe) -> Any:
-    model, args = recipe.model, recipe.args
-    eos = getattr(args, "eos_token", None)
-    name = str(model.model_name_or_path)
-    return prepare_tokenizer(
-        name, model.model_revision, model.trust_remote_code, args.chat_template, eos, args.chat_template_kwargs
-    )
-
-
 def _describe_tokenizer(tokenizer: Any) -> str:
     own = tokenizer.pad_token
     pad = (
@@ -154,8 +146,7 @@ def _examples(recipe: Recipe, tokenizer: Any, rows: Any) -> str:
         shown = [marked_row(row, tokenizer) for row in tokenized.select(range(min(ROWS, len(tokenized))))]
         return "\n".join([f"{facts}; the first, what is learned between {OPEN} and {CLOSE}:", *shown])
     prompts = prompt_rows(some, tokenizer, recipe.script, recipe.script.system_prompt)
-    limits = (context_length(load_config(recipe.model)), recipe.args.vllm_max_model_length)
-    context = min((limit for limit in limits if limit is not None), default=None)
+    context = longest_sequence(load_config(recipe.model), recipe.args)
     fitting = drop_long_prompts(prompts, context, recipe.args.max_completion_length)
     longest = max(len(ids) for ids in fitting["prompt_ids"])
     facts = f"the first {len(some):,} give {len(fitting):,} prompts, the longest of {longest:,} tokens"

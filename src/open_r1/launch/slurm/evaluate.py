@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+from open_r1.launch.slurm.arguments import by_name, parse_arguments, split_args
 from open_r1.launch.slurm.job import current_job, finish, run_step, step
-from open_r1.launch.slurm.words import named, read_words, split_args
 from open_r1.options.annotations import Range
 
 USAGE = "--model M --task T[,T] [--revision R] [--tp N] [--dp N] [--args ...]"
@@ -45,7 +45,7 @@ def main(words: Sequence[str], environment: Mapping[str, str]) -> int:
 def evaluation_words(words: Sequence[str]) -> list[str]:
     """`open-r1 evaluate ...`. Raises UserError for an option that is not there."""
     before, extra = split_args(words)
-    options, _ = read_words(_positional(before), JobOptions, "slurm/evaluate.slurm", USAGE, DESCRIPTION, REST)
+    options, _ = parse_arguments(_positional(before), JobOptions, "slurm/evaluate.slurm", USAGE, DESCRIPTION, REST)
     command = ["open-r1", "evaluate", "--model", options.model, "--tasks", options.task]
     for name, value in (
         ("revision", options.revision),
@@ -59,4 +59,6 @@ def evaluation_words(words: Sequence[str]) -> list[str]:
 
 def _positional(words: Sequence[str]) -> list[str]:
     """`MODEL TASK [options]` as options."""
-    return [*named(words[:2], ("model", "task")), *words[2:]] if words and not words[0].startswith("-") else list(words)
+    return (
+        [*by_name(words[:2], ("model", "task")), *words[2:]] if words and not words[0].startswith("-") else list(words)
+    )

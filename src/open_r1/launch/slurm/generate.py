@@ -5,9 +5,9 @@ from pathlib import Path
 
 from open_r1.generate import read_options
 from open_r1.generation.generate import read_problems
+from open_r1.launch.slurm.arguments import parse_arguments, split_args
 from open_r1.launch.slurm.job import current_job, finish, step
 from open_r1.launch.slurm.server import ServerJobOptions, ServerStep, head_of, run_beside
-from open_r1.launch.slurm.words import read_words, split_args
 
 USAGE = "--hf-dataset D --model M [--tp N] [--pp N] [--ray] [options of open-r1 generate]"
 DESCRIPTION = """Starts a vLLM server over all nodes of the job, waits until it answers, and runs `open-r1 generate`
@@ -24,7 +24,9 @@ REST = "Options of `open-r1 generate`, which are also taken without --args."
 def main(words: Sequence[str], environment: Mapping[str, str]) -> int:
     """The exit status of the job. Raises UserError if the server does not come up or ends early."""
     before, extra = split_args(words)
-    options, rest = read_words(before, ServerJobOptions, "slurm/generate.slurm", USAGE, DESCRIPTION, REST, others=True)
+    options, rest = parse_arguments(
+        before, ServerJobOptions, "slurm/generate.slurm", USAGE, DESCRIPTION, REST, others=True
+    )
     client = client_options(options.model, [*rest, *extra], environment)
     check_client(client)
     plan, job = options.plan(), current_job(environment)

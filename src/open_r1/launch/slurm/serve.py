@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from open_r1.launch.slurm.arguments import parse_arguments, split_args
 from open_r1.launch.slurm.job import current_job
 from open_r1.launch.slurm.server import ServerJobOptions, ServerStep, head_of
-from open_r1.launch.slurm.words import read_words, split_args
 
 USAGE = "--model M [--tp N] [--pp N] [--dp N] [--port N] [--ray] [--args options of vllm serve]"
 DESCRIPTION = """An OpenAI-compatible vLLM server over all nodes of the job; the log says its address.
@@ -17,7 +17,7 @@ REST = "Options of `vllm serve`, such as --max-model-len 32768. They come last."
 def main(words: Sequence[str], environment: Mapping[str, str]) -> int:
     """The exit status of the job."""
     before, extra = split_args(words)
-    options, _ = read_words(before, ServerJobOptions, "slurm/serve.slurm", USAGE, DESCRIPTION, REST)
+    options, _ = parse_arguments(before, ServerJobOptions, "slurm/serve.slurm", USAGE, DESCRIPTION, REST)
     plan, job = options.plan(extra), current_job(environment)
     server = ServerStep(plan, job, head_of(environment))
     with server.process as process:

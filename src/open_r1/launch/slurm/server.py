@@ -16,8 +16,8 @@ from open_r1.engine.vllm.addresses import free_port
 from open_r1.engine.vllm.process import ServerCommand, wait_until_up
 from open_r1.errors import Interrupted, UserError
 from open_r1.launch.nodes import address_of, host_names
+from open_r1.launch.slurm.arguments import shell_words
 from open_r1.launch.slurm.job import CONTINUED, Job, step
-from open_r1.launch.slurm.words import shell_words
 from open_r1.options.annotations import Range
 from open_r1.processes.child import ChildProcess, Command
 from open_r1.run.generators import fill_template, say

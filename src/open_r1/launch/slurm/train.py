@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from open_r1.launch.recipe import find_accelerator, find_recipe, read_recipe
+from open_r1.launch.slurm.arguments import by_name, parse_arguments, shell_words, split_args
 from open_r1.launch.slurm.job import Job, current_job, finish, run_step, step
-from open_r1.launch.slurm.words import named, read_words, shell_words, split_args
 from open_r1.options.annotations import Range
 
 USAGE = "{model} {task} {suffix of the recipe} {accelerator} ['options'], or by name"
@@ -56,8 +56,8 @@ def training_words(words: Sequence[str]) -> list[str]:
     before, extra = split_args(words)
     if before and not before[0].startswith("-"):
         extra = [word for text in before[len(BY_POSITION) :] for word in shell_words(text)] + extra
-        before = named(before[: len(BY_POSITION)], BY_POSITION)
-    options, _ = read_words(before, JobOptions, "slurm/train.slurm", USAGE, DESCRIPTION, REST)
+        before = by_name(before[: len(BY_POSITION)], BY_POSITION)
+    options, _ = parse_arguments(before, JobOptions, "slurm/train.slurm", USAGE, DESCRIPTION, REST)
     recipe = find_recipe(f"recipes/{options.model}/{options.task}/config_{options.config}.yaml")
     find_accelerator(options.accelerator)
     read_recipe(str(recipe), extra)

@@ -1,4 +1,4 @@
-"""Which isolation this machine has: the strongest in which a thread and a compiler run."""
+"""Chooses the isolation for programs: the strongest in which a thread and a compiler run on this machine."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def candidates() -> list[Isolation]:
-    """From strong to weak."""
+    """From strongest to weakest."""
     users = [NOBODY, None] if os.geteuid() == 0 else [None]
     kinds: list[tuple[Kind, bool]] = [("landlock", True), ("limits", True)]
     if shutil.which("bwrap"):
@@ -25,18 +25,18 @@ def candidates() -> list[Isolation]:
 
 @lru_cache(maxsize=1)
 def best_isolation() -> Isolation:
-    """The strongest isolation that works here, whatever it is; said aloud when it is not bubblewrap."""
+    """The strongest isolation that works here, even if it is weak. Warns if it is not bubblewrap."""
     for isolation in candidates():
         if works(isolation):
             if isolation.kind != "bubblewrap":
                 logger.warning(
-                    "code rewards: bubblewrap does not work here, so programs run under %s; docs/rewards.md says what "
-                    "that does not stop.",
+                    "code rewards: bubblewrap does not work here, so programs run under %s instead. docs/rewards.md "
+                    "lists what this does not stop.",
                     "Landlock and resource limits" if isolation.kind == "landlock" else "resource limits only",
                 )
             return isolation
     raise UserError(
-        "code rewards: no way to run programs works here: install bubblewrap, set TMPDIR to a folder from which "
+        "code rewards: programs cannot run on this machine: install bubblewrap, set TMPDIR to a folder from which "
         "other users can run programs, or set code_provider: piston."
     )
 

@@ -19,7 +19,9 @@ def new_folder(kind: str, mode: int) -> Path:
     try:
         folder = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=_home()))
     except OSError as error:
-        raise UserError(f"code rewards: no folder for programs can be made ({error}): set TMPDIR to another.") from None
+        raise UserError(
+            f"code rewards: cannot create a folder for programs ({error}): set TMPDIR to another folder."
+        ) from None
     folder.chmod(mode)
     return folder
 
@@ -54,7 +56,10 @@ def _remove_left() -> None:
 
 def _locked(folder: Path) -> int | None:
     """A descriptor that locks a folder until it is closed; None if another process has locked or removed it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(descriptor), folder.stat()):

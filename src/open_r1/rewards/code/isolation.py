@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ def bubblewrap(folder: Path, writable: bool, isolation: Isolation, filter_fd: in
         if path.is_symlink():
             view += ["--symlink", str(path.readlink()), f"/{name}"]
     return [
-        "bwrap",
+        shutil.which("bwrap") or "bwrap",
         "--unshare-all",
         "--die-with-parent",
         "--new-session",

@@ -80,7 +80,7 @@ def _explain_start() -> Iterator[None]:
     try:
         yield
     except CannotStart as error:
-        raise UserError(f"code rewards: the sandbox does not start any more: {error}.") from None
+        raise UserError(f"code rewards: the sandbox no longer starts: {error}.") from None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def slurm_endpoints() -> list[str]:
     found = [match.groups() for line in done.stdout.splitlines() if (match := _WORKER.fullmatch(line.strip()))]
     if not found:
         raise UserError(
-            "PISTON_ENDPOINTS is 'slurm', but no job piston-worker-<port> is running: start some with "
+            "PISTON_ENDPOINTS is 'slurm', but no job named piston-worker-<port> is running: start workers with "
             "slurm/piston/launch_piston_workers.sh."
         )
     return [f"http://{node}:{port}/api/v2" for port, node in found]

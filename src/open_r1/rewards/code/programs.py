@@ -47,8 +47,8 @@ def declare(text: str) -> Language:
     parts = [part.strip() for part in text.split("|")]
     if len(parts) not in (4, 5) or not (parts[0] and parts[1] and parts[3]) or "/" in parts[1]:
         raise UserError(
-            f"code_languages has {text!r}: a language is written as 'name | main file | command that compiles | "
-            "command that runs', such as 'c | main.c | gcc -O2 -o {code}/program {code}/main.c -lm | {code}/program'."
+            f"code_languages has {text!r}: write a language as 'name | main file | compile command | "
+            "run command', such as 'c | main.c | gcc -O2 -o {code}/program {code}/main.c -lm | {code}/program'."
         )
     name = language_name(parts[0])
     folders = tuple(parts[4].split()) if len(parts) == 5 else ()

@@ -47,7 +47,7 @@ class PistonProvider:
         self._endpoints = slurm_endpoints() if self._slurm else [e.rstrip("/") for e in endpoints.split(",") if e]
         if not self._endpoints:
             raise UserError(
-                "PISTON_ENDPOINTS is not set: give the addresses of Piston servers, separated by commas "
+                "PISTON_ENDPOINTS is not set: set it to the addresses of Piston servers, separated by commas "
                 "(http://host:2000/api/v2), or set the provider to 'local'."
             )
 

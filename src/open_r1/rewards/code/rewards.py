@@ -37,12 +37,12 @@ def code_reward(
     wait: bool = True,
     **kwargs: Any,
 ) -> list[float | None]:
-    """Share of test cases that the completion's program passes; None for rows without test cases, or in a language
-    that `provider_type` does not run.
+    """The share of test cases that the completion's program passes, 0.0 to 1.0. None for a row without test cases, or
+    in a language that `provider_type` does not run.
 
-    `verification_info` holds `{"language": "python", "test_cases": [{"input", "output"}, ...]}` a row, or its JSON.
-    Raises `RowError` for a row that holds something else. Without `wait`, judging is begun and every value is None: a
-    later call with the same arguments finds it done.
+    Each item of `verification_info` is `{"language": "python", "test_cases": [{"input", "output"}, ...]}`, or its JSON.
+    Raises `RowError` for a row that holds something else. With `wait=False`, judging starts in the background and every
+    value is None: a later call with the same arguments gets the results.
     """
     if verification_info is None:
         raise UserError("code: the dataset has no column 'verification_info' (a language and its test_cases).")
@@ -50,7 +50,7 @@ def code_reward(
     limits = Limits(seconds=time_limit, memory_mb=memory_limit)
     texts = texts_of(completions)
 
-    def one(row: int) -> _Asked | float | None:
+    def one(row: int) -> _PendingScore | float | None:
         info = _info(row, verification_info[row])
         tests = tests_of(info.get("test_cases"), row)
         language = language_name(info.get("language") or "python")
@@ -59,14 +59,14 @@ def code_reward(
         source = extract_code(texts[row], language)
         if not source:
             return 0.0
-        key, judged = JUDGING.submit(
+        key, verdict = JUDGING.submit(
             ("code", provider_type, e2b_router_url, language, source, tests, limits, stop_at_failure),
             lambda: judge(runner, program(source, language), tests, limits, stop_at_failure=stop_at_failure),
             num_parallel,
         )
-        return _Asked(key, judged, lambda result: result.passed / result.total)
+        return _PendingScore(key, verdict, lambda result: result.passed / result.total)
 
-    return _answers([one(row) for row in range(len(completions))], wait)
+    return _scores([one(row) for row in range(len(completions))], wait)
 
 
 def binary_code_reward(completions: list, verification_info: list | None = None, **kwargs: Any) -> list[float | None]:
@@ -98,10 +98,10 @@ def cf_code_reward(
     runner = get_provider(provider_type, e2b_router_url)
     texts = texts_of(completions)
 
-    def one(row: int) -> _Asked | float | None:
+    def one(row: int) -> _PendingScore | float | None:
         problem = _row(columns, row)
         if problem.get("input_mode") == "file":
-            raise RowError(row, "input_mode is 'file'; only 'stdio' runs here: filter such rows out.")
+            raise RowError(row, "input_mode is 'file', but only 'stdio' is supported: filter out such rows.")
         tests = tests_of(problem["official_tests"], row) + tests_of(problem.get("generated_tests"), row)
         language = language_name(problem.get("language") or default_language)
         if not tests or not _runs(runner, language, row):
@@ -111,7 +111,7 @@ def cf_code_reward(
             return NO_PROGRAM
         limits = Limits(float(problem.get("time_limit") or 5.0), int(problem.get("memory_limit") or 512))
         checker = problem.get("generated_checker")
-        key, judged = JUDGING.submit(
+        key, verdict = JUDGING.submit(
             ("cf_code", provider_type, e2b_router_url, language, source, tests, limits, scoring_mode, checker),
             lambda: judge(
                 runner,
@@ -124,9 +124,11 @@ def cf_code_reward(
             ),
             num_parallel,
         )
-        return _Asked(key, judged, lambda result: scored(result, scoring_mode) if result.compiled else NO_COMPILE)
+        return _PendingScore(
+            key, verdict, lambda result: scored(result, scoring_mode) if result.compiled else NO_COMPILE
+        )
 
-    return _answers([one(row) for row in range(len(completions))], wait)
+    return _scores([one(row) for row in range(len(completions))], wait)
 
 
 def ioi_code_reward(
@@ -152,7 +154,8 @@ def ioi_code_reward(
 
 
 def get_code_format_reward(language: str = "python") -> Callable[..., list[float]]:
-    """`format_reward` whose answer must hold a fenced block of the row's `language` column, else of `language`."""
+    """`format_reward` that also requires a fenced code block in the answer, in the language of the row's `language`
+    column, else in `language`."""
 
     def code_format_reward(
         completions: list, prompts: list | None = None, language: list | str | None = language, **kwargs: Any
@@ -184,12 +187,12 @@ def _info(row: int, value: Any) -> dict[str, Any]:
 
 
 def _runs(runner: Provider, language: str, row: int) -> bool:
-    """Said aloud if not: that row gets no reward, rather than a wrong one."""
+    """Warns if not: that row gets no reward rather than a wrong one."""
     known = runner.languages is None or language in runner.languages
     if not known:
         logger.warning(
-            "code rewards: row %d wants language %r and gets no reward: this provider runs %s; "
-            "set code_provider: piston for others.",
+            "code rewards: row %d needs language %r, but this provider runs only %s, so the row gets no reward. "
+            "Set code_provider: piston for other languages.",
             row,
             language,
             ", ".join(sorted(runner.languages or ())),
@@ -202,21 +205,22 @@ def _row(columns: dict[str, Any], row: int) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """A verdict that is being made, and the score that follows from it."""
+class _PendingScore:
+    """A verdict that is still being made, and the score that follows from it."""
 
     key: bytes
-    judged: Future
+    verdict: Future
     score: Callable[[Result], float]
 
 
-def _answers(asked: Sequence[_Asked | float | None], wait: bool) -> list[float | None]:
+def _scores(scores: Sequence[_PendingScore | float | None], wait: bool) -> list[float | None]:
+    """The scores, pending ones when they are there; without `wait` nothing but None."""
     if not wait:
-        return [None] * len(asked)
+        return [None] * len(scores)
     try:
-        return [a.score(a.judged.result()) if isinstance(a, _Asked) else a for a in asked]
+        return [s.score(s.verdict.result()) if isinstance(s, _PendingScore) else s for s in scores]
     finally:
-        JUDGING.forget([a.key for a in asked if isinstance(a, _Asked)])
+        JUDGING.forget([s.key for s in scores if isinstance(s, _PendingScore)])
 
 
 def _in_parallel(one: Callable[[int], float | None], rows: Sequence[int], num_parallel: int) -> list[float | None]:

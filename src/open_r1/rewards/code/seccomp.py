@@ -13,6 +13,7 @@ may lack. Where it is there, a test compares them with it.
 
 import platform
 import struct
+from functools import cache
 
 # (x86-64, ARM64); None where an architecture has no such call
 _DENIED: dict[str, tuple[int, int | None]] = {
@@ -119,6 +120,7 @@ _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _EPERM, _ENOSYS = 1, 38
 
 
+@cache
 def filter_program(machine: str | None = None, *, attributes: bool = True) -> bytes | None:
     """Classic BPF for `machine` (default: this one), None where it is not known. Without `attributes`, those of files
     cannot be changed."""

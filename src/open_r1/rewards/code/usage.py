@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from open_r1.rewards.code.inside import MOST_FILES, tree
+from open_r1.rewards.code.inside import MOST_FILES, read, tree
 
 _PAGE, _TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 
@@ -28,7 +28,7 @@ def usage(pid: int) -> Usage:
     pages = ticks = 0
     for each in pids:
         with suppress(OSError, IndexError):
-            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+            fields = read(f"/proc/{each}/stat").rpartition(b")")[2].split()
             ticks += sum(map(int, fields[11:15]))
             pages += int(fields[21])
     return Usage(pids, pages * _PAGE, ticks / _TICKS)

@@ -8,7 +8,7 @@ from open_r1.errors import UserError
 from open_r1.options import parse_known
 
 
-def read_words(
+def parse_arguments(
     words: Sequence[str], cls: type, script: str, usage: str, description: str, rest: str, *, others: bool = False
 ) -> tuple[Any, list[str]]:
     """An instance of `cls` from the words after a job script, and with `others` the words that are not its options.
@@ -35,7 +35,7 @@ def split_args(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(words), []
 
 
-def named(words: Sequence[str], names: Sequence[str]) -> list[str]:
+def by_name(words: Sequence[str], names: Sequence[str]) -> list[str]:
     """The call by position as a call by name; the last one of `names` may be left out."""
     if not words or words[0].startswith("-"):
         return list(words)
