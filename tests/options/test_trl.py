@@ -11,7 +11,9 @@ from open_r1.configs import GRPOConfig, GRPOScriptArguments, ModelConfig, SFTCon
 from open_r1.options.legacy import IGNORED, RENAMED, UNSUPPORTED
 
 TRL = json.loads((Path(__file__).parent / "trl_1_16.json").read_text(encoding="utf-8"))
-"""Names and defaults in the sources of TRL 1.16.0, by class. `shuffle_dataset` is in two of them."""
+"""Names and defaults in the sources of TRL 1.16.0, by class."""
+TWICE = ("loss_type", "shuffle_dataset")
+"""Options whose answer differs for GRPO and SFT."""
 PAGE = Path(__file__).parents[2] / "docs" / "tutorials" / "from-trl.md"
 GRPO = [GRPOConfig, GRPOScriptArguments, ModelConfig]
 OURS = {"base": GRPO, "grpo": GRPO, "sft": [SFTConfig, *GRPO[1:]], "model": GRPO, "script": GRPO, "grpo script": GRPO}
@@ -29,7 +31,7 @@ def rows():
 def place(name, part):
     """The row of an option, given the class of TRL that has it."""
     for what, options in rows().items():
-        if name in options and (name != "shuffle_dataset" or options[name].lower() == part):
+        if name in options and (name not in TWICE or options[name].lower() == part):
             return what, options[name]
     raise AssertionError(f"{name} is not in the table")
 
