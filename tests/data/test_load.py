@@ -206,6 +206,14 @@ def test_a_folder_loads_though_a_file_that_is_not_used_is_ragged(tmp_path, caplo
     assert "1 files are not read, notes.csv: a folder has files of one kind" in caplog.text
 
 
+def test_the_report_that_our_tools_leave_beside_rows_is_no_unread_file(tmp_path, caplog):
+    Dataset.from_list([{"problem": "1 + 1?"}]).to_parquet(tmp_path / "rows.parquet")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "report.json").write_text("{}")
+    assert len(load_split(str(tmp_path))) == 1
+    assert caplog.text == ""
+
+
 def test_files_with_different_columns_name_file_column_and_types(tmp_path):
     write_jsonl(tmp_path / "a.jsonl", [{"answer": "2"}])
     write_jsonl(tmp_path / "b.jsonl", [{"answer": 2, "extra": 1}])

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 datasets_config.HF_UPDATE_DOWNLOAD_COUNTS = False  # a server would hear of every local file that is opened
 
 KINDS = ".jsonl, .json, .csv, .tsv (also .gz, .bz2 or .xz), .parquet or .arrow"
+REPORT = "run/report.json"
+"""What `open-r1 data` leaves beside the rows of a folder."""
 MIXTURE_KEYS = {"datasets", "seed", "test_split_size"}
 PART_KEYS = {"id", "config", "split", "columns", "weight"}
 
@@ -178,7 +180,7 @@ def _say_files_left_out(folder: Path, used: list[Path]) -> None:
     """A warning that names the data files of a folder that no configuration has."""
     there = [file for file in sorted(folder.rglob("*")) if file.is_file() and kind_of(file) in BUILDERS]
     hidden = [file for file in there if any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)]
-    left_out = {file.resolve() for file in there} - {file.resolve() for file in [*hidden, *used]}
+    left_out = {file.resolve() for file in there} - {file.resolve() for file in [*hidden, *used, folder / REPORT]}
     if left_out and get_dataset_config_names(str(folder)) == ["default"] and os.environ.get("RANK", "0") == "0":
         names = ", ".join(sorted(str(file.relative_to(folder.resolve())) for file in left_out)[:5])
         logger.warning("%s: %d files are not read, %s: a folder has files of one kind.", folder, len(left_out), names)
