@@ -207,10 +207,12 @@ def test_a_folder_loads_though_a_file_that_is_not_used_is_ragged(tmp_path, caplo
 
 
 def test_the_report_that_our_tools_leave_beside_rows_is_no_unread_file(tmp_path, caplog):
-    Dataset.from_list([{"problem": "1 + 1?"}]).to_parquet(tmp_path / "rows.parquet")
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "report.json").write_text("{}")
-    assert len(load_split(str(tmp_path))) == 1
+    folder = tmp_path / "rows"
+    for part in ("data", "run"):
+        (folder / part).mkdir(parents=True)
+    Dataset.from_list([{"problem": "1 + 1?"}]).to_parquet(folder / "data" / "train-00000.parquet")
+    (folder / "run" / "report.json").write_text("{}")
+    assert len(load_split(str(folder))) == 1
     assert caplog.text == ""
 
 
