@@ -89,11 +89,12 @@ def _table(entries: list[str]) -> str:
     rows: list[list[str]] = []
     for line in entries:
         if option := OPTION.fullmatch(line):
-            names = ", ".join(f"`{name}`" for name in option["names"].split(", "))
+            names = ", ".join(f'<code class="option">{name}</code>' for name in option["names"].split(", "))
             rows.append([names, option["kind"], ""])
         else:
             rows[-1][2] += f" {line.strip()}"
-    cells = [[re.sub(r"(?<!`)<", "&lt;", cell.strip()).replace("|", "\\|") for cell in row] for row in rows]
+    texts = [[names, *(re.sub(r"(?<!`)<", "&lt;", text.strip()) for text in others)] for names, *others in rows]
+    cells = [[text.replace("|", "\\|") for text in row] for row in texts]
     return "\n".join(["| Option | Value | Meaning |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in cells)])
 
 
