@@ -206,6 +206,16 @@ def test_a_folder_loads_though_a_file_that_is_not_used_is_ragged(tmp_path, caplo
     assert "1 files are ignored, notes.csv: only files of one kind are read from a folder" in caplog.text
 
 
+def test_the_report_that_our_tools_leave_beside_rows_is_no_unread_file(tmp_path, caplog):
+    folder = tmp_path / "rows"
+    for part in ("data", "run"):
+        (folder / part).mkdir(parents=True)
+    Dataset.from_list([{"problem": "1 + 1?"}]).to_parquet(folder / "data" / "train-00000.parquet")
+    (folder / "run" / "report.json").write_text("{}")
+    assert len(load_split(str(folder))) == 1
+    assert caplog.text == ""
+
+
 def test_files_with_different_columns_name_file_column_and_types(tmp_path):
     write_jsonl(tmp_path / "a.jsonl", [{"answer": "2"}])
     write_jsonl(tmp_path / "b.jsonl", [{"answer": 2, "extra": 1}])

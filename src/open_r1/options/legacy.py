@@ -118,6 +118,7 @@ UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "load_in_8bit": ((False,), "quantised training is not supported; use_peft with bf16 weights is"),
     "load_in_4bit": ((False,), "quantised training is not supported; use_peft with bf16 weights is"),
     "bnb_4bit_quant_type": (("nf4",), "quantised training is not supported"),
+    "bnb_4bit_quant_storage": ((None,), "quantised training is not supported"),
     "use_bnb_nested_quant": ((False,), "quantised training is not supported"),
     "use_dora": ((False,), "only plain LoRA is supported"),
     "use_rslora": ((False,), "only plain LoRA is supported; scale lora_alpha instead"),
@@ -127,6 +128,8 @@ UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "top_entropy_quantile": ((1, 1.0), "all tokens are learned from"),
     "entropy_coef": ((0, 0.0), "no entropy bonus is added; entropy is logged"),
     "use_adaptive_entropy": ((False,), "no entropy bonus is added; entropy is logged"),
+    "reward_model_name_or_path": ((None,), "rewards are functions: write reward_funcs"),
+    "datasets": ((None, []), "list them in dataset_mixture, with id and weight"),
     "multi_objective_aggregation": (("sum_then_normalize",), "rewards are summed, then normalized"),
     "off_policy_mask_threshold": ((None,), "use vllm_importance_sampling_mode: sequence_mask"),
     "vllm_tensor_parallel_size": (
