@@ -180,7 +180,7 @@ class Cases:
         pinning = pinning_seconds()
 
         def run(_: Result) -> None:
-            if DEVICE == "cuda":
+            if torch.cuda.is_initialized():
                 empty_host_cache()
             self.policy = self.policy or Policy(case)
             result.parameters, figures["attention"] = self.policy.parameters, self.policy.attention

@@ -1,86 +1,138 @@
-"""What a speedrun came to: its row for the leaderboard, with the seconds of every stage.
+"""The stages of the speedrun, one after the other in one process: SFT, filter, GRPO with the evaluation at its end.
 
-    python examples/gsm8k/speedrun.py runs/speedrun --seed 42 --note "fewer steps"
-
-Reads `clock.txt`, `evaluation/grpo` and the run's `environment.json`; prints the row and appends it to `log.md`.
+`speedrun.sh` starts it. A process imports and compiles once, and the engine that wrote GRPO's completions answers the
+test problems too. Stages that `clock.txt` knows as ended are skipped; the one that was stopped continues.
 """
 
 import argparse
-import datetime
-import json
-from collections.abc import Iterable
+import gc
+import os
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from open_r1.errors import UserError
-from open_r1.evaluation.metrics import in_percent
-from open_r1.evaluation.store import finished_folders, read_results
+import torch
+import yaml
+from traces import trace, write
+
+from open_r1 import grpo, sft
+from open_r1.curation import pass_rate
+from open_r1.data.load import load_split
+from open_r1.evaluation.tasks import find_task, load_problems
 from open_r1.run.entry import exit_with_sentence
 
-HEADER = "| date | time | greedy, % [95%] | problems | seed | commit | stages, s | what changed |"
-RULE = "|---|--:|--:|---|--:|---|---|---|"
+RECIPES = Path("recipes/SmolLM2-135M-Instruct")
+SFT = "--learning_rate 1e-3 --num_train_epochs 5 --save_strategy no"
+FILTER = "--num-generations 4 --min 0.2 --max 0.8 --max-new-tokens 256 --max-num-seqs 2048"
+GRPO = (
+    "--max_steps 180 --per_device_train_batch_size 512 --max_completion_length 256 --learning_rate 4e-5 "
+    "--gradient_checkpointing false --save_steps 1000"
+)
+EVALUATION = "--benchmarks_protocol greedy --benchmarks_max_new_tokens 512"
+SMOKE = {
+    "SFT": "--max_steps 1 --max_length 512 --per_device_train_batch_size 1 --torch_compile false",
+    "FILTER": "--hf-dataset-split train[:4] --num-generations 2 --max-new-tokens 16 --min 0 --max 1",
+    "GRPO": "--max_steps 1 --per_device_train_batch_size 8 --num_generations 4 --max_completion_length 16 "
+    "--max_tokens_per_microbatch 2048 --benchmarks_limit 2 --benchmarks_max_new_tokens 16",
+}
+"""A few rows and steps, also on a CPU."""
 
 
-def stage_seconds(lines: Iterable[str]) -> dict[str, int]:
-    """Seconds of each stage, all sittings together. Raises `UserError` if a stage was killed, so that its time is not
-    known, or if none was timed.
-
-    A line is `begin STAGE EPOCH -` or `end STAGE EPOCH STATUS`.
-    """
-    seconds: dict[str, int] = {}
-    running: tuple[str, int] | None = None
-    for event, stage, epoch, _ in map(str.split, lines):
-        if event == "begin":
-            _check_ended(running)
-            running = stage, int(epoch)
-        elif running is not None:
-            seconds[stage] = seconds.get(stage, 0) + int(epoch) - running[1]
-            running = None
-    _check_ended(running)
-    if not seconds:
-        raise UserError("clock.txt has no stage: run examples/gsm8k/speedrun.sh.")
-    return seconds
+@contextmanager
+def timed(clock: Path, stage: str) -> Iterator[None]:
+    """Writes when the stage begins and ends into `clock`, as `record.py` reads it."""
+    began, status = time.time(), 1
+    _mark(clock, f"begin {stage} {began:.0f} -")
+    try:
+        yield
+        status = 0
+    finally:
+        _mark(clock, f"end {stage} {time.time():.0f} {status}")
 
 
-def _check_ended(running: tuple[str, int] | None) -> None:
-    if running is not None:
-        raise UserError(f"clock.txt: stage {running[0]} was killed, so its time is not known: start in a new folder.")
-
-
-def row(run: Path, seed: int, note: str, day: datetime.date) -> str:
-    """The line of the leaderboard. Raises `UserError` for a run that is not finished."""
-    seconds = stage_seconds((run / "clock.txt").read_text(encoding="utf-8").splitlines())
-    results = read_results(finished_folders(run / "evaluation" / "grpo")[0])
-    environment: dict[str, Any] = json.loads((run / "grpo" / "run" / "environment.json").read_text(encoding="utf-8"))
-    total = sum(seconds.values())
-    cells = [
-        day.isoformat(),
-        f"{total // 60}:{total % 60:02d}",
-        in_percent(results["pass@1"], results["ci95"]),
-        f"{results['n_problems']:,} of {results['task']}",
-        str(seed),
-        str(environment.get("commit") or "-")[:7],
-        ", ".join(f"{stage} {spent}" for stage, spent in seconds.items()),
-        note or "-",
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
-def main() -> None:
-    """Prints the row, and appends it to the log."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, metavar="DIR", help="what speedrun.sh wrote")
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--note", default="", help="what changed since the record before")
-    args = parser.parse_args()
-    line = row(args.run, args.seed, args.note, datetime.datetime.now(datetime.UTC).date())
-    log = args.run / "log.md"
-    if not log.exists():
-        log.write_text(f"{HEADER}\n{RULE}\n", encoding="utf-8")
-    with log.open("a", encoding="utf-8") as file:
+def _mark(clock: Path, line: str) -> None:
+    with clock.open("a", encoding="utf-8") as file:
         file.write(f"{line}\n")
-    print(f"{HEADER}\n{RULE}\n{line}\n\nKept in {log}")
+
+
+def write_data(args: argparse.Namespace) -> None:
+    """`traces.jsonl` for SFT, `problems.jsonl` for the filter and GRPO, and `test.jsonl`. The held-out problems are the
+    last ones, and then the test."""
+    rows = load_split(args.train, config="main" if args.train == "openai/gsm8k" else None)
+    problem, solution = ("question", "answer") if "question" in rows.column_names else ("problem", "solution")
+    pairs = [(row[problem], row[solution]) for row in rows]
+    learned, held_out = pairs[: len(pairs) - args.held_out], pairs[len(pairs) - args.held_out :]
+    test = [(asked, worked.rpartition("####")[2].strip()) for asked, worked in held_out]
+    if not args.held_out:
+        test = [(p.problem, p.gold) for p in load_problems(find_task("gsm8k"), args.data_dir)]
+    write(args.out / "traces.jsonl", [{"messages": trace(*pair)} for pair in learned])
+    golds = [(asked, worked.rpartition("####")[2].strip()) for asked, worked in learned]
+    write(args.out / "problems.jsonl", [{"problem": asked, "answer": gold} for asked, gold in golds])
+    name = "held_out" if args.held_out else "gsm8k_test"
+    asked_as = [{"prompt": [{"role": "user", "content": asked}], "answer": gold} for asked, gold in test]
+    write(args.out / f"{name}.jsonl", asked_as)
+
+
+def stages(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
+    """What each stage does, by its name."""
+    out, recipe = str(args.out), {name: str(RECIPES / name / "config_gsm8k.yaml") for name in ("sft", "grpo")}
+    system_prompt = yaml.safe_load(Path(recipe["grpo"]).read_text(encoding="utf-8"))["system_prompt"]
+    filtered = os.environ.get("FILTER", "1") != "0"
+    problems = f"{out}/filtered" if filtered else f"{out}/problems.jsonl"
+    test = f"{out}/{'held_out' if args.held_out else 'gsm8k_test'}.jsonl"
+    seed = ["--seed", str(args.seed)]
+
+    def options(name: str, chosen: str) -> list[str]:
+        smoke = SMOKE[name] if args.smoke else ""
+        return shlex.split(f"{chosen} {smoke} {os.environ.get(f'{name}_ARGS', '')}")
+
+    def fine_tune() -> None:
+        model = ["--config", recipe["sft"], "--model_name_or_path", args.model, "--output_dir", f"{out}/sft"]
+        sft.main([*model, "--dataset_name", f"{out}/traces.jsonl", *seed, *options("SFT", SFT)])
+
+    def pick_problems() -> None:
+        data = ["--hf-dataset", f"{out}/problems.jsonl", "--prompt-column", "problem", "--answer-column", "answer"]
+        model = ["--model", f"{out}/sft", "--system-prompt", system_prompt, "--temperature", "1", "--top-p", "1"]
+        pass_rate.main([*data, *model, "--output", problems, *seed, *options("FILTER", FILTER)])
+
+    def reinforce() -> None:
+        model = ["--config", recipe["grpo"], "--model_name_or_path", f"{out}/sft", "--output_dir", f"{out}/grpo"]
+        data = ["--dataset_name", problems, "--no_dataset_config", "--dataset_prompt_column", "problem"]
+        grpo.main([*model, *data, "--benchmarks", test, *seed, *options("GRPO", f"{GRPO} {EVALUATION}")])
+
+    return {
+        "data": lambda: write_data(args),
+        "sft": fine_tune,
+        **({"filter": pick_problems} if filtered else {}),
+        "grpo": reinforce,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the stages that have not ended."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--train", required=True)
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--held-out", type=int, default=0, metavar="N", help="test on the last N training problems")
+    parser.add_argument("--smoke", action="store_true")
+    args = parser.parse_args(argv)
+    clock = args.out / "clock.txt"
+    for stage, work in stages(args).items():
+        lines = [line.split() for line in clock.read_text(encoding="utf-8").splitlines()]
+        if any(line[0] == "end" and line[1] == stage and line[3] == "0" for line in lines):
+            continue
+        with timed(clock, stage):
+            work()
+            gc.collect()  # a trainer refers to itself, and its weights are on the GPU
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":
+    _mark(Path(os.environ["SPEEDRUN_CLOCK"]), f"end start {time.time():.0f} 0")
     exit_with_sentence(main)

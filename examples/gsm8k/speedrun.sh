@@ -9,38 +9,25 @@
 # a row for the table in README.md and appends it to $OUT/log.md. Look at the test set once per record: choose settings
 # with HELD_OUT=1000, which evaluates on the last 1,000 training problems instead and trains on none of them.
 #
-#   OUT=runs/speedrun SEED=42 GRPO_STEPS=150 FILTER=0 SFT_ARGS=... FILTER_ARGS=... GRPO_ARGS=... EVALUATE_ARGS=...
+#   OUT=runs/speedrun SEED=42 FILTER=0 SFT_ARGS=... FILTER_ARGS=... GRPO_ARGS=... examples/gsm8k/speedrun.sh
 #   SMOKE=1 examples/gsm8k/speedrun.sh    # every command on a few rows and steps, also on a CPU
 #
-# Afterwards, off the clock, 8 samples and paired differences of the model, its SFT and the base:
-#   STAGES="base sft grpo" OUT=runs/speedrun examples/gsm8k/run.sh && python examples/gsm8k/results.py runs/speedrun
+# Afterwards, off the clock, 8 samples of the model and its SFT, and their paired difference:
+#   for stage in sft grpo; do
+#       open-r1 evaluate --model runs/speedrun/$stage --tasks runs/speedrun/gsm8k_test.jsonl --num-samples 8 \
+#           --max-new-tokens 512 --system-prompt "$SYSTEM_PROMPT" --output runs/speedrun/samples/$stage
+#   done
+#   open-r1 compare runs/speedrun/samples/sft runs/speedrun/samples/grpo
 set -eu
 cd "$(dirname "$0")/../.."
 OUT="${OUT:-runs/speedrun}"
 SEED="${SEED:-42}"
-GRPO_STEPS="${GRPO_STEPS:-150}"
-export OUT
-export SFT_ARGS="--seed $SEED --save_strategy no ${SFT_ARGS:-}"
-export FILTER_ARGS="--num-generations 4 --min 0.2 --max 0.8 ${FILTER_ARGS:-}"
-export GRPO_ARGS="--seed $SEED --max_steps $GRPO_STEPS ${GRPO_ARGS:-}"
 mkdir -p "$OUT"
-
-mark() { echo "$1 $2 $(date +%s) $3" >>"$OUT/clock.txt"; }
-timed() { # stage, command...
-    stage=$1
-    shift
-    if grep -q "^end $stage [0-9]* 0$" "$OUT/clock.txt" 2>/dev/null; then return; fi
-    mark begin "$stage" -
-    "$@"
-    mark end "$stage" 0
-    stage=
-}
-stage=
-trap 'status=$?; [ -z "$stage" ] || mark end "$stage" $status; exit $status' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-timed sft env STAGES=sft EVALUATE= examples/gsm8k/run.sh
-[ "${FILTER:-1}" = 0 ] || timed filter env STAGES=filter examples/gsm8k/run.sh
-timed grpo env STAGES=grpo EVALUATE=grpo PROTOCOL=greedy examples/gsm8k/run.sh
-python3 examples/gsm8k/speedrun.py "$OUT" --seed "$SEED" --note "${NOTE:-}"
+export SPEEDRUN_CLOCK="$OUT/clock.txt"
+compiled="$(cd "$OUT" && pwd)/compiled" # compilation counts
+export TORCHINDUCTOR_CACHE_DIR="$compiled" TRITON_CACHE_DIR="$compiled/triton"
+echo "begin start $(date +%s) -" >>"$SPEEDRUN_CLOCK"
+python3 examples/gsm8k/speedrun.py "$OUT" --model "${MODEL:-HuggingFaceTB/SmolLM2-135M-Instruct}" \
+    --train "${TRAIN:-openai/gsm8k}" ${DATA_DIR:+--data-dir "$DATA_DIR"} --seed "$SEED" \
+    --held-out "${HELD_OUT:-0}" ${SMOKE:+--smoke}
+python3 examples/gsm8k/record.py "$OUT" --seed "$SEED" --note "${NOTE:-}"

@@ -6,6 +6,7 @@ not run on a GPU yet.
 
 import functools
 import importlib.util
+import inspect
 import sys
 from types import ModuleType
 from typing import Any
@@ -30,18 +31,36 @@ def use_fla(model: nn.Module) -> None:
         raise UserError("linear_attention is fla, which needs a CUDA device: leave it out on this machine.")
     if importlib.util.find_spec("fla") is None:
         raise UserError(f"linear_attention is fla, which needs fla-core: {install_command('fla')}.")
+    try_kernels(nets[0])
     take_packs(nets)
 
 
-def take_packs(nets: list[nn.Module]) -> None:
-    """Replaces what `nets` call, and has them hand it the boundaries of documents."""
+def try_kernels(net: nn.Module) -> None:
+    """Computes one token forward and backward with the sizes of `net`. Raises UserError where fla-core refuses, which
+    it does for some pairs of GPU and Triton version, and not before the backward pass."""
+    make = functools.partial(torch.rand, device="cuda", requires_grad=True)
+    heads, key_dim, value_dim = net.num_v_heads, net.head_k_dim, net.head_v_dim
+    query, key = (make(1, 1, heads, key_dim, dtype=torch.bfloat16) for _ in range(2))
+    value = make(1, 1, heads, value_dim, dtype=torch.bfloat16)
+    decay, beta = -make(1, 1, heads), make(1, 1, heads, dtype=torch.bfloat16)
+    boundaries = torch.tensor([0, 1], device="cuda")
+    try:
+        out, _ = _rule(None, query, key, value, decay, beta, boundaries)
+        out.sum().backward()
+    except (ImportError, RuntimeError) as error:
+        message = f"linear_attention is fla, whose kernels do not run here: {str(error).rstrip('.')}. Or leave it out."
+        raise UserError(message) from error
+
+
+def take_packs(nets: list[nn.Module], device_type: str = "cuda") -> None:
+    """Replaces what `nets` call, and has them hand it the boundaries of documents on devices of `device_type`."""
     for net in nets:
         modeling = sys.modules[type(net).__module__]
         if not hasattr(modeling, CONVOLUTION) or not hasattr(modeling, RULE):
             raise UserError(f"linear_attention is fla, and {type(net).__name__} is built otherwise: leave it out.")
         _replace(modeling, CONVOLUTION, _convolution)
         _replace(modeling, RULE, _rule)
-        net.takes_packs = True  # type: ignore[assignment]
+        net.takes_packs_on = device_type  # type: ignore[assignment]
 
 
 def _replace(modeling: ModuleType, name: str, by: Any) -> None:
@@ -79,9 +98,13 @@ def _rule(
     cu_seqlens: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """`query`, `key`, `value (1, T, H, D)`, `g` and `beta (1, T, H)`; a state begins with each document."""
+    """`query`, `key`, `value (1, T, H, D)`, `g` and `beta (1, T, H)`; a state begins with each document.
+
+    On a CPU the plain rule is transformers' own: with fla-core installed, `plain` is a kernel that needs a GPU.
+    """
     if cu_seqlens is None:
-        return plain(query, key, value, g=g, beta=beta, **kwargs)
+        chosen = plain if query.is_cuda else inspect.unwrap(plain)
+        return chosen(query, key, value, g=g, beta=beta, **kwargs)
     from fla.ops.gated_delta_rule import chunk_gated_delta_rule
 
     out, _ = chunk_gated_delta_rule(

@@ -29,8 +29,8 @@ class DocumentWise(nn.Module):
     """A mixer that keeps documents apart, while there are `documents`."""
 
     documents: Documents
-    takes_packs = False
-    """Whether what the module calls knows where documents begin (`fla.py`)."""
+    takes_packs_on: str | None = None
+    """The type of device on which what the module calls knows where documents begin (`fla.py`)."""
 
     @torch.compiler.disable
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -40,7 +40,7 @@ class DocumentWise(nn.Module):
             return super().forward(hidden_states, *args, **kwargs)
         kwargs = {name: None if name == "attention_mask" else value for name, value in kwargs.items()}
         kwargs.pop("layout", None)
-        if self.takes_packs:
+        if self.takes_packs_on == hidden_states.device.type:
             return super().forward(hidden_states, *args, **kwargs, cu_seq_lens_q=layout.cu_seqlens_q)
         rectangles, inverse = layout.padded_groups()
         outputs = []
