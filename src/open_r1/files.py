@@ -56,7 +56,7 @@ def keep_settings(path: Path, settings: Mapping[str, Any], holder: Path) -> None
     if changed:
         differences = "; ".join(f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in changed)
         raise OtherSettings(
-            f"{holder} holds samples made with other settings ({differences}): continue with the same, give "
+            f"{holder} has samples with other settings ({differences}): continue with the same settings, give "
             "another --output, or delete the folder."
         )
 

@@ -38,14 +38,14 @@ def reading_hub(name: str, field: str) -> Iterator[None]:
     except Exception as error:
         if reason is None:
             raise
-        raise UserError(blocked(f"{field} {name} is no local path and not in the cache", reason)) from error
+        raise UserError(blocked(f"{field} {name} is neither a local path nor in the cache", reason)) from error
 
 
 def blocked(what: str, reason: str) -> str:
     """The sentence on a hub that cannot be reached, the same from every command."""
     return (
-        f"{what}, and {reason}: give a local folder, set HF_ENDPOINT to a mirror that this machine reaches, or fill "
-        "the cache elsewhere and set HF_HUB_OFFLINE=1 (docs/offline.md)."
+        f"{what}, and {reason}: give a local folder, set HF_ENDPOINT to a mirror that this machine can reach, or "
+        "fill the cache on another machine and set HF_HUB_OFFLINE=1 (docs/offline.md)."
     )
 
 

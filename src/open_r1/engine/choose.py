@@ -22,11 +22,11 @@ def choose_engine(options: EngineOptions) -> LocalEngine | Literal["openai"]:
     if options.engine == "openai" and options.base_url is None:
         raise UserError("engine is openai: give --base-url, such as http://localhost:8000/v1.")
     if options.engine in ("native", "transformers", "vllm") and options.base_url is not None:
-        raise UserError(f"base_url is given, but engine is {options.engine}: leave one of them out.")
+        raise UserError(f"base_url is given, but engine is {options.engine}: remove one of them.")
     adapters = has_only_adapters(options.model)
     if options.engine == "vllm" and adapters:
         raise UserError(
-            f"model {options.model}: the folder holds LoRA adapters only, and vLLM needs whole weights: give "
+            f"model {options.model}: the folder has only LoRA adapters, but vLLM needs whole weights: give "
             "--engine transformers, or a folder with merged weights."
         )
     name = _automatic(options, adapters) if options.engine == "auto" else options.engine
@@ -46,7 +46,9 @@ def automatic_engine(config: "PretrainedConfig", *, on_cuda: bool, wants_vllm: b
     reason = why_unsupported(config) if can_compile() else "Triton finds no C compiler"
     if reason is None:
         return "native"
-    logger.warning("The native engine cannot decode with %s: %s. Instead: %s.", config.model_type, reason, other)
+    logger.warning(
+        "The native engine cannot decode %s: %s. Using this engine instead: %s.", config.model_type, reason, other
+    )
     return other
 
 
@@ -67,17 +69,17 @@ def _check_parallel(options: EngineOptions, name: str) -> None:
     tensor, data = options.tensor_parallel_size, options.data_parallel_size or 1
     if tensor > 1 and name != "vllm":
         raise UserError(
-            f"tensor_parallel_size is {tensor}, which only vLLM on GPUs can do: leave it out, or give --engine vllm "
+            f"tensor_parallel_size is {tensor}, which only vLLM on GPUs supports: omit it, or give --engine vllm "
             "where it is installed."
         )
     if data > 1 and name not in ("native", "vllm"):
         raise UserError(
-            f"data_parallel_size is {data} and the engine {name}, of which there is one: leave it out, or give "
-            "--engine native, or --engine vllm where it is installed."
+            f"data_parallel_size is {data} but the engine {name} runs only once: omit it, give --engine native, or "
+            "give --engine vllm where it is installed."
         )
     gpus = gpu_count()
     if tensor * data > max(1, gpus) and (gpus or name == "vllm"):
         raise UserError(
-            f"data_parallel_size {data} x tensor_parallel_size {tensor} needs {tensor * data} GPUs, and {gpus} are "
-            "visible: lower --data-parallel-size or --tensor-parallel-size, or name more in CUDA_VISIBLE_DEVICES."
+            f"data_parallel_size {data} x tensor_parallel_size {tensor} needs {tensor * data} GPUs, but {gpus} are "
+            "visible: lower --data-parallel-size or --tensor-parallel-size, or add GPUs to CUDA_VISIBLE_DEVICES."
         )

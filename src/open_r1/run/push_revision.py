@@ -33,8 +33,8 @@ class PushRevision(TrainerCallback):
     def __init__(self, args: TrainConfig, command: Path = RUN_BENCHMARKS) -> None:
         if not args.hub_model_id or not args.hub_revision:
             raise UserError(
-                "callbacks: push_to_hub_revision needs hub_model_id and hub_model_revision, the branch whose name each "
-                "checkpoint's step is added to."
+                "callbacks: push_to_hub_revision needs hub_model_id and hub_model_revision: the name of each "
+                "checkpoint's branch is hub_model_revision plus the step."
             )
         self.args, self.command = args, command
         self._uploads = ThreadPoolExecutor(1, thread_name_prefix="push_to_hub_revision")
@@ -96,7 +96,7 @@ class PushRevision(TrainerCallback):
         words = ["--model-id", self._repo, "--model-revision", revision, "--benchmarks", *self.args.benchmarks]
         if shutil.which("sbatch") is None or not self.command.is_file():
             shown = " ".join(["python", str(RUN_BENCHMARKS), *words])
-            logger.info("There is no Slurm here; to benchmark this checkpoint: %s", shown)
+            logger.info("Slurm is not available here. To benchmark this checkpoint, run: %s", shown)
             return
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
         command = [sys.executable, str(self.command), *words]

@@ -39,7 +39,7 @@ class Round:
 
     @staticmethod
     def from_state(prompts: list[Mapping[str, Any]], state: Mapping[str, Any]) -> "Round":
-        """Takes back what `state` returned."""
+        """Restores what `state` returned."""
         completions = [[Completion(**c) for c in group] for group in state["completions"]]
         return Round(prompts, completions, state["rewards"], seconds=state["seconds"])
 
