@@ -131,8 +131,7 @@ class TrainConfig(TrainingArguments):
     """Compile the decoder layers (`torch.compile`, one layer at a time): faster steps after a slower first one."""
     hang_timeout: Annotated[float, Range(at_least=0)] = 3600
     """End the run after so many seconds without progress (no group of completions, no micro-batch). It reports the
-    phase
-    that hangs and the stacks of all threads. 0 waits forever."""
+    phase that hangs and the stacks of all threads. 0 waits forever."""
 
     callbacks: list[Literal["push_to_hub_revision"]] | None = None
     """`push_to_hub_revision`: push the model of each checkpoint to its own branch in `hub_model_id`, named after
@@ -160,8 +159,7 @@ class TrainConfig(TrainingArguments):
     """Jinja template, or a file that holds one. Default: the tokenizer's own, else ChatML."""
     chat_template_kwargs: dict[str, Any] | None = None
     """Variables of the chat template, such as `{enable_thinking: false}`. They become the defaults of the saved
-    template.
-    A column `chat_template_kwargs` sets them for its row."""
+    template. A column `chat_template_kwargs` sets them for its row."""
     wandb_entity: str | None = None
     """Entity for Weights & Biases (with `report_to: wandb`)."""
     wandb_project: str | None = None
@@ -212,8 +210,7 @@ class SFTConfig(TrainConfig):
     learning_rate: Annotated[float, Range(at_least=0)] = 2e-5
     """Peak learning rate."""
     max_length: Annotated[int, Range(at_least=2)] = 1024
-    """Longest sequence in tokens; longer ones are truncated at the end (and counted). With packing, the length of a
-    row."""
+    """Longest sequence in tokens; longer ones are truncated at the end (and counted). With packing, a row's length."""
     packing: bool = False
     """Fill rows of `max_length` tokens with whole documents; `per_device_train_batch_size` then counts rows."""
 
@@ -232,9 +229,8 @@ class SFTConfig(TrainConfig):
     # --- Engine ---
     engine: Literal["auto", "native", "transformers"] = "auto"
     """Engine for `benchmarks`. `native`: Open R1's own engine, with a copy of the model while they run.
-    `transformers`: the
-    model's own forward pass, which is slow. `auto`: native on CUDA for every model that it supports, else
-    transformers."""
+    `transformers`: the model's own forward pass, which is slow. `auto`: native on CUDA for every model that it
+    supports, else transformers."""
 
     @property
     def longest_completion(self) -> int:
@@ -301,8 +297,7 @@ class GRPOConfig(TrainConfig):
     """filter_groups: maximum number of times that a round generates, including the first time."""
     max_staleness: Annotated[int, Range(at_least=0)] = 0
     """Rounds of rollouts that are sampled while earlier ones train. It is the largest age of a rollout in rounds, and
-    needs
-    an engine on separate GPUs (`engine: vllm`). 0: strictly on-policy. Stale rollouts are corrected by
+    needs an engine on separate GPUs (`engine: vllm`). 0: strictly on-policy. Stale rollouts are corrected by
     `vllm_importance_sampling_correction`."""
     mask_truncated_completions: bool = False
     """Leave completions that hit `max_completion_length` out of the loss (not out of their group's baseline)."""
@@ -351,8 +346,7 @@ class GRPOConfig(TrainConfig):
 
     # --- Health and the transformers engine ---
     stop_on_unhealthy: bool = False
-    """End the run, with the reason, when it makes no progress in learning (see `report/health.py`). Default: only
-    warn."""
+    """End the run, with the reason, when it makes no progress in learning (`report/health.py`). Default: only warn."""
     max_tokens_per_decode: Annotated[int, Range(at_least=1)] = 65536
     """Maximum number of prompt plus completion tokens that the transformers engine decodes at once."""
 
@@ -367,9 +361,7 @@ class GRPOConfig(TrainConfig):
                     "the probability of a token under a truncated distribution. Use temperature instead."
                 )
         if self.max_staleness and self.filter_groups:
-            raise UserError(
-                "filter_groups is true, which needs max_staleness 0: rounds that were sampled ahead are not refilled."
-            )
+            raise UserError("filter_groups is true, which needs max_staleness 0: rounds ahead are not refilled.")
         if self.max_staleness and not self.vllm_importance_sampling_correction:
             raise UserError(
                 f"max_staleness is {self.max_staleness} and vllm_importance_sampling_correction is false, but "

@@ -147,7 +147,7 @@ def test_push_uploads_the_finished_folder(parts, tmp_path, monkeypatch, capsys):
     import huggingface_hub
 
     calls = []
-    monkeypatch.setattr(hub, "why_unreachable", lambda: None)
+    monkeypatch.setattr("open_r1.hub.why_unreachable", lambda: None)
     monkeypatch.setattr(huggingface_hub, "create_repo", lambda repo, **options: calls.append((repo, options)))
     monkeypatch.setattr(huggingface_hub, "upload_folder", lambda **options: calls.append(options) or "https://there")
     parts(0)
@@ -179,7 +179,7 @@ def test_a_hub_that_refuses_is_a_sentence(monkeypatch):
     def refuse(*words, **options):
         raise OSError("no way to the hub")
 
-    monkeypatch.setattr(hub, "why_unreachable", lambda: None)
+    monkeypatch.setattr("open_r1.hub.why_unreachable", lambda: None)
     monkeypatch.setattr(huggingface_hub, "create_repo", refuse)
     with pytest.raises(UserError, match=r"me/traces on the hub cannot be written to \(no way to the hub\)"):
         hub.create_dataset_repo("me/traces", True)

@@ -50,7 +50,7 @@ def test_why_a_model_is_not_for_the_native_engine_is_said(caplog, monkeypatch):
     automatic_engine(EXPERTS, on_cuda=True, wants_vllm=False)
     assert "cannot decode mixtral: it has experts" in caplog.text
     assert "Instead: transformers" in caplog.text
-    monkeypatch.setattr(choose, "can_compile", lambda: False)
+    monkeypatch.setattr("open_r1.modeling.compiling.can_compile", lambda: False)
     assert automatic_engine(LLAMA, on_cuda=True, wants_vllm=False) == "transformers"
     assert "no C compiler" in caplog.text
 

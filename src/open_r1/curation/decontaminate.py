@@ -34,6 +34,9 @@ from open_r1.errors import UserError
 from open_r1.options import parse_options
 from open_r1.options.annotations import Range
 
+SHOWN = 10
+"""Pairs that a dry run prints."""
+
 
 @dataclass(kw_only=True)
 class OverlapOptions:
@@ -119,10 +122,10 @@ def read_benchmarks(args: DecontaminateOptions) -> tuple[KnownProblems, dict[Any
     return known, texts
 
 
-def show_pairs(pairs: list[dict[str, Any]], most: int = 10) -> None:
+def show_pairs(pairs: list[dict[str, Any]]) -> None:
     """The first pairs, one per paragraph."""
     console = Console()
-    for pair in pairs[:most]:
+    for pair in pairs[:SHOWN]:
         where = f"row {pair['row'] + 1} = {pair['benchmark']} row {pair['benchmark_row'] + 1}"
         console.print(f"{where}, {pair['kind']}, {pair['score']}", style="bold", highlight=False)
         for name in ("problem", "benchmark_problem"):

@@ -1,18 +1,16 @@
 """Which engine options mean: the one that they name, or for `auto` the best on this machine for a model."""
 
 import logging
-from typing import Literal
-
-from transformers import PretrainedConfig
+from typing import TYPE_CHECKING, Literal
 
 from open_r1.devices import gpu_count
-from open_r1.engine.native.support import why_unsupported
 from open_r1.engine.options import EngineOptions
 from open_r1.engine.vllm.installed import version_of_vllm
 from open_r1.errors import UserError
 from open_r1.modeling.checkpoint import has_only_adapters
-from open_r1.modeling.compiling import can_compile
-from open_r1.modeling.loading import load_config
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +34,15 @@ def choose_engine(options: EngineOptions) -> LocalEngine | Literal["openai"]:
     return name
 
 
-def automatic_engine(config: PretrainedConfig, *, on_cuda: bool, wants_vllm: bool) -> LocalEngine:
+def automatic_engine(config: "PretrainedConfig", *, on_cuda: bool, wants_vllm: bool) -> LocalEngine:
     """The native engine on CUDA where it can decode with the model of `config`; else vLLM if it is wanted and
     installed; else transformers."""
     other: LocalEngine = "vllm" if wants_vllm and version_of_vllm() is not None else "transformers"
     if not on_cuda:
         return other
+    from open_r1.engine.native.support import why_unsupported
+    from open_r1.modeling.compiling import can_compile
+
     reason = why_unsupported(config) if can_compile() else "Triton finds no C compiler"
     if reason is None:
         return "native"
@@ -58,6 +59,8 @@ def _automatic(options: EngineOptions, adapters: bool) -> LocalEngine | Literal[
         return "transformers"
     if options.tensor_parallel_size > 1 and version_of_vllm() is not None:
         return "vllm"
+    from open_r1.modeling.loading import load_config
+
     return automatic_engine(load_config(options.checkpoint), on_cuda=True, wants_vllm=True)
 
 

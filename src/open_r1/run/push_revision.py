@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from open_r1.configs import TrainConfig
 from open_r1.errors import UserError, first_line
 from open_r1.files import link_or_copy
-from open_r1.hub import blocked, why_unreachable
+from open_r1.hub import create_repo
 
 logger = logging.getLogger(__name__)
 
@@ -42,19 +42,8 @@ class PushRevision(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Creates the repository if need be, before hours of work. Raises `UserError`."""
-        if not state.is_world_process_zero:
-            return
-        if reason := why_unreachable():
-            raise UserError(blocked(f"hub_model_id {self.args.hub_model_id} cannot be written to", reason))
-        from huggingface_hub import create_repo
-
-        try:
-            create_repo(self._repo, private=True, exist_ok=True, token=self.args.hub_token)
-        except Exception as error:
-            raise UserError(
-                f"hub_model_id {self._repo} cannot be written to ({first_line(error)}): log in with `hf auth login`, "
-                "or check the id."
-            ) from error
+        if state.is_world_process_zero:
+            create_repo(self._repo, private=True, token=self.args.hub_token)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Queues the checkpoint that was just saved."""
