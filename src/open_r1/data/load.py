@@ -182,7 +182,9 @@ def _say_files_left_out(folder: Path, used: list[Path]) -> None:
     there = [file for file in sorted(folder.rglob("*")) if file.is_file() and kind_of(file) in BUILDERS]
     hidden = [file for file in there if any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)]
     ours = [file for file in there if file.parent == folder / "run" and (folder / "run" / "environment.json").exists()]
-    left_out = {file.resolve() for file in there} - {file.resolve() for file in [*hidden, *ours, *used, folder / REPORT]}
+    left_out = {file.resolve() for file in there} - {
+        file.resolve() for file in [*hidden, *ours, *used, folder / REPORT]
+    }
     if left_out and get_dataset_config_names(str(folder)) == ["default"] and os.environ.get("RANK", "0") == "0":
         names = ", ".join(sorted(str(file.relative_to(folder.resolve())) for file in left_out)[:5])
         logger.warning(
