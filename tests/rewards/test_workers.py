@@ -87,7 +87,7 @@ import os, signal, threading, time
 from open_r1.rewards.code.rewards import code_reward
 source = "import os, time\\nif os.fork() == 0: os.setsid()\\ntime.sleep(97)"
 answers, info = [f"```python\\n{{source}}\\n```"], [{{"test_cases": [{{"input": "", "output": "1"}}]}}]
-threading.Thread(target=code_reward, args=(answers, info), kwargs={{"num_parallel": {MANY}}}).start()
+threading.Thread(target=code_reward, args=(answers, info), kwargs={{"num_parallel": {MANY}, "time_limit": 20}}).start()
 time.sleep(1.5)
 os.kill(os.getpid(), signal.SIGKILL)
 """
