@@ -13,7 +13,6 @@ the protocol alone costs. Where there is neither bubblewrap nor Landlock, progra
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -28,8 +27,7 @@ from pathlib import Path
 from open_r1.rewards import code_reward
 from open_r1.rewards.code.choose import best_isolation
 from open_r1.rewards.code.isolation import interpreter
-from open_r1.rewards.code.local import close_sandboxes
-from open_r1.rewards.code.workers import WORKERS
+from open_r1.rewards.code.usage import usage
 
 PROGRAMS = {
     "python": "a, b = map(int, input().split())\nprint(a + b)  # {number}\n",
@@ -92,19 +90,10 @@ def in_subprocess(language: str, parallel: int) -> Judge:
 def measure(judge: Judge, first: list[str], sources: list[str], cases: list[dict]) -> tuple[float, float]:
     """Wall clock and processor seconds for `sources`, after `first` has started whatever stays."""
     judge(first, cases)
-    began, used = time.perf_counter(), _cpu_seconds()
+    began, used = time.perf_counter(), usage(os.getpid()).cpu_seconds
     scores = judge(sources, cases)
     assert scores == [1.0] * len(sources), "a right program was judged wrong"
-    seconds = time.perf_counter() - began
-    inside = close_sandboxes() + WORKERS.close()
-    if best_isolation().kind != "bubblewrap":  # which does not pass the time of its children on
-        inside = 0.0
-    return seconds, _cpu_seconds() - used + inside
-
-
-def _cpu_seconds() -> float:
-    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    return time.perf_counter() - began, usage(os.getpid()).cpu_seconds - used
 
 
 def main() -> None:

@@ -28,8 +28,8 @@ class CompileError(Exception):
 
 
 class LocalProvider:
-    """The sandbox of this machine; with `unsafe` also where nothing but resource limits can be had. `isolation`: one
-    that was found before."""
+    """The sandbox of this machine: the strongest isolation, with `unsafe` also where that is resource limits only; or
+    `isolation`, which another process has chosen."""
 
     def __init__(self, unsafe: bool = False, isolation: Isolation | None = None) -> None:
         self.unsafe, self.isolation = unsafe, isolation
@@ -124,15 +124,11 @@ class Rooms:
                     return
         self._end(room)
 
-    def close(self) -> float:
-        """Ends all that wait; returns the processor seconds that they used."""
-        used = 0.0
+    def close(self) -> None:
+        """Ends all that wait."""
         for waiting in self._waiting.values():
             while waiting:
-                room = waiting.pop()
-                used += room.sandbox.cpu_seconds
-                self._end(room)
-        return used
+                self._end(waiting.pop())
 
     def _end(self, room: Room) -> None:
         room.sandbox.close()
@@ -142,9 +138,14 @@ class Rooms:
 _rooms = Rooms()
 
 
-def close_sandboxes() -> float:
-    """Ends the sandboxes that wait for a program; returns the processor seconds that they used."""
-    return _rooms.close()
+def close_sandboxes() -> None:
+    """Ends the sandboxes that wait for a program."""
+    _rooms.close()
+
+
+def limit_sandboxes(number: int) -> None:
+    """Lets tests that run at once have up to `number` sandboxes besides one for each program."""
+    _rooms.more = threading.Semaphore(number)
 
 
 atexit.register(close_sandboxes)

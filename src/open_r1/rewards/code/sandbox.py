@@ -141,11 +141,6 @@ class Sandbox:
             self._start()
 
     @property
-    def cpu_seconds(self) -> float:
-        """Processor time since the start, of all that ran."""
-        return 0.0 if self._process is None else usage(self._process.pid).cpu_seconds
-
-    @property
     def reusable(self) -> bool:
         """Whether nothing of what ran is left: not a process, not a file, and no way to have changed the one that
         serves (no other process can be traced, there is no /proc)."""
@@ -171,7 +166,7 @@ class Sandbox:
         user = isolation.user if contained else None  # otherwise a program becomes the user, not what serves
         command = [interpreter(), "-c", _launcher(), json.dumps(options)]
         try:
-            self._process = spawn(
+            self._process = _spawn(
                 [*bubblewrap(self.folder, self.writable, isolation, pipe), *command] if contained else command,
                 pass_fds=[theirs.fileno(), *(() if pipe is None else (pipe,))],
                 stdin=subprocess.DEVNULL,
@@ -356,7 +351,7 @@ def run(
         return sandbox.run(command, stdin, limits)
 
 
-def spawn(*arguments: Any, **options: Any) -> subprocess.Popen:
+def _spawn(*arguments: Any, **options: Any) -> subprocess.Popen:
     """`subprocess.Popen` in a thread that lives as long as this process: `bwrap --die-with-parent` asks the kernel to
     end the sandbox with the thread that started it, and a sandbox outlives the thread that first needs it."""
     return _starter.submit(subprocess.Popen, *arguments, **options).result()
