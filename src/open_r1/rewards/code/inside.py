@@ -78,6 +78,8 @@ class Server:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITED)
             if self.confine is not None:
                 self.confine()
+            if resource.getrlimit(resource.RLIMIT_STACK)[1] == resource.RLIM_INFINITY:
+                resource.setrlimit(resource.RLIMIT_STACK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
             for name, value in request["limits"].items():
                 resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
             if not request["forked"]:
