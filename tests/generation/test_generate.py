@@ -171,7 +171,7 @@ def test_a_folder_that_is_written_by_another_process_is_refused(run, server, mon
     with fake_server(answer=add_up) as other:
 
         def twice(self, rows, seconds, append=ShardStore.append):
-            with pytest.raises(UserError, match="another process is writing"):
+            with pytest.raises(UserError, match="another process writes there"):
                 run(other.url)
             append(self, rows, seconds)
 
@@ -185,7 +185,7 @@ def test_a_folder_that_is_written_by_another_process_is_refused(run, server, mon
     [
         (["--prompt-column", "question"], "no column 'question'; there are: problem, answer, id, level"),
         (["--answer-column", "gold"], "no column 'gold'"),
-        (["--prompt-template", "{{ instruction }} {{ hint }}"], "asks for 'hint', which there is not; there are"),
+        (["--prompt-template", "{{ instruction }} {{ hint }}"], "uses 'hint', which does not exist; it can use"),
         (["--prompt-template", "{{ instruction"], "no valid Jinja"),
         (["--prompt-template", "Solve this."], "expected Jinja"),
         (["--temperature", "0", "--num-generations", "2"], "all are alike"),
@@ -223,7 +223,7 @@ def test_a_prompt_beyond_the_context_is_named_or_left_out(run, sums):
 def test_a_server_that_always_fails_ends_the_run_and_what_was_finished_stays(run, server):
     with (
         fake_server(*[None] * 10, *[status(500)] * 500, answer=add_up) as broken,
-        pytest.raises(UserError, match=r"500.*10 finished rows are kept"),
+        pytest.raises(UserError, match=r"500.*10 finished rows are saved"),
     ):
         run(broken.url, "--retries", "0", "--input-batch-size", "4")
     folder = run(server.url)
@@ -234,7 +234,7 @@ def test_a_server_that_always_fails_ends_the_run_and_what_was_finished_stays(run
 def test_a_refused_request_says_what_is_kept(run):
     with (
         fake_server(None, None, status(400), answer=add_up) as server,
-        pytest.raises(UserError, match=r"refuses the request \(400\).*2 finished rows are kept"),
+        pytest.raises(UserError, match=r"refuses the request \(400\).*2 finished rows are saved"),
     ):
         run(server.url, "--input-batch-size", "1")
 
@@ -245,7 +245,7 @@ def test_a_full_disk_is_a_sentence_and_what_was_finished_stays(run, server, monk
 
     with monkeypatch.context() as patch:
         patch.setattr("open_r1.generation.store.pq.write_table", full)
-        with pytest.raises(UserError, match=r"No space left on device.*30 finished rows are kept"):
+        with pytest.raises(UserError, match=r"No space left on device.*30 finished rows are saved"):
             run(server.url)
     folder = run(server.url)
     assert len(server.bodies) == 30

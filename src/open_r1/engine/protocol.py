@@ -142,6 +142,14 @@ class Engine:
     """Samples completions, and can take over the weights of a policy that is being trained.
 
     Any class with these methods is an engine; it does not have to inherit from this one.
+
+    An engine may have more, which callers look for:
+
+    - `stream_tokens(request)` yields the tokens of one completion as they are sampled (`open-r1 ask`);
+    - `on_completion` is called with a request's id and each completion as it ends, so that rewards begin early;
+    - `takes_parameter_names`: updates use the names of the model's parameters, not those of its checkpoint;
+    - `chosen_experts`: whether completions say which experts predicted their tokens;
+    - `max_model_len` and `max_tokens_per_batch`: tokens of the longest request, and of requests decoded together.
     """
 
     on_tokens: Callable[[int], None] | None = None

@@ -37,7 +37,7 @@ def write_dataset_card(
         f"```bash\n{shown_command(command_line())}\n```",
     ]
     if figures is None:
-        parts.append("**Not finished yet**: the same command continues.")
+        parts.append("**Not finished yet**: run the same command to continue.")
     else:
         parts += ["## Figures", table("figure", figures)]
     parts += ["## How it was made", table("setting", settings)]

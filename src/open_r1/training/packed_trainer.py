@@ -226,7 +226,7 @@ class PackedTrainer(Trainer):
         return dict(zip(names, sums.tolist(), strict=True))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the figures noted since the last log to Trainer's own, and writes the run's metrics line. Raises
+        """Adds the metrics recorded since the last log to Trainer's own, and writes a line of `metrics.jsonl`. Raises
         `UserError` if the gradient was not finite (except in float16, where such steps are skipped)."""
         training = "loss" in logs
         if training:
