@@ -113,6 +113,7 @@ def test_the_readme_is_short_and_the_chinese_one_has_its_figures():
     assert len(chinese.splitlines()) <= 150
     figures = [set(re.findall(r"\d+(?:\.\d+)?%|\b\d+\.\d+\b", text)) for text in (english, chinese)]
     assert figures[0] == figures[1]
+    assert english.count("\n|") == chinese.count("\n|"), "a table has more rows in one language"
     pictures = [re.findall(r'src="([^"]+)"', text) for text in (english, chinese)]
     assert pictures[0] == pictures[1]
     links = [{link for link, _, _ in LINK.findall(text) if link.startswith("docs/")} for text in (english, chinese)]
