@@ -25,6 +25,9 @@ test: install ## The tests, on every core (ARGS='-n 0' for one process)
 test-slow: install ## The tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
+test-docs: install ## The blocks of commands in the READMEs and tutorials (a part of test-slow)
+	$(BIN)/python -m pytest -m slow tests/test_blocks.py $(ARGS)
+
 mutants: install ## Do the tests see wrong edits? make mutants ARGS='losses packing' for some of scripts/mutants.yaml
 	$(BIN)/python scripts/mutants.py $(ARGS)
 
@@ -65,7 +68,7 @@ test-deepspeed: .venv-deepspeed/.installed ## The tests that need DeepSpeed (two
 	scripts/install_deepspeed.sh
 
 docs: install ## The site of the documentation, in site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build   # --quiet would hide broken links, and let them pass
 
 lint: install ## Style and types
 	$(BIN)/ruff check
@@ -90,4 +93,4 @@ lock: ## The lock files anew, from pyproject.toml
 	uv export --frozen --no-hashes --no-emit-project --no-annotate --no-header --all-extras -q -o requirements.lock
 	sed -i '1i # Versions that every install here uses: `uv export` of uv.lock (make lock).' requirements.lock
 
-.PHONY: help install demo docs test test-slow mutants test-gpu test-vllm test-slurm test-browser test-distilabel test-deepspeed lint benchmark evaluate sft grpo lock
+.PHONY: help install demo docs test test-slow test-docs mutants test-gpu test-vllm test-slurm test-browser test-distilabel test-deepspeed lint benchmark evaluate sft grpo lock
