@@ -1,4 +1,4 @@
-"""Whether a GRPO run is going anywhere, in words, from the figures that it logs."""
+"""Detects, from its metrics, that a GRPO run makes no progress, and says so in a sentence."""
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +7,7 @@ Step = Mapping[str, float]
 
 
 class Health:
-    """Looks at the last `window` steps; `check` returns each problem once, and again after it had gone."""
+    """Looks at the last `window` steps. `check` returns each problem once, and again if it comes back."""
 
     def __init__(self, window: int = 10) -> None:
         self.steps: deque[Step] = deque(maxlen=2 * window)
@@ -15,7 +15,8 @@ class Health:
         self.known: set[str] = set()
 
     def check(self, logs: Step) -> list[str]:
-        """New problems after another step's logs (logs without a reward, of evaluations for one, are passed over)."""
+        """New problems after the logs of another step. Logs without a reward, such as those of evaluations, are
+        ignored."""
         if "reward" not in logs:
             return []
         self.steps.append(dict(logs))
@@ -30,7 +31,7 @@ class Health:
 
 
 def nothing_from_the_start(steps: Sequence[Step], window: int) -> str | None:
-    """Every completion is cut off and no group has completions of different worth: three steps are enough to know."""
+    """Every completion is cut off and all rewards in each group are equal. Three steps are enough to detect this."""
     recent = steps[-3:]
     if len(recent) < 3 or any(min(s["completions/clipped_ratio"], s["frac_reward_zero_std"]) < 1 for s in recent):
         return None
@@ -54,7 +55,7 @@ def no_reward(steps: Sequence[Step], window: int) -> str | None:
 
 
 def no_signal(steps: Sequence[Step], window: int) -> str | None:
-    """Nearly no group has completions of different worth."""
+    """In nearly all groups, all rewards are equal."""
     recent = steps[-window:]
     if len(recent) < window or any(step["frac_reward_zero_std"] < 0.95 or step["reward"] == 0 for step in recent):
         return None
