@@ -59,7 +59,10 @@ def main() -> None:
     completions = [row["answer"] if row["completion"] else f"$\\boxed{{{row['answer']}}}$" for row in rows]
     golds = [row["gold"] for row in rows]
     settled = [row for row in rows if not row["contested"]]
-    print(f"| grader | of {len(settled)} uncontested as labelled | of all {len(rows)} wrongly right | wrongly wrong |")
+    print(
+        f"| grader | of {len(settled)} uncontested, as labeled | of all {len(rows)} wrongly accepted | wrongly "
+        "rejected |"
+    )
     print("| --- | --: | --: | --: |")
     for name in arguments.graders:
         verdicts = GRADERS[name](completions, golds)

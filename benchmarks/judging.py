@@ -13,7 +13,6 @@ the protocol alone costs. Where there is neither bubblewrap nor Landlock, progra
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -28,7 +27,7 @@ from pathlib import Path
 from open_r1.rewards import code_reward
 from open_r1.rewards.code.choose import best_isolation
 from open_r1.rewards.code.isolation import interpreter
-from open_r1.rewards.code.local import close_sandboxes
+from open_r1.rewards.code.usage import usage
 
 PROGRAMS = {
     "python": "a, b = map(int, input().split())\nprint(a + b)  # {number}\n",
@@ -88,21 +87,13 @@ def in_subprocess(language: str, parallel: int) -> Judge:
     return judge
 
 
-def measure(judge: Judge, sources: list[str], cases: list[dict]) -> tuple[float, float]:
-    """Wall clock and processor seconds."""
-    began, used = time.perf_counter(), _cpu_seconds()
+def measure(judge: Judge, first: list[str], sources: list[str], cases: list[dict]) -> tuple[float, float]:
+    """Wall clock and processor seconds for `sources`, after `first` has started whatever stays."""
+    judge(first, cases)
+    began, used = time.perf_counter(), usage(os.getpid()).cpu_seconds
     scores = judge(sources, cases)
     assert scores == [1.0] * len(sources), "a right program was judged wrong"
-    seconds = time.perf_counter() - began
-    inside = close_sandboxes()
-    if best_isolation().kind != "bubblewrap":  # which does not pass the time of its children on
-        inside = 0.0
-    return seconds, _cpu_seconds() - used + inside
-
-
-def _cpu_seconds() -> float:
-    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    return time.perf_counter() - began, usage(os.getpid()).cpu_seconds - used
 
 
 def main() -> None:
@@ -136,7 +127,9 @@ def main() -> None:
                 rounds = []
                 for number in range(args.repeat):
                     count = range(number * args.programs, (number + 1) * args.programs)
-                    rounds.append(measure(judge, [PROGRAMS[language].format(number=n) for n in count], cases))
+                    sources = [PROGRAMS[language].format(number=n) for n in count]
+                    first = [PROGRAMS[language].format(number=-1 - n) for n in range(args.parallel)]
+                    rounds.append(measure(judge, first, sources, cases))
                     print(f"{language}, {name}, {tests} tests: {rounds[-1][0]:.1f} s", file=sys.stderr, flush=True)
                 rates = sorted(args.programs / wall for wall, _ in rounds)
                 cpu = sorted(1000 * used / args.programs for _, used in rounds)[len(rounds) // 2]

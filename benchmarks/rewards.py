@@ -137,7 +137,10 @@ def _quality_table(rows: list[tuple[str, str, str, bool]]) -> None:
             counts[3] += alone and not right
             counts[4] += right and not alone
             counts[5] += verdict.correct is True and not right
-    print("| pairs | number | ours | of the others wrongly right | math-verify alone | wrongly right | wrongly wrong |")
+    print(
+        "| pairs | number | ours | of the others wrongly accepted | math-verify alone | wrongly accepted | wrongly "
+        "rejected |"
+    )
     print("| --- | --: | --: | --: | --: | --: | --: |")
     for name, (number, ours, alone, too_kind, too_hard, ours_kind) in sorted(
         table.items(), key=lambda item: item[0] == "all"

@@ -144,7 +144,7 @@ class Family:
     eos: str = "<|im_end|>"
 
 
-NO_CALLS = "error: leaves out the tool calls"
+NO_CALLS = "error: drops the tool calls"
 IM_END = ("say0<|im_end|>\n", "say1<|im_end|>\n")
 FAMILIES = {
     "qwen3": Family(
@@ -210,7 +210,7 @@ FAMILIES = {
     "deepseek": Family(
         DEEPSEEK,
         ("<bos>", "<eos>", "<|User|>", "<|Assistant|>"),
-        "error: leaves out the reasoning before </think>",
+        "error: drops the reasoning before </think>",
         ("say0<eos>", "say1<eos>"),
         NO_CALLS,
         "dropped",

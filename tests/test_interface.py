@@ -31,7 +31,7 @@ def test_importing_the_package_loads_nothing_heavy_and_grading_no_torch():
 def test_every_public_name_is_there_once_and_is_what_its_module_has():
     from open_r1 import configs, errors
     from open_r1.engine import load
-    from open_r1.rewards import one
+    from open_r1.rewards import grader
     from open_r1.run import trainers
 
     wanted = {
@@ -42,7 +42,7 @@ def test_every_public_name_is_there_once_and_is_what_its_module_has():
         "SFTTrainer": trainers.SFTTrainer,
         "UserError": errors.UserError,
         "Interrupted": errors.Interrupted,
-        "grade": one.grade,
+        "grade": grader.grade,
         "load_engine": load.load_engine,
     }
     assert {name: getattr(open_r1, name) for name in open_r1.__all__} == wanted

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from open_r1.configs import GRPOConfig, ModelConfig, SFTConfig
     from open_r1.engine.load import load_engine
     from open_r1.errors import Interrupted, UserError
-    from open_r1.rewards.one import grade
+    from open_r1.rewards.grader import grade
     from open_r1.run.trainers import GRPOTrainer, SFTTrainer
 
 __all__ = [
@@ -35,7 +35,7 @@ _MODULES = {
     "SFTConfig": "configs",
     "SFTTrainer": "run.trainers",
     "UserError": "errors",
-    "grade": "rewards.one",
+    "grade": "rewards.grader",
     "load_engine": "engine.load",
 }
 

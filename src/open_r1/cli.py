@@ -8,20 +8,26 @@ from open_r1.run.console import survive_broken_pipes
 from open_r1.run.entry import exit_with_sentence
 
 COMMANDS = {
-    "demo": ("open_r1.demo.run", "the whole plan on a laptop: base, distil, R1-Zero, multi-stage, and a report"),
+    "demo": ("open_r1.demo.run", "run the whole plan on a laptop: base, distil, R1-Zero, multi-stage, and a report"),
     "sft": ("open_r1.sft", "fine-tune a model on reasoning traces"),
     "grpo": ("open_r1.grpo", "train a model by reinforcement learning on checkable answers"),
-    "generate": ("open_r1.generate", "completions for every problem of a dataset, graded, in shards"),
-    "data": ("open_r1.curation.command", "verify, pass-rate, decontaminate, dedup, mix, stats, merge, push"),
-    "launch": ("open_r1.launch.entry", "train on one node or many, generators included"),
-    "vllm-serve": ("open_r1.launch.vllm_serve", "a vLLM server that a run writes with and sends weights to"),
-    "doctor": ("open_r1.launch.doctor.page", "what this machine has, and whether a recipe can run on it"),
-    "evaluate": ("open_r1.evaluate", "benchmarks by DeepSeek's protocol, with intervals"),
-    "compare": ("open_r1.evaluation.compare", "the difference between two evaluations, and where they differ"),
-    "watch": ("open_r1.report.watch", "a page that follows runs while they train"),
-    "report": ("open_r1.evaluation.answers_page", "a page of a run, or to read the answers of an evaluation"),
-    "ask": ("open_r1.evaluation.ask", "one question, the answer as it is written, the reasoning apart"),
-    "chat": ("open_r1.evaluation.chat", "several turns, in the terminal or, with --web, in the browser"),
+    "generate": ("open_r1.generate", "generate and grade completions for every problem of a dataset"),
+    "data": (
+        "open_r1.curation.command",
+        "prepare datasets: verify, pass-rate, decontaminate, dedup, mix, stats, merge, push",
+    ),
+    "launch": ("open_r1.launch.entry", "train on one node or several, with generators"),
+    "vllm-serve": ("open_r1.launch.vllm_serve", "serve a model with vLLM for a training run"),
+    "doctor": ("open_r1.launch.doctor.page", "check this machine, and whether a recipe can run on it"),
+    "evaluate": ("open_r1.evaluate", "run benchmarks by DeepSeek's protocol, with intervals"),
+    "compare": ("open_r1.evaluation.compare", "compare two evaluations, sample by sample"),
+    "watch": ("open_r1.report.watch", "follow runs on a live page while they train"),
+    "report": (
+        "open_r1.evaluation.answers_page",
+        "write a page for a run, or for reading the answers of an evaluation",
+    ),
+    "ask": ("open_r1.evaluation.ask", "ask a model one question; reasoning and answer are shown separately"),
+    "chat": ("open_r1.evaluation.chat", "chat with a model in the terminal or, with --web, in the browser"),
 }
 
 USAGE = f"""usage: open-r1 <command> [options]
@@ -51,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     command, rest = argv[0], argv[1:]
     if command not in COMMANDS:
-        print(f"error: there is no command {command!r}; there are {', '.join(COMMANDS)}.", file=sys.stderr)
+        print(f"error: there is no command {command!r}: expected one of {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
     return exit_with_sentence(lambda: importlib.import_module(COMMANDS[command][0]).main(rest))
 

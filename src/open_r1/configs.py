@@ -1,7 +1,7 @@
-"""What users can set, from YAML and the command line.
+"""Options that users can set, in YAML and on the command line.
 
-Names, meanings and defaults are those of `transformers.TrainingArguments` and of TRL 1.16; every departure
-stands in `docs/options.md`. The text under each field is its `--help`.
+Names, meanings and defaults are those of `transformers.TrainingArguments` and of TRL 1.16; `docs/options.md` lists
+every difference. The text under each field is its `--help`.
 """
 
 import os
@@ -20,7 +20,7 @@ from open_r1.rewards.options import RewardOptions
 
 @dataclass
 class ModelConfig:
-    """Which model is trained, and how its weights are held."""
+    """Which model is trained, and how its weights are stored."""
 
     model_name_or_path: str | None = None
     """Hub id or local folder of the model."""
@@ -29,7 +29,7 @@ class ModelConfig:
     trust_remote_code: bool = False
     """Run model code that ships with the checkpoint."""
     pure_bf16: bool = False
-    """Keep the weights themselves in bfloat16. Halves memory; update steps near 1e-6 round to nothing."""
+    """Keep the weights themselves in bfloat16. Halves memory, but updates near 1e-6 are rounded away."""
     attn_implementation: Literal["varlen", "flash_attention_4", "sdpa"] | None = None
     """Attention over packed tokens. Default on CUDA in bfloat16: flash-attn-4 (extra `flash`) where it is installed and
     takes the model's heads, else `varlen`, PyTorch's own kernel; elsewhere `sdpa`, document by document."""
@@ -45,11 +45,11 @@ class ModelConfig:
     lora_alpha: int = 32
     """Scale of the adapters; the update is multiplied by lora_alpha / lora_r."""
     lora_dropout: float = 0.05
-    """Dropout in front of the adapters."""
+    """Dropout before the adapters."""
     lora_target_modules: list[str] | None = None
     """Names of the layers that get adapters. Default: every linear layer but the head."""
     lora_modules_to_save: list[str] | None = None
-    """Names of layers trained in full beside the adapters."""
+    """Names of layers that are trained in full, in addition to the adapters."""
 
     def __post_init__(self) -> None:
         if not self.model_name_or_path:
@@ -59,7 +59,7 @@ class ModelConfig:
 
 @dataclass
 class DataConfig(ColumnOptions):
-    """Where problems or traces come from."""
+    """The source of problems or traces."""
 
     dataset_name: str | None = None
     """Hub id, local folder, or a .jsonl[.gz], .json, .parquet or .csv file."""
@@ -88,7 +88,7 @@ class GRPOScriptArguments(RewardOptions, DataConfig):
 
 @dataclass
 class TrainConfig(TrainingArguments):
-    """What SFT and GRPO share."""
+    """Options that SFT and GRPO share."""
 
     output_dir: str | None = None
     """Folder of the run: checkpoints, the final model, and all logs."""
@@ -97,7 +97,7 @@ class TrainConfig(TrainingArguments):
     max_steps: int = -1
     """Optimizer steps; overrides `num_train_epochs`, unless -1."""
     per_device_train_batch_size: Annotated[int, Range(at_least=1)] = 8
-    """Sequences of one process in a micro-step (GRPO: completions)."""
+    """Sequences per process in a micro-step (GRPO: completions)."""
     gradient_accumulation_steps: Annotated[int, Range(at_least=1)] = 1
     """Micro-steps of one optimizer step."""
     per_device_eval_batch_size: Annotated[int, Range(at_least=1)] = 8
@@ -105,16 +105,16 @@ class TrainConfig(TrainingArguments):
     seed: Annotated[int, Range(at_least=0)] = 42
     """Random seed of data order, sampling and dropout."""
     logging_steps: float = 1
-    """Steps between two console lines; `run/metrics.jsonl` and trackers get every step."""
+    """Steps per console line. `run/metrics.jsonl` and trackers get every step."""
 
     # --- Precision, memory and speed ---
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: less memory, about a third more time."""
     activation_offloading: bool = False
-    """Keep in the CPU's memory what gradient checkpointing keeps: layers x hidden width x tokens numbers."""
+    """Move what gradient checkpointing stores (layers x hidden width x tokens numbers) to the CPU's memory."""
     mlp_chunk_tokens: Annotated[int | None, Range(at_least=1)] = None
-    """Tokens that go through an MLP at once; each chunk is recomputed in the backward pass, about a fifth more
-    arithmetic. Saves memory in long packs (try 4096). Default: all of a pack."""
+    """Tokens that go through an MLP at once. Saves memory in long packs (try 4096). Each chunk is recomputed in the
+    backward pass, which is about a fifth more arithmetic. Default: the whole pack."""
     ddp_find_unused_parameters: bool | None = False
     """Search for unused weights at every step. Not needed: every pack uses all weights."""
     bf16: bool | None = None  # type: ignore[assignment]
@@ -124,23 +124,23 @@ class TrainConfig(TrainingArguments):
     max_tokens_per_microbatch: Annotated[int, Range(at_least=1)] = 16384
     """Tokens in one forward and backward pass. Bounds memory; never changes the result."""
     sequence_parallel_size: Annotated[int, Range(at_least=1)] = 1
-    """Processes that share the tokens of a pack, for sequences that are too long for one: each holds and computes a
-    slice. Packs have so many times `max_tokens_per_microbatch` tokens, and that many processes count as one in the
+    """Number of processes that share a pack, for sequences that are too long for one process; each computes a slice.
+    A pack then has up to this number times `max_tokens_per_microbatch` tokens, and the processes count as one in the
     batch. Must divide the model's attention heads and the number of processes; never changes the result."""
     torch_compile: bool = False
     """Compile the decoder layers (`torch.compile`, one layer at a time): faster steps after a slower first one."""
     hang_timeout: Annotated[float, Range(at_least=0)] = 3600
-    """Seconds without any progress (no group of completions, no micro-batch) after which the run ends, with the name
-    of the phase that hangs and the stacks of all threads; 0 waits forever."""
+    """End the run after so many seconds without progress (no group of completions, no micro-batch). It reports the
+    phase that hangs and the stacks of all threads. 0 waits forever."""
 
     callbacks: list[Literal["push_to_hub_revision"]] | None = None
-    """`push_to_hub_revision`: push the model of each checkpoint to a branch of its own in `hub_model_id`, named after
-    `hub_model_revision` and the step, and submit `benchmarks` for it where there is Slurm (docs/clusters.md)."""
+    """`push_to_hub_revision`: push the model of each checkpoint to its own branch in `hub_model_id`, named after
+    `hub_model_revision` and the step, and submit `benchmarks` for it if Slurm is available (docs/clusters.md)."""
 
     # --- Benchmarks ---
     benchmarks: list[str] | None = None
     """Benchmarks to run on the trained model (`math_500`, `aime24`, a file ...; see docs/evaluation.md), with the
-    system prompt of the training. Results are in `<output_dir>/evaluation/`, and in the metrics."""
+    system prompt used in training. Results are in `<output_dir>/evaluation/`, and in the metrics."""
     benchmarks_every_n_steps: Annotated[int | None, Range(at_least=1)] = None
     """Also run them every N steps, into `<output_dir>/evaluation/step-NNNNNN/`."""
     benchmarks_data_dir: str | None = None
@@ -148,9 +148,9 @@ class TrainConfig(TrainingArguments):
     benchmarks_limit: Annotated[int | None, Range(at_least=1)] = None
     """Only the first N problems of each."""
     benchmarks_protocol: Literal["deepseek", "greedy"] = "deepseek"
-    """`deepseek` samples at temperature 0.6 and top-p 0.95; `greedy` takes the likeliest token, once."""
+    """`deepseek` samples at temperature 0.6 and top-p 0.95; `greedy` takes the most likely token, once."""
     benchmarks_num_samples: Annotated[int | None, Range(at_least=1)] = None
-    """Answers to each problem. Default: the benchmark's own number (64 for AIME, 4 for MATH-500), or 1 if greedy."""
+    """Samples per problem. Default: the benchmark's own number (64 for AIME, 4 for MATH-500), or 1 if greedy."""
     benchmarks_max_new_tokens: Annotated[int | None, Range(at_least=1)] = None
     """Longest answer in tokens. Default: `max_completion_length` for GRPO, `max_length` for SFT."""
 
@@ -158,8 +158,8 @@ class TrainConfig(TrainingArguments):
     chat_template: str | None = None
     """Jinja template, or a file that holds one. Default: the tokenizer's own, else ChatML."""
     chat_template_kwargs: dict[str, Any] | None = None
-    """Variables of the chat template, such as `{enable_thinking: false}`, wherever it renders; the saved template has
-    them as its defaults. A column `chat_template_kwargs` says so for its row."""
+    """Variables of the chat template, such as `{enable_thinking: false}`. They become the defaults of the saved
+    template. A column `chat_template_kwargs` sets them for its row."""
     wandb_entity: str | None = None
     """Entity for Weights & Biases (with `report_to: wandb`)."""
     wandb_project: str | None = None
@@ -186,8 +186,8 @@ class TrainConfig(TrainingArguments):
             raise UserError("max_steps is 0: give the number of optimizer steps, or -1 to go by num_train_epochs.")
         if self.activation_offloading and not self.gradient_checkpointing:
             raise UserError(
-                "activation_offloading is true and gradient_checkpointing false, which makes the checkpoints that are "
-                "offloaded: set it to true."
+                "activation_offloading is true, but gradient_checkpointing is false, so there are no checkpoints to "
+                "offload: set it to true."
             )
         self.remove_unused_columns = False
         self.use_cpu = self.use_cpu or not has_accelerator()
@@ -210,7 +210,7 @@ class SFTConfig(TrainConfig):
     learning_rate: Annotated[float, Range(at_least=0)] = 2e-5
     """Peak learning rate."""
     max_length: Annotated[int, Range(at_least=2)] = 1024
-    """Longest sequence in tokens; longer ones are cut at the end (and counted). With packing, a row's length."""
+    """Longest sequence in tokens; longer ones are truncated at the end (and counted). With packing, a row's length."""
     packing: bool = False
     """Fill rows of `max_length` tokens with whole documents; `per_device_train_batch_size` then counts rows."""
 
@@ -224,13 +224,13 @@ class SFTConfig(TrainConfig):
     dataset_num_proc: int | None = None
     """Processes for tokenizing."""
     eos_token: str | None = None
-    """Token that ends a turn, if not the tokenizer's own (Qwen2.5 base models: `<|im_end|>`)."""
+    """Token that ends a turn, if it is not the tokenizer's own (Qwen2.5 base models: `<|im_end|>`)."""
 
     # --- Engine ---
     engine: Literal["auto", "native", "transformers"] = "auto"
-    """Who answers `benchmarks`. `native`: an engine of this project, with a copy of the model while they run.
-    `transformers`: the model's own forward, which is slow. `auto`: native on CUDA, for all models that it can decode
-    with, else transformers."""
+    """Engine for `benchmarks`. `native`: Open R1's own engine, with a copy of the model while they run.
+    `transformers`: the model's own forward pass, which is slow. `auto`: native on CUDA for every model that it
+    supports, else transformers."""
 
     @property
     def longest_completion(self) -> int:
@@ -281,10 +281,10 @@ class GRPOConfig(TrainConfig):
     delta: Annotated[float | None, Range(above=0)] = None
     """Upper bound of π/π_old where the advantage is negative (two-sided clipping, INTELLECT-2, arXiv 2505.07291)."""
     importance_sampling_level: Literal["token", "sequence"] = "token"
-    """`sequence` clips one length-normalised ratio a completion (GSPO, arXiv 2507.18071)."""
+    """`sequence` clips one length-normalized ratio per completion (GSPO, arXiv 2507.18071)."""
     loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo"] = "dapo"
-    """How token losses are averaged; see `training/losses.py`. `cispo` averages as `dapo` does and clips the weight of
-    each token's gradient, not the token (MiniMax-M1, arXiv 2506.13585)."""
+    """How token losses are averaged; see docs/algorithms.md. `cispo` averages like `dapo`, but clips the weight of each
+    token's gradient instead of the token (MiniMax-M1, arXiv 2506.13585)."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """Divide advantages by the standard deviation of the group, of the whole batch, or not at all."""
     reward_weights: list[float] | None = None
@@ -292,63 +292,63 @@ class GRPOConfig(TrainConfig):
 
     # --- Which rollouts are learned from ---
     filter_groups: bool = False
-    """Dynamic sampling (DAPO): replace groups whose rewards are all equal by groups of other prompts."""
+    """Dynamic sampling (DAPO): replace groups whose rewards are all equal with groups of other prompts."""
     max_num_gen_batches: Annotated[int, Range(at_least=1)] = 10
-    """filter_groups: how often a round generates at most, the first time included."""
+    """filter_groups: maximum number of times that a round generates, including the first time."""
     max_staleness: Annotated[int, Range(at_least=0)] = 0
-    """Rounds of rollouts that are written while earlier ones train, so how many rounds old a rollout may be; needs an
-    engine on GPUs of its own (`engine: vllm`). 0: strictly on-policy. What is stale is corrected by
+    """Rounds of rollouts that are sampled while earlier ones train. It is the largest age of a rollout in rounds, and
+    needs an engine on separate GPUs (`engine: vllm`). 0: strictly on-policy. Stale rollouts are corrected by
     `vllm_importance_sampling_correction`."""
     mask_truncated_completions: bool = False
     """Leave completions that hit `max_completion_length` out of the loss (not out of their group's baseline)."""
 
     # --- Engine ---
     engine: Literal["auto", "native", "vllm", "transformers"] = "auto"
-    """Who writes completions. `native`: an engine of this project, with a copy of the policy on each training GPU.
-    `vllm`: vLLM servers, on GPUs that do not train. `transformers`: the policy's own forward, which is slow. `auto`:
-    with `use_vllm` and `vllm_mode: server` vLLM; else native on CUDA, for all models that it can decode with; else
+    """Engine that samples completions. `native`: Open R1's own engine, with a copy of the policy on each training GPU.
+    `vllm`: vLLM servers, on GPUs that do not train. `transformers`: the policy's own forward pass, which is slow.
+    `auto`: vLLM with `use_vllm` and `vllm_mode: server`; else native on CUDA for every model that it supports; else
     transformers."""
 
     # --- vLLM, and options of the native engine under their names in TRL ---
     use_vllm: bool = False
-    """With `vllm_mode: server`, vLLM writes. Otherwise the same as `engine: auto`."""
+    """With `vllm_mode: server`, vLLM samples completions. Otherwise the same as `engine: auto`."""
     vllm_mode: Literal["colocate", "server"] = "colocate"
-    """`server`: with `use_vllm`, vLLM servers write; `colocate`: an engine on the training GPUs, which is not vLLM."""
+    """`server`: with `use_vllm`, vLLM servers sample. `colocate`: an engine on the training GPUs, which is not vLLM."""
     vllm_gpu_memory_utilization: Annotated[float, Range(above=0)] = 0.3
-    """native: at most this share of the GPU's memory for its cache."""
+    """native: largest share of the GPU's memory for its cache."""
     vllm_enable_sleep_mode: bool = False
-    """native: give the cache's memory back while training; each step then waits for it to be taken again."""
+    """native: release the cache's memory during training. Each step then waits until it is allocated again."""
     vllm_enforce_eager: bool = False
-    """No compilation (servers started here: no CUDA graphs either): starts sooner, decodes slower."""
+    """Do not compile (servers started here: do not use CUDA graphs either): starts faster, decodes slower."""
     vllm_max_model_length: Annotated[int | None, Range(at_least=2)] = None
-    """Longest prompt with its completion, whoever writes; longer prompts are left out. Default: what the data needs."""
+    """Longest prompt plus completion, with any engine; longer prompts are left out. Default: what the data needs."""
     vllm_server_base_url: str | None = None
-    """server: where the servers are, such as `http://node1:8000`; several with commas between. Default: made of
+    """server: addresses of the servers, such as `http://node1:8000`, separated by commas. Default: from
     `vllm_server_host` and `vllm_server_port`."""
     vllm_server_host: str = "127.0.0.1"
-    """server: its host, if there is no `vllm_server_base_url`."""
+    """server: the host, if there is no `vllm_server_base_url`."""
     vllm_server_port: Annotated[int, Range(at_least=1, at_most=65535)] = 8000
-    """server: its port."""
+    """server: the port."""
     vllm_server_timeout: Annotated[float, Range(at_least=0)] = 240.0
-    """server: seconds to wait for it to come up."""
+    """server: seconds to wait until it answers."""
     vllm_group_port: Annotated[int, Range(at_least=0, at_most=65535)] = 51216
-    """server: port on the training host where servers come for new weights; a free one if it is taken."""
+    """server: port on the training host where servers get new weights; a free one if it is taken."""
 
     # --- Correction for the sampler ---
     vllm_importance_sampling_correction: bool = True
-    """Weight tokens by π_old/π_sampler, to correct for an engine that computes slightly other logprobs."""
+    """Weight tokens by π_old/π_sampler, because the engine's logprobs differ slightly from the trainer's."""
     vllm_importance_sampling_mode: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = (
         "token_truncate"
     )
-    """Truncate or drop weights above `vllm_importance_sampling_clip_max`, a token or a sequence at a time."""
+    """Truncate or drop weights above `vllm_importance_sampling_clip_max`, per token or per sequence."""
     vllm_importance_sampling_clip_max: Annotated[float, Range(above=0)] = 3.0
-    """Upper bound of that weight."""
+    """Upper bound of these weights."""
 
     # --- Health and the transformers engine ---
     stop_on_unhealthy: bool = False
-    """End the run, with the reason, when it is going nowhere (see `report/health.py`); else it only warns."""
+    """End the run, with the reason, when it makes no progress in learning (`report/health.py`). Default: only warn."""
     max_tokens_per_decode: Annotated[int, Range(at_least=1)] = 65536
-    """Cap on prompt plus completion tokens that the transformers engine decodes at once."""
+    """Maximum number of prompt plus completion tokens that the transformers engine decodes at once."""
 
     def __post_init__(self) -> None:
         if self.load_best_model_at_end and self.metric_for_best_model is None:
@@ -364,8 +364,8 @@ class GRPOConfig(TrainConfig):
             raise UserError("filter_groups is true, which needs max_staleness 0: rounds ahead are not refilled.")
         if self.max_staleness and not self.vllm_importance_sampling_correction:
             raise UserError(
-                f"max_staleness is {self.max_staleness} and vllm_importance_sampling_correction false: rollouts of "
-                "older weights need the correction."
+                f"max_staleness is {self.max_staleness} and vllm_importance_sampling_correction is false, but "
+                "rollouts of older weights need the correction: set it to true."
             )
         if self.loss_type == "cispo" and (self.epsilon_high or 0) < 1:
             raise UserError(
@@ -373,7 +373,7 @@ class GRPOConfig(TrainConfig):
                 "must be at least 1 (5 is common)."
             )
         if self.loss_type == "cispo" and self.delta is not None:
-            raise UserError(f"delta is {self.delta}, which loss_type cispo has no use for: leave it out.")
+            raise UserError(f"delta is {self.delta}, but loss_type cispo does not use it: omit it.")
         if self.steps_per_generation is None:
             self.steps_per_generation = self.gradient_accumulation_steps
         if self.steps_per_generation % self.gradient_accumulation_steps:

@@ -54,6 +54,6 @@ def check_processes_fit() -> None:
     here, wanted = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if 0 < here < wanted:
         raise UserError(
-            f"{wanted} processes were started on this machine, and it has {here} GPUs: give the launcher "
+            f"{wanted} processes were started on this machine, but it has {here} GPUs: give the launcher "
             f"--num_processes {here} (torchrun: --nproc_per_node {here})."
         )

@@ -1,4 +1,4 @@
-"""Benchmarks by DeepSeek's protocol: every sample is saved, every score has an interval.
+"""Runs benchmarks by DeepSeek's protocol. Every sample is saved, and every score has an interval.
 
     open-r1 evaluate --model deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B --tasks math_500,aime24 --output runs/evaluation
     open-r1 evaluate --model runs/grpo --tasks gsm8k --data-dir data --num-samples 4 --max-new-tokens 2048
@@ -7,8 +7,8 @@
 
 Tasks: {tasks},
 reasoning_gym:NAME (with the extra reasoning-gym), or a .jsonl, .json, .csv or .parquet file with columns such as
-problem and answer. The same command continues a run that was interrupted. `open-r1 compare` compares two models,
-`open-r1 report` makes a page to read the answers.
+problem and answer. Run the same command again to continue an interrupted run. `open-r1 compare` compares two models,
+and `open-r1 report` writes a page for reading the answers.
 """
 
 import sys
@@ -43,30 +43,30 @@ class EvaluateOptions(ColumnOptions):
     data_dir: Path | None = None
     """Folder with <task>.jsonl[.gz] or <task>.parquet. Default: the hub."""
     limit: Annotated[int | None, Range(at_least=1)] = None
-    """Only the first so many problems of each task."""
+    """Only the first N problems of each task."""
 
     # --- Sampling (default: the task's, by protocol) ---
     protocol: Annotated[tuple[Literal["deepseek", "greedy"], ...], Commas()] = ("deepseek",)
-    """With both, each has a folder of its name."""
+    """With both, each gets its own folder."""
     num_samples: Annotated[int | None, Range(at_least=1)] = None
-    """Answers a problem."""
+    """Samples per problem."""
     temperature: Annotated[float | None, Range(at_least=0)] = None
-    """0 takes the likeliest token."""
+    """0 is greedy: it takes the most likely token."""
     top_p: Annotated[float | None, Range(above=0, at_most=1)] = None
-    """Share of the likeliest tokens that are sampled from."""
+    """Sample from the most likely tokens, up to this total probability."""
     max_new_tokens: Annotated[int | None, Range(at_least=1)] = None
     """Longest answer in tokens."""
     seed: int = 0
-    """Of sampling."""
+    """Random seed of sampling."""
     system_prompt: str | None = None
-    """Default: none, as in DeepSeek's protocol."""
+    """System prompt. Default: none, as in DeepSeek's protocol."""
     prompt: str | None = None
-    """The question, with {problem} in it."""
+    """Text of the prompt, with {problem} in it."""
     reward: str | None = None
     """Reward that judges the answers, by name or as path/to/file.py:function: 1 or more is right. Default: the task's
     own judge, which compares with the gold answer."""
     k: Annotated[tuple[Count, ...], Commas()] = ()
-    """pass@k to report besides powers of two."""
+    """pass@k to report in addition to powers of two."""
 
     def __post_init__(self) -> None:
         if len(set(self.protocol)) < len(self.protocol):
@@ -84,14 +84,14 @@ def main(argv: list[str] | None = None) -> None:
     )
     tasks = [find_task(name) for name in args.tasks if name]
     if len({task.name for task in tasks}) < len(tasks) or not tasks:
-        raise UserError(f"tasks is {','.join(args.tasks)!r}: expected names of different tasks, with commas between.")
+        raise UserError(f"tasks is {','.join(args.tasks)!r}: expected names of different tasks, separated by commas.")
     if args.prompt is not None:
         tasks = [with_prompt(task, args.prompt) for task in tasks]
     if args.reward is not None:
         tasks = [with_reward(task, args.reward) for task in tasks]
     columns = [f.name for f in fields(ColumnOptions) if getattr(args, f.name) is not None]
     if columns and not any(task.source is task.make is task.read is None for task in tasks):
-        raise UserError(f"{columns[0]} is for tasks that are files: leave it out.")
+        raise UserError(f"{columns[0]} works only for tasks that are files: omit it.")
     runs = planned(args, tasks)
 
     from rich.console import Console  # what follows imports torch: the options are in order

@@ -56,7 +56,7 @@ def keep_settings(path: Path, settings: Mapping[str, Any], holder: Path) -> None
     if changed:
         differences = "; ".join(f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in changed)
         raise OtherSettings(
-            f"{holder} holds samples made with other settings ({differences}): continue with the same, give "
+            f"{holder} has samples with other settings ({differences}): continue with the same settings, give "
             "another --output, or delete the folder."
         )
 
@@ -75,14 +75,14 @@ def free_space(folder: Path) -> tuple[int, Path]:
     return shutil.disk_usage(existing).free, existing
 
 
-def check_writable(folder: Path, option: str = "output_dir") -> None:
-    """Makes a folder, and raises `UserError` if it cannot be written to."""
+def check_writable(folder: Path) -> None:
+    """Makes a folder of a run, and raises `UserError` if it cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".writable").touch()
         (folder / ".writable").unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"{option} is {folder}, which cannot be written to ({error.strerror}).") from error
+        raise UserError(f"output_dir is {folder}, which cannot be written to ({error.strerror}).") from error
 
 
 def lock_folder(folder: Path, problem: str) -> IO[str]:

@@ -1,12 +1,12 @@
-"""Reasoning traces at scale: completions for every problem of a dataset, graded, in shards that survive any kill.
+"""Generates reasoning traces: graded completions for every problem of a dataset, in shards that survive a kill.
 
     open-r1 generate --hf-dataset AI-MO/NuminaMath-TIR --prompt-column problem --num-generations 4 \\
         --model deepseek-ai/DeepSeek-R1-Distill-Qwen-7B --max-new-tokens 8192 --output data/numina-r1-7b
     open-r1 generate --hf-dataset problems.jsonl --prompt-column problem --model NAME \\
         --vllm-server-url http://node1:8000/v1,http://node2:8000/v1 --input-batch-size 512 --output data/traces
 
-The same command continues a run that was interrupted; no row is generated twice. The folder loads with
-`datasets.load_dataset`, trains with `open-r1 sft` and `open-r1 grpo`, and `open-r1 data verify` keeps what is right.
+Run the same command again to continue an interrupted run; no row is generated twice. `datasets.load_dataset`,
+`open-r1 sft` and `open-r1 grpo` read the folder, and `open-r1 data verify` keeps the right answers.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,10 @@ def main(argv: list[str] | None = None) -> None:
     """Generates as `argv` says (default: the command line). Raises UserError for what the user can mend."""
     options, engine = read_options(argv)
     if options.hf_output_dataset and options.part != (0, 1):
-        raise UserError("hf_output_dataset is for whole datasets: `open-r1 data merge` the parts, then `data push`.")
+        raise UserError(
+            "hf_output_dataset is for whole datasets: merge the parts with `open-r1 data merge`, then upload them "
+            "with `open-r1 data push`."
+        )
     if not options.hf_output_dataset:
         return generate(options, engine)
     from open_r1.report.hub import create_dataset_repo, push_dataset

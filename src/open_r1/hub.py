@@ -1,4 +1,4 @@
-"""Reading from the model hub: it is tried once, and one sentence says if it does not answer."""
+"""The model hub: it is tried once, and one sentence says if it does not answer, or refuses."""
 
 import contextlib
 import functools
@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import constants
 from huggingface_hub.utils import get_session
@@ -37,14 +38,35 @@ def reading_hub(name: str, field: str) -> Iterator[None]:
     except Exception as error:
         if reason is None:
             raise
-        raise UserError(blocked(f"{field} {name} is no local path and not in the cache", reason)) from error
+        raise UserError(blocked(f"{field} {name} is neither a local path nor in the cache", reason)) from error
 
 
 def blocked(what: str, reason: str) -> str:
     """The sentence on a hub that cannot be reached, the same from every command."""
     return (
-        f"{what}, and {reason}: give a local folder, set HF_ENDPOINT to a mirror that this machine reaches, or fill "
-        "the cache elsewhere and set HF_HUB_OFFLINE=1 (docs/offline.md)."
+        f"{what}, and {reason}: give a local folder, set HF_ENDPOINT to a mirror that this machine can reach, or "
+        "fill the cache on another machine and set HF_HUB_OFFLINE=1 (docs/offline.md)."
+    )
+
+
+def create_repo(repo: str, **options: Any) -> None:
+    """Makes sure that `repo` is there and may be written to, before hours of work; `options` are those of
+    `huggingface_hub.create_repo`. Raises `UserError`."""
+    if reason := why_unreachable():
+        raise UserError(blocked(f"{repo} on the hub cannot be written to", reason))
+    import huggingface_hub
+
+    try:
+        huggingface_hub.create_repo(repo, exist_ok=True, **options)
+    except Exception as error:
+        raise refused(repo, error) from error
+
+
+def refused(repo: str, error: Exception) -> UserError:
+    """The error to raise for a repository that cannot be written to."""
+    reason = first_line(error)
+    return UserError(
+        f"{repo} on the hub cannot be written to ({reason}): log in with `hf auth login`, or check the id."
     )
 
 

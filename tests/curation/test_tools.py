@@ -55,7 +55,7 @@ def test_pass_rate_samples_and_continues(data, tmp_path):
 def test_pass_rate_refuses_what_was_not_sampled(data, jsonl):
     with pytest.raises(UserError, match="no column 'index'"):
         data("pass-rate", jsonl([{"problem": "a"}]))
-    with pytest.raises(UserError, match=r"min is 0\.9 and max 0\.8"):
+    with pytest.raises(UserError, match=r"min is 0\.9 and max is 0\.8"):
         data("pass-rate", jsonl([{"problem": "a"}]), "--min", "0.9")
 
 
@@ -74,7 +74,7 @@ def test_mix_takes_the_declaration_of_recipes(data, jsonl, tmp_path):
 
 
 def test_mix_says_what_is_wrong_with_a_declaration(data, tmp_path):
-    for text, expected in (("a: [", "not valid YAML"), ("a: 1", "expected dataset_mixture")):
+    for text, expected in (("a: [", "not valid YAML"), ("a: 1", "expected `dataset_mixture`")):
         (tmp_path / "mix.yaml").write_text(text)
         with pytest.raises(UserError, match=expected):
             data("mix", tmp_path / "mix.yaml")
@@ -135,7 +135,7 @@ def test_parts_that_do_not_belong_together_are_refused(parts, tmp_path):
     with pytest.raises(UserError, match="shard-00002-of-00003 is missing"):
         command.main(merge)
     parts(2, "--temperature", "1")
-    with pytest.raises(UserError, match=r"another temperature \(1\.0, not 0\.6\)"):
+    with pytest.raises(UserError, match=r"another temperature than the first part \(1\.0, not 0\.6\)"):
         command.main(merge)
     (tmp_path / "parts" / "shard-00001-of-00003" / "run" / "summary.json").unlink()
     with pytest.raises(UserError, match="shard-00001-of-00003 is not finished"):
@@ -147,7 +147,7 @@ def test_push_uploads_the_finished_folder(parts, tmp_path, monkeypatch, capsys):
     import huggingface_hub
 
     calls = []
-    monkeypatch.setattr(hub, "why_unreachable", lambda: None)
+    monkeypatch.setattr("open_r1.hub.why_unreachable", lambda: None)
     monkeypatch.setattr(huggingface_hub, "create_repo", lambda repo, **options: calls.append((repo, options)))
     monkeypatch.setattr(huggingface_hub, "upload_folder", lambda **options: calls.append(options) or "https://there")
     parts(0)
@@ -179,7 +179,7 @@ def test_a_hub_that_refuses_is_a_sentence(monkeypatch):
     def refuse(*words, **options):
         raise OSError("no way to the hub")
 
-    monkeypatch.setattr(hub, "why_unreachable", lambda: None)
+    monkeypatch.setattr("open_r1.hub.why_unreachable", lambda: None)
     monkeypatch.setattr(huggingface_hub, "create_repo", refuse)
     with pytest.raises(UserError, match=r"me/traces on the hub cannot be written to \(no way to the hub\)"):
         hub.create_dataset_repo("me/traces", True)
@@ -188,7 +188,7 @@ def test_a_hub_that_refuses_is_a_sentence(monkeypatch):
 def test_an_unknown_tool_is_named():
     done = subprocess.run([sys.executable, "-m", "open_r1.cli", "data", "verfy"], capture_output=True, text=True)
     assert done.returncode == 2
-    assert "no tool 'verfy'; there are verify" in done.stderr
+    assert "no tool 'verfy': expected one of verify" in done.stderr
 
 
 @pytest.mark.parametrize("tool", command.TOOLS)

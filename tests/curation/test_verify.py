@@ -36,7 +36,7 @@ def test_right_answers_become_conversations(data, jsonl):
         for p in ("2 + 2?", "1 + 3?")
     ]
     assert "completion" not in kept.column_names
-    assert report["dropped"] == {"wrong": 2, "right, but not chosen": 1}
+    assert report["dropped"] == {"wrong": 2, "right, but not selected": 1}
     assert (report["read"], report["kept"]) == (5, 2)
     assert report["examples"]["wrong"] == ["row 1", "row 5"]
 
@@ -63,7 +63,7 @@ def test_which_right_answers_are_chosen(data, jsonl, options, kept):
     [
         (row("<think>\nTwo and two is \\boxed{4}", finish_reason="length"), "cut off"),
         (row("<think>\n" + "Wait, let me check that again. " * 60 + "</think> \\boxed{4}"), "repeats itself"),
-        (row("<think>\n我们现在用的条件是二加二等于四\n</think>\n\\boxed{4}"), "changes its script"),
+        (row("<think>\n我们现在用的条件是二加二等于四\n</think>\n\\boxed{4}"), "switches to another script"),
         (row("<think>\n\n</think>\n\\boxed{4}"), "no reasoning"),
         (row("<think>\nNever ends: 4"), "no answer"),
         (row(" "), "empty"),
@@ -131,7 +131,7 @@ def test_options_may_stand_in_a_file(data, jsonl, tmp_path):
 
 
 def test_when_nothing_is_left_nothing_is_written(data, jsonl, tmp_path):
-    with pytest.raises(UserError, match=r"no row of .* is left"):
+    with pytest.raises(UserError, match=r"no rows of .* are left"):
         data("verify", jsonl([row("\\boxed{9}")]))
     assert not (tmp_path / "out").exists()
 
@@ -140,7 +140,7 @@ def test_when_nothing_is_left_nothing_is_written(data, jsonl, tmp_path):
     ("rows", "expected"),
     [
         ([{"problem": "a", "answer": "1"}], "no column completion, generation"),
-        ([{"problem": "a", "completion": "1"}], "no column with right answers; there are: problem, completion"),
+        ([{"problem": "a", "completion": "1"}], "no column has right answers; the columns are: problem, completion"),
         (
             [{"x": "a", "completion": "1", "answer": "1"}],
             "no column problem, question.*there are: x, completion.*--prompt_column",
@@ -155,7 +155,7 @@ def test_missing_columns_are_named(data, jsonl, rows, expected):
 def test_an_output_that_is_there_is_refused(data, jsonl, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         data("verify", jsonl([row(RIGHT)]))
 
 

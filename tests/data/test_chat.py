@@ -78,7 +78,7 @@ def test_eos_token_and_chat_template_can_be_given(tmp_path):
     [
         ({"eos_token": "<|end|>"}, "eos_token is '<|end|>'"),
         ({"chat_template": "none.jinja"}, "chat_template is 'none.jinja'"),
-        ({"chat_template": "{% for %}"}, "chat_template: the chat template refuses this"),
+        ({"chat_template": "{% for %}"}, "chat_template: the chat template raised an error"),
         ({"chat_template": "{{ raise_exception('no user') }}"}, "no user"),
     ],
 )
@@ -111,7 +111,7 @@ def test_variables_of_the_chat_template_are_its_defaults_also_when_saved(tmp_pat
     tokenizer.save_pretrained(tmp_path / "saved")
     again = prepare_tokenizer(str(tmp_path / "saved"), chat_template_kwargs={"n": None})
     assert again.apply_chat_template(HELLO, tokenize=False) == "off Hello None"
-    with pytest.raises(UserError, match="has 'enable_thinking', which the chat template does not read"):
+    with pytest.raises(UserError, match="has 'enable_thinking', which the chat template does not use"):
         prepare_tokenizer(str(folder), chat_template_kwargs={"enable_thinking": False})
 
 
@@ -125,7 +125,7 @@ def test_the_end_of_a_message_is_not_that_of_its_parts(tmp_path):
 
 def test_what_python_says_of_a_template_is_a_sentence(tmp_path):
     template = "{% for m in messages %}{{ m['content'] + m['role'] + 1 }}{% endfor %}"
-    with pytest.raises(UserError, match="chat_template: the chat template refuses this: can only concatenate str"):
+    with pytest.raises(UserError, match="chat_template: the chat template raised an error: can only concatenate str"):
         prepare_tokenizer(str(make_tokenizer(tmp_path, chat_template=template)))
 
 
@@ -169,7 +169,7 @@ def test_of_named_templates_the_default_is_used_or_one_must_be_given(tmp_path, f
         if default:
             (folder / "chat_template.jinja").write_text(CHATML)
     if not default:
-        with pytest.raises(UserError, match="has chat templates named rag, and none named default: give chat_template"):
+        with pytest.raises(UserError, match="has chat templates named rag, and none named default: set chat_template"):
             prepare_tokenizer(str(folder))
     tokenizer = prepare_tokenizer(str(folder), chat_template=None if default else CHATML)
     assert render(tokenizer, HELLO) == "<|im_start|>user\nHello<|im_end|>\n"

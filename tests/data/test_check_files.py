@@ -23,11 +23,15 @@ GOOD = b'{"problem": "a", "answer": "5"}\n'
         ("a.jsonl", GOOD + b'{"problem": "\\ud800", "answer": "5"}\n', r"row 2: half of a surrogate pair.*ufffd"),
         ("a.jsonl", GOOD + b'{"problem": "b", "answer": NaN}\n', r"row 2, column answer: NaN and Infinity.*write null"),
         ("a.jsonl", GOOD + b'{"problem": "b", "answer": 5}\n', r"'answer' holds text in row 1 and a number in row 2"),
-        ("a.csv", b"sep=;\na;b\n1;2\n", r"a\.csv, line 1: 'sep=;' is no header: delete the line"),
+        ("a.csv", b"sep=;\na;b\n1;2\n", r"a\.csv, line 1: 'sep=;' is not a header: delete the line"),
         ("a.csv", b"problem;answer\n1+1;2\n2;3;4\n", r"a\.csv, line 3: 3 values.*2 columns.*holds a semicolon"),
-        ("a.csv", b"problem,answer,answer\n1,2,3\n", r"a\.csv, line 1: two columns are called 'answer'"),
+        ("a.csv", b"problem,answer,answer\n1,2,3\n", r"a\.csv, line 1: two columns are named 'answer'"),
         ("a.csv", "problem,answer\na,5\n".encode("utf-16"), r"a\.csv: the file is UTF-16.*iconv -f utf-16"),
-        ("a.jsonl", GOOD + b'{"problem": "b", "answer": "5", "answer": "6"}\n', r"row 2: the key 'answer' .*twice"),
+        (
+            "a.jsonl",
+            GOOD + b'{"problem": "b", "answer": "5", "answer": "6"}\n',
+            r"row 2: one object has the key 'answer' twice",
+        ),
         ("a.jsonl", GOOD + b'{"problem": "' + b"b" * 5000 + b'"}\n', r"row 2: the line has more than"),
     ],
 )
@@ -73,9 +77,9 @@ def test_good_files_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"train": [{"a": 1}], "test": [{"a": 2}]}', "several lists of rows .train, test.*a file of its own"),
-        ('{"problem": ["a", "b"], "answer": ["1", "2"]}', "holds columns .problem, answer.*orient='records'"),
-        ('{"problem": {"0": "a", "1": "b"}, "answer": {"0": "1", "1": "2"}}', "holds columns .problem, answer"),
+        ('{"train": [{"a": 1}], "test": [{"a": 2}]}', "several lists of rows .train, test.*a separate file"),
+        ('{"problem": ["a", "b"], "answer": ["1", "2"]}', "has columns .problem, answer.*orient='records'"),
+        ('{"problem": {"0": "a", "1": "b"}, "answer": {"0": "1", "1": "2"}}', "has columns .problem, answer"),
         ('["a", "b"]', "row 1: expected an object, found 'a'"),
         ('[{"answer": 1}, {"answer": NaN}]', "row 2, column answer: NaN and Infinity"),
         ('[{"answer": "1"}, {"answer": 1}]', "'answer' holds text in row 1 and a number in row 2"),
@@ -92,7 +96,7 @@ def test_the_list_of_rows_in_a_document_is_found_and_the_rest_named(tmp_path, ca
     path = tmp_path / "a.json"
     path.write_text('{"version": 1, "data": [{"answer": "1"}, {"answer": "2"}]}')
     assert load_split(str(path))["answer"][:] == ["1", "2"]
-    assert "its 2 rows are those under 'data'; version beside them is left out" in caplog.text
+    assert "its 2 rows are those under 'data'; version is ignored" in caplog.text
     for row in ('{"messages": [{"role": "user", "content": "a"}]}', '{"problem": "a", "tests": [{"input": "1"}]}'):
         path = tmp_path / f"{len(row)}.json"
         path.write_text(row)

@@ -76,7 +76,7 @@ def test_a_dataset_without_a_gold_is_refused_if_a_reward_needs_one():
 
 def test_an_empty_gold_names_its_row_and_path(tokenizer):
     rows = Dataset.from_list([VERL, {**VERL, "reward_model": {"ground_truth": "", "style": "rule"}}])
-    with pytest.raises(UserError, match=r"row 2, column reward_model.ground_truth: the gold answer is empty"):
+    with pytest.raises(UserError, match=r"row 2, column reward_model.ground_truth: the right answer is empty"):
         prompt_rows(rows, tokenizer)
 
 

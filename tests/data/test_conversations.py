@@ -120,13 +120,13 @@ def test_what_a_template_leaves_out_of_prompts_is_counted_or_refused(folder, tok
     row = {"prompt": [{"role": "user", "content": "1 + 1"}, thought, {"role": "user", "content": "Sure?"}]}
     with caplog.at_level(logging.WARNING):
         rows = prompt_rows(Dataset.from_list([row, row]), tokenizer)
-    assert "2 of 2 rows have reasoning in earlier turns that the chat template leaves out" in caplog.text
+    assert "2 of 2 rows have reasoning in earlier turns that the chat template drops" in caplog.text
     assert rows.column_names == ["prompt", "prompt_text", "prompt_ids"]
     assert rows[0]["prompt"][1]["reasoning_content"] == "one and one"  # rewards see what the row holds
     plain = prepare_tokenizer(str(make_tokenizer(tmp_path, chat_template=DEEPSEEK_LIKE)))
     with caplog.at_level(logging.WARNING):
         prompt_rows(Dataset.from_list([{"prompt": "a", "tools": [TOOL]}]), plain)
-    assert "1 of 1 rows have tools that the chat template leaves out" in caplog.text
+    assert "1 of 1 rows have tools that the chat template drops" in caplog.text
     caplog.clear()
     model = LoadedEngine(open_engine(EngineOptions(str(folder), engine="transformers")))
     with caplog.at_level(logging.WARNING), model:
@@ -135,7 +135,7 @@ def test_what_a_template_leaves_out_of_prompts_is_counted_or_refused(folder, tok
             model.generate(["1 + 1"], max_tokens=1, tools=[{"x": 1}])
     assert "1 of 1 conversations have reasoning in earlier turns" in caplog.text
     mute = make_tokenizer(tmp_path / "mute", chat_template="{% for m in messages %}{{ m['role'] }}{% endfor %}")
-    with pytest.raises(UserError, match="row 1, column prompt: the chat template leaves out the words of the user"):
+    with pytest.raises(UserError, match="row 1, column prompt: the chat template drops the words of the user"):
         prompt_rows(Dataset.from_list([{"prompt": "1 + 1"}]), prepare_tokenizer(str(mute)))
 
 

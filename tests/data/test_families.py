@@ -109,7 +109,7 @@ def test_reasoning_of_earlier_turns_is_there_or_counted(family, caplog):
         runs, whole = learned(row, family)
     kept = family[0].earlier == "kept"
     assert ("why" in whole) == ("why" in runs[0]) == kept
-    warning = "1 of 1 rows have reasoning in earlier turns that the chat template leaves out"
+    warning = "1 of 1 rows have reasoning in earlier turns that the chat template drops"
     assert (warning in caplog.text) != kept
 
 

@@ -80,7 +80,7 @@ def test_a_broken_line_is_named(tmp_path, third_line, message):
 def test_a_damaged_gz_file_is_named(tmp_path):
     path = Path(write_jsonl(tmp_path / "rows.jsonl.gz"))
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(UserError, match=r"rows.jsonl.gz, row .*damaged or cut short"):
+    with pytest.raises(UserError, match=r"rows.jsonl.gz, row .*damaged or truncated"):
         load_split(str(path))
 
 
@@ -95,7 +95,7 @@ def test_what_is_missing_or_empty_is_named(tmp_path):
         "empty.jsonl": "the file is empty",
         "blank.jsonl": "no rows",
         "text.parquet": "text.parquet, split train: .*Parquet",
-        "rows.txt": "expected a .jsonl.*write its rows as .jsonl",
+        "rows.txt": "expected a .jsonl.*convert its rows to .jsonl",
         "rows.xlsx": "expected a .jsonl.*save it as CSV",
         "rows.jsonl.zst": "expected a .jsonl.*zstd -d",
         "folder": "the folder has no .jsonl",
@@ -108,7 +108,7 @@ def test_what_is_missing_or_empty_is_named(tmp_path):
 
 def test_a_file_has_one_split(tmp_path):
     args = DataConfig(dataset_name=write_jsonl(tmp_path / "rows.jsonl"))
-    with pytest.raises(UserError, match=r"the split train only, not 'test'.*train\[-100:\]"):
+    with pytest.raises(UserError, match=r"only the split train, not 'test'.*train\[-100:\]"):
         load_train_and_eval(args, need_eval=True)
     args.dataset_train_split, args.dataset_test_split = "train[:-3]", "train[-3:]"
     train, evaluation = load_train_and_eval(args, need_eval=True)
@@ -166,7 +166,7 @@ def test_name_and_mixture_exclude_each_other():
 def test_a_hub_id_that_cannot_be_reached_is_named(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="dataset no-one/nothing is no local path"):
+    with pytest.raises(UserError, match="dataset no-one/nothing is not a local path"):
         load_split("no-one/nothing")
 
 
@@ -203,7 +203,7 @@ def test_a_folder_loads_though_a_file_that_is_not_used_is_ragged(tmp_path, caplo
         write_jsonl(folder / name)
     (folder / "notes.csv").write_text("a,b\n1,2,3\n")
     assert len(load_split(str(folder))) == 20
-    assert "1 files are not read, notes.csv: a folder has files of one kind" in caplog.text
+    assert "1 files are ignored, notes.csv: only files of one kind are read from a folder" in caplog.text
 
 
 def test_the_report_that_our_tools_leave_beside_rows_is_no_unread_file(tmp_path, caplog):

@@ -41,7 +41,7 @@ def test_the_generation_prompt_may_open_the_reasoning(tmp_path):
     [
         ({"prompt": "  "}, "row 2, column prompt: the prompt is empty"),
         ({"prompt": None}, "row 2, column prompt: the prompt is empty"),
-        ({"answer": "", "solution": None}, "row 2, column answer and solution: the gold answer is empty"),
+        ({"answer": "", "solution": None}, "row 2, column answer and solution: the right answer is empty"),
     ],
 )
 def test_empty_cells_are_named(tokenizer, bad, message):

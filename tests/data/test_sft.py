@@ -109,7 +109,7 @@ def test_long_rows_are_cut_and_rows_with_nothing_to_learn_dropped(tokenizer, cap
         tokenized = tokenize(rows, tokenizer, max_length=20)
     assert len(tokenized[0]["input_ids"]) == 20
     assert len(tokenized) == 2
-    assert "of 3 rows, 2 are longer than max_length 20 and were cut" in caplog.text
+    assert "of 3 rows, 2 are longer than max_length 20 and were truncated" in caplog.text
     assert "1 have nothing left to learn" in caplog.text
     with pytest.raises(UserError, match="no row has a token to learn within max_length 20"):
         tokenize(rows[:1], tokenizer, max_length=20)
@@ -117,14 +117,14 @@ def test_long_rows_are_cut_and_rows_with_nothing_to_learn_dropped(tokenizer, cap
 
 def test_a_template_that_swallows_reasoning_is_refused(tmp_path):
     tokenizer = prepare_tokenizer(str(make_tokenizer(tmp_path, chat_template=DEEPSEEK_LIKE)))
-    with pytest.raises(UserError, match="row 1: the chat template leaves out the reasoning before </think>"):
+    with pytest.raises(UserError, match="row 1: the chat template drops the reasoning before </think>"):
         tokenize([{"messages": [USER, TRACE]}], tokenizer)
 
 
 def test_swallowed_reasoning_is_found_though_the_question_says_the_same(tmp_path):
     tokenizer = prepare_tokenizer(str(make_tokenizer(tmp_path, chat_template=DEEPSEEK_LIKE)))
     same = {"role": "assistant", "content": "<think>\n3 + 4\n</think>\n7"}
-    with pytest.raises(UserError, match="leaves out the reasoning"):
+    with pytest.raises(UserError, match="drops the reasoning"):
         tokenize([{"messages": [USER, same]}], tokenizer)
     assert len(tokenize([{"messages": [USER, same]}], prepare_tokenizer(str(make_tokenizer(tmp_path / "chatml"))))) == 1
 
@@ -136,7 +136,9 @@ def test_turns_that_cannot_be_told_are_named(tmp_path):
         {"messages": [USER, {"role": "assistant", "content": "7"}, USER, {"role": "assistant", "content": "SEVEN"}]}
     ]
     assert len(tokenize(rows, tokenizer)) == 1
-    with pytest.raises(UserError, match=r"row 1: where message 3 stands in the chat template's text cannot be told"):
+    with pytest.raises(
+        UserError, match=r"row 1: where message 3 is in the text of the chat template cannot be determined"
+    ):
         tokenize(rows, tokenizer, assistant_only_loss=True)
 
 
@@ -145,7 +147,7 @@ def test_what_rows_carry_is_in_the_text_or_named(tokenizer, caplog):
     row = {"messages": [USER, {**said, "reasoning_content": "three and four"}], "system": "Be brief.", "id": "a1"}
     text, _ = split(tokenize([row], tokenizer)[0], tokenizer)
     assert "system\nBe brief." in text and "<think>\nthree and four\n</think>\n\n7" in text
-    assert "columns that are not in the text: id" in caplog.text
+    assert "these columns are not used: id" in caplog.text
     assert "1 of 1 rows have messages with 'weight', which is not in the text" in caplog.text
     alpaca = [{"instruction": "Add", "input": "3 4", "output": "7"}]
     assert "user\nAdd\n\n3 4<|im_end|>" in split(tokenize(alpaca, tokenizer)[0], tokenizer)[0]
@@ -182,8 +184,12 @@ def test_conversations_in_other_forms_are_the_same(tokenizer, messages):
             "message 1: the role is 'asistant'; did you mean 'assistant'",
         ),
         ({"messages": [{"from": "function_call", "value": "{}"}]}, {}, "expected a tool call with name and arguments"),
-        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, {}, "is 'image', and only text can be read"),
-        ({"messages": [USER, TRACE | {"tool_calls": [{"name": "f"}]}]}, {}, "leaves out the tool calls in message 2"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
+            {},
+            "is 'image', but only text is supported",
+        ),
+        ({"messages": [USER, TRACE | {"tool_calls": [{"name": "f"}]}]}, {}, "drops the tool calls in message 2"),
         (
             {"messages": [{"role": "system", "content": "a"}, USER, TRACE], "system": "b"},
             {},

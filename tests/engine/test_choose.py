@@ -48,9 +48,9 @@ def test_native_on_cuda_else_vllm_if_wanted_and_installed_else_transformers(vllm
 
 def test_why_a_model_is_not_for_the_native_engine_is_said(caplog, monkeypatch):
     automatic_engine(EXPERTS, on_cuda=True, wants_vllm=False)
-    assert "cannot decode with mixtral: it has experts" in caplog.text
+    assert "cannot decode mixtral: it has experts" in caplog.text
     assert "Instead: transformers" in caplog.text
-    monkeypatch.setattr(choose, "can_compile", lambda: False)
+    monkeypatch.setattr("open_r1.modeling.compiling.can_compile", lambda: False)
     assert automatic_engine(LLAMA, on_cuda=True, wants_vllm=False) == "transformers"
     assert "no C compiler" in caplog.text
 
@@ -74,7 +74,7 @@ def test_options_of_vllm_without_effect_are_named_in_one_warning(grpo, caplog):
         grpo(use_vllm=True, vllm_enable_sleep_mode=True, vllm_enforce_eager=True)
     (record,) = caplog.records
     said = record.getMessage()
-    assert "use_vllm (engine is auto, which here is native; engine: vllm asks for vLLM)" in said
+    assert "use_vllm (engine is auto, which selects native here; engine: vllm selects vLLM)" in said
     assert "vllm_enable_sleep_mode" not in said and "vllm_enforce_eager" not in said
     caplog.clear()
     grpo()
@@ -108,7 +108,7 @@ def test_models_that_fit_a_gpu_need_no_vllm_on_one_or_several(opened, vllm):
     assert opened(8) == opened(8, engine="native") == "native on 8"
     assert opened(8, data_parallel_size=3) == "native on 3"
     assert opened(0, engine="native", data_parallel_size=2) == "native on 2"  # on the CPU
-    with pytest.raises(UserError, match=r"data_parallel_size 3 x tensor_parallel_size 1 needs 3 GPUs, and 2 are"):
+    with pytest.raises(UserError, match=r"data_parallel_size 3 x tensor_parallel_size 1 needs 3 GPUs, but 2 are"):
         opened(2, data_parallel_size=3)
 
 

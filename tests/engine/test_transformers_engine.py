@@ -129,6 +129,47 @@ def test_completions_of_one_batch_end_at_limits_of_their_own(engine):
     assert [len(completion.token_ids) for (completion,) in engine.generate(asked)] == [3, 6, 1, 9]
 
 
+def test_a_prompt_that_fills_the_context_gets_an_empty_completion(tmp_path):
+    """GPT-2 has no embedding for a position beyond its context."""
+    folder = make_tokenizer(tmp_path)
+    sizes = {"n_positions": 32, "n_embd": 32, "n_layer": 1, "n_head": 2, "bos_token_id": 0, "eos_token_id": 0}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", vocab_size=90, **sizes))
+    engine = TransformersEngine(model, AutoTokenizer.from_pretrained(folder))
+    prompts = {"too long": [5] * 40, "full": [5] * 32, "fits": [5] * 30}
+    found = dict(engine.stream(Request(name, p, Sampling(n=2, max_tokens=3)) for name, p in prompts.items()))
+    lengths = {name: [(len(c.token_ids), len(c.logprobs), c.finish_reason) for c in f] for name, f in found.items()}
+    assert lengths == {n: [(k, k, "length")] * 2 for n, k in {"too long": 0, "full": 0, "fits": 2}.items()}
+
+
+@pytest.mark.parametrize(("value", "step"), [("nan", 0), ("inf", 0), ("nan", 2)])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("logprobs", [False, True])
+def test_logits_that_are_no_numbers_end_a_completion_as_an_error(
+    engine, monkeypatch, caplog, value, step, temperature, logprobs
+):
+    asked = requests(temperature=temperature, logprobs=logprobs, n=2)
+    expected = engine.generate(asked)
+    forward, calls = engine.model.forward, []
+
+    def broken(*args, **kwargs):
+        out = forward(*args, **kwargs)
+        if len(calls) == step:
+            out.logits[-2:, :, 7] = float(value)
+        calls.append(None)
+        return out
+
+    monkeypatch.setattr(engine.model, "forward", broken)
+    found = engine.generate(asked)
+    for group, other in zip(found, expected, strict=True):
+        for completion, whole in zip(group, other, strict=True):
+            failed = completion.finish_reason == "error"
+            kept = step if failed else None
+            assert completion.token_ids == whole.token_ids[:kept]
+            assert completion.logprobs == (whole.logprobs[:kept] if logprobs else None)
+    assert sum(c.finish_reason == "error" for group in found for c in group) >= 2
+    assert "completions ended because their logits were not finite" in caplog.text
+
+
 def test_sampling_follows_the_truncated_distribution():
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0, -30.0])
     for options in ({}, {"temperature": 0.5}, {"top_k": 2}, {"top_p": 0.8}, {"min_p": 0.2}):

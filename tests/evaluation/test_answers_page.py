@@ -80,7 +80,7 @@ def test_clicking_through_the_page(folder, page):
     assert page.texts(".problem .id") == ["s2"]
     page.click(".problem summary")
     page.until("document.querySelector('.text')")
-    assert "No answer was written." in page.text(".text") and "not finished" in page.text(".think")
+    assert "There is no answer." in page.text(".text") and "not finished" in page.text(".think")
     page.click("#filters label", "All")
     page.choose("#order", "hard")
     assert page.texts(".problem .id")[0] == "s2"

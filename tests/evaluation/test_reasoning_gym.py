@@ -123,9 +123,9 @@ def test_the_trainers_ask_them_too(library, tmp_path, processes):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("reasoning_gym:multiple", "reasoning-gym 9.1 has no task 'multiple'; near ones are multiples."),
+        ("reasoning_gym:multiple", "reasoning-gym 9.1 has no task 'multiple'; similar names are multiples."),
         ("reasoning_gym:sudoku", "has no task 'sudoku'; there are broken, multiples."),
-        ("reasoning_gym:broken", "cannot make problem 1 of it .KeyError: 'words.txt'.."),
+        ("reasoning_gym:broken", "cannot create problem 1 .KeyError: 'words.txt'.."),
     ],
 )
 def test_what_cannot_be_asked_is_said(library, name, expected):

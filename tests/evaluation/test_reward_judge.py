@@ -50,7 +50,7 @@ def test_the_reward_is_recorded_and_nothing_is_put_to_a_vote(task):
 
 
 def test_a_task_with_a_judge_of_its_own_is_refused(tmp_path):
-    with pytest.raises(UserError, match="judges its answers itself"):
+    with pytest.raises(UserError, match="has its own judge"):
         with_reward(find_task("lcb"), "accuracy")
 
 

@@ -75,7 +75,7 @@ def test_every_sample_is_kept(sums, tmp_path):
 
 @pytest.mark.parametrize("lives", [0, 1, 9, 23])
 def test_an_engine_that_dies_costs_nothing_that_was_finished(sums, tmp_path, lives):
-    with pytest.raises(UserError, match=rf"CUDA error: out of memory. {lives} finished samples are kept"):
+    with pytest.raises(UserError, match=rf"CUDA error: out of memory. {lives} finished samples are saved"):
         run(sums, opened(Scripted(TEXTS, lives)), tmp_path / "out")
     second = Scripted(TEXTS)
     resumed = run(sums, opened(second), tmp_path / "out")
@@ -97,7 +97,7 @@ def test_an_engine_that_does_not_start_is_said_with_what_is_kept(sums, tmp_path)
         def start(self, sampling=None):
             raise UserError("vLLM on GPU 0: no memory.")
 
-    with pytest.raises(UserError, match=r"vLLM on GPU 0: no memory\. 0 finished samples are kept in"):
+    with pytest.raises(UserError, match=r"vLLM on GPU 0: no memory\. 0 finished samples are saved in"):
         run(sums, replace(opened(Broken(TEXTS)), name="vllm"), tmp_path / "out")
 
 
@@ -140,7 +140,7 @@ def test_other_weights_are_refused(sums, tmp_path):
 def test_a_folder_that_another_evaluation_writes_to_is_refused(sums, tmp_path):
     class Meanwhile(Scripted):
         def stream(self, requests):
-            with pytest.raises(UserError, match=r"another process is writing"):
+            with pytest.raises(UserError, match=r"another process writes there"):
                 run(sums, opened(Scripted(TEXTS)), tmp_path / "out")
             return super().stream(requests)
 
@@ -158,7 +158,9 @@ def test_samples_that_a_kill_left_without_a_verdict_are_graded(sums, tmp_path):
 
 def test_failed_samples_are_tried_again(sums, tmp_path):
     broken = {**TEXTS, 2: ["failed", "\\boxed{1}", "\\boxed{4}", "hm"]}
-    with pytest.raises(UserError, match=r"1 samples failed, the first with: failed\. 23 finished samples are kept"):
+    with pytest.raises(
+        UserError, match=r"1 samples failed, the first one with: failed\. 23 finished samples are saved"
+    ):
         run(sums, opened(Scripted(broken)), tmp_path / "out")
     again = Scripted(TEXTS)
     run(sums, opened(again), tmp_path / "out")
@@ -170,7 +172,7 @@ def test_a_full_disk_is_said_in_a_sentence(sums, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(journal.os, "fsync", full)
-    with pytest.raises(UserError, match=r"No space left on device.*0 finished samples are kept"):
+    with pytest.raises(UserError, match=r"No space left on device.*0 finished samples are saved"):
         run(sums, opened(Scripted(TEXTS)), tmp_path / "out")
 
 

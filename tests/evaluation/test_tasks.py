@@ -108,7 +108,7 @@ def test_a_missing_file_says_what_was_looked_for(tmp_path):
     ("rows", "expected"),
     [
         ([*ROWS, {"problem": "x?", "answer": " ", "id": "z"}], "row 6, column answer: it is empty"),
-        ([{"problem": "x?", "result": "1"}], "no column with right answers; there are: problem, result"),
+        ([{"problem": "x?", "result": "1"}], "no column has right answers; the columns are: problem, result"),
         ([ROWS[0], ROWS[0]], "row 2: the id 'p0' is also that of row 1"),
     ],
 )
@@ -134,7 +134,7 @@ def test_a_task_can_be_asked_in_other_words(tmp_path):
         load_problems(with_prompt(task, "Box it, \\boxed{}: {problem}"))[0].prompt
         == "Box it, \\boxed{}: What is {1} + 1?"
     )
-    with pytest.raises(UserError, match=r"expected \{problem\} where task sums puts its own"):
+    with pytest.raises(UserError, match=r"expected \{problem\} where task sums inserts its own"):
         with_prompt(task, "Think.")
     with pytest.raises(UserError, match=r"expected \{choices\}"):
         with_prompt(TASKS["gpqa:diamond"], "{problem}")

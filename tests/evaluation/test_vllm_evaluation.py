@@ -72,15 +72,15 @@ def test_an_engine_that_dies_is_a_sentence_and_finished_samples_are_kept(words, 
         return opened
 
     monkeypatch.setattr(opening, "_open_vllm", dying)
-    with pytest.raises(UserError, match=r"exit code 137 \(SIGKILL\)[\s\S]*[1-9]\d* finished samples are kept"):
+    with pytest.raises(UserError, match=r"exit code 137 \(SIGKILL\)[\s\S]*[1-9]\d* finished samples are saved"):
         evaluate.main([*words, "--output", str(tmp_path / "out")])
 
 
 def test_more_gpus_than_there_are_is_a_sentence(tiny_model, sums, monkeypatch):
     monkeypatch.setattr("open_r1.engine.choose.gpu_count", lambda: 2)
     for options, expected in (
-        (["--engine", "vllm", "--tensor-parallel-size", "4"], "needs 4 GPUs, and 2 are visible: lower --data-par"),
-        (["--engine", "transformers", "--data-parallel-size", "2"], "the engine transformers, of which there is one"),
+        (["--engine", "vllm", "--tensor-parallel-size", "4"], "needs 4 GPUs, but 2 are visible: lower --data-par"),
+        (["--engine", "transformers", "--data-parallel-size", "2"], "the engine transformers runs only once"),
     ):
         with pytest.raises(UserError, match=expected):
             evaluate.main(["--model", str(tiny_model), "--tasks", str(sums), *options])

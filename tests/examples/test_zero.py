@@ -99,7 +99,7 @@ def test_answers_are_right(task):
     assert all(solved(task, row) for row in train + held_out)
     if task != "countdown":
         boxed = [(rf"\boxed{{{row['answer']}}}", row["answer"]) for row in held_out]
-        assert all(grade(completion=text, gold=gold).correct for text, gold in boxed)
+        assert all(grade(text, gold).correct for text, gold in boxed)
 
 
 def test_more_held_out_problems_than_there_are_is_a_sentence():

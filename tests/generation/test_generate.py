@@ -18,6 +18,7 @@ from generation.conftest import add_up, write_sums
 from toys import DEEPSEEK_LIKE, make_model, make_tokenizer
 
 from open_r1 import generate, grpo, sft
+from open_r1.data.load import load_split
 from open_r1.errors import UserError
 from open_r1.generation.store import ShardStore, shard_files
 
@@ -50,6 +51,16 @@ def test_rows_are_graded_and_load(run, server, tmp_path, capsys):
     assert "problems_with_a_right_answer" in (folder / "README.md").read_text()
     assert not (folder / "run" / "journal.jsonl").exists()
     assert {body["temperature"] for body in server.bodies} == {0.7}
+
+
+def test_the_folder_loads_without_a_word_about_files_of_the_run_and_its_card_names_the_command(
+    run, server, monkeypatch, caplog
+):
+    monkeypatch.setattr("sys.argv", ["/home/me/.venv/bin/open-r1", "generate", "--hf-dataset", "/home/me/sums.jsonl"])
+    folder = run(server.url)
+    assert len(load_split(str(folder))) == 30
+    assert "not read" not in caplog.text
+    assert "```bash\nopen-r1 generate --hf-dataset sums.jsonl\n```" in (folder / "README.md").read_text()
 
 
 def test_options_may_stand_in_a_file(run, server, tmp_path):
@@ -160,7 +171,7 @@ def test_a_folder_that_is_written_by_another_process_is_refused(run, server, mon
     with fake_server(answer=add_up) as other:
 
         def twice(self, rows, seconds, append=ShardStore.append):
-            with pytest.raises(UserError, match="another process is writing"):
+            with pytest.raises(UserError, match="another process writes there"):
                 run(other.url)
             append(self, rows, seconds)
 
@@ -174,7 +185,7 @@ def test_a_folder_that_is_written_by_another_process_is_refused(run, server, mon
     [
         (["--prompt-column", "question"], "no column 'question'; there are: problem, answer, id, level"),
         (["--answer-column", "gold"], "no column 'gold'"),
-        (["--prompt-template", "{{ instruction }} {{ hint }}"], "asks for 'hint', which there is not; there are"),
+        (["--prompt-template", "{{ instruction }} {{ hint }}"], "uses 'hint', which does not exist; it can use"),
         (["--prompt-template", "{{ instruction"], "no valid Jinja"),
         (["--prompt-template", "Solve this."], "expected Jinja"),
         (["--temperature", "0", "--num-generations", "2"], "all are alike"),
@@ -212,7 +223,7 @@ def test_a_prompt_beyond_the_context_is_named_or_left_out(run, sums):
 def test_a_server_that_always_fails_ends_the_run_and_what_was_finished_stays(run, server):
     with (
         fake_server(*[None] * 10, *[status(500)] * 500, answer=add_up) as broken,
-        pytest.raises(UserError, match=r"500.*10 finished rows are kept"),
+        pytest.raises(UserError, match=r"500.*10 finished rows are saved"),
     ):
         run(broken.url, "--retries", "0", "--input-batch-size", "4")
     folder = run(server.url)
@@ -223,7 +234,7 @@ def test_a_server_that_always_fails_ends_the_run_and_what_was_finished_stays(run
 def test_a_refused_request_says_what_is_kept(run):
     with (
         fake_server(None, None, status(400), answer=add_up) as server,
-        pytest.raises(UserError, match=r"refuses the request \(400\).*2 finished rows are kept"),
+        pytest.raises(UserError, match=r"refuses the request \(400\).*2 finished rows are saved"),
     ):
         run(server.url, "--input-batch-size", "1")
 
@@ -234,7 +245,7 @@ def test_a_full_disk_is_a_sentence_and_what_was_finished_stays(run, server, monk
 
     with monkeypatch.context() as patch:
         patch.setattr("open_r1.generation.store.pq.write_table", full)
-        with pytest.raises(UserError, match=r"No space left on device.*30 finished rows are kept"):
+        with pytest.raises(UserError, match=r"No space left on device.*30 finished rows are saved"):
             run(server.url)
     folder = run(server.url)
     assert len(server.bodies) == 30

@@ -207,4 +207,4 @@ def test_the_command_prints_a_page_or_json_and_its_status_says_whether_to_start(
     assert end.value.code == 1
     page = capsys.readouterr().out
     assert "acuracy" in page
-    assert "1 to mend before a run can start here." in page
+    assert "1 problem to fix before a run can start here." in page

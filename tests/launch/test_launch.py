@@ -131,7 +131,9 @@ def test_a_real_vllm_server_is_started_waited_for_and_stopped_and_its_death_ends
     server.kill()
     _, err = run.communicate(timeout=60)
     assert run.returncode == 137, [*shown, err]
-    assert f"generator {port} ended with exit code 137 (SIGKILL); everything else was ended.\nIts last lines:\n" in err
+    assert (
+        f"generator {port} ended with exit code 137 (SIGKILL); everything else was stopped.\nIts last lines:\n" in err
+    )
     assert "(APIServer pid=" in err.split("Its last lines:")[1]
     assert not [p for p in psutil.wait_procs(below, timeout=15)[1] if p.status() != "zombie"]
 
@@ -163,9 +165,9 @@ def test_options_of_the_launch_may_stand_on_either_side_of_the_recipe():
     [
         (["recipes/SmolLM2-135M-Instruct/grpo/config_no.yaml"], "recipes/SmolLM2-135M-Instruct/sft/config_demo.yaml"),
         (["recipes/Llama-9/grpo/config_demo.yaml"], "Llama-3.2-1B-Instruct, "),
-        (["--accelerator", "zero4", "recipes/demo/zero.yaml"], "there are ddp, fsdp, zero2, zero3"),
+        (["--accelerator", "zero4", "recipes/demo/zero.yaml"], "expected one of ddp, fsdp, zero2, zero3"),
         ([], "the recipe is missing"),
-        (["--learning_rate", "1e-6", "r.yaml"], "--learning_rate stands where the recipe should"),
+        (["--learning_rate", "1e-6", "r.yaml"], "expected a recipe instead of --learning_rate"),
         (["--nodes", "0", "r.yaml"], "nodes is 0: it must be at least 1"),
         (["--nodes", "2", "recipes/demo/zero.yaml"], "--node-rank 0 to 1"),
         (["--nodes", "2", "--node-rank", "2", "--head", "localhost", "recipes/demo/zero.yaml"], "expected 0 to 1"),
@@ -205,6 +207,6 @@ def test_what_is_wrong_is_one_sentence_before_a_server_starts(words, sentence, r
 def test_a_port_in_use_is_said(recipe, capsys):
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
-        assert f"port {port} (where processes meet) is in use" in refused(
+        assert f"port {port} (for the processes to meet) is in use" in refused(
             ["--main-port", str(port), recipe("sft")], capsys
         )

@@ -62,7 +62,7 @@ def test_generators_fill_nodes_from_the_last_one_on():
     ]
     assert len(layout.train) == 1
     assert layout.idle() == [(1, 0), (1, 1), (1, 2), (1, 3)]
-    assert "GPU 0,1,2,3 of node 1 has nothing to do" in layout.notes[0]
+    assert "GPU 0,1,2,3 of node 1 is idle" in layout.notes[0]
 
 
 @pytest.mark.parametrize(("tp", "dp"), [(1, 3), (2, 1), (3, 2), (4, 1)])
@@ -118,12 +118,12 @@ def test_states_are_split_as_the_accelerator_says():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"processes": 8}, "--processes is 8, more than the 7 GPUs that can train on a node of 8, 1 of which generate"),
-        ({"generation": "colocate", "processes": 9}, "--processes is 9, more than the 8 GPUs"),
+        ({"processes": 8}, "--processes is 8, but only 7 GPUs can train on a node of 8 (the others generate)"),
+        ({"generation": "colocate", "processes": 9}, "--processes is 9, but only 8 GPUs"),
         ({"num_generations": 6, "processes": 7}, "num_generations is 6, which does not divide the 112 completions"),
-        ({"gpus": 1}, "leave none of the 1 GPUs to train"),
-        ({"tensor_parallel": 16}, "--tp is 16, and a node has 8 GPUs"),
-        ({"tensor_parallel": 8}, "leave none of the 8 GPUs to train"),
+        ({"gpus": 1}, "leave none of the 1 GPUs for training"),
+        ({"tensor_parallel": 16}, "--tp is 16, but a node has 8 GPUs"),
+        ({"tensor_parallel": 8}, "leave none of the 8 GPUs for training"),
         ({"tensor_parallel": 4, "attention_heads": 14}, "--tp is 4, which does not divide the model's 14"),
         ({"nodes": 2, "data_parallel": 9}, "a node generates or trains"),
         ({"parameters": 670_000_000_000}, "give --tp"),
@@ -157,7 +157,7 @@ def test_layouts_that_the_docs_call_slow_are_noted_with_what_to_take_instead():
 def test_a_batch_that_grew_with_the_nodes_at_the_recipe_s_rate_is_noted():
     grown = {"generation": "colocate", "recipe_learning_rate": 1e-6, "accumulation": 4}
     (note,) = plan(nodes=4, **grown).notes
-    assert "a step of 1,024 sequences, 4 times that of one node, at the recipe's learning_rate 1e-06" in note
-    assert "--gradient_accumulation_steps 1, if" in note
+    assert "a step has 1,024 sequences, 4 times as many as on one node, but learning_rate is the recipe's 1e-06" in note
+    assert "--gradient_accumulation_steps 1, unless" in note
     assert not plan(nodes=3, **grown).notes
     assert not plan(nodes=4, **grown | {"recipe_learning_rate": None}).notes

@@ -122,7 +122,7 @@ def test_signals_go_to_training_which_has_time_to_save(sent, code, status, tmp_p
     assert run.run() == status
     thread.join()
     err = capfd.readouterr().err
-    assert ("The same command continues" in err) == (status in (75, 130))
+    assert ("Run the same command to continue" in err) == (status in (75, 130))
 
 
 def test_a_signal_while_servers_start_ends_it(tmp_path):

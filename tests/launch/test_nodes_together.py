@@ -59,7 +59,7 @@ def test_a_generator_that_is_late_ends_every_node_before_training(start):
 def test_a_node_that_does_not_come_is_named(start):
     ((code, out),) = finish(start(2, ranks=[0], START=1, TRAINING_0="1"))
     assert code == 2
-    assert "node 1 of 2 did not come within 1 s; there are node 0" in out
+    assert "node 1 of 2 did not join within 1 s. The others: node 0" in out
     ((code, out),) = finish(start(2, ranks=[1], START=1, TRAINING_0="1"))
     assert code == 2
     assert "node 0 (127.0.0.1" in out

@@ -57,9 +57,9 @@ def test_the_readme_of_open_r1_works_as_it_stands():
     [
         (
             [*POSITIONAL[:2], "dmo"],
-            "for SmolLM2-135M-Instruct there are: recipes/SmolLM2-135M-Instruct/grpo/config_demo",
+            "Recipes for SmolLM2-135M-Instruct: recipes/SmolLM2-135M-Instruct/grpo/config_demo",
         ),
-        ([*POSITIONAL[:3], "zero9"], "there are ddp, fsdp, zero2, zero3"),
+        ([*POSITIONAL[:3], "zero9"], "expected one of ddp, fsdp, zero2, zero3"),
         ([*NAMED, "--learning_rate", "1e-6"], "unknown option '--learning_rate' .* go after --args"),
         ([*NAMED, "--args", "--lerning_rate", "1"], "Did you mean 'learning_rate'"),
         ([*NAMED, "--dp", "many"], "dp is 'many': expected a whole number. Usage: sbatch"),
@@ -144,10 +144,10 @@ def test_tensor_parallel_over_more_gpus_than_a_node_has_reaches_over_nodes():
         (
             {"tp": 16},
             1,
-            "--tp 16 x --pp 1 x --dp 1 takes 16 GPUs, and the job has 8 (1 node of 8): give sbatch --nodes=2",
+            "--tp 16 x --pp 1 x --dp 1 needs 16 GPUs, but the job has 8 (1 node of 8): give sbatch --nodes=2",
         ),
-        ({"dp": 3, "tp": 8}, 2, "takes 24 GPUs, and the job has 16 (2 nodes of 8): give sbatch --nodes=3"),
-        ({"tp": 5, "pp": 1}, 2, "2 nodes cannot have equally many"),
+        ({"dp": 3, "tp": 8}, 2, "needs 24 GPUs, but the job has 16 (2 nodes of 8): give sbatch --nodes=3"),
+        ({"tp": 5, "pp": 1}, 2, "cannot be split evenly over 2 nodes"),
     ],
 )
 def test_a_server_that_does_not_fit_the_job_is_one_sentence(options, nodes, sentence):

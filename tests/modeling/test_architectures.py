@@ -34,8 +34,8 @@ REFUSED = {
         MusicgenConfig(**{part: {"model_type": kind} for part, kind in MUSICGEN.items()}),
         "it has an encoder and a decoder",
     ),
-    "phimoe": (PhimoeConfig(sliding_window=100), "its attention learns of its window from masks"),
-    "emu3": (Emu3Config(), "transformers could not load what is saved of its text"),
+    "phimoe": (PhimoeConfig(sliding_window=100), "its attention gets its window only from masks"),
+    "emu3": (Emu3Config(), "transformers could not load the saved checkpoint of its text"),
     "deepseek_v4": (DeepseekV4Config(), "it has layers of type "),
     "llama": (LlamaConfig(quantization_config={"quant_method": "awq"}), r"its weights are quantized \(awq\)"),
 }

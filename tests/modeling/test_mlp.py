@@ -62,7 +62,7 @@ def test_chunks_can_be_undone_and_set_again():
 
 def test_a_model_of_experts_alone_has_nothing_to_cut():
     with pytest.raises(
-        UserError, match="mlp_chunk_tokens is 8, and models of type gpt_oss have no MLP that all tokens"
+        UserError, match="mlp_chunk_tokens is 8, but models of type gpt_oss have no MLP that all tokens"
     ):
         chunk_mlps(make("gpt_oss_sinks"), 8)
 

@@ -153,7 +153,7 @@ def test_the_later_layer_wins_under_any_name(parse):
     assert parse(sft, {"torch_dtype": "auto"})[2].dtype is None
     assert parse(sft, {"attn_implementation": "eager"})[0].attn_implementation == "sdpa"
     for ratio in ("1.5", "many"):
-        with pytest.raises(UserError, match=f"warmup_ratio is '?{ratio}'?: expected a number from 0 up to 1"):
+        with pytest.raises(UserError, match=f"warmup_ratio is '?{ratio}'?: expected a number from 0 to 1"):
             sft("--warmup_ratio", ratio)
 
 

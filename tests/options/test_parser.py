@@ -143,7 +143,7 @@ packing: true
         ("save_strategy: sometimes", "expected one of no, steps, epoch, best"),
         ("dataset_mixture: 3", "expected a mapping, as YAML or JSON"),
         ("max_length: 1\nseed: 2\nmax_length: 3", "line 3: max_length has another value in .*line 1: keep one"),
-        ("max_length: 1\nmax_seq_length: 1", "line 2: max_length is given a second time, under an older name"),
+        ("max_length: 1\nmax_seq_length: 1", "line 2: max_length is given twice, once under an older name"),
         ("- max_length", "expected lines of `option: value`"),
         ("a: [1,\nb: 2", r"recipe.yaml, line 2: this is not valid YAML"),
         ("\nlearning_rate: .inf", "line 2: learning_rate is '.inf': expected a finite number"),
@@ -153,7 +153,7 @@ packing: true
         ("a: 2024-99-99", "unknown option 'a'"),
         ("lr_scheduler_kwargs: !!timestamp 2024-99-99", "the value of lr_scheduler_kwargs cannot be read"),
         (f"max_steps: {'9' * 5000}", "line 1: the value of max_steps cannot be read"),
-        ("seed: 1\n? [1, 2]\n: 3", "line 2: a list or a mapping stands where the name of an option should"),
+        ("seed: 1\n? [1, 2]\n: 3", "line 2: found a list or a mapping instead of the name of an option"),
         ("lr_scheduler_kwargs: {[1]: 2}", "line 1: this is not valid YAML"),
         ("seed: " + "[" * 5000 + "]" * 5000, "recipe.yaml: brackets are nested too deeply"),
         ("seed: 1\nrun_name: a\0b", "line 2: the character 0x0000 cannot stand in YAML"),
@@ -266,7 +266,7 @@ def test_more_processes_than_gpus_is_one_sentence(monkeypatch):
     monkeypatch.setattr("open_r1.configs.cuda_has_bf16", lambda: False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
-    with pytest.raises(UserError, match="3 processes were started on this machine, and it has 2 GPUs"):
+    with pytest.raises(UserError, match="3 processes were started on this machine, but it has 2 GPUs"):
         SFTConfig(output_dir="x")
 
 

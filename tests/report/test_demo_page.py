@@ -103,7 +103,9 @@ def test_findings_claim_no_more_than_the_intervals_allow():
             [base, result("distil", 0.40, 30), result("zero", 0.91, 66), result("multi_stage", 0.2, 15)]
         )
     ]
-    assert said[0] == ("40% right, which 512 problems cannot tell from the base's 38%, with answers as long as before")
+    assert said[0] == (
+        "40% right, which is not distinguishable from the base's 38% with 512 problems, with answers as long as before"
+    )
     assert said[1] == "91% right, 53 points above the base, with answers 2.2 times as long"
     assert "18 points below the base" in said[2] and "shorter (15 tokens instead of 30)" in said[2]
 

@@ -12,12 +12,12 @@ from open_r1.rewards.pool import Pool
 
 @pytest.mark.parametrize("listing", ["A. B. C. D", "A) or B) or C)", "(A): or (B)", "A: x, B: y"])
 def test_naming_every_choice_does_not_hit(listing):
-    assert grade(completion=f"\\boxed{{{listing}}}", gold="A").correct is False
+    assert grade(f"\\boxed{{{listing}}}", "A").correct is False
 
 
 @pytest.mark.parametrize("one", ["A", "(A)", "A. 42", "A. Vitamin C", "A) a right angle"])
 def test_naming_one_choice_does(one):
-    assert grade(completion=f"\\boxed{{{one}}}", gold="A").correct is True
+    assert grade(f"\\boxed{{{one}}}", "A").correct is True
 
 
 @pytest.mark.parametrize(
@@ -31,11 +31,11 @@ def test_naming_one_choice_does(one):
     ],
 )
 def test_a_hedge_is_not_its_first_value(hedge):
-    assert grade(completion=hedge, gold="5").correct is False
+    assert grade(hedge, "5").correct is False
 
 
 def test_an_answer_inside_unfinished_reasoning_is_none():
-    assert grade(completion="<think>so \\boxed{5}", gold="5").correct is False
+    assert grade("<think>so \\boxed{5}", "5").correct is False
     guess = [[{"role": "assistant", "content": "maybe \\boxed{5}? let me check"}]]
     assert accuracy_reward(guess, solution=["5"], prompts=["q<think>\n"], prefills=["<think>\n"]) == [0.0]
     done = [[{"role": "assistant", "content": "check</think>\\boxed{5}"}]]
@@ -43,8 +43,8 @@ def test_an_answer_inside_unfinished_reasoning_is_none():
 
 
 def test_a_thousand_boxes_in_each_other_stop_nothing():
-    assert grade(completion="\\boxed{" * 1200 + "}" * 1200, gold="5").correct is not True
-    assert grade(completion="\\boxed{\\boxed{5}}", gold="5").correct is True
+    assert grade("\\boxed{" * 1200 + "}" * 1200, "5").correct is not True
+    assert grade("\\boxed{\\boxed{5}}", "5").correct is True
 
 
 def test_a_gap_that_pandas_filled_is_no_gold():

@@ -6,7 +6,10 @@ import pytest
 
 from open_r1.rewards.code.judge import Case, Result, judge, same_output
 from open_r1.rewards.code.programs import program
+from open_r1.rewards.code.queue import JUDGING
+from open_r1.rewards.code.rewards import binary_code_reward
 from open_r1.rewards.code.sandbox import Limits, Outcome
+from open_r1.rewards.pool import Pool
 
 
 class ScriptedProvider:
@@ -58,3 +61,13 @@ def test_white_space_at_the_ends_of_lines_and_of_the_output_does_not_count(outpu
 @pytest.mark.parametrize("output", ["", "1", "12", "1 2", "1\n\n2", "2\n1"])
 def test_lines_count(output):
     assert not same_output(output, "1\n2\n")
+
+
+def test_judging_may_begin_while_others_are_written_and_is_done_once(monkeypatch):
+    judged, submit = [], Pool.submit
+    monkeypatch.setattr(Pool, "submit", lambda pool, request: judged.append(request) or submit(pool, request))
+    answers = ["```python\nprint(1)\n```"] * 3 + ["```python\nprint(2)\n```"]
+    info = [{"test_cases": [{"input": "", "output": "1"}]}] * 4
+    assert binary_code_reward(answers[:2], info[:2], wait=False) == [None, None]
+    assert binary_code_reward(answers, info) == [1.0, 1.0, 1.0, 0.0]
+    assert len(judged) == 2 and not JUDGING._verdicts

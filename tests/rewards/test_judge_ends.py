@@ -15,6 +15,8 @@ import pytest
 from open_r1.errors import UserError
 from open_r1.rewards.code import folders, local, sandbox
 from open_r1.rewards.code.choose import best_isolation, candidates, works
+from open_r1.rewards.code.judge import Case, judge
+from open_r1.rewards.code.programs import program
 from open_r1.rewards.code.rewards import code_reward
 
 KINDS = [kind for kind in ("bubblewrap", "landlock") if any(i.kind == kind and works(i) for i in candidates())]
@@ -121,4 +123,4 @@ def test_bubblewrap_that_vanishes_is_said(monkeypatch):
     local.close_sandboxes()
     monkeypatch.setattr(sandbox, "bubblewrap", lambda *arguments: ["/nowhere/bwrap"])
     with pytest.raises(UserError, match=r"the sandbox no longer starts: .*/nowhere/bwrap"):
-        code_reward(["```python\nprint('another')\n```"], INFO)
+        judge(local.LocalProvider(), program("print('another')", "python"), [Case("", "1")], sandbox.Limits())

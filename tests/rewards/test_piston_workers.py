@@ -103,7 +103,9 @@ def test_workers_are_looked_for_again_when_one_is_gone(command, monkeypatch, tmp
     assert provider.execute({})["run"]["stdout"] == "http://b:2/api/v2/execute"
 
 
-@pytest.mark.parametrize(("script", "says"), [("echo", "no job piston-worker"), ("exit 1", "squeue does not answer")])
+@pytest.mark.parametrize(
+    ("script", "says"), [("echo", "no job named piston-worker"), ("exit 1", "squeue does not answer")]
+)
 def test_no_workers_is_said(command, script, says):
     command("squeue", script)
     with pytest.raises(UserError, match=says):

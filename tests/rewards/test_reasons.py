@@ -21,6 +21,6 @@ from open_r1.rewards import grade
     ],
 )
 def test_a_verdict_says_which_heuristic_it_rests_on(completion, gold, heuristic):
-    verdict = grade(completion=completion, gold=gold)
+    verdict = grade(completion, gold)
     assert verdict.correct is True
     assert verdict.reason.partition("; heuristic: ")[2] == (heuristic or "")

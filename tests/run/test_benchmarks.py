@@ -118,7 +118,7 @@ def test_a_kill_in_a_benchmark_is_continued_there(folder, tmp_path, monkeypatch,
         return sample(benchmark, console)
 
     monkeypatch.setattr(benchmarks, "run_benchmark", dying)
-    with pytest.raises(UserError, match=r"killed\. [1-9] finished samples are kept"):
+    with pytest.raises(UserError, match=r"killed\. [1-9] finished samples are saved"):
         run(folder, "grpo", tmp_path / "out", **options)
     monkeypatch.setattr(benchmarks, "run_benchmark", sample)
     evaluation = run(folder, "grpo", tmp_path / "out", **options)
@@ -229,7 +229,7 @@ class Signals:
 
 
 @pytest.mark.parametrize(
-    ("every", "expected"), [(2, "Stopped after step 3"), (None, "Stopped in the benchmarks of the trained model")]
+    ("every", "expected"), [(2, "Stopped after step 3"), (None, "Stopped during the benchmarks of the trained model")]
 )
 def test_a_signal_does_not_wait_for_a_benchmark(folder, tmp_path, monkeypatch, every, expected):
     options = {**EVERY, "benchmarks_every_n_steps": every} if every else {"benchmarks_num_samples": 1}

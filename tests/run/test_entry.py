@@ -81,7 +81,7 @@ def test_the_usage_can_be_cut_short():
     [
         ("UserError('max_steps is 0.')", 2, "error: max_steps is 0."),
         ("Interrupted('Stopped after step 3.')", 75, "Stopped after step 3."),
-        ("KeyboardInterrupt()", 130, "Interrupted. The same command"),
+        ("KeyboardInterrupt()", 130, "Interrupted. Run the same command"),
         ("KeyboardInterrupt('Ended at once.')", 130, "Ended at once."),
         ("BrokenPipeError('a pipe of somebody else')", 1, "BrokenPipeError"),
     ],
@@ -112,6 +112,4 @@ def test_a_command_that_is_out_of_gpu_memory_ends_in_a_sentence(monkeypatch, cap
     with pytest.raises(SystemExit) as end:
         entry.exit_with_sentence(main)
     assert end.value.code == 2
-    assert capsys.readouterr().err.startswith(
-        "error: out of GPU memory outside of the training (CUDA out of memory. Tr"
-    )
+    assert capsys.readouterr().err.startswith("error: out of GPU memory outside of training (CUDA out of memory. Tr")

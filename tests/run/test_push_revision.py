@@ -17,7 +17,7 @@ class FakeHub:
 
     def __init__(self, monkeypatch, fails_at=""):
         self.branches, self.fails_at = {"main": set()}, fails_at
-        monkeypatch.setattr(push_revision, "why_unreachable", lambda: None)
+        monkeypatch.setattr("open_r1.hub.why_unreachable", lambda: None)
         for name in ("create_repo", "create_branch", "list_repo_commits", "upload_folder"):
             monkeypatch.setattr(f"huggingface_hub.{name}", getattr(self, name))
 
@@ -79,7 +79,7 @@ def test_a_hub_that_refuses_is_said_before_training(folder, tmp_path, monkeypatc
         raise OSError("401 unauthorized")
 
     monkeypatch.setattr("huggingface_hub.create_repo", refuse)
-    with pytest.raises(UserError, match=r"me/toy cannot be written to \(401 unauthorized\)"):
+    with pytest.raises(UserError, match=r"me/toy on the hub cannot be written to \(401 unauthorized\)"):
         train(folder, tmp_path / "out")
     assert set(hub.branches) == {"main"}
 

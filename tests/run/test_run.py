@@ -37,7 +37,7 @@ def test_a_run_ends_with_its_folder_and_the_next_command_and_says_that_it_is_fin
     run(folder, tmp_path / "an out", max_steps=2)
     said = f"This run is finished: all its 2 steps are done, and its model is in {tmp_path}/an out. To train further, "
     out = capfd.readouterr().out
-    assert said + "raise max_steps; to begin again, give another output_dir." in out
+    assert said + "raise max_steps; to start over, give another output_dir." in out
     assert "Continuing" not in out
     run(folder, tmp_path / "an out", max_steps=3)
     assert f"Continuing from {tmp_path}/an out/checkpoint-2, step 2 of 3." in capfd.readouterr().out
@@ -57,7 +57,7 @@ def test_two_trainings_in_one_folder_are_refused_before_the_model_is_loaded(fold
         fcntl.flock(other, fcntl.LOCK_EX)
         with monkeypatch.context() as patch:
             patch.setattr(trainers, "load_policy", lambda *args: pytest.fail("the model was loaded"))
-            with pytest.raises(UserError, match="where another training is running: give another output_dir"):
+            with pytest.raises(UserError, match="where another training run is active: give another output_dir"):
                 run(folder, tmp_path / "out", max_steps=1)
     train = run_module.Run._train
 
@@ -106,7 +106,7 @@ def test_a_disk_without_room_for_a_checkpoint_is_named_before_training(
     with caplog.at_level(logging.WARNING):
         run(folder, tmp_path / "out", max_steps=1, dry_run=dry_run)
     shown = caplog.text if dry_run == "false" else " ".join(capsys.readouterr().out.split())
-    assert "0.0 GiB are free, and a checkpoint takes about 0.0 GiB: make room" in shown
+    assert "0.0 GiB are free, but a checkpoint takes about 0.0 GiB: make room" in shown
 
 
 @pytest.mark.parametrize("gold", [17, ["17"], "17"])

@@ -201,7 +201,7 @@ def test_an_interrupted_training_goes_on_with_the_same_call(folder, tmp_path, ca
     assert named.train(resume_from_checkpoint=str(tmp_path / "whole/checkpoint-1")).global_step == 3
     assert "step 1 of 3" in capfd.readouterr().out
     assert_same_weights(tmp_path / "whole", tmp_path / "stopped")
-    with pytest.raises(UserError, match="resume_from_checkpoint is False, but a run continues by itself"):
+    with pytest.raises(UserError, match="resume_from_checkpoint is False, but runs continue automatically"):
         named.train(resume_from_checkpoint=False)
     assert len(metrics(tmp_path / "whole")) == 3
 
@@ -272,7 +272,7 @@ def test_without_arguments_the_folder_is_named_after_the_model(folder, tmp_path,
         ({"reward_funcs": 3}, "reward_funcs is 3: expected a function"),
         ({"reward_funcs": ["accuracy", 3]}, "reward_funcs: 3 is neither a function nor the name"),
         ({"reward_funcs": "acuracy"}, "'acuracy' is not a reward; did you mean 'accuracy'"),
-        ({"reward_funcs": [lambda completions: 1, lambda completions: 2]}, "two rewards are called '<lambda>'"),
+        ({"reward_funcs": [lambda completions: 1, lambda completions: 2]}, "two rewards have the name '<lambda>'"),
         ({"train_dataset": None}, "train_dataset is missing: expected a datasets.Dataset"),
         ({"train_dataset": []}, "train_dataset is an empty list"),
         ({"train_dataset": "problems.jsonl"}, "train_dataset is a str: expected a datasets.Dataset"),
@@ -282,7 +282,7 @@ def test_without_arguments_the_folder_is_named_after_the_model(folder, tmp_path,
         ({"eval_dataset": []}, "eval_dataset is an empty list"),
         ({"model": None}, "model is a NoneType: expected a hub id, a folder, a ModelConfig or a loaded model"),
         ({"args": {"max_steps": 1}}, r"args is a builtins.dict: expected an open_r1.GRPOConfig"),
-        ({"engine": object()}, "engine is a object, which cannot follow the weights of a policy"),
+        ({"engine": object()}, "engine is a object, which cannot take over the weights of a policy"),
         ({"sistem_prompt": "Add."}, "unknown option 'sistem_prompt'. Did you mean 'system_prompt'"),
         ({"peft_config": {}}, "unknown option 'peft_config'"),
         ({"dry_run": True}, "dry_run is true, which only the commands"),
@@ -297,5 +297,5 @@ def test_what_is_wrong_is_said_in_a_sentence_and_leaves_no_folder(folder, tmp_pa
 
 def test_an_evaluation_that_has_no_rows_is_refused(folder, tmp_path):
     options = {"eval_strategy": "steps", "eval_steps": 1}
-    with pytest.raises(UserError, match="eval_strategy asks for evaluation: give eval_dataset"):
+    with pytest.raises(UserError, match="eval_strategy needs an evaluation set: give eval_dataset"):
         trainer_of(folder, "sft", tmp_path, options=options)

@@ -104,7 +104,7 @@ def test_a_failing_step_fails_the_job_with_its_message_in_the_log(cluster, recip
         (["Qwen3-4B", "sft", "demo", "ddp"], "none for that model; models: Llama-3.2-1B-Instruct, Qwen2.5"),
         (["tiny", "sft", "demo", "zero9"], "--accelerator is zero9: there are ddp, fsdp, zero2, zero3"),
         (["tiny", "sft", "demo", "ddp", "--learning_rat 1"], "unknown option 'learning_rat'. Did you mean"),
-        (["tiny", "sft", "demo", "ddp", "--run_name 'x"], "is a quote left open?"),
+        (["tiny", "sft", "demo", "ddp", "--run_name 'x"], "is a closing quote missing?"),
         (
             ["--model", "tiny", "--task", "sft"],
             "config is missing: give --config",
@@ -141,7 +141,7 @@ def test_a_job_without_the_gpus_of_its_site_says_how_to_ask_for_them(cluster, re
         site.write("export SBATCH_GPUS_PER_NODE=8\n")
     job = cluster.submit("slurm/train.slurm", "tiny", "sft", "demo", "ddp", cwd=recipes)
     assert cluster.wait(job, 60) == "FAILED"
-    assert "this job was given no GPU: `source slurm/site.env` in the shell before sbatch" in cluster.log(job)
+    assert "this job has no GPU: run `source slurm/site.env` in the shell before sbatch" in cluster.log(job)
 
 
 def test_sbatch_takes_the_settings_of_the_site_from_the_shell(cluster, recipes):

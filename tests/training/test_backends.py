@@ -125,7 +125,7 @@ def test_sft_on_two_processes_ends_where_one_does_and_continues_on_another_numbe
         assert_same_weights(tmp_path / "one", out, atol=2e-5)
     else:
         assert done.returncode != 0
-        assert "holds DeepSpeed's parts of 2 processes, and now there are 1: continue with 2" in done.stderr
+        assert "has DeepSpeed's shards of 2 processes, but now there are 1: continue with 2" in done.stderr
 
 
 @pytest.mark.parametrize("backend", [SLOW["fsdp"], *DEEPSPEED])
@@ -185,7 +185,7 @@ def test_a_checkpoint_of_another_backend_is_refused(folder, tmp_path):
     path = tmp_path / "out/checkpoint-1/open_r1-rank0.pt"
     torch.save(torch.load(path, weights_only=True) | {"backend": "fsdp2"}, path)
     seal(path.parent)
-    with pytest.raises(UserError, match=r"written by FSDP2, and this is one process, .*model_name_or_path"):
+    with pytest.raises(UserError, match=r"written by FSDP2, but this is one process, .*model_name_or_path"):
         sft.main(arguments(folder, "sft", tmp_path / "out", **options | {"max_steps": 2}))
     assert weights(tmp_path / "out")
 
@@ -193,11 +193,11 @@ def test_a_checkpoint_of_another_backend_is_refused(folder, tmp_path):
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, "FSDP was asked for, but this is one process on cpu"),
-        ({"WORLD_SIZE": "2"}, "2 processes were asked for, but accelerate made each of them a run of its own"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, "FSDP was requested, but this is one process on cpu"),
+        ({"WORLD_SIZE": "2"}, "2 processes were requested, but accelerate started each of them as a separate run"),
         (backends.requested_backend(2, "MULTI_GPU"), "2 processes were asked for"),
-        (backends.requested_backend(1, "FSDP"), "FSDP was asked for, but this is one process on cpu"),
-        (backends.requested_backend(1, "DEEPSPEED"), "DeepSpeed was asked for, but this is one process on cpu"),
+        (backends.requested_backend(1, "FSDP"), "FSDP was requested, but this is one process on cpu"),
+        (backends.requested_backend(1, "DEEPSPEED"), "DeepSpeed was requested, but this is one process on cpu"),
     ],
 )
 def test_what_does_not_run_as_it_was_asked_for_is_refused(environment, message, monkeypatch):

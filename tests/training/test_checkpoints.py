@@ -85,7 +85,7 @@ def test_without_an_undamaged_checkpoint_nothing_is_begun_again(folder, out):
     with pytest.raises(UserError, match=r"no undamaged checkpoint.*checkpoint-4: model\.saf.*checkpoint-2: model\.saf"):
         sft.main(arguments(folder, "sft", out, **OPTIONS))
     assert metrics(out) == lines
-    with pytest.raises(UserError, match=r"checkpoint-4 is no whole checkpoint \(model\.safetensors is not what was"):
+    with pytest.raises(UserError, match=r"checkpoint-4 is not a complete checkpoint \(model\.safetensors has another"):
         choose_checkpoint(out, str(out / "checkpoint-4"))
 
 
@@ -148,4 +148,4 @@ def test_a_folder_is_sealed_whatever_it_holds(tmp_path):
     seal(tmp_path / "checkpoint-1")
     assert damage(tmp_path / "checkpoint-1") is None
     flip_a_bit(tmp_path / "checkpoint-1/parts/optimizer.bin")
-    assert damage(tmp_path / "checkpoint-1") == "parts/optimizer.bin is not what was written"
+    assert damage(tmp_path / "checkpoint-1") == "parts/optimizer.bin has another checksum"

@@ -45,7 +45,7 @@ def test_a_signal_stops_the_run_behind_its_step_and_the_same_command_continues_e
     monkeypatch.setenv("STOP", name)
     with pytest.raises(Interrupted, match=f"Stopped after step 3, .* in {tmp_path}/stopped/checkpoint-3"):
         run(folder, tmp_path / "stopped", save_only_model="true")
-    assert f"{name}: this run stops after the current step" in capfd.readouterr().err
+    assert f"{name}: the run finishes its step" in capfd.readouterr().err
     assert [line["step"] for line in metrics(tmp_path / "stopped")] == [1, 2, 3]
     assert (tmp_path / "stopped/checkpoint-3/optimizer.pt").exists()
     assert not (tmp_path / "stopped/model.safetensors").exists()

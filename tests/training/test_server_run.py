@@ -57,7 +57,7 @@ def test_a_server_that_dies_ends_the_run_which_continues_with_another(folder, tm
         server.die()
 
     threading.Thread(target=die_later, daemon=True).start()
-    with pytest.raises(UserError, match=r"Start.* again, then the same command continues"):
+    with pytest.raises(UserError, match=r"Start.* again, then run the same command"):
         grpo.main(argv)
     again = fake(folder, port=server.port)
     grpo.main(argv)
@@ -126,7 +126,7 @@ def test_a_real_server_writes_and_follows_and_can_be_killed(tmp_path):
         for process in psutil.Process(server.process.pid).children():
             process.kill()
         _, said = run.communicate(timeout=120)
-        assert run.returncode == 2 and "the same command continues from the last checkpoint" in said
+        assert run.returncode == 2 and "it continues from the last checkpoint" in said
         assert "Traceback" not in said
         server = real(folder, port, tmp_path / "server.log")
         launch("grpo", argv)

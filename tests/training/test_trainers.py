@@ -298,14 +298,14 @@ def test_the_log_of_a_resumed_run_does_not_depend_on_how_often_it_prints(folder,
 
 def test_a_mistyped_checkpoint_costs_nothing(folder, tmp_path):
     lines = run(folder, "sft", tmp_path / "out")
-    with pytest.raises(UserError, match="checkpoint-3 is no whole checkpoint"):
+    with pytest.raises(UserError, match="checkpoint-3 is not a complete checkpoint"):
         run(folder, "sft", tmp_path / "out", resume_from_checkpoint=tmp_path / "out/checkpoint-3")
     assert metrics(tmp_path / "out") == lines
 
 
 def test_a_folder_is_not_continued_with_another_model_or_without_its_optimizer(folder, tmp_path):
     run(folder, "sft", tmp_path / "out")
-    with pytest.raises(UserError, match="use_peft False, and now it is True"):
+    with pytest.raises(UserError, match="use_peft False, but use_peft is now True"):
         run(folder, "sft", tmp_path / "out", max_steps=6, use_peft="true")
     run(folder, "sft", tmp_path / "only", save_only_model="true")
     with pytest.raises(UserError, match="save_only_model"):
@@ -335,7 +335,7 @@ def test_a_checkpoint_inside_a_round_is_refused_to_another_number_of_processes(f
     state = torch.load(path, weights_only=True)
     torch.save(state | {"world_size": 2, "settings": {}}, path)
     seal(path.parent)
-    with pytest.raises(UserError, match=r"rollouts of 2 processes, and now there are 1.* multiple of 2"):
+    with pytest.raises(UserError, match=r"rollouts of 2 processes, but now there are 1.* multiple of 2"):
         run(folder, "grpo", tmp_path / "out", **(options | {"max_steps": 5}))
 
 
@@ -343,6 +343,17 @@ def test_dropout_does_not_part_the_trainer_from_the_sampler(folder, tmp_path):
     pytest.importorskip("peft")
     lines = run(folder, "grpo", tmp_path / "out", use_peft="true", lora_dropout=0.5, learning_rate=0.05)
     assert all(line["sampling/logprob_difference"] < 1e-4 for line in lines)
+
+
+@pytest.mark.parametrize("task", ["sft", "grpo"])
+def test_a_gradient_that_is_not_finite_ends_the_run(folder, tmp_path, task):
+    options = {"learning_rate": 1e30, "lr_scheduler_type": "constant", "save_steps": 1, "max_steps": 5}
+    with pytest.raises(UserError, match=r"step [23]: the gradient is not finite, and the weights are lost"):
+        run(folder, task, tmp_path, **options)
+    lines = [line for line in metrics(tmp_path) if "loss" in line]
+    assert [line["grad_norm"] is None for line in lines] == [False] * (len(lines) - 1) + [True]
+    assert not (tmp_path / f"checkpoint-{lines[-1]['step']}").exists()
+    assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_a_mixture_of_experts_logs_what_its_routers_do(tmp_path):
@@ -376,7 +387,7 @@ def test_weights_that_are_missing_are_not_trained_from_random_values(folder, tmp
         ({"learning_rate": -0.1}, "learning_rate is -0.1"),
         ({"max_completion_length": 0}, "max_completion_length is 0"),
         ({"report_to": "tensorboardd"}, "report_to is 'tensorboardd'"),
-        ({"resume_from_checkpoint": "/nowhere/checkpoint-3"}, "/nowhere/checkpoint-3 is no whole checkpoint"),
+        ({"resume_from_checkpoint": "/nowhere/checkpoint-3"}, "/nowhere/checkpoint-3 is not a complete checkpoint"),
     ],
 )
 def test_values_out_of_range_are_refused_in_a_sentence(folder, tmp_path, options, message):

@@ -1,11 +1,12 @@
-"""`open-r1 data decontaminate`: drops rows whose problem is in a benchmark.
+"""`open-r1 data decontaminate`: drops rows whose problem occurs in a benchmark.
 
     open-r1 data decontaminate data/verified --against math_500.jsonl aime24.jsonl --output data/clean
     open-r1 data decontaminate data/verified --against HuggingFaceH4/MATH-500:test openai/gsm8k@main:test --dry-run
 
-A problem counts as known if it is the same but for spelling (case, white space, LaTeX's spacing and synonyms), if most
-n-grams of the shorter of the two are in the other, or if it is a near copy with the same numbers (names swapped, words
-changed). Problems shorter than an n-gram are known only if the whole is the same. Every pair is in run/pairs.jsonl.
+Two problems match in one of three cases. They are the same except for case, white space, and LaTeX's spacing and
+synonyms. Or most n-grams of the shorter one occur in the other. Or one is a near copy of the other with the same
+numbers, for example with other names. Problems shorter than an n-gram match only if they are the same. Every matching
+pair is recorded in run/pairs.jsonl.
 """
 
 import json
@@ -33,17 +34,20 @@ from open_r1.errors import UserError
 from open_r1.options import parse_options
 from open_r1.options.annotations import Range
 
+SHOWN = 10
+"""Pairs that a dry run prints."""
+
 
 @dataclass(kw_only=True)
 class OverlapOptions:
-    """When two problems count as one."""
+    """When two problems match."""
 
     ngram: Count = 8
-    """Tokens of an n-gram."""
+    """Length of an n-gram in tokens."""
     overlap: Annotated[float, Range(above=0, at_most=1)] = 0.7
-    """Share of the shorter one's n-grams that the other has."""
+    """Share of the shorter problem's n-grams that the other one must have."""
     near: Annotated[float, Range(at_least=0, below=1)] = 0.5
-    """Similarity of near copies; 0 looks for none."""
+    """Jaccard similarity of near copies; 0 turns off the search for them."""
 
     def known_problems(self) -> KnownProblems:
         """Empty, with these bounds."""
@@ -55,13 +59,13 @@ class DecontaminateOptions(ProblemColumn, OverlapOptions, RowOptions):
     """Benchmarks."""
 
     against: list[str]
-    """Files, folders, hub ids (ID, ID:SPLIT, ID@CONFIG:SPLIT)."""
+    """Benchmarks: files, folders or hub ids (ID, ID:SPLIT, ID@CONFIG:SPLIT)."""
     against_column: str | None = None
     """Column with the benchmarks' problems. Default: as for `prompt_column`."""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Decontaminates, and reports every pair. Raises UserError for what the user can mend."""
+    """Decontaminates, and reports every pair. Raises UserError."""
     (args,) = parse_options(argv, DecontaminateOptions, prog="open-r1 data decontaminate", description=__doc__)
 
     dataset = load(args)
@@ -95,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
         show_pairs(pairs)
     else:
         writer.write_lines("pairs.jsonl", (json.dumps(pair, ensure_ascii=False) for pair in pairs))
-    finish(args, writer, report, what="Without problems of the benchmarks.")
+    finish(args, writer, report, what="Without the problems of these benchmarks.")
 
 
 def read_benchmarks(args: DecontaminateOptions) -> tuple[KnownProblems, dict[Any, str]]:
@@ -110,16 +114,18 @@ def read_benchmarks(args: DecontaminateOptions) -> tuple[KnownProblems, dict[Any
             if not text.strip():
                 raise UserError(f"{named}, row {i + 1}, column {path}: the problem is empty.")
             if (short, i) in texts:
-                raise UserError(f"against names {short} twice: give each benchmark once, under a name of its own.")
+                raise UserError(
+                    f"against has two benchmarks with the name {short}: give each one once, under a different name."
+                )
             texts[short, i] = text
             known.add((short, i), shape_of(text, args.ngram))
     return known, texts
 
 
-def show_pairs(pairs: list[dict[str, Any]], most: int = 10) -> None:
-    """The first pairs, one under the other."""
+def show_pairs(pairs: list[dict[str, Any]]) -> None:
+    """The first pairs, one per paragraph."""
     console = Console()
-    for pair in pairs[:most]:
+    for pair in pairs[:SHOWN]:
         where = f"row {pair['row'] + 1} = {pair['benchmark']} row {pair['benchmark_row'] + 1}"
         console.print(f"{where}, {pair['kind']}, {pair['score']}", style="bold", highlight=False)
         for name in ("problem", "benchmark_problem"):
@@ -127,7 +133,7 @@ def show_pairs(pairs: list[dict[str, Any]], most: int = 10) -> None:
 
 
 def _parts(named: str) -> tuple[str, str | None, str]:
-    """`ID@CONFIG:SPLIT` in its parts; the split is `train` unless named."""
+    """The parts of `ID@CONFIG:SPLIT`. The default split is `train`."""
     name, _, split = named.partition(":")
     name, _, config = name.partition("@")
     return name, config or None, split or "train"

@@ -1,9 +1,9 @@
-"""`open-r1 data dedup`: of rows with the same problem, or nearly the same, only the first stays.
+"""`open-r1 data dedup`: keeps the first of all rows with the same, or nearly the same, problem.
 
     open-r1 data dedup data/problems.jsonl --output data/unique
     open-r1 data dedup data/problems.jsonl --near 0 --overlap 1 --dry-run
 
-Two problems are the same by the tests of `open-r1 data decontaminate`.
+Two problems match under the same rules as in `open-r1 data decontaminate`.
 """
 
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ from open_r1.options import parse_options
 
 @dataclass(kw_only=True)
 class DedupOptions(ProblemColumn, OverlapOptions, RowOptions):
-    """What is compared."""
+    """Input and output."""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Drops repetitions. Raises UserError for what the user can mend."""
+    """Drops duplicates. Raises UserError."""
     (args,) = parse_options(argv, DedupOptions, prog="open-r1 data dedup", description=__doc__)
 
     dataset = load(args)
@@ -51,4 +51,4 @@ def main(argv: list[str] | None = None) -> None:
         report.kept += len(new)
         if new and not args.dry_run:
             writer.add(take(dataset, new))
-    finish(args, writer, report, what="Every problem once.")
+    finish(args, writer, report, what="Without duplicate problems.")

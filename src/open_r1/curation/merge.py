@@ -1,9 +1,9 @@
-"""`open-r1 data merge`: one dataset from the parts that a job array generated.
+"""`open-r1 data merge`: merges the parts that a job array generated into one dataset.
 
-    open-r1 generate ... --shard 0/8 --output data/parts      (and 1/8 to 7/8, as jobs of their own)
+    open-r1 generate ... --shard 0/8 --output data/parts      (and 1/8 to 7/8, in other jobs)
     open-r1 data merge data/parts --output data/traces
 
-Every part must be finished and made with the same settings. Files are linked where the file system can, else copied.
+All parts must be finished and have the same settings. Files are hard-linked if possible, else copied.
 """
 
 import json
@@ -28,11 +28,11 @@ class MergeOptions(OutputOptions):
     """Parts."""
 
     folder: Annotated[Path, Positional("DIR")]
-    """What `open-r1 generate --shard I/N` wrote."""
+    """Output folder of `open-r1 generate --shard I/N`."""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Merges. Raises UserError for what the user can mend."""
+    """Merges. Raises UserError."""
     (args,) = parse_options(argv, MergeOptions, prog="open-r1 data merge", description=__doc__)
     parts = finished_parts(args.folder)
     console = Console()
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def finished_parts(folder: Path) -> list[Path]:
-    """The parts in order. Raises `UserError` if one is missing, not finished, or made with other settings."""
+    """The parts in order. Raises `UserError` if one is missing, unfinished, or has other settings."""
     parts = sorted(folder.glob("shard-*-of-*"))
     if not parts:
         raise UserError(f"{folder} has no shard-I-of-N folders: give the --output of `open-r1 generate --shard I/N`.")
@@ -65,17 +65,19 @@ def finished_parts(folder: Path) -> list[Path]:
     expected = [folder / f"shard-{i:05d}-of-{count:05d}" for i in range(count)]
     for part in expected:
         if not part.is_dir():
-            raise UserError(f"{part.name} is missing: run `open-r1 generate` with its --shard.")
+            raise UserError(f"{part.name} is missing: run `open-r1 generate` for this shard.")
         if not (part / "run" / "summary.json").exists():
-            raise UserError(f"{part.name} is not finished: run the same `open-r1 generate` again.")
+            raise UserError(f"{part.name} is not finished: run the same `open-r1 generate` command again.")
     if extra := set(parts) - set(expected):
-        raise UserError(f"{folder} also holds {min(extra).name}, of another division: move it away.")
+        raise UserError(
+            f"{folder} also has {min(extra).name}, which belongs to another number of shards: move it elsewhere."
+        )
     first = _settings(parts[0])
     for part in parts[1:]:
         settings = _settings(part)
         if changed := [name for name in first if settings.get(name) != first[name]]:
             raise UserError(
-                f"{part.name} was made with another {changed[0]} ({settings.get(changed[0])!r}, not "
+                f"{part.name} has another {changed[0]} than the first part ({settings.get(changed[0])!r}, not "
                 f"{first[changed[0]]!r}): generate it again."
             )
     return expected

@@ -1,8 +1,8 @@
-"""`open-r1 data mix`: one dataset from several, by the `dataset_mixture` that recipes declare.
+"""`open-r1 data mix`: mixes several datasets into one, as `dataset_mixture` in recipes does.
 
     open-r1 data mix recipes/my/sft/config_mix.yaml --output data/mix
 
-The file is a recipe with `dataset_mixture`, or holds what stands under it:
+The file is a recipe with `dataset_mixture`, or has the fields of it:
 
     datasets:
       - {id: data/verified, columns: [messages], weight: 0.5}
@@ -35,7 +35,7 @@ class MixOptions(OutputOptions):
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Mixes. Raises UserError for what the user can mend."""
+    """Mixes. Raises UserError."""
     (args,) = parse_options(argv, MixOptions, prog="open-r1 data mix", description=__doc__)
     if not args.dry_run:
         check_output(args.output)
@@ -59,7 +59,7 @@ def read_mixture(path: Path) -> dict[str, Any]:
     mixture = content.get("dataset_mixture", content)
     if not isinstance(mixture, dict) or "datasets" not in mixture:
         raise UserError(
-            f"{path}: expected dataset_mixture, or a list `datasets` of id, config, split, columns, weight."
+            f"{path}: expected `dataset_mixture`, or a list `datasets` with id, config, split, columns and weight."
         )
     return mixture
 

@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"\d")
 
 
 def tokens_of(text: str) -> list[str]:
-    """Words, numbers and operators of `text` in lower case; without punctuation, braces and spacing."""
+    """The words, numbers and operators of `text` in lower case, without punctuation, braces and spacing."""
     text = unicodedata.normalize("NFKC", text)
     for pattern, replacement in _SAME:
         text = pattern.sub(replacement, text)

@@ -1,12 +1,14 @@
-"""Finds problems that are in a set of known ones: equal, mostly equal, or paraphrased.
+"""Finds problems that occur in a set of known problems: equal, mostly equal, or paraphrased.
 
-Three tests, on normalized tokens:
+There are three tests, on normalized tokens:
 
-- a problem shorter than an n-gram is found only where the whole is the same;
-- otherwise, the n-grams that two problems share, as a share of the shorter one's (Brown et al. 2020, appendix C, call
-  one shared 13-gram an overlap; competition problems share phrases of that length, so a share is asked for here);
-- near copies: candidates by MinHash (Broder 1997) over word pairs, whose exact Jaccard similarity reaches a bound and
-  which have the same numbers, so that names may differ, but a variant with other numbers is another problem.
+- A problem shorter than an n-gram matches only if all of it is the same.
+- Otherwise, the share of the shorter problem's n-grams that the other one has must reach a bound. (Brown et al. 2020,
+  appendix C, call one shared 13-gram an overlap. Competition problems share phrases of that length, so a single one is
+  not enough here.)
+- Near copies: MinHash (Broder 1997) over word pairs finds candidates. Their exact Jaccard similarity must reach a
+bound,
+  and they must have the same numbers. So names may differ, but a variant with other numbers is another problem.
 """
 
 import zlib
@@ -21,7 +23,8 @@ from open_r1.curation.normal_form import numbers_of, tokens_of
 
 PERMUTATIONS = 128
 RECALL = 0.9
-"""Weight of missed pairs when datasketch chooses its bands: candidates are checked, so false ones cost only time."""
+"""Weight of missed pairs when datasketch chooses its bands. False candidates only cost time, because all are
+checked."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Shape:
-    """A problem in the form that is compared."""
+    """A problem in the form in which problems are compared."""
 
     tokens: tuple[str, ...]
     ngrams: frozenset[int]
@@ -56,7 +59,8 @@ def shape_of(text: str, n: int) -> Shape:
 
 
 class KnownProblems:
-    """An index of problems. A `share` of common n-grams (of the shorter problem) is a match, and so is a Jaccard
+    """An index of problems. Two problems match if they have a `share` of the shorter one's n-grams in common, or a
+    Jaccard
     similarity of `near` (0: no search for near copies)."""
 
     def __init__(self, n: int = 8, share: float = 0.7, near: float = 0.5) -> None:

@@ -1,11 +1,11 @@
-"""`open-r1 data pass-rate`: how often a model solves each problem; problems in a band stay.
+"""`open-r1 data pass-rate`: measures how often a model solves each problem, and keeps problems in a range.
 
     open-r1 data pass-rate --hf-dataset problems.jsonl --prompt-column problem --model M --num-generations 8 \\
         --max-new-tokens 4096 --output data/for-rl
     open-r1 data pass-rate data/traces --min 0.2 --max 0.8 --output data/for-rl
 
-The first samples with all options of `open-r1 generate`, into DIR-samples; the same command continues. The second
-reads what `open-r1 generate` wrote. Problems that are always or never solved teach GRPO nothing.
+The first command samples into DIR-samples, with all options of `open-r1 generate`. Run it again to continue. The second
+command reads the output of `open-r1 generate`. GRPO learns nothing from problems that the model always or never solves.
 """
 
 from collections.abc import Iterator
@@ -42,10 +42,10 @@ PER_SAMPLE = {*COMPLETION.names, *VERDICT.names}
 
 @dataclass(kw_only=True)
 class BandOptions(OutputOptions):
-    """Samples and band."""
+    """Samples and range."""
 
     dataset: Annotated[str | None, Positional("[DIR]")] = None
-    """What `open-r1 generate` wrote. Without it the model is sampled from."""
+    """Output folder of `open-r1 generate`. Without it, the command samples from the model."""
     min: float = 0.2
     """Lowest rate."""
     max: float = 0.8
@@ -53,7 +53,7 @@ class BandOptions(OutputOptions):
 
     def __post_init__(self) -> None:
         if not 0 <= self.min <= self.max <= 1:
-            raise UserError(f"min is {self.min} and max {self.max}: expected shares with 0 <= min <= max <= 1.")
+            raise UserError(f"min is {self.min} and max is {self.max}: expected 0 <= min <= max <= 1.")
 
 
 @dataclass(kw_only=True)
@@ -63,7 +63,7 @@ class ProblemOptions(SamplingOptions):
     hf_dataset: str | None = None
     """Hub id, local folder or file with the problems."""
     num_generations: Count = 8
-    """Completions a problem."""
+    """Completions per problem."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class SamplerOptions(EngineOptions):
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Samples if a model is given, then filters. Raises UserError for what the user can mend."""
+    """Samples if a model is given, then filters. Raises UserError."""
     band, problems, engine = parse_options(
         argv,
         BandOptions,
@@ -93,7 +93,9 @@ def main(argv: list[str] | None = None) -> None:
             return
     warn_unfinished(band.dataset)
     samples = load_split(band.dataset)
-    require_columns(samples, "index", "correct", remedy="Give a folder of `open-r1 generate`, or --model to sample.")
+    require_columns(
+        samples, "index", "correct", remedy="Give an output folder of `open-r1 generate`, or --model to sample."
+    )
     report = Report("pass-rate")
     chosen = in_band(samples, band.min, band.max, report)
     writer = DatasetWriter(None if band.dry_run else band.output)
@@ -150,11 +152,14 @@ def tables(samples: Dataset, chosen: list[tuple[int, float, int]]) -> Iterator[p
 
 
 def _sample(band: BandOptions, problems: ProblemOptions, engine: EngineOptions) -> Path | None:
-    """Generates samples next to the output; with `--dry-run` only says how many."""
+    """Generates samples next to the output. With `--dry-run`, only prints how many."""
     if not engine.model or problems.hf_dataset is None:
-        raise UserError("give a folder of `open-r1 generate`, or --hf-dataset and --model to sample.")
+        raise UserError("give an output folder of `open-r1 generate`, or --hf-dataset and --model to sample.")
     if problems.part != (0, 1):
-        raise UserError("shard is for `open-r1 generate`: sample with that, merge, and give the merged folder here.")
+        raise UserError(
+            "shard works only with `open-r1 generate`: sample with that, merge the parts, and give the merged folder "
+            "here."
+        )
     if band.dry_run:
         read = read_problems(problems.hf_dataset, problems)
         read.digest()

@@ -1,9 +1,9 @@
-"""`open-r1 data push`: a dataset folder to the hub.
+"""`open-r1 data push`: uploads a dataset folder to the hub.
 
     open-r1 data push data/verified me/my-traces --private
     open-r1 data push data/verified me/my-traces --dry-run
 
-Uploads the shards, the card and the settings; not the journal of a run that is not finished.
+It uploads the shards, the card and the settings, but not the journal of an unfinished run.
 """
 
 import fnmatch
@@ -24,17 +24,17 @@ class PushOptions:
     """Dataset and repository."""
 
     folder: Annotated[Path, Positional("DIR")]
-    """What `open-r1 generate` or another tool wrote."""
+    """Output folder of `open-r1 generate` or of another tool."""
     repo: Annotated[str, Positional("ID")]
-    """Such as me/my-traces."""
+    """Repository on the hub, such as me/my-traces."""
     private: bool = False
-    """Not public, if it is new."""
+    """Make the repository private if it is new."""
     dry_run: bool = False
     """List what would be uploaded."""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Uploads. Raises UserError for what the user can mend."""
+    """Uploads. Raises UserError."""
     (args,) = parse_options(argv, PushOptions, prog="open-r1 data push", description=__doc__)
     files = uploaded(args.folder)
     console = Console()
@@ -50,9 +50,11 @@ def main(argv: list[str] | None = None) -> None:
 def uploaded(folder: Path) -> list[Path]:
     """The files of a dataset folder. Raises `UserError` if it is none, or not finished."""
     if not list(folder.glob("data/*.parquet")):
-        raise UserError(f"{folder} has no data/*.parquet: give a folder that `open-r1 generate` or `data` wrote.")
+        raise UserError(
+            f"{folder} has no data/*.parquet: give an output folder of `open-r1 generate` or `open-r1 data`."
+        )
     if (folder / "run" / "journal.jsonl").exists():
-        raise UserError(f"{folder} is not finished: run the same `open-r1 generate` again first.")
+        raise UserError(f"{folder} is not finished: first run the same `open-r1 generate` command again.")
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return [
         path

@@ -6,8 +6,8 @@ import zlib
 WINDOWS = (1_000, 4_000, 16_000)
 """Window sizes in characters: short loops show in short windows, long ones need long windows."""
 LOOP = 0.15
-"""Size after compression, as a share, below which a stretch repeats itself. Real traces compress to 0.25 or
-more, a sentence over and over to 0.1 or less."""
+"""A stretch that compresses to less than this share of its size repeats itself. Real traces compress to 0.25 or
+more, a repeated sentence to 0.1 or less."""
 SCRIPTS = {
     "Chinese": "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff",
     "Japanese": "\u3040-\u30ff",
@@ -18,7 +18,7 @@ SCRIPTS = {
     "Devanagari": "\u0900-\u097f",
     "Thai": "\u0e00-\u0e7f",
 }
-"""Latin and Greek letters are in every formula."""
+"""Latin and Greek letters occur in every formula."""
 _SCRIPTS = {name: re.compile(f"[{letters}]") for name, letters in SCRIPTS.items()}
 
 
@@ -37,7 +37,7 @@ def is_loop(text: str) -> bool:
 
 
 def foreign_letters(text: str, problem: str) -> int:
-    """Number of letters in scripts that `problem` does not use."""
+    """The number of letters in scripts that `problem` does not use."""
     if text.isascii():
         return 0
     return sum(

@@ -1,14 +1,14 @@
-"""A completion as an assistant message to learn from: reasoning between think tags, then the answer."""
+"""Turns a completion into an assistant message for training: reasoning between think tags, then the answer."""
 
 OPEN, CLOSE = "<think>", "</think>"
 
 
 def with_think_marks(completion: str, extracted: str) -> str | None:
-    """`<think>`, the reasoning, `</think>`, the answer; None if there is no reasoning or it does not end.
+    """`<think>`, the reasoning, `</think>`, the answer. None if there is no reasoning or it does not end.
 
-    Existing tags stay, also if the prompt contained the opening one. Text without tags is reasoning up to the paragraph
-    with the last box, which is the answer; if nothing precedes it, or there is no box, all of it is reasoning and
-    `extracted`, the final answer, follows in a box.
+    Existing tags stay, even if the prompt contained the opening one. In text without tags, the paragraph with the last
+    box is the answer, and everything before it is reasoning. If nothing precedes it, or there is no box, all of the
+    text is reasoning, and `extracted`, the final answer, follows in a box.
     """
     text = completion.strip()
     if CLOSE in text:

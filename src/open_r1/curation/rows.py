@@ -1,4 +1,4 @@
-"""What the dataset tools share: reading rows, reporting what is dropped, and writing what is kept."""
+"""Shared by the dataset tools: reads rows, reports dropped rows, and writes the others."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ from open_r1.report.dataset_card import write_dataset_card
 logger = logging.getLogger(__name__)
 
 READ = 512
-"""Rows read at once."""
+"""Rows that are read at once."""
 SHARD_BYTES = 256 << 20
 EXAMPLES = 5
 
@@ -50,9 +50,9 @@ class OutputOptions:
     """Output."""
 
     output: Path | None = None
-    """Folder to write."""
+    """Output folder."""
     dry_run: bool = False
-    """Report what would be kept and dropped; write nothing."""
+    """Only report which rows would be kept and dropped; write nothing."""
 
 
 @dataclass(kw_only=True)
@@ -61,7 +61,7 @@ class RowOptions(OutputOptions, SourceOptions):
 
 
 def load(args: RowOptions) -> Dataset:
-    """The rows of the options. Raises `UserError`, also for an output that cannot be written."""
+    """The rows that the options select. Raises `UserError`, also if the output cannot be written."""
     if not args.dry_run:
         check_output(args.output)
     warn_unfinished(args.dataset)
@@ -72,7 +72,7 @@ def warn_unfinished(dataset: str) -> None:
     """Warns if `dataset` is an unfinished run of `open-r1 generate`."""
     run = Path(dataset).expanduser() / "run"
     if (run / "settings.json").is_file() and not (run / "summary.json").is_file():
-        logger.warning("%s is not finished: only the shards that are there are read.", dataset)
+        logger.warning("%s is not finished: only its finished shards are read.", dataset)
 
 
 def check_output(folder: Path | None) -> None:
@@ -80,7 +80,7 @@ def check_output(folder: Path | None) -> None:
     if folder is None:
         raise UserError("output is missing: give --output DIR, or --dry-run to write nothing.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"output is {folder}, which is there already: give a new folder, or delete it.")
+        raise UserError(f"output is {folder}, which already exists: give a new folder, or delete this one.")
 
 
 @dataclass(kw_only=True)
@@ -93,7 +93,7 @@ class ProblemColumn:
 
 
 def as_text(value: Any) -> str:
-    """A problem as text: of a conversation, what the user said first."""
+    """A problem as text. For a conversation, it is the first user message."""
     if is_conversation(value):
         messages = json.loads(value) if isinstance(value, str) else value
         said = [m for m in messages if (m.get("role") or m.get("from")) in ("user", "human")]
@@ -116,7 +116,7 @@ def take(dataset: Dataset, indices: Sequence[int]) -> pa.Table:
 
 @dataclass
 class Report:
-    """How many rows were read, how many dropped and why, with examples of each reason."""
+    """Counts the rows that were read, and those that were dropped for each reason, with examples."""
 
     command: str
     read: int = 0
@@ -126,7 +126,7 @@ class Report:
     figures: dict[str, Any] = field(default_factory=dict)
 
     def drop(self, reason: str, example: str) -> None:
-        """Records a dropped row; `example` says which."""
+        """Records a dropped row; `example` identifies it."""
         self.dropped[reason] += 1
         shown = self.examples.setdefault(reason, [])
         if len(shown) < EXAMPLES:
@@ -160,7 +160,8 @@ class Report:
 
 
 class DatasetWriter:
-    """A dataset folder, written under a temporary name and renamed when complete; without `folder` nothing is
+    """A dataset folder. It is written under a temporary name and renamed when it is complete. Without `folder`,
+    nothing is
     written."""
 
     def __init__(self, folder: Path | None) -> None:
@@ -226,8 +227,9 @@ def finish(
     what: str,
     columns: Mapping[str, str] | None = None,
 ) -> None:
-    """Ends a command: prints its report, and writes it into the folder. `args`: `OutputOptions` with the `dataset` that
-    was read, and the settings shown on the card."""
+    """Ends a command: prints its report, and writes it into the folder. `args` are `OutputOptions` with the `dataset`
+    that
+    was read, and the settings that the card shows."""
     settings = {
         name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
         for name, value in vars(args).items()
@@ -236,9 +238,9 @@ def finish(
     console = Console()
     report.show(console)
     if not report.kept and not args.dry_run:
-        raise UserError(f"no row of {args.dataset} is left, so nothing was written: see the reasons above.")
+        raise UserError(f"no rows of {args.dataset} are left, so nothing was written: see the reasons above.")
     card = Path(args.dataset).expanduser() / "README.md"
-    if card.is_file():  # documents how the source was made
+    if card.is_file():  # documents how the source was produced
         writer.write_lines("source.md", card.read_text(encoding="utf-8").splitlines())
         what += " The card of the source is `run/source.md`."
     writer.finish(report, what=what, sources=[args.dataset], settings=settings, columns=columns)

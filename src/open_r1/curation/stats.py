@@ -1,9 +1,9 @@
-"""`open-r1 data stats`: how long the rows are, by a model's tokenizer, with a histogram.
+"""`open-r1 data stats`: the lengths of rows in tokens, with a histogram.
 
     open-r1 data stats data/verified --tokenizer Qwen/Qwen2.5-1.5B-Instruct
     open-r1 data stats data/verified --tokenizer M --column messages --output runs/stats
 
-Conversations are counted as the chat template renders them, which is what `max_length` has to hold.
+Conversations are counted as the chat template renders them, because `max_length` limits that length.
 """
 
 from collections import Counter
@@ -46,7 +46,7 @@ class StatsOptions(ConversationColumns, SourceOptions):
     tokenizer: str
     """Hub id or local folder."""
     column: Annotated[list[str] | None, Repeated()] = None
-    """Column to count; again for more. Default: those with text."""
+    """Column to count; repeat it for several columns. Default: all columns with text."""
     output: Path | None = None
     """Folder for stats.json and <column>.svg."""
     dry_run: bool = False
@@ -54,7 +54,7 @@ class StatsOptions(ConversationColumns, SourceOptions):
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Counts. Raises UserError for what the user can mend."""
+    """Counts. Raises UserError."""
     (args,) = parse_options(argv, StatsOptions, prog="open-r1 data stats", description=__doc__)
     hide_library_bars()
     output = None if args.dry_run else args.output
@@ -66,9 +66,11 @@ def main(argv: list[str] | None = None) -> None:
         columns = [*columns, args.messages_column]
     if not columns:
         there = ", ".join(dataset.column_names)
-        raise UserError(f"{source_name(dataset)}: which column is to be counted? Give --column; there are: {there}.")
+        raise UserError(
+            f"{source_name(dataset)}: no column is named {', '.join(COUNTED)}: give --column. The columns are: {there}."
+        )
     for name in columns:
-        require_path(dataset, name, remedy="Name another: --column NAME (NAME.FIELD for a field).")
+        require_path(dataset, name, remedy="Select another one: --column NAME (NAME.FIELD for a field).")
     tokenizer = prepare_tokenizer(args.tokenizer, option="--tokenizer")
     lengths = {name: token_lengths(dataset, name, tokenizer, args) for name in columns}
     figures = {name: statistics(values) for name, values in lengths.items()}
@@ -86,8 +88,9 @@ def main(argv: list[str] | None = None) -> None:
 def token_lengths(
     dataset: Dataset, column: str, tokenizer: PreTrainedTokenizerBase, names: ConversationColumns | None = None
 ) -> list[int]:
-    """Tokens of each row's cell: text as it is, conversations as the chat template renders them, with the columns
-    beside them that `names` tells."""
+    """Tokens of each row's cell. Text is counted as it is, conversations as the chat template renders them, with the
+    other
+    columns that `names` lists."""
     others = beside(dataset, names or ConversationColumns(), but=[column])
     kept = dict.fromkeys(column_of(dataset, path) for path in (column, *others.paths))
     rows, lengths, template, lost = dataset.select_columns(list(kept)), [], template_of(tokenizer), Counter[str]()

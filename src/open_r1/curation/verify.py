@@ -1,11 +1,11 @@
-"""`open-r1 data verify`: completions whose answer is right, as conversations to fine-tune on.
+"""`open-r1 data verify`: keeps completions with right answers, as conversations for fine-tuning.
 
     open-r1 data verify data/traces --output data/verified
     open-r1 data verify open-r1/OpenR1-Math-220k --choose shortest --per-problem 2 --dry-run
 
-Reads what `open-r1 generate` wrote, or any dataset with completions and right answers. Every answer is graded anew;
-verdicts are counted by reason, so that those that rest on a heuristic (prose, units, names) can be looked at.
-Completions that were cut off, repeat themselves, change their script or have no reasoning are dropped first.
+It reads the output of `open-r1 generate`, or any dataset with completions and right answers. It grades every answer
+again and counts verdicts by reason, so that you can check those that rest on a heuristic (prose, units, names).
+It first drops completions that are cut off, repeat themselves, switch to another script, or have no reasoning.
 """
 
 import hashlib
@@ -50,17 +50,17 @@ class VerifyOptions(ProblemColumn, RowOptions):
     """Completions."""
 
     choose: Literal["first", "shortest", "all"] = "first"
-    """Which right answers to a problem stay."""
+    """Which right completions of a problem to keep."""
     per_problem: Annotated[int | None, Range(at_least=1)] = None
-    """At most so many a problem. Default: 1, all for all."""
+    """Maximum number of completions to keep per problem. Default: 1 (with `all`: all of them)."""
     completion_column: Annotated[str | None, Alias("messages_column")] = None
-    """Column with what was written, or with whole conversations. Default: the first of `completion`, `generation`,
+    """Column with completions, or with whole conversations. Default: the first of `completion`, `generation`,
     `generations`, `messages` and `conversations`."""
     answer_column: Annotated[str | None, Alias("dataset_answer_column")] = None
     """Column with the right answer. Default: `answer`, `final_answer`, `solution`, or verl's
     `reward_model.ground_truth`."""
     max_foreign_letters: int = 8
-    """Letters of scripts that the problem does not use."""
+    """Maximum number of letters in scripts that the problem does not use."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Candidate:
 
 
 class Verifier:
-    """Finds the completions of `dataset` that are worth learning, and turns them into conversations."""
+    """Finds the completions of `dataset` that are worth learning from, and turns them into conversations."""
 
     def __init__(self, dataset: Dataset, args: VerifyOptions) -> None:
         self.dataset, self.args = dataset, args
@@ -82,14 +82,16 @@ class Verifier:
         columns = columns_of(dataset)
         if found is None:
             raise UserError(
-                f"{source_name(dataset)}: there is no column {', '.join(COMPLETION_COLUMNS)}; there are: {columns}. "
-                "Name the one with what was written: --completion-column NAME."
+                f"{source_name(dataset)}: there is no column {', '.join(COMPLETION_COLUMNS)}; the columns are: "
+                f"{columns}. "
+                "Select the column with completions: --completion-column NAME."
             )
         self.completion, self.gold = found, gold_path(dataset, args.answer_column)
         golds = gold_paths(dataset, args.answer_column)
         if not golds:
             raise UserError(
-                f"{source_name(dataset)}: no column with right answers; there are: {columns}. Give --answer-column."
+                f"{source_name(dataset)}: no column has right answers; the columns are: {columns}. Give "
+                "--answer-column."
             )
         self.prompt = "prompt" if "prompt" in dataset.column_names else self.problem
         types = [message_type(dataset, path) for path in (self.prompt, self.completion)]
@@ -121,7 +123,7 @@ class Verifier:
                     by_problem.setdefault(key, []).append(candidate)
                     continue
                 self._drop(report, reason, candidate)
-        report.figures["problems with a kept answer"] = len(by_problem)
+        report.figures["problems with a right completion"] = len(by_problem)
         report.figures |= dict(reasons.most_common())
         return sorted(self._pick(by_problem, report), key=lambda c: (c.row, c.part))
 
@@ -173,7 +175,7 @@ class Verifier:
                 elif is_loop(text):
                     self._drop(report, "repeats itself", candidate)
                 elif foreign_letters(text, problem) > self.args.max_foreign_letters:
-                    self._drop(report, "changes its script", candidate)
+                    self._drop(report, "switches to another script", candidate)
                 else:
                     candidates.append((candidate, key, text))
         return candidates
@@ -185,7 +187,7 @@ class Verifier:
             ordered = sorted(candidates, key=lambda c: (c.length, c.row, c.part) if by_length else (c.row, c.part))
             yield from ordered[:most]
             for candidate in ordered[most:] if most is not None else []:
-                self._drop(report, "right, but not chosen", candidate)
+                self._drop(report, "right, but not selected", candidate)
 
     def _golds(self, batch: dict[str, list]) -> list[str]:
         count = len(values_at(batch, self.problem))
@@ -194,7 +196,7 @@ class Verifier:
         return golds_of(batch.get("solution"), batch.get("answer"), count)
 
     def _prompt(self, batch: dict[str, list], i: int, where: str) -> list[dict[str, Any]]:
-        """The messages in front of the answer; reasoning of earlier turns stands between think marks."""
+        """The messages before the answer. The reasoning of earlier turns is between think tags."""
         written, asked = values_at(batch, self.completion)[i], values_at(batch, self.prompt)[i]
         before = _turns(written, where) if is_conversation(written) else []
         if before and before[0]["role"] != "assistant":  # the whole conversation
@@ -208,7 +210,7 @@ class Verifier:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Verifies, and reports what was dropped and why. Raises UserError for what the user can mend."""
+    """Verifies, and reports what was dropped and why. Raises UserError."""
     (args,) = parse_options(argv, VerifyOptions, prog="open-r1 data verify", description=__doc__)
     verifier = Verifier(load(args), args)
     report = Report("verify")
@@ -221,13 +223,13 @@ def main(argv: list[str] | None = None) -> None:
         args,
         writer,
         report,
-        what="Reasoning traces whose final answer is right.",
-        columns={"messages": "the conversation to fine-tune on; reasoning stands between think marks"},
+        what="Reasoning traces with right final answers.",
+        columns={"messages": "the conversation for fine-tuning, with reasoning between think tags"},
     )
 
 
 def _turns(value: Any, where: str) -> list[dict[str, Any]]:
-    """The messages of a conversation but for its last answer."""
+    """The messages of a conversation, except its last answer."""
     turns = place_reasoning(check_messages(value, where), None)
     return turns[:-1] if turns[-1]["role"] == "assistant" else turns
 

@@ -108,13 +108,13 @@ def _explain_lines(file: Path) -> str | None:
             if not isinstance(value, dict):
                 return f"row {number}: expected a JSON object, found {line.strip()[:40]}."
     except _Duplicate as error:
-        return f"row {row}: the key {error.args[0]!r} is there twice in one object: delete or rename one."
+        return f"row {row}: one object has the key {error.args[0]!r} twice: delete or rename one."
     except json.JSONDecodeError as error:
         return f"row {row}: this line is not valid JSON ({error.msg}, character {error.pos + 1})."
     except UnicodeDecodeError:
         return f"row {row + 1}: this line is not UTF-8 text."
     except DAMAGED as error:
-        return f"row {row + 1}: the compressed file is damaged or cut short ({error})."
+        return f"row {row + 1}: the compressed file is damaged or truncated ({error})."
     return "there are no rows." if row == 0 else None
 
 

@@ -69,7 +69,7 @@ def settle_tokenizer(
     elif isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
         raise UserError(
             f"{name} has chat templates named {', '.join(sorted(tokenizer.chat_template))}, and none named default: "
-            "give chat_template, Jinja or a file that holds it."
+            "set chat_template to a Jinja template or a file."
         )
     if chat_template_kwargs:
         tokenizer.chat_template = _with_defaults(tokenizer.chat_template, chat_template_kwargs)
@@ -121,7 +121,7 @@ def render(
             **dict(settings or {}),
         )
     except (TemplateError, *FAULTS) as error:
-        raise UserError(f"{where}: the chat template refuses this: {str(error).rstrip('.')}.") from error
+        raise UserError(f"{where}: the chat template raised an error: {str(error).rstrip('.')}.") from error
     assert isinstance(text, str)
     return text
 
@@ -163,14 +163,14 @@ def _check_round_trip(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
     assert isinstance(decoded, str)
     if "".join(decoded.split()).lower() != "".join(SAMPLE.split()).lower():
         raise UserError(
-            f"{where}: the tokenizer makes {decoded!r} of {SAMPLE!r}, so texts would be lost: "
-            "copy tokenizer.json and tokenizer_config.json of its base model there."
+            f"{where}: the tokenizer makes {decoded!r} of {SAMPLE!r}, so text would be lost: copy tokenizer.json and "
+            "tokenizer_config.json of its base model there."
         )
 
 
 def _require_token(tokenizer: PreTrainedTokenizerBase, token: str) -> None:
     if token not in tokenizer.get_vocab():
-        raise UserError(f"eos_token is {token!r}: expected one token of the tokenizer's vocabulary.")
+        raise UserError(f"eos_token is {token!r}: expected a single token of the tokenizer's vocabulary.")
 
 
 def _read_template(chat_template: str) -> str:
@@ -190,7 +190,7 @@ def _with_defaults(template: Any, variables: Mapping[str, Any]) -> Any:
     texts = list(template.values()) if isinstance(template, dict) else [template]
     for name in variables:
         if not any(re.search(rf"\b{re.escape(name)}\b", text) for text in texts):
-            raise UserError(f"chat_template_kwargs has {name!r}, which the chat template does not read: leave it out.")
+            raise UserError(f"chat_template_kwargs has {name!r}, which the chat template does not use: remove it.")
     lines = [
         f"{{% if {name} is not defined %}}{{% set {name} = {_literal(value)} %}}{{% endif %}}\n"
         for name, value in variables.items()
@@ -214,7 +214,7 @@ def _chatml(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
     if end is None:
         raise UserError(f"{name} has neither a chat template nor an end token: give chat_template and eos_token.")
     if os.environ.get("RANK", "0") == "0":
-        logger.warning("%s has no chat template: ChatML is used, with turns that end in %s.", name, end)
+        logger.warning("%s has no chat template. ChatML is used instead, with %s at the end of each turn.", name, end)
     return CHATML.format(end=end)
 
 

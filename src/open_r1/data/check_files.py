@@ -100,19 +100,19 @@ def _field_with_rows(file: Path, value: dict[str, Any]) -> str:
     """The field of a document that is its list of rows; "" if the document is a row itself."""
     if _holds_columns(value):
         raise UserError(
-            f"{file}: the document holds columns ({', '.join(value)}), not rows: write a list of objects, or lines "
+            f"{file}: the document has columns ({', '.join(value)}), not rows: write a list of objects, or lines "
             "(pandas: to_json(FILE, orient='records', lines=True))."
         )
     lists = [name for name, rows in value.items() if _are_rows(rows)]
     if len(lists) > 1 and len(lists) == len(value):
         raise UserError(
-            f"{file}: the document has several lists of rows ({', '.join(lists)}): write each to a file of its own."
+            f"{file}: the document has several lists of rows ({', '.join(lists)}): write each to a separate file."
         )
     fields = [name for name in lists if len(value) == 1 or name.lower() in ROWS]
     if len(fields) != 1:
         return ""
     others = ", ".join(name for name in value if name not in fields)
-    left_out = f"; {others} beside them is left out" if others else ""
+    left_out = f"; {others} is ignored" if others else ""
     logger.warning("%s: its %d rows are those under %r%s.", file, len(value[fields[0]]), fields[0], left_out)
     return fields[0]
 
@@ -145,7 +145,7 @@ def _check_constants(value: Any, where: str) -> None:
             item = waiting.pop()
             if isinstance(item, _Constant):
                 raise UserError(
-                    f"{where}, column {column}: NaN and Infinity are no JSON values: write null, or leave it out."
+                    f"{where}, column {column}: NaN and Infinity are not JSON values: write null, or remove the value."
                 )
             waiting += item.values() if isinstance(item, dict) else item if isinstance(item, list) else []
 
@@ -169,7 +169,7 @@ def _check_encodes(value: Any, where: str) -> int:
         raise UserError(f"{where}: brackets are nested too deeply: delete the line, or flatten its values.") from None
     except UnicodeEncodeError:
         raise UserError(
-            f"{where}: half of a surrogate pair (\\ud800 to \\udfff) is no character: replace it by \\ufffd."
+            f"{where}: half of a surrogate pair (\\ud800 to \\udfff) is not a character: replace it with \\ufffd."
         ) from None
 
 
@@ -179,7 +179,7 @@ def _check_csv(file: Path) -> dict[str, Any]:
     csv.field_size_limit(LONGEST_LINE)
     first = next((line for _, line in _lines(file)), "")
     if first.lower().startswith("sep="):
-        raise UserError(f"{file}, line 1: {first.strip()!r} is no header: delete the line.")
+        raise UserError(f"{file}, line 1: {first.strip()!r} is not a header: delete the line.")
     candidates = "\t" if kind_of(file) == ".tsv" else ",;\t"
     separator = max(candidates, key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
     rows = csv.reader((line for _, line in _lines(file)), delimiter=separator)
@@ -187,7 +187,7 @@ def _check_csv(file: Path) -> dict[str, Any]:
     try:
         header = next(rows, [])
         if doubled := [column for column, count in Counter(header).items() if count > 1]:
-            raise UserError(f"{file}, line 1: two columns are called {doubled[0]!r}: rename one.")
+            raise UserError(f"{file}, line 1: two columns are named {doubled[0]!r}: rename one.")
         exact: dict[str, type] = {}
         for row in rows:
             exact |= {column: str for column, cell in zip(header, row, strict=False) if _changes(cell)}
@@ -197,7 +197,7 @@ def _check_csv(file: Path) -> dict[str, Any]:
                     f"quotes around a value that holds a {name}."
                 )
     except csv.Error as error:
-        raise UserError(f"{file}, line {rows.line_num}: {error}: close its quotes, or shorten the value.") from error
+        raise UserError(f"{file}, line {rows.line_num}: {error}: close the quotes, or shorten the value.") from error
     return {"sep": separator, "keep_default_na": False, "na_values": [""], "converters": exact}
 
 

@@ -54,7 +54,7 @@ def beside(dataset: Dataset, columns: ConversationColumns, *, but: Sequence[str]
 def named_or_first(dataset: Dataset, named: str | None, defaults: Sequence[str], option: str) -> str | None:
     """The column that `option` names, which must be there, else the first of `defaults` that is; None if none is."""
     if named is not None:
-        require_path(dataset, named, remedy=f"Name another: --{option} NAME (NAME.FIELD for a field).")
+        require_path(dataset, named, remedy=f"Select another one: --{option} NAME (NAME.FIELD for a field).")
         return named
     return next((name for name in defaults if name in dataset.column_names), None)
 
@@ -66,7 +66,7 @@ def prompt_path(dataset: Dataset, named: str | None, defaults: Sequence[str] = P
         columns = columns_of(dataset)
         raise UserError(
             f"{source_name(dataset)}: there is no column {', '.join(defaults[:-1])} or {defaults[-1]}; there are: "
-            f"{columns}. Name the one with the problem: --prompt_column NAME (NAME.FIELD for a field)."
+            f"{columns}. Select the column with the problem: --prompt_column NAME (NAME.FIELD for a field)."
         )
     return found
 
@@ -143,8 +143,8 @@ def require_gold(dataset: Dataset, named: str | None, rewards: list[str]) -> Non
     if rewards and not gold_paths(dataset, named):
         columns = columns_of(dataset)
         raise UserError(
-            f"{source_name(dataset)}: {' and '.join(rewards)} needs the right answer, and there is no column 'answer' "
-            f"or 'solution'; there are: {columns}. Name it: --answer_column NAME (NAME.FIELD for a field)."
+            f"{source_name(dataset)}: {' and '.join(rewards)} needs the right answer, but there is no column 'answer' "
+            f"or 'solution'; there are: {columns}. Select it: --answer_column NAME (NAME.FIELD for a field)."
         )
 
 

@@ -46,7 +46,8 @@ def read_conversation(
     if own and own.strip():
         if messages[0]["role"] == "system" and messages[0]["content"].strip() != own.strip():
             raise UserError(
-                f"{where}: the column {columns.system} and the first message are different system prompts: keep one."
+                f"{where}: the column {columns.system} and the first message have different system prompts: remove "
+                "one of them."
             )
         system_prompt = own
     tools = check_tools(value_at(row, columns.tools), f"{where}, column {columns.tools}") if columns.tools else None
@@ -68,14 +69,14 @@ def prompt_messages(value: Any, where: str, more: Any = None) -> list[dict[str, 
 
     Raises `UserError` with `where` if it is empty, or ends with an answer.
     """
-    empty = UserError(f"{where}: the prompt is empty; fill it in, or take the row out.")
+    empty = UserError(f"{where}: the prompt is empty: fill it in, or remove the row.")
     if value is None or value == [] or (isinstance(value, str) and not value.strip()):
         raise empty
     if isinstance(value, str | int | float) and not is_conversation(value):
         return [{"role": "user", "content": with_input(str(value), more)}]
     messages = check_messages(value, where)
     if messages[-1]["role"] == "assistant":
-        raise UserError(f"{where}: the prompt ends with an assistant message; leave the answer out of the prompt.")
+        raise UserError(f"{where}: the prompt ends with an assistant message: remove it from the prompt.")
     if not messages[-1]["content"].strip():
         raise empty
     return messages
@@ -191,7 +192,7 @@ def warn_of_losses(source: str, notes: Mapping[str, int], total: int, what: str 
 def warn_of_unused(source: str, columns: Iterable[str]) -> None:
     """One warning that names the columns that no text has."""
     if unused := list(columns):
-        warn_once(f"{source}: columns that are not in the text: {', '.join(unused)}.")
+        warn_once(f"{source}: these columns are not used: {', '.join(unused)}.")
 
 
 def warn_once(text: str) -> None:

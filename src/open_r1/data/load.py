@@ -31,8 +31,6 @@ logger = logging.getLogger(__name__)
 datasets_config.HF_UPDATE_DOWNLOAD_COUNTS = False  # a server would hear of every local file that is opened
 
 KINDS = ".jsonl, .json, .csv, .tsv (also .gz, .bz2 or .xz), .parquet or .arrow"
-REPORT = "run/report.json"
-"""What `open-r1 data` leaves beside the rows of a folder."""
 MIXTURE_KEYS = {"datasets", "seed", "test_split_size"}
 PART_KEYS = {"id", "config", "split", "columns", "weight"}
 
@@ -59,7 +57,8 @@ def load_split(
             raise
         except Exception as error:
             raise UserError(
-                f"dataset {path_or_id!r} is no local file or folder, and cannot be read from the hub: {one_line(error)}"
+                f"dataset {path_or_id!r} is not a local file or folder, and cannot be read from the hub: "
+                f"{one_line(error)}"
             ) from error
     if len(dataset) == 0:
         raise UserError(f"{path_or_id}, split {split}: there are no rows.")
@@ -74,10 +73,10 @@ def load_train_and_eval(args: DataConfig, *, need_eval: bool) -> tuple[Dataset, 
     """The rows to train on and, if `need_eval`, those to evaluate on, from `dataset_name` or `dataset_mixture`."""
     if args.dataset_mixture is not None:
         if args.dataset_name is not None:
-            raise UserError("dataset_name and dataset_mixture are both given: keep one of them.")
+            raise UserError("dataset_name and dataset_mixture are both given: remove one of them.")
         train, evaluation = _load_mixture(args.dataset_mixture)
         if need_eval and evaluation is None:
-            raise UserError("eval_strategy asks for evaluation: give test_split_size in dataset_mixture.")
+            raise UserError("eval_strategy needs an evaluation set: set test_split_size in dataset_mixture.")
         return train, evaluation if need_eval else None
     if args.dataset_name is None:
         raise UserError("dataset_name is missing: give a hub id, a local folder or a file (or dataset_mixture).")
@@ -159,7 +158,7 @@ def _load_files(path: Path, config: str | None, split: str) -> Dataset:
     except Exception as error:
         if "Unknown split" in str(error) and path.is_file():
             raise UserError(
-                f"{path}: a single file has the split train only, not {split!r}; slices of it work, such as "
+                f"{path}: a single file has only the split train, not {split!r}. Slices of it work, such as "
                 "dataset_train_split: train[:-100] and dataset_test_split: train[-100:]."
             ) from error
         if "corresponds to no data" in str(error):
@@ -180,16 +179,22 @@ def _say_files_left_out(folder: Path, used: list[Path]) -> None:
     """A warning that names the data files of a folder that no configuration has."""
     there = [file for file in sorted(folder.rglob("*")) if file.is_file() and kind_of(file) in BUILDERS]
     hidden = [file for file in there if any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)]
-    left_out = {file.resolve() for file in there} - {file.resolve() for file in [*hidden, *used, folder / REPORT]}
+    run = folder / "run"  # what our commands write beside rows
+    ours = list(run.iterdir()) if (run / "environment.json").exists() or (run / "report.json").exists() else []
+    left_out = {file.resolve() for file in there} - {file.resolve() for file in [*hidden, *ours, *used]}
     if left_out and get_dataset_config_names(str(folder)) == ["default"] and os.environ.get("RANK", "0") == "0":
         names = ", ".join(sorted(str(file.relative_to(folder.resolve())) for file in left_out)[:5])
-        logger.warning("%s: %d files are not read, %s: a folder has files of one kind.", folder, len(left_out), names)
+        logger.warning(
+            "%s: %d files are ignored, %s: only files of one kind are read from a folder.", folder, len(left_out), names
+        )
 
 
 def _load_mixture(mixture: dict[str, Any]) -> tuple[Dataset, Dataset | None]:
     _check_keys("dataset_mixture", mixture, MIXTURE_KEYS)
     if not isinstance(mixture.get("datasets"), list) or not mixture["datasets"]:
-        raise UserError("dataset_mixture: expected `datasets`, a list of id, config, split, columns and weight.")
+        raise UserError(
+            "dataset_mixture: expected `datasets`, a list of mappings with id, config, split, columns and weight."
+        )
     seed = mixture.get("seed", 0)
     parts = [_load_part(i, part, seed) for i, part in enumerate(mixture["datasets"])]
     first = parts[0]
@@ -197,7 +202,7 @@ def _load_mixture(mixture: dict[str, Any]) -> tuple[Dataset, Dataset | None]:
         if set(part.column_names) != set(first.column_names):
             raise UserError(
                 f"dataset_mixture: {source_name(first)} has the columns {', '.join(first.column_names)}, but "
-                f"{source_name(part)} has {', '.join(part.column_names)}: select the same `columns` of each."
+                f"{source_name(part)} has {', '.join(part.column_names)}: select the same `columns` from each."
             )
     try:
         mixed = concatenate_datasets(parts).shuffle(seed=seed)
@@ -220,7 +225,7 @@ def _load_part(index: int, part: Any, seed: int) -> Dataset:
     _check_keys(where, part, PART_KEYS)
     weight = part.get("weight", 1)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= 1:
-        raise UserError(f"{where}: weight is {weight!r}: expected the share of rows to keep, above 0, at most 1.")
+        raise UserError(f"{where}: weight is {weight!r}: expected the share of rows to keep, above 0 and at most 1.")
     dataset = load_split(
         part["id"], config=part.get("config"), split=part.get("split", "train"), columns=part.get("columns")
     )

@@ -36,7 +36,7 @@ def check_messages(messages: Any, where: str) -> list[dict[str, Any]]:
         try:
             messages = json.loads(messages)
         except ValueError as error:
-            raise UserError(f"{where}: this is no list of messages, and no JSON of one ({error}).") from error
+            raise UserError(f"{where}: this is neither a list of messages nor JSON of one ({error}).") from error
     if not isinstance(messages, list) or not messages:
         raise UserError(f"{where}: expected a list of messages, found {str(messages)[:40]!r}.")
     return [_checked(message, f"{where}, message {i}", str(message)[:60]) for i, message in enumerate(messages, 1)]
@@ -98,7 +98,7 @@ def _checked(message: Any, where: str, shown: str) -> dict[str, Any]:
     found = {fields.pop(name) for name in REASONING_FIELDS if isinstance(fields.get(name), str)}
     found = {text for text in found if text.strip()}
     if len(found) > 1:
-        raise UserError(f"{where}: {' and '.join(REASONING_FIELDS)} hold different texts: leave one.")
+        raise UserError(f"{where}: {' and '.join(REASONING_FIELDS)} have different texts: remove one of them.")
     if isinstance(fields.get("content"), list):
         fields["content"] = _joined(fields["content"], where)
     if "content" not in fields and (found or "tool_calls" in fields):
@@ -118,9 +118,7 @@ def _joined(parts: list[Any], where: str) -> str:
     for part, text in zip(parts, texts, strict=True):
         if not isinstance(text, str):
             kind = part.get("type", "unknown") if isinstance(part, dict) else type(part).__name__
-            raise UserError(
-                f"{where}: a part of the content is {kind!r}, and only text can be read: leave the row out."
-            )
+            raise UserError(f"{where}: a part of the content is {kind!r}, but only text is supported: remove the row.")
     return "".join(text for text in texts if text)
 
 

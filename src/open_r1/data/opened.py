@@ -26,8 +26,8 @@ REMEDIES = {
     ".xlsx": "save it as CSV (UTF-8)",
     ".xls": "save it as CSV (UTF-8)",
     ".ods": "save it as CSV (UTF-8)",
-    ".pkl": "write its rows as .jsonl or .parquet",
-    ".txt": "write its rows as .jsonl",
+    ".pkl": "convert its rows to .jsonl or .parquet",
+    ".txt": "convert its rows to .jsonl",
 }
 """What to do with files of other kinds."""
 

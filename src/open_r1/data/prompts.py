@@ -54,7 +54,10 @@ def prompt_rows(
         where = f"{source}, row {index + 1}"
         if golds and all(_is_empty(value_at(row, name)) for name in golds):
             names = " and ".join(golds)
-            raise UserError(f"{where}, column {names}: the gold answer is empty, so no completion can be right.")
+            raise UserError(
+                f"{where}, column {names}: the right answer is empty, so no completion can be right: fill it in, or "
+                "remove the row."
+            )
         more = row.get(INPUT) if path == INSTRUCTION else None
         messages = prompt_messages(value_at(row, path), f"{where}, column {path}", more)
         conversation = read_conversation(messages, row, others, system_prompt, where)
@@ -100,11 +103,12 @@ def drop_long_prompts(rows: Dataset, context: int | None, max_completion_length:
     if not kept:
         raise UserError(
             f"max_completion_length is {max_completion_length}, which leaves {max(room, 0)} of the model's {context} "
-            "tokens of context to the prompts, and all are longer: lower it."
+            "tokens of context for the prompt, but all prompts are longer: lower it."
         )
     if len(kept) < len(rows):
         logger.warning(
-            "%s: %d of %d prompts are longer than %d tokens (context %d less max_completion_length %d): left out.",
+            "%s: %d of %d prompts are longer than %d tokens (the context of %d minus max_completion_length %d) and "
+            "are left out.",
             source_name(rows),
             len(rows) - len(kept),
             len(rows),

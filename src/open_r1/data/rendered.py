@@ -7,8 +7,8 @@ from open_r1.data.messages import KNOWN_FIELDS, REASONING_FIELDS, texts_of
 from open_r1.errors import UserError
 
 DOUBLED = (
-    "have reasoning behind an empty <think></think> that the chat template writes: chat_template_kwargs may switch its "
-    "reasoning on, or pass a chat_template"
+    "have reasoning after an empty <think></think> that the chat template adds: chat_template_kwargs may turn on its "
+    "reasoning, or pass a chat_template"
 )
 
 
@@ -32,28 +32,28 @@ def check_rendered(
                     notes[DOUBLED] = None
             elif number == len(messages):
                 raise UserError(
-                    f"{where}: the chat template leaves out the reasoning before </think>, so it would not be learned: "
+                    f"{where}: the chat template drops the reasoning before </think>, so it would not be learned: "
                     "pass a chat_template that keeps it."
                 )
             else:
-                notes["have reasoning in earlier turns that the chat template leaves out"] = None
+                notes["have reasoning in earlier turns that the chat template drops"] = None
         calls = [call["function"]["name"] for call in message.get("tool_calls", [])]
         if message["role"] == "system":
             if content not in text:
-                raise UserError(f"{where}: the chat template leaves out the system message: take it out of the row.")
+                raise UserError(f"{where}: the chat template drops the system message: remove it from the row.")
             continue
         found = [(at, form) for form in _forms(content) if (at := text.find(form, position)) >= 0]
         if not found or any(name not in text[position:] for name in calls):
             what = "tool calls" if found else f"words of the {message['role']}"
             raise UserError(
-                f"{where}: the chat template leaves out the {what} in message {number}: pass a chat_template that "
-                "has them, or take the row out."
+                f"{where}: the chat template drops the {what} in message {number}: pass a chat_template that keeps "
+                "them, or remove the row."
             )
         position = min(found)[0] + len(min(found)[1])
         for field in message.keys() - KNOWN_FIELDS - {*REASONING_FIELDS}:
             notes[f"have messages with {field!r}, which is not in the text"] = None
     if any(str(tool.get("function", tool).get("name")) not in text for tool in tools or []):
-        notes["have tools that the chat template leaves out"] = None
+        notes["have tools that the chat template drops"] = None
     return list(notes)
 
 

@@ -135,8 +135,8 @@ class _Marker:
         if len(alone.messages) > 1 or alone.tools or alone.settings:
             columns = " and ".join(self.layout.beside.paths)
             raise UserError(
-                f"{where}: prompt is plain text, which has no place for {columns}: write prompt as messages, or leave "
-                f"{columns} out."
+                f"{where}: prompt is plain text, which cannot have {columns}: write prompt as messages, or remove "
+                f"{columns}."
             )
         if self.args.assistant_only_loss:
             raise UserError(f"{where}: assistant_only_loss is true, but prompt is plain text, not messages.")
@@ -157,17 +157,19 @@ class _Marker:
             return Marked(text + end, [(0, len(text + end))], False, tuple(notes))
         found, endless = assistant_spans(tokenizer, full, text, where, self.stops)
         if endless:
-            notes.append("have earlier turns without a stop token in the chat template, so none is learned there")
+            notes.append(
+                "have earlier turns without a stop token in the chat template, so no stop token is learned there"
+            )
         first = 0 if learn_all else prompt_length
         if messages[0]["role"] == "assistant" and first == 0 and 0 not in found:
-            notes.append("begin with an assistant's message, which is not learned")
+            notes.append("begin with an assistant message, which is not learned")
         if self.args.assistant_only_loss:
             spans = [span for i, span in found.items() if i >= first]
             if end and spans:
                 spans[-1] = (spans[-1][0], len(text + end))
             return Marked(text + end, spans, False, tuple(notes))
         if prompt_length not in found:
-            raise UserError(f"{where}: expected an assistant's message at the beginning of the completion.")
+            raise UserError(f"{where}: expected an assistant message at the beginning of the completion.")
         return Marked(text + end, [(found[prompt_length][0], len(text + end))], False, tuple(notes))
 
 
@@ -225,11 +227,14 @@ def _drop_unlearnable(rows: Dataset, max_length: int, source: str) -> Dataset:
     cut, empty = int((lengths > max_length).sum()), int((learned == 0).sum())
     if cut or empty:
         warn_once(
-            f"{source}: of {len(rows)} rows, {cut} are longer than max_length {max_length} and were cut (the longest "
+            f"{source}: of {len(rows)} rows, {cut} are longer than max_length {max_length} and were truncated (the "
+            "longest "
             f"has {lengths.max()} tokens), and {empty} have nothing left to learn and were dropped."
         )
     warn_of_losses(source, Counter(note for notes in rows["notes"][:] for note in notes), len(rows))
     if empty == len(rows):
-        raise UserError(f"{source}: no row has a token to learn within max_length {max_length}.")
+        raise UserError(
+            f"{source}: no row has a token to learn within max_length {max_length}: raise it, or check the rows."
+        )
     rows = rows.remove_columns(["length", "learned", "notes"])
     return rows.select(np.flatnonzero(learned)) if empty else rows

@@ -33,7 +33,9 @@ def trace_layout(dataset: Dataset, args: SFTConfig, columns: ColumnOptions) -> L
     messages = named_or_first(dataset, columns.messages_column, MESSAGES, "messages_column")
     kind, paths = "", ()  # type: tuple[str, tuple[str, ...]]
     if columns.messages_column and (columns.prompt_column or columns.answer_column):
-        raise UserError("messages_column is given, and prompt_column or answer_column too: keep one or the other.")
+        raise UserError(
+            "messages_column is given together with prompt_column or answer_column: remove one or the other."
+        )
     if columns.prompt_column or columns.answer_column:
         kind, paths = "chat pair", _named_pair(dataset, columns)
     elif columns.messages_column is None and text_field != "text" and text_field in there:
@@ -50,8 +52,8 @@ def trace_layout(dataset: Dataset, args: SFTConfig, columns: ColumnOptions) -> L
     else:
         raise UserError(
             f"{source}: expected a column messages, columns prompt and completion, or {text_field} "
-            f"(dataset_text_field); there are: {columns_of(dataset)}. Name others: --messages_column NAME, "
-            "or --prompt_column and --answer_column."
+            f"(dataset_text_field); there are: {columns_of(dataset)}. Select others: --messages_column NAME, or "
+            "--prompt_column and --answer_column."
         )
     if args.assistant_only_loss and kind == "text":
         raise UserError(f"assistant_only_loss is true, but {source} has plain text: it needs messages.")
@@ -70,7 +72,7 @@ def _named_pair(dataset: Dataset, columns: ColumnOptions) -> tuple[str, ...]:
     answer = named_or_first(dataset, columns.answer_column, answers, "answer_column")
     if answer is None:
         raise UserError(
-            f"{source_name(dataset)}: which column follows {prompt}? Name it: --answer_column NAME; there are: "
+            f"{source_name(dataset)}: which column follows {prompt}? Select it: --answer_column NAME; there are: "
             f"{columns_of(dataset)}."
         )
     return (prompt, answer, *((INPUT,) if prompt == INSTRUCTION and INPUT in dataset.column_names else ()))

@@ -96,8 +96,9 @@ def evaluate(
     return Score(right / n, wilson_interval(right, n), n, sum(row["n_tokens"] for row in rows) / n)
 
 
-def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval of a share of `right` among `n` (Wilson 1927), at 95% unless `z` says otherwise."""
+def wilson_interval(right: int, n: int) -> tuple[float, float]:
+    """Wilson's score interval of a share of `right` among `n` (Wilson 1927), at 95%."""
+    z = 1.959964
     share = right / n
     center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))

@@ -1,15 +1,15 @@
-"""The whole plan of R1 on a laptop: a tiny model learns, on a CPU, that thinking pays.
+"""The whole plan of R1 on a laptop: a tiny model learns on a CPU that thinking pays.
 
-A base model that adds step by step only sometimes is evaluated, then taught in three ways: fine-tuned on its own
-verified answers (distil), rewarded for right answers (zero), and both in turn (multi_stage). Each way is a run of
-the same code that trains large models. Ends with a table, results.json and report.html.
+The demo evaluates a base model that adds step by step only sometimes. Then it trains the model in three ways:
+fine-tuned on its own verified answers (distil), rewarded for right answers (zero), and both in turn (multi_stage).
+The code is the same that trains large models. At the end there are a table, results.json and report.html.
 
     open-r1 demo
     open-r1 demo --task code --output runs/demo-code
     open-r1 demo --fast --output runs/demo-fast
     open-r1 demo --from-scratch --seed 1 --output runs/demo-1
 
-The same command continues an interrupted demo from its last finished stage.
+Run the same command again to continue an interrupted demo after its last finished stage.
 """
 
 import shutil
@@ -42,16 +42,16 @@ class Output:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a demo folder was made with; a folder holds the results of one set of settings."""
+    """Settings of the demo; a folder has the results of one set of settings."""
 
     task: Literal["sums", "code"] = "sums"
-    """What the model learns: adding up, or writing tiny programs that hidden tests judge."""
+    """What the model learns: to add numbers, or to write tiny programs that hidden tests judge."""
     seed: Annotated[int, Range(at_least=0, below=2**32)] = 0
-    """Of training and sampling, not of the held-out problems."""
+    """Random seed of training and sampling, but not of the held-out problems."""
     fast: bool = False
-    """The same stages in under 90 seconds, with smaller gains."""
+    """Run the same stages in under 90 seconds, with smaller gains."""
     from_scratch: bool = False
-    """Train the base model too (minutes)."""
+    """Also train the base model (takes minutes)."""
 
     def flags(self) -> str:
         """The settings as they are written on the command line."""
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
         run(output, settings, Console())
     except (KeyboardInterrupt, Interrupted) as stop:
         command = f"open-r1 demo --output {output}{settings.flags()}"
-        print(f"\nInterrupted: `{command}` continues from the last finished stage.", file=sys.stderr)
+        print(f"\nInterrupted: `{command}` continues after the last finished stage.", file=sys.stderr)
         sys.exit(Interrupted.EXIT_CODE if isinstance(stop, Interrupted) else 130)
 
 
@@ -135,11 +135,11 @@ def claim_folder(output: Path, settings: Settings) -> None:
         for name, earlier in asdict(claimed).items():
             if (now := getattr(settings, name)) != earlier:
                 raise UserError(
-                    f"output is {output}, which holds a demo with {name} {_said(earlier)}, and now {name} is "
+                    f"output is {output}, which has a demo with {name} {_said(earlier)}, and now {name} is "
                     f"{_said(now)}: give another folder with --output, or delete this one."
                 )
     elif output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"output is {output}, which holds something else: give a new folder with --output.")
+        raise UserError(f"output is {output}, which has other content: give a new folder with --output.")
     else:
         output.mkdir(parents=True, exist_ok=True)
         write_json(claim, asdict(settings))

@@ -106,7 +106,7 @@ def base(demo: Demo) -> None:
 def distil(demo: Demo) -> None:
     """Samples several answers per problem from the base, keeps the right ones, and fine-tunes on them."""
     problems = demo.task.problems("train", demo.sizes.traced_problems, demo.seed)
-    with demo.sampling(f"distil  writing {SAMPLES_PER_PROBLEM} answers to {len(problems)} problems") as on_tokens:
+    with demo.sampling(f"distil  sampling {SAMPLES_PER_PROBLEM} answers to {len(problems)} problems") as on_tokens:
         answers = demo.output / "data" / "answers"
         rows = sample_answers(
             demo.task, demo.output / "base", problems, SAMPLES_PER_PROBLEM, demo.seed, answers, on_tokens

@@ -75,7 +75,7 @@ class LoadedEngine:
                 part of a conversation that it must not drop. Other dropped parts are counted in a warning.
         """
         if isinstance(prompts, str) or (prompts and isinstance(prompts[0], dict)):
-            raise UserError("prompts is a single prompt: expected a list of them, so put it in brackets.")
+            raise UserError("prompts is a single prompt: expected a list of prompts, so put it in brackets.")
         if n < 1 or max_tokens < 1:
             raise UserError(f"n is {n} and max_tokens {max_tokens}: both must be at least 1.")
         check_sampling(temperature, top_p)

@@ -78,7 +78,9 @@ class OpenAIEngine(Engine):
         if not contexts:
             raise self._unreachable(absent[0][1]) from absent[0][1]
         for server, reason in absent:
-            logger.warning("%s does not answer: %s; the others go on without it.", server.base_url, _sentence(reason))
+            logger.warning(
+                "%s does not answer: %s. The other servers continue without it.", server.base_url, _sentence(reason)
+            )
         return min((context for context in contexts if context is not None), default=None)
 
     def count_tokens(self, prompt: Any) -> int:
@@ -243,7 +245,9 @@ class OpenAIEngine(Engine):
 
     def _unreachable(self, error: Exception, tries: int = 1) -> UserError:
         times = f" ({tries} tries)" if tries > 1 else ""
-        return UserError(f"{self.servers} does not answer{times}: {_sentence(error)}; see that the server runs there.")
+        return UserError(
+            f"{self.servers} does not answer{times}: {_sentence(error)}. Check that the server runs there."
+        )
 
 
 def _completion(reply: dict[str, Any]) -> ServedCompletion:

@@ -139,7 +139,7 @@ def _open_vllm(options: EngineOptions) -> OpenEngine:
     devices, size = visible_devices(), options.tensor_parallel_size
     engines = options.data_parallel_size or max(1, len(devices) // size)
     if idle := devices[engines * size :]:
-        logger.warning("GPU %s is left idle: %d engines on %d GPUs each.", ",".join(idle), engines, size)
+        logger.warning("GPU %s is idle: there are %d engines on %d GPUs each.", ",".join(idle), engines, size)
     server = ServerOptions(
         model=options.model,
         revision=options.revision,

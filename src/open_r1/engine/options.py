@@ -16,8 +16,8 @@ class EngineOptions:
     model: str
     """Hub id or local folder; with an OpenAI-compatible server, the name under which it serves the model."""
     engine: Literal["auto", "native", "transformers", "vllm", "openai"] = "auto"
-    """`auto` takes the server if `base_url` is given; on GPUs the native engine, which needs nothing else installed,
-    for all models that it can decode with; else vLLM if it is installed; else transformers."""
+    """`auto` uses the server if `base_url` is given. On GPUs it uses the native engine, which needs no other package,
+    for every model that it supports; else vLLM if it is installed; else transformers."""
     revision: str | None = None
     """Branch, tag or commit of the model on the hub."""
     trust_remote_code: bool = False
@@ -25,34 +25,36 @@ class EngineOptions:
     chat_template_kwargs: dict[str, Any] | None = None
     """Variables of the chat template, such as `{enable_thinking: false}`; servers get them too."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """`auto`: float32 on a CPU, that of the checkpoint elsewhere."""
+    """`auto`: float32 on a CPU, else the checkpoint's."""
     max_tokens_per_batch: Annotated[int | None, Range(at_least=1)] = None
-    """transformers: prompt and completion tokens decoded at once. Default: 8,192 on a CPU, 65,536 elsewhere."""
+    """transformers: prompt plus completion tokens that are decoded at once. Default: 8,192 on a CPU, 65,536
+    elsewhere."""
 
     # --- native and vLLM ---
     gpu_memory_utilization: Annotated[float | None, Range(above=0, at_most=1)] = None
-    """vllm: share of each GPU's memory (default 0.9), or of the machine's without a GPU (default 0.4). native: at most
-    that share for keys and values (default 0.6)."""
+    """vllm: share of each GPU's memory (default 0.9), or of the machine's memory without a GPU (default 0.4). native:
+    largest share for keys and values (default 0.6)."""
     max_num_seqs: Count = 512
-    """Completions that one engine decodes at once."""
+    """Completions that one engine decodes at the same time."""
     enforce_eager: bool = False
-    """No compilation (vllm: no CUDA graphs either): starts sooner, decodes slower."""
+    """Do not compile (vllm: do not use CUDA graphs either): starts faster, decodes slower."""
 
     data_parallel_size: Annotated[int | None, Range(at_least=1)] = None
-    """Engines, each on a GPU (vllm: `tensor_parallel_size` GPUs) of its own. Default: as many as the GPUs allow. native
-    on a CPU: processes that share it (default 1)."""
+    """Number of engines, each on its own GPU (vllm: on `tensor_parallel_size` GPUs). Default: as many as the GPUs
+    allow.
+    native on a CPU: processes that share it (default 1)."""
     tensor_parallel_size: Count = 1
-    """vllm: GPUs that share one engine."""
+    """vllm: GPUs per engine."""
 
     # --- OpenAI-compatible servers ---
     base_url: Annotated[str | None, Alias("vllm_server_url")] = None
-    """A server, such as http://localhost:8000/v1, or several with commas between; their key: OPENAI_API_KEY."""
+    """A server, such as http://localhost:8000/v1, or several separated by commas; their key: OPENAI_API_KEY."""
     concurrency: Annotated[int | None, Range(at_least=1)] = None
-    """Requests under way at all servers together. Default: 64; `generate` works it out from its own options."""
+    """Requests in progress at all servers together. Default: 64; `generate` computes it from its own options."""
     timeout: Annotated[float, Range(above=0)] = 3600.0
-    """Seconds that an answer may take."""
+    """Seconds to wait for an answer."""
     retries: Annotated[int, Range(at_least=0)] = 5
-    """Times that a request is sent again before it is given up."""
+    """How many times a failed request is retried."""
 
     def __post_init__(self) -> None:
         check_fields(self)

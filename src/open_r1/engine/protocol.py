@@ -1,6 +1,7 @@
 """The interface of an engine: requests in, completions out."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
@@ -8,6 +9,8 @@ from typing import Any, Literal, TypedDict
 from torch import Tensor
 
 from open_r1.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 class Message(TypedDict):
@@ -44,6 +47,13 @@ class Sampling:
     """Seed of the random streams."""
     logprobs: bool = True
     """Return the log-probability of each token. Without them the same tokens are sampled, with less work."""
+
+    def __post_init__(self) -> None:
+        check_sampling(self.temperature, self.top_p)
+        if self.n < 1:
+            raise UserError(f"n is {self.n}: expected at least one completion a prompt.")
+        if not 0 <= self.min_p <= 1:
+            raise UserError(f"min_p is {self.min_p}: expected 0 (off) to 1.")
 
     @property
     def truncates(self) -> bool:
@@ -91,6 +101,12 @@ def check_sampling(temperature: float, top_p: float) -> None:
         raise UserError(f"top_p is {top_p}: expected more than 0 and at most 1.")
 
 
+def warn_of_failures(count: int) -> None:
+    """Says how many completions ended with finish reason "error"."""
+    if count:
+        logger.warning("%d completions ended because their logits were not finite.", count)
+
+
 def token_count(completion: Completion) -> int | None:
     """Number of tokens, from the ids or from the server's own count; None if neither is known."""
     if completion.token_ids is not None:
@@ -103,18 +119,37 @@ def request_seed(seed: int, index: int, first: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{index}/{first}".encode()).digest()[:4], "big") >> 1
 
 
-def prompt_ids(request: Request, tokenizer: Any) -> list[int]:
-    """The prompt's token ids; messages are rendered by the chat template."""
+def prompt_ids(request: Request, tokenizer: Any, vocabulary: int | None = None) -> list[int]:
+    """The prompt's token ids; messages are rendered by the chat template. Raises `UserError` for an empty prompt, and
+    for a token beyond `vocabulary`."""
     prompt: Any = request.prompt
-    if prompt and isinstance(prompt[0], int):
-        return prompt
-    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)
+    if not len(prompt):
+        raise UserError(f"request {request.id}: its prompt is empty; give it one token at least.")
+    if isinstance(prompt[0], Mapping):
+        prompt = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)
+    elif type(prompt) is not list or type(prompt[0]) is not int:
+        prompt = [int(token) for token in prompt]
+    if vocabulary is not None and not 0 <= min(prompt) <= max(prompt) < vocabulary:
+        unknown = next(token for token in prompt if not 0 <= token < vocabulary)
+        raise UserError(
+            f"request {request.id}: its prompt has token {unknown}, and the model has embeddings for {vocabulary:,} "
+            "tokens: use the tokenizer that came with the model."
+        )
+    return prompt
 
 
 class Engine:
     """Samples completions, and can take over the weights of a policy that is being trained.
 
     Any class with these methods is an engine; it does not have to inherit from this one.
+
+    An engine may have more, which callers look for:
+
+    - `stream_tokens(request)` yields the tokens of one completion as they are sampled (`open-r1 ask`);
+    - `on_completion` is called with a request's id and each completion as it ends, so that rewards begin early;
+    - `takes_parameter_names`: updates use the names of the model's parameters, not those of its checkpoint;
+    - `chosen_experts`: whether completions say which experts predicted their tokens;
+    - `max_model_len` and `max_tokens_per_batch`: tokens of the longest request, and of requests decoded together.
     """
 
     on_tokens: Callable[[int], None] | None = None

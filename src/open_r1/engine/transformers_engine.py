@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Generator, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from open_r1.data.chat import pad_token_id
-from open_r1.engine.protocol import Completion, Engine, Request, Sampling, prompt_ids
+from open_r1.engine.protocol import Completion, Engine, Request, Sampling, prompt_ids, warn_of_failures
 from open_r1.modeling.loading import context_length
 from open_r1.modeling.rope import forget_lengths, length_rule
 from open_r1.modeling.routers import ChosenExperts
@@ -49,6 +49,8 @@ class TransformersEngine(Engine):
         self.max_tokens_per_batch = max_tokens_per_batch
         self.version = 0
         self.chosen_experts = ChosenExperts(model)
+        embeddings: Any = model.get_input_embeddings()
+        self._vocabulary: int = embeddings.num_embeddings
         self._rule = length_rule(model.config)
         self._boundary = None if self._rule is None else self._rule.original
 
@@ -56,15 +58,20 @@ class TransformersEngine(Engine):
         """Yields `(request.id, completions)`; reads at most `WINDOW` requests ahead."""
         iterator = iter(requests)
         while window := list(itertools.islice(iterator, WINDOW)):
-            for batch in self._batches([(r, prompt_ids(r, self.tokenizer)) for r in window]):
+            prompts = [(r, self._prompt(r)) for r in window]
+            for request in (r for r, ids in prompts if self._limit(r, ids) < 1):
+                yield request.id, self._completions([Row([], [], "length", [])] * request.sampling.n, request.sampling)
+            for batch in self._batches([item for item in prompts if self._limit(*item) > 0]):
                 yield from self._decode(batch)
 
     @torch.inference_mode()
     def stream_tokens(self, request: Request) -> Iterator[list[int]]:
         """Yields the tokens of a completion as they are written, without the one that stops it."""
-        one = replace(request, sampling=replace(request.sampling, n=1))
+        one, prompt = replace(request, sampling=replace(request.sampling, n=1)), self._prompt(request)
+        if self._limit(one, prompt) < 1:
+            return
         with self._evaluating():
-            for tokens, stops in self._decode_rows([(one, prompt_ids(request, self.tokenizer))]):
+            for tokens, stops in self._decode_rows([(one, prompt)]):
                 yield tokens[~stops].tolist()
 
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
@@ -113,18 +120,15 @@ class TransformersEngine(Engine):
 
     def _decode_rows(self, batch: list[tuple[Request, list[int]]]) -> Steps[list[Completion]]:
         """One completion per row; rows are the samples of all requests, side by side."""
-        context = context_length(self.model.config) or 2**31
         sampling = batch[0][0].sampling
         prompts = [ids for _, ids in batch]
         counts = [r.sampling.n for r, _ in batch]
         owners = [ids for ids, n in zip(prompts, counts, strict=True) for _ in range(n)]
-        wanted = [
-            max(0, min(r.sampling.max_tokens, context - len(ids))) for r, ids in batch for _ in range(r.sampling.n)
-        ]
+        wanted = [self._limit(r, ids) for r, ids in batch for _ in range(r.sampling.n)]
         noise = [uniform_stream(r.sampling.seed, i, max(wanted)) for r, _ in batch for i in range(r.sampling.n)]
         limits = [min(n, self._most(ids)) for n, ids in zip(wanted, owners, strict=True)]
         rows = yield from self._continue(prompts, counts, limits, noise, sampling)
-        cut = [i for i, row in enumerate(rows) if not row.stopped and len(row.tokens) == limits[i] < wanted[i]]
+        cut = [i for i, row in enumerate(rows) if row.ending == "length" and len(row.tokens) == limits[i] < wanted[i]]
         if cut:  # keys of the tokens so far change with the frequencies
             longer = yield from self._continue(
                 [owners[i] + rows[i].tokens for i in cut],
@@ -136,8 +140,15 @@ class TransformersEngine(Engine):
             for i, rest in zip(cut, longer, strict=True):
                 before = rows[i]
                 experts = before.experts + rest.experts
-                rows[i] = Row(before.tokens + rest.tokens, before.logprobs + rest.logprobs, rest.stopped, experts)
-        return self._completions(rows, sampling.logprobs)
+                rows[i] = Row(before.tokens + rest.tokens, before.logprobs + rest.logprobs, rest.ending, experts)
+        return self._completions(rows, sampling)
+
+    def _prompt(self, request: Request) -> list[int]:
+        return prompt_ids(request, self.tokenizer, self._vocabulary)
+
+    def _limit(self, request: Request, prompt: list[int]) -> int:
+        """The completion's limit in tokens: no position beyond the model's context."""
+        return min(request.sampling.max_tokens, (context_length(self.model.config) or 2**31) - len(prompt))
 
     def _most(self, prompt: list[int]) -> int:
         """Tokens that can follow `prompt` until rotary frequencies change: the last is predicted by the `_boundary`
@@ -170,7 +181,7 @@ class TransformersEngine(Engine):
         # A loss that balances routers has no use here, and is not computed right for a cache.
         balances = getattr(self.model.config.get_text_config(), "output_router_logits", False)
         options: dict[str, Any] = {"use_cache": True, **({"output_router_logits": False} if balances else {})}
-        input_ids, mask = left_pad(prompts, pad_token_id(self.tokenizer))
+        input_ids, mask = left_pad(prompts, min(pad_token_id(self.tokenizer), self._vocabulary - 1))
         input_ids, mask = input_ids.to(device), mask.to(device)
         out = self.model(
             input_ids=input_ids,
@@ -192,7 +203,7 @@ class TransformersEngine(Engine):
         logprobs = torch.zeros(len(limits), longest if sampling.logprobs else 0, device=device)
         predictors = torch.zeros(len(limits), longest if self.chosen_experts else 0, dtype=torch.long, device=device)
         lengths = torch.zeros(len(limits), dtype=torch.long, device=device)
-        stopped = torch.zeros(len(limits), dtype=torch.bool, device=device)
+        stopped, failed = torch.zeros(2, len(limits), dtype=torch.bool, device=device)
         done = limit[live] <= 0
         for step in range(longest):
             if done.all():
@@ -203,9 +214,11 @@ class TransformersEngine(Engine):
                 live, logits, experts = live[keep], logits[keep], experts[keep]
                 mask, position, done = mask[keep], position[keep], done[keep]
             if sampling.temperature == 0 and not sampling.logprobs:
-                token = logits.argmax(-1)
+                logprob, token = logits.max(-1)
             else:
                 token, logprob = sample(logits, uniforms[live, step], warpers, greedy=sampling.temperature == 0)
+            failed[live] |= ~done & ~logprob.isfinite()
+            done |= failed[live]
             writing, written = live[~done], token[~done]
             tokens[writing, step] = written
             if sampling.logprobs:
@@ -214,7 +227,7 @@ class TransformersEngine(Engine):
                 predictors[writing, step] = experts[~done]
             lengths[writing] = step + 1
             stopped[writing] = torch.isin(written, stops)
-            done = stopped[live] | (step + 1 >= limit[live])
+            done = stopped[live] | failed[live] | (step + 1 >= limit[live])
             if self.on_tokens is not None:
                 self.on_tokens(len(writing))
             yield written, stopped[writing]
@@ -229,10 +242,10 @@ class TransformersEngine(Engine):
             )
             logits, experts = out.logits[:, -1].float(), self._experts(len(live))
             position = position + 1
-        columns = (tokens, logprobs, predictors, lengths, stopped)
+        columns = (tokens, logprobs, predictors, lengths, stopped, failed)
         return [
-            Row(ids[:n], numbers[:n], stop, experts[:n])
-            for ids, numbers, experts, n, stop in zip(*(x.tolist() for x in columns), strict=True)
+            Row(ids[:n], numbers[:n], "error" if fail else "stop" if stop else "length", experts[:n])
+            for ids, numbers, experts, n, stop, fail in zip(*(x.tolist() for x in columns), strict=True)
         ]
 
     def _experts(self, rows: int) -> Tensor:
@@ -241,16 +254,17 @@ class TransformersEngine(Engine):
             return torch.zeros(rows, dtype=torch.long, device=self.model.device)
         return self.chosen_experts.fingerprints().view(rows, -1)[:, -1]
 
-    def _completions(self, rows: list["Row"], with_logprobs: bool) -> list[Completion]:
+    def _completions(self, rows: list["Row"], sampling: Sampling) -> list[Completion]:
+        warn_of_failures(sum(row.ending == "error" for row in rows))
         texts = self.tokenizer.batch_decode(
-            [row.tokens[: len(row.tokens) - row.stopped] for row in rows], skip_special_tokens=True
+            [row.tokens[: len(row.tokens) - (row.ending == "stop")] for row in rows], skip_special_tokens=True
         )
         return [
             Completion(
                 text=text,
                 token_ids=row.tokens,
-                logprobs=row.logprobs if with_logprobs else None,
-                finish_reason="stop" if row.stopped else "length",
+                logprobs=row.logprobs if sampling.logprobs else None,
+                finish_reason=row.ending,
                 weights_version=self.version,
                 experts=row.experts if self.chosen_experts else None,
             )
@@ -263,7 +277,7 @@ class Row(NamedTuple):
 
     tokens: list[int]
     logprobs: list[float]
-    stopped: bool
+    ending: Literal["stop", "length", "error"]
     experts: list[int]
 
 
@@ -341,7 +355,8 @@ def logits_warpers(sampling: Sampling) -> LogitsProcessorList:
 def sample(logits: Tensor, uniform: Tensor, warpers: LogitsProcessorList, greedy: bool) -> tuple[Tensor, Tensor]:
     """Draws a token per row of `logits (B, V)` by inverting the distribution at `uniform (B,)`.
 
-    Returns `(token (B,), logprob (B,))`, the logprob under the distribution that was sampled from.
+    Returns `(token (B,), logprob (B,))`, the logprob under the distribution that was sampled from; it is NaN if the
+    logits are not finite.
     """
     no_ids: Any = torch.empty(len(logits), 0, dtype=torch.long, device=logits.device)
     log_p = warpers(no_ids, logits).log_softmax(-1)  # type: ignore[arg-type]
@@ -352,5 +367,5 @@ def sample(logits: Tensor, uniform: Tensor, warpers: LogitsProcessorList, greedy
         total = cumulative[:, -1]
         # A threshold below the total always falls on a token of non-zero probability.
         threshold = torch.minimum(uniform * total, total.nextafter(torch.zeros_like(total)))
-        token = torch.searchsorted(cumulative, threshold[:, None], right=True).squeeze(1)
+        token = torch.searchsorted(cumulative, threshold[:, None], right=True).squeeze(1).clamp(max=logits.shape[1] - 1)
     return token, log_p.gather(-1, token[:, None]).squeeze(1)

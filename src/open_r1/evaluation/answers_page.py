@@ -1,4 +1,4 @@
-"""`open-r1 report DIR`: one self-contained page of a training run, or to read the answers of an evaluation.
+"""`open-r1 report DIR`: writes a self-contained page of a training run, or of the answers of an evaluation.
 
 open-r1 report runs/grpo
 open-r1 report runs/grpo/evaluation
@@ -45,11 +45,11 @@ class ReportOptions:
     """Evaluation and page."""
 
     folder: Annotated[Path, Positional("DIR")]
-    """A run's output_dir, or what `open-r1 evaluate` wrote."""
+    """The output_dir of a run, or the output folder of `open-r1 evaluate`."""
     output: Path | None = None
-    """The page. Default: DIR/report.html."""
+    """File of the page. Default: DIR/report.html."""
     max_megabytes: Annotated[float, Range(above=0)] = 200.0
-    """Largest page; it leaves out texts rather than exceed it."""
+    """Largest size of the page; it omits texts if necessary."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     page = write_report(args.folder, args.output, args.max_megabytes)
     print(f"{page.path} ({page.megabytes:.1f} MB)")
     if page.carried < page.num_samples:
-        print(f"It carries the text of {page.carried} of {page.num_samples} samples per problem (--max-megabytes).")
+        print(f"It contains the text of {page.carried} of {page.num_samples} samples per problem (--max-megabytes).")
 
 
 def _report_run(args: ReportOptions) -> None:
@@ -72,6 +72,6 @@ def _report_run(args: ReportOptions) -> None:
     if saved.damaged:
         print(f"The rollouts of these steps cannot be read: {', '.join(map(str, saved.damaged))}.")
     if saved.carried + len(saved.damaged) < saved.steps:
-        print(f"It carries the completions of {saved.carried} of {saved.steps} steps (--max-megabytes).")
+        print(f"It contains the completions of {saved.carried} of {saved.steps} steps (--max-megabytes).")
     if (args.folder / "evaluation").is_dir():
         print(f"To read the answers of its benchmarks: open-r1 report {args.folder / 'evaluation'}")

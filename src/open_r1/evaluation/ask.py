@@ -1,9 +1,9 @@
-"""`open-r1 ask`: one question, the answer as it is written, the reasoning shown apart.
+"""`open-r1 ask`: asks a model one question and streams the answer; the reasoning is shown separately.
 
     open-r1 ask --model runs/grpo "How many primes are there below 50?"
     open-r1 ask --model NAME --base-url http://localhost:8000/v1 "..."
 
-The answer may be as long as the model's context leaves room for, unless --max-new-tokens says otherwise.
+The length of the answer is limited only by the model's context, unless you set --max-new-tokens.
 """
 
 from collections.abc import Generator, Iterable, Iterator
@@ -33,15 +33,15 @@ class AnswerOptions:
     """Sampling."""
 
     system_prompt: str | None = None
-    """Put in front of the question, or of the conversation."""
+    """System prompt of the conversation."""
     temperature: Annotated[float, Range(at_least=0)] = 0.6
-    """Sampling temperature; 0 takes the likeliest token."""
+    """Sampling temperature; 0 is greedy."""
     top_p: Annotated[float, Range(above=0, at_most=1)] = 0.95
-    """Share of the likeliest tokens that are sampled from."""
+    """Sample from the most likely tokens, up to this total probability."""
     max_new_tokens: Annotated[int | None, Range(at_least=1)] = None
-    """Longest answer in tokens. Default: what the context leaves."""
+    """Longest answer in tokens. Default: the rest of the context."""
     seed: int = 0
-    """Of the first answer; each further one takes the next."""
+    """Random seed of the first answer; each later answer uses the next one."""
 
 
 @dataclass(kw_only=True)
@@ -49,11 +49,11 @@ class AskOptions(AnswerOptions):
     """Question."""
 
     question: Annotated[str, Positional("QUESTION")]
-    """What to ask, in quotes."""
+    """The question, in quotes."""
 
     def __post_init__(self) -> None:
         if not self.question.strip():
-            raise UserError("question is empty: give it in quotes.")
+            raise UserError("question is empty: give a question in quotes.")
 
 
 def main(argv: list[str] | None = None) -> None:

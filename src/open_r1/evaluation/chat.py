@@ -1,10 +1,10 @@
-"""`open-r1 chat`: several turns with a model, its reasoning folded.
+"""`open-r1 chat`: a conversation with a model, with its reasoning folded.
 
     open-r1 chat --model runs/grpo
     open-r1 chat --model runs/grpo --web
     open-r1 chat --model NAME --base-url http://localhost:8000/v1 --save conversations.jsonl
 
-In the terminal, /help lists what else there is: other temperatures and limits, another try, saving a row for SFT.
+In the terminal, /help lists the commands: change temperature and limit, try again, save a row for SFT.
 """
 
 from collections.abc import Callable, Generator
@@ -28,11 +28,11 @@ class ChatOptions(AnswerOptions):
     """Conversation."""
 
     web: bool = False
-    """In the browser, on the loopback address."""
+    """Open the chat in the browser, on the loopback address."""
     port: Annotated[int | None, Range(at_least=0, at_most=65535)] = None
     """Port of --web. Default: 8421, or another if that is taken."""
     save: Path = Path("conversations.jsonl")
-    """Where saved conversations go, a row each, for `open-r1 sft --dataset_name`."""
+    """File for saved conversations, one row each, for `open-r1 sft --dataset_name`."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -56,15 +56,15 @@ def main(argv: list[str] | None = None) -> None:
 
 
 COMMANDS = {
-    "/new": "begin a new conversation",
-    "/again": "another answer to the last question",
-    "/undo": "take the last question back",
+    "/new": "start a new conversation",
+    "/again": "sample another answer to the last question",
+    "/undo": "remove the last question and its answer",
     "/think": "show the reasoning of the last answer",
-    "/temperature": "X: sample at another temperature",
-    "/limit": "N: at most this many tokens per answer",
-    "/system": "TEXT: another system prompt, in a new conversation",
-    "/save": "keep the conversation as a row for SFT",
-    "/quit": "end (or Ctrl-D)",
+    "/temperature": "X: set the sampling temperature",
+    "/limit": "N: set the maximum number of tokens per answer",
+    "/system": "TEXT: start a new conversation with this system prompt",
+    "/save": "save the conversation as a row for SFT",
+    "/quit": "exit (or Ctrl-D)",
 }
 
 
@@ -77,7 +77,7 @@ class Terminal:
 
     def talk(self) -> None:
         """Turns and commands, until the end of the input or /quit."""
-        self._print("Ask. Ctrl-C ends an answer, Ctrl-D the conversation; /help lists commands.", "dim")
+        self._print("Ask a question. Ctrl-C stops an answer, Ctrl-D exits, /help lists the commands.", "dim")
         while True:
             try:
                 line = self._line()
@@ -128,7 +128,7 @@ class Terminal:
                 status.stop()
         if folded:
             self._unfold(answer, status)
-            self._print("No answer was written.", "dim")
+            self._print("There is no answer.", "dim")
         self.console.print()
         if answer.whole:
             self.conversation.turns.append((question, answer))
@@ -172,7 +172,7 @@ def _number(words: str, kind: type, name: str) -> Any:
     try:
         value = kind(words)
     except ValueError as error:
-        raise UserError(f"{name} is {words!r}: it takes a number.") from error
+        raise UserError(f"{name} is {words!r}: expected a number.") from error
     if not 0 <= value < float("inf"):
         raise UserError(f"{name} is {words}: it must be at least 0.")
     return value

@@ -1,10 +1,10 @@
-"""`open-r1 compare A B`: the difference between two evaluations of the same problems, and where they differ.
+"""`open-r1 compare A B`: compares two evaluations of the same problems, and lists the problems that differ.
 
     open-r1 compare runs/base/evaluation runs/grpo/evaluation
     open-r1 compare runs/base/evaluation runs/grpo/evaluation --html difference.html
 
-Problems are paired, so that what makes them hard for both cancels out: the interval of the difference is much
-narrower than those of the two scores suggest.
+Problems are paired, so what makes a problem hard for both models cancels out. The interval of the difference is
+therefore much narrower than those of the two scores suggest.
 """
 
 from collections.abc import Sequence
@@ -55,8 +55,8 @@ def compare_folders(task: str, a: Path, b: Path) -> Comparison:
     if rates_a.keys() != rates_b.keys():
         only = sorted(id for id, _ in rates_a.keys() ^ rates_b.keys())
         raise UserError(
-            f"{a} and {b} did not ask the same problems: {len(only)} ids or prompts differ, the first {only[0]!r}; "
-            "evaluate both on the same data with the same --limit."
+            f"{a} and {b} have different problems: {len(only)} ids or prompts differ, the first is {only[0]!r}. "
+            "Evaluate both on the same data with the same --limit."
         )
     keys = list(rates_a)
     first, second = [rates_a[key] for key in keys], [rates_b[key] for key in keys]
@@ -85,13 +85,13 @@ class CompareOptions:
     """Two evaluations."""
 
     a: Annotated[Path, Positional("A")]
-    """Folder of an evaluation."""
+    """Folder of the first evaluation."""
     b: Annotated[Path, Positional("B")]
-    """Folder of another."""
+    """Folder of the second evaluation."""
     all: bool = False
-    """List all problems that differ, not the first 20."""
+    """List all problems that differ, not only the first 20."""
     html: Path | None = None
-    """Also write a page with both models' answers side by side."""
+    """Also write a page with the answers of both models side by side."""
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -98,10 +98,10 @@ def mean_with_interval(
     return Estimate(mean, (float(lower), float(upper)))
 
 
-def paired_difference(a: Sequence[float], b: Sequence[float], *, seed: int = 0) -> Estimate:
+def paired_difference(a: Sequence[float], b: Sequence[float]) -> Estimate:
     """Mean of `b - a` over the same problems, with its interval: what the problems have in common cancels out."""
     differences = [y - x for x, y in zip(a, b, strict=True)]
-    return mean_with_interval(differences, low=-1.0, high=1.0, seed=seed)
+    return mean_with_interval(differences, low=-1.0, high=1.0)
 
 
 def in_percent(value: float, ci95: Sequence[float], *, unit: str = "", signed: bool = False) -> str:

@@ -21,7 +21,9 @@ def own_problems(task: Task, rows: Dataset, columns: ColumnOptions) -> list[Benc
     golds, others = gold_paths(rows, columns.answer_column), beside(rows, columns, but=[path])
     if not golds:
         there = columns_of(rows)
-        raise UserError(f"{source}: no column with right answers; there are: {there}. Name it: --answer-column NAME.")
+        raise UserError(
+            f"{source}: no column has right answers; the columns are: {there}. Select one: --answer-column NAME."
+        )
     problems = []
     for index, row in enumerate(rows):
         where = f"{source}, row {index + 1}"
@@ -41,5 +43,8 @@ def own_problems(task: Task, rows: Dataset, columns: ColumnOptions) -> list[Benc
 def _gold(row: dict[str, Any], paths: list[str], where: str) -> str:
     text = next((text for path in paths if (text := gold_text(value_at(row, path)))), "")
     if not text:
-        raise UserError(f"{where}, column {' and '.join(paths)}: it is empty, but every problem needs an answer.")
+        raise UserError(
+            f"{where}, column {' and '.join(paths)}: it is empty, but every problem needs an answer: fill it in, or "
+            "remove the row."
+        )
     return text

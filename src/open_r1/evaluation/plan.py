@@ -27,7 +27,7 @@ def plan(problems: Sequence[BenchmarkProblem], engine: OpenEngine, protocol: Pro
         if room < 1:
             raise UserError(
                 f"problem {problem.id}: its prompt has {length:,} tokens, and the model's context {engine.context:,}: "
-                "take a model with a longer context, or leave the problem out."
+                "use a model with a longer context, or remove the problem."
             )
         limit = min(protocol.max_new_tokens, room)
         count = min(protocol.num_samples, samples_per_request(engine, length + limit))
@@ -52,5 +52,5 @@ def cut_short(requests: Sequence[SampleRequest], engine: OpenEngine, protocol: P
         return None
     return (
         f"max_new_tokens {protocol.max_new_tokens:,} does not fit the model's context of {engine.context:,} tokens: "
-        f"an answer may have {shortest:,} tokens, or what its prompt leaves."
+        f"answers are limited to {shortest:,} tokens or more, depending on the prompt."
     )

@@ -16,7 +16,7 @@ class Protocol:
     """`num_samples` answers per problem, each of at most `max_new_tokens` tokens.
 
     `deepseek` is that of the R1 report (arXiv 2501.12948, section 4): temperature 0.6, top-p 0.95, up to 64
-    samples per problem and 32,768 new tokens, no system prompt. `greedy` takes the likeliest token, once.
+    samples per problem and 32,768 new tokens, no system prompt. `greedy` takes the most likely token, once.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Protocol:
         check_fields(self)
         if self.temperature == 0 and self.num_samples > 1:
             raise UserError(
-                f"num_samples is {self.num_samples} at temperature 0, where all samples are alike: give "
+                f"num_samples is {self.num_samples} at temperature 0, where all samples are the same: give "
                 "--num-samples 1 or a temperature."
             )
 

@@ -34,7 +34,7 @@ def gym_task(name: str) -> Task:
     short = name.removeprefix(PREFIX)
     if short not in names:
         near = difflib.get_close_matches(short, names, n=5) or [known for known in names if short and short in known]
-        listed = f"near ones are {', '.join(near)}" if near else f"there are {', '.join(names)}"
+        listed = f"similar names are {', '.join(near)}" if near else f"there are {', '.join(names)}"
         raise UserError(f"tasks: reasoning-gym {version} has no task {short!r}; {listed}.")
     return Task(
         name=name,
@@ -52,7 +52,7 @@ def _problems(name: str, limit: int | None) -> list[BenchmarkProblem]:
     problems = []
     for index, reply in enumerate(_ask_all([{**place, "index": index} for index in range(size)])):
         if reply.limit or "error" in reply.value:
-            raise UserError(f"task {name}: reasoning-gym cannot make problem {index + 1} of it ({_reason(reply)}).")
+            raise UserError(f"task {name}: reasoning-gym cannot create problem {index + 1} ({_reason(reply)}).")
         question, gold = reply.value["question"], reply.value["answer"]
         problems.append(
             BenchmarkProblem(
@@ -94,7 +94,7 @@ def _library() -> tuple[str, list[str]]:
     """Version of reasoning-gym and its names. Raises `UserError` if it is not installed."""
     if importlib.util.find_spec("reasoning_gym") is None:
         raise UserError(
-            "tasks: tasks named reasoning_gym:... need the library reasoning-gym, which is not installed here: "
+            "tasks: reasoning_gym:... needs the library reasoning-gym, which is not installed: "
             f"{install_command('reasoning-gym')}."
         )
     (reply,) = _ask_all([{}])

@@ -23,7 +23,7 @@ def with_reward(task: Task, name: str) -> Task:
     """The task, judged by the reward `name`: right is a reward of 1 or more. The reward gets the columns of the task's
     rows. Raises `UserError` for a task that judges its answers itself, and for a name that leads nowhere."""
     if task.make is not None or task.read is not None:
-        raise UserError(f"reward: task {task.name} judges its answers itself; leave it out.")
+        raise UserError(f"reward: task {task.name} has its own judge: remove --reward or the task.")
     read = partial(_problems, task, get_reward_func(name))
     return replace(task, read=read, reward=name, recorded={**task.recorded, "reward": name})
 

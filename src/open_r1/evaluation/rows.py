@@ -85,8 +85,8 @@ def task_rows(task: Task, data_dir: Path | None) -> tuple[str, Sequence[Row]]:
         return str(data_dir), JsonLines(parts)
     names = ", ".join(dict.fromkeys(path.name for path in _candidates(task, data_dir)))
     raise UserError(
-        f"task {task.name}: data_dir {data_dir} has none of {names}; put one there, or leave --data-dir out "
-        f"to read {task.source.id} from the hub."
+        f"task {task.name}: data_dir {data_dir} has none of {names}: add one, or omit --data-dir to read "
+        f"{task.source.id} from the hub."
     )
 
 
@@ -112,7 +112,7 @@ def _hub_rows(name: str, source: Source) -> Sequence[Row]:
     if source.lacks:
         raise UserError(
             f"task {name}: {source.id} has no {source.lacks}: give --data-dir a folder with {folder_name(name)}.jsonl "
-            "that has them (docs/evaluation.md)."
+            "that includes them (docs/evaluation.md)."
         )
     try:
         with reading_hub(source.id, f"the data of task {name},"):
@@ -131,6 +131,6 @@ def _hub_rows(name: str, source: Source) -> Sequence[Row]:
         reason = first_line(error)
         where = " ".join(filter(None, [source.id, source.config, source.revision and f"at {source.revision[:12]}"]))
         raise UserError(
-            f"task {name}: {where} cannot be read from the hub ({reason}); without the hub, give --data-dir a "
-            f"folder with {folder_name(name)}.jsonl."
+            f"task {name}: {where} cannot be read from the hub ({reason}): to work without the hub, give --data-dir "
+            f"a folder with {folder_name(name)}.jsonl."
         ) from error

@@ -63,11 +63,14 @@ class SampleStore:
 
     def saved(self) -> str:
         """What is here, for messages."""
-        return f"{len(self.rows)} finished samples are kept in {self.folder}; the same command continues."
+        return f"{len(self.rows)} finished samples are saved in {self.folder}. Run the same command to continue."
 
     def lock(self) -> IO[str]:
         """A context manager in which no other process can sample into the folder. Raises `UserError` if one does."""
-        return lock_folder(self.folder, f"output is {self.folder}, where another process is writing: wait for it.")
+        return lock_folder(
+            self.folder,
+            f"output is {self.folder}, but another process writes there: wait for it, or give another folder.",
+        )
 
     def append(self, rows: Iterable[Row], seconds: float) -> None:
         """Keeps finished samples, which took `seconds` since the last call; on disk when this returns."""
@@ -129,8 +132,8 @@ def finished_folders(root: Path) -> list[Path]:
     found = [path for path in candidates if (path / "results.json").is_file() and (path / "samples.parquet").is_file()]
     if not found:
         raise UserError(
-            f"{root} has no finished benchmark (results.json and samples.parquet): give the folder that `open-r1 "
-            "evaluate --output` wrote, or, after several protocols, that of one of them in it."
+            f"{root} has no finished benchmark (results.json and samples.parquet): give the --output folder of "
+            "`open-r1 evaluate`, or the folder of one protocol in it if there are several."
         )
     return found
 
@@ -143,11 +146,11 @@ def _read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path} is damaged ({error}): delete it, and `open-r1 evaluate` makes it again.")
+    return UserError(f"{path} is damaged ({error}): delete it and run `open-r1 evaluate` again.")
 
 
 def _incomplete(path: Path, what: str, absent: Sequence[str]) -> UserError:
     return UserError(
-        f"{path} has no {what} {absent[0]!r}: an older version or another program wrote it; delete the folder, and "
-        "make it again with `open-r1 evaluate` (or `open-r1 demo`)."
+        f"{path} has no {what} {absent[0]!r}: it is from an older version or another program. Delete the folder and "
+        "run `open-r1 evaluate` again (or `open-r1 demo`)."
     )

@@ -114,10 +114,12 @@ def with_prompt(task: Task, text: str) -> Task:
     """The task with another instruction: `text` with `{problem}` in it, and `{choices}` where it has some. Raises
     `UserError`."""
     if task.make is not None or task.read is not None:
-        raise UserError(f"prompt: task {task.name} words its problems itself; leave it out.")
+        raise UserError(f"prompt: task {task.name} has its own wording: remove --prompt or the task.")
     needed = ["{problem}", *(["{choices}"] if task.multiple_choice else [])]
     if missing := [name for name in needed if name not in text]:
-        raise UserError(f"prompt is {text!r}: expected {' and '.join(missing)} where task {task.name} puts its own.")
+        raise UserError(
+            f"prompt is {text!r}: expected {' and '.join(missing)} where task {task.name} inserts its own text."
+        )
     escaped = text.replace("{", "{{").replace("}", "}}")
     for name in needed:
         escaped = escaped.replace(f"{{{name}}}", name)

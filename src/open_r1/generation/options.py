@@ -23,38 +23,38 @@ class SamplingOptions(ColumnOptions):
     hf_dataset_split: str = "train"
     """Slices such as train[:100] work."""
     prompt_template: str = PLAIN
-    """Jinja, or a file with it: {{ instruction }} is the prompt column, other columns go by their names."""
+    """Jinja, or a file with Jinja. {{ instruction }} is the prompt column; other columns have their own names."""
     system_prompt: str | None = None
-    """Put in front of every problem."""
+    """System prompt of every problem."""
     skip_long_prompts: bool = False
-    """Leave out prompts beyond the model's context."""
+    """Skip prompts that do not fit in the model's context."""
 
     # --- Sampling ---
     num_generations: Count = 1
-    """Completions a problem."""
+    """Completions per problem."""
     temperature: Annotated[float, Range(at_least=0)] = 0.6
-    """Sampling temperature; 0 takes the likeliest token."""
+    """Sampling temperature; 0 is greedy."""
     top_p: Annotated[float, Range(above=0, at_most=1)] = 0.95
-    """Share of the likeliest tokens that are sampled from."""
+    """Sample from the most likely tokens, up to this total probability."""
     max_new_tokens: Count = 8192
     """Longest completion in tokens."""
     seed: int = 0
-    """Of sampling."""
+    """Random seed of sampling."""
 
     # --- Work at once, and rows ---
     input_batch_size: Count = 64
-    """Problems under way at once at servers, for each replica."""
+    """Problems in progress at servers, per replica."""
     client_replicas: Count = 1
-    """Multiplies what is under way at servers."""
+    """Multiplies the number of problems in progress at servers."""
     rows_per_shard: Count = 2000
-    """Rows of a file."""
+    """Rows per file."""
     shard: str = "0/1"
-    """I/N: only every N-th problem, from I on."""
+    """I/N: only every N-th problem, starting at I."""
 
     def __post_init__(self) -> None:
         if self.temperature == 0 and self.num_generations > 1:
             raise UserError(
-                f"num_generations is {self.num_generations} at temperature 0, where all are alike: give "
+                f"num_generations is {self.num_generations} at temperature 0, where all are the same: give "
                 "--num-generations 1 or a temperature."
             )
         match = re.fullmatch(r"(\d+)/(\d+)", self.shard)
@@ -75,16 +75,16 @@ class SamplingOptions(ColumnOptions):
 
 @dataclass(kw_only=True)
 class GenerateOptions(SamplingOptions):
-    """What to generate from, and where the rows go."""
+    """Input and output."""
 
     hf_dataset: str
     """Hub id, local folder or file with the problems."""
     output: Path
-    """Folder of the rows."""
+    """Output folder."""
     hf_output_dataset: str | None = None
-    """Hub id: push the finished folder there."""
+    """Hub id to which the finished folder is pushed."""
     private: bool = False
-    """With hf_output_dataset: not public."""
+    """Make hf_output_dataset private."""
 
 
 def output_folder(folder: Path, part: tuple[int, int]) -> Path:

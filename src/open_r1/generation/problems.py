@@ -122,7 +122,7 @@ class Problems:
         text = messages[-1]["content"]
         if self.template != PLAIN:
             if is_conversation(value):
-                raise UserError(f"{where}: prompt_template is for text, and this is a conversation: leave it out.")
+                raise UserError(f"{where}: prompt_template is for text, but this is a conversation: omit it.")
             messages = prompt_messages(self._rendered(row, text, where), where)
         asked = read_conversation(messages, row, self._beside, self.system_prompt, f"{self.source}, row {index + 1}")
         return PromptRow(index, text, asked, gold, row[TESTS] if self.has_tests else None)
@@ -154,10 +154,12 @@ def _compiled(template: str, known: list[str]) -> tuple[Any, list[str]]:
         fields = meta.find_undeclared_variables(environment.parse(template))
         compiled = environment.from_string(template)
     except TemplateError as error:
-        raise UserError(f"prompt_template is no valid Jinja template: {error}.") from error
+        raise UserError(f"prompt_template is not a valid Jinja template: {error}.") from error
     unknown = sorted(fields - set(known))
     if unknown:
-        raise UserError(f"prompt_template asks for {unknown[0]!r}, which there is not; there are: {', '.join(known)}.")
+        raise UserError(f"prompt_template uses {unknown[0]!r}, which does not exist; it can use: {', '.join(known)}.")
     if not fields:
-        raise UserError(f"prompt_template is {template!r}, the same for every row: put {PLAIN} where the problem goes.")
+        raise UserError(
+            f"prompt_template is {template!r}, the same for every row: put {PLAIN} where the problem belongs."
+        )
     return compiled, sorted(fields - {INSTRUCTION} | ({INSTRUCTION} & set(known[1:])))

@@ -87,7 +87,7 @@ class Generation:
             self._write_shard()
         warn_of_losses(self.problems.source, self.engine.lost, len(self.indices), "prompts")
         if writer.failures:
-            raise UserError(f"{len(writer.failures)} requests failed, the first with: {writer.failures[0]}")
+            raise UserError(f"{len(writer.failures)} requests failed, the first one with: {writer.failures[0]}")
 
     def _requests(self) -> Iterator[SampleRequest]:
         """Requests for missing samples, created as the engine has room."""
@@ -128,7 +128,7 @@ class Generation:
         if not self.skip_long:
             raise UserError(
                 f"{self.problems.location(problem.index)}: the prompt does not fit the model's context of "
-                f"{self.engine.context:,} tokens: take it out, or leave such problems out with --skip-long-prompts."
+                f"{self.engine.context:,} tokens: remove it, or give --skip-long-prompts."
             )
         self.too_long.add(problem.index)
         return True

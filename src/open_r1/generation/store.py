@@ -37,7 +37,7 @@ class ShardStore:
         self._journal = Journal(self.run / "journal.jsonl", self.saved)
         try:
             self._create()
-            problem = f"output is {self.folder}, where another process is writing: wait for it."
+            problem = f"output is {self.folder}, but another process writes there: wait for it, or give another folder."
             self._lock = lock_folder(self.run, problem)
             keep_settings(self.run / "settings.json", settings, folder)
             self._load()
@@ -54,7 +54,7 @@ class ShardStore:
 
     def saved(self) -> str:
         """What is saved, for messages."""
-        return f"{int(self.done.sum())} finished rows are kept in {self.folder}; the same command continues."
+        return f"{int(self.done.sum())} finished rows are saved in {self.folder}. Run the same command to continue."
 
     def append(self, rows: Sequence[Row], seconds: float) -> None:
         """Saves finished completions, which took `seconds` since the last call; a kill afterwards cannot lose them."""
@@ -81,7 +81,7 @@ class ShardStore:
         if self.folder.is_dir() and any(self.folder.iterdir()) and not (self.run / "settings.json").exists():
             found = ", ".join(sorted(path.name for path in self.folder.iterdir())[:3])
             if found != "run":  # a start that was cut short
-                raise UserError(f"output is {self.folder}, which holds something else ({found}): give a new folder.")
+                raise UserError(f"output is {self.folder}, which has other content ({found}): give a new folder.")
         self.data.mkdir(parents=True, exist_ok=True)
         self.run.mkdir(exist_ok=True)
 

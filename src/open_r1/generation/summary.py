@@ -18,17 +18,17 @@ from open_r1.report.dataset_card import write_dataset_card
 from open_r1.report.environment import describe_environment
 
 COLUMNS = {
-    "problem": "what was asked, as the source has it",
-    "prompt": "the messages that the model was sent",
-    "index": "row of the source",
-    "sample": "number of the answer to this problem, from 0",
-    "completion": "what the model wrote",
+    "problem": "the problem, as in the source",
+    "prompt": "the messages that were sent to the model",
+    "index": "row in the source",
+    "sample": "index of the completion for this problem, from 0",
+    "completion": "the text of the completion",
     "n_tokens": "its length in tokens",
-    "finish_reason": "`stop`, or `length` where the token limit cut it off",
-    "seed": "of the sample",
-    "extracted": "the final answer that was found in it",
-    "correct": "whether that equals the right answer; null where it cannot be decided",
-    "reason": "how that was decided",
+    "finish_reason": "`stop`, or `length` if it reached the token limit",
+    "seed": "seed of the sample",
+    "extracted": "the final answer in the completion",
+    "correct": "whether it equals the right answer; null if that cannot be decided",
+    "reason": "the reason of the verdict",
 }
 
 
@@ -109,7 +109,7 @@ def summary_table(figures: Mapping[str, Any]) -> Table:
     solved, problems = figures["problems_with_a_right_answer"], figures["problems"]
     table.add_row("problems with a right answer", f"{solved:,}", f"{solved / problems:.1%}")
     if figures.get("prompts_too_long"):
-        table.add_row("prompts too long, left out", f"{figures['prompts_too_long']:,}", "")
+        table.add_row("prompts that were too long and skipped", f"{figures['prompts_too_long']:,}", "")
     table.add_row("tokens per completion", f"{figures['mean_tokens']:,.0f}", "")
     if figures["tokens_per_second"]:
         table.add_row("tokens per second", f"{figures['tokens_per_second']:,.0f}", "")

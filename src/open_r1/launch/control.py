@@ -1,4 +1,4 @@
-"""How the nodes of a launch stay in touch: who is there, whose generators answer, who has finished, what failed.
+"""Keeps the nodes of a launch in touch: which nodes are there, whose generators answer, who has finished, what failed.
 
 A few times a second, each node writes its own state into a PyTorch store on node 0 and reads the states of the others.
 A thread does this, because a call to a `TCPStore` whose host has vanished can block forever.
@@ -23,7 +23,7 @@ from open_r1.errors import UserError
 from open_r1.processes.child import Failure
 
 SILENCE_SECONDS = 60.0
-"""A node that has not published its state for this long counts as dead."""
+"""Seconds after which a node that has published nothing counts as dead."""
 GOODBYE_SECONDS = 30.0
 CONNECT_SLACK = 5.0
 EXCHANGE_SECONDS = 0.25
@@ -35,17 +35,17 @@ class NodeState:
 
     host: str
     plan: str
-    """Hash of what it will run."""
+    """Hash of the plan that it will run."""
     values: dict[str, str] = field(default_factory=dict)
-    """Values by name; the milestones serving, finished and left are values without content."""
+    """Values by name. The milestones serving, finished and left have no content."""
     beat: int = 0
     """Counts the exchanges."""
 
 
 class Control:
-    """The nodes of a launch, seen from one of them. Without arguments: a single node.
+    """The nodes of a launch, as one of them sees them. Without arguments: a single node.
 
-    Every node passes the same `plan`, a text that says what will run. Raises UserError if the nodes do not meet within
+    Every node passes the same `plan`, a text that describes the run. Raises UserError if the nodes do not meet within
     `timeout` seconds, or if their plans differ.
     """
 
@@ -118,24 +118,24 @@ class Control:
         deadline = time.monotonic() + timeout
         if not self._wait(lambda: self._contact is not None, timeout + CONNECT_SLACK):
             raise UserError(
-                f"port {port} (for the nodes to meet) cannot be opened here: give --main-port."
+                f"cannot open port {port}, where the nodes meet: give another one with --main-port."
                 if self.rank == 0
                 else f"node 0 ({head}, port {port}) did not answer within {timeout:.0f} s: is it up, does the same "
-                "command run there, and does no firewall stand between?"
+                "command run there, and does a firewall block the port?"
             )
         if not self._wait(lambda: len(self._states) == self.nodes, deadline - time.monotonic()):
             if self._lost():
-                raise UserError(f"node 0 ({head}) has gone: its own messages say why.")
+                raise UserError(f"the connection to node 0 ({head}) is lost: its own messages say why.")
             absent = ", ".join(str(node) for node in range(self.nodes) if node not in self._states)
             raise UserError(
-                f"node {absent} of {self.nodes} did not come within {timeout:.0f} s; there are "
+                f"node {absent} of {self.nodes} did not join within {timeout:.0f} s. The others: "
                 f"{', '.join(map(self.host, sorted(self._states)))}. Is it up, and does the same command run there?"
             )
         for node, state in self._states.items():
             if state.plan != self._own.plan:
                 raise UserError(
-                    f"{self.host(node)} was started with another command or another version of the recipe than "
-                    f"{self.host(self.rank)}: give all nodes the same."
+                    f"{self.host(node)} runs another command or another version of the recipe than "
+                    f"{self.host(self.rank)}: start the same one on all nodes."
                 )
 
     def _state(self, node: int) -> NodeState:

@@ -1,4 +1,4 @@
-"""What `open-r1 launch` does on a node: plans the layout, checks what this node needs, and runs its share."""
+"""Runs `open-r1 launch` on a node: plans the layout, checks what this node needs, and runs its share."""
 
 import importlib.util
 import socket
@@ -62,7 +62,7 @@ def make_layout(options: "LaunchOptions", recipe: Recipe, config: Path, place: P
 
 
 class Launcher:
-    """A layout on its nodes, seen from one of them."""
+    """A layout on its nodes, as one of them sees it."""
 
     def __init__(
         self, recipe: Recipe, layout: Layout, config: Path, place: Place, server_template: str | None = None
@@ -82,14 +82,14 @@ class Launcher:
                 f"--gpus-per-node {here}{' (the CPU) and --processes' if here == 0 else ''}."
             )
         if self.place.rank == 0:
-            check_port(ports.main, "where processes meet", "--main-port")
+            check_port(ports.main, "for the processes to meet", "--main-port")
             if self.place.nodes > 1:
-                check_port(ports.control, "where nodes meet", "--main-port")
+                check_port(ports.control, "for the nodes to meet", "--main-port")
         for server in self.servers:
             check_port(
                 server.port,
                 "a generator",
-                "--vllm_server_port, or --vllm_server_base_url to use the server that is there",
+                "--vllm_server_port, or --vllm_server_base_url to use the server that listens there",
             )
         if distributed_type(self.config) == "DEEPSPEED" and self.trains:
             _require("deepspeed", f"--accelerator {self.config.stem}", install_command("deepspeed"))
@@ -122,7 +122,7 @@ class Launcher:
         return NodeRun(node, control).run()
 
     def dry_commands(self, node: int) -> list[Command]:
-        """What a node would run."""
+        """The commands that a node would run."""
         here = visible_devices()
         wanted = self.layout.cluster.gpus_per_node
         gpus = here if len(here) >= wanted else [str(i) for i in range(wanted)]

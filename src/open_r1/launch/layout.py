@@ -12,7 +12,7 @@ from open_r1.run.model_size import tensor_parallel
 
 Generation = Literal["none", "policy", "colocate", "server", "external"]
 """What samples completions: nothing (SFT), the policy's own forward pass, an engine on the training GPUs, vLLM servers
-on GPUs of their own, or servers started elsewhere."""
+on separate GPUs, or servers started elsewhere."""
 
 STATE_BYTES = {"ddp": (16, 0), "zero2": (4, 12), "zero3": (0, 16), "fsdp": (0, 16)}
 """Bytes a parameter of weights, gradients and Adam's moments in float32: what every process holds, and what is split
@@ -86,7 +86,7 @@ class Layout:
     """For each training node, from node 0 on, the GPUs that train (on a CPU: one number per process)."""
     servers: tuple[Server, ...] = ()
     notes: tuple[str, ...] = field(default=())
-    """Remarks for the user, one sentence each."""
+    """Notes for the user, one sentence each."""
 
     @property
     def processes(self) -> int:
@@ -109,7 +109,7 @@ class Layout:
 
     @property
     def readers(self) -> str:
-        """Those of `groups`, in words."""
+        """`groups` in words."""
         size = self.job.sequence_parallel
         unit = "process" if size == 1 else "group"
         plural = "" if self.groups == 1 else "es" if size == 1 else "s"
@@ -133,7 +133,7 @@ def plan_layout(cluster: Cluster, job: Job, ports: Ports | None = None) -> Layou
     _check_sequence_parallel(layout)
     _check_groups(layout)
     if idle := layout.idle():
-        notes.append(f"{_places(idle)} has nothing to do: change --tp, --dp or --processes to use it.")
+        notes.append(f"{_places(idle)} is idle: change --tp, --dp or --processes to use it.")
     notes += _memory_notes(layout) + _speed_notes(layout) + _batch_notes(layout)
     return replace(layout, notes=tuple(notes))
 
@@ -156,14 +156,16 @@ def _servers(cluster: Cluster, job: Job, ports: Ports, notes: list[str]) -> tupl
         size = job.tensor_parallel
         if size > width:
             raise UserError(
-                f"--tp is {size}, and a node has {width} GPUs: a generator of the launch fits on one node. Start a "
-                "larger one by itself (docs/clusters.md), and name it (vllm_server_base_url)."
+                f"--tp is {size}, but a node has {width} GPUs, and a generator must fit on one node: lower --tp, or "
+                "start a larger server separately (docs/clusters.md) and set vllm_server_base_url."
             )
         if job.attention_heads is not None and job.attention_heads % size:
             raise UserError(f"--tp is {size}, which does not divide the model's {job.attention_heads} attention heads.")
     elif job.parameters is None:
         size = 1
-        notes.append("The size of the model is not known here, so each generator has one GPU: give --tp if it is big.")
+        notes.append(
+            "The size of the model is unknown here, so each generator gets one GPU: give --tp if the model is large."
+        )
     else:
         size = tensor_parallel(job.parameters, job.attention_heads, width, cluster.gpu_memory)
     per_node = width // size
@@ -172,9 +174,9 @@ def _servers(cluster: Cluster, job: Job, ports: Ports, notes: list[str]) -> tupl
     all_taken = count * size >= width if nodes == 1 else generating >= nodes
     if all_taken:
         raise UserError(
-            f"{count} x {size} GPUs for generators leave none of the {nodes * width} GPUs to train"
+            f"{count} x {size} GPUs for generators leave none of the {nodes * width} GPUs for training"
             f"{'' if nodes == 1 else ' (a node generates or trains)'}: lower --dp or --tp, ask for more nodes, or set "
-            "engine to auto and vllm_mode to colocate, where every GPU does both."
+            "engine to auto and vllm_mode to colocate, so that every GPU does both."
         )
     places = [(node, i) for node in range(nodes - 1, nodes - 1 - generating, -1) for i in range(per_node)]
     return tuple(
@@ -191,9 +193,9 @@ def _train(cluster: Cluster, servers: tuple[Server, ...]) -> tuple[tuple[int, ..
     nodes = 1 if cluster.nodes == 1 else cluster.nodes - len(generating)
     free = width - (sum(len(server.gpus) for server in servers) if cluster.nodes == 1 else 0)
     if wanted is not None and wanted > free:
-        beside = f", {width - free} of which generate" if free < width else ""
+        beside = " (the others generate)" if free < width else ""
         raise UserError(
-            f"--processes is {wanted}, more than the {free} GPUs that can train on a node of {width}{beside}: give at "
+            f"--processes is {wanted}, but only {free} GPUs can train on a node of {width}{beside}: give at "
             f"most {free}."
         )
     return tuple(tuple(range(wanted or free)) for _ in range(nodes))
@@ -229,7 +231,7 @@ def _memory_notes(layout: Layout) -> list[str]:
     sharded = state_bytes(replace(layout.job, accelerator="zero3"), layout.processes)
     if needed is None or sharded is None or needed < memory or layout.on_cpu:
         return []
-    remedy = "--accelerator zero3 or fsdp splits them" if sharded < memory else "take more GPUs, or LoRA (use_peft)"
+    remedy = "--accelerator zero3 or fsdp shards them" if sharded < memory else "use more GPUs, or LoRA (use_peft)"
     return [
         f"Weights, gradients and optimizer states take {needed / 2**30:.0f} GiB on each GPU, which has "
         f"{memory / 2**30:.0f} GiB: {remedy}."
@@ -245,25 +247,27 @@ def _speed_notes(layout: Layout) -> list[str]:
         copies = " with a copy of the model in each process" if job.accelerator in ("zero3", "fsdp") else ""
         notes.append(
             f"The policy itself writes the completions{copies}, which is slow: set engine to auto, or use_vllm to true "
-            "with vllm_mode server (generators on GPUs of their own)."
+            "with vllm_mode server (generators on separate GPUs)."
         )
     if job.accelerator == "zero3" and len(layout.train) > 1:
         notes.append(
-            "ZeRO-3, the slowest backend (docs/clusters.md), puts each layer together over all nodes at every pass: "
-            "--accelerator fsdp splits the weights too."
+            "ZeRO-3, the slowest backend (docs/clusters.md), gathers each layer over all nodes in every pass: "
+            "--accelerator fsdp shards the weights too."
         )
     return notes
 
 
 def _batch_notes(layout: Layout) -> list[str]:
-    """Warns of a batch that grew with the number of nodes, at a learning rate chosen for a smaller one."""
+    """Warns if the batch grew with the number of nodes but the learning rate was chosen for a smaller batch."""
     job, times = layout.job, len(layout.train)
     if job.recipe_learning_rate is None or times < 4:
         return []
     fewer = f", or --gradient_accumulation_steps {job.accumulation // times}" if job.accumulation % times == 0 else ""
     return [
-        f"{times} nodes make a step of {layout.batch:,} sequences, {times} times that of one node, at the recipe's "
-        f"learning_rate {job.recipe_learning_rate:g}: give --learning_rate{fewer}, if the recipe is not for as many."
+        f"With {times} nodes a step has {layout.batch:,} sequences, {times} times as many as on one node, but "
+        f"learning_rate is the recipe's {job.recipe_learning_rate:g}: give --learning_rate{fewer}, unless the recipe "
+        "is for "
+        f"{times} nodes."
     ]
 
 

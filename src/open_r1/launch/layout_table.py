@@ -13,7 +13,7 @@ from open_r1.run.estimate import Shape, Split, estimate_memory, estimate_seconds
 
 GENERATED_BY = {
     "policy": "the policy itself, on the training {devices}",
-    "colocate": "on the training {devices}, an engine for each process",
+    "colocate": "on the training {devices}, one engine per process",
     "external": "the servers at {url}",
 }
 

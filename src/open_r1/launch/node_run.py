@@ -1,4 +1,4 @@
-"""A launch on one node: starts generators and training, watches them and the other nodes, and stops all together."""
+"""Runs a launch on one node: starts generators and training, watches them and the other nodes, and stops them all."""
 
 import signal
 import sys
@@ -17,7 +17,7 @@ POLL_SECONDS = 0.2
 STOPPED_STATUS = 75
 """Exit status of training that saved a checkpoint after a signal; the same command continues it."""
 CAUSE_SECONDS = 3.0
-"""How long the failure of a generator may take to be noticed after training has failed because of it."""
+"""Seconds to wait, after training has failed, for a generator's failure that may have caused it."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class NodeRun:
         final = [s for s in self._signals if s != signal.SIGUSR1]
         if final and self.control.missing("finished", self.plan.training_nodes):
             status = 128 + final[0]
-            self.control.fail(Failure(self.plan.name, self.plan.name, status, f"was ended by {final[0].name}"))
+            self.control.fail(Failure(self.plan.name, self.plan.name, status, f"was stopped by {final[0].name}"))
             self.control.close()
             return status
         self.control.close()
@@ -170,9 +170,12 @@ class NodeRun:
     def _report(self, failure: Failure) -> None:
         where = "" if failure.node in (failure.process, "this node") else f" on {failure.node}"
         if failure.exit_code in (STOPPED_STATUS, 130):
-            print(f"Stopped: {failure.process}{where} {failure.reason}. The same command continues.", file=sys.stderr)
+            print(
+                f"Stopped: {failure.process}{where} {failure.reason}. Run the same command to continue.",
+                file=sys.stderr,
+            )
             return
-        print(f"\nerror: {failure.process}{where} {failure.reason}; everything else was ended.", file=sys.stderr)
+        print(f"\nerror: {failure.process}{where} {failure.reason}; everything else was stopped.", file=sys.stderr)
         if failure.last_lines and not (failure.printed and failure.node == self.plan.name):
             print("Its last lines:", file=sys.stderr)
             print("\n".join(f"  {line}" for line in failure.last_lines), file=sys.stderr, flush=True)

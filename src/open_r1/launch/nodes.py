@@ -1,4 +1,4 @@
-"""Which node of how many this is, from Slurm's variables or from options, and the ports of a launch."""
+"""Determines the rank of this node, from Slurm's variables or from options, and the ports of a launch."""
 
 import shutil
 import socket
@@ -42,8 +42,8 @@ def find_place(nodes: int | None, rank: int | None, head: str | None, environmen
         return _from_options(nodes, rank, head)
     if nodes is None and not in_step and allocated > 1:
         raise UserError(
-            f"this job has {allocated} nodes, but this command runs on the first one only: write `srun --ntasks-per-"
-            f"node=1 open-r1 launch ...`, or --nodes 1."
+            f"this job has {allocated} nodes, but this command runs only on the first one: use `srun --ntasks-per-"
+            "node=1 open-r1 launch ...`, or give --nodes 1."
         )
     if not in_step or nodes == 1:
         if (nodes or 1) > 1:
@@ -53,11 +53,12 @@ def find_place(nodes: int | None, rank: int | None, head: str | None, environmen
             )
         return Place(1, 0, ("127.0.0.1",), job)
     if nodes is not None and nodes != steps:
-        raise UserError(f"--nodes is {nodes}, but srun started {steps}: leave --nodes out, or give both the same.")
+        raise UserError(f"--nodes is {nodes}, but srun started {steps}: omit --nodes, or give both the same number.")
     if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) != steps:
         raise UserError(
-            f"srun started {environment['SLURM_STEP_NUM_TASKS']} tasks on {steps} nodes: open-r1 launch runs once on "
-            "each, so give srun --ntasks-per-node=1."
+            f"srun started {environment['SLURM_STEP_NUM_TASKS']} tasks on {steps} nodes, but open-r1 launch runs "
+            "once per "
+            "node: give srun --ntasks-per-node=1."
         )
     node_list = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
     addresses = ("127.0.0.1",) if steps == 1 else tuple(map(address_of, host_names(node_list)))
@@ -84,14 +85,14 @@ def check_port(port: int, what: str, option: str) -> None:
 def _from_options(nodes: int | None, rank: int | None, head: str | None) -> Place:
     if nodes is None or rank is None or head is None:
         raise UserError(
-            "--nodes, --node-rank and --head belong together: give all three, the same --head on each node."
+            "--nodes, --node-rank and --head go together: give all three, with the same --head on each node."
         )
     if not 0 <= rank < nodes:
-        raise UserError(f"--node-rank is {rank}: expected 0 to {nodes - 1}, as --nodes is {nodes}.")
+        raise UserError(f"--node-rank is {rank}: expected 0 to {nodes - 1}, because --nodes is {nodes}.")
     with suppress(OSError):
         socket.getaddrinfo(head, None)
         return Place(nodes, rank, (head,) + ("",) * (nodes - 1))
-    raise UserError(f"--head is {head}, which is no name or address that this machine knows.")
+    raise UserError(f"--head is {head}, which this machine cannot resolve: give the name or address of node 0.")
 
 
 def host_names(node_list: str) -> list[str]:
@@ -99,7 +100,9 @@ def host_names(node_list: str) -> list[str]:
     if not any(c in node_list for c in "[,"):
         return [node_list]
     if shutil.which("scontrol") is None:
-        raise UserError(f"scontrol is not on PATH, so Slurm's node list {node_list} cannot be read.")
+        raise UserError(
+            f"scontrol is not on PATH, so Slurm's node list {node_list} cannot be read: add Slurm's programs to PATH."
+        )
     done = subprocess.run(["scontrol", "show", "hostnames", node_list], capture_output=True, text=True, check=True)
     return done.stdout.split()
 

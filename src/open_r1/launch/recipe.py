@@ -1,4 +1,4 @@
-"""What a launch needs to know about a recipe: its task, its options, the size of its model."""
+"""Reads from a recipe what a launch needs: the task, the options, the size of the model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,9 +55,12 @@ def find_recipe(name: str) -> Path:
     models = sorted({path.relative_to(folder).parts[0] for path in _recipes(folder)})
     model = next((word for word in words if word in models), None)
     if model is None:
-        raise UserError(f"recipe {name}: there is no such file, and none for that model; models: {', '.join(models)}.")
+        raise UserError(
+            f"recipe {name}: no such file, and there are no recipes for that model. Models with recipes: "
+            f"{', '.join(models)}."
+        )
     found = [str(Path(folder.name) / path.relative_to(folder)) for path in _recipes(folder / model)]
-    raise UserError(f"recipe {name}: there is no such file; for {model} there are: {', '.join(found)}.")
+    raise UserError(f"recipe {name}: no such file. Recipes for {model}: {', '.join(found)}.")
 
 
 def task_of(path: Path, overrides: list[str]) -> Literal["sft", "grpo"]:
@@ -82,7 +85,7 @@ def find_accelerator(name: str) -> Path:
     if path.is_file() and Path(name).name in (path.name, path.stem):
         return path
     names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
-    raise UserError(f"--accelerator is {name}: there are {names}, or give a file of accelerate's.")
+    raise UserError(f"--accelerator is {name}: expected one of {names}, or a configuration file of accelerate.")
 
 
 def distributed_type(config: Path) -> str:
@@ -90,7 +93,9 @@ def distributed_type(config: Path) -> str:
     try:
         content = read_yaml(config)
     except UserError as error:
-        raise UserError(f"--accelerator is {config}, which is no configuration of accelerate's: {error}") from None
+        raise UserError(
+            f"--accelerator is {config}, which is not a configuration file of accelerate: {error}"
+        ) from None
     return str(content["distributed_type"].value) if "distributed_type" in content else ""
 
 

@@ -9,9 +9,9 @@ from open_r1.engine.vllm.process import ServerOptions, server_environment, serve
 from open_r1.options import parse_known
 from open_r1.processes.child import child_environment
 
-DESCRIPTION = """Serves a model with vLLM for `open-r1 grpo --use_vllm true --vllm_mode server`, on the GPUs that
-CUDA_VISIBLE_DEVICES names. Whoever reaches the port can replace the weights: listen on loopback (the default) or on
-the interface of a private network. Options that are not listed here go to `vllm serve` as they are.
+DESCRIPTION = """Serves a model with vLLM for `open-r1 grpo --use_vllm true --vllm_mode server`, on the GPUs in
+CUDA_VISIBLE_DEVICES. Anyone who can reach the port can replace the weights, so listen on loopback (the default) or on
+the interface of a private network. Options that are not listed here are passed to `vllm serve`.
 
     open-r1 vllm-serve --model Qwen/Qwen2.5-1.5B-Instruct --tensor-parallel-size 2
 """

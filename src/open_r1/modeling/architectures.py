@@ -23,12 +23,12 @@ CAUSAL_ANYWAY = ("gpt_neox",)
 """Types that read forwards whatever their `is_decoder` says."""
 REPLACED = "its attention cannot be replaced, so documents of a pack would see each other"
 REFUSED = {
-    "blt": "it computes over patches of bytes, which could reach over two documents",
+    "blt": "it computes over patches of bytes, which could span two documents",
     "doge": "its attention mask depends on what it reads",
     "git": REPLACED,
     "modernbert-decoder": "its head is more than one matrix",
-    "moshi": "its cache forgets keys that its attention still sees where nothing is cached",
-    "recurrent_gemma": "padding reaches its recurrent states, and transformers does not hand out its cache",
+    "moshi": "its cache drops keys that its attention would see without a cache",
+    "recurrent_gemma": "padding reaches its recurrent states, and transformers does not expose its cache",
     "zaya": "its attention convolves queries and keys, which would reach the next document",
 }
 """Architectures whose code looks like what can be trained here, and is not."""
@@ -64,7 +64,7 @@ def why_unsupported(config: PretrainedConfig) -> str | None:
         if kind in REFUSED:
             return REFUSED[kind]
     if text.model_type in MASK_WINDOWS and (text.sliding_window or 2**31) < text.max_position_embeddings:
-        return "its attention learns of its window from masks alone, which packs do without"
+        return "its attention gets its window only from masks, which packs do not use"
     if unknown := sorted(set(getattr(text, "layer_types", None) or []) - LAYER_TYPES):
         return f"it has layers of type {', '.join(unknown)}, which packed training does not compute exactly"
     if getattr(config, "auto_map", None) and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -72,7 +72,7 @@ def why_unsupported(config: PretrainedConfig) -> str | None:
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return "transformers has no causal language model for it"
     if _model_class(config).config_class not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        return "transformers could not load what is saved of its text"
+        return "transformers could not load the saved checkpoint of its text"
     return _why_unsupported_code(_model_class(config))
 
 
@@ -111,8 +111,8 @@ def check_sequence_parallel(config: PretrainedConfig, size: int, trust_remote_co
     heads: Any = getattr(config.get_text_config(), "num_attention_heads", None)
     if reason := _why_not_in_slices(config, heads, trust_remote_code):
         raise UserError(
-            f"sequence_parallel_size is {size}, which models of type {config.model_type} cannot be trained with: "
-            f"{reason}. Set it to 1."
+            f"sequence_parallel_size is {size}, but models of type {config.model_type} do not support it: {reason}. "
+            "Set it to 1."
         )
     if heads % size:
         possible = [str(n) for n in range(1, heads + 1) if heads % n == 0]

@@ -27,8 +27,8 @@ def compile_layers(model: PreTrainedModel) -> None:
     """
     if not can_compile():
         raise UserError(
-            "torch_compile is true, which needs a C compiler (and Triton on CUDA), and none was found: install gcc, or "
-            "leave torch_compile out."
+            "torch_compile is true, which needs a C compiler (and Triton on CUDA), but none was found: install gcc, "
+            "or omit torch_compile."
         )
     for layer in model.get_decoder().layers:  # type: ignore[operator, union-attr]
         layer.compile(dynamic=True)

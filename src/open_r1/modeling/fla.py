@@ -26,9 +26,9 @@ def use_fla(model: nn.Module) -> None:
     """Has the gated delta nets of `model` take packs as they are. Raises UserError where they cannot."""
     nets = [mixer for mixer in mixers(model) if "GatedDeltaNet" in type(mixer).__name__]
     if not nets:
-        raise UserError("linear_attention is fla, and the model has no gated delta nets: leave it out.")
+        raise UserError("linear_attention is fla, but the model has no gated delta nets: omit it.")
     if not torch.cuda.is_available():
-        raise UserError("linear_attention is fla, which needs a CUDA device: leave it out on this machine.")
+        raise UserError("linear_attention is fla, which needs a CUDA device: omit it on this machine.")
     if importlib.util.find_spec("fla") is None:
         raise UserError(f"linear_attention is fla, which needs fla-core: {install_command('fla')}.")
     try_kernels(nets[0])
@@ -57,7 +57,7 @@ def take_packs(nets: list[nn.Module], device_type: str = "cuda") -> None:
     for net in nets:
         modeling = sys.modules[type(net).__module__]
         if not hasattr(modeling, CONVOLUTION) or not hasattr(modeling, RULE):
-            raise UserError(f"linear_attention is fla, and {type(net).__name__} is built otherwise: leave it out.")
+            raise UserError(f"linear_attention is fla, and {type(net).__name__} has a different structure: omit it.")
         _replace(modeling, CONVOLUTION, _convolution)
         _replace(modeling, RULE, _rule)
         net.takes_packs_on = device_type  # type: ignore[assignment]

@@ -42,7 +42,7 @@ def kernels() -> Any:
             return None
         from open_r1.internals import flash_attn
     except (ImportError, AttributeError) as error:  # AttributeError: another version of a package that it builds on
-        logger.warning("flash-attn-4 is installed but does not import, so it is not used: %s", error)
+        logger.warning("flash-attn-4 is installed but cannot be imported, so it is not used: %s", error)
         return None
     return flash_attn
 

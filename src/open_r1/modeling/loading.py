@@ -48,8 +48,8 @@ def load_causal_lm(checkpoint: Checkpoint, dtype: torch.dtype | str, **options: 
     model, info = loaded
     if missing := sorted(info["missing_keys"]):
         raise UserError(
-            f"{checkpoint.option} is {checkpoint.name!r}: the weights lack {len(missing)} tensors of the model, "
-            f"{missing[0]} first, which would be random: get the whole checkpoint."
+            f"{checkpoint.option} is {checkpoint.name!r}: the weights lack {len(missing)} tensors of the model, the "
+            f"first is {missing[0]}, and they would be random: download the whole checkpoint."
         )
     return model
 

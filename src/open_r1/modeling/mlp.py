@@ -40,8 +40,8 @@ def chunk_mlps(model: PreTrainedModel, chunk_tokens: int) -> None:
     found = [place for place in places if _is_plain(place)]
     if not found:
         raise UserError(
-            f"mlp_chunk_tokens is {chunk_tokens}, and models of type {model.config.model_type} have no MLP that all "
-            "tokens go through: leave it out."
+            f"mlp_chunk_tokens is {chunk_tokens}, but models of type {model.config.model_type} have no MLP that all "
+            "tokens go through: omit it."
         )
     for mlp in found:
         mlp.__class__ = _chunked(mlp.__class__)

@@ -15,7 +15,7 @@ class ConversationColumns:
     system_column: str | None = None
     """Column with the system prompt of a row. Default: `system`, if there is one."""
     tools_column: str | None = None
-    """Column with the tools that a row offers, as JSON schemas. Default: `tools`, if there is one."""
+    """Column with the tools of a row, as JSON schemas. Default: `tools`, if there is one."""
 
 
 @dataclass(kw_only=True)
@@ -26,5 +26,5 @@ class ColumnOptions(ConversationColumns):
     """Column with the problem: text, or a list of messages. Default: the first of `prompt`, `problem`, `question` and
     `instruction` (with Alpaca's `input`)."""
     answer_column: Annotated[str | None, Alias("dataset_answer_column")] = None
-    """Column with the right answer; for `sft`, with what follows the prompt. Default: `answer`, `final_answer`,
+    """Column with the right answer; for `sft`, with the answer to learn. Default: `answer`, `final_answer`,
     `solution`, or verl's `reward_model.ground_truth`."""

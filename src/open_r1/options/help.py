@@ -62,8 +62,13 @@ def format_help(
     lines = [f"usage: {' '.join([prog, *places])} {config}[--option value ...] {usage or ''}".rstrip(), ""]
     lines += [description.strip(), ""]
     if config:
-        lines += ["Options can also stand in a YAML file (--config FILE); those on the command line win. True or false"]
-        lines += ["options can stand alone; --no-OPTION turns them off, or unsets what has no value by default.", ""]
+        lines += [
+            "Options can also be in a YAML file (--config FILE); the command line takes precedence. For an option that"
+        ]
+        lines += [
+            "is true or false, --OPTION alone means true. --no-OPTION means false, or unsets an optional value.",
+            "",
+        ]
     docs = {name: text for cls in classes for name, text in _texts(cls).items()}
     groups |= foreign
     if len(groups) > 2:

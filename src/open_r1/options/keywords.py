@@ -16,7 +16,7 @@ def from_keywords(cls: type[T], values: Mapping[str, Any]) -> T:
     known = [f.name for f in fields(cls) if f.init]  # type: ignore[arg-type]
     aliases = aliases_of(get_type_hints(cls, include_extras=True))
     if doubled := next((name for name in values if aliases.get(name) in values), None):
-        raise UserError(f"{doubled} and {aliases[doubled]} say the same: keep one.")
+        raise UserError(f"{doubled} and {aliases[doubled]} are the same option: remove one.")
     values = {aliases.get(name, name): value for name, value in values.items()}
     for name in values:
         if name not in known:

@@ -33,11 +33,11 @@ RENAMED = {
 }
 """Old key to today's key. (Where transformers already has the newer name, that one is used as it is.)"""
 
-_VLLM = "vLLM is set up to suit the training here"
+_VLLM = "vLLM is configured automatically"
 _CHUNKED = "logprobs are always computed in chunks"
 _PACKED = "no batch is padded"
-_COMPLETIONS = "every completion is kept in run/rollouts/"
-_REWARD = "only the reward of that name reads it, and this version does not have it"
+_COMPLETIONS = "every completion is saved in run/rollouts/"
+_REWARD = "only a reward that this version does not have reads it"
 _HUB = "push_to_hub with hub_revision does this"
 
 IGNORED: dict[str, str] = {
@@ -46,36 +46,36 @@ IGNORED: dict[str, str] = {
     "use_liger_loss": _CHUNKED,
     "use_liger": _CHUNKED,
     "liger_kernel_config": _CHUNKED,
-    "max_prompt_length": "prompts are never cut; filter the dataset to leave long ones out",
+    "max_prompt_length": "prompts are never truncated; filter long ones out of the dataset",
     "log_completions": _COMPLETIONS,
     "num_completions_to_print": _COMPLETIONS,
     "log_unique_prompts": _COMPLETIONS,
     "log_completions_hub_repo": _COMPLETIONS,
     "log_multimodal": "models are text only",
     "wandb_log_unique_prompts": _COMPLETIONS,
-    "dataset_kwargs": "columns are recognised by name",
-    "packing_strategy": "packing is always best-fit, and documents are never cut to fill a row",
+    "dataset_kwargs": "columns are recognized by name",
+    "packing_strategy": "packing is always best-fit, and documents are never split to fill a row",
     "padding_free": _PACKED,
     "pad_to_multiple_of": _PACKED,
-    "pad_token": "padding is resolved in memory, the tokenizer stays as it is",
+    "pad_token": "padding is handled in memory; the tokenizer does not change",
     "eval_packing": _PACKED,
     "group_by_length": _PACKED,
-    "shuffle_dataset": "every epoch is drawn in a new order",
-    "use_cache": "training never keeps a cache",
-    "ds3_gather_for_generation": "weights are handed to the engine a layer at a time",
+    "shuffle_dataset": "every epoch has a new order",
+    "use_cache": "training never uses a cache",
+    "ds3_gather_for_generation": "weights are sent to the engine one layer at a time",
     "cache_implementation": "the transformers engine picks its own cache",
     "use_transformers_paged": "the transformers engine picks its own cache",
     "use_transformers_continuous_batching": "the transformers engine batches by itself",
     "transformers_continuous_batching_config": "the transformers engine batches by itself",
     "push_to_hub_revision": _HUB,
     "overwrite_hub_revision": _HUB,
-    "wandb_run_group": "write run_name",
-    "logging_dir": "trackers keep their own folders",
+    "wandb_run_group": "use run_name",
+    "logging_dir": "trackers choose their own folders",
     "save_safetensors": "checkpoints are always safetensors",
     "include_tokens_per_second": "tokens per second are always logged",
-    "num_processes": "the launcher says how many processes there are",
-    "use_mps_device": "devices are found by themselves",
-    "local_rank": "processes are found by themselves",
+    "num_processes": "the launcher sets the number of processes",
+    "use_mps_device": "devices are detected automatically",
+    "local_rank": "processes are detected automatically",
     "tokenizer_name_or_path": "the tokenizer is that of model_name_or_path",
     "lora_task_type": "the task is always CAUSAL_LM",
     "sapo_temperature_neg": "only loss_type sapo reads it",
@@ -88,7 +88,7 @@ IGNORED: dict[str, str] = {
     "entropy_coef_max": "only an adaptive entropy bonus reads it",
     "entropy_coef_delta": "only an adaptive entropy bonus reads it",
     "entropy_target": "only an adaptive entropy bonus reads it",
-    "ignore_bias_buffers": "such buffers are never synchronised",
+    "ignore_bias_buffers": "such buffers are never synchronized",
     "code_language": _REWARD,
     "code_provider": _REWARD,
     "code_eval_test_batch_size": _REWARD,
@@ -130,26 +130,26 @@ UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "use_adaptive_entropy": ((False,), "no entropy bonus is added; entropy is logged"),
     "reward_model_name_or_path": ((None,), "rewards are functions: write reward_funcs"),
     "datasets": ((None, []), "list them in dataset_mixture, with id and weight"),
-    "multi_objective_aggregation": (("sum_then_normalize",), "rewards are summed, then normalised"),
+    "multi_objective_aggregation": (("sum_then_normalize",), "rewards are summed, then normalized"),
     "off_policy_mask_threshold": ((None,), "use vllm_importance_sampling_mode: sequence_mask"),
     "vllm_tensor_parallel_size": (
         (1,),
-        "an engine beside the training has one GPU; serve larger models with engine: vllm",
+        "an engine on the training GPUs uses one GPU; serve larger models with engine: vllm",
     ),
     "vllm_guided_decoding_regex": ((None,), "completions are not constrained"),
     "vllm_structured_outputs_regex": ((None,), "completions are not constrained"),
     "vllm_importance_sampling_clip_min": ((None,), "only the upper bound, ..._clip_max, is supported"),
     "repetition_penalty": ((1, 1.0), "the trainer could not reproduce the sampled distribution"),
-    "generation_kwargs": ((None, {}), "write the sampling options themselves, such as temperature"),
-    "model_init_kwargs": ((None, {}), "write the options themselves, such as dtype"),
-    "truncation_mode": (("keep_start",), "long sequences are cut at the end"),
+    "generation_kwargs": ((None, {}), "set the sampling options directly, such as temperature"),
+    "model_init_kwargs": ((None, {}), "set the options directly, such as dtype"),
+    "truncation_mode": (("keep_start",), "long sequences are truncated at the end"),
     "router_aux_loss_coef": ((None, 0, 0.0), "no auxiliary loss is added"),
     "disable_dropout": ((False,), "set the dropout of the model's config.json instead"),
     "cast_lm_head_to_fp32": ((False,), "logits are computed in the dtype of the model, logprobs in float32"),
     "dataset_streaming": ((False,), "datasets are read in full; use a slice, as in `train[:10000]`"),
-    "lora_target_parameters": ((None,), "write lora_target_modules"),
+    "lora_target_parameters": ((None,), "use lora_target_modules"),
     "max_tool_calling_iterations": ((None,), "tools are not supported"),
-    "loss_type": (("nll", "chunked_nll"), "SFT minimises the negative log-likelihood"),
+    "loss_type": (("nll", "chunked_nll"), "SFT minimizes the negative log-likelihood"),
     "label_smoothing_factor": ((0, 0.0), "the losses have no label smoothing"),
     "average_tokens_across_devices": ((True,), "losses are always averaged over the tokens of all devices"),
     "auto_find_batch_size": ((False,), "memory is bounded by max_tokens_per_microbatch"),
@@ -185,7 +185,7 @@ def translate(layers: list[dict[str, Given]], known: set[str]) -> dict[str, Give
                 if _without_effect(name, given, notes):
                     continue
             if name in today:
-                raise UserError(f"{given.where}: {name} is given a second time, under an older name: keep {name}.")
+                raise UserError(f"{given.where}: {name} is given twice, once under an older name: keep only {name}.")
             today[name] = _translate_value(name, given, notes)
         _settle_dtype(merged, today)
         merged |= today
@@ -202,7 +202,7 @@ def _rename(name: str, given: Given, known: set[str]) -> tuple[str, Given]:
     if name == "warmup_ratio":
         ratio = given.value
         if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio < 1:
-            raise UserError(f"{given.where}: warmup_ratio is {ratio!r}: expected a number from 0 up to 1.")
+            raise UserError(f"{given.where}: warmup_ratio is {ratio!r}: expected a number from 0 to 1.")
         return "warmup_steps", given
     target = RENAMED.get(name, name)
     return (target, given) if target in known else (name, given)
@@ -261,7 +261,8 @@ def _steps_per_generation(merged: dict[str, Given]) -> Given:
         return merged.get("steps_per_generation", given)
     if "steps_per_generation" in merged and merged["steps_per_generation"].value is not None:
         raise UserError(
-            f"{given.where}: generation_batch_size and steps_per_generation say the same: keep steps_per_generation."
+            f"{given.where}: generation_batch_size and steps_per_generation set the same thing: keep "
+            "steps_per_generation."
         )
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     per_device = merged["per_device_train_batch_size"].value if "per_device_train_batch_size" in merged else 8

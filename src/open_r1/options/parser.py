@@ -177,7 +177,7 @@ def _read_recipe(files: list[str]) -> dict[str, Given]:
 def _without_aliases(layer: dict[str, Given], aliases: dict[str, str]) -> dict[str, Given]:
     for alias in layer.keys() & aliases.keys():
         if aliases[alias] in layer:
-            raise UserError(f"{layer[alias].where}: {alias} and {aliases[alias]} say the same: keep one.")
+            raise UserError(f"{layer[alias].where}: {alias} and {aliases[alias]} are the same option: remove one.")
     return {aliases.get(name, name): given for name, given in layer.items()}
 
 
@@ -197,7 +197,7 @@ def _stray(word: str, known: list[str]) -> UserError:
     if word.startswith("--"):
         return _unknown(word[2:].split("=")[0].replace("-", "_"), "command line", known)
     remedy = f": write --config {word}" if word.endswith((".yaml", ".yml")) else ""
-    return UserError(f"command line: {word!r} belongs to no option{remedy}.")
+    return UserError(f"command line: {word!r} does not belong to an option{remedy}.")
 
 
 def _unknown(name: str, where: str, known: list[str]) -> UserError:

@@ -61,12 +61,12 @@ def read_yaml(path: Path) -> dict[str, Given]:
         ) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise UserError(f"{path}, line {line}: the character {error.character:#06x} cannot stand in YAML.") from None
+        raise UserError(f"{path}, line {line}: the character {error.character:#06x} is not allowed in YAML.") from None
     except yaml.MarkedYAMLError as error:
         line_text = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{path}{line_text}: this is not valid YAML ({error.problem}).") from None
     except RecursionError:
-        raise UserError(f"{path}: brackets are nested too deeply to be options.") from None
+        raise UserError(f"{path}: brackets are nested too deeply.") from None
 
 
 def _read_options(text: str, path: Path) -> dict[str, Given]:
@@ -80,14 +80,14 @@ def _read_options(text: str, path: Path) -> dict[str, Given]:
     for key, node in root.value:
         where = f"{path}, line {key.start_mark.line + 1}"
         if not isinstance(key, yaml.ScalarNode):
-            raise UserError(f"{where}: a list or a mapping stands where the name of an option should.")
+            raise UserError(f"{where}: found a list or a mapping instead of the name of an option.")
         try:
             value = loader.construct_object(node, deep=True)
         except ValueError as error:  # such as a number of 5,000 digits
             raise UserError(f"{where}: the value of {key.value} cannot be read ({error}).") from None
         entry = Given(value, node.value if isinstance(node, yaml.ScalarNode) else None, where)
         if key.value in given and given[key.value].value != entry.value:
-            raise UserError(f"{where}: {key.value} has another value in {given[key.value].where}: keep one.")
+            raise UserError(f"{where}: {key.value} has another value in {given[key.value].where}: remove one.")
         given[key.value] = entry
     return given
 
@@ -214,7 +214,7 @@ def shown(given: Given) -> str:
 def describe(hint: Any) -> str:
     """A type in words: "a whole number", "one of a, b"."""
     if mark_of(hint, Commas):
-        return f"{describe(get_args(split_hint(hint)[0])[0])}, or several with commas between"
+        return f"{describe(get_args(split_hint(hint)[0])[0])}, or several separated by commas"
     hint = split_hint(hint)[0]
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):

@@ -1,12 +1,11 @@
 """The card that lies beside every dataset: what it is, and how it was made."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from open_r1.files import write_whole
-from open_r1.report.card import code, is_hub_id, short, table
+from open_r1.report.card import code, is_hub_id, short, shown_command, table
 from open_r1.report.environment import command_line, git_commit, package_versions
 
 
@@ -35,10 +34,10 @@ def write_dataset_card(
         f"---\n{header.to_yaml()}\n---",
         f"# {folder.resolve().name}",
         what + f" From {', '.join(code(short(name)) for name in sources)}. Made with Open R1.",
-        "```bash\n" + shlex.join(["python", *command_line()]) + "\n```",
+        f"```bash\n{shown_command(command_line())}\n```",
     ]
     if figures is None:
-        parts.append("**Not finished yet**: the same command continues.")
+        parts.append("**Not finished yet**: run the same command to continue.")
     else:
         parts += ["## Figures", table("figure", figures)]
     parts += ["## How it was made", table("setting", settings)]

@@ -19,10 +19,8 @@ MOST_TEXT = 3_000_000
 
 SAMPLE_COLUMNS = ["problem", "gold", "completion", "n_tokens", "finish_reason", "correct"]
 
-_ASKED = {
-    "sums": "is asked for sums",
-    "code": "is asked for tiny programs, which run in a sandbox on tests that it never sees,",
-}
+_ASKED = {"sums": "is asked for sums", "code": "is asked for programs"}
+_JUDGED = {"sums": "", "code": " Each program runs in a sandbox on tests that the model never sees."}
 
 _REWARD_CHARTS = [
     ("reward", "Reward", False),
@@ -72,6 +70,7 @@ def write_demo_report(output_dir: Path | str) -> Path:
         findings=findings(results),
         seconds=seconds,
         asked=_ASKED[task],
+        judged=_JUDGED[task],
         task=task,
         example=problems[0]["problem"] if problems else "",
         plan=Markup(draw_plan({result.name: result.accuracy for result in results})),
@@ -121,7 +120,7 @@ def findings(results: Sequence[Result]) -> list[tuple[Result, str]]:
 def _finding(base: Result, result: Result) -> str:
     points = round((result.accuracy - base.accuracy) * 100)
     if result.low <= base.high and base.low <= result.high:
-        change = f"which {result.n:,} problems cannot tell from the base's {base.accuracy:.0%}"
+        change = f"which is not distinguishable from the base's {base.accuracy:.0%} with {result.n:,} problems"
     else:
         change = f"{abs(points)} points {'above' if points > 0 else 'below'} the base"
     ratio = result.mean_tokens / base.mean_tokens if base.mean_tokens else 1.0

@@ -35,8 +35,9 @@ def nothing_from_the_start(steps: Sequence[Step], window: int) -> str | None:
     if len(recent) < 3 or any(min(s["completions/clipped_ratio"], s["frac_reward_zero_std"]) < 1 for s in recent):
         return None
     return (
-        "for 3 steps every completion was cut off at max_completion_length and every group got equal rewards, so "
-        "nothing is learned. Raise max_completion_length, check that the model's chat template ends its turns with a "
+        "for 3 steps every completion was cut off at max_completion_length and all rewards in each group were "
+        "equal, so nothing is learned. Raise max_completion_length, check that the model's chat template ends its "
+        "turns with a "
         "stop token, or fine-tune first."
     )
 
@@ -58,8 +59,8 @@ def no_signal(steps: Sequence[Step], window: int) -> str | None:
     if len(recent) < window or any(step["frac_reward_zero_std"] < 0.95 or step["reward"] == 0 for step in recent):
         return None
     return (
-        f"in {window} steps nearly every group got equal rewards, so there is nothing to learn from. Leave out "
-        "problems that are always or never solved, or raise num_generations or temperature."
+        f"in {window} steps nearly every group had equal rewards, so there is nothing to learn from. Remove problems "
+        "that are always or never solved, or raise num_generations or temperature."
     )
 
 
@@ -69,7 +70,8 @@ def all_truncated(steps: Sequence[Step], window: int) -> str | None:
     if len(recent) < window or any(step["completions/clipped_ratio"] < 0.9 for step in recent):
         return None
     return (
-        f"for {window} steps at least 90% of the completions were cut off at max_completion_length. Raise it, or check "
+        f"for {window} steps at least 90% of the completions were cut off at max_completion_length. Raise it, or "
+        "check "
         "that the model's chat template ends its turns with a stop token."
     )
 
@@ -80,7 +82,7 @@ def entropy_collapse(steps: Sequence[Step], window: int) -> str | None:
     if len(entropies) < window or max(entropies[-window:]) > 0.02:
         return None
     return (
-        f"for {window} steps the entropy was below 0.02 nats a token: the policy no longer explores. Lower "
+        f"for {window} steps the entropy was below 0.02 nats per token: the policy no longer explores. Lower "
         "learning_rate, raise epsilon_high (clip-higher) or temperature, or add a KL penalty (beta)."
     )
 
@@ -97,8 +99,8 @@ def format_without_accuracy(steps: Sequence[Step], window: int) -> str | None:
     if change("rewards/format/mean") < 0.05 or change("rewards/accuracy/mean") > -0.02:
         return None
     return (
-        f"over {2 * window} steps the format reward rose while accuracy fell: the form is learned in place of the "
-        "answer. Lower the weight of format in reward_weights."
+        f"over {2 * window} steps the format reward rose while accuracy fell: the model learns the format instead of "
+        "the answer. Lower the weight of format in reward_weights."
     )
 
 

@@ -109,7 +109,7 @@ class RunRecorder:
         ]
         if not changes:
             return None
-        return f"This run continues with other settings than it started with: {', '.join(changes)}."
+        return f"This run continues with changed settings: {', '.join(changes)}."
 
     def _discard_after(self, step: int, history: Sequence[Mapping[str, Any]]) -> None:
         path = self.run_dir / "metrics.jsonl"
@@ -133,7 +133,7 @@ def read_config(run_dir: Path | str) -> dict[str, Any]:
         config = None
     if isinstance(config, dict):
         return config
-    logger.warning("%s is damaged, so settings are not compared with it.", path)
+    logger.warning("%s is damaged, so changed settings cannot be detected.", path)
     return {}
 
 
@@ -158,7 +158,8 @@ def _restored(path: Path, lines: list[dict[str, Any]], history: Sequence[Mapping
     if not expected - there:
         return lines
     logger.warning(
-        "%s was damaged: %d of %d lines up to the checkpoint were missing or changed, and are restored from it.",
+        "%s was damaged: %d of %d lines before the checkpoint were missing or changed. They are restored from the "
+        "checkpoint.",
         path,
         len(expected - there),
         len(expected),

@@ -263,7 +263,7 @@ def _open(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path, buffer_size=1 << 16, pre_buffer=False)
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path.name} cannot be read: it is damaged, or not yet copied as a whole.") from error
+        raise ValueError(f"{path.name} cannot be read: it is damaged, or not completely copied yet.") from error
 
 
 def _no_run(folder: Path, error: OSError) -> UserError:

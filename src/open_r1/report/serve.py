@@ -42,7 +42,9 @@ class PageServer(ThreadingHTTPServer):
             super().__init__(("127.0.0.1", PORT if port is None else port), _Handler)
         except OSError as error:
             if port is not None:
-                raise UserError(f"port is {port}, which cannot be used ({error.strerror}): give another.") from error
+                raise UserError(
+                    f"port is {port}, which cannot be used ({error.strerror}): give another one."
+                ) from error
             super().__init__(("127.0.0.1", 0), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -142,7 +144,7 @@ def serve(server: PageServer, what: str) -> None:
     """Prints the address and serves until Ctrl-C."""
     port = server.server_port
     print(f"{what}: {server.url}\nFrom another machine: ssh -L {port}:127.0.0.1:{port} HOST, then the same address.")
-    print("Ctrl-C ends it.", flush=True)
+    print("Press Ctrl-C to stop.", flush=True)
     try:
         server.serve_forever()
     except KeyboardInterrupt:

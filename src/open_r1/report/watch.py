@@ -1,10 +1,10 @@
-"""`open-r1 watch DIR...`: a page that follows runs while they train.
+"""`open-r1 watch DIR...`: shows runs on a live page while they train.
 
     open-r1 watch runs/grpo
     open-r1 watch runs/grpo runs/other --port 9000
 
-It reads the runs' files only, and may be started as soon as they have begun, or later. `open-r1 report DIR` saves
-the same page.
+It only reads the files of the runs. Start it as soon as they have begun, or later. `open-r1 report DIR` saves the
+same page.
 """
 
 import sys
@@ -24,7 +24,7 @@ class WatchOptions:
     """Runs and server."""
 
     runs: Annotated[list[Path], Positional("DIR")]
-    """Folders of runs (their output_dir); several are drawn into the same charts."""
+    """Folders of runs (their output_dir). Several runs share the same charts."""
     port: Annotated[int | None, Range(at_least=0, at_most=65535)] = None
     """Port on the loopback address. Default: 8421, or another if that is taken."""
 

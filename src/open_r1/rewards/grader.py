@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from open_r1.errors import UserError
 from open_r1.rewards import answers, fastpath, reasons, structure
 from open_r1.rewards.notation import canonical
 from open_r1.rewards.pool import Pool, Reply
@@ -216,9 +217,25 @@ def configure(**options: Any) -> None:
         _default = Grader(**options)
 
 
-def grade(*, completion: str, gold: str) -> Verdict:
-    """Grades the final answer of `completion` against `gold` (an answer, or a solution that ends in one)."""
-    return default_grader().grade_many(completions=[completion], golds=[gold])[0]
+def grade(completion: str, answer: str | int | float) -> Verdict:
+    """Checks whether the final answer of a completion equals the right answer.
+
+    Args:
+        completion: The text of a completion.
+        answer: The right answer, or a solution that ends with it.
+
+    Returns:
+        `correct` is True, False, or None if it cannot be decided. `extracted` is the answer that was found in the
+        completion. `reason` says how the two were compared.
+
+    Raises:
+        UserError: `completion` is not text, or `answer` is neither text nor a number.
+    """
+    if not isinstance(completion, str):
+        raise UserError(f"completion is a {type(completion).__name__}: expected text (the content of a message).")
+    if not isinstance(answer, str | int | float) or isinstance(answer, bool):
+        raise UserError(f"answer is a {type(answer).__name__}: expected text or a number.")
+    return grade_many(completions=[completion], golds=[str(answer)])[0]
 
 
 def grade_many(*, completions: list[str], golds: list[str]) -> list[Verdict]:

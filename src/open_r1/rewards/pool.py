@@ -8,9 +8,11 @@ outside by killing; no signals or alarms are used in the calling process, so any
 import atexit
 import contextlib
 import json
+import math
 import os
 import queue
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -22,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 START_SECONDS = 120.0
+END_SECONDS = 10
+"""For a worker that cleans up; then it is killed."""
 COMPARING = "open_r1.rewards.algebra"
 """The module in a worker that answers, unless another is given: its `answer(request)` takes and gives JSON."""
 ENVIRONMENT = {
@@ -49,12 +53,14 @@ class WorkerFailure(Exception):
 class Worker:
     """One worker process."""
 
-    def __init__(self, seconds: float, memory_mb: int, module: str = COMPARING) -> None:
-        self.seconds = seconds
+    def __init__(
+        self, seconds: float, memory_mb: int, module: str = COMPARING, end: signal.Signals = signal.SIGKILL
+    ) -> None:
+        self.seconds, self.end = seconds, end
         source = str(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "open_r1.rewards.worker", str(seconds), str(memory_mb), module],
+            [sys.executable, "-P", "-m", "open_r1.rewards.worker", str(seconds), str(memory_mb), module, str(int(end))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -91,7 +97,8 @@ class Worker:
         deadline = time.monotonic() + seconds
         line = b""
         while not line.endswith(b"\n"):
-            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            left = None if deadline == math.inf else max(0.0, deadline - time.monotonic()) * 1000
+            if not poll.poll(left):
                 self.kill()
                 raise WorkerFailure("time")
             part = os.read(self.replies.fileno(), 65536)
@@ -102,9 +109,13 @@ class Worker:
         return json.loads(line)
 
     def kill(self) -> None:
-        """Ends the process at once."""
-        self.process.kill()
-        self.process.wait()
+        """Ends the process; one that cleans up gets time for it."""
+        self.process.send_signal(self.end)
+        try:
+            self.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         with contextlib.suppress(BrokenPipeError):  # what a dead worker has not read is flushed on closing
             self.requests.close()
         self.replies.close()
@@ -114,15 +125,21 @@ class Pool:
     """At most `size` workers, each driven by a daemon thread of its own. One more is started, which takes seconds,
     only when all others are busy.
 
-    A request that hits `seconds` of wall clock or `memory_mb` of address space ends its worker; the next request
-    gets a new one.
+    A request that hits `seconds` of wall clock (inf: no limit) or `memory_mb` of address space (0: no limit) ends its
+    worker; the next request gets a new one. With `end=signal.SIGHUP`, workers clean up before they end, and `close`
+    waits for it.
     """
 
     def __init__(
-        self, size: int | None = None, seconds: float = 5.0, memory_mb: int = 1024, module: str = COMPARING
+        self,
+        size: int | None = None,
+        seconds: float = 5.0,
+        memory_mb: int = 1024,
+        module: str = COMPARING,
+        end: signal.Signals = signal.SIGKILL,
     ) -> None:
         self.size = size or default_size()
-        self.seconds, self.memory_mb, self.module = seconds, memory_mb, module
+        self.seconds, self.memory_mb, self.module, self.end = seconds, memory_mb, module, end
         self._closed = False
         self.forget()
         _pools.add(self)
@@ -175,7 +192,7 @@ class Pool:
                 future.set_exception(reply)
 
     def _start(self) -> Worker:
-        worker = Worker(self.seconds, self.memory_mb, self.module)
+        worker = Worker(self.seconds, self.memory_mb, self.module, self.end)
         self._workers.add(worker)
         return worker
 
@@ -185,8 +202,12 @@ class Pool:
             self._closed = True
         for _ in self._threads:
             self._tasks.put(None)
-        for worker in list(self._workers):
-            worker.process.kill()
+        workers = list(self._workers)
+        for worker in workers:
+            worker.process.send_signal(self.end)
+        if self.end != signal.SIGKILL:
+            for worker in workers:
+                worker.kill()
 
 
 def default_size() -> int:

@@ -37,7 +37,7 @@ def data_options(kind: type[Data], options: Mapping[str, Any]) -> Data:
     """Options of data and rewards. Raises UserError for an unknown keyword."""
     script = from_keywords(kind, options)
     if script.dry_run:
-        raise UserError("dry_run is true, which only the commands `open-r1 grpo` and `open-r1 sft` do: leave it out.")
+        raise UserError("dry_run is true, which only the commands `open-r1 grpo` and `open-r1 sft` support: omit it.")
     return script
 
 
@@ -55,8 +55,8 @@ def training_options(args: Any, kind: type[Config], model: ModelConfig) -> Confi
         return kind(output_dir=f"{Path(str(model.model_name_or_path)).name}-{kind.__name__.removesuffix('Config')}")
     if not isinstance(args, kind):
         raise UserError(
-            f"args is a {type(args).__module__}.{type(args).__name__}: expected an open_r1.{kind.__name__} (all else, "
-            "such as reward_funcs, is given by name)."
+            f"args is a {type(args).__module__}.{type(args).__name__}: expected an open_r1.{kind.__name__} (pass all "
+            "other arguments, such as reward_funcs, by name)."
         )
     return args
 
@@ -73,7 +73,7 @@ def rewards_by_name(reward_funcs: Any) -> dict[str, Reward]:
         name = reward if isinstance(reward, str) else reward_name(reward)
         if name in named:
             raise UserError(
-                f"reward_funcs: two rewards are called {name!r}, which metrics cannot tell apart: rename one."
+                f"reward_funcs: two rewards have the name {name!r}, so their metrics would be mixed up: rename one."
             )
         named[name] = reward
     return named
@@ -88,8 +88,8 @@ def check_engine(engine: Any) -> None:
     """Raises UserError for an engine that cannot take a policy's weights."""
     if engine is not None and not all(hasattr(engine, name) for name in ("stream", "update_weights", "wake", "sleep")):
         raise UserError(
-            f"engine is a {type(engine).__name__}, which cannot follow the weights of a policy: leave it out, or give "
-            "one that implements open_r1.engine.protocol.Engine."
+            f"engine is a {type(engine).__name__}, which cannot take over the weights of a policy: omit it, or give "
+            "an engine that implements open_r1.engine.protocol.Engine."
         )
 
 
@@ -117,7 +117,7 @@ def datasets(script: DataConfig, args: TrainConfig, train: Any, evaluation: Any)
     if script.dataset_name is not None or script.dataset_mixture is not None:
         return train, evaluation  # read by a command; errors name the files
     if evaluation is None and needs_eval(args):
-        raise UserError("eval_strategy asks for evaluation: give eval_dataset.")
+        raise UserError("eval_strategy needs an evaluation set: give eval_dataset.")
     return rows_of(train, "train_dataset"), None if evaluation is None else rows_of(evaluation, "eval_dataset")
 
 

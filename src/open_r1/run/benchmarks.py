@@ -90,7 +90,8 @@ class Benchmarks(TrainerCallback):
         self.loaded = [_load(name, script, args) for name in dict.fromkeys(args.benchmarks or ())]
         if args.benchmarks_every_n_steps and not self.loaded:
             raise UserError(
-                f"benchmarks_every_n_steps is {args.benchmarks_every_n_steps}, but benchmarks is empty: name some."
+                f"benchmarks_every_n_steps is {args.benchmarks_every_n_steps}, but benchmarks is empty: list the "
+                "benchmarks to run."
             )
         self.context = context_length(load_config(model)) if self.loaded else None
         self.context_name = "the model's context has"
@@ -131,7 +132,7 @@ class Benchmarks(TrainerCallback):
         with self.trainer.watchdog:
             metrics = self._run(self.root, {"weights": digest})
         if metrics is None:
-            raise Interrupted("Stopped in the benchmarks of the trained model. The same command continues there.")
+            raise Interrupted("Stopped during the benchmarks of the trained model. Run the same command to continue.")
         return metrics
 
     def _run(self, root: Path, identity: dict[str, Any]) -> dict[str, float] | None:
@@ -143,7 +144,7 @@ class Benchmarks(TrainerCallback):
             for loaded in self.loaded:
                 results = self._run_one(loaded, engine, root)
                 if results is None:
-                    logger.warning("%s is left unfinished, because the run was asked to stop.", loaded.task.name)
+                    logger.warning("%s is unfinished, because the run was asked to stop.", loaded.task.name)
                     return None
                 if trainer.rank == 0:
                     found = _metrics(results)
@@ -190,7 +191,7 @@ class Benchmarks(TrainerCallback):
             moved = self.root / f"earlier-{number}" / folder.relative_to(self.root)
             moved.parent.mkdir(parents=True)
             folder.rename(moved)
-            self.console.print(f"Samples made with other settings are now in {moved}.", soft_wrap=True, markup=False)
+            self.console.print(f"Moved samples with other settings to {moved}.", soft_wrap=True, markup=False)
             return prepare(*arguments, **options)
 
     @contextmanager
@@ -252,7 +253,7 @@ class Benchmarks(TrainerCallback):
         if self.context is not None and max(lengths) >= self.context:
             raise UserError(
                 f"benchmarks: a prompt of {loaded.task.name} has {max(lengths):,} tokens, and {self.context_name} "
-                f"{self.context:,}: raise it (the context: by another model), or leave {loaded.task.name} out."
+                f"{self.context:,}: raise it (for a longer context, use another model), or remove {loaded.task.name}."
             )
         wanted = max(lengths) + loaded.protocol.max_new_tokens
         return wanted if self.context is None else min(wanted, self.context)

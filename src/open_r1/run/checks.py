@@ -20,12 +20,12 @@ def options_without_effect(args: TrainConfig) -> list[str]:
     if saving in saved and args.save_steps != TrainConfig.__dataclass_fields__["save_steps"].default:
         sentences.append(
             f"save_steps is {args.save_steps:g}, but save_strategy is {saving.value}, so {saved[saving]}: set "
-            "save_strategy to steps, or leave save_steps out."
+            "save_strategy to steps, or omit save_steps."
         )
     if evaluating != IntervalStrategy.STEPS and args.eval_steps is not None:
         sentences.append(
-            f"eval_steps is {args.eval_steps:g}, but eval_strategy is {evaluating.value}, so it does nothing: set "
-            "eval_strategy to steps, or leave eval_steps out."
+            f"eval_steps is {args.eval_steps:g}, but eval_strategy is {evaluating.value}, so it has no effect: set "
+            "eval_strategy to steps, or omit eval_steps."
         )
     return sentences
 
@@ -40,8 +40,8 @@ def room_warning(args: TrainConfig, parameters: int, trained: int) -> str | None
         return None
     what = "a checkpoint" if checkpoint else "the model"
     return (
-        f"output_dir is {args.output_dir}, where {free / 2**30:.1f} GiB are free, and {what} takes about "
-        f"{needed / 2**30:.1f} GiB: make room before it is saved, or take another disk."
+        f"output_dir is {args.output_dir}, where {free / 2**30:.1f} GiB are free, but {what} takes about "
+        f"{needed / 2**30:.1f} GiB: make room before it is saved, or use another disk."
     )
 
 
@@ -50,7 +50,7 @@ def check_same_model(output_dir: Path, earlier: Mapping[str, Any], config: Mappi
     for name in ("model_name_or_path", "use_peft", "lora_r"):
         if name in earlier and earlier[name] != config.get(name):
             raise UserError(
-                f"output_dir {output_dir} holds a run with {name} {earlier[name]!r}, and now it is "
+                f"output_dir {output_dir} has a run with {name} {earlier[name]!r}, but {name} is now "
                 f"{config.get(name)!r}: give another output_dir, or delete that folder to start over."
             )
 
@@ -60,6 +60,6 @@ def check_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
         raise UserError(
-            f"model_name_or_path: the tokenizer has {len(tokenizer)} tokens and the model {rows} embeddings, so they "
-            "do not belong together: use the tokenizer that came with the model."
+            f"model_name_or_path: the tokenizer has {len(tokenizer)} tokens but the model has {rows} embeddings, so "
+            "they do not match: use the tokenizer that came with the model."
         )

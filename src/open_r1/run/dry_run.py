@@ -159,7 +159,7 @@ def _show(
         shape, args, model, tokens_in_pack(args, longest_sequence), args.world_size, split_of(args)
     )
     seconds = estimate_seconds(shape, args, tokens_a_step, mean_sequence, args.world_size)
-    table = Table("dry run", task, title="Everything short of training is in order", title_justify="left")
+    table = Table("dry run", task, title="Everything except training itself was checked", title_justify="left")
     for name, value in {
         "model": f"{model.model_name_or_path} ({parameters / 1e6:,.1f}M parameters)",
         "device": f"{args.device.type} x {args.world_size} processes, {'bfloat16' if args.bf16 else 'float32'}",
@@ -173,7 +173,7 @@ def _show(
     notes = [*options_without_effect(args), *filter(None, [unused_dropout(config), room, missing_package(args)])]
     if args.world_size % args.sequence_parallel_size:
         notes.append(
-            f"sequence_parallel_size is {args.sequence_parallel_size}, so the training takes a multiple of as many "
-            "processes: batch and steps are those of one group, and open-r1 launch --dry-run shows those of a cluster."
+            f"sequence_parallel_size is {args.sequence_parallel_size}, so training needs a multiple of that many "
+            "processes. Batch and steps above are for one group; open-r1 launch --dry-run shows those of a cluster."
         )
     Console().print(table, *(f"note: {note}" for note in notes), sep="\n")

@@ -8,8 +8,8 @@ from open_r1.errors import Interrupted, UserError, first_line
 from open_r1.run.console import survive_broken_pipes
 
 OUT_OF_MEMORY = (
-    "out of GPU memory outside of the training ({reason}): see with nvidia-smi whether something else is on the GPU, "
-    "lower the engine's share of it, or take a larger GPU or a smaller model."
+    "out of GPU memory outside of training ({reason}): check with nvidia-smi whether another program uses the GPU, "
+    "lower the engine's share of memory, or use a larger GPU or a smaller model."
 )
 
 
@@ -34,7 +34,7 @@ def exit_with_sentence(main: Callable[[], None]) -> NoReturn:
         print(f"error: {OUT_OF_MEMORY.format(reason=first_line(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as stop:
-        default = "Interrupted. The same command continues from what was saved, if anything was."
+        default = "Interrupted. Run the same command to continue from what was saved."
         print(f"\n{stop if stop.args else default}", file=sys.stderr)
         sys.exit(130)
     _leave_process_group()

@@ -66,8 +66,8 @@ def fill_template(template: str, **fields: object) -> list[str]:
     except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         names = ", ".join(f"{{{name}}}" for name in fields)
         raise UserError(
-            f"--server-command {template!r} cannot be read ({error}): {names} can stand in it, a brace as two of them, "
-            "and quotes in pairs."
+            f"--server-command {template!r} cannot be read ({error}): it may contain {names}; double other braces, "
+            "and close all quotes."
         ) from error
 
 
@@ -112,9 +112,9 @@ def spare_gpus(visible: Sequence[str], training: int) -> tuple[str, ...]:
     """The GPUs after those of the training processes; none where there are no GPUs. Raises UserError if all train."""
     if visible and len(visible) <= training:
         raise UserError(
-            f"vLLM is to write (vllm_mode server, or engine vllm) and all {len(visible)} GPUs train, so none is left: "
-            f"start fewer processes (accelerate launch --num_processes={len(visible) - 1}), name a server "
-            "(vllm_server_base_url), or set engine to auto and vllm_mode to colocate, which need no vLLM."
+            f"vLLM needs a GPU (vllm_mode server, or engine vllm), but all {len(visible)} GPUs train: start fewer "
+            f"processes (accelerate launch --num_processes={len(visible) - 1}), set vllm_server_base_url to a "
+            "running server, or set engine to auto and vllm_mode to colocate, which need no vLLM."
         )
     return tuple(visible[training:])
 

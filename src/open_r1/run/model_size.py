@@ -22,8 +22,8 @@ def tensor_parallel(parameters: int, heads: int | None, gpus: int, gpu_memory: i
         if size > gpus or (heads is not None and heads % size):
             raise UserError(
                 f"a generator of {parameters / 1e9:.1f}B parameters needs {2 * parameters / 2**30:.0f} GiB for its "
-                f"weights alone, more than the {gpus} GPUs of a node hold beside its cache: give --tp to say how many "
-                "GPUs share it, or take GPUs with more memory."
+                f"weights alone, more than the {gpus} GPUs of a node can hold next to its cache: set --tp to the "
+                "number of GPUs per generator, or use GPUs with more memory."
             )
     return size
 

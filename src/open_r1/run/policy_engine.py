@@ -36,8 +36,8 @@ def open_policy_engine(
     completion together."""
     if args.max_staleness and not args.uses_vllm_servers:
         raise UserError(
-            f"max_staleness is {args.max_staleness}, which needs an engine that writes while the policy trains: give "
-            "engine vllm (a server on GPUs of its own), or max_staleness 0."
+            f"max_staleness is {args.max_staleness}, which needs an engine that samples while the policy trains: set "
+            "engine to vllm (a server on separate GPUs), or max_staleness to 0."
         )
     name = policy_engine(args, model.config)
     _warn_of_unused_options(args, name)
@@ -78,7 +78,7 @@ def describe_engine(args: GRPOConfig, model_config: ModelConfig) -> str:
     """The engine in words, for dry runs."""
     name = policy_engine(args, load_config(model_config))
     if name == "native":
-        return "the native engine beside each training process"
+        return "the native engine, next to each training process"
     if name == "transformers":
         return "transformers (the policy itself)"
     if args.vllm_server_base_url or args.vllm_server_host not in LOOPBACK:
@@ -105,11 +105,11 @@ def _warn_of_unused_options(args: GRPOConfig, name: str) -> None:
     """One warning for all vLLM options that the engine does not use."""
     notes = []
     if args.use_vllm and name != "vllm":
-        notes.append(f"use_vllm (engine is {args.engine}, which here is {name}; engine: vllm asks for vLLM)")
+        notes.append(f"use_vllm (engine is {args.engine}, which selects {name} here; engine: vllm selects vLLM)")
     if args.vllm_enforce_eager and name == "transformers":
         notes.append("vllm_enforce_eager (nothing is compiled)")
     if args.vllm_enable_sleep_mode and name != "native":
-        notes.append("vllm_enable_sleep_mode (no memory is held beside the training)")
+        notes.append("vllm_enable_sleep_mode (no memory is held during training)")
     if notes and args.process_index == 0:
         logger.warning("These options have no effect here: %s.", "; ".join(notes))
 

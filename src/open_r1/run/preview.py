@@ -37,7 +37,7 @@ def marked_row(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
 
 def show_prompts(prompts: Dataset, console: Console) -> None:
     """Prints the first prompts as the chat template renders them."""
-    console.print(Text("First prompts, after which the model writes:"))
+    console.print(Text("First prompts, which the model continues:"))
     for row in prompts.select(range(min(ROWS, len(prompts)))):
         console.print(Text(prompt_row(row)), soft_wrap=True)
 

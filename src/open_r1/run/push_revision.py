@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from open_r1.configs import TrainConfig
 from open_r1.errors import UserError, first_line
 from open_r1.files import link_or_copy
-from open_r1.hub import blocked, why_unreachable
+from open_r1.hub import create_repo
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +33,8 @@ class PushRevision(TrainerCallback):
     def __init__(self, args: TrainConfig, command: Path = RUN_BENCHMARKS) -> None:
         if not args.hub_model_id or not args.hub_revision:
             raise UserError(
-                "callbacks: push_to_hub_revision needs hub_model_id and hub_model_revision, the branch whose name each "
-                "checkpoint's step is added to."
+                "callbacks: push_to_hub_revision needs hub_model_id and hub_model_revision: the name of each "
+                "checkpoint's branch is hub_model_revision plus the step."
             )
         self.args, self.command = args, command
         self._uploads = ThreadPoolExecutor(1, thread_name_prefix="push_to_hub_revision")
@@ -42,19 +42,8 @@ class PushRevision(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Creates the repository if need be, before hours of work. Raises `UserError`."""
-        if not state.is_world_process_zero:
-            return
-        if reason := why_unreachable():
-            raise UserError(blocked(f"hub_model_id {self.args.hub_model_id} cannot be written to", reason))
-        from huggingface_hub import create_repo
-
-        try:
-            create_repo(self._repo, private=True, exist_ok=True, token=self.args.hub_token)
-        except Exception as error:
-            raise UserError(
-                f"hub_model_id {self._repo} cannot be written to ({first_line(error)}): log in with `hf auth login`, "
-                "or check the id."
-            ) from error
+        if state.is_world_process_zero:
+            create_repo(self._repo, private=True, token=self.args.hub_token)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Queues the checkpoint that was just saved."""
@@ -107,7 +96,7 @@ class PushRevision(TrainerCallback):
         words = ["--model-id", self._repo, "--model-revision", revision, "--benchmarks", *self.args.benchmarks]
         if shutil.which("sbatch") is None or not self.command.is_file():
             shown = " ".join(["python", str(RUN_BENCHMARKS), *words])
-            logger.info("There is no Slurm here; to benchmark this checkpoint: %s", shown)
+            logger.info("Slurm is not available here. To benchmark this checkpoint, run: %s", shown)
             return
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
         command = [sys.executable, str(self.command), *words]

@@ -75,7 +75,7 @@ class Run:
         named = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
         if named is False:
             raise UserError(
-                "resume_from_checkpoint is False, but a run continues by itself: to begin again, give another "
+                "resume_from_checkpoint is False, but runs continue automatically: to start over, give another "
                 "output_dir, or delete that folder."
             )
         by_first_process(self.args.process_index, self._lock_folder)
@@ -88,8 +88,8 @@ class Run:
             raise
         except KeyboardInterrupt:
             last = last_checkpoint(self.output_dir)
-            outcome = f"continues from {last}" if last else "begins again, because there was no checkpoint yet"
-            raise KeyboardInterrupt(f"Ended at once. The same command {outcome}.") from None
+            outcome = f"continues from {last}" if last else "starts over, because there was no checkpoint yet"
+            raise KeyboardInterrupt(f"Stopped at once. The same command {outcome}.") from None
         finally:
             self.stop_signals.restore()
             self._unlock()
@@ -98,8 +98,8 @@ class Run:
         for folder in (self.output_dir, self.output_dir / "run"):
             check_writable(folder)
         problem = (
-            f"output_dir is {self.output_dir}, where another training is running: give another output_dir, or wait "
-            "until it has ended."
+            f"output_dir is {self.output_dir}, where another training run is active: give another output_dir, or "
+            "wait until it ends."
         )
         self._lock = lock_folder(self.output_dir / "run", problem)
 
@@ -121,7 +121,7 @@ class Run:
             self.recorder.start(state.global_step, state.log_history, earlier)
         else:
             if (self.recorder.run_dir / "metrics.jsonl").exists():
-                self._print(f"There is no checkpoint in {self.output_dir}, so training begins again.")
+                self._print(f"There is no checkpoint in {self.output_dir}, so training starts over.")
             self.recorder.start(0)
         disable_progress_bar()  # otherwise drawn for every file of a checkpoint
         result = PackedTrainer.train(trainer, resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -139,7 +139,7 @@ class Run:
         longer = "max_steps" if self.args.max_steps > 0 else "num_train_epochs"
         return (
             f"This run is finished: all its {total} steps are done, and its model is in {self.output_dir}. To train "
-            f"further, raise {longer}; to begin again, give another output_dir."
+            f"further, raise {longer}; to start over, give another output_dir."
         )
 
     def _print(self, text: str) -> None:

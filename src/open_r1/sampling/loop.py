@@ -157,7 +157,9 @@ class SampleWriter:
             self.progress.add_finished(len(rows))
             self.grade(rows)
         if self._failures_in_a_row >= MAX_FAILURES:
-            raise UserError(f"{self._failures_in_a_row} requests in a row failed, the last with: {self.failures[-1]}")
+            raise UserError(
+                f"{self._failures_in_a_row} requests in a row failed, the last one with: {self.failures[-1]}"
+            )
 
     def _row(self, request: SampleRequest, key: tuple[int, int], completion: Completion) -> Row:
         return {

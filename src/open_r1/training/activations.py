@@ -1,4 +1,4 @@
-"""What checkpointed layers keep for the backward pass, and where; settled when training begins."""
+"""Decides when training begins what checkpointed layers store for the backward pass, and where."""
 
 from typing import Any
 
@@ -13,8 +13,9 @@ from open_r1.modeling.offloading import offload_checkpoints
 
 
 def activation_callbacks(model: nn.Module, args: TrainConfig) -> list[TrainerCallback]:
-    """With `activation_offloading`, inputs of layers wait on the CPU; else flash-attn-4's answers are kept too, because
-    they take longest to compute again."""
+    """With `activation_offloading`, the inputs of layers are moved to the CPU. Otherwise the outputs of flash-attn-4
+    are
+    stored too, because they take the longest to recompute."""
     if args.activation_offloading:
         return [_OffloadCheckpoints()]
     uses_flash = attention_name(model) == ATTENTION and flash.is_available()
@@ -22,14 +23,14 @@ def activation_callbacks(model: nn.Module, args: TrainConfig) -> list[TrainerCal
 
 
 class _KeepAttention(TrainerCallback):
-    """Layers are computed again in the backward pass with `gradient_checkpointing`, their attention is not."""
+    """With `gradient_checkpointing`, layers are recomputed in the backward pass, but their attention is not."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         flash.keep_attention_of(model)
 
 
 class _OffloadCheckpoints(TrainerCallback):
-    """What `gradient_checkpointing` keeps goes to the CPU."""
+    """What `gradient_checkpointing` stores is moved to the CPU."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         offload_checkpoints(model)

@@ -11,7 +11,7 @@ EPSILON = 1e-4
 def combine_rewards(rewards: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum of `rewards (B, R)` over the R reward functions: `(B,)`.
 
-    NaN marks a reward that does not apply and is left out of the sum; a row of nothing but NaN stays NaN.
+    NaN marks a reward that does not apply; it is left out of the sum. A row with only NaN stays NaN.
     """
     total = (rewards * weights).nansum(dim=1)
     return torch.where(rewards.isnan().all(dim=1), torch.nan, total)
@@ -26,9 +26,10 @@ def group_advantages(
     std over the group (`group`), over the whole batch (`batch_std`, for `batch`), or 1 (`none`; Dr. GRPO, arXiv
     2503.20783).
 
-    `rewards (B,)` holds groups side by side, B a multiple of G; NaN (no verdict) gets advantage 0 and counts
-    neither in mean nor in std. Returns `(advantages (B,), signal (B / G,))`, where `signal` is False for groups
-    whose rewards are all equal: their advantages are exactly 0.
+    `rewards (B,)` has the groups one after another; B is a multiple of G. NaN (no verdict) gets advantage 0 and does
+    not
+    count in the mean or std. Returns `(advantages (B,), signal (B / G,))`. `signal` is False for groups whose rewards
+    are all equal: their advantages are exactly 0.
     """
     groups = rewards.view(-1, num_generations)
     known = ~groups.isnan()

@@ -1,7 +1,7 @@
-"""What trains over several processes: DDP, DeepSpeed's ZeRO-1 to 3, or PyTorch's FSDP2, as configured in accelerate.
+"""Backends for several processes: DDP, DeepSpeed's ZeRO-1 to 3, or PyTorch's FSDP2, as configured in accelerate.
 
-accelerate falls back without a word: FSDP on a CPU becomes DDP, several CPU processes become one. Here FSDP2 on a CPU
-is real (over gloo), and a run whose backend is not the requested one is refused.
+accelerate falls back silently: FSDP on a CPU becomes DDP, and several CPU processes become one. Here FSDP2 works on a
+CPU (over gloo), and a run is refused if its backend is not the requested one.
 """
 
 import os
@@ -20,7 +20,7 @@ from open_r1.errors import UserError
 from open_r1.training.deepspeed_setup import deepspeed_requested
 
 PROCESSES = "OPEN_R1_PROCESSES"
-"""Variable of a launcher: how many processes train together."""
+"""Environment variable of launchers: the number of processes that train together."""
 
 Backend = Literal["single", "ddp", "zero1", "zero2", "zero3", "fsdp2"]
 DESCRIPTIONS: dict[Backend, str] = {
@@ -34,7 +34,7 @@ DESCRIPTIONS: dict[Backend, str] = {
 
 
 def active_backend(accelerator: Accelerator) -> Backend:
-    """What `accelerator` really does. Raises UserError for what cannot train here."""
+    """The backend that `accelerator` really uses. Raises UserError if it cannot train here."""
     state = accelerator.state
     if state.distributed_type == DistributedType.DEEPSPEED:
         stage = state.deepspeed_plugin.zero_stage
@@ -49,7 +49,7 @@ def active_backend(accelerator: Accelerator) -> Backend:
 
 
 def describe_training(accelerator: Accelerator, sequence_parallel_size: int = 1) -> str:
-    """What runs, from the process group and the plugins themselves."""
+    """Describes the run, from the process group and the plugins themselves."""
     count, device = accelerator.num_processes, accelerator.device.type
     processes = f"{count} process{'es' if count > 1 else ''} on {device}"
     if count > 1:
@@ -61,13 +61,13 @@ def describe_training(accelerator: Accelerator, sequence_parallel_size: int = 1)
 
 
 def family(backend: Backend) -> str:
-    """Backends of a family read each other's checkpoints."""
+    """Backends of the same family can read each other's checkpoints."""
     return "plain" if backend in ("single", "ddp") else backend
 
 
 def requested_backend(processes: int, distributed_type: str) -> dict[str, str]:
-    """Variables with which a launcher says what `check_backend` has to find; `distributed_type` as in accelerate's
-    files. accelerate's own launcher sets some of them, but not where it starts one process instead."""
+    """Environment variables with which a launcher tells `check_backend` what to expect; `distributed_type` is as in
+    accelerate's files. accelerate's own launcher sets some of them, but not if it starts a single process instead."""
     variables = {PROCESSES: str(processes)}
     if distributed_type in ("FSDP", "DEEPSPEED"):
         variables[f"ACCELERATE_USE_{distributed_type}"] = "true"
@@ -82,32 +82,32 @@ def check_backend(accelerator: Accelerator) -> Backend:
     wanted = int(os.environ.get(PROCESSES) or os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != wanted:
         raise UserError(
-            f"{wanted} processes were asked for, but accelerate made each of them a run of its own ({found}): leave "
-            f"use_cpu out of its configuration, or launch with torchrun --nproc_per_node {wanted}."
+            f"{wanted} processes were requested, but accelerate started each of them as a separate run ({found}): "
+            f"remove use_cpu from its configuration, or launch with torchrun --nproc_per_node {wanted}."
         )
     for name, wants in (("FSDP", _asks_fsdp()), ("DeepSpeed", deepspeed_requested())):
         if wants and not backend.startswith("fsdp" if name == "FSDP" else "zero"):
             raise UserError(
-                f"{name} was asked for, but this is {found}: start at least two processes, with accelerate launch on "
-                "GPUs or torchrun --nproc_per_node 2 on a CPU (accelerate launch --cpu starts one), or leave it out."
+                f"{name} was requested, but this is {found}: start at least two processes, with accelerate launch on "
+                "GPUs or torchrun --nproc_per_node 2 on a CPU (accelerate launch --cpu starts only one), or omit it."
             )
     return backend
 
 
 def splits_weights(args: Any) -> bool:
-    """Whether a run with these `TrainingArguments` keeps only a part of the weights in each process."""
+    """Whether each process of a run with these `TrainingArguments` has only a part of the weights."""
     return is_deepspeed_zero3_enabled() or _asks_fsdp() or bool(args.fsdp)
 
 
 def allow_fsdp_on_cpu() -> None:
-    """Has the `Accelerator` that is made next use FSDP on a CPU too, where accelerate would do DDP instead."""
+    """Makes the next `Accelerator` use FSDP on a CPU too, where accelerate would use DDP instead."""
     state = PartialState()
     if state.distributed_type == DistributedType.MULTI_CPU and _asks_fsdp():
         state.distributed_type = DistributedType.MULTI_GPU  # which it turns into FSDP; the device stays the CPU
 
 
 def reduce_in_float32(accelerator: Accelerator) -> None:
-    """FSDP2 in half precision: sums gradients in float32, and leaves what the model returns (logprobs) alone."""
+    """FSDP2 in half precision: sums gradients in float32, and does not cast the model's outputs (logprobs)."""
     from torch.distributed.fsdp import MixedPrecisionPolicy
 
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
@@ -118,16 +118,17 @@ def reduce_in_float32(accelerator: Accelerator) -> None:
 
 
 PREFETCH = 50_000_000
-"""Elements that DeepSpeed fetches ahead if nobody says otherwise."""
+"""Elements that DeepSpeed prefetches by default."""
 
 
 def fetch_by_layer(model: nn.Module, accelerator: Accelerator) -> None:
-    """Before DeepSpeed takes `model`: ZeRO-3 puts the weights of a decoder layer together at once and the next layer's
-    ahead of it, as FSDP2 does, instead of those of every matrix and norm by itself.
+    """Prepares `model` for DeepSpeed: ZeRO-3 gathers the weights of a decoder layer at once and prefetches the next
+    layer,
+    like FSDP2, instead of gathering every matrix and norm separately.
 
-    Each fetch is Python, in the forward pass, in its recomputation and in the backward pass, and there are thirteen
-    modules in a layer. A model of which only a part is trained (LoRA) stays as it is: DeepSpeed takes a whole layer's
-    gradients when that of its input is there, and the first layer's input then has none.
+    Each fetch runs Python code in the forward pass, in its recomputation and in the backward pass, and a layer has
+    thirteen modules. A partly trained model (LoRA) is not changed: DeepSpeed collects the gradients of a whole layer
+    when the gradient of its input is ready, and then the input of the first layer has none.
     """
     from deepspeed.utils import set_z3_leaf_module
 
@@ -144,14 +145,16 @@ def fetch_by_layer(model: nn.Module, accelerator: Accelerator) -> None:
 
 
 def _check_input_has_gradient(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Without, DeepSpeed would take the gradients of the layer before they are computed, for zeros."""
+    """Without this, DeepSpeed would collect the gradients of the layer before they are computed, as zeros."""
     inputs = (*args, *kwargs.values())
     if torch.is_grad_enabled() and not any(isinstance(x, torch.Tensor) and x.requires_grad for x in inputs):
-        raise RuntimeError(f"{type(layer).__name__} got no input that takes a gradient, which ZeRO-3 needs of a layer.")
+        raise RuntimeError(
+            f"{type(layer).__name__} got no input that requires a gradient, but ZeRO-3 needs one for each layer."
+        )
 
 
 def prepare_frozen(model: nn.Module, accelerator: Accelerator, backend: Backend) -> nn.Module:
-    """A model that is only evaluated, never trained, sharded if the policy is."""
+    """A model that is only evaluated, not trained. It is sharded if the policy is."""
     model.requires_grad_(False).eval()
     if backend == "fsdp2":
         from accelerate.utils.fsdp_utils import fsdp2_prepare_model

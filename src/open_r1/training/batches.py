@@ -1,4 +1,5 @@
-"""Which rows every rank reads at every optimizer step: reproducible, resumable, the same for any world size."""
+"""Chooses the rows that each rank reads in each optimizer step: reproducible, resumable, the same for any world
+size."""
 
 import math
 from collections.abc import Iterator
@@ -12,9 +13,9 @@ from transformers import TrainingArguments
 class StepSampler(Sampler[list[int]]):
     """Yields, per optimizer step, this rank's row indices.
 
-    An epoch is a permutation of the rows (or their order, without `shuffle`), cut into global batches of
-    `batch_size`; rank r of W takes every W-th row of a batch, from the r-th. An incomplete last batch is kept unless
-    `drop_last`; ranks without a row of it then get none.
+    An epoch is a permutation of the rows (or their order, without `shuffle`), split into global batches of
+    `batch_size`. Rank r of W takes every W-th row of a batch, starting at the r-th. An incomplete last batch is used
+    unless `drop_last`; some ranks may then get no rows.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class StepSampler(Sampler[list[int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Draws another permutation for every epoch."""
+        """Draws a new permutation for every epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Checkpoint folders on the disk: whole or absent, with a checksum of every file, and the newest that is undamaged."""
+"""Checkpoint folders on disk: complete or absent, with a checksum of every file. Finds the newest undamaged one."""
 
 import errno
 import hashlib
@@ -26,7 +26,7 @@ PREFIX = "checkpoint-"
 
 
 def seal(folder: Path) -> None:
-    """Writes the size and SHA-256 of every file in `folder` to `checksums.json`; returns when the disk has it all."""
+    """Writes the size and SHA-256 of every file in `folder` to `checksums.json`. Returns when everything is on disk."""
     files = _files(folder)
     with ThreadPoolExecutor() as pool:
         sums = dict(zip(map(str, files), pool.map(lambda name: _synced_checksum(folder / name), files), strict=True))
@@ -37,14 +37,14 @@ def seal(folder: Path) -> None:
 
 
 def publish(staged: Path, final: Path) -> None:
-    """Gives a sealed folder its final name, which a crash or a power cut cannot undo afterwards."""
+    """Gives a sealed folder its final name, so that a crash or a power failure cannot undo it."""
     shutil.rmtree(final, ignore_errors=True)
     staged.rename(final)
     _sync(final.parent)
 
 
 def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, or None. One without checksums (of an earlier version) is believed."""
+    """What is wrong with a checkpoint, or None. A checkpoint without checksums (of an earlier version) is trusted."""
     if not (checkpoint / TRAINER_STATE_NAME).is_file():
         return f"{TRAINER_STATE_NAME} is missing"
     path = checkpoint / CHECKSUMS
@@ -62,21 +62,22 @@ def damage(checkpoint: Path) -> str | None:
     with ThreadPoolExecutor() as pool:
         for name, found in zip(expected, pool.map(lambda name: _checksum(checkpoint / name), expected), strict=True):
             if found != expected[name][1]:
-                return f"{name} is not what was written"
+                return f"{name} has another checksum"
     return None
 
 
 def choose_checkpoint(output_dir: Path, named: str | None) -> Path | None:
     """The checkpoint to continue from: `named`, or the newest one that is undamaged; None if there is none at all.
 
-    Damaged ones that are passed over are logged, and renamed so that nothing takes them for checkpoints. Raises
-    UserError if `named`, or every one, is damaged.
+    Damaged checkpoints are logged, and renamed so that they no longer count as checkpoints. Raises UserError if
+    `named`,
+    or every checkpoint, is damaged.
     """
     if named is not None:
         if problem := damage(Path(named)):
             raise UserError(
-                f"{named} is no whole checkpoint ({problem}): give a folder checkpoint-N as resume_from_checkpoint, or "
-                "leave it out to continue from the newest undamaged one."
+                f"{named} is not a complete checkpoint ({problem}): set resume_from_checkpoint to a folder "
+                "checkpoint-N, or omit it to continue from the newest undamaged one."
             )
         return Path(named)
     damaged: dict[Path, str] = {}
@@ -91,8 +92,7 @@ def choose_checkpoint(output_dir: Path, named: str | None) -> Path | None:
     if damaged:
         listed = "; ".join(f"{path.name}: {why}" for path, why in damaged.items())
         raise UserError(
-            f"output_dir {output_dir} has no undamaged checkpoint to continue from ({listed}): delete these folders to "
-            "start over."
+            f"output_dir {output_dir} has only damaged checkpoints ({listed}): delete these folders to start over."
         )
     return None
 
@@ -109,14 +109,14 @@ def read_state(checkpoint: Path) -> TrainerState:
         return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(
-            f"{checkpoint} is no whole checkpoint ({TRAINER_STATE_NAME}: {error}): give a folder checkpoint-N as "
-            "resume_from_checkpoint, or delete the folder to continue from the one before."
+            f"{checkpoint} is not a complete checkpoint ({TRAINER_STATE_NAME}: {error}): set resume_from_checkpoint "
+            "to a folder checkpoint-N, or delete the folder to continue from the previous checkpoint."
         ) from error
 
 
 @contextmanager
 def saving(folder: Path, what: str, remedy: str) -> Iterator[None]:
-    """Turns what a disk refuses into a UserError; everything else, such as the crash of another process, passes."""
+    """Turns errors of the disk into a UserError. Other errors, such as the crash of another process, are passed on."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -134,7 +134,7 @@ def _disk_is_full(error: Exception) -> bool:
     full = (errno.ENOSPC, errno.EDQUOT)
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in full
-    # torch and safetensors pass on a text only, torch's without the reason.
+    # torch and safetensors only give a text, torch's without the reason.
     return isinstance(error, RuntimeError) or any(f"os error {number}" in str(error) for number in full)
 
 

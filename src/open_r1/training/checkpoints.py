@@ -1,7 +1,7 @@
-"""Checkpoints that are whole or absent, on any backend, and the final model.
+"""Checkpoints that are complete or absent, on any backend, and the final model.
 
-A checkpoint is what its backend needs to continue (DeepSpeed's and FSDP2's parts, one per rank), and beside it, like
-the final model, a normal Hugging Face folder.
+A checkpoint has what its backend needs to continue (with DeepSpeed and FSDP2, one shard per rank). Like the final
+model, it is also a normal Hugging Face folder.
 """
 
 import json
@@ -33,12 +33,13 @@ NOT_OF_THE_MODEL = (
     *("trainer_state", "optimizer", "scheduler", "rng_state", "training_args", "open_r1-rank", "latest"),
     CHECKSUMS,
 )
-"""How files at the root of a checkpoint begin that a final model does not have."""
+"""Prefixes of files at the root of a checkpoint that a final model does not have."""
 
 
 class Checkpointer:
-    """Saves and resumes `trainer`, which says what it must keep (`checkpoint_state`, `load_checkpoint_state`), how
-    long it runs (`total_steps`), and which options give its state a meaning (`resume_settings`)."""
+    """Saves and resumes `trainer`. The trainer defines its state (`checkpoint_state`, `load_checkpoint_state`), its
+    length
+    (`total_steps`), and the options that its state depends on (`resume_settings`)."""
 
     def __init__(self, trainer: "PackedTrainer") -> None:
         self.trainer = trainer
@@ -47,20 +48,22 @@ class Checkpointer:
 
     @property
     def staging(self) -> Path:
-        """Where a checkpoint is written before it gets its name."""
+        """The folder in which a checkpoint is written before it gets its final name."""
         return self.trainer.output_dir / STAGING
 
     def remove_leftovers(self) -> None:
-        """Removes what a kill left half written."""
+        """Removes folders that a kill left incomplete."""
         if self.trainer.args.should_save:
             shutil.rmtree(self.staging, ignore_errors=True)
 
     # Resuming
 
     def load(self, folder: Path) -> tuple[TrainerState, dict[str, Any]]:
-        """Takes back what a checkpoint holds beside Trainer's own state, unless the run ended there; nothing on the
-        disk is changed. Returns Trainer's state, and the options that the checkpoint was made with (empty if it does
-        not know). Raises UserError if this run cannot continue from it."""
+        """Loads what a checkpoint has in addition to Trainer's own state, unless the run ended there. Does not change
+        the
+        disk. Returns Trainer's state, and the options of the checkpoint (empty if they are unknown). Raises UserError
+        if
+        this run cannot continue from it."""
         trainer = self.trainer
         state = read_state(folder)
         mine, first = (folder / f"open_r1-rank{rank}.pt" for rank in (trainer.rank, 0))
@@ -69,7 +72,7 @@ class Checkpointer:
             saved = torch.load(path, weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise UserError(
-                f"{path} cannot be read ({error}): delete {folder} to continue from the one before."
+                f"{path} cannot be read ({error}): delete {folder} to continue from the previous checkpoint."
             ) from error
         if state.global_step < trainer.total_steps():
             self._check_can_continue(folder, saved)
@@ -77,7 +80,7 @@ class Checkpointer:
         return state, saved.get("config", {})
 
     def finish(self, checkpoint: Path, state: TrainerState) -> TrainOutput:
-        """What `train` gives for a checkpoint that needs no more steps (Trainer itself would run one more)."""
+        """The result of `train` for a checkpoint that needs no more steps (Trainer itself would run one more)."""
         trainer = self.trainer
         best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
         if trainer.is_wrapped:
@@ -89,21 +92,21 @@ class Checkpointer:
 
     def _check_can_continue(self, folder: Path, saved: dict[str, Any]) -> None:
         trainer = self.trainer
-        instead = f"start from its weights (model_name_or_path {folder}, another output_dir)."
+        instead = f"start a new run from its weights (model_name_or_path {folder}, another output_dir)."
         if not (folder / "scheduler.pt").exists():
             raise UserError(
-                f"{folder} holds the model only (save_only_model), so training cannot continue from it: {instead}"
+                f"{folder} has only the model (save_only_model), so training cannot continue from it: {instead}"
             )
         before, now = (backends.family(backend) for backend in (saved["backend"], trainer.backend))
         if before != now:
             raise UserError(
-                f"{folder} was written by {backends.DESCRIPTIONS[saved['backend']]}, and this is "
+                f"{folder} was written by {backends.DESCRIPTIONS[saved['backend']]}, but this is "
                 f"{backends.DESCRIPTIONS[trainer.backend]}, which cannot read its optimizer: launch as before, or "
                 f"{instead}"
             )
         if trainer.backend.startswith("zero") and saved["world_size"] != trainer.world_size:
             raise UserError(
-                f"{folder} holds DeepSpeed's parts of {saved['world_size']} processes, and now there are "
+                f"{folder} has DeepSpeed's shards of {saved['world_size']} processes, but now there are "
                 f"{trainer.world_size}: continue with {saved['world_size']} (DDP and FSDP2 can change their number), "
                 f"or {instead}"
             )
@@ -112,8 +115,9 @@ class Checkpointer:
     # Saving
 
     def save_model(self, output_dir: str | None, internal_call: bool) -> None:
-        """Writes a Hugging Face folder; collective. In bfloat16 if that is what was computed in, except where a
-        checkpoint continues from these weights."""
+        """Writes a Hugging Face folder; collective. The weights are in bfloat16 if that was the compute precision,
+        unless a
+        checkpoint continues from them."""
         trainer = self.trainer
         folder = Path(output_dir or str(trainer.args.output_dir))
         half = torch.bfloat16 if trainer.args.bf16 else None
@@ -133,7 +137,7 @@ class Checkpointer:
             trainer.push_to_hub(commit_message="Model save", revision=trainer.args.hub_revision)
 
     def write_folder(self, folder: str | None, state_dict: dict[str, torch.Tensor] | None) -> None:
-        """Writes model, tokenizer and arguments; the weights alone if anything beside them cannot be written."""
+        """Writes model, tokenizer and arguments. If anything else fails, it still writes the weights."""
         trainer: Any = self.trainer
         try:
             write_folder(trainer, folder, state_dict)
@@ -144,11 +148,11 @@ class Checkpointer:
             save_weights_alone(trainer.accelerator.unwrap_model(trainer.model), state_dict, path)
             raise UserError(
                 f"{folder} could not be written ({error}); the weights of step {trainer.state.global_step} are in "
-                f"{path}. Put the configuration and tokenizer of the model that was trained beside them."
+                f"{path}. Copy the configuration and tokenizer of the trained model into that folder."
             ) from error
 
     def save(self, write: Callable[[], None]) -> None:
-        """Has Trainer `write` a checkpoint into a staging folder and renames it, so that it is whole or not there."""
+        """Lets Trainer `write` a checkpoint into a staging folder and renames it, so that it is complete or absent."""
         trainer = self.trainer
         trainer.watchdog.beat("checkpoint")
         name = f"checkpoint-{trainer.state.global_step}"
@@ -180,7 +184,7 @@ class Checkpointer:
             push_checkpoint(trainer, str(final))
 
     def _explained(self, name: str) -> AbstractContextManager[None]:
-        remedy = "run the same command: it continues from the last whole checkpoint."
+        remedy = "run the same command: it continues from the last complete checkpoint."
         return saving(self.trainer.output_dir, name, remedy)
 
 
@@ -191,7 +195,7 @@ def check_same_settings(what: str, before: Mapping[str, Any], now: Mapping[str, 
     ]
     if changed:
         raise UserError(
-            f"{what} belongs to other settings ({'; '.join(changed)}): continue with the same, or {instead}"
+            f"{what} belongs to other settings ({'; '.join(changed)}): continue with the same settings, or {instead}"
         )
 
 
@@ -202,7 +206,7 @@ def _copy_model(checkpoint: Path, folder: Path) -> None:
 
 
 def _set_dtype(folder: Path, dtype: torch.dtype | None) -> None:
-    """In config.json, where `save_pretrained` notes the dtype of the model that trains."""
+    """Corrects the dtype in config.json, where `save_pretrained` writes that of the trained model."""
     path = folder / "config.json"
     if dtype is not None and path.exists():
         config = json.loads(path.read_text(encoding="utf-8"))

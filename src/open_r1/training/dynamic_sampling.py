@@ -1,5 +1,5 @@
-"""Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2): groups whose rewards are all equal are replaced by groups
-of other prompts, so that a step has more to learn from."""
+"""Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2): replaces groups whose rewards are all equal with groups of
+other prompts, so that a step has more to learn from."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,14 @@ from open_r1.training.rounds import Round
 
 
 def spare_rows(num_rows: int, used: Sequence[int], seed: int, number: int) -> list[int]:
-    """All rows but `used`, in an order that depends on the run's seed and the round's number alone."""
+    """All rows except `used`, in an order that depends only on the run's seed and the round's number."""
     order = np.random.default_rng([seed, number]).permutation(num_rows).tolist()
     taken = set(used)
     return [row for row in order if row not in taken]
 
 
 def replace_groups(sampled: Round, places: Sequence[int], fresh: Round) -> Round:
-    """Puts the groups of `fresh` at `places` of `sampled`, in place; returns the groups that were there."""
+    """Replaces the groups at `places` of `sampled` with those of `fresh`, in place. Returns the replaced groups."""
     if not places:
         return Round([], [], sampled.rewards[:0])
     group = len(sampled.completions[0])

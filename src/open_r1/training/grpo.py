@@ -1,13 +1,13 @@
 """Group relative policy optimization (DeepSeekMath, arXiv 2402.03300). What one optimizer step computes, in order:
 
 1. Every `max_steps_per_rollout` steps, `_begin_round` takes a round of scored rollouts from its source: groups of
-   completions, sampled with the weights as they are then (`rollout_source.py`).
-2. Rewards become advantages (`advantages.py`), and completions the sequences of each step, with a weight for each token
-   (`grpo_batches.py`).
-3. `_add_logprobs` stores the logprobs that the loss compares to: of the policy at the beginning of the round, where
-   several steps learn from it, and of the reference model.
-4. `training_step` of `packed_trainer.py` packs the sequences of the step into micro-batches. For each, the model gives
-   the logprobs of the sampled tokens, `pack_loss` the loss (`losses.py`), and a backward pass follows.
+   completions, sampled with the current weights (`rollout_source.py`).
+2. Rewards become advantages (`advantages.py`). Completions become the sequences of each step, with a weight for each
+   token (`grpo_batches.py`).
+3. `_add_logprobs` stores the logprobs to which the loss compares: those of the policy at the beginning of the round,
+   if several steps learn from the round, and those of the reference model.
+4. `training_step` of `packed_trainer.py` packs the sequences of the step into micro-batches. For each, the model
+   computes the logprobs of the sampled tokens and `pack_loss` the loss (`losses.py`), and a backward pass follows.
 5. Trainer clips the gradients and steps the optimizer.
 """
 
@@ -44,18 +44,18 @@ ROUND_SETTINGS = (
     *("temperature", "beta", "loss_type", "scale_rewards", "reward_weights", "max_completion_length"),
     *("mask_truncated_completions", "max_staleness", "sequence_parallel_size"),
 )
-"""Options that rollouts are made with, which an unfinished round is continued with."""
+"""Options that define how rollouts are made. An unfinished round must continue with the same ones."""
 TOKEN_MEANS = (
     *("entropy", "kl", "clip_ratio/low", "clip_ratio/high"),
     *("sampling/capped_ratio", "sampling/logprob_difference", "router/other_experts"),
 )
-"""Figures that are means over learned tokens."""
+"""Metrics that are means over learned tokens."""
 
 
 class GRPOTrainer(PackedTrainer):
     """`train_dataset` rows have `prompt`, `prompt_ids`, `prompt_text` and whatever columns the rewards read.
     `stop_token_ids` end a completion. `reference` is the frozen initial model when `beta` is not 0 (None with LoRA:
-    adapters are switched off instead)."""
+    adapters are turned off instead)."""
 
     args: GRPOConfig
     sums = ("learned", *TOKEN_MEANS)
@@ -103,34 +103,34 @@ class GRPOTrainer(PackedTrainer):
             cispo=args.loss_type == "cispo",
         )
         self.batches: list[StepBatch] = []
-        """What each distinct optimizer step of the current round learns from, on this rank."""
+        """The data of each distinct optimizer step of the current round, on this rank."""
         self.rollout_writer = RolloutWriter(self.recorder, self.ranks)
         self.health = Health()
         self._first_completions: list[str] = []
 
     def steps_per_epoch(self) -> int:
-        """Steps of all whole rounds that the prompts are enough for."""
+        """Steps of all complete rounds for which there are enough prompts."""
         return self.source.steps_per_epoch
 
     def get_train_dataloader(self) -> DataLoader:
-        """Numbers of steps: prompts come with their round, from the source."""
+        """The numbers of the steps. Prompts come with their round, from the source."""
         return step_numbers(self.steps_per_epoch())
 
     # A step
 
     def step_sequences(self, inputs: Any) -> list[TokenSequence]:
-        """This rank's sequences of this step, after a new round if the last one is used up."""
+        """This rank's sequences of this step. Starts a new round if the last one is used up."""
         number, step_of_round = divmod(self.state.global_step, self.args.max_steps_per_rollout)
         if step_of_round == 0:
             self._begin_round(number)
         return self._batch().sequences
 
     def step_tokens(self, sequences: list[TokenSequence]) -> int:
-        """All tokens that were sampled for the step."""
+        """The number of tokens that were sampled for the step."""
         return self._batch().tokens
 
     def _batch(self) -> StepBatch:
-        """That of this step: a round passes over its batches `num_iterations` times."""
+        """The batch of this step: a round passes over its batches `num_iterations` times."""
         step_of_round = self.state.global_step % self.args.max_steps_per_rollout
         return self.batches[step_of_round % len(self.batches)]
 
@@ -151,13 +151,14 @@ class GRPOTrainer(PackedTrainer):
         self._add_logprobs([sequence for batch in self.batches for sequence in batch.sequences])
 
     def _share(self, batches: list[StepBatch]) -> list[StepBatch]:
-        """Processes that share packs have sampled a part each of what they learn from."""
+        """Each of the processes that share packs has sampled a part of their data."""
         if self.group is None:
             return batches
         return [StepBatch.join(parts) for parts in zip(*self.group.gather_objects(batches), strict=True)]
 
     def _add_logprobs(self, sequences: list[TokenSequence]) -> None:
-        """Stored forwards: of the policy when a round feeds more than one step, of the reference when `beta`."""
+        """Stores logprobs: of the policy if a round feeds more than one step, and of the reference if `beta` is not
+        0."""
         if self.args.max_steps_per_rollout > 1:
             old = self.sequence_logprobs(self.model_wrapped, sequences)
             for sequence, logprobs in zip(sequences, old, strict=True):
@@ -206,7 +207,7 @@ class GRPOTrainer(PackedTrainer):
 
     @torch.no_grad()
     def _add_figures(self, pack: Pack, out: TokenLogprobs, loss: PolicyLoss, old: Tensor) -> None:
-        """Sums over the learned tokens of a pack, all on the device."""
+        """Sums over the learned tokens of a pack; they stay on the device."""
         assert pack.fields.weight is not None
         learned = (pack.fields.weight > 0).float()
         figures: dict[str, Tensor | None] = {
@@ -229,7 +230,7 @@ class GRPOTrainer(PackedTrainer):
     # What others see
 
     def note_sums(self, sums: dict[str, float]) -> None:
-        """As in `PackedTrainer`; figures per learned token are noted where there was a token to learn from."""
+        """As in `PackedTrainer`. Metrics per learned token are recorded only if the step learned from a token."""
         super().note_sums(sums)
         known = {"kl": self.args.beta, "router/other_experts": getattr(self.engine, "chosen_experts", None)}
         for name in TOKEN_MEANS:
@@ -237,7 +238,7 @@ class GRPOTrainer(PackedTrainer):
                 self.note(name, sums[name] / sums["learned"])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As in `PackedTrainer`, and says in words when the run is going nowhere (`health.py`)."""
+        """As in `PackedTrainer`. Also warns when the run makes no progress (`health.py`)."""
         self.rollout_writer.wait()  # rollouts are on the disk before their metrics and the checkpoint
         super().log(logs, start_time)
         for problem in self.health.check(logs):
@@ -264,14 +265,14 @@ class GRPOTrainer(PackedTrainer):
         self.engine.wake()
 
     def _record_failed(self, rows: list[dict[str, Any]]) -> None:
-        """Completions of a round whose reward failed are on the disk before the run ends."""
+        """Records the completions of a round whose reward failed, before the run ends."""
         self.rollout_writer.write(self.state.global_step + 1, rows)
         self.rollout_writer.wait()
 
     # Checkpoints
 
     def resume_settings(self) -> dict[str, Any]:
-        """With what a number of steps means as a position in a round of rollouts."""
+        """Adds the options that translate a number of steps into a position in a round of rollouts."""
         return super().resume_settings() | {
             "num_generations": self.args.num_generations,
             "steps_per_generation / gradient_accumulation_steps": self.source.steps_per_round,
@@ -280,7 +281,7 @@ class GRPOTrainer(PackedTrainer):
         }
 
     def checkpoint_state(self) -> dict[str, Any]:
-        """With rollouts that still feed coming steps."""
+        """Adds the rollouts that later steps still need."""
         state = super().checkpoint_state()
         if self.state.global_step % self.args.max_steps_per_rollout:
             state["batches"] = [[s.state() for s in batch.sequences] for batch in self.batches]
@@ -290,14 +291,15 @@ class GRPOTrainer(PackedTrainer):
         return state | ({"round_settings": self._round_settings()} if "batches" in state or ahead else {})
 
     def load_checkpoint_state(self, state: dict[str, Any]) -> None:
-        """Takes back tokens seen and rollouts."""
+        """Restores the number of tokens and the rollouts."""
         super().load_checkpoint_state(state)
         per_rollout = self.args.max_steps_per_rollout
         multiple = f"continue from a checkpoint whose step is a multiple of {per_rollout}."
         if ("batches" in state or "ahead" in state) and state["world_size"] != self.world_size:
             raise UserError(
-                f"this checkpoint stands inside a round of rollouts of {state['world_size']} processes, and now there "
-                f"are {self.world_size}: continue with {state['world_size']}, or from a checkpoint whose step is a "
+                f"this checkpoint is in the middle of a round of rollouts of {state['world_size']} processes, but "
+                f"now there are {self.world_size}: continue with {state['world_size']}, or from a checkpoint whose "
+                "step is a "
                 f"multiple of {per_rollout}."
             )
         rollouts = "this checkpoint's unfinished round of rollouts"
@@ -313,7 +315,7 @@ class GRPOTrainer(PackedTrainer):
 
 
 def disable_dropout(model: nn.Module) -> None:
-    """Dropout would make the learned distribution another one than the sampled one (invariant 3)."""
+    """With dropout, the learned distribution would differ from the sampled one (invariant 3)."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

@@ -1,4 +1,4 @@
-"""From one round of rollouts to what each optimizer step learns from."""
+"""Splits a round of rollouts into the data of each optimizer step."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,15 +15,16 @@ from open_r1.training.rollouts import Rollouts, rollout_sequence
 
 @dataclass
 class StepBatch:
-    """What a process learns from in one optimizer step: `sequences`, without those of groups that carry no signal.
-    `tokens` are those of all prompts and completions that were sampled for it."""
+    """The data of one process in one optimizer step: `sequences`, without those of groups without signal. `tokens`
+    counts
+    all prompts and completions that were sampled for the step."""
 
     sequences: list[TokenSequence]
     tokens: int
 
     @staticmethod
     def join(parts: Sequence["StepBatch"]) -> "StepBatch":
-        """One batch of those of several processes."""
+        """Merges the batches of several processes."""
         return StepBatch(list(chain(*(part.sequences for part in parts))), sum(part.tokens for part in parts))
 
 
@@ -38,9 +39,8 @@ def step_batches(
     """This process's batches of `num_steps` optimizer steps.
 
     `slots` are the places of its prompts among those of the round, which has `prompts_per_step` a step.
-    Sequences get their `weight` and `advantage`. Groups without signal are left out of the forward pass (when
-    there is no KL term), but not out of the denominators, which `global_sum` adds up over ranks; masked completions
-    are left out of both.
+    Sequences get their `weight` and `advantage`. Groups without signal skip the forward pass (if there is no KL term),
+    but count in the denominators, which `global_sum` adds up over ranks. Masked completions are left out of both.
     """
     groups = args.num_generations
     flat = rollouts.flat()
@@ -63,7 +63,7 @@ def step_batches(
 
 
 def carries_signal(rollouts: Rollouts, i: int, group_size: int) -> bool:
-    """Whether the rewards of completion i's group differ; if not, its advantages and so its gradient are zero."""
+    """Whether the rewards in the group of completion i differ. If not, its advantages and its gradient are zero."""
     return bool(rollouts.signal[i // group_size])
 
 

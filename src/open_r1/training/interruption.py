@@ -1,8 +1,8 @@
-"""Stopping in time: SIGUSR1, SIGTERM or Ctrl-C ends a run after its current step, with a checkpoint, to be continued.
+"""Graceful stop: after SIGUSR1, SIGTERM or Ctrl-C, the run finishes its step, saves a checkpoint and exits.
 
-Schedulers announce the end this way (Slurm: `--signal=USR1@300` before the time limit, SIGTERM at preemption). Ctrl-C
-after any of these ends the run at once. Trainer's own `enable_jit_checkpoint` knows SIGTERM alone, lets each rank
-decide by itself, and ends with exit status 0.
+Schedulers send these signals (Slurm: `--signal=USR1@300` before the time limit, SIGTERM at preemption). Ctrl-C after
+any of them stops the run at once. Trainer's own `enable_jit_checkpoint` handles only SIGTERM, lets each rank decide on
+its own, and exits with status 0.
 """
 
 import os
@@ -15,9 +15,9 @@ STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignals:
-    """Notes these signals, from `listen` until `restore`, instead of dying of them.
+    """Records these signals from `listen` until `restore`, so that they do not kill the process.
 
-    Only the main thread can take signals; elsewhere nothing is noted.
+    Only the main thread can receive signals; in other threads nothing is recorded.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class StopSignals:
         self._before: dict[signal.Signals, Any] = {}
 
     def listen(self) -> None:
-        """Signals are noted from now on; Ctrl-C not in a background job, for which shells have it ignored."""
+        """Starts recording signals. In a background job, shells ignore Ctrl-C, so it stays ignored."""
         self.received = None
         if threading.current_thread() is threading.main_thread():
             background = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
@@ -34,13 +34,13 @@ class StopSignals:
             self._before = {number: signal.signal(number, self._note) for number in taken}
 
     def restore(self) -> None:
-        """Signals do again what they did before."""
+        """Restores the previous signal handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._before = {}
 
     def ignore(self) -> None:
-        """Signals do nothing any more, also after `restore`."""
+        """Ignores signals from now on, even after `restore`."""
         for number in self._before:
             signal.signal(number, signal.SIG_IGN)
         self._before = {}
@@ -58,7 +58,7 @@ class StopSignals:
             name = signal.Signals(number).name
             os.write(
                 2,
-                f"\n{name}: this run stops after the current step, with a checkpoint. "
-                "Ctrl-C now ends it at once, without one.\n".encode(),
+                f"\n{name}: the run finishes its step, saves a checkpoint and exits. "
+                "Press Ctrl-C again to exit at once without one.\n".encode(),
             )
         self.received = signal.Signals(number)

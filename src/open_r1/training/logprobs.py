@@ -1,6 +1,6 @@
 """Token logprobs and entropies of a causal language model, computed inside its forward.
 
-A full `(tokens, vocabulary)` matrix of logits is never kept; see `head.py`.
+The full `(tokens, vocabulary)` matrix of logits is never stored; see `head.py`.
 """
 
 import functools
@@ -24,8 +24,8 @@ from open_r1.training.packing import Pack, TokenSequence, build_pack
 
 class TokenLogprobs(NamedTuple):
     """`logprobs (M,)` of the targets, differentiable, and `entropies (M,)` of the distributions they were drawn
-    from, detached. Both in nats, float32, at the temperature asked for. `experts (M,)`, for a pack that knows those of
-    the sampler: numbers of the experts that predicted the targets."""
+    from, detached. Both are in nats, float32, at the given temperature. `experts (M,)`, for packs that have the
+    sampler's: numbers of the experts that predicted the targets."""
 
     logprobs: Tensor
     entropies: Tensor
@@ -43,10 +43,10 @@ class LogprobHead(nn.Linear):
 
 
 def add_logprob_forward(model: PreTrainedModel) -> None:
-    """Teaches `model` to answer `model(pack=pack, temperature=t)` with `TokenLogprobs`.
+    """Makes `model(pack=pack, temperature=t)` return `TokenLogprobs`.
 
-    It is the module's own forward that answers, because wrappers (DDP, FSDP, ZeRO, autocast) act only there.
-    Every other call goes to the forward that was there before.
+    This is part of the module's own forward, because wrappers (DDP, FSDP, ZeRO, autocast) act only there. All other
+    calls go to the original forward.
     """
     plain_forward = model.forward
     if type(head := model.get_output_embeddings()) is nn.Linear:
@@ -66,7 +66,7 @@ def add_logprob_forward(model: PreTrainedModel) -> None:
         hidden = _decoder(model)(
             input_ids=pack.input_ids[:, mine],
             position_ids=pack.position_ids[:, mine],
-            # A four-dimensional mask is passed through as it is: transformers then builds none of its own.
+            # transformers passes a four-dimensional mask through unchanged and does not build its own.
             attention_mask=torch.zeros(1, 1, 1, 1, device=pack.input_ids.device),
             layout=pack.layout,
             use_cache=False,
@@ -89,8 +89,8 @@ def add_logprob_forward(model: PreTrainedModel) -> None:
 def token_logprobs(model: PreTrainedModel, hidden: Tensor, targets: Tensor, temperature: float = 1.0) -> TokenLogprobs:
     """Logprobs of `targets (M,)` given `hidden (M, H)`.
 
-    The head is called as a module, once, because ZeRO-3 gathers and frees its weight around that call. A head that is
-    more than a matrix (LoRA on `lm_head`) is called a chunk at a time and called again in the backward pass.
+    The head is called once, as a module, because ZeRO-3 gathers and frees its weight around that call. A head that is
+    more than a matrix (LoRA on `lm_head`) is called once per chunk, and again in the backward pass.
     """
     head = model.get_output_embeddings()
     rule = logit_rule(model.config.get_text_config(), temperature)
@@ -115,17 +115,16 @@ def _decoder(model: PreTrainedModel) -> nn.Module:
 
 
 CHECKED = 7, 5
-"""Tokens of the documents that a loaded model is checked with."""
+"""Lengths in tokens of the documents that check a loaded model."""
 
 
 @torch.no_grad()
 def check_packed_forward(model: PreTrainedModel, group: SequenceGroup | None = None) -> None:
-    """Raises UserError unless documents in one pack, shared by the processes of `group`, get the logprobs that each
-    gets alone.
+    """Raises UserError unless documents in one pack, shared by the processes of `group`, get the same logprobs as
+    alone.
 
-    A last guard against architectures that this module has not heard of (an unusual head, positions or
-    attention): the two are compared with the model's plain forward, on both sides of the length at which rotary
-    embeddings change.
+    This is the last guard against unknown architectures (an unusual head, positions or attention). Both are compared
+    with the model's plain forward, on both sides of the length at which rotary embeddings change.
     """
     was_training = model.training
     model.eval()
@@ -137,14 +136,14 @@ def check_packed_forward(model: PreTrainedModel, group: SequenceGroup | None = N
     if not difference < tolerance:
         raise UserError(
             f"model_name_or_path: {type(model).__name__} does not compute the same logprobs packed"
-            f"{'' if group is None else f' over {group.size} processes (sequence_parallel_size)'} and alone (largest "
-            f"difference {difference:.3g}), so packed training would be wrong for it. Use a model of a type that "
+            f"{'' if group is None else f' over {group.size} processes (sequence_parallel_size)'} and unpacked "
+            f"(largest difference {difference:.3g}), so packed training would be wrong. Use a model type that "
             "docs/models.md lists, such as Llama, Qwen3, Qwen3.5, Gemma 3 or Mistral."
         )
 
 
 def _packed_difference(model: PreTrainedModel, lengths: Sequence[int], group: SequenceGroup | None) -> float:
-    """Of the last few logprobs of random documents of these lengths."""
+    """The largest difference of the last few logprobs of random documents of these lengths."""
     device, few = model.device, max(CHECKED) - 1
     generator = torch.Generator().manual_seed(0)
     vocabulary = model.config.get_text_config().vocab_size

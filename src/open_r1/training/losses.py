@@ -15,15 +15,16 @@ CorrectionMode = Literal["token_truncate", "token_mask", "sequence_truncate", "s
 
 
 class BatchSize(NamedTuple):
-    """What one optimizer step averages over, on all ranks together: completions that count (not masked ones; those
-    of groups without signal do count) and their tokens."""
+    """What one optimizer step averages over, on all ranks together: the number of completions and of their tokens.
+    Masked
+    completions do not count; completions of groups without signal do."""
 
     completions: int
     tokens: int
 
 
 def token_weight(loss_type: LossType, length: int, batch: BatchSize, max_completion_length: int) -> float:
-    """Weight of each token of a completion of `length` tokens, such that the loss is the weighted sum.
+    """The weight of each token of a completion of `length` tokens. The loss is the weighted sum over all tokens.
 
     - `grpo`: 1 / (B |o_i|), a mean over tokens, then over completions (DeepSeekMath, arXiv 2402.03300, eq. 3);
     - `bnpo`, `dapo`, `cispo`: 1 / sum_j |o_j|, a mean over all tokens (DAPO, arXiv 2503.14476, eq. 8);
@@ -79,7 +80,7 @@ def policy_loss(
     k3 = exp(r) - r - 1 with r = ref_logprobs - logprobs (DeepSeekMath, eq. 4), multiplied by rho if
     `bias_correction_kl` (DeepSeek-V3.2, arXiv 2512.02556).
 
-    With `cispo` the ratio only weights the gradient, so that no token is left out: -sg(min(rho_t, epsilon_high)) A
+    With `cispo` the ratio only weights the gradient, so that no token is dropped: -sg(min(rho_t, epsilon_high)) A
     log pi_t w_t, where sg is detached (CISPO, MiniMax-M1, arXiv 2506.13585, eq. 4 and 5; `epsilon_high` is the bound
     itself, as in ScaleRL, arXiv 2510.13786, and there is no lower one).
 
@@ -123,10 +124,10 @@ def importance_weights(
 ) -> Tensor:
     """Detached weights `(M,)` that correct for a sampler whose probabilities differ from the trainer's.
 
-    w = min(pi_old / pi_sampler, C) a token (truncated importance sampling, Ionides 2008, as Yao et al. 2025 use it in
-    "Your efficient RL framework secretly brings you off-policy RL training"); `mask` drops what lies above C
-    instead; `sequence` takes the ratio of the whole completion. A token that the trainer gives no probability at all
-    has ratio 0, whatever the sampler gave it, so every weight is finite.
+    w = min(pi_old / pi_sampler, C) per token (truncated importance sampling, Ionides 2008, as Yao et al. 2025 use it in
+    "Your efficient RL framework secretly brings you off-policy RL training"). `mask` sets ratios above C to 0 instead.
+    `sequence` takes the ratio of the whole completion. A token to which the trainer gives probability 0 has ratio 0,
+    whatever the sampler gave it, so every weight is finite.
     """
     impossible = torch.full_like(old_logprobs, -math.inf).detach()
     log_ratio = torch.where(old_logprobs == -math.inf, impossible, old_logprobs.detach() - sampler_logprobs)
@@ -141,7 +142,8 @@ def importance_weights(
 
 
 def _exp(x: Tensor) -> Tensor:
-    """exp, finite in float32, and so is a product of two: an infinite ratio times an advantage of 0 would be NaN."""
+    """exp that is finite in float32, and so is the product of two: an infinite ratio times an advantage of 0 would be
+    NaN."""
     return x.clamp(max=40.0).exp()
 
 

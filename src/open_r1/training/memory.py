@@ -1,4 +1,4 @@
-"""How much memory per process has taken, and what to change when there was too little."""
+"""Measures the memory of a process, and says what to change if it runs out."""
 
 import resource
 import sys
@@ -11,7 +11,7 @@ from open_r1.training.optimizers import optimizer_name
 
 
 def peak_gib(device: torch.device) -> float:
-    """The most that tensors held on a CUDA device, or elsewhere the most that the process held, so far, in GiB."""
+    """Peak memory so far in GiB: of tensors on a CUDA device, or of the whole process elsewhere."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -25,12 +25,12 @@ def out_of_memory(error: torch.OutOfMemoryError, args: TrainConfig, step: int, p
     reason = ". ".join(first_line(error).split(". ")[:2])  # the rest is about the allocator
     return (
         f"out of GPU memory {where} ({reason}): {', or '.join(_remedies(args, pack_tokens))}. "
-        "docs/long-contexts.md says what each saves. The same command continues from the last checkpoint."
+        "docs/long-contexts.md lists what each saves. Run the same command to continue from the last checkpoint."
     )
 
 
 def _remedies(args: TrainConfig, pack_tokens: int) -> list[str]:
-    """What is not done yet, the cheapest first."""
+    """Measures that are not in use yet, the cheapest first."""
     remedies = []
     if pack_tokens > args.max_tokens_per_microbatch:
         remedies.append("lower max_completion_length" if isinstance(args, GRPOConfig) else "lower max_length")
@@ -46,4 +46,4 @@ def _remedies(args: TrainConfig, pack_tokens: int) -> list[str]:
         "use_peft true": False,
     }
     missing = [option for option, used in options.items() if not used]
-    return [*remedies, f"set {', '.join(missing)}", "take more GPUs (--accelerator fsdp, sequence_parallel_size)"]
+    return [*remedies, f"set {', '.join(missing)}", "use more GPUs (--accelerator fsdp, sequence_parallel_size)"]

@@ -25,8 +25,9 @@ logger = logging.getLogger(__name__)
 
 
 def load_policy(config: ModelConfig, args: TrainConfig) -> PreTrainedModel:
-    """The model to train: float32 master weights (bfloat16 with `pure_bf16`), packed attention, LoRA and compiled
-    layers if asked for.
+    """The model to train: float32 master weights (bfloat16 with `pure_bf16`), packed attention, and if requested LoRA
+    and
+    compiled layers.
 
     Raises UserError if there is no such model, or if packed training would not be exact for its architecture.
     """
@@ -35,13 +36,13 @@ def load_policy(config: ModelConfig, args: TrainConfig) -> PreTrainedModel:
 
 
 def adopt_policy(model: PreTrainedModel, config: ModelConfig, args: TrainConfig) -> PreTrainedModel:
-    """`model` itself, which is loaded already, as the model to train: as if `load_policy` had loaded it.
+    """Prepares a loaded `model` for training, as if `load_policy` had loaded it.
 
     Its weights become float32. Raises UserError as `load_policy` does.
     """
     check_supported(model.config)
     check_sequence_parallel(model.config, args.sequence_parallel_size, config.trust_remote_code)
-    for wrapped in ("forward", "_original_forward"):  # by an earlier training, or in the model that this is a copy of
+    for wrapped in ("forward", "_original_forward"):  # by earlier training, or in the model of which this is a copy
         vars(model).pop(wrapped, None)
     unchunk_mlps(model)
     model.float()
@@ -68,12 +69,12 @@ def _as_policy(model: PreTrainedModel, config: ModelConfig, args: TrainConfig) -
 
 
 def checkpoint_of(config: ModelConfig) -> Checkpoint:
-    """Where the whole weights are: for a folder that has only LoRA adapters, the model that they were trained on."""
+    """Where the full weights are. For a folder with only LoRA adapters, it is their base model."""
     return Checkpoint(weights_name(config), config.model_revision, config.trust_remote_code)
 
 
 def weights_name(config: ModelConfig) -> str:
-    """Hub id or folder of the whole weights, as in `checkpoint_of`."""
+    """Hub id or folder of the full weights, as in `checkpoint_of`."""
     return base_name(str(config.model_name_or_path))
 
 
@@ -101,8 +102,8 @@ def load_causal_lm(config: ModelConfig) -> PreTrainedModel:
 
 
 def empty_replica(config: ModelConfig, args: TrainConfig, built: PretrainedConfig | None = None) -> PreTrainedModel:
-    """The plain model on this process's device, whole on every backend, in the dtype that is computed in; its weights
-    are random until somebody writes them. `built`: the configuration of a model that is loaded already."""
+    """The plain model on this process's device, complete on every backend, in the compute dtype. Its weights are random
+    until they are set. `built` is the configuration of a model that is already loaded."""
     half = args.bf16 or config.pure_bf16
     with without_deepspeed_config(), torch.device(args.device):
         return AutoModelForCausalLM.from_config(
@@ -125,7 +126,7 @@ def _peft() -> Any:
 def _attention(config: ModelConfig) -> str:
     name = config.attn_implementation
     if name in ("varlen", "flash_attention_4") and not torch.cuda.is_available():
-        raise UserError(f"attn_implementation is {name}, which needs a CUDA device: leave it out on this machine.")
+        raise UserError(f"attn_implementation is {name}, which needs a CUDA device: omit it on this machine.")
     if name == "flash_attention_4" and flash.kernels() is None:
         command = install_command("flash")
         raise UserError(f"attn_implementation is {name}, which needs flash-attn-4: {command}.")
@@ -145,7 +146,7 @@ def _with_adapters(model: PreTrainedModel, config: ModelConfig, seed: int) -> Pr
     )
     try:
         with torch.random.fork_rng():
-            torch.manual_seed(seed)  # adapters begin at random: the same ones in every run and on every rank
+            torch.manual_seed(seed)  # adapters are initialized randomly, but equally in every run and on every rank
             return peft.get_peft_model(model, lora)
     except ValueError as error:
         raise UserError(f"lora_target_modules is {config.lora_target_modules}: {error}") from error

@@ -1,14 +1,14 @@
-"""What the optimizers of transformers (`optim`) need: a package, and memory for each weight that they train."""
+"""Requirements of the optimizers of transformers (`optim`): a package, and memory per trained weight."""
 
 from importlib.util import find_spec
 
 from transformers import TrainingArguments
 
 BITSANDBYTES = ("adamw_bnb", "adamw_8bit", "ademamix", "lion", "paged", "rmsprop_bnb")
-"""How the names begin that need bitsandbytes."""
+"""Prefixes of names that need bitsandbytes."""
 TORCHAO = ("adamw_torch_8bit", "adamw_torch_4bit")
 MOMENTS = {"sgd": 0, "adafactor": 0, "lion": 1, "adagrad": 1, "rmsprop": 1, "ademamix": 3}
-"""Numbers a weight, by how the name begins; all others have the two of Adam (arXiv 1412.6980, algorithm 1)."""
+"""Stored numbers per weight, by prefix of the name. All others have the two of Adam (arXiv 1412.6980, algorithm 1)."""
 
 
 def missing_package(args: TrainingArguments) -> str | None:
@@ -17,12 +17,12 @@ def missing_package(args: TrainingArguments) -> str | None:
     package = "bitsandbytes" if name.startswith(BITSANDBYTES) else "torchao" if name in TORCHAO else None
     if package is None or find_spec(package) is not None:
         return None
-    return f"optim is {name}, which needs {package}, which is not installed: pip install {package}."
+    return f"optim is {name}, but {package} is not installed: pip install {package}."
 
 
 def moment_bytes(args: TrainingArguments, weight_bytes: int) -> float:
-    """Bytes a weight of what the optimizer keeps on the GPU; moments have the weights' dtype, unless the name says
-    otherwise. Paged ones leave the GPU when it is short of memory, and count nothing."""
+    """Bytes per weight that the optimizer stores on the GPU. Moments have the weights' dtype, unless the name says
+    otherwise. Paged ones leave the GPU when memory is short, so they do not count."""
     name = optimizer_name(args)
     if name.startswith("paged"):
         return 0
@@ -32,7 +32,7 @@ def moment_bytes(args: TrainingArguments, weight_bytes: int) -> float:
 
 
 def keeps_embeddings_whole(args: TrainingArguments) -> bool:
-    """Whether the moments of embeddings are in 32 bits all the same, as transformers has it for bitsandbytes."""
+    """Whether the moments of embeddings are in 32 bits anyway, as transformers does it for bitsandbytes."""
     name = optimizer_name(args)
     return name.startswith(BITSANDBYTES) and name.endswith("8bit")
 

@@ -6,6 +6,7 @@ are Trainer's own.
 """
 
 import copy
+import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -225,7 +226,8 @@ class PackedTrainer(Trainer):
         return dict(zip(names, sums.tolist(), strict=True))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the figures noted since the last log to Trainer's own, and writes the run's metrics line."""
+        """Adds the metrics recorded since the last log to Trainer's own, and writes a line of `metrics.jsonl`. Raises
+        `UserError` if the gradient was not finite (except in float16, where such steps are skipped)."""
         training = "loss" in logs
         if training:
             logs |= {name: sum(values) / len(values) for name, values in self._step_metrics.items()}
@@ -239,6 +241,11 @@ class PackedTrainer(Trainer):
         if self.recorder is not None and is_metrics(logs):
             epoch = {} if self.state.epoch is None else {"epoch": self.state.epoch}
             self.recorder.log_metrics(self.state.global_step, logs | epoch)
+        if training and not self.args.fp16 and not math.isfinite(logs.get("grad_norm") or 0.0):
+            raise UserError(
+                f"step {self.state.global_step}: the gradient is not finite, and the weights are lost. Lower "
+                "learning_rate or max_grad_norm; the same command then continues from the last checkpoint."
+            )
 
     def floating_point_ops(self, inputs: Any) -> int:
         """6 N per token that went through the model (Kaplan et al., arXiv 2001.08361, section 2.1)."""

@@ -1,4 +1,4 @@
-"""Packing: sequences of any length laid end to end, so that no compute is spent on padding."""
+"""Packing: sequences of any length are concatenated, so that no compute is spent on padding."""
 
 import bisect
 import dataclasses
@@ -16,17 +16,17 @@ from open_r1.modeling.sequence_parallel import SequenceGroup
 
 @dataclass
 class TokenFields:
-    """What a loss knows of each learned token: `(M,)` each, or None where the loss has no use for it."""
+    """What a loss knows about each learned token. Each field is `(M,)`, or None if the loss does not use it."""
 
     weight: Tensor | None = None
-    """Share of the token's loss in the loss of the step."""
+    """Weight of the token's loss in the loss of the step."""
     advantage: Tensor | None = None
     sampler_logprobs: Tensor | None = None
-    """Under the distribution that the engine sampled from."""
+    """Logprobs under the distribution from which the engine sampled."""
     old_logprobs: Tensor | None = None
-    """Of the policy that the round began with; None on fresh rollouts: those of the current policy, detached."""
+    """Logprobs of the policy at the beginning of the round. None on fresh rollouts: the current policy's, detached."""
     ref_logprobs: Tensor | None = None
-    """Of the frozen initial policy."""
+    """Logprobs of the frozen initial policy."""
     experts: Tensor | None = None
     """Numbers of the experts that predicted the token when it was sampled."""
 
@@ -47,9 +47,9 @@ class TokenFields:
 class TokenSequence:
     """One document to learn from.
 
-    `input_ids (L,)` are its tokens, `learn (L,)` marks the tokens whose logprobs are wanted (never the first,
-    which nothing predicts), and `fields` holds values for the marked tokens, in order: `(learn.sum(),)` each.
-    Sequences of the same `group` begin with the same `shared` tokens, a prompt, of which none is learned.
+    `input_ids (L,)` are its tokens. `learn (L,)` marks the tokens to learn (never the first, which nothing predicts).
+    `fields` has values for the marked tokens, in order: `(learn.sum(),)` each. Sequences of the same `group` begin with
+    the same `shared` tokens, a prompt, of which none is learned.
     """
 
     input_ids: Tensor
@@ -59,13 +59,13 @@ class TokenSequence:
     shared: int = 0
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps: tensors and numbers only."""
+        """The state for a checkpoint: only tensors and numbers."""
         fields = {name: value for name, value in vars(self.fields).items() if value is not None}
         return vars(self) | {"fields": fields}
 
     @staticmethod
     def from_state(state: Mapping[str, Any]) -> "TokenSequence":
-        """Takes back what `state` returned."""
+        """Restores what `state` returned."""
         return TokenSequence(**{**state, "fields": TokenFields(**state["fields"])})
 
     def __len__(self) -> int:
@@ -78,8 +78,8 @@ class Pack:
 
     `input_ids (1, T)`, `position_ids (1, T)` (from 0 in each sequence), `layout` (which tokens see which),
     `predictors (M,)` (positions whose hidden state predicts), `targets (M,)` (the tokens they predict), `sequence
-    (M,)` (which sequence each target belongs to), `fields` (of each target). A prompt that several sequences share is
-    there once, so T may be less than the sum of their lengths.
+    (M,)` (which sequence each target belongs to), `fields` (of each target). A prompt that several sequences share
+    occurs once, so T may be less than the sum of their lengths.
     """
 
     input_ids: Tensor
@@ -108,8 +108,8 @@ def plan_packs(
 ) -> list[list[int]]:
     """Indices of `sequences` for each pack of at most `budget` tokens, deterministic.
 
-    With `share`, sequences of a group go into the same pack, where their prompt counts once; a group that does not
-    fit into one is split, and each part has the prompt. A sequence longer than `budget` gets a pack to itself. Only
+    With `share`, sequences of a group go into the same pack, where their prompt counts once. A group that does not fit
+    into one pack is split, and each part has the prompt. A sequence longer than `budget` gets its own pack. Only
     sequences whose lengths have the same `side` share a pack.
     """
     sides: dict[Hashable, list[list[int]]] = {}
@@ -146,7 +146,7 @@ def _parts(sequences: Sequence[TokenSequence], members: list[int], budget: int) 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Indices of `lengths` grouped into bins of at most `capacity`, by best-fit decreasing.
 
-    An item longer than `capacity` gets a bin to itself. Items of equal length keep their order, so the result is
+    An item longer than `capacity` gets its own bin. Items of equal length keep their order, so the result is
     deterministic. O(n log n): the open bins are found through the sorted list of their distinct free spaces.
     """
     bins: list[list[int]] = []
@@ -182,8 +182,9 @@ def build_pack(
     share: bool = True,
     group: SequenceGroup | None = None,
 ) -> Pack:
-    """Lays `sequences` end to end, with `share` a group's prompt once, before the first that continues it. For a
-    `group` of processes, a last document, of which nothing is learned, fills the pack to a multiple of its size.
+    """Concatenates `sequences`. With `share`, a group's prompt occurs once, before the first sequence that continues
+    it. For
+    a `group` of processes, a last document that is not learned fills the pack to a multiple of its size.
 
     Targets, and with them `fields`, are in the order of `sequences`. Raises ValueError if the first token of a
     sequence, or a shared one, is marked to be learned.
@@ -235,8 +236,9 @@ def build_pack(
 
 
 def empty_pack(device: torch.device | str = "cpu", group: SequenceGroup | None = None) -> Pack:
-    """Two tokens of weight and advantage 0: what a rank with nothing left to do sends through the model, so that all
-    ranks run equally many forwards and backwards."""
+    """Two tokens with weight and advantage 0. A rank that has no more packs sends them through the model, so that all
+    ranks
+    run the same number of forward and backward passes."""
     sequence = TokenSequence(
         input_ids=torch.zeros(2, dtype=torch.long),
         learn=torch.tensor([False, True]),

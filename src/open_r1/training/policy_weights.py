@@ -1,8 +1,7 @@
-"""The policy's weights, whole, wherever its parts are: as an engine wants them (Hugging Face names, adapters merged),
-and as a folder wants them.
+"""Gathers the policy's full weights, for an engine (Hugging Face names, adapters merged) or for a folder.
 
-FSDP2 and ZeRO-3 leave each process a part of every weight. Going through weights here is then collective: all ranks
-do it, in step, to the end. Of what is gathered no more than a bucket is kept at a time.
+With FSDP2 and ZeRO-3, each process has a part of every weight. Iterating over weights is then collective: all ranks
+must do it, to the end. At most one bucket of gathered weights is in memory at a time.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,7 @@ from open_r1.errors import UserError
 
 WRAPPED = "base_model.model."
 BUCKET = 2**28
-"""Elements that ZeRO-3 gathers at once."""
+"""Number of elements that ZeRO-3 gathers at once."""
 
 Named = tuple[str, Tensor]
 
@@ -36,9 +35,9 @@ class _Group:
 
 
 def named_weights(model: nn.Module) -> Iterator[Named]:
-    """Every weight of a plain or LoRA model under the name of its parameter; each is good until the next is asked for.
-    Merged weights are new tensors, W + B A scaled (LoRA, arXiv 2106.09685, equation 3); the model itself is not
-    touched."""
+    """Yields every weight of a plain or LoRA model with the name of its parameter. Each is valid until the next one is
+    requested. Merged weights are new tensors, W + B A scaled (LoRA, arXiv 2106.09685, equation 3); the model itself is
+    not changed."""
     for group in _gathered_groups(model):
         if group.lora is not None:
             yield f"{_plain_name(group.prefix)}.weight", _whole(_merged(group.lora))
@@ -49,10 +48,11 @@ def named_weights(model: nn.Module) -> Iterator[Named]:
 
 
 def checkpoint_weights(model: nn.Module) -> Iterator[Named]:
-    """`named_weights` under the names, and in the parts, that the model's checkpoint has: transformers keeps the
-    experts of a layer in one parameter (`experts.gate_up_proj`), and checkpoints keep each by itself.
+    """`named_weights` with the names and parts of the model's checkpoint: transformers has the experts of a layer in
+    one
+    parameter (`experts.gate_up_proj`), but checkpoints have one tensor per expert.
 
-    Raises UserError if a part of the checkpoint is made of several parameters, which are never here together.
+    Raises UserError if a tensor of the checkpoint consists of several parameters, which are never in memory together.
     """
     plain: Any = model.get_base_model() if hasattr(model, "peft_config") else model  # type: ignore[operator]
     if not _saves_other_names(plain):
@@ -74,8 +74,8 @@ def _saves_other_names(model: PreTrainedModel) -> bool:
         alone |= _shapes(revert_weight_conversion(model, {name: tensor}))
     if alone != whole:
         raise UserError(
-            f"model_name_or_path: {type(model).__name__} joins several weights to one when it is saved, so they cannot "
-            "be sent to vLLM: set engine to native or transformers."
+            f"model_name_or_path: {type(model).__name__} merges several weights when it is saved, so they cannot be "
+            "sent to vLLM: set engine to native or transformers."
         )
     return True
 
@@ -85,8 +85,8 @@ def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
 
 
 class PolicyWeights:
-    """The weights as often as somebody goes through them, under the names of checkpoints, or, for an engine that
-    computes with the same modules (`takes_parameter_names`), of parameters."""
+    """An iterable over the weights that can be used repeatedly. Names are those of checkpoints, or of parameters for an
+    engine that computes with the same modules (`takes_parameter_names`)."""
 
     def __init__(self, model: nn.Module, engine: Any = None) -> None:
         self.model = model
@@ -97,8 +97,8 @@ class PolicyWeights:
 
 
 def whole_state_dict(model: nn.Module, dtype: torch.dtype | None, keep: bool) -> dict[str, Tensor]:
-    """What `save_pretrained` writes (of a LoRA model what was trained), on the CPU, floats as `dtype`; collective, but
-    empty where not `keep`."""
+    """The tensors that `save_pretrained` writes (of a LoRA model, the trained ones), on the CPU, floats as `dtype`.
+    Collective; the result is empty on ranks without `keep`."""
     only_trained = hasattr(model, "peft_config")
     state: dict[str, Tensor] = {}
     for group in _gathered_groups(model):
@@ -150,7 +150,7 @@ def _buckets(groups: Sequence[_Group]) -> Iterator[list[_Group]]:
 
 @contextmanager
 def _gathered(parameters: Sequence[Tensor]) -> Iterator[None]:
-    """ZeRO-3's parts of these parameters put together, for as long as it lasts."""
+    """Gathers ZeRO-3's parts of these parameters while the context is open."""
     parts = [p for p in parameters if hasattr(p, "ds_id")]
     if not parts:
         yield
@@ -180,5 +180,5 @@ def _plain_name(name: str) -> str:
 
 
 def _clean(name: str) -> str:
-    """Without what wrappers put into names."""
+    """The name without the parts that wrappers add."""
     return name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", "")

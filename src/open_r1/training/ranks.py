@@ -1,4 +1,4 @@
-"""What the processes of a training run tell each other. Every method is collective."""
+"""Communication between the processes of a training run. Every method is collective."""
 
 from itertools import chain
 from typing import TypeVar
@@ -14,8 +14,8 @@ T = TypeVar("T")
 class Ranks:
     """This process is `rank` of `world_size`.
 
-    With `copies`, a rank is so many consecutive processes, which all say the same (they share packs), and what a rank
-    says counts once.
+    With `copies`, so many consecutive processes form one rank. They share packs and have the same values, which count
+    once.
     """
 
     def __init__(self, accelerator: Accelerator, copies: int = 1) -> None:
@@ -29,7 +29,7 @@ class Ranks:
         return self.sums(self._tensor(value)).item() if self.world_size > 1 else value
 
     def max(self, value: float) -> float:
-        """The largest of all ranks."""
+        """Maximum over all ranks."""
         if self.world_size == 1:
             return value
         return self.accelerator.gather(self._tensor([value])).max().item()
@@ -46,11 +46,11 @@ class Ranks:
         return (self.sum((known - mean).square().sum().item()) / max(count - 1, 1)) ** 0.5
 
     def gather(self, mine: list[T]) -> list[T]:
-        """The lists of all ranks, end to end."""
+        """The concatenated lists of all ranks."""
         return mine if self.world_size == 1 else list(chain(*gather_object([mine])[:: self.copies]))
 
     def wait(self) -> None:
-        """Returns when all ranks have come here."""
+        """Returns when all ranks have reached this point."""
         self.accelerator.wait_for_everyone()
 
     def share(self, count: int) -> range:

@@ -1,11 +1,10 @@
-"""Where GRPO's rounds come from: sampled by an engine from the prompts of a dataset, and scored by rewards.
+"""The source of GRPO's rounds: an engine samples completions for prompts of a dataset, and rewards score them.
 
-A round has the prompts of `steps_per_generation` optimizer steps, so that it feeds `max_steps_per_rollout` of them:
-its distinct steps, passed over `num_iterations` times. With `max_staleness` N, at every N-th round the engine gets
-the weights and a thread begins to sample the next N rounds, while this one trains; these are 1 to N rounds old when
-they are learned from.
+A round has the prompts of `steps_per_generation` micro-steps and feeds `max_steps_per_rollout` optimizer steps: its
+distinct steps, `num_iterations` times. With `max_staleness` N, the engine gets the weights at every N-th round, and a
+thread samples the next N rounds while this one trains. These are 1 to N rounds old when they are used.
 
-The trainer needs `take`, `evaluate`, `lent_engine`, `state` and `load_state` of a source, and knows no engine.
+The trainer uses `take`, `evaluate`, `lent_engine`, `state` and `load_state` of a source, and does not know the engine.
 """
 
 import math
@@ -39,8 +38,9 @@ Rows = list[dict[str, Any]]
 
 @dataclass
 class Collected:
-    """This rank's share of a scored round, the rows of rollouts that dynamic sampling replaced, and `figures` of the
-    round as it was sampled: rewards, lengths, seconds by part."""
+    """This rank's share of a scored round, the rollouts that dynamic sampling replaced, and the `figures` of the round
+    as
+    it was sampled: rewards, lengths, seconds per phase."""
 
     round: Round
     replaced: Rows
@@ -51,8 +51,8 @@ class RolloutSource:
     """Rounds of rollouts by number. Every method is collective.
 
     Rows of `dataset` have `prompt`, `prompt_ids`, `prompt_text` and whatever columns the rewards read.
-    `update_weights` gives the engine the policy's weights as they are now; `record` keeps the rollouts of a round
-    whose reward failed.
+    `update_weights` sends the policy's current weights to the engine. `record` saves the rollouts of a round whose
+    reward failed.
     """
 
     def __init__(
@@ -95,13 +95,14 @@ class RolloutSource:
         self.num_rounds = math.ceil(total_steps(args, self.steps_per_epoch) / args.max_steps_per_rollout)
 
         def sampled_by(place: int) -> int:
-            """Prompts of a step go round the data ranks, and those of a data rank round its processes."""
+            """Deals the prompts of a step to the data ranks in turn, and those of a data rank to its processes in
+            turn."""
             turn, data_rank = divmod(place, data_ranks)
             return data_rank * shared_by + turn % shared_by
 
         places = range(self.order.batch_size)
         self.slots = [i for i in places if sampled_by(i % self.prompts_per_step) == ranks.rank]
-        """Positions, among the prompts of a round, of those that this process samples."""
+        """Positions, among the prompts of a round, that this process samples."""
 
     def take(self, number: int, step: int) -> Collected:
         """The round `number`, which begins at `step`. Raises UserError for a reward that failed, in every rank."""
@@ -139,7 +140,7 @@ class RolloutSource:
 
     @contextmanager
     def lent_engine(self) -> Iterator[Engine]:
-        """The engine, with the weights as they are now, to write something other than rollouts."""
+        """The engine with the current weights, for sampling something other than rollouts."""
         self.ahead.settle()
         self.ranks.wait()
         self.update_weights()
@@ -148,11 +149,11 @@ class RolloutSource:
             self.engine.sleep()
 
     def state(self) -> dict[int, dict[str, Any]]:
-        """For a checkpoint: rounds that were sampled ahead."""
+        """State for a checkpoint: rounds that were sampled ahead."""
         return {n: sampled.state() for n, sampled in self.ahead.settle().items() if sampled.error is None}
 
     def load_state(self, state: Mapping[int, dict[str, Any]]) -> None:
-        """Takes back what `state` returned."""
+        """Restores what `state` returned."""
         for number, saved in state.items():
             self.ahead.put_back({number: Round.from_state(self._prompts(number), saved)})
 
@@ -164,7 +165,7 @@ class RolloutSource:
         return self.sampler.sample(self._prompts(number), seeds, first_step)
 
     def _sample_ahead(self, number: int, figures: dict[str, float], has_weights: bool) -> None:
-        """Begins the next `max_staleness` rounds when none is left, with the weights as they are now."""
+        """Starts the next `max_staleness` rounds when none is left, with the current weights."""
         coming = range(number + 1, min(number + 1 + self.args.max_staleness, self.num_rounds))
         if self.ahead or not coming:
             return
@@ -175,7 +176,7 @@ class RolloutSource:
         self.ahead.start({n: partial(self._sample, n) for n in coming})
 
     def _replace_silent_groups(self, number: int, sampled: Round, step: int, figures: dict[str, float]) -> Rows:
-        """Dynamic sampling: replaces groups without signal; returns the rows of what they were."""
+        """Dynamic sampling: replaces groups without signal. Returns the rows of the replaced ones."""
         replaced: Rows = []
         round_rows = self._rows(number)
         spare = spare_rows(len(self.dataset), round_rows, self.args.seed, number)
@@ -210,7 +211,7 @@ class RolloutSource:
     # Figures
 
     def _figures(self, sampled: Round, step: int) -> dict[str, float]:
-        """What the round is worth as it was sampled. Raises what a reward raised, completions recorded."""
+        """Metrics of the round as it was sampled. If a reward raised, records the completions and raises its error."""
         if self._failed_anywhere(sampled):
             self.record(unscored_rows(sampled.prompts, sampled.completions))
             raise _failure(sampled)
@@ -238,7 +239,7 @@ class RolloutSource:
 
 
 def _failure(sampled: Round) -> UserError:
-    return sampled.error or UserError("a reward failed in another process, whose message says why.")
+    return sampled.error or UserError("a reward failed in another process: the message of that process says why.")
 
 
 @contextmanager

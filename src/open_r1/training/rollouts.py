@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -39,7 +39,7 @@ class Round:
 
     @staticmethod
     def from_state(prompts: list[Mapping[str, Any]], state: Mapping[str, Any]) -> "Round":
-        """Takes back what `state` returned."""
+        """Restores what `state` returned."""
         completions = [[Completion(**c) for c in group] for group in state["completions"]]
         return Round(prompts, completions, state["rewards"], seconds=state["seconds"])
 
@@ -83,7 +83,7 @@ def sample_groups(
     has an `on_completion` too, else when its group is complete.
     """
     requests = [
-        Request(id=i, prompt=list(row["prompt_ids"]), sampling=_with_seed(sampling, seed))
+        Request(id=i, prompt=list(row["prompt_ids"]), sampling=replace(sampling, seed=seed))
         for i, (row, seed) in enumerate(zip(prompts, seeds, strict=True))
     ]
     groups: dict[Any, list[Completion]] = {}
@@ -128,10 +128,6 @@ def start_judging(funcs: Sequence[Callable], row: Mapping[str, Any], completion:
         if hasattr(func, "begin"):
             with suppress(UserError):
                 func.begin(completions=[completion.text], **columns)
-
-
-def _with_seed(sampling: Sampling, seed: int) -> Sampling:
-    return Sampling(**{**sampling.__dict__, "seed": seed})
 
 
 def score_groups(

@@ -38,7 +38,7 @@ def check_saveable(
             except Exception as error:  # whatever it is, it would be raised after the training
                 reason = " ".join(str(error).split())
                 raise UserError(
-                    f"model_name_or_path: {file} of {name} can be read but not saved again ({reason}): mend it in a "
+                    f"model_name_or_path: {file} of {name} can be read but not saved again ({reason}): fix it in a "
                     "local copy of the model, and give that folder."
                 ) from error
 
@@ -61,7 +61,7 @@ def _mend_sampling(name: str, generation: GenerationConfig) -> None:
         return
     options = ", ".join(re.findall(r"^- `(\w+)`", problem, re.MULTILINE)) or "sampling options"
     logger.warning(
-        "generation_config.json of %s has %s beside do_sample false, which cannot be saved; it is saved with do_sample "
+        "generation_config.json of %s has %s with do_sample false, which cannot be saved. It is saved with do_sample "
         "true.",
         name,
         options,

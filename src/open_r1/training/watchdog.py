@@ -52,8 +52,9 @@ class Watchdog:
             late = [phase for phase, last in list(self._beats.values()) if now - last > self.limit]
             if late:
                 print(
-                    f"\nerror: {' and '.join(late)}: no progress for {self.limit:g} s (hang_timeout), so this process "
-                    "ends. What its threads were doing follows. The same command continues from the last checkpoint.",
+                    f"\nerror: {' and '.join(late)}: no progress for {self.limit:g} s (hang_timeout), so this "
+                    "process exits. The stacks of its threads follow. Run the same command to continue from the "
+                    "last checkpoint.",
                     file=sys.stderr,
                     flush=True,
                 )

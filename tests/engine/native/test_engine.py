@@ -129,6 +129,15 @@ def test_completions_end_at_the_context_length(model, tokenizer):
     assert [(c.token_ids, c.finish_reason) for c in found[1]] == [([], "length")] * 2
 
 
+def test_a_prompt_that_fills_the_context_needs_no_room(model, tokenizer):
+    engine = open_native(model, tokenizer, max_model_len=1, page_size=8, pages=4)
+    context = model.config.max_position_embeddings
+    long, short = Request(0, [5] * (context + 40), Sampling()), Request(1, [5], Sampling(max_tokens=3))
+    for found in (dict(engine.stream([long, short])), dict(enumerate(engine.generate([long, short])))):
+        assert [(c.token_ids, c.finish_reason) for c in found[0]] == [([], "length")]
+        assert len(found[1][0].token_ids) == 3
+
+
 def test_longer_requests_grow_the_engine(model, tokenizer):
     short, long = Request("short", [40], Sampling(max_tokens=4)), Request("long", [41] * 40, Sampling(max_tokens=30))
     engine = open_native(model, tokenizer, max_model_len=8)
@@ -140,7 +149,7 @@ def test_longer_requests_grow_the_engine(model, tokenizer):
 
 def test_a_request_that_can_never_fit_is_a_sentence_before_the_run(model, tokenizer):
     engine = open_native(model, tokenizer, pages=3, page_size=8)
-    with pytest.raises(UserError, match=r"64 tokens together, whose keys and values take .* GiB"):
+    with pytest.raises(UserError, match=r"64 tokens, but their keys and values take .* GiB"):
         engine.start()
 
 
@@ -212,7 +221,7 @@ def test_logits_that_are_no_numbers_end_a_completion_as_an_error(model, tokenize
     assert (bad.finish_reason, bad.token_ids) == ("error", [])
     assert good.finish_reason == "length"
     assert len(good.token_ids) == 6
-    assert "1 completions ended because their logits were not finite" in caplog.text
+    assert "1 completions were stopped because their logits were not finite" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])

@@ -97,7 +97,7 @@ def test_a_server_that_is_busy_or_answers_garbage_is_asked_again(engine_of):
             assert engine.generate(asked(1))[0][0].token_ids == [1, 2]
     with (
         engine_of(FakeVLLM(*[garbage] * 4)) as engine,
-        pytest.raises(UserError, match="failed a request 4 times; at last: JSONDecodeError"),
+        pytest.raises(UserError, match=r"failed a request 4 times. The last error: JSONDecodeError"),
     ):
         engine.generate(asked(1))
     with engine_of(FakeVLLM(refused)) as engine, pytest.raises(UserError, match=r"refuses a request \(400\): no such"):
@@ -125,7 +125,7 @@ def test_the_last_server_that_dies_is_a_sentence(engine_of):
     server = FakeVLLM(slow=30.0)
     with engine_of(server) as engine:
         threading.Timer(0.2, server.die).start()
-        with pytest.raises(UserError, match=r"left the run.*same command continues"):
+        with pytest.raises(UserError, match=r"left the run.*same command: it continues"):
             engine.generate(asked(3))
         with pytest.raises(UserError, match="left the run"):
             engine.update_weights(weights(), 1)
@@ -167,11 +167,11 @@ def test_weights_wait_for_requests_that_are_under_way(engine_of):
     ("described", "said"),
     [
         ({"logprobs_mode": "raw_logprobs"}, "start it with --logprobs-mode processed_logprobs"),
-        ({"max_model_len": 32}, "need 64 tokens, and the vLLM server at .* takes 32"),
+        ({"max_model_len": 32}, "need 64 tokens, but the vLLM server at .* takes 32"),
         ({"max_model_len": 129}, "more than the model's original context of 128, .*start it with --max-model-len 128"),
-        ({"shape": [8, 2, 99]}, "a model of another shape"),
+        ({"shape": [8, 2, 99]}, "a different model"),
         ({"route": False}, r"does not know /v1/open_r1/tokens \(404\): start it with `open-r1 vllm-serve"),
-        ({"extension": False}, r"cannot be given weights \(404\): start it with `open-r1 vllm-serve"),
+        ({"extension": False}, r"does not accept weights \(404\): start it with `open-r1 vllm-serve"),
     ],
 )
 def test_a_server_that_does_not_fit_is_named_before_training(engine_of, described, said):

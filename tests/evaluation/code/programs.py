@@ -111,7 +111,7 @@ ANSWERS = {
     "slow": (SUM, fenced("while True:\n    pass"), False, "test 1 of 3: time limit exceeded"),
     "crashes": (SUM, fenced("print(3)\n1 / 0"), False, "test 1 of 3: runtime error"),
     "no syntax": (SUM, fenced("print(("), False, "test 1 of 3: runtime error"),
-    "no program": (SUM, "<think>\n```python\nprint(3)\n```\n</think>\nIt is three.", False, "no fenced program"),
+    "no program": (SUM, "<think>\n```python\nprint(3)\n```\n</think>\nIt is three.", False, "no fenced code block"),
     "reasoning without end": (SUM, fenced(RIGHT_SUM).replace("</think>", ""), True, "all tests pass"),
     "back quotes in the text": (SUM, fenced(RIGHT_SUM) + "\nCall `sum` as in ```sum([1])```.", False, "runtime error"),
     "leaves early": (SUM, fenced("import os\nos._exit(0)"), False, "test 1 of 3: wrong answer"),

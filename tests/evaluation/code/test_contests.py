@@ -58,7 +58,7 @@ def test_codeforces(tmp_path):
     wrong = verdict_of(problem, "print(3)")
     assert wrong.correct is False
     assert verdict_of(problem, SUM, after="\nFor example:\n```\n3\n```").correct is True
-    assert "no fenced program" in verdict_of(problem, SUM, language="cpp").reason
+    assert "no fenced code block" in verdict_of(problem, SUM, language="cpp").reason
     assert wrong.reason == "test 2 of 2: wrong answer\nInput:\n5 5\nExpected:\n10\nGot:\n3\n"
 
 
@@ -97,7 +97,7 @@ def test_a_row_without_tests_or_prompt_is_named(name, row, tmp_path):
 def test_problems_that_only_piston_judges_are_named_before_sampling(tmp_path, monkeypatch):
     row = {**IOI, "grader_files": [*IOI["grader_files"], ["manager.cpp", "int main() {}"]]}
     monkeypatch.delenv("PISTON_ENDPOINTS", raising=False)
-    with pytest.raises(UserError, match=r"row 1: problem 'add' has a manager .* set PISTON_ENDPOINTS"):
+    with pytest.raises(UserError, match=r"row 1: problem 'add' has its own manager .* set PISTON_ENDPOINTS"):
         load(tmp_path, "ioi", row)
     monkeypatch.setenv("PISTON_ENDPOINTS", "http://localhost:1")
     assert len(load(tmp_path, "ioi", row)) == 1

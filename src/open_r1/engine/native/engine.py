@@ -1,7 +1,6 @@
 """Samples completions from the engine's own copy of a model, without host work per token."""
 
 import functools
-import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,12 +17,9 @@ from open_r1.engine.native.pages import PagePool, pages_for
 from open_r1.engine.native.scheduler import Scheduler
 from open_r1.engine.native.slots import check_stops
 from open_r1.engine.native.support import check_supported
-from open_r1.engine.protocol import Completion, Engine, Request, Sampling, prompt_ids
+from open_r1.engine.protocol import Completion, Engine, Request, Sampling, prompt_ids, warn_of_failures
 from open_r1.errors import UserError
 from open_r1.modeling.compiling import can_compile
-
-logger = logging.getLogger(__name__)
-
 
 NOT_YET: Any = object()
 """In place of a request: more may follow later; meanwhile running completions go on."""
@@ -105,13 +101,13 @@ class NativeEngine(Engine):
                     if request is NOT_YET:
                         request = next(source, None)
                         break
-                    prompt = prompt_ids(request, self.tokenizer)
+                    prompt = self._prompt(request)
                     limit = self._limit(request, prompt)
-                    if len(prompt) + limit > self.max_model_len:
+                    if limit and len(prompt) + limit > self.max_model_len:
                         if loop.busy:
                             break
                         self.need(len(prompt) + limit)
-                        loop = self.loop
+                        loop, failures = self.loop, failures - loop.failures
                     loop.add(request.id, prompt, request.sampling, limit)
                     request = next(source, None)
                 loop.version, loop.on_tokens, loop.on_completion = self.version, self.on_tokens, self.on_completion
@@ -119,23 +115,23 @@ class NativeEngine(Engine):
                 yield from loop.take()
         finally:
             loop.clear()
-        if loop.failures > failures:
-            logger.warning("%d completions ended because their logits were not finite.", loop.failures - failures)
+        warn_of_failures(loop.failures - failures)
 
     def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
         """`stream`, collected in the order of `requests` (whose ids must be distinct)."""
         if requests:
-            prompts = [prompt_ids(r, self.tokenizer) for r in requests]
-            self.need(max(len(p) + self._limit(r, p) for r, p in zip(requests, prompts, strict=True)))
+            prompts = [self._prompt(r) for r in requests]
+            limits = [self._limit(r, p) for r, p in zip(requests, prompts, strict=True)]
+            self.need(max(len(p) + limit if limit else 1 for p, limit in zip(prompts, limits, strict=True)))
         return super().generate(requests)
 
     def stream_tokens(self, request: Request) -> Iterator[list[int]]:
         """Yields the tokens of a completion as they are written, some at a time, without the one that stops it.
         Leaving early ends it."""
-        prompt = prompt_ids(request, self.tokenizer)
+        prompt = self._prompt(request)
         limit = self._limit(request, prompt)
         self.need(len(prompt) + limit)
-        loop = self.loop
+        loop, failures = self.loop, self.loop.failures
         loop.version, loop.on_tokens, loop.on_completion, loop.follow = self.version, None, None, True
         loop.add(request.id, prompt, replace(request.sampling, n=1), limit)
         given = 0
@@ -152,6 +148,7 @@ class NativeEngine(Engine):
         finally:
             loop.follow = False
             loop.clear()
+        warn_of_failures(loop.failures - failures)
 
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Copies the policy's weights into the engine's, in place."""
@@ -203,6 +200,10 @@ class NativeEngine(Engine):
             free, total = memory.available, memory.total
         # Free memory is also needed for prefills, logits and graphs.
         return int(min(0.8 * free, total * self.options.memory)) // self.model.cache_bytes(self.options.page_size)
+
+    def _prompt(self, request: Request) -> list[int]:
+        embeddings: Any = self.model.model.get_input_embeddings()
+        return prompt_ids(request, self.tokenizer, embeddings.num_embeddings)
 
     def _limit(self, request: Request, prompt: list[int]) -> int:
         """The completion's limit in tokens: no position beyond the model's context."""

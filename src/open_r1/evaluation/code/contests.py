@@ -57,7 +57,7 @@ def _codeforces_rows(rows: Rows, where: str) -> Iterator[BenchmarkProblem]:
         prompt = required_text(row, "prompt", at)
         language = language_name(row.get("language") or "cpp")
         if row.get("input_mode") == "file":
-            raise UserError(f"{at}, column input_mode: 'file'; only 'stdio' runs here: filter such rows out.")
+            raise UserError(f"{at}, column input_mode: 'file', but only 'stdio' is supported: filter out such rows.")
         tests = _tests(row.get("official_tests"), at) + _tests(row.get("generated_tests"), at)
         if not tests:
             raise UserError(f"{at}, column official_tests: the problem has no tests.")
@@ -96,8 +96,8 @@ def _ioi_rows(rows: Rows, where: str) -> Iterator[BenchmarkProblem]:
         name = required_text(row, "id", at)
         if needs_piston(row) and not os.environ.get("PISTON_ENDPOINTS"):
             raise UserError(
-                f"{at}: problem {name!r} has a manager or a checker of its own, which only Piston with the cms_ioi "
-                "package runs: set PISTON_ENDPOINTS, or filter such rows out."
+                f"{at}: problem {name!r} has its own manager or checker, which only Piston with the cms_ioi package "
+                "can run: set PISTON_ENDPOINTS, or filter out such rows."
             )
         year, subtask = row.get("year"), row.get("subtask")
         yield BenchmarkProblem(

@@ -83,8 +83,8 @@ class Tests:
                 outcome, reply = _run(self.task("record"))
                 if reply is None:
                     raise Ungradable(
-                        "the reference solution does not pass the tests of its own row, or takes arguments that cannot "
-                        f"be passed on ({ENDINGS.get(outcome.status, 'no reply')})"
+                        "the reference solution does not pass the tests of its own row, or takes arguments that "
+                        f"cannot be serialized ({ENDINGS.get(outcome.status, 'no reply')})"
                     )
                 self._calls = reply
             return self._calls
@@ -95,7 +95,7 @@ def what_fails(problem: BenchmarkProblem, source: str) -> str | None:
     tests: Tests = problem.tests
     calls = tests.calls()
     if not calls:
-        return "the asserts call no function"
+        return "the asserts do not call a function"
     outcome, results = _run(
         tests.task("answer", source=f"{tests.prefix}\n{source}", classes=tests.classes, calls=calls)
     )

@@ -40,7 +40,7 @@ def python_program(source: str) -> Program:
 def require_numpy(task: str) -> None:
     """Raises `UserError` if programs have no numpy."""
     if numpy_folders() is None:
-        raise UserError(f"task {task}: its tests need numpy, which {interpreter()} lacks: install it there.")
+        raise UserError(f"task {task}: its tests need numpy, but {interpreter()} does not have it: install it there.")
 
 
 @cache
@@ -55,7 +55,7 @@ def numpy_folders() -> tuple[str, ...] | None:
             if run("").stdout == "True\n":
                 return folders
     logger.warning(
-        "programs that import numpy fail here: %s has none, and cannot use this environment's.", interpreter()
+        "programs that import numpy fail here: %s has no numpy, and cannot use that of this environment.", interpreter()
     )
     return None
 

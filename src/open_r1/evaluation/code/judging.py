@@ -77,7 +77,7 @@ def judge_with(
         problem, completion = answer
         source = find_program(completion)
         if source is None:
-            return Verdict(False, None, "the completion has no fenced program")
+            return Verdict(False, None, "the completion has no fenced code block")
         try:
             failure = first_failure(problem, source)
         except Ungradable as error:
@@ -141,5 +141,5 @@ def required_text(row: Mapping[str, Any], column: str, at: str) -> str:
     """The text in a column of a row. Raises `UserError` if there is none."""
     value = row.get(column)
     if value is None or not str(value).strip():
-        raise UserError(f"{at}, column {column}: expected a text.")
+        raise UserError(f"{at}, column {column}: expected text.")
     return str(value)

@@ -1,10 +1,10 @@
-"""What the doctor finds."""
+"""One finding of the doctor."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 State = Literal["ok", "note", "problem"]
-"""A note may slow a run or stop some kinds of it; with a problem, none can start here."""
+"""A `note` may slow down a run or rule out some kinds of runs. With a `problem`, no run can start here."""
 
 
 @dataclass(frozen=True)

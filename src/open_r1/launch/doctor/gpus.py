@@ -1,4 +1,4 @@
-"""torch and CUDA, GPUs and their links, and what will attend, generate and communicate on them."""
+"""torch and CUDA, GPUs and their links, and the software for attention, generation and communication."""
 
 import re
 import shutil
@@ -15,11 +15,11 @@ BUSY_SHARE = 0.1
 
 
 def check_gpus() -> Iterator[Finding]:
-    """What torch and the driver say."""
+    """Versions of torch and of the driver."""
     try:
         import torch
     except (ImportError, OSError) as error:
-        yield Finding("torch", "problem", f"cannot be imported ({error})", "Install it anew: make install.")
+        yield Finding("torch", "problem", f"cannot be imported ({error})", "Reinstall it: make install.")
         return
     yield from _torch(torch)
     yield from _gpus(torch)
@@ -34,23 +34,25 @@ def _torch(torch: Any) -> Iterator[Finding]:
     if driver:
         text += f"; the driver offers CUDA {driver}"
     if driver and not built and not torch.version.hip:
-        yield Finding("torch", "problem", text, "There are GPUs that this torch cannot use: install the CUDA build.")
+        yield Finding(
+            "torch", "problem", text, "This torch cannot use the GPUs of this machine: install the CUDA build."
+        )
     elif driver and built and newer_major(built, driver):
-        remedy = f"The driver is older than torch: update it, or install a torch for CUDA {driver}."
+        remedy = f"The driver is too old for this torch: update it, or install a torch for CUDA {driver}."
         yield Finding("torch", "problem", text, remedy)
     elif driver and not torch.cuda.is_available():
-        yield Finding("torch", "problem", text, "torch finds no GPU: look at CUDA_VISIBLE_DEVICES and `nvidia-smi`.")
+        yield Finding("torch", "problem", text, "torch finds no GPU: check CUDA_VISIBLE_DEVICES and `nvidia-smi`.")
     else:
         yield Finding("torch", "ok", text)
 
 
 def newer_major(built: str, driver: str) -> bool:
-    """Whether CUDA `built` is a major version that `driver` does not reach (minor versions are compatible)."""
+    """Whether the major version of CUDA `built` is newer than that of `driver` (minor versions are compatible)."""
     return int(built.split(".")[0]) > int(driver.split(".")[0])
 
 
 def driver_cuda() -> str | None:
-    """Newest CUDA that the driver runs; None without GPUs."""
+    """The newest CUDA that the driver supports; None without GPUs."""
     found = re.search(r"CUDA Version:\s*([\d.]+)", _nvidia_smi())
     return found.group(1) if found else None
 
@@ -58,7 +60,10 @@ def driver_cuda() -> str | None:
 def _gpus(torch: Any) -> Iterator[Finding]:
     if not torch.cuda.is_available():
         yield Finding(
-            "gpus", "note", "none", "Everything runs on the CPU too, slowly: take the small recipes (make demo)."
+            "gpus",
+            "note",
+            "none",
+            "Everything also runs on the CPU, but slowly: start with the small recipes (make demo).",
         )
         return
     count = torch.cuda.device_count()
@@ -76,7 +81,7 @@ def _gpus(torch: Any) -> Iterator[Finding]:
             "gpus",
             "note",
             f"GPU {','.join(busy)} is in use by other programs",
-            "Choose others by CUDA_VISIBLE_DEVICES; `nvidia-smi` shows whose they are.",
+            "Select other GPUs with CUDA_VISIBLE_DEVICES; `nvidia-smi` shows who uses them.",
         )
     if count > 1:
         yield Finding("links", "ok", describe_links(_nvidia_smi("topo", "-m")))
@@ -94,7 +99,7 @@ def describe_links(topology: str) -> str:
 
 def _attention(torch: Any) -> Finding:
     if not torch.cuda.is_available():
-        return Finding("attention", "ok", "sdpa, a document at a time (varlen needs CUDA)")
+        return Finding("attention", "ok", "sdpa, one document at a time (varlen needs CUDA)")
     from torch.nn.attention.varlen import varlen_attn
 
     from open_r1.modeling import flash
@@ -106,7 +111,7 @@ def _attention(torch: Any) -> Finding:
         torch.cuda.synchronize()
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
-        remedy = "Recipes need attn_implementation: sdpa here, which is slower."
+        remedy = "Set attn_implementation: sdpa in recipes, which is slower."
         return Finding("attention", "note", f"varlen does not run on this GPU ({reason})", remedy)
     if flash.fits(x, x):
         return Finding("attention", "ok", "flash-attn-4 where it takes a model's heads, else varlen")
@@ -118,19 +123,19 @@ def _vllm(torch: Any) -> Finding:
     found = next(iter(names.values()), None)
     if found is None:
         who = f"only GRPO's servers (vllm_mode: server) and engine: vllm need it ({install_command('vllm')})"
-        return Finding("vllm", "ok", f"not installed; a model that fits a GPU needs none: {who}")
+        return Finding("vllm", "ok", f"not installed; a model that fits on one GPU does not need it: {who}")
     wanted = next((r for r in found.requires or [] if re.match(r"torch\s*[=<>]", r)), "")
     version = re.search(r"==\s*([\w.+]+)", wanted)
     text = f"{found.version}, made for {wanted.split(';')[0].strip() or 'any torch'}"
     if version and version.group(1).split("+")[0] != torch.__version__.split("+")[0]:
-        remedy = f"torch is {torch.__version__}: install vllm and torch together, in an environment of their own."
+        remedy = f"torch is {torch.__version__}: install vllm and torch together, in a separate environment."
         return Finding("vllm", "note", text, remedy)
     return Finding("vllm", "ok", text)
 
 
 def _nccl(torch: Any) -> Finding:
     if not torch.cuda.is_available():
-        return Finding("nccl", "ok", "not needed; processes on the CPU meet by gloo")
+        return Finding("nccl", "ok", "not needed: processes on the CPU communicate through gloo")
     if not torch.distributed.is_nccl_available():
         return Finding(
             "nccl", "note", "missing from this torch", "Several GPUs need it: install the CUDA build of torch."

@@ -1,4 +1,4 @@
-"""The model hub: whether it or its mirror answers, offline mode, and who is logged in (nobody needs to be)."""
+"""The model hub: whether it or its mirror answers, offline mode, and the login, which is optional."""
 
 import time
 import urllib.error
@@ -27,13 +27,13 @@ def check_hub(seconds: float = 3.0) -> Iterator[Finding]:
             remedy = "Set HF_ENDPOINT to a mirror, or HF_HUB_OFFLINE=1 and use local folders: docs/offline.md."
             yield Finding("hub", "note", f"{endpoint}{mirror} does not answer: {reason}", remedy)
     if get_token():
-        yield Finding("login", "ok", "a token is there")
+        yield Finding("login", "ok", "logged in (a token is set)")
     else:
         yield Finding("login", "ok", "not logged in; only private models and push_to_hub need it")
 
 
 def unreachable(endpoint: str, seconds: float) -> str | None:
-    """Why a server does not answer; None if it does, whatever it says."""
+    """Why a server does not answer; None if it answers anything."""
     try:
         urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=seconds).close()
     except urllib.error.HTTPError:

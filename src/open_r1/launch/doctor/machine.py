@@ -1,4 +1,4 @@
-"""Python, processors, memory, disks, and the tools around them."""
+"""Python, CPUs, memory, disks and other tools of this machine."""
 
 import os
 import platform
@@ -49,7 +49,7 @@ def _memory() -> Finding:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     text = f"{cores} CPU cores, {gib(memory.available)} of {gib(memory.total)} memory free"
     if memory.available < 2 * 2**30:
-        return Finding("memory", "note", text, "Little memory is free: end other programs first.")
+        return Finding("memory", "note", text, "Little memory is free: close other programs first.")
     return Finding("memory", "ok", text)
 
 
@@ -84,7 +84,7 @@ def disk(name: str, folder: Path) -> Finding:
 def _git_lfs() -> Finding:
     if shutil.which("git-lfs") is None:
         return Finding(
-            "git-lfs", "note", "not installed", "Only repositories that you clone by hand need it: apt install git-lfs."
+            "git-lfs", "note", "not installed", "You need it only to clone repositories by hand: apt install git-lfs."
         )
     return Finding("git-lfs", "ok", _first_line("git-lfs", "version"))
 
@@ -99,7 +99,10 @@ def _slurm() -> Finding:
         return Finding("slurm", "ok", f"{version}, in job {job} on {os.environ.get('SLURM_JOB_NUM_NODES', '1')} nodes")
     if subprocess.run(["sinfo", "--noheader"], capture_output=True, timeout=10).returncode != 0:
         return Finding(
-            "slurm", "note", f"{version}, but no controller answers", "Only slurm/*.slurm need it: ask who runs it."
+            "slurm",
+            "note",
+            f"{version}, but no controller answers",
+            "Only slurm/*.slurm need it: ask the administrator of the cluster.",
         )
     return Finding("slurm", "ok", version)
 
@@ -109,13 +112,13 @@ def _sandbox() -> Finding:
 
     kind = best_isolation().kind
     if kind == "bubblewrap":
-        return Finding("sandbox", "ok", "bubblewrap isolates the programs of code rewards")
+        return Finding("sandbox", "ok", "bubblewrap isolates programs of code rewards")
     return Finding(
         "sandbox",
         "note",
-        "no bubblewrap: programs of code rewards run under Landlock"
+        "no bubblewrap: Landlock isolates programs of code rewards"
         if kind == "landlock"
-        else "no bubblewrap, no Landlock: code rewards refuse to run programs here",
+        else "neither bubblewrap nor Landlock: code rewards refuse to run programs here",
         "apt install bubblewrap, and allow user namespaces.",
     )
 

@@ -1,4 +1,4 @@
-"""`open-r1 doctor`: one page about this machine, and about a recipe on it."""
+"""`open-r1 doctor`: one page about this machine, and about running a recipe on it."""
 
 import json
 import logging
@@ -14,9 +14,9 @@ from open_r1.errors import UserError
 from open_r1.launch.doctor.finding import Finding, can_start
 from open_r1.options import parse_known
 
-DESCRIPTION = """What this machine has for training, and for a given --config whether its model, tokenizer, data and
-rewards are in order. Words after it are options of the recipe. The exit status is 1 if no run can start here; no GPU,
-no network and no login are findings, not failures.
+DESCRIPTION = """Shows what this machine has for training. With --config, also checks the model, tokenizer, data and
+rewards of a recipe; options after it override those of the recipe. The exit status is 1 if no run can start
+here. A missing GPU, network or login is reported, but is not a failure.
 
     open-r1 doctor
     open-r1 doctor --config recipes/SmolLM2-135M-Instruct/grpo/config_demo.yaml --dataset_name problems.jsonl
@@ -26,10 +26,10 @@ MARKS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "problem": ("✗", "bo
 
 @dataclass
 class DoctorOptions:
-    """What to look at."""
+    """What to check."""
 
     config: str | None = None
-    """A recipe to check as well."""
+    """A recipe to check too."""
     json: bool = False
     """Print the findings as JSON."""
 
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
         argv, DoctorOptions, prog="open-r1 doctor", description=DESCRIPTION, usage="[options of the recipe]"
     )
     if overrides and options.config is None:
-        raise UserError(f"{overrides[0]} belongs to a recipe: give --config too.")
+        raise UserError(f"{overrides[0]} is an option of a recipe: give --config too.")
     findings = examine(options.config, overrides)
     if options.json:
         print(json.dumps({"can_start": can_start(findings), "findings": [asdict(f) for f in findings]}, indent=2))
@@ -80,9 +80,13 @@ def show(findings: list[Finding], console: Console | None = None) -> None:
     console.print(table)
     problems = sum(finding.state == "problem" for finding in findings)
     notes = sum(finding.state == "note" for finding in findings)
-    verdict = f"\n{problems} to mend before a run can start here." if problems else "\nA run can start here."
+    verdict = (
+        f"\n{problems} problem{'s' * (problems > 1)} to fix before a run can start here."
+        if problems
+        else "\nA run can start here."
+    )
     console.print(
-        verdict + (f" Worth a look: {notes}." if notes else ""), style="bold red" if problems else "bold green"
+        verdict + (f" Notes to look at: {notes}." if notes else ""), style="bold red" if problems else "bold green"
     )
 
 

@@ -1,4 +1,4 @@
-"""A recipe before it is run: model, tokenizer, template, data, rewards, batch, room for checkpoints."""
+"""Checks a recipe before it runs: model, tokenizer, template, data, rewards, batch, disk space for checkpoints."""
 
 import importlib.util
 import re
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class Checkup:
-    """Checks that each give a value or a problem; checks that need a missing value are skipped."""
+    """Checks that each return a value or record a problem. Checks that need a missing value are skipped."""
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []
@@ -49,7 +49,7 @@ class Checkup:
 
 
 def check_recipe(name: str, overrides: list[str]) -> list[Finding]:
-    """Findings about a recipe, in the order in which a run would meet them."""
+    """Findings about a recipe, in the order in which a run would encounter them."""
     checkup = Checkup()
     recipe = checkup.step("recipe", lambda: read_recipe(name, overrides), lambda r: f"{r.path} ({r.task})")
     if recipe is None:
@@ -124,12 +124,12 @@ def _template(tokenizer: Any) -> str:
 
 
 def _end_token(tokenizer: Any) -> Iterator[Finding]:
-    """An end token that opens turns is a slip in tokenizer_config.json."""
+    """An end token that opens turns is a mistake in tokenizer_config.json."""
     end = tokenizer.eos_token
     text = render(tokenizer, [{"role": "user", "content": "1 + 1"}], add_generation_prompt=True)
     if end is not None and end in text and re.match(r"\w", text.rpartition(end)[2]):
-        remedy = "Set eos_token in its tokenizer_config.json, or start from the original files of the model."
-        yield Finding("tokenizer", "note", f"its end token {end!r} is the one that opens turns", remedy)
+        remedy = "Set eos_token in its tokenizer_config.json, or use the original files of the model."
+        yield Finding("tokenizer", "note", f"its end token {end!r} is the token that opens turns", remedy)
 
 
 def _token(tokenizer: Any, token_id: int) -> str:
@@ -144,7 +144,7 @@ def _examples(recipe: Recipe, tokenizer: Any, rows: Any) -> str:
         lengths = [len(ids) for ids in tokenized["input_ids"]]
         facts = f"the first {len(some):,} give {len(lengths):,} documents, the longest of {max(lengths):,} tokens"
         shown = [marked_row(row, tokenizer) for row in tokenized.select(range(min(ROWS, len(tokenized))))]
-        return "\n".join([f"{facts}; the first, what is learned between {OPEN} and {CLOSE}:", *shown])
+        return "\n".join([f"{facts}; the first one, with the learned text between {OPEN} and {CLOSE}:", *shown])
     prompts = prompt_rows(some, tokenizer, recipe.script, recipe.script.system_prompt)
     context = longest_sequence(load_config(recipe.model), recipe.args)
     fitting = drop_long_prompts(prompts, context, recipe.args.max_completion_length)
@@ -167,7 +167,7 @@ def _golds(recipe: Recipe, tokenizer: Any, rows: Any, functions: Any) -> str:
 def _layout(recipe: Recipe) -> str:
     layout = plan_layout(Cluster(1, len(visible_devices())), job_of(recipe, "ddp", None, None))
     plural = "es" if layout.processes > 1 else ""
-    batch = f"{layout.processes} training process{plural}, {layout.batch:,} sequences a step"
+    batch = f"{layout.processes} training process{plural}, {layout.batch:,} sequences per step"
     if not layout.servers:
         return batch
     return f"{batch}, a generator {'beside it' if layout.on_cpu else 'on other GPUs'}"

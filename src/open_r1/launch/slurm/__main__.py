@@ -15,7 +15,7 @@ def main() -> None:
     """Exits with the job's status. Raises UserError before anything is started."""
     name, *words = sys.argv[1:] or [""]
     if name not in JOBS:
-        raise UserError(f"there is no job {name!r}; there are {', '.join(JOBS)}.")
+        raise UserError(f"there is no job {name!r}: expected one of {', '.join(JOBS)}.")
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
         status = importlib.import_module(f"open_r1.launch.slurm.{name}").main(words, os.environ)

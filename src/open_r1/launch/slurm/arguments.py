@@ -1,4 +1,4 @@
-"""How job scripts are called: by position, as huggingface/open-r1's readme does, or by name."""
+"""Parses the arguments of job scripts: by position, as in the readme of huggingface/open-r1, or by name."""
 
 import shlex
 from collections.abc import Sequence
@@ -48,4 +48,4 @@ def shell_words(text: str) -> list[str]:
     try:
         return shlex.split(text)
     except ValueError as error:
-        raise UserError(f"options {text!r} cannot be read ({error}): is a quote left open?") from error
+        raise UserError(f"options {text!r} cannot be parsed ({error}): is a closing quote missing?") from error

@@ -14,7 +14,7 @@ DESCRIPTION = """Benchmarks a model, as `open-r1 evaluate` does.
     sbatch slurm/evaluate.slurm --model deepseek-ai/DeepSeek-R1-Distill-Qwen-32B --task math_500 --tp 2
     sbatch slurm/evaluate.slurm runs/grpo gsm8k --args --num-samples 4 --max-new-tokens 2048
 
-Samples are saved as they finish: a job that is stopped and requeued resumes where it was.
+Samples are saved as they finish. A job that is stopped and requeued continues where it stopped.
 """
 REST = "Options of `open-r1 evaluate`, such as --num-samples 4. They come last."
 
@@ -26,13 +26,13 @@ class JobOptions:
     model: str
     """Hub id or folder."""
     task: str
-    """Benchmarks, with commas between."""
+    """Benchmarks, separated by commas."""
     revision: str | None = None
     """Branch, tag or commit of the model on the hub."""
     tp: Annotated[int | None, Range(at_least=1)] = None
     """GPUs that share one engine."""
     dp: Annotated[int | None, Range(at_least=1)] = None
-    """Engines. Default: as many as the GPUs allow."""
+    """Number of engines. Default: as many as the GPUs allow."""
 
 
 def main(words: Sequence[str], environment: Mapping[str, str]) -> int:

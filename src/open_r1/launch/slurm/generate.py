@@ -10,15 +10,15 @@ from open_r1.launch.slurm.job import current_job, finish, step
 from open_r1.launch.slurm.server import ServerJobOptions, ServerStep, head_of, run_beside
 
 USAGE = "--hf-dataset D --model M [--tp N] [--pp N] [--ray] [options of open-r1 generate]"
-DESCRIPTION = """Starts a vLLM server over all nodes of the job, waits until it answers, and runs `open-r1 generate`
-against it, whose options are taken as they are.
+DESCRIPTION = """Starts a vLLM server on all nodes of the job, waits until it answers, and runs `open-r1 generate`
+with it. All options of `open-r1 generate` work here too.
 
     sbatch --nodes=2 slurm/generate.slurm --hf-dataset AI-MO/NuminaMath-TIR --prompt-column problem \\
         --model deepseek-ai/DeepSeek-R1 --temperature 0.6 --max-new-tokens 8192 --hf-output-dataset me/numina-r1
 
-Rows are saved as they finish: a job that is stopped and requeued resumes where it was.
+Rows are saved as they finish. A job that is stopped and requeued continues where it stopped.
 """
-REST = "Options of `open-r1 generate`, which are also taken without --args."
+REST = "Options of `open-r1 generate`. They also work without --args."
 
 
 def main(words: Sequence[str], environment: Mapping[str, str]) -> int:

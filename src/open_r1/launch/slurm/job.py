@@ -38,12 +38,12 @@ class Job:
 def current_job(environment: Mapping[str, str]) -> Job:
     """From Slurm's variables. Raises UserError outside of a job, or in one that lacks the site's GPUs."""
     if "SLURM_JOB_ID" not in environment:
-        raise UserError("this is no Slurm job: submit the script with sbatch.")
+        raise UserError("this is not a Slurm job: submit the script with sbatch.")
     gpus = environment.get("SLURM_GPUS_ON_NODE", "")
     requests = [name for name in ("SBATCH_GPUS_PER_NODE", "SBATCH_GRES", "SBATCH_GPUS") if environment.get(name)]
     if requests and not gpus:
         raise UserError(
-            f"slurm/site.env gives {requests[0]}={environment[requests[0]]}, but this job was given no GPU: `source "
+            f"slurm/site.env sets {requests[0]}={environment[requests[0]]}, but this job has no GPU: run `source "
             "slurm/site.env` in the shell before sbatch, or give sbatch --gpus-per-node."
         )
     return Job(
@@ -93,7 +93,7 @@ def finish(status: int, job: Job) -> int:
     reason = answer.stderr.strip().replace("\n", "; ")
     print(
         f"Stopped, but Slurm did not put job {job.number} back into the queue ({reason}). Submit the same command "
-        "again, and it continues.",
+        "again to continue.",
         flush=True,
     )
     return status

@@ -7,7 +7,7 @@ from open_r1.launch.slurm.job import current_job
 from open_r1.launch.slurm.server import ServerJobOptions, ServerStep, head_of
 
 USAGE = "--model M [--tp N] [--pp N] [--dp N] [--port N] [--ray] [--args options of vllm serve]"
-DESCRIPTION = """An OpenAI-compatible vLLM server over all nodes of the job; the log says its address.
+DESCRIPTION = """Starts an OpenAI-compatible vLLM server on all nodes of the job. The log shows its address.
 
     sbatch --nodes=2 slurm/serve.slurm --model deepseek-ai/DeepSeek-R1 --args --max-model-len 32768
 """

@@ -36,25 +36,25 @@ class ServerJobOptions:
     model: str
     """Hub id or folder."""
     tp: Annotated[int | None, Range(at_least=1)] = None
-    """GPUs that share each layer, over several nodes if need be. Default: those of a node, divided by --dp."""
+    """GPUs that share each layer, across nodes if necessary. Default: the GPUs of a node divided by --dp."""
     pp: Annotated[int | None, Range(at_least=1)] = None
     """Pipeline stages. Default: one per node, or as many as --tp and --dp leave GPUs for."""
     dp: Annotated[int, Range(at_least=1)] = 1
     """Copies of the model."""
     port: int | None = None
-    """Default: by the job's number."""
+    """Port of the server. Default: derived from the number of the job."""
     server_timeout: float = 3600.0
     """Seconds until the server must answer."""
     server_command: str | None = None
-    """Instead of vLLM: a command with {model}, {host}, {port} and {tp} in it."""
+    """Start this command instead of vLLM; {model}, {host}, {port} and {tp} are filled in."""
     server_args: str = ""
-    """Further options of `vllm serve`, in one string."""
+    """More options of `vllm serve`, in one string."""
     ray: bool = False
-    """Several nodes through Ray instead of vLLM's own launcher."""
+    """Connect several nodes through Ray instead of vLLM's own launcher."""
 
     def __post_init__(self) -> None:
         if self.server_command and (self.ray or self.server_args):
-            raise UserError("--server-command replaces vLLM: --ray and --server-args mean nothing with it.")
+            raise UserError("--server-command replaces vLLM, so --ray and --server-args have no effect: omit them.")
 
     def plan(self, extra: Sequence[str] = ()) -> "ServerPlan":
         """What each node has to know; `extra`: further options of `vllm serve`."""
@@ -111,15 +111,15 @@ def parallel_sizes(plan: ServerPlan, job: Job) -> tuple[int, int]:
         return tp, plan.options.pp or nodes
     pp = plan.options.pp or max(1, min(nodes, nodes * gpus // (tp * plan.options.dp)))
     wanted = tp * pp * plan.options.dp
-    request = f"--tp {tp} x --pp {pp} x --dp {plan.options.dp} takes {wanted} GPUs, and"
+    request = f"--tp {tp} x --pp {pp} x --dp {plan.options.dp} needs {wanted} GPUs,"
     if wanted > nodes * gpus:
         raise UserError(
-            f"{request} the job has {nodes * gpus} ({nodes} node{'s' if nodes > 1 else ''} of {gpus}): give sbatch "
+            f"{request} but the job has {nodes * gpus} ({nodes} node{'s' if nodes > 1 else ''} of {gpus}): give sbatch "
             f"--nodes={-(-wanted // gpus)}, or lower them."
         )
     if wanted % nodes:
         raise UserError(
-            f"{request} {nodes} nodes cannot have equally many of them: change one so that {nodes} divides it."
+            f"{request} which cannot be split evenly over {nodes} nodes: change one so that {nodes} divides the total."
         )
     return tp, pp
 
@@ -136,8 +136,8 @@ def check_installed(package: str, environment: Mapping[str, str]) -> None:
     if not found:
         name, what = {"vllm": ("vLLM", "it"), "ray": ("Ray", '"ray[default]"')}[package]
         raise UserError(
-            f"{name} is not installed in {programs.parent}: install {what} there, or have OPEN_R1_VLLM_ENVIRONMENT in "
-            "slurm/site.env name an environment that has it."
+            f"{name} is not installed in {programs.parent}: install {what} there, or set OPEN_R1_VLLM_ENVIRONMENT in "
+            "slurm/site.env to an environment that has it."
         )
 
 
@@ -178,7 +178,7 @@ class ServerStep:
 
     def wait_until_answering(self) -> None:
         """Raises UserError if it ends before it answers, does not answer in time, or completes no prompt."""
-        print(f"Starting a server of {self.plan.model} at {self.url}; its log is {self.log}.", flush=True)
+        print(f"Starting a server for {self.plan.model} at {self.url}; its log is {self.log}.", flush=True)
         if self.plan.dashboard:
             print(
                 f"Ray's dashboard is at http://localhost:{self.plan.dashboard} on {socket.gethostname()}.", flush=True
@@ -195,14 +195,14 @@ class ServerStep:
         prompt: list[Message] = [{"role": "user", "content": "What is 1+1?"}]
         ((completion,),) = engine.generate([Request("sanity", prompt, sampling)])
         if completion.finish_reason == "error":
-            raise UserError(f"the server is up but does not complete a prompt: {completion.text}")
+            raise UserError(f"the server is up but cannot complete a prompt: {completion.text}")
         print(f"Sanity check: {completion.text!r}", flush=True)
 
     def check_alive(self) -> None:
         """Raises UserError if the server has failed, Interrupted if it was stopped on request."""
         code = self.process.poll()
         if code in CONTINUED or (code == 0 and self._answered):
-            raise Interrupted("The server was told to stop.")
+            raise Interrupted("The server was asked to stop.")
         self.process.check_alive()
 
 

@@ -17,7 +17,7 @@ recipes/accelerate_configs/{accelerator}.yaml.
     sbatch --nodes=2 slurm/train.slurm --model Qwen2.5-1.5B-Instruct --task grpo --config demo \\
         --accelerator zero2 --args --learning_rate 2e-6
 
-A time limit (SIGUSR1 before it) or a preemption saves a checkpoint; the job is requeued and resumes.
+Before a time limit (SIGUSR1) and on preemption, training saves a checkpoint. The job is requeued and resumes.
 """
 REST = "Options of the recipe, such as --learning_rate 2e-6. They come last."
 
@@ -27,17 +27,17 @@ class JobOptions:
     """Recipe and layout."""
 
     model: str
-    """Folder in recipes/."""
+    """Name of the folder in recipes/."""
     task: str
     """sft or grpo."""
     config: str
-    """Suffix of the recipe: demo is config_demo.yaml."""
+    """Suffix of the recipe: `demo` for config_demo.yaml."""
     accelerator: str = "ddp"
-    """One of recipes/accelerate_configs."""
+    """Name of a file in recipes/accelerate_configs."""
     dp: Annotated[int | None, Range(at_least=1)] = None
-    """Generators, where a recipe starts vLLM servers."""
+    """Number of generators, if the recipe starts vLLM servers."""
     tp: Annotated[int | None, Range(at_least=1)] = None
-    """GPUs that share one generator."""
+    """GPUs per generator."""
 
 
 BY_POSITION = ("model", "task", "config", "accelerator")

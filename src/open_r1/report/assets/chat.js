@@ -59,7 +59,7 @@ async function say(question, turns) {
   draw();
   turn.whole ||= (turn.reasoning ? `<think>\n${turn.reasoning.trim()}\n</think>\n\n` : "") + turn.content.trim();
   if (turn.whole) turns.push(turn);
-  else reply.append(element("p", "none", "No answer was written."));
+  else reply.append(element("p", "none", "There is no answer."));
   writing = null;
   byId("send").textContent = "Ask";
 }

@@ -99,8 +99,8 @@ function drawText(text, {query = "", pattern = "", unfolded = false} = {}) {
       box.append(think);
     } else box.append(element("div", kind, content ? begun(content, query, pattern) : element("span", "none", "empty")));
   }
-  if (!box.childNodes.length) box.append(element("div", "none", "Nothing was written."));
-  else if (box.lastChild.className === "think") box.append(element("div", "none", "No answer was written."));
+  if (!box.childNodes.length) box.append(element("div", "none", "The completion is empty."));
+  else if (box.lastChild.className === "think") box.append(element("div", "none", "There is no answer."));
   return box;
 }
 
@@ -188,7 +188,7 @@ const embedded = id => JSON.parse(byId(id).textContent);
 // What the page carries compressed: base64 of zlib of JSON, by name.
 async function unpack(name) {
   const piece = byId(`piece-${name}`);
-  if (!piece) throw new Error(`The page does not carry ${name}.`);
+  if (!piece) throw new Error(`The page does not contain ${name}.`);
   const bytes = Uint8Array.from(atob(piece.textContent.trim()), character => character.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   return JSON.parse(await new Response(stream).text());

@@ -97,7 +97,7 @@ function rolloutsView(runs, follow) {
     for (const step of [...steps()].reverse()) {
       const rows = await searchStep(state.run, step, words).catch(() => new Set());  // a file that cannot be read
       if (turn !== state.searching) return;
-      byId("count").textContent = `looked back to step ${number(step)}`;
+      byId("count").textContent = `searched back to step ${number(step)}`;
       if (!rows.size) continue;
       const button = element("button", "", `step ${number(step)}: ${number(rows.size)}`);
       button.type = "button";
@@ -133,7 +133,7 @@ function problemsView(runs) {
 
   function drawVisit(visit, carried) {
     const box = element("div", "visit");
-    if (!carried) { box.append(element("p", "none", `step ${number(visit.step)}: mean reward ${figure(visit.reward)}; this page does not carry its texts`)); return box; }
+    if (!carried) { box.append(element("p", "none", `step ${number(visit.step)}: mean reward ${figure(visit.reward)}; this page does not contain its texts`)); return box; }
     const button = element("button", "", `step ${number(visit.step)}: mean reward ${figure(visit.reward)}, ${figure(visit.tokens)} tokens`);
     button.type = "button";
     button.addEventListener("click", async () => {

@@ -186,8 +186,8 @@ def clean(top: str, mode: int = 0o777) -> None:
 
 
 def confinement(options: dict) -> "Callable[[], None]":
-    """What a process does to itself without bubblewrap: becomes another user, and gives up files, signals and memory of
-    other processes (Landlock) and system calls (the filter). Raises OSError where the kernel cannot."""
+    """What a process does to itself without bubblewrap: becomes another user, and gives up capabilities, files, signals
+    and memory of other processes (Landlock) and system calls (the filter). Raises OSError where the kernel cannot."""
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
@@ -213,9 +213,10 @@ def confinement(options: dict) -> "Callable[[], None]":
         size = 24 if version >= 6 else 16 if version >= 4 else 8
         rules = call(create, attributes, ctypes.c_size_t(size), 0)
         execute, write, read_file, read_folder, truncate = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14
+        devices = 1 << 6 | 1 << 11 | 1 << 15  # make them, speak to them
         file_rights = (execute | write | read_file | truncate | 1 << 15) & every
         seen = [(path, execute | read_file | read_folder) for path in options["read_only"]]
-        seen += [(path, every) for path in options["writable"]]
+        seen += [(path, every & ~devices) for path in options["writable"]]
         for path, rights in [*seen, ("/dev/null", write | read_file)]:
             if os.path.exists(path):
                 opened = os.open(path, os.O_PATH)
@@ -229,6 +230,9 @@ def confinement(options: dict) -> "Callable[[], None]":
             os.setgroups([])
             os.setresgid(user, user, user)
             os.setresuid(user, user, user)
+        no_capabilities = (ctypes.c_uint32 * 6)()
+        if libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), no_capabilities):  # of the root user, if it stays that
+            raise OSError(ctypes.get_errno(), "capset")
         if rules >= 0:
             call(apply, rules, 0)
             os.close(rules)
@@ -280,12 +284,19 @@ def run_program(arguments: "list[str]") -> None:
         if "threading" in sys.modules:
             sys.modules["threading"]._shutdown()
         atexit._run_exitfuncs()
+        flush(sys.stdout)  # while what the program put in its place still has its globals
+        sys.stdout = sys.__stdout__
         module.__dict__.clear()  # finalizers of its objects may print
-        if not sys.stdout.closed:
-            sys.stdout.flush()
+        flush(sys.stdout)
     except BaseException:
         code = code or 1
     os._exit(code & 255)
+
+
+def flush(stream: "object") -> None:
+    """Writes what a stream holds, if it is one."""
+    if stream is not None and not getattr(stream, "closed", False):
+        stream.flush()  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

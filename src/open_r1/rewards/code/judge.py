@@ -108,6 +108,32 @@ def judge(
     return Result(passed, len(tests))
 
 
+@dataclass(frozen=True)
+class Task:
+    """A program, its tests, and how they are judged: everything that decides the result. `checker` is the source of a
+    program for `python_checker`."""
+
+    program: Program
+    tests: list[Case]
+    limits: Limits
+    stop_at_failure: bool = False
+    batch_size: int = 1
+    checker: str | None = None
+
+
+def judge_task(provider: Provider, task: Task) -> Result:
+    """The result of a task."""
+    return judge(
+        provider,
+        task.program,
+        task.tests,
+        task.limits,
+        stop_at_failure=task.stop_at_failure,
+        batch_size=task.batch_size,
+        check=python_checker(provider, task.checker, task.limits) if task.checker else None,
+    )
+
+
 def scored(result: Result, mode: ScoringMode) -> float:
     """`pass_fail`: 1 if all tests pass; `partial`: their share; `weighted_sum`: the first plus 0.1 of the second."""
     all_passed = float(result.passed == result.total)

@@ -28,10 +28,11 @@ class CompileError(Exception):
 
 
 class LocalProvider:
-    """The sandbox of this machine; with `unsafe` also where nothing but resource limits can be had."""
+    """The sandbox of this machine: the strongest isolation, with `unsafe` also where that is resource limits only; or
+    `isolation`, which another process has chosen."""
 
-    def __init__(self, unsafe: bool = False) -> None:
-        self.unsafe = unsafe
+    def __init__(self, unsafe: bool = False, isolation: Isolation | None = None) -> None:
+        self.unsafe, self.isolation = unsafe, isolation
 
     @property
     def languages(self) -> frozenset[str]:
@@ -43,7 +44,8 @@ class LocalProvider:
         """A function from stdin to outcome. Runs and programs share sandboxes as far as nothing is left in them. Tests
         that run at once get more sandboxes, of which there are as many as cores, whatever the number of programs."""
         language = LANGUAGES[program.language]
-        isolation = replace(trusted_isolation(self.unsafe), read_only=(*language.folders, *program.folders))
+        isolation = self.isolation or trusted_isolation(self.unsafe)
+        isolation = replace(isolation, read_only=(*language.folders, *program.folders))
         with ExitStack() as opened:
             room = _rooms.take(isolation, limits.memory_mb)
             opened.callback(_rooms.give, room)
@@ -122,15 +124,11 @@ class Rooms:
                     return
         self._end(room)
 
-    def close(self) -> float:
-        """Ends all that wait; returns the processor seconds that they used."""
-        used = 0.0
+    def close(self) -> None:
+        """Ends all that wait."""
         for waiting in self._waiting.values():
             while waiting:
-                room = waiting.pop()
-                used += room.sandbox.cpu_seconds
-                self._end(room)
-        return used
+                self._end(waiting.pop())
 
     def _end(self, room: Room) -> None:
         room.sandbox.close()
@@ -140,9 +138,14 @@ class Rooms:
 _rooms = Rooms()
 
 
-def close_sandboxes() -> float:
-    """Ends the sandboxes that wait for a program; returns the processor seconds that they used."""
-    return _rooms.close()
+def close_sandboxes() -> None:
+    """Ends the sandboxes that wait for a program."""
+    _rooms.close()
+
+
+def limit_sandboxes(number: int) -> None:
+    """Lets tests that run at once have up to `number` sandboxes besides one for each program."""
+    _rooms.more = threading.Semaphore(number)
 
 
 atexit.register(close_sandboxes)

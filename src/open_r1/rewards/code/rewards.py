@@ -3,16 +3,16 @@
 import json
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from open_r1.errors import UserError
 from open_r1.rewards.code.ioi import score_subtask
-from open_r1.rewards.code.judge import Result, ScoringMode, judge, python_checker, scored, tests_of
+from open_r1.rewards.code.judge import Result, ScoringMode, Task, scored, tests_of
 from open_r1.rewards.code.programs import extract_code, language_name, program, with_includes
 from open_r1.rewards.code.providers import Provider, get_provider
-from open_r1.rewards.code.queue import JUDGING
+from open_r1.rewards.code.queue import JUDGING, Verdict
 from open_r1.rewards.code.sandbox import Limits
 from open_r1.rewards.format import parse_format
 from open_r1.rewards.pool import cores
@@ -59,11 +59,8 @@ def code_reward(
         source = extract_code(texts[row], language)
         if not source:
             return 0.0
-        key, verdict = JUDGING.submit(
-            ("code", provider_type, e2b_router_url, language, source, tests, limits, stop_at_failure),
-            lambda: judge(runner, program(source, language), tests, limits, stop_at_failure=stop_at_failure),
-            num_parallel,
-        )
+        task = Task(program(source, language), tests, limits, stop_at_failure)
+        key, verdict = JUDGING.submit(task, provider_type, e2b_router_url, num_parallel)
         return _PendingScore(key, verdict, lambda result: result.passed / result.total)
 
     return _scores([one(row) for row in range(len(completions))], wait)
@@ -111,19 +108,10 @@ def cf_code_reward(
             return NO_PROGRAM
         limits = Limits(float(problem.get("time_limit") or 5.0), int(problem.get("memory_limit") or 512))
         checker = problem.get("generated_checker")
-        key, verdict = JUDGING.submit(
-            ("cf_code", provider_type, e2b_router_url, language, source, tests, limits, scoring_mode, checker),
-            lambda: judge(
-                runner,
-                program(source, language),
-                tests,
-                limits,
-                stop_at_failure=scoring_mode == "pass_fail",
-                batch_size=test_batch_size,
-                check=python_checker(runner, checker, limits) if checker else None,
-            ),
-            num_parallel,
+        task = Task(
+            program(source, language), tests, limits, scoring_mode == "pass_fail", test_batch_size, checker or None
         )
+        key, verdict = JUDGING.submit(task, provider_type, e2b_router_url, num_parallel)
         return _PendingScore(
             key, verdict, lambda result: scored(result, scoring_mode) if result.compiled else NO_COMPILE
         )
@@ -209,7 +197,7 @@ class _PendingScore:
     """A verdict that is still being made, and the score that follows from it."""
 
     key: bytes
-    verdict: Future
+    verdict: Verdict
     score: Callable[[Result], float]
 
 
@@ -218,7 +206,7 @@ def _scores(scores: Sequence[_PendingScore | float | None], wait: bool) -> list[
     if not wait:
         return [None] * len(scores)
     try:
-        return [s.score(s.verdict.result()) if isinstance(s, _PendingScore) else s for s in scores]
+        return [s.score(s.verdict()) if isinstance(s, _PendingScore) else s for s in scores]
     finally:
         JUDGING.forget([s.key for s in scores if isinstance(s, _PendingScore)])
 

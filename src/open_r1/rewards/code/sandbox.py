@@ -46,6 +46,7 @@ ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
     "PYTHONHASHSEED": "0",
     "OPENBLAS_NUM_THREADS": "1",  # a thread for each core of a large machine would be too many processes
+    "MALLOC_ARENA_MAX": "2",  # each takes 64 MB of address space, and threads get one each
 }
 Status = Literal["ok", "error", "time", "memory", "output", "processes"]
 
@@ -140,11 +141,6 @@ class Sandbox:
             self._start()
 
     @property
-    def cpu_seconds(self) -> float:
-        """Processor time since the start, of all that ran."""
-        return 0.0 if self._process is None else usage(self._process.pid).cpu_seconds
-
-    @property
     def reusable(self) -> bool:
         """Whether nothing of what ran is left: not a process, not a file, and no way to have changed the one that
         serves (no other process can be traced, there is no /proc)."""
@@ -153,7 +149,7 @@ class Sandbox:
     def _start(self) -> None:
         isolation = self.isolation
         contained = isolation.kind == "bubblewrap"
-        rules = filter_program(attributes=contained or self.writable)
+        rules = filter_program(attributes=contained or self.writable, locks=self.writable)
         pipe = _filled_pipe(rules) if contained and rules is not None else None
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._scratch = None if contained else new_folder("scratch", 0o777)

@@ -1,11 +1,11 @@
 """A filter of system calls that no answer to a programming problem needs, as classic BPF.
 
 Refused are those that hold memory which no limit counts (memfd, System V memory and queues, large buffers of sockets
-and pipes, pages given to a pipe), use up what all users share, open sockets of any family, reach into other processes
-(their limits and priorities included), make namespaces or mounts, or talk to large parts of the kernel (BPF, io_uring,
-keys, perf, userfaultfd). They fail with EPERM. Pairs of Unix stream sockets, which event loops need, stay.
-SIGCHLD cannot be ignored, for then the kernel forgets the processor time of children; that call only seems to work, as
-some interpreters do not start without it. On machines other than x86-64 and ARM64 there is no filter.
+and pipes, pages given to a pipe), use up what all users share, make others wait for a file, open sockets of any family,
+reach into other processes (their limits and priorities included), make namespaces or mounts, or talk to large parts of
+the kernel (BPF, io_uring, keys, perf, userfaultfd). They fail with EPERM. Pairs of Unix stream sockets, which event
+loops need, stay. SIGCHLD cannot be ignored, for then the kernel forgets the processor time of children; that call only
+seems to work, as some interpreters do not start without it. On machines other than x86-64 and ARM64 there is no filter.
 
 The numbers are written here, not asked of libseccomp: then the filter does not depend on a library that the machine
 may lack. Where it is there, a test compares them with it.
@@ -106,10 +106,13 @@ _ATTRIBUTES: dict[str, tuple[int, int | None]] = {
     "truncate": (76, 45),
 }
 """Of files by name, which Landlock leaves to the rights of the user (truncation before kernel 6.2)."""
+_LOCKS: dict[str, tuple[int, int | None]] = {"flock": (73, 32)}
+"""Which whoever may read a file can hold, so that others wait; compilers lock their caches."""
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E, 56), "aarch64": (1, 0xC00000B7, 220)}
 _SOCKETPAIR, _SETSOCKOPT, _FCNTL, _PRLIMIT64 = (53, 199), (54, 208), (72, 25), (302, 261)
 _SIGACTION, _SIGCHLD = (13, 134), 17
-_AF_UNIX, _F_SETPIPE_SZ = 1, 1031
+_AF_UNIX = 1
+_FCNTL_COMMANDS = (1024, 1026, 1031)  # F_SETLEASE, F_NOTIFY, F_SETPIPE_SZ
 _BUFFER_OPTIONS = (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and the same with force
 _CLONE3 = 435
 _NAMESPACES = 0x7E020080  # CLONE_NEWUSER, PID, NET, IPC, UTS, CGROUP, NS and TIME
@@ -121,14 +124,14 @@ _EPERM, _ENOSYS = 1, 38
 
 
 @cache
-def filter_program(machine: str | None = None, *, attributes: bool = True) -> bytes | None:
+def filter_program(machine: str | None = None, *, attributes: bool = True, locks: bool = False) -> bytes | None:
     """Classic BPF for `machine` (default: this one), None where it is not known. Without `attributes`, those of files
-    cannot be changed."""
+    cannot be changed; without `locks`, no file can be locked."""
     known = _ARCHITECTURES.get(machine or platform.machine())
     if known is None:
         return None
     column, audit, clone = known
-    refused = _DENIED if attributes else _DENIED | _ATTRIBUTES
+    refused = _DENIED | ({} if attributes else _ATTRIBUTES) | ({} if locks else _LOCKS)
     denied = sorted(number for numbers in refused.values() if (number := numbers[column]) is not None)
     program = [
         (_LOAD, 0, 0, 4),  # architecture
@@ -147,7 +150,8 @@ def filter_program(machine: str | None = None, *, attributes: bool = True) -> by
     program += _where(_SIGACTION[column], 0, [(_EQUAL, 0, 1, _SIGCHLD), (_RETURN, 0, 0, _ERRNO)])
     for option in _BUFFER_OPTIONS:
         program += _where(_SETSOCKOPT[column], 2, [(_EQUAL, 0, 1, option), (_RETURN, 0, 0, _ERRNO | _EPERM)])
-    program += _where(_FCNTL[column], 1, [(_EQUAL, 0, 1, _F_SETPIPE_SZ), (_RETURN, 0, 0, _ERRNO | _EPERM)])
+    for command in _FCNTL_COMMANDS:
+        program += _where(_FCNTL[column], 1, [(_EQUAL, 0, 1, command), (_RETURN, 0, 0, _ERRNO | _EPERM)])
     program += [
         (_EQUAL, 0, 1, _CLONE3),  # its flags lie in memory, where no filter can look; libc then takes clone
         (_RETURN, 0, 0, _ERRNO | _ENOSYS),

@@ -1,0 +1,33 @@
+"""Languages that are declared by a compiler and a command."""
+
+import shutil
+
+import pytest
+
+from open_r1.errors import UserError
+from open_r1.rewards.code.programs import LANGUAGES, declare
+from open_r1.rewards.code.rewards import code_reward
+
+
+@pytest.fixture
+def languages():
+    known = dict(LANGUAGES)
+    yield
+    LANGUAGES.clear()
+    LANGUAGES.update(known)
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
+def test_a_language_is_declared_by_a_compiler_and_a_command(languages):
+    declare("c | main.c | gcc -O1 -o {code}/program {code}/main.c | {code}/program")
+    declare("shell | main.sh | | sh {code}/main.sh")
+    c = '```c\n#include <stdio.h>\nint main() { int a; scanf("%d", &a); printf("%d", a + 1); }\n```'
+    shell = "```shell\nread a\necho $((a + 1))\n```"
+    cases = [{"input": "4\n", "output": "5"}, {"input": "6\n", "output": "7"}]
+    info = [{"language": name, "test_cases": cases} for name in ("c", "shell")]
+    assert code_reward([c, shell], info) == [1.0, 1.0]
+
+
+def test_a_language_that_is_not_written_as_it_should_is_named():
+    with pytest.raises(UserError, match="code_languages has 'rust': write a language as"):
+        declare("rust")

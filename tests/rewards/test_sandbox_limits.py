@@ -1,0 +1,183 @@
+"""What programs may use, and what is ended when they do: lines of the table in docs/rewards.md."""
+
+import os
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from sandboxes import every, execute, isolated, needs_compiler, needs_filter
+
+from open_r1.rewards.code import cgroup, local
+from open_r1.rewards.code.isolation import interpreter
+from open_r1.rewards.code.judge import Case, Result, judge
+from open_r1.rewards.code.local import LocalProvider
+from open_r1.rewards.code.programs import program
+from open_r1.rewards.code.sandbox import Limits, Sandbox
+
+SOCKETS = """
+import os, socket, resource
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+held, sockets = 0, []
+try:
+    while held < 400 << 20:
+        pair = socket.socketpair()
+        sockets += pair
+        for end in pair:
+            try: end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+            except PermissionError: pass
+            end.setblocking(False)
+            try:
+                while True: held += end.send(b'x' * 65536)
+            except BlockingIOError: pass
+except OSError: pass
+print(held >> 20)
+"""
+
+
+@every
+def test_buffers_of_sockets_are_bounded_by_few_descriptors(folder, isolation, monkeypatch):
+    monkeypatch.setattr(cgroup, "find_parent", lambda: None)
+    outcome = execute(SOCKETS, folder, isolation)
+    assert outcome.status == "ok" and int(outcome.stdout) < 64
+
+
+@every
+@pytest.mark.skipif(cgroup.find_parent() is None, reason="no control group can be made here")
+def test_a_control_group_counts_buffers_of_sockets_too(folder, isolation):
+    local.close_sandboxes()
+    source = f"import os\nfor _ in range(16):\n    if os.fork() == 0: break\n{SOCKETS}\nimport time\ntime.sleep(1)"
+    assert execute(source, folder, isolation, memory_mb=48, seconds=5.0).status == "memory"
+    assert not list(cgroup.find_parent().folder.glob(f"open-r1-{os.getpid()}-*"))
+
+
+@every
+def test_memory_is_watched_when_output_is_closed(folder, isolation, monkeypatch):
+    monkeypatch.setattr(cgroup, "find_parent", lambda: None)
+    source = (
+        "import os, time\nos.close(1)\nos.close(2)\n"
+        "for _ in range(4):\n    if os.fork() == 0:\n        held = bytearray(60 << 20)\n        time.sleep(30)\n"
+        "time.sleep(30)\n"
+    )
+    assert execute(source, folder, isolation, memory_mb=128).status == "memory"
+
+
+@every
+def test_the_limit_of_processes_is_that_of_the_tree(folder, isolation):
+    bystanders = [subprocess.Popen(["sleep", "60"], user=isolation.user) for _ in range(30)]
+    try:
+        threads = "import threading\nt = threading.Thread(target=print, args=(1,))\nt.start()\nt.join()"
+        assert execute(threads, folder, isolation).stdout == "1\n"
+        many = "import os, time\nfor _ in range(60):\n    if os.fork() == 0: time.sleep(30)\ntime.sleep(30)"
+        assert execute(many, folder, isolation).status in ("error", "processes")
+    finally:
+        for bystander in bystanders:
+            bystander.kill()
+            bystander.wait()
+
+
+LEFT = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0: time.sleep(97)\n    os._exit(0)\n"
+
+
+@every
+@pytest.mark.parametrize(
+    "source",
+    [
+        LEFT,
+        f"{LEFT}time.sleep(0.1)\nimport signal\nos.kill(os.getppid(), signal.SIGKILL)",
+        "import os\nif os.fork() == 0:\n    while True:\n        if os.fork(): os._exit(0)\n",
+        "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
+    ],
+    ids=["detached", "ends the one that serves", "never the same process", "as many as it can"],
+)
+def test_what_a_program_leaves_running_ends(folder, isolation, source):
+    execute(source, folder, isolation, seconds=0.5)
+    deadline = time.monotonic() + 20
+    while any(str(folder) in _read(path) for path in Path("/proc").glob("[0-9]*/cmdline")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _read(path):
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+@isolated
+@pytest.mark.parametrize(
+    "write",
+    [
+        "open(str(number), 'wb').write(block)",
+        "files.append(open('same', 'wb', 0)); os.unlink('same'); files[-1].write(block)",
+        "open(str(number), 'wb').close()",
+        "os.mkdir('deeper'); os.chdir('deeper')",
+    ],
+)
+def test_what_a_program_writes_is_bounded_and_removed(folder, isolation, write):
+    (folder / "main.py").write_text(
+        "import os\nprint(os.listdir('.'))\nif input() == 'fill':\n    block, files = bytes(4 << 20), []\n"
+        f"    for number in range(50 if {'block' in write} else 3000): {write}\n    import time\n    time.sleep(1)"
+    )
+    command = [interpreter(), "{code}/main.py"]
+    with Sandbox(folder, isolation) as sandbox:
+        first, second = [sandbox.run(command, stdin, forked=True) for stdin in ("fill", "go")]
+    full = "error" if isolation.kind == "bubblewrap" and "block" in write else "output"  # a file system of its own
+    assert (first.status, second.stdout) == (full, "[]\n")
+
+
+@every
+@needs_filter
+def test_processor_time_of_children_counts_whose_parent_does_not_wait(folder, isolation):
+    source = (
+        "import os, signal, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "for _ in range(30):\n    if os.fork() == 0:\n"
+        "        while time.process_time() < 0.1: pass\n        os._exit(0)\n"
+        "    try: os.wait()\n    except ChildProcessError: pass\nprint('done')"
+    )
+    assert execute(source, folder, isolation, seconds=0.5, wall_seconds=60).stdout == ""
+
+
+SLOW = "constexpr int f(int n) { int s = 0; for (int i = 0; i < n; i++) s += i % 7; return s; }\n" + "\n".join(
+    f"constexpr int v{k} = f({200_000 + k});" for k in range(400)
+)
+
+LARGE = "template <int n> struct A { char c[n]; static int f() { return A<n - 1>::f() + sizeof(A); } };" + (
+    "template <> struct A<0> { static int f() { return 0; } };\n"
+    + "\n".join(f"int g{k}() {{ return A<{800 + k}>::f(); }}" for k in range(90))
+)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("source", "memory_mb", "status"), [(SLOW, 1024, "time"), (LARGE, 40, "memory")])
+def test_hostile_sources_cost_no_more_than_the_limits_of_a_compiler(source, memory_mb, status, monkeypatch):
+    monkeypatch.setattr(local, "COMPILE", Limits(seconds=0.5, memory_mb=memory_mb))
+    opened = LocalProvider().open(program(f"{source}\nint main() {{}}\n", "cpp"), Limits())
+    with pytest.raises(local.CompileError) as error, opened:
+        pass
+    # the compiler may see its address space end before the judge sees its memory
+    assert str(error.value) in ((status, "error") if status == "memory" else (status,))
+    if status == "memory":  # and for no other reason
+        monkeypatch.setattr(local, "COMPILE", Limits(seconds=30, memory_mb=1024))
+        with LocalProvider().open(program(f"{source}\nint main() {{}}\n", "cpp"), Limits()):
+            pass
+
+
+def test_tests_that_run_at_once_get_no_more_sandboxes_than_there_are_cores(monkeypatch):
+    started = []
+
+    class Counted(Sandbox):
+        def __init__(self, *arguments):
+            started.append(self)
+            super().__init__(*arguments)
+
+    local.close_sandboxes()
+    monkeypatch.setattr(local, "Sandbox", Counted)
+    monkeypatch.setattr(local._rooms, "more", threading.Semaphore(2), raising=False)
+    tests = [Case(str(number), str(number)) for number in range(12)]
+    source = "import time\ntime.sleep(0.05)\nprint(input())"
+    assert judge(LocalProvider(), program(source, "python"), tests, Limits(), batch_size=-1) == Result(12, 12)
+    assert len(started) <= 3

@@ -1,0 +1,96 @@
+"""A sandbox that runs one program after another: lines of the table in docs/rewards.md."""
+
+import subprocess
+import threading
+
+import pytest
+from sandboxes import every, isolated, only
+
+from open_r1.rewards.code.isolation import interpreter
+from open_r1.rewards.code.sandbox import Sandbox
+
+
+@only("bubblewrap")
+def test_a_sandbox_outlives_the_thread_that_started_it(folder, isolation):
+    with Sandbox(folder, isolation) as sandbox:
+        thread = threading.Thread(target=sandbox.start)
+        thread.start()
+        thread.join()
+        with pytest.raises(subprocess.TimeoutExpired):
+            sandbox._process.wait(0.5)
+
+
+@isolated
+def test_runs_in_one_sandbox_leave_each_other_nothing(folder, isolation):
+    (folder / "main.py").write_text(
+        "import os, time\n"
+        "def names(path):\n    try: return os.listdir(path)\n    except OSError: return []\n"
+        "print(names('.'), names('/dev/shm'), names('/proc'))\n"
+        "os.makedirs('a/b')\nopen('a/b/c', 'w').write('x')\nos.chmod('a', 0)\nos.symlink('/usr', 'usr')\n"
+        "try: open('/dev/shm/left', 'w').write('x')\nexcept PermissionError: pass\n"
+        "if os.fork() == 0:\n    os.setsid()\n    time.sleep(0.2)\n    open('late', 'w').write('x')\n"
+    )
+    command = [interpreter(), "{code}/main.py"]
+    with Sandbox(folder, isolation) as sandbox:
+        outputs = [sandbox.run(command, forked=forked).stdout for forked in (True, True, False, True)]
+    assert outputs == ["[] [] []\n"] * 4
+
+
+@isolated
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "os.chmod('.', 0)",
+        "open('left', 'w').write('x'); os.chmod('.', 0o300)",
+        "resource.prlimit(os.getppid(), resource.RLIMIT_NPROC, (0, 0))",
+        "resource.prlimit(os.getppid(), resource.RLIMIT_AS, (1 << 20, 1 << 20))",
+        "os.setpriority(os.PRIO_PROCESS, os.getppid(), 19)",
+    ],
+)
+def test_a_program_cannot_spoil_the_next_run_in_its_sandbox(folder, isolation, spoil):
+    (folder / "main.py").write_text(
+        "import os, resource\nprint(os.listdir('.'), os.getpriority(os.PRIO_PROCESS, 0))\n"
+        f"if input() == 'spoil':\n    try:\n        {spoil}\n    except OSError:\n        pass"
+    )
+    command = [interpreter(), "{code}/main.py"]
+    with Sandbox(folder, isolation) as sandbox:
+        first, second = [sandbox.run(command, stdin, forked=True) for stdin in ("spoil", "go")]
+    assert (second.status, second.stdout) == ("ok", first.stdout)
+
+
+@every
+def test_a_program_that_ends_its_sandbox_fails_alone(folder, isolation):
+    (folder / "main.py").write_text("import os, signal\nif input() == 'kill': os.kill(os.getppid(), 9)\nprint('alive')")
+    command = [interpreter(), "{code}/main.py"]
+    with Sandbox(folder, isolation) as sandbox:
+        statuses = [sandbox.run(command, stdin, forked=True).status for stdin in ("go", "kill", "go")]
+    assert statuses == ["ok", "error", "ok"]
+
+
+@isolated
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import sys\nprint(__name__, len(sys.argv), sys.stdin.read())",
+        "import atexit, threading\natexit.register(print, 'end')\nthreading.Thread(target=print, args=(1,)).start()",
+        "import pickle\nclass A: pass\nprint(type(pickle.loads(pickle.dumps(A()))))",
+        "def f(n): return n and f(n - 1)\nimport sys\nsys.setrecursionlimit(5000)\nprint(f(4000))",
+        "for line in open(0): print(line.upper(), end='')",
+        "class A:\n    def __del__(self): print('gone')\na = A()\nprint('here')",
+        "import concurrent.futures as c\nc.ThreadPoolExecutor(2).submit(print, 'later')",
+        "raise SystemExit(3)",
+        "raise SystemExit('no')",
+        "import sys\nsys.stdout.close()",
+        "import sys\nprint('here')\nsys.stdout = None",
+        "import io, sys\nprint('here')\nsys.stdout = io.StringIO()\nprint('nowhere')",
+        "import os, sys\nclass A:\n    held = b''\n    def write(self, text): self.held += text.encode()\n"
+        "    def flush(self): self.held = self.held[os.write(1, self.held):]\nsys.stdout = A()\nprint('here')",
+        "import sys\nclass A:\n    write, flush = sys.stdout.write, sys.stdout.flush\nsys.stdout = A()\nprint('here')",
+        "1 / 0",
+    ],
+)
+def test_a_program_in_a_fork_behaves_as_in_an_interpreter_of_its_own(source, folder, isolation):
+    (folder / "main.py").write_text(source)
+    command = [interpreter(), "{code}/main.py"]
+    with Sandbox(folder, isolation) as sandbox:
+        assert sandbox.run(command, "a\nb\n", forked=True) == sandbox.run(command, "a\nb\n")
