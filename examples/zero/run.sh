@@ -10,7 +10,7 @@
 #   MODEL=folder OUT=runs/zero GRPO_ARGS=... TASKS_ARGS=... EVALUATE_ARGS=... examples/zero/run.sh sums 1
 #   SMOKE=1 examples/zero/run.sh sums 1            # a few problems and steps: does every command work here?
 #
-# Problems are used once, in their order: with --max_steps N in GRPO_ARGS give --problems N*64 in TASKS_ARGS.
+# Problems are used once, in their order: with --max_steps N in GRPO_ARGS give --problems N*32 in TASKS_ARGS.
 set -eu
 cd "$(dirname "$0")/../.."
 task="${1:?which task? sums, equations, letters or countdown}"

@@ -1,12 +1,12 @@
 """Problems of growing difficulty for R1-Zero, made from nothing: training problems and held-out ones.
 
-    python examples/zero/tasks.py sums runs/zero/sums/data --problems 12800 --held-out 240
+    python examples/zero/tasks.py sums runs/zero/sums/data --problems 7680 --held-out 240
 
 Tasks: sums (chains of additions and subtractions), equations (linear, one unknown), letters (how often a letter occurs)
 and countdown (reach a target with 2, 3 or 4 numbers). The training problems begin with the easiest level and take in
 one more level at a time, so that a model that is rarely right has something to learn from; half of them are of the
 newest level. After 60% they come from all levels alike. Train on them once, in this order (`shuffle_dataset: false`):
-200 steps of 64 prompts take 12,800. The held-out problems come from all levels alike, and none is trained on.
+240 steps of 32 prompts take 7,680. The held-out problems come from all levels alike, and none is trained on.
 """
 
 import argparse
@@ -119,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=list(TASKS))
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--problems", type=int, default=12800)
+    parser.add_argument("--problems", type=int, default=7680)
     parser.add_argument("--held-out", type=int, default=240)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

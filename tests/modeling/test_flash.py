@@ -177,8 +177,13 @@ GPU_CASES = [
     {"size": 128, "value_size": 128, "heads": 12, "kv_heads": 2},
     {"size": 64, "value_size": 64, "heads": 9, "kv_heads": 3},
     {"size": 256, "value_size": 256, "heads": 4, "kv_heads": 2},
-    {"size": 8, "value_size": 8, "heads": 4, "kv_heads": 4},
+    {"size": 32, "value_size": 32, "heads": 4, "kv_heads": 4},
+    {"size": 96, "value_size": 96, "heads": 4, "kv_heads": 4},
 ]
+
+
+def test_every_head_size_that_is_taken_is_compared_on_a_gpu():
+    assert {case["size"] for case in GPU_CASES} == set(flash.HEAD_SIZES)
 
 
 @pytest.mark.gpu

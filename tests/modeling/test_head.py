@@ -120,3 +120,27 @@ def test_the_compiled_head_equals_the_plain_one_on_cuda(monkeypatch, rule):
     pairs = (torch.autograd.grad(x.sum(), (hidden, weight)) for x in (ours, expected))
     for one, other in zip(*pairs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_a_real_vocabulary_in_bfloat16_on_cuda():
+    """Several chunks, the last of them short; what is right comes from float64."""
+    torch.manual_seed(0)
+    weight = (0.1 * torch.randn(49152, 576)).cuda().bfloat16().requires_grad_()
+    hidden = torch.randn(6000, 576).cuda().bfloat16().requires_grad_()
+    targets = torch.randint(49152, (6000,)).cuda()
+    logprobs, entropies = head_logprobs(hidden, weight, None, targets, LogitRule())
+    ours = torch.autograd.grad(logprobs.sum(), (hidden, weight))
+    wanted = [torch.zeros_like(x, dtype=torch.float64) for x in (hidden, weight)]
+    for part in torch.arange(6000, device="cuda").split(500):
+        h, w = (x.detach().double().requires_grad_() for x in (hidden[part], weight))
+        all_logprobs = (h @ w.t()).log_softmax(-1)
+        expected = all_logprobs.gather(-1, targets[part, None]).squeeze(-1)
+        torch.testing.assert_close(logprobs[part].double(), expected, rtol=0, atol=1e-3)
+        expected_entropies = -(all_logprobs.exp() * all_logprobs).sum(-1)
+        torch.testing.assert_close(entropies[part].double(), expected_entropies, rtol=0, atol=1e-3)
+        by_hidden, by_weight = torch.autograd.grad(expected.sum(), (h, w))
+        wanted[0][part] = by_hidden
+        wanted[1] += by_weight
+    for found, right in zip(ours, wanted, strict=True):
+        assert (found - right).norm() <= 0.01 * right.norm()

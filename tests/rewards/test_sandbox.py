@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import re
 import socket
 import struct
 import subprocess
@@ -201,3 +202,12 @@ def test_numbers_of_system_calls_are_those_of_libseccomp():
             known = library.seccomp_syscall_resolve_name_arch(ctypes.c_uint32(token), name.encode())
             assert numbers[column] is None or known in (numbers[column], -1), name
     assert struct.calcsize("=HBBI") == 8 and sys.byteorder == "little"
+
+
+def test_each_line_of_the_table_in_the_docs_names_its_tests():
+    docs = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text(encoding="utf-8")
+    table = docs.split("| attempt of a program |")[1].split("\n\n")[0].splitlines()[2:]
+    tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    for line in table:
+        names = re.findall(r"`(\w+)`", line.rsplit("|", 2)[1])
+        assert names and all(re.search(rf"def test_\w*{name}", tests) for name in names), line

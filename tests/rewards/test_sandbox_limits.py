@@ -181,3 +181,23 @@ def test_tests_that_run_at_once_get_no_more_sandboxes_than_there_are_cores(monke
     source = "import time\ntime.sleep(0.05)\nprint(input())"
     assert judge(LocalProvider(), program(source, "python"), tests, Limits(), batch_size=-1) == Result(12, 12)
     assert len(started) <= 3
+
+
+DEEP = """
+#include <iostream>
+long depth(long n) {
+    volatile long kept[8] = {n};
+    if (n == 0) return 0;
+    kept[1] = depth(kept[0] - 1);
+    return kept[1] % 1000000007 + 1;
+}
+int main() { long n; std::cin >> n; std::cout << depth(n); }
+"""
+
+
+@isolated
+@needs_compiler
+def test_the_stack_is_bounded_by_memory_only(isolation):
+    with LocalProvider(isolation=isolation).open(program(DEEP, "cpp"), Limits(seconds=10.0)) as run_on:
+        assert run_on("1000000").stdout == "1000000"
+        assert run_on("100000000").status in ("error", "memory")

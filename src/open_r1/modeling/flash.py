@@ -25,8 +25,11 @@ from open_r1.internals.transformers import replace_checkpointing
 logger = logging.getLogger(__name__)
 
 NO_WINDOW = -1
-HEAD_SIZES = {9: 256, 10: 128, 11: 128}
-"""Largest head by major compute capability: Hopper, Blackwell."""
+HEAD_SIZES = 32, 64, 96, 128, 256
+"""Sizes at which outputs and gradients equal the formula on an H200 (`pytest -m gpu tests/modeling/test_flash.py`).
+Version 4.0.0b36 accepts 8, 16 and 80 as well, and returns wrong numbers without an error."""
+LARGEST_HEAD = {9: 256, 10: 128, 11: 128}
+"""By major compute capability: Hopper, Blackwell."""
 
 
 @functools.cache
@@ -49,7 +52,7 @@ def kernels() -> Any:
 
 @torch.compiler.assume_constant_result  # else a compiled layer would trace the import
 def _largest_head() -> int:
-    return 0 if kernels() is None else HEAD_SIZES.get(torch.cuda.get_device_capability()[0], 0)
+    return 0 if kernels() is None else LARGEST_HEAD.get(torch.cuda.get_device_capability()[0], 0)
 
 
 def is_available() -> bool:
@@ -58,12 +61,12 @@ def is_available() -> bool:
 
 
 def fits(q: Tensor, v: Tensor) -> bool:
-    """Whether flash-attn-4 is there and takes heads `q (T, Hq, D)`, `v (K, Hkv, E)`: half precision, sizes of 8 to 256
-    (Hopper) or 128 (Blackwell) in steps of 8."""
+    """Whether flash-attn-4 is there and right for heads `q (T, Hq, D)`, `v (K, Hkv, E)`: half precision, `HEAD_SIZES`
+    up to 256 (Hopper) or 128 (Blackwell)."""
     if not v.is_cuda or v.dtype not in (torch.bfloat16, torch.float16):
         return False
     largest = _largest_head()
-    return all(8 <= size <= largest and size % 8 == 0 for size in (q.shape[-1], v.shape[-1]))
+    return all(size in HEAD_SIZES and size <= largest for size in (q.shape[-1], v.shape[-1]))
 
 
 def flash_attention(

@@ -90,7 +90,7 @@ class _HeadLogprobs(torch.autograd.Function):
                 if grad_hidden is not None:
                     grad_hidden[part] = d_product @ head
                 if grad_weight is not None:
-                    grad_weight += d_product.t() @ inputs
+                    add_product(grad_weight, d_product.t(), inputs)
                 if grad_bias is not None:
                     grad_bias += d_product.float().sum(0)
         return (
@@ -119,6 +119,14 @@ def float32_product(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
     else:
         product = hidden.float() @ weight.float().t()
     return product if bias is None else product + bias.float()
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Adds `left @ right` to `total`, which is float32: factors in their own dtype, sums in float32."""
+    if left.is_cuda and left.dtype != torch.float32:
+        torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
+    else:
+        total += left @ right
 
 
 def statistics(product: Tensor, targets: Tensor, rule: LogitRule) -> tuple[Tensor, Tensor, Tensor]:

@@ -53,6 +53,21 @@ def test_a_server_that_ends_before_it_answers_shows_the_end_of_its_log(monkeypat
         start_servers([server], 30.0, print)
 
 
+def test_the_first_error_in_its_log_is_the_reason(monkeypatch, tmp_path):
+    lines = [
+        "WARNING [a.py:1] This can cause errors like `OSError: Too many open files`.",
+        "(Worker pid=1) ERROR [executor.py:9]     raise ValueError(",
+        "(Worker pid=1) ERROR [executor.py:9] ValueError: Available memory is less than requested.",
+        "RuntimeError: Engine core initialization failed. See root cause above.",
+    ]
+    code = f"import sys; print({chr(10).join(lines)!r}); sys.exit(1)"
+    monkeypatch.setattr("open_r1.engine.vllm.process.server_words", lambda *_: [sys.executable, "-c", code])
+    server = vllm_server(ServerOptions(model="m", port=9), [], tmp_path / "server.log")
+    reason = r"ended with exit code 1: ValueError: Available memory is less than requested\.\nThe end of its log"
+    with pytest.raises(UserError, match=reason):
+        start_servers([server], 30.0, print)
+
+
 def test_a_server_that_never_answers_is_ended(monkeypatch, tmp_path):
     words = [sys.executable, "-c", "import time; time.sleep(60)"]
     monkeypatch.setattr("open_r1.engine.vllm.process.server_words", lambda *_: words)

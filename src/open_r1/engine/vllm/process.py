@@ -1,6 +1,7 @@
 """A vLLM server that accepts new weights: its command line, its process, and whether it answers."""
 
 import json
+import re
 import sys
 import time
 import urllib.request
@@ -21,6 +22,8 @@ from open_r1.options.annotations import Range
 from open_r1.processes.child import ChildProcess, Command, new_log
 
 EXTENSION = "open_r1.engine.vllm.weights.WeightReceiver"
+ERROR = re.compile(r"(?:^|] )((?:\w+\.)*\w*(?:Error|Exception): .+)")
+"""An exception in vLLM's log, alone or after the place that logged it."""
 SHOWN_LINES = 12
 """Last lines of the log of a server that has ended, in the error message."""
 POLL_SECONDS = 0.2
@@ -166,8 +169,16 @@ class ServerProcess(ChildProcess):
 
     def check_alive(self) -> None:
         """Raises `UserError`, with the end of its log, if it has ended."""
-        if self.poll() is not None:
-            raise UserError(f"{self.name} {self.failure('').reason}.\n{self.end_of_log()}")
+        code = self.poll()
+        if code is not None:
+            ended = self.failure("").reason + (self._first_error() if code < 128 else "")  # else: by a signal
+            raise UserError(f"{self.name} {ended}.\n{self.end_of_log()}")
+
+    def _first_error(self) -> str:
+        """The first error in its log: later ones are of processes that waited for the one that failed."""
+        with self.log.open(encoding="utf-8", errors="replace") as lines:
+            found = next((error[1] for line in lines if (error := ERROR.search(line))), "")
+        return f": {found.rstrip('.')}" if found else ""
 
     def end_of_log(self) -> str:
         """For error messages."""

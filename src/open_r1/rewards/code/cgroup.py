@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from open_r1.rewards.code.inside import read
+
 _numbers = itertools.count()
 
 
@@ -39,8 +41,8 @@ class Group:
 
     def out_of_memory(self) -> bool:
         """Whether a process was ended for want of memory."""
-        counts = (self.folder / ("memory.events" if self.version == 2 else "memory.oom_control")).read_text()
-        return any(int(line.split()[1]) > 0 for line in counts.splitlines() if line.startswith("oom_kill "))
+        counts = read(f"{self.folder}/{'memory.events' if self.version == 2 else 'memory.oom_control'}")
+        return any(int(line.split()[1]) > 0 for line in counts.splitlines() if line.startswith(b"oom_kill "))
 
     def remove(self) -> None:
         """Ends what still runs in the group, and removes it."""

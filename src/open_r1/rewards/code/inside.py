@@ -51,7 +51,7 @@ class Server:
                 clean(folder)
             if reply is None:
                 os._exit(0)
-            self.control.send(json.dumps(reply).encode())
+            self.control.send(json.dumps(reply | {"cpu_seconds": sum(os.times()[:4])}).encode())
 
     def request(self) -> "tuple[dict, list[int]]":
         """The judge's next."""
@@ -78,6 +78,8 @@ class Server:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITED)
             if self.confine is not None:
                 self.confine()
+            if resource.getrlimit(resource.RLIMIT_STACK)[1] == resource.RLIM_INFINITY:
+                resource.setrlimit(resource.RLIMIT_STACK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
             for name, value in request["limits"].items():
                 resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
             if not request["forked"]:
@@ -255,6 +257,7 @@ def main() -> None:
     os.close(nothing)
     server = Server(control, options["scratch"], confine)
     control.send(b"{}")
+    compile("", "", "exec")  # makes what every program would make after its fork
     gc.disable()  # what was there before a fork is shared with it, not touched
     gc.freeze()
     command = server.serve()

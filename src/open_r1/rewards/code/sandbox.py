@@ -15,7 +15,7 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,6 @@ from typing import Any, Literal, Self
 
 from open_r1.rewards.code import cgroup
 from open_r1.rewards.code.folders import new_folder, remove
-from open_r1.rewards.code.inside import tree
 from open_r1.rewards.code.isolation import (
     SCRATCH_MB,
     Isolation,
@@ -33,6 +32,7 @@ from open_r1.rewards.code.isolation import (
     process_limit,
     visible,
 )
+from open_r1.rewards.code.pipes import Pipes, filled_pipe
 from open_r1.rewards.code.seccomp import filter_program
 from open_r1.rewards.code.usage import Usage, kill_tree, overfull, usage
 
@@ -91,6 +91,8 @@ class Sandbox:
         self._process: subprocess.Popen | None = None
         self._group: cgroup.Group | None = None
         self._control: socket.socket | None = None
+        self._before: Usage | None = None
+        """Usage before the next run: as at the start, but for the processor time."""
         self._scratch: Path | None = None
         self._user = isolation.user
         self._idle = False
@@ -115,9 +117,8 @@ class Sandbox:
             "limits": self._resource_limits(limits),
             "forked": forked,
         }
-        before = usage(self._process.pid)
         (stdin_read, stdin_write), (stdout_read, stdout_write) = os.pipe(), os.pipe()
-        pipes = _Pipes(stdin_write, stdout_read, stdin.encode(errors="replace"))
+        pipes = Pipes(stdin_write, stdout_read, stdin.encode(errors="replace"))
         self._idle = False
         try:
             try:
@@ -125,7 +126,7 @@ class Sandbox:
             finally:
                 os.close(stdin_read)
                 os.close(stdout_write)
-            outcome = self._watch(pipes, limits, before)
+            outcome = self._watch(pipes, limits)
             self._idle = outcome.status in ("ok", "error") and outcome.exit_code is not None
             return outcome
         finally:
@@ -150,7 +151,7 @@ class Sandbox:
         isolation = self.isolation
         contained = isolation.kind == "bubblewrap"
         rules = filter_program(attributes=contained or self.writable, locks=self.writable)
-        pipe = _filled_pipe(rules) if contained and rules is not None else None
+        pipe = filled_pipe(rules) if contained and rules is not None else None
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._scratch = None if contained else new_folder("scratch", 0o777)
         scratch = "/tmp" if self._scratch is None else str(self._scratch)
@@ -200,8 +201,9 @@ class Sandbox:
         self._process.stderr.close()
         self._control.settimeout(None)
         self._group = cgroup.new_group(self.memory_mb + OWN_MEMORY_MB)
+        self._before = usage(self._process.pid)
         if self._group is not None:
-            self._group.add(tree(self._process.pid))
+            self._group.add(self._before.pids)
 
     def _resource_limits(self, limits: Limits) -> dict[str, int]:
         return {
@@ -213,9 +215,10 @@ class Sandbox:
             "CORE": 0,
         }
 
-    def _watch(self, pipes: "_Pipes", limits: Limits, before: Usage) -> Outcome:
+    def _watch(self, pipes: Pipes, limits: Limits) -> Outcome:
         """Feeds the program and collects its output until it ends or hits a limit."""
-        assert self._process is not None and self._control is not None
+        assert self._process is not None and self._control is not None and self._before is not None
+        before = self._before
         wall_seconds = 2 * limits.seconds + 2 if limits.wall_seconds is None else limits.wall_seconds
         most_seconds = limits.seconds + START_SECONDS
         began = time.monotonic()
@@ -238,6 +241,7 @@ class Sandbox:
             elif self._control.fileno() in ready:
                 reply = self._reply()
                 exit_code = reply.get("code")
+                self._before = replace(before, cpu_seconds=reply.get("cpu_seconds", 0.0))
                 pipes.read_rest(limits.output_bytes)
                 full = reply.get("full") or len(pipes.collected) > limits.output_bytes
                 status = "output" if full else self._ended(exit_code)
@@ -259,7 +263,7 @@ class Sandbox:
         """What the one that serves says; nothing if it was ended."""
         assert self._control is not None
         with suppress(ConnectionResetError):
-            if reply := self._control.recv(64):
+            if reply := self._control.recv(256):
                 return json.loads(reply)
         return {}
 
@@ -290,53 +294,6 @@ class Sandbox:
         self._process = self._group = self._control = self._scratch = None
 
 
-class _Pipes:
-    """The judge's ends of a program's stdin and stdout."""
-
-    def __init__(self, stdin: int, stdout: int, given: bytes) -> None:
-        self.input, self.output, self.collected = stdin, stdout, bytearray()
-        self._given = memoryview(given)
-        self._open = {stdin, stdout}
-        for descriptor in (stdin, stdout):
-            os.set_blocking(descriptor, False)
-
-    def read(self) -> bool:
-        """Takes what is there; False at the end."""
-        part = os.read(self.output, 1 << 16)
-        self.collected += part
-        return bool(part)
-
-    def read_rest(self, most: int) -> None:
-        """Takes what an ended program left in the pipe."""
-        with suppress(BlockingIOError):
-            while len(self.collected) <= most and self.read():
-                pass
-
-    def feed(self) -> bool:
-        """Writes what fits; False after the last byte, or when the program reads no more."""
-        try:
-            if self._given:
-                self._given = self._given[os.write(self.input, self._given[: 1 << 16]) :]
-        except BlockingIOError:
-            return True
-        except BrokenPipeError:
-            return False
-        return bool(self._given)
-
-    def close_input(self) -> None:
-        """So that the program sees the end of its input."""
-        if self.input in self._open:
-            self._open.discard(self.input)
-            os.close(self.input)
-
-    def close(self) -> None:
-        """Closes both."""
-        self.close_input()
-        if self.output in self._open:
-            self._open.discard(self.output)
-            os.close(self.output)
-
-
 def run(
     command: list[str],
     folder: Path,
@@ -364,14 +321,6 @@ def _new_starter() -> None:
 
 _starter = ThreadPoolExecutor(1, "sandboxes")
 os.register_at_fork(after_in_child=_new_starter)
-
-
-def _filled_pipe(content: bytes) -> int:
-    """Read end of a pipe that holds `content`."""
-    reader, writer = os.pipe()
-    os.write(writer, content)
-    os.close(writer)
-    return reader
 
 
 @cache
