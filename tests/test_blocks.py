@@ -61,7 +61,7 @@ open-r1() {  # those that serve a page do so until they are stopped
         *) command open-r1 "$@"; return;;
     esac
     command open-r1 "$@" >served.txt & local server=$!
-    for _ in $(seq 200); do grep -q http:// served.txt && break; sleep 0.2; done
+    while kill -0 $server && ! grep -q http:// served.txt; do sleep 0.2; done
     python -c 'import re, urllib.request as web; web.urlopen(re.search(r"http://\S+", open("served.txt").read())[0])'
     kill $server; wait $server || true
 }

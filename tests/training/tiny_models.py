@@ -20,6 +20,7 @@ from transformers import (
     MistralForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3_5MoeTextConfig,
     Qwen3_5TextConfig,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -48,13 +49,14 @@ GATED = {
     **{"head_dim": 8, "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2},
     **{"linear_num_value_heads": 4, "layer_types": ["linear_attention", "full_attention"]},
 }
+GATED_EXPERTS = {
+    **{**GATED, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    "shared_expert_intermediate_size": 16,
+}
 MIXERS = {
     "qwen3_5": (None, Qwen3_5TextConfig, GATED),
-    "qwen3_next": (
-        *(None, Qwen3NextConfig),
-        {**GATED, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
-        | {"shared_expert_intermediate_size": 16},
-    ),
+    "qwen3_5_moe": (None, Qwen3_5MoeTextConfig, GATED_EXPERTS),
+    "qwen3_next": (None, Qwen3NextConfig, GATED_EXPERTS),
     "lfm2": (None, Lfm2Config, {"layer_types": ["conv", "full_attention"]}),
 }
 """Models whose layers mix tokens without attention."""

@@ -22,6 +22,7 @@ from transformers import (
 from open_r1.data.chat import pad_token_id
 from open_r1.engine.protocol import Completion, Engine, Request, Sampling, prompt_ids, warn_of_failures
 from open_r1.modeling.loading import context_length
+from open_r1.modeling.mixers import use_plain_functions
 from open_r1.modeling.rope import forget_lengths, length_rule
 from open_r1.modeling.routers import ChosenExperts
 
@@ -44,6 +45,7 @@ class TransformersEngine(Engine):
         tokenizer: PreTrainedTokenizerBase,
         max_tokens_per_batch: int = 65536,
     ) -> None:
+        use_plain_functions(model)
         self.model = model
         self.tokenizer = tokenizer
         self.max_tokens_per_batch = max_tokens_per_batch

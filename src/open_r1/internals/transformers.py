@@ -1,13 +1,15 @@
 """Private names of transformers."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
-from transformers.integrations import deepspeed
+from transformers.integrations import deepspeed, hub_kernels
 
 OVERRIDDEN = {
     "_save": "keeps the weights if anything beside them cannot be written; `save_model` calls it where it saves",
@@ -100,6 +102,20 @@ def replace_checkpointing(model: nn.Module, replace: Callable[[Callable], Callab
         function = vars(module).get("_gradient_checkpointing_func")
         if function is not None and (new := replace(function)) is not None:
             vars(module)["_gradient_checkpointing_func"] = new
+
+
+def plain_functions(modeling: ModuleType) -> dict[str, Callable]:
+    """transformers' own PyTorch functions that `modeling` replaces by kernels of installed packages, by name.
+
+    `hub_kernels` decorates them when `modeling` is imported: no public option turns fla-core or causal-conv1d off.
+    """
+    plain = {}
+    for name, function in vars(modeling).items():
+        if isinstance(function, nn.Module):  # the package `kernels` makes modules of them
+            function = inspect.getclosurevars(type(function).forward).nonlocals.get("func")
+        if hasattr(function, "__wrapped__") and function.__globals__ is vars(hub_kernels):
+            plain[name] = inspect.unwrap(function)
+    return plain
 
 
 def router_outputs(model: PreTrainedModel) -> list[tuple[str, nn.Module, int]]:

@@ -6,7 +6,6 @@ not run on a GPU yet.
 
 import functools
 import importlib.util
-import inspect
 import sys
 from types import ModuleType
 from typing import Any
@@ -98,13 +97,9 @@ def _rule(
     cu_seqlens: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """`query`, `key`, `value (1, T, H, D)`, `g` and `beta (1, T, H)`; a state begins with each document.
-
-    On a CPU the plain rule is transformers' own: with fla-core installed, `plain` is a kernel that needs a GPU.
-    """
+    """`query`, `key`, `value (1, T, H, D)`, `g` and `beta (1, T, H)`; a state begins with each document."""
     if cu_seqlens is None:
-        chosen = plain if query.is_cuda else inspect.unwrap(plain)
-        return chosen(query, key, value, g=g, beta=beta, **kwargs)
+        return plain(query, key, value, g=g, beta=beta, **kwargs)
     from fla.ops.gated_delta_rule import chunk_gated_delta_rule
 
     out, _ = chunk_gated_delta_rule(

@@ -6,12 +6,14 @@ leak into the next. Here such a module runs over documents as rows of a few rect
 """
 
 import functools
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from open_r1.internals.transformers import plain_functions
 from open_r1.modeling.layout import DocumentLayout
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
@@ -67,6 +69,16 @@ def mixers(model: nn.Module) -> list[nn.Module]:
     ]
 
 
+def use_plain_functions(model: nn.Module) -> None:
+    """Has the delta nets of `model`, and of all models of its type in this process, call transformers' own PyTorch
+    functions. transformers prefers the kernels of fla-core and causal-conv1d if they are installed, but these accept no
+    CPU tensors, and fla-core refuses the backward pass on some GPUs."""
+    for mixer in mixers(model):
+        if "Delta" in type(mixer).__name__:
+            modeling = sys.modules[type(mixer).__module__]
+            vars(modeling).update(plain_functions(modeling))
+
+
 def unadaptable(model: nn.Module) -> list[str] | None:
     """Names of linear layers that get no adapters unless they are asked for: routers that return more than a product
     (Llama 4, Phi-MoE), and what kernels of Mamba read past the layer, some of which PEFT refuses."""
@@ -83,6 +95,7 @@ def separate_documents(model: PreTrainedModel) -> Documents:
 
     It must stay set until the backward pass is over, in which checkpointed layers run again.
     """
+    use_plain_functions(model)
     documents = Documents()
     for module in model.modules():
         if hasattr(module, "layer_idx"):

@@ -43,6 +43,18 @@ def nothing_from_the_start(steps: Sequence[Step], window: int) -> str | None:
     )
 
 
+def other_logprobs(steps: Sequence[Step], window: int) -> str | None:
+    """Sampler and trainer disagree about the sampled tokens by more than rounding or staleness explains."""
+    recent = [step["sampling/logprob_difference"] for step in steps[-3:] if "sampling/logprob_difference" in step]
+    if len(recent) < 3 or min(recent) < 0.5:
+        return None
+    return (
+        f"for 3 steps the logprobs of sampled tokens differed by {min(recent):.2f} nats or more between sampler and "
+        "trainer (rounding alone gives about 0.02), so the gradient is not that of the policy. Try engine: "
+        "transformers and attn_implementation: sdpa to find which of the two computes something else."
+    )
+
+
 def no_reward(steps: Sequence[Step], window: int) -> str | None:
     """The reward has been 0 for `window` steps."""
     recent = steps[-window:]
@@ -107,6 +119,7 @@ def format_without_accuracy(steps: Sequence[Step], window: int) -> str | None:
 
 SYMPTOMS: tuple[Callable[[Sequence[Step], int], str | None], ...] = (
     nothing_from_the_start,
+    other_logprobs,
     no_reward,
     no_signal,
     all_truncated,
