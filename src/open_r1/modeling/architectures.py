@@ -3,6 +3,7 @@
 `scripts/sweep_models.py` compares these decisions with every architecture of transformers.
 """
 
+import copy
 import functools
 import sys
 from typing import Any
@@ -92,11 +93,11 @@ def _why_unsupported_code(kind: Any) -> str | None:
 
 
 def skeleton(config: PretrainedConfig, trust_remote_code: bool = False) -> Any:
-    """The model without weights."""
+    """The model without weights. Its configuration is a copy: what is set in it does not reach other models."""
     from transformers import AutoModelForCausalLM
 
     with without_deepspeed_config(), torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        return AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code)
 
 
 def can_share_prompts(model: torch.nn.Module) -> bool:

@@ -1,9 +1,20 @@
 import pytest
+import torch
 from native_models import KINDS, SIZE
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from open_r1.engine.native.support import check_supported
+from open_r1.engine.native.support import check_supported, why_unsupported
 from open_r1.errors import UserError
+
+
+def test_a_model_that_is_judged_computes_as_before():
+    """GRPO asks about the policy that it trains: what the judgement tries out must stay in its own copy."""
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **{**SIZE, **KINDS["llama"]})).eval()
+    ids = torch.arange(12)[None]
+    with torch.no_grad():
+        before = model(ids).logits
+        assert why_unsupported(model.config) is None
+        assert torch.equal(model(ids).logits, before)
 
 
 @pytest.mark.parametrize("kind", KINDS)
