@@ -1,5 +1,5 @@
-"""Gated delta nets over whole packs by the kernels of fla-core, which know where documents begin. Experimental: it has
-not run on a GPU yet.
+"""Gated delta nets over whole packs by the kernels of fla-core, which know where documents begin. Experimental: on
+a GPU they have not been compared with transformers' own functions yet.
 
 `use_fla` is asked for by `linear_attention: fla`; a loaded model is then compared packed and alone as any other is.
 """
