@@ -53,17 +53,17 @@ SMALL = {
     "max_tokens_per_microbatch": 1024,
     "save_steps": 1,
 }
-SERVERS = """
+SERVERS = r"""
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 open-r1() {  # those that serve a page do so until they are stopped
     case "$*" in
         watch*|chat*--web*) ;;
         *) command open-r1 "$@"; return;;
     esac
-    command open-r1 "$@" >served.txt &
-    for _ in $(seq 200); do grep -q 'http://' served.txt && break; sleep 0.2; done
-    python -c 'import sys, urllib.request as web; web.urlopen(sys.argv[1]).read()' \
-        "$(grep -o 'http://[^ ]*[0-9]' served.txt | head -1)"
-    kill %1; wait %1 || true
+    command open-r1 "$@" >served.txt & local server=$!
+    while kill -0 $server && ! grep -q http:// served.txt; do sleep 0.2; done
+    python -c 'import re, urllib.request as web; web.urlopen(re.search(r"http://\S+", open("served.txt").read())[0])'
+    kill $server; wait $server || true
 }
 """
 

@@ -1,5 +1,6 @@
 """What the documents say is there: links, anchors, commands and their options; and the two READMEs agree."""
 
+import ast
 import contextlib
 import io
 import re
@@ -8,9 +9,13 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 from markdown_it import MarkdownIt
 
 from open_r1.cli import COMMANDS, main
+from open_r1.configs import GRPOConfig, GRPOScriptArguments, ModelConfig
+from open_r1.options import parse_options
+from open_r1.rewards.registry import REGISTRY
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -113,11 +118,52 @@ def test_the_readme_is_short_and_the_chinese_one_has_its_figures():
     assert len(chinese.splitlines()) <= 150
     figures = [set(re.findall(r"\d+(?:\.\d+)?%|\b\d+\.\d+\b", text)) for text in (english, chinese)]
     assert figures[0] == figures[1]
+    assert english.count("\n|") == chinese.count("\n|"), "a table has more rows in one language"
     pictures = [re.findall(r'src="([^"]+)"', text) for text in (english, chinese)]
     assert pictures[0] == pictures[1]
     links = [{link for link, _, _ in LINK.findall(text) if link.startswith("docs/")} for text in (english, chinese)]
     plain = [{link.replace(".zh.md", ".md") for link in found} for found in links]
     assert plain[0] <= plain[1]
+
+
+def test_the_messages_of_the_troubleshooting_page_are_those_of_the_program():
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    tables = re.findall(r"^\| Message .*\n(?:\|.*\n)+", text, flags=re.MULTILINE)
+    quoted = [message for table in tables for message in re.findall(r"^\| `([^`]+)`", table, flags=re.MULTILINE)]
+    texts = set()
+    for path in (ROOT / "src" / "open_r1").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
+                texts.add("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.add(node.value.replace("%s", "…"))
+    assert len(quoted) > 8
+    for message in quoted:
+        assert any(message in text for text in texts), message
+
+
+def test_the_settings_of_papers_are_options_and_values_that_exist(tmp_path):
+    """Each row of the paper index is a recipe, as far as it goes."""
+    index = (ROOT / "docs" / "algorithms.md").read_text(encoding="utf-8").partition("## Which settings give")[2]
+    rows = [re.findall(r"`(\w+: [^`]+)`", line) for line in index.splitlines() if line.startswith("| ")]
+    settings = [yaml.safe_load("\n".join(row)) for row in rows if row]
+    assert len(settings) > 6
+    for row in settings:
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(row | {"model_name_or_path": "m", "output_dir": "o"}))
+        _, script, args = parse_options(
+            ["--config", str(tmp_path / "recipe.yaml")],
+            ModelConfig,
+            GRPOScriptArguments,
+            GRPOConfig,
+            prog="",
+            description="",
+        )
+        for name, value in row.items():
+            found = getattr(args if hasattr(args, name) else script, name)
+            assert found == (float(value) if isinstance(found, float) else value)
+        for reward in script.reward_funcs:
+            assert reward in REGISTRY
 
 
 def test_the_image_copies_what_is_there_and_all_that_the_wheel_needs():

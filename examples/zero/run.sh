@@ -34,7 +34,7 @@ fi
 evaluate() { # model, folder
     [ -f "$2/held_out/results.json" ] || open-r1 evaluate --model "$1" \
         --tasks "$OUT/$task/data/held_out.jsonl" --prompt '{problem}' --reward $reward \
-        --num-samples 4 --temperature 1 --top-p 1 --max-new-tokens 160 --output "$2" ${EVALUATE_ARGS:-}
+        --num-samples 4 --temperature 0.7 --top-p 1 --max-new-tokens 160 --output "$2" ${EVALUATE_ARGS:-}
 }
 
 # shellcheck disable=SC2086

@@ -166,7 +166,7 @@ def test_name_and_mixture_exclude_each_other():
 def test_a_hub_id_that_cannot_be_reached_is_named(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="dataset no-one/nothing is not a local path"):
+    with pytest.raises(UserError, match="dataset no-one/nothing is neither a local path"):
         load_split("no-one/nothing")
 
 

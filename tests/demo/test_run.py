@@ -96,7 +96,7 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path):
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(UserError, match="holds something else"):
+    with pytest.raises(UserError, match="has other content"):
         run.main(["--output", str(tmp_path)])
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
 

@@ -49,7 +49,7 @@ def test_native_on_cuda_else_vllm_if_wanted_and_installed_else_transformers(vllm
 def test_why_a_model_is_not_for_the_native_engine_is_said(caplog, monkeypatch):
     automatic_engine(EXPERTS, on_cuda=True, wants_vllm=False)
     assert "cannot decode mixtral: it has experts" in caplog.text
-    assert "Instead: transformers" in caplog.text
+    assert "Using this engine instead: transformers" in caplog.text
     monkeypatch.setattr("open_r1.modeling.compiling.can_compile", lambda: False)
     assert automatic_engine(LLAMA, on_cuda=True, wants_vllm=False) == "transformers"
     assert "no C compiler" in caplog.text

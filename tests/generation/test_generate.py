@@ -162,7 +162,7 @@ def test_changed_problems_are_refused(run, server, tmp_path):
 def test_a_folder_of_something_else_is_refused(run, server, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "model.safetensors").touch()
-    with pytest.raises(UserError, match=r"holds something else \(model\.safetensors\)"):
+    with pytest.raises(UserError, match=r"has other content \(model\.safetensors\)"):
         run(server.url)
     assert not server.bodies
 
@@ -186,12 +186,12 @@ def test_a_folder_that_is_written_by_another_process_is_refused(run, server, mon
         (["--prompt-column", "question"], "no column 'question'; there are: problem, answer, id, level"),
         (["--answer-column", "gold"], "no column 'gold'"),
         (["--prompt-template", "{{ instruction }} {{ hint }}"], "uses 'hint', which does not exist; it can use"),
-        (["--prompt-template", "{{ instruction"], "no valid Jinja"),
+        (["--prompt-template", "{{ instruction"], "is not a valid Jinja"),
         (["--prompt-template", "Solve this."], "expected Jinja"),
-        (["--temperature", "0", "--num-generations", "2"], "all are alike"),
+        (["--temperature", "0", "--num-generations", "2"], "all are the same"),
         (["--top-p", "0"], "top_p is 0"),
         (["--retries", "-1"], "retries is -1"),
-        (["--hf-output-dataset", "me/x", "--shard", "0/2"], "merge` the parts"),
+        (["--hf-output-dataset", "me/x", "--shard", "0/2"], "merge the parts with"),
     ],
 )
 def test_bad_options_are_one_sentence(run, server, options, expected):

@@ -56,7 +56,9 @@ def test_weights_without_a_tensor_are_refused(folder, tmp_path, option):
     shutil.copytree(folder, tmp_path / "model")
     tensors = load_file(folder / "model.safetensors")
     save_file({k: v for k, v in tensors.items() if "norm" not in k}, tmp_path / "model/model.safetensors")
-    with pytest.raises(UserError, match=rf"^{option} is '.*model': the weights lack \d+ tensors of the model, model\."):
+    with pytest.raises(
+        UserError, match=rf"^{option} is '.*model': the weights lack \d+ tensors of the model, the first is model\."
+    ):
         load_causal_lm(Checkpoint(str(tmp_path / "model"), option=option), torch.float32)
 
 

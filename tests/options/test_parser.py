@@ -142,7 +142,7 @@ packing: true
         ("dtype: float8", "dtype is 'float8': expected one of float32, bfloat16"),
         ("save_strategy: sometimes", "expected one of no, steps, epoch, best"),
         ("dataset_mixture: 3", "expected a mapping, as YAML or JSON"),
-        ("max_length: 1\nseed: 2\nmax_length: 3", "line 3: max_length has another value in .*line 1: keep one"),
+        ("max_length: 1\nseed: 2\nmax_length: 3", "line 3: max_length has another value in .*line 1: remove one"),
         ("max_length: 1\nmax_seq_length: 1", "line 2: max_length is given twice, once under an older name"),
         ("- max_length", "expected lines of `option: value`"),
         ("a: [1,\nb: 2", r"recipe.yaml, line 2: this is not valid YAML"),
@@ -156,7 +156,7 @@ packing: true
         ("seed: 1\n? [1, 2]\n: 3", "line 2: found a list or a mapping instead of the name of an option"),
         ("lr_scheduler_kwargs: {[1]: 2}", "line 1: this is not valid YAML"),
         ("seed: " + "[" * 5000 + "]" * 5000, "recipe.yaml: brackets are nested too deeply"),
-        ("seed: 1\nrun_name: a\0b", "line 2: the character 0x0000 cannot stand in YAML"),
+        ("seed: 1\nrun_name: a\0b", "line 2: the character 0x0000 is not allowed in YAML"),
         ("max_grad_norm: -.inf", "max_grad_norm is '-.inf': expected a finite number"),
     ],
 )
@@ -331,7 +331,7 @@ def test_lists_aliases_and_paths(tmp_path):
     ("argv", "message"),
     [
         ([], r"question is missing: give QUESTION or --question \(see p --help\)"),
-        (["a", "b"], "'b' belongs to no option"),
+        (["a", "b"], "'b' does not belong to an option"),
         (["a", "--limit"], "--limit needs a value"),
         (["a", "--limit", "0"], "limit is 0: it must be at least 1"),
         (["a", "--k", "1,x"], "k is '1,x': expected"),
@@ -346,7 +346,7 @@ def test_mistakes_with_words_are_named(argv, message):
 
 
 def test_an_alias_and_its_option_in_a_file_say_the_same(tmp_path):
-    with pytest.raises(UserError, match="server_url and url say the same"):
+    with pytest.raises(UserError, match="server_url and url are the same option"):
         asked("q", *write(tmp_path, "url: a\nserver_url: b"))
 
 

@@ -144,11 +144,11 @@ def test_the_filter_is_for_known_processors_only():
 
 @needs_bubblewrap
 def test_what_a_program_starts_ends_with_it(folder):
-    mark = "sleep-mark-7531"
-    source = f"import os, time\nif os.fork() == 0:\n    os.setsid()\n    x = '{mark}'\n    time.sleep(60)\n"
-    execute(f"# {mark}\n" + source, folder, best_isolation())
-    left = [p for p in Path("/proc").glob("[0-9]*/cmdline") if "/code/main.py" in _read(p)]
-    assert not left
+    mark = folder.name
+    (folder / "main.py").write_text("import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(60)\n")
+    outcome = run([interpreter(), "{code}/main.py", mark], folder, isolation=best_isolation())
+    assert outcome.status == "ok"
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if mark in _read(path)]
 
 
 def _read(path):

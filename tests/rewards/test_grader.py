@@ -92,9 +92,9 @@ def test_gold_is_found_in_a_solution(column, gold):
 @pytest.mark.parametrize("digit", range(10))
 def test_listing_every_digit_never_hits(digit):
     for text in ("0 1 2 3 4 5 6 7 8 9", "0,1,2,3,4,5,6,7,8,9", "0, 1, 2, 3, 4, 5, 6, 7, 8 or 9"):
-        assert grade(completion=f"<answer>\n{text}\n</answer>", gold=str(digit)).correct is False
-        assert grade(completion=box(text), gold=str(digit)).correct is False
-        assert grade(completion=f"It is {text}.", gold=str(digit)).correct is False
+        assert grade(completion=f"<answer>\n{text}\n</answer>", answer=str(digit)).correct is False
+        assert grade(completion=box(text), answer=str(digit)).correct is False
+        assert grade(completion=f"It is {text}.", answer=str(digit)).correct is False
 
 
 def test_reward_reads_answer_before_solution_and_takes_solution_by_position():
@@ -207,13 +207,13 @@ def test_a_forked_child_and_a_script_without_main_guard_may_grade(tmp_path):
         textwrap.dedent(r"""
         import os
         from open_r1.rewards import grade
-        assert grade(completion=r"\boxed{\sqrt{8}}", gold=r"2\sqrt{2}").correct
+        assert grade(completion=r"\boxed{\sqrt{8}}", answer=r"2\sqrt{2}").correct
         pid = os.fork()
         if pid == 0:
-            ok = grade(completion=r"\boxed{\sqrt{18}}", gold=r"3\sqrt{2}").correct
+            ok = grade(completion=r"\boxed{\sqrt{18}}", answer=r"3\sqrt{2}").correct
             os._exit(0 if ok else 1)
         assert os.waitpid(pid, 0)[1] == 0
-        assert grade(completion=r"\boxed{\sqrt{12}}", gold=r"2\sqrt{3}").correct
+        assert grade(completion=r"\boxed{\sqrt{12}}", answer=r"2\sqrt{3}").correct
         """)
     )
     subprocess.run([sys.executable, str(script)], check=True, timeout=60)

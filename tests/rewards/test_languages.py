@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from open_r1.errors import UserError
+from open_r1.rewards.code.isolation import interpreter
 from open_r1.rewards.code.programs import LANGUAGES, declare
 from open_r1.rewards.code.rewards import code_reward
 
@@ -31,3 +32,11 @@ def test_a_language_is_declared_by_a_compiler_and_a_command(languages):
 def test_a_language_that_is_not_written_as_it_should_is_named():
     with pytest.raises(UserError, match="code_languages has 'rust': write a language as"):
         declare("rust")
+
+
+def test_a_declared_language_may_reserve_address_space_but_not_use_the_memory(languages):
+    declare(f"managed | main.py | | {interpreter()} {{code}}/main.py")
+    reserve = "import mmap\nheld = mmap.mmap(-1, 2 << 30)\nprint(int(input()) + 1)"
+    use = reserve.replace("print", "for page in range(0, 1 << 30, 4096): held[page] = 1\nprint")
+    info = [{"language": "managed", "test_cases": [{"input": "4\n", "output": "5"}]}] * 2
+    assert code_reward([f"```managed\n{source}\n```" for source in (reserve, use)], info) == [1.0, 0.0]

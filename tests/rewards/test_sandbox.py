@@ -206,7 +206,7 @@ def test_numbers_of_system_calls_are_those_of_libseccomp():
 
 def test_each_line_of_the_table_in_the_docs_names_its_tests():
     docs = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text(encoding="utf-8")
-    table = docs.split("| attempt of a program |")[1].split("\n\n")[0].splitlines()[2:]
+    table = docs.split("| what a program tries |")[1].split("\n\n")[0].splitlines()[2:]
     tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
     for line in table:
         names = re.findall(r"`(\w+)`", line.rsplit("|", 2)[1])

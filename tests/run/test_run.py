@@ -76,7 +76,7 @@ def test_two_trainings_in_one_folder_are_refused_before_the_model_is_loaded(fold
     [
         ({"save_strategy": "no"}, "save_steps is 2, but save_strategy is no, so no checkpoint is saved"),
         ({"save_strategy": "epoch"}, "save_strategy is epoch, so a checkpoint is saved after each epoch"),
-        ({"eval_steps": 3}, "eval_steps is 3, but eval_strategy is no, so it does nothing"),
+        ({"eval_steps": 3}, "eval_steps is 3, but eval_strategy is no, so it has no effect"),
     ],
 )
 def test_options_without_effect_are_named(folder, tmp_path, options, said, caplog, capsys):

@@ -195,7 +195,7 @@ def test_a_checkpoint_of_another_backend_is_refused(folder, tmp_path):
     [
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, "FSDP was requested, but this is one process on cpu"),
         ({"WORLD_SIZE": "2"}, "2 processes were requested, but accelerate started each of them as a separate run"),
-        (backends.requested_backend(2, "MULTI_GPU"), "2 processes were asked for"),
+        (backends.requested_backend(2, "MULTI_GPU"), "2 processes were requested"),
         (backends.requested_backend(1, "FSDP"), "FSDP was requested, but this is one process on cpu"),
         (backends.requested_backend(1, "DEEPSPEED"), "DeepSpeed was requested, but this is one process on cpu"),
     ],

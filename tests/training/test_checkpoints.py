@@ -82,7 +82,9 @@ def test_without_an_undamaged_checkpoint_nothing_is_begun_again(folder, out):
     for number, harm in ((2, truncate), (4, flip_a_bit)):
         harm(out / f"checkpoint-{number}/model.safetensors")
     lines = metrics(out)
-    with pytest.raises(UserError, match=r"no undamaged checkpoint.*checkpoint-4: model\.saf.*checkpoint-2: model\.saf"):
+    with pytest.raises(
+        UserError, match=r"only damaged checkpoints.*checkpoint-4: model\.saf.*checkpoint-2: model\.saf"
+    ):
         sft.main(arguments(folder, "sft", out, **OPTIONS))
     assert metrics(out) == lines
     with pytest.raises(UserError, match=r"checkpoint-4 is not a complete checkpoint \(model\.safetensors has another"):

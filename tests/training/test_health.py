@@ -49,6 +49,13 @@ def test_three_steps_are_enough_where_everything_is_cut_off_and_nothing_differs(
     assert told([sick | {"frac_reward_zero_std": 0.99}] * 3) == []
 
 
+def test_three_steps_are_enough_where_the_trainer_computes_another_model_than_the_sampler():
+    sick = {"sampling/logprob_difference": 1.9}
+    assert told([sick] * 2 + [{"sampling/logprob_difference": 0.02}] + [sick] * 2) == []
+    (problem,) = told([sick] * 3)
+    assert "1.90 nats or more between sampler and trainer" in problem
+
+
 def test_form_learned_in_place_of_the_answer():
     drift = [{"rewards/format/mean": 0.1 * i, "rewards/accuracy/mean": 0.5 - 0.02 * i} for i in range(8)]
     (problem,) = told(drift)

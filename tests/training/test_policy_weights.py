@@ -84,7 +84,7 @@ def test_weights_that_are_joined_when_saved_are_refused_not_sent_in_parts(monkey
 
     monkeypatch.setattr(policy_weights, "revert_weight_conversion", joined)
     model_class, config = MODELS["mixtral"]
-    with pytest.raises(UserError, match="MixtralForCausalLM joins several weights"):
+    with pytest.raises(UserError, match="MixtralForCausalLM merges several weights"):
         list(PolicyWeights(model_class(config)))
 
 

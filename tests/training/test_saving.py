@@ -38,7 +38,7 @@ def test_sampling_options_that_a_hub_model_has_beside_greedy_decoding_cost_no_we
     model = with_generation_config(folder, tmp_path, do_sample=False, temperature=0.6, top_p=0.95)
     with caplog.at_level(logging.WARNING):
         run(folder, task, tmp_path / "out", model_name_or_path=model)
-    assert "has temperature, top_p beside do_sample false" in caplog.text
+    assert "has temperature, top_p with do_sample false" in caplog.text
     saved = json.loads((tmp_path / "out/generation_config.json").read_text())
     assert (saved["do_sample"], saved["temperature"], saved["top_p"]) == (True, 0.6, 0.95)
     assert weights(tmp_path / "out")

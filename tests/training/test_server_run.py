@@ -12,7 +12,7 @@ import pytest
 from fake_vllm import FakeVLLM
 from runs import arguments, launch, make_folder, metrics
 from toys import make_model
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from open_r1 import grpo
 from open_r1.engine.vllm.addresses import free_port
@@ -45,6 +45,24 @@ def test_every_round_is_written_with_the_weights_that_it_should_have(folder, tmp
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert server.receiver.weights_version == 2 - staleness
     assert [line.get("sampling/staleness", 0) for line in lines] == [0, staleness, staleness]
+
+
+@pytest.mark.parametrize("reported", [False, True])
+def test_the_share_of_tokens_with_other_experts_is_logged_if_the_server_reports_them(tmp_path, reported):
+    """The stand-in's are nobody's."""
+    folder = make_folder(tmp_path)
+    config = AutoConfig.for_model(
+        "qwen3_moe",
+        **{"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8},
+        **{"num_key_value_heads": 2, "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+        vocab_size=AutoConfig.from_pretrained(folder / "model").vocab_size,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder / "model")
+    server = fake(folder, experts=reported)
+    grpo.main(arguments(folder, "grpo", tmp_path / "out", **options(server.url, max_steps=1, beta=0.1)))
+    server.die()
+    (line,) = [line for line in metrics(tmp_path / "out") if "loss" in line]
+    assert ("router/other_experts" in line) == reported and line.get("router/other_experts", 1.0) == 1.0
 
 
 def test_a_server_that_dies_ends_the_run_which_continues_with_another(folder, tmp_path):

@@ -31,8 +31,6 @@ logger = logging.getLogger(__name__)
 datasets_config.HF_UPDATE_DOWNLOAD_COUNTS = False  # a server would hear of every local file that is opened
 
 KINDS = ".jsonl, .json, .csv, .tsv (also .gz, .bz2 or .xz), .parquet or .arrow"
-REPORT = "run/report.json"
-"""What `open-r1 data` leaves beside the rows of a folder."""
 MIXTURE_KEYS = {"datasets", "seed", "test_split_size"}
 PART_KEYS = {"id", "config", "split", "columns", "weight"}
 
@@ -181,10 +179,9 @@ def _say_files_left_out(folder: Path, used: list[Path]) -> None:
     """A warning that names the data files of a folder that no configuration has."""
     there = [file for file in sorted(folder.rglob("*")) if file.is_file() and kind_of(file) in BUILDERS]
     hidden = [file for file in there if any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)]
-    ours = [file for file in there if file.parent == folder / "run" and (folder / "run" / "environment.json").exists()]
-    left_out = {file.resolve() for file in there} - {
-        file.resolve() for file in [*hidden, *ours, *used, folder / REPORT]
-    }
+    run = folder / "run"  # what our commands write beside rows
+    ours = list(run.iterdir()) if (run / "environment.json").exists() or (run / "report.json").exists() else []
+    left_out = {file.resolve() for file in there} - {file.resolve() for file in [*hidden, *ours, *used]}
     if left_out and get_dataset_config_names(str(folder)) == ["default"] and os.environ.get("RANK", "0") == "0":
         names = ", ".join(sorted(str(file.relative_to(folder.resolve())) for file in left_out)[:5])
         logger.warning(

@@ -21,7 +21,7 @@ from open_r1.report.run_page import write_run_page
 
 
 def write_report(root: Path, output: Path | None = None, max_megabytes: float = 200.0) -> Page:
-    """Writes the page of all finished benchmarks in `root`, by default to `root/report.html`.
+    """Writes the page of all finished benchmarks in `root`. Default: to `root/report.html`.
     Raises `UserError`."""
     tasks = [
         TaskAnswers(read_results(folder), by_problem(read_samples(folder, COLUMNS)))
@@ -53,7 +53,7 @@ class ReportOptions:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Writes the page and says where it is. Raises UserError for what the user can mend."""
+    """Writes the page and prints its path. Raises UserError."""
     (args,) = parse_options(argv, ReportOptions, prog="open-r1 report", description=__doc__)
     if (args.folder / "run" / "config.yaml").is_file():
         _report_run(args)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 THINKING = {"<think>": "reasoning", "</think>": "content"}
 TAGS = {"reasoning": THINKING, "content": {**THINKING, "<answer>": "content", "</answer>": "content"}}
-"""The tags that count inside reasoning and outside, and what comes after each."""
+"""The tags that matter inside and outside of reasoning, and the state after each."""
 
 
 @dataclass(kw_only=True)
@@ -57,7 +57,7 @@ class AskOptions(AnswerOptions):
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Asks, and prints what is written. Raises UserError for what the user can mend."""
+    """Asks the question and prints the answer. Raises UserError."""
     args, options = parse_options(argv, AskOptions, EngineOptions, prog="open-r1 ask", description=__doc__)
 
     messages: list[Message] = [{"role": "user", "content": args.question}]
@@ -77,8 +77,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def open_one(options: EngineOptions) -> "OpenEngine":
-    """The engine of `options` for one reader: on one GPU, with few slots, and unless told otherwise the one that starts
-    at once. Raises `UserError`."""
+    """The engine of `options` for a single reader: on one GPU, with few slots, and by default the one that starts
+    fastest.
+    Raises `UserError`."""
     from open_r1.engine.opening import open_engine
 
     if options.engine == "auto" and options.base_url is None:
@@ -96,8 +97,7 @@ def stream_answer(
     seed: int = 0,
     max_new_tokens: int | None = None,
 ) -> Generator[tuple[str, str]]:
-    """One answer as it is written (with vLLM: when it is finished): `("reasoning" | "content", text)`. Raises
-    `UserError`."""
+    """Streams one answer (with vLLM, when it is finished): `("reasoning" | "content", text)`. Raises `UserError`."""
     from open_r1.engine.openai_engine import OpenAIEngine
     from open_r1.engine.protocol import Request, Sampling
 
@@ -152,10 +152,11 @@ def _written(inner: Any, request: "Request") -> Iterator[str]:
 
 
 def split_reasoning(pieces: Iterable[tuple[str, str]], opened: bool = False) -> Generator[tuple[str, str]]:
-    """Says of text that comes in pieces which is "reasoning" and which "content"; the tags around the two, and around
-    the answer, come as "tag", so that all pieces together are the text.
+    """Labels streamed pieces of text as "reasoning" or "content". The tags around them, and around the answer, are
+    labeled
+    "tag", so that all pieces together are the text.
 
-    Pieces that come as reasoning already stay so; `opened`: the prompt has opened the reasoning.
+    Pieces that are already labeled as reasoning stay so. `opened`: the prompt has opened the reasoning.
     """
     kind, held = "reasoning" if opened else "content", ""
     for given, piece in pieces:

@@ -36,7 +36,7 @@ class ChatOptions(AnswerOptions):
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Talks until the end of the input. Raises UserError for what the user can mend."""
+    """Runs the conversation until the end of the input. Raises UserError."""
     args, options = parse_options(argv, ChatOptions, EngineOptions, prog="open-r1 chat", description=__doc__)
 
     hide_library_bars()
@@ -69,14 +69,14 @@ COMMANDS = {
 
 
 class Terminal:
-    """A conversation in a terminal; `read` asks for a line and raises EOFError at the end."""
+    """A conversation in a terminal. `read` reads a line and raises EOFError at the end."""
 
     def __init__(self, args: ChatOptions, say: Say, console: Console, read: Callable[[str], str]) -> None:
         self.args, self.say, self.console, self.read = args, say, console, read
         self.conversation = Conversation(args.system_prompt)
 
     def talk(self) -> None:
-        """Turns and commands, until the end of the input or /quit."""
+        """Handles turns and commands until the end of the input or /quit."""
         self._print("Ask a question. Ctrl-C stops an answer, Ctrl-D exits, /help lists the commands.", "dim")
         while True:
             try:
@@ -95,7 +95,7 @@ class Terminal:
                 self._print(f"{error}", "red")
 
     def _line(self) -> str:
-        """A question; a line that ends in a backslash goes on in the next."""
+        """Reads a question. A line that ends in a backslash continues in the next line."""
         text = self.read("\n> ")
         while text.endswith("\\"):
             text = text[:-1] + "\n" + self.read("  ")
@@ -121,7 +121,7 @@ class Terminal:
                     text, folded = text.lstrip(), False
                 self.console.print(text, end="", markup=False, highlight=False, soft_wrap=True)
         except KeyboardInterrupt:
-            pass  # what was written so far is the answer
+            pass  # the answer is what was generated so far
         finally:
             pieces.close()
             if status:

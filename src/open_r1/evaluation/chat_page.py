@@ -20,12 +20,13 @@ def serve_chat(model: str, args: "ChatOptions", say: Say) -> None:
     """Serves the page until Ctrl-C. Raises UserError."""
     writing = threading.Lock()
     serve(chat_server(model, args, say, writing), "Chat")
-    writing.acquire(timeout=10)  # an interpreter that ends while torch is at work aborts
+    writing.acquire(timeout=10)  # an interpreter that exits while torch is working aborts
 
 
 def chat_server(model: str, args: "ChatOptions", say: Say, writing: threading.Lock) -> PageServer:
-    """The server, not yet running. The page holds the conversation; one answer is written at a time, by whoever holds
-    `writing`."""
+    """The server, not yet running. The page stores the conversation. One answer is generated at a time, by the thread
+    that
+    holds `writing`."""
     data = {
         "model": Path(model).name or model,
         "system": args.system_prompt,

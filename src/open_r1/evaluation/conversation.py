@@ -24,8 +24,9 @@ class Answer:
     seconds: float = 0.0
 
     def text(self) -> str:
-        """All of it as an assistant's message, reasoning in `<think>` tags, whoever took them out: the chat template,
-        which put the first into the prompt, or a server."""
+        """The answer as an assistant message, with the reasoning in `<think>` tags, even if the chat template put the
+        first
+        tag into the prompt or a server removed the tags."""
         if not self.reasoning or "<think>" in self.whole:
             return self.whole
         if "</think>" in self.whole:
@@ -35,7 +36,7 @@ class Answer:
 
 @dataclass
 class Conversation:
-    """Questions with their answers. Later turns are sent the answers without their reasoning, as R1's template does."""
+    """Questions with their answers. Later turns get the answers without their reasoning, as in R1's template."""
 
     system_prompt: str | None = None
     turns: list[tuple[str, Answer]] = field(default_factory=list)
@@ -56,7 +57,7 @@ class Conversation:
 
 
 def follow(pieces: Generator[tuple[str, str]], answer: Answer) -> Generator[tuple[str, str]]:
-    """Yields the pieces without tags, and fills `answer` with them; what was written stays if the reader leaves."""
+    """Yields the pieces without tags, and fills `answer` with them. They are not lost if the reader disconnects."""
     began = time.monotonic()
     try:
         for kind, text in pieces:

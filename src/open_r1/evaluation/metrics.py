@@ -1,7 +1,7 @@
-"""Figures of a benchmark from its graded samples: pure functions, an interval for each mean.
+"""Metrics of a benchmark from its graded samples: pure functions, with an interval for each mean.
 
-A problem's pass rate is its mean over samples, a model's score is the mean over problems, and problems are what is
-drawn at random: intervals resample problems, never samples.
+A problem's pass rate is its mean over samples, and a model's score is the mean over problems. The problems are the
+random draw, so intervals resample problems, never samples.
 """
 
 from collections import Counter
@@ -29,10 +29,10 @@ def pass_at_1(correct: Sequence[Sequence[bool]]) -> list[float]:
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """Chance that at least one of `k` samples is right, from `c` right ones among `n`: 1 - C(n-c, k) / C(n, k).
+    """Probability that at least one of `k` samples is right, if `c` of `n` are right: 1 - C(n-c, k) / C(n, k).
 
-    The unbiased estimator of Chen et al. 2021 (arXiv 2107.03374, equation 1). Raises ValueError for k > n, which
-    no data of n samples can estimate.
+    The unbiased estimator of Chen et al. 2021 (arXiv 2107.03374, equation 1). Raises ValueError for k > n, which n
+    samples cannot estimate.
     """
     if not 0 <= c <= n:
         raise ValueError(f"{c} of {n} samples cannot be right")
@@ -44,9 +44,9 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 def vote_credit(right: int, wrong: Sequence[int]) -> float:
     """Credit of a majority vote: `right` votes for the gold answer, `wrong[j]` for the j-th distinct wrong one.
 
-    1 where the gold answer has the most votes, 0 where another has more; t answers that tie for the most votes,
-    the gold one among them, share: 1/t, which is the chance of a random pick. No votes: 0. This is cons@k of
-    DeepSeek-R1 (self-consistency, Wang et al. 2022, arXiv 2203.11171) with ties made deterministic.
+    The credit is 1 if the gold answer has the most votes, and 0 if another one has more or there are no votes. If the
+    gold answer ties with others for the most votes, t in all, it is 1/t, the chance of a random pick. This is cons@k of
+    DeepSeek-R1 (self-consistency, Wang et al. 2022, arXiv 2203.11171) with deterministic ties.
     """
     most = max([right, *wrong])
     if most == 0 or right < most:
@@ -59,8 +59,8 @@ def consensus(
 ) -> tuple[int, list[int]]:
     """`(right, wrong)` as `vote_credit` takes them: votes for the gold answer, and for each distinct wrong answer.
 
-    A right answer votes for the gold one, so that all ways to write it count together; wrong answers that `same`
-    calls equal count together. An absent answer (None) does not vote.
+    A right answer votes for the gold one, so all ways to write it count together. Wrong answers that `same` considers
+    equal count together too. A missing answer (None) does not vote.
     """
     right = sum(is_right for answer, is_right in zip(answers, correct, strict=True) if answer is not None)
     texts = Counter(
@@ -76,11 +76,11 @@ def consensus(
 def mean_with_interval(
     values: Sequence[float], *, low: float = 0.0, high: float = 1.0, seed: int = 0, resamples: int = RESAMPLES
 ) -> Estimate:
-    """Mean over problems with the percentile bootstrap over problems (Efron 1979); values lie in [low, high].
+    """Mean over problems, with the percentile bootstrap over problems (Efron 1979). All values are in [low, high].
 
-    Where all values agree there is nothing to resample: then the share of problems that would behave otherwise is
-    bounded as by Clopper and Pearson (1934) with 0 such among n, at most u = 1 - 0.025^(1/n), and the interval is
-    that of a mean with a share u at `low`, or at `high`. With all at 0 or all at 1 this is Clopper-Pearson itself.
+    If all values are equal, resampling has no effect. Then the share of problems with another value is bounded as by
+    Clopper and Pearson (1934) with 0 of n, at most u = 1 - 0.025^(1/n), and the interval is that of a mean with a share
+    u at `low` or at `high`. If all are 0 or all are 1, this is the Clopper-Pearson interval.
     """
     if not values:
         raise ValueError("there are no problems to take the mean of")
@@ -99,7 +99,7 @@ def mean_with_interval(
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float]) -> Estimate:
-    """Mean of `b - a` over the same problems, with its interval: what the problems have in common cancels out."""
+    """Mean of `b - a` over the same problems, with its interval. What makes a problem hard for both cancels out."""
     differences = [y - x for x, y in zip(a, b, strict=True)]
     return mean_with_interval(differences, low=-1.0, high=1.0)
 
@@ -112,10 +112,10 @@ def in_percent(value: float, ci95: Sequence[float], *, unit: str = "", signed: b
 
 
 def share(flags: Sequence[bool]) -> float:
-    """Share of true ones; 0 of nothing."""
+    """Share of true flags; 0 if there are none."""
     return sum(flags) / len(flags) if flags else 0.0
 
 
 def percentile(values: Sequence[float], q: float) -> float | None:
-    """The q-th percentile, interpolated; None of nothing."""
+    """The q-th percentile, interpolated; None without values."""
     return float(np.percentile(np.asarray(values, dtype=np.float64), q)) if values else None

@@ -1,4 +1,4 @@
-"""Problems from a file of the user: rows as training and generation read them."""
+"""Problems from a user's file. Rows are read as in training and generation."""
 
 from typing import Any
 
@@ -15,8 +15,9 @@ from open_r1.rewards.answers import extract_gold
 
 
 def own_problems(task: Task, rows: Dataset, columns: ColumnOptions) -> list[BenchmarkProblem]:
-    """The problems of `rows`. A text is asked in the words of `task.prompt`, a conversation as it stands; columns
-    `system` and `tools` go with it. Raises `UserError` with file, row and column."""
+    """The problems of `rows`. Text is put into `task.prompt`, a conversation is used unchanged, and the columns
+    `system` and
+    `tools` are added. Raises `UserError` with file, row and column."""
     path, source = prompt_path(rows, columns.prompt_column), source_name(rows)
     golds, others = gold_paths(rows, columns.answer_column), beside(rows, columns, but=[path])
     if not golds:

@@ -1,7 +1,6 @@
-"""Cuts a benchmark into requests, before the first is made.
+"""Plans all requests of a benchmark before the first one is made.
 
-Each request is decoded in a batch whose make-up the settings alone decide, so that a resumed run ends like one that
-was not interrupted.
+Only the settings decide which requests share a batch, so that a resumed run ends like an uninterrupted one.
 """
 
 from collections import Counter
@@ -46,7 +45,7 @@ def conversation_of(problem: BenchmarkProblem, protocol: Protocol) -> Conversati
 
 
 def cut_short(requests: Sequence[SampleRequest], engine: OpenEngine, protocol: Protocol) -> str | None:
-    """A sentence if the context leaves completions fewer tokens than the protocol gives them."""
+    """A sentence if the context leaves fewer tokens for completions than the protocol allows."""
     shortest = min(request.max_tokens for request in requests)
     if shortest >= protocol.max_new_tokens:
         return None

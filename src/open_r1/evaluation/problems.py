@@ -1,4 +1,4 @@
-"""What a benchmark is made of: the declaration of a task, and its problems."""
+"""The parts of a benchmark: the declaration of a task, and its problems."""
 
 import hashlib
 import json
@@ -36,9 +36,9 @@ class Source:
 class Task:
     """A benchmark. `samples` is DeepSeek's number of samples a problem (ours where they give none).
 
-    `make` makes problems that are not read, as many as it is told (None: its own number). `read(rows, where)` makes
-    problems that are not compared with gold answers: by `reward`, if there is one, else programs, judged by tests.
-    `recorded` is what decides the problems besides; it is kept with the results.
+    `make(n)` generates problems that are not read from rows (None: its own number). `read(rows, where)` makes problems
+    without gold answers: judged by `reward` if there is one, else programs that tests judge. `recorded` are further
+    settings that determine the problems; they are saved with the results.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Task:
 
     @property
     def votes(self) -> bool:
-        """Whether right answers are equal, so that a majority vote means something."""
+        """Whether right answers are equal, so that a majority vote makes sense."""
         return self.read is None
 
     @property
@@ -68,9 +68,9 @@ class Task:
 class BenchmarkProblem:
     """A prompt (`problem` with the task's instruction) and its gold answer.
 
-    `judge` gives the verdicts of completions, each with the problem that it answers; None: they are compared with the
-    gold answers. `tests` is what a program is judged by; `groups` are what scores are split by, such as difficulty.
-    `asked` is the conversation that ends with `prompt`, where there is more to it.
+    `judge` gives the verdicts of completions, each with its problem; None: they are compared with the gold answers.
+    `tests` judge a program. `groups` split the scores, for example by difficulty. `asked` is the conversation that ends
+    with `prompt`, if it has more messages.
     """
 
     index: int

@@ -1,4 +1,4 @@
-"""How answers are sampled. Every figure is recorded with the results."""
+"""How answers are sampled. All values are recorded with the results."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -47,7 +47,7 @@ def protocol_for(
     seed: int = 0,
     system_prompt: str | None = None,
 ) -> Protocol:
-    """The task's sampling under protocol `name`, with what is given in its place. Raises `UserError`."""
+    """The task's sampling under protocol `name`, with the given values replaced. Raises `UserError`."""
     if name not in PROTOCOLS:
         raise UserError(f"protocol is {name!r}: expected one of {', '.join(PROTOCOLS)}.")
     greedy = name == "greedy"

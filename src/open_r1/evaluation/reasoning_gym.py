@@ -1,7 +1,7 @@
 """Tasks of reasoning-gym by name, `reasoning_gym:leg_counting`: problems that are generated, and scored by the task.
 
-The library is called in worker processes alone (`reasoning_gym_worker.py`): its scorers read what a model wrote with
-parsers that may hang, and some of its problems depend on the hash seed of the process that makes them.
+The library is called only in worker processes (`reasoning_gym_worker.py`): its scorers parse completions with parsers
+that may hang, and some of its problems depend on the hash seed of the process that generates them.
 """
 
 import difflib
@@ -68,7 +68,7 @@ def _problems(name: str, limit: int | None) -> list[BenchmarkProblem]:
 
 
 def _judge(name: str, size: int, answers: Sequence[tuple[BenchmarkProblem, str]]) -> list[Verdict]:
-    """Right is what the task gives its full score; where its scorer fails, it could not be decided."""
+    """An answer is right if it gets the task's full score. If the scorer fails, the verdict is undecided."""
     extracted = [_answer(completion) for _, completion in answers]
     given = [i for i, answer in enumerate(extracted) if answer is not None]
     verdicts = [Verdict(False, None, "the completion gives no answer")] * len(answers)
@@ -85,7 +85,8 @@ def _judge(name: str, size: int, answers: Sequence[tuple[BenchmarkProblem, str]]
 
 
 def _answer(completion: str) -> str | None:
-    """The last answer block as it is, for grids and lists are answers here; else what the rewards would extract."""
+    """The last answer block unchanged, because grids and lists are answers here; else the answer that the rewards
+    extract."""
     return last_block(completion) or extract_answer(completion)
 
 

@@ -1,4 +1,4 @@
-"""What others report for their models: data with sources, shown beside our numbers and never as ours."""
+"""Scores that others report for their models, with sources. They are shown next to our scores, never as ours."""
 
 import re
 from dataclasses import dataclass

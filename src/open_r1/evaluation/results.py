@@ -1,4 +1,4 @@
-"""From samples to figures, and figures to a table."""
+"""Computes metrics from samples, and makes a table of them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,7 +29,7 @@ def summarise(
     votes: bool = True,
     groups: Mapping[int, Mapping[str, str]] | None = None,
 ) -> dict[str, Any]:
-    """The figures of graded samples, equally many a problem; `ks` asks for pass@k besides the powers of two.
+    """The metrics of graded samples, with the same number per problem. `ks` adds pass@k to the powers of two.
 
     `votes`: with majority votes. `groups` are those of each problem, by index: `by` then splits pass@1 by them.
 
@@ -97,8 +97,9 @@ def reported_figures(model: str, task: str) -> list[dict[str, Any]]:
 
 
 def results_table(results: Sequence[Mapping[str, Any]]) -> Table:
-    """One line per task: pass@1 with its interval, beside what was reported for that model; columns without a figure
-    in any line are left out."""
+    """One line per task: pass@1 with its interval, and the score reported for that model. Columns without values are
+    left
+    out."""
     lines = [_cells(result) for result in results]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name in lines[0]:
@@ -110,7 +111,7 @@ def results_table(results: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def answer_notes(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence a task on what its answers look like."""
+    """One sentence per task about its answers."""
     notes = []
     for result in results:
         parts = [f"{result['truncated']:.1%} cut off", f"{result['no_answer']:.1%} without an answer"]
@@ -144,7 +145,7 @@ def _cells(result: Mapping[str, Any]) -> dict[str, str]:
 def _vote(samples: Sequence[Row]) -> float:
     answers, correct = [row["extracted"] for row in samples], [row["correct"] is True for row in samples]
     right, voters = sum(correct), sum(answer is not None for answer in answers)
-    if right == 0 or 2 * right > voters:  # decided without comparing the wrong answers with one another
+    if right == 0 or 2 * right > voters:  # decided without comparing the wrong answers with each other
         return float(right > 0)
     return vote_credit(*consensus(answers, correct, same_answer))
 

@@ -1,7 +1,7 @@
 """A benchmark whose answers a reward judges: `open-r1 evaluate --reward path/to/file.py:my_reward`.
 
-For problems that many answers solve, so that no gold answer can be compared: an expression that reaches a number, a
-plan, a grid.
+This is for problems with many solutions, which no gold answer can decide: an expression that reaches a number, a plan,
+a grid.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,6 +1,6 @@
-"""Rows of a benchmark: from the hub, from a file in a folder, or from a file that is named itself.
+"""Rows of a benchmark: from the hub, from a file in a folder, or from a given file.
 
-Nothing holds all rows: each is read on demand, because the tests of programs take gigabytes.
+Rows are read on demand and never all in memory, because the tests of programs take gigabytes.
 """
 
 import json
@@ -18,7 +18,7 @@ Row = Mapping[str, Any]
 
 
 class JsonLines(Sequence[Row]):
-    """Rows of files of JSON lines. What is held is where each row begins."""
+    """Rows of files of JSON lines. Only the position of each row is in memory."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths

@@ -1,7 +1,7 @@
-"""A benchmark from its problems to its results.
+"""Runs a benchmark, from its problems to its results.
 
-Preparing a benchmark finds everything that cannot work; running it continues what is there. A resumed run decodes an
-unfinished batch as a whole again and keeps the samples that were missing, so that it ends like an uninterrupted one.
+Preparing a benchmark finds all problems in advance. Running it continues from saved samples. A resumed run decodes an
+unfinished batch again as a whole and saves only the missing samples, so that it ends like an uninterrupted one.
 """
 
 import shutil
@@ -29,7 +29,7 @@ from open_r1.sampling.requests import SampleRequest, blocks
 
 @dataclass
 class Benchmark:
-    """A task that is ready to run: its requests, and the samples that are there already."""
+    """A task that is ready to run: its requests, and the samples that are already saved."""
 
     task: Task
     model: str
@@ -42,12 +42,12 @@ class Benchmark:
 
     @property
     def total(self) -> int:
-        """Samples when all are there."""
+        """Number of samples of a complete benchmark."""
         return self.settings["n_problems"] * self.protocol.num_samples
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest request that may still be made, prompt and completion together; 0: none."""
+        """Prompt plus completion tokens of the longest remaining request; 0 if there is none."""
         if len(self.store.rows) >= self.total:
             return 0
         return max(request.prompt_tokens + request.max_tokens for request in self.requests)
@@ -64,7 +64,7 @@ def prepare(
     ks: Sequence[int] = (),
     console: Console | None = None,
 ) -> Benchmark:
-    """Plans the requests and opens `folder`. Raises `UserError` for all that could not work."""
+    """Plans the requests and opens `folder`. Raises `UserError` for everything that cannot work."""
     if ks and max(ks) > protocol.num_samples:
         raise UserError(
             f"k is {max(ks)}, but there are {protocol.num_samples} samples per problem: raise --num-samples."
@@ -92,7 +92,7 @@ def prepare(
 
 
 def run_benchmark(benchmark: Benchmark, console: Console | None = None) -> dict[str, Any]:
-    """Samples what is missing, and writes and returns the results. Raises `UserError`."""
+    """Samples the missing completions, and writes and returns the results. Raises `UserError`."""
     task, engine, store, total = benchmark.task, benchmark.engine, benchmark.store, benchmark.total
     ungraded = [row for row in store.rows.values() if "reason" not in row]
     if len(store.rows) < total or ungraded:
@@ -122,8 +122,7 @@ def run_benchmark(benchmark: Benchmark, console: Console | None = None) -> dict[
 
 
 def merge_shares(benchmark: Benchmark, shares: Sequence[Path]) -> dict[str, Any]:
-    """The results of a benchmark whose problems were shared out, with the finished folder of each share, which is
-    removed."""
+    """Merges the results of a benchmark whose problems were divided. Removes the finished folder of each share."""
     seconds = [read_results(share)["seconds"] for share in shares]
     benchmark.store.append([row for share in shares for row in read_samples(share)], max(seconds))
     results = run_benchmark(benchmark, Console(quiet=True))
@@ -155,10 +154,10 @@ def _sampling(benchmark: Benchmark) -> Sampling:
 
 
 def compared_with_gold(answers: Sequence[tuple[BenchmarkProblem, str]]) -> list[Verdict]:
-    """Verdicts of the rewards' grader on completions, each with its problem."""
+    """Verdicts on completions by the grader of the rewards, each with its problem."""
     return grade_many(completions=[text for _, text in answers], golds=[problem.gold for problem, _ in answers])
 
 
 def problem_columns(problem: BenchmarkProblem) -> Row:
-    """What a row of `samples.parquet` holds of its problem."""
+    """The fields of a problem in a row of `samples.parquet`."""
     return {"id": problem.id, "problem": problem.problem, "prompt": problem.prompt, "gold": problem.gold}

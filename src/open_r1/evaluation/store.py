@@ -1,7 +1,7 @@
 """A benchmark's folder: samples are saved as they finish, so that a killed run resumes where it stopped.
 
-`settings.json` says what the samples were made with; `samples.jsonl` grows while sampling; `samples.parquet` and
-`results.json` are written, each whole or not at all, when every sample is there.
+`settings.json` has the settings of the samples. `samples.jsonl` grows while sampling. `samples.parquet` and
+`results.json` are written when all samples are finished, each completely or not at all.
 """
 
 import json
@@ -33,14 +33,14 @@ SCHEMA = pa.schema(
         "seed": pa.int64(),
     }.items()
 )
-"""A row per sample. `correct` is null where it could not be decided, `extracted` where no answer was found."""
+"""One row per sample. `correct` is null if it could not be decided, `extracted` if no answer was found."""
 
 RESULTS = ("task", "model", "n_problems", "num_samples", "pass@1", "ci95", "mean_tokens", "truncated", "no_answer")
-"""What every `results.json` has."""
+"""Fields of every `results.json`."""
 
 
 class SampleStore:
-    """The samples in `folder`, made with `settings`. Raises `UserError` if those that are there were made otherwise.
+    """The samples in `folder` with these `settings`. Raises `UserError` if the saved ones have other settings.
 
     A row without `reason` is not graded yet.
     """
@@ -62,7 +62,7 @@ class SampleStore:
         return key in self.rows
 
     def saved(self) -> str:
-        """What is here, for messages."""
+        """Describes the saved samples, for messages."""
         return f"{len(self.rows)} finished samples are saved in {self.folder}. Run the same command to continue."
 
     def lock(self) -> IO[str]:
@@ -73,7 +73,7 @@ class SampleStore:
         )
 
     def append(self, rows: Iterable[Row], seconds: float) -> None:
-        """Keeps finished samples, which took `seconds` since the last call; on disk when this returns."""
+        """Saves finished samples, which took `seconds` since the last call. They are on disk when this returns."""
         rows = list(rows)
         self._journal.append([encodable(row, [n for n in SCHEMA.names if n in row]) for row in rows], seconds)
         self._record(rows)

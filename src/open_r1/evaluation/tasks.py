@@ -1,4 +1,4 @@
-"""The benchmarks, each a declaration: where its problems are, their prompt, DeepSeek's number of samples.
+"""The benchmarks, each a declaration: the source of its problems, their prompt, DeepSeek's number of samples.
 
 A task's problems come from the hub, or from `<task>.jsonl[.gz]` or `<task>.parquet` in a folder, so that everything
 works offline. Any such file with the columns `problem` and `answer` is a task too; so are `reasoning_gym:NAME` and

@@ -1,4 +1,4 @@
-"""`open-r1 generate` without its command line; `open-r1 data pass-rate` samples with it too."""
+"""`open-r1 generate` without its command line. `open-r1 data pass-rate` uses it too."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def generate(options: GenerateOptions, engine_options: EngineOptions) -> None:
-    """Writes the completions into `options.output`, or continues what is there. Raises `UserError`."""
+    """Writes the completions into `options.output`, or continues an existing run. Raises `UserError`."""
     from rich.console import Console
 
     from open_r1.engine.opening import open_engine

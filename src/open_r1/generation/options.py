@@ -68,7 +68,7 @@ class SamplingOptions(ColumnOptions):
         return int(index), int(count)
 
     def with_concurrency(self, engine: EngineOptions) -> EngineOptions:
-        """`engine` with as many requests under way as these options ask for, unless it says how many."""
+        """`engine` with the concurrency that these options imply, unless it sets its own."""
         wanted = self.input_batch_size * self.client_replicas * self.num_generations
         return replace(engine, concurrency=engine.concurrency or wanted)
 

@@ -1,4 +1,4 @@
-"""Problems to sample answers for: rows of a dataset, read a few at a time as they are needed."""
+"""Problems to sample completions for: rows of a dataset, read a few at a time on demand."""
 
 import hashlib
 import json
@@ -62,7 +62,7 @@ class Problems:
         self.rows, self.source = rows, source_name(rows)
         self.prompt_column = prompt_path(rows, columns.prompt_column)
         self.answer_path = gold_path(rows, columns.answer_column)
-        """Where right answers are, if not in `answer` and `solution`."""
+        """Column with right answers, if not `answer` or `solution`."""
         self.system_prompt, self.template = system_prompt, template
         self.message_type = message_type(rows, self.prompt_column)
         self._golds = gold_paths(rows, columns.answer_column)
@@ -70,7 +70,7 @@ class Problems:
         self._template, fields = _compiled(template, [INSTRUCTION, *rows.column_names])
         self._input = INPUT if self.prompt_column == INSTRUCTION and template == PLAIN else None
         self.has_tests = columns.answer_column is None and TESTS in rows.column_names
-        """Are the answers programs, with a column of tests?"""
+        """Whether the answers are programs, with a column of tests."""
         paths = [self.prompt_column, *self._golds, *fields, *self._beside.paths, *([TESTS] if self.has_tests else [])]
         paths += [self._input] if self._input is not None and self._input in rows.column_names else []
         self._columns = list(dict.fromkeys(column_of(rows, path) for path in paths))
@@ -84,7 +84,7 @@ class Problems:
         return bool(self._golds)
 
     def read(self, indices: Sequence[int]) -> Iterator[PromptRow]:
-        """The problems of `indices`, which ascend. Raises `UserError` with row and column for an empty prompt."""
+        """The problems of `indices`, in ascending order. Raises `UserError` with row and column for an empty prompt."""
         for start in range(0, len(indices), READ):
             chosen = indices[start : start + READ]
             batch = self.rows.select_columns(self._columns)[list(chosen)]

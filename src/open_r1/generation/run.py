@@ -1,4 +1,4 @@
-"""Problems to requests, completions to graded rows, rows to shards."""
+"""Turns problems into requests, completions into graded rows, and rows into shards."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ from open_r1.sampling.requests import SampleRequest, samples_per_request
 LAYOUTS = ("messages", "conversations")
 """Columns of the source that fine-tuning would mistake for the answers."""
 TEMPLATE_TOKENS = 512
-"""Room for the chat template's own text in an estimate of the longest request."""
+"""Tokens for the chat template's own text in an estimate of the longest request."""
 
 
 class Generation:

@@ -1,6 +1,6 @@
-"""Which architectures packs can be computed with exactly, told from the configuration, before weights are read.
+"""Decides from the configuration, before weights are read, whether packed training is exact for an architecture.
 
-`scripts/sweep_models.py` compares every architecture of transformers with what is said here.
+`scripts/sweep_models.py` compares these decisions with every architecture of transformers.
 """
 
 import functools
@@ -20,7 +20,7 @@ LAYER_TYPES = {
     *("mamba", "moe", "mlp", "recurrent", "attention"),
 }
 CAUSAL_ANYWAY = ("gpt_neox",)
-"""Types that read forwards whatever their `is_decoder` says."""
+"""Types that are causal, whatever their `is_decoder` says."""
 REPLACED = "its attention cannot be replaced, so documents of a pack would see each other"
 REFUSED = {
     "blt": "it computes over patches of bytes, which could span two documents",
@@ -31,14 +31,14 @@ REFUSED = {
     "recurrent_gemma": "padding reaches its recurrent states, and transformers does not expose its cache",
     "zaya": "its attention convolves queries and keys, which would reach the next document",
 }
-"""Architectures whose code looks like what can be trained here, and is not."""
+"""Architectures that look trainable by their code, but are not."""
 
 MASK_WINDOWS = ("phimoe",)
-"""Types whose attention is not handed its window: packs are exact only within one window."""
+"""Types whose attention does not get its window as an argument. Packs are exact only within one window."""
 
 
 def check_supported(config: PretrainedConfig) -> None:
-    """Raises UserError, naming the model type and the remedy, if packed training would not be exact or not work."""
+    """Raises UserError, with the model type and the remedy, if packed training would be inexact or fail."""
     if reason := why_unsupported(config):
         raise UserError(
             f"model_name_or_path: models of type {config.model_type} cannot be trained here: {reason}. docs/models.md "
@@ -47,7 +47,7 @@ def check_supported(config: PretrainedConfig) -> None:
 
 
 def why_unsupported(config: PretrainedConfig) -> str | None:
-    """Why packs cannot be computed with a model, in a few words; None if they can."""
+    """Why a model does not support packs, in a few words. None if it does."""
     if quantization := getattr(config, "quantization_config", None):
         method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization.quant_method
         name = str(getattr(method, "value", method))
@@ -100,7 +100,8 @@ def skeleton(config: PretrainedConfig, trust_remote_code: bool = False) -> Any:
 
 
 def can_share_prompts(model: torch.nn.Module) -> bool:
-    """Whether completions may continue a prompt that is computed once: attention can, the state of a mixer cannot."""
+    """Whether completions may share the computation of their prompt. Attention allows it, the state of a mixer does
+    not."""
     return not mixers(model)
 
 

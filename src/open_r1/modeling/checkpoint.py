@@ -1,4 +1,4 @@
-"""Where weights are; this module imports no torch."""
+"""The location of weights. This module does not import torch."""
 
 import json
 from dataclasses import dataclass
@@ -23,18 +23,18 @@ class Checkpoint:
 
     @property
     def hub_options(self) -> dict[str, Any]:
-        """What every `from_pretrained` takes."""
+        """Arguments of every `from_pretrained`."""
         return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
 
 
 def has_only_adapters(name: str) -> bool:
-    """Whether `name` is a folder with LoRA adapters and without the model that they were trained on."""
+    """Whether `name` is a folder with LoRA adapters but without their base model."""
     folder = Path(name).expanduser()
     return (folder / "adapter_config.json").is_file() and not (folder / "config.json").exists()
 
 
 def base_name(name: str) -> str:
-    """Where the whole weights are: the base model of a folder that has only adapters, otherwise `name`."""
+    """The location of the full weights: the base model if `name` is a folder with only adapters, otherwise `name`."""
     if not has_only_adapters(name):
         return name
     adapters = Path(name).expanduser() / "adapter_config.json"

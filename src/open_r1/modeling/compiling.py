@@ -21,9 +21,9 @@ def can_compile() -> bool:
 
 
 def compile_layers(model: PreTrainedModel) -> None:
-    """Compiles every decoder layer in place. All layers of a kind share their code, which takes any pack length.
+    """Compiles every decoder layer in place. All layers of a kind share compiled code, which supports any pack length.
 
-    Raises UserError where nothing can be compiled.
+    Raises UserError if nothing can be compiled here.
     """
     if not can_compile():
         raise UserError(

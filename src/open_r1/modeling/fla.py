@@ -1,7 +1,7 @@
 """Gated delta nets over whole packs by the kernels of fla-core, which know where documents begin. Experimental: on
 a GPU they have not been compared with transformers' own functions yet.
 
-`use_fla` is asked for by `linear_attention: fla`; a loaded model is then compared packed and alone as any other is.
+`linear_attention: fla` calls `use_fla`. As for any model, packed and separate results are then compared.
 """
 
 import functools
@@ -22,7 +22,7 @@ CONVOLUTION, RULE = "causal_conv1d_fn", "torch_chunk_gated_delta_rule"
 
 
 def use_fla(model: nn.Module) -> None:
-    """Has the gated delta nets of `model` take packs as they are. Raises UserError where they cannot."""
+    """Makes the gated delta nets of `model` process whole packs. Raises UserError if they cannot."""
     nets = [mixer for mixer in mixers(model) if "GatedDeltaNet" in type(mixer).__name__]
     if not nets:
         raise UserError("linear_attention is fla, but the model has no gated delta nets: omit it.")

@@ -56,7 +56,7 @@ def _largest_head() -> int:
 
 
 def is_available() -> bool:
-    """Whether flash-attn-4 is installed and this process has a GPU that it knows."""
+    """Whether flash-attn-4 is installed and supports the GPU of this process."""
     return torch.cuda.is_available() and _largest_head() > 0
 
 
@@ -226,7 +226,7 @@ def keep_attention_of(model: torch.nn.Module) -> None:
 
 
 class _LayerAttention:
-    """Attention outputs of a checkpointed layer, from its forward pass, for when it is computed again."""
+    """Attention outputs of a checkpointed layer, stored in its forward pass for its recomputation."""
 
     def __init__(self) -> None:
         self.outputs: list[tuple[Tensor, Tensor]] = []
@@ -237,7 +237,7 @@ class _LayerAttention:
 
 
 _layers: list[_LayerAttention] = []
-"""The checkpointed layers that are being computed, innermost last."""
+"""The checkpointed layers that are currently being computed, innermost last."""
 
 
 def _current_layer() -> _LayerAttention | None:

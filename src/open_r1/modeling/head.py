@@ -1,5 +1,5 @@
-"""Token logprobs straight from hidden states: the head's matrix product, log-softmax and their gradients as one
-function that never keeps a `(tokens, vocabulary)` matrix.
+"""Token logprobs directly from hidden states: the head's matrix product, log-softmax and their gradients in one
+function that never stores a `(tokens, vocabulary)` matrix.
 
 Logits live a chunk of tokens at a time, in float32 whatever is multiplied, as the native engine computes them: bfloat16
 logits would round away a hundredth of a nat. The forward pass keeps one number per token, log Z; the backward pass

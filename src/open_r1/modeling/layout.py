@@ -1,4 +1,4 @@
-"""Where the documents of a pack begin and end, and which tokens each attends to."""
+"""The layout of a pack: where its documents begin and end, and which tokens each attends to."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Loads configurations and causal language models; what cannot be loaded becomes one sentence."""
+"""Loads configurations and causal language models. Errors become one sentence."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +16,12 @@ from open_r1.hub import reading_hub
 from open_r1.modeling.checkpoint import Checkpoint
 
 CODE_ERRORS = (AttributeError, KeyError, TypeError)
-"""What the code of a model raises for a configuration that it does not expect."""
+"""Errors that the code of a model raises for an unexpected configuration."""
 LOADING_ERRORS = (OSError, ValueError, ImportError, RuntimeError, HFValidationError, SafetensorError, *CODE_ERRORS)
 
 
 def context_length(config: PretrainedConfig) -> int | None:
-    """The most tokens that prompt and completion may have together; None if the configuration does not say."""
+    """Maximum number of prompt plus completion tokens. None if the configuration does not define it."""
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
@@ -32,7 +32,7 @@ def load_config(checkpoint: Checkpoint) -> PretrainedConfig:
 
 
 def load_generation_config(checkpoint: Checkpoint) -> GenerationConfig | None:
-    """How the model generates by default; None if the checkpoint does not say."""
+    """The model's generation config. None if the checkpoint has none."""
     try:
         return GenerationConfig.from_pretrained(checkpoint.path, revision=checkpoint.revision or "main")
     except OSError:
@@ -56,7 +56,7 @@ def load_causal_lm(checkpoint: Checkpoint, dtype: torch.dtype | str, **options: 
 
 @contextmanager
 def explain_loading_errors(checkpoint: Checkpoint) -> Iterator[None]:
-    """Raises UserError with the option and the reason for what the libraries raise inside."""
+    """Turns errors of the libraries inside the context into a UserError with the option and the reason."""
     check_no_lfs_pointers(Path(checkpoint.path), checkpoint.option)
     try:
         with reading_hub(checkpoint.name, checkpoint.option):

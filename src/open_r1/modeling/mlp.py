@@ -1,4 +1,4 @@
-"""The MLP of a decoder layer, a chunk of tokens at a time.
+"""The MLP of a decoder layer, computed one chunk of tokens at a time.
 
 What an MLP keeps for the backward pass is several times as wide as the hidden state, and a layer that is recomputed
 holds it for every token of a pack. MLPs look at each token alone, so the tokens can go through in chunks: a chunk is
@@ -33,8 +33,9 @@ class ChunkedMLP(nn.Module):
 
 
 def chunk_mlps(model: PreTrainedModel, chunk_tokens: int) -> None:
-    """Has every MLP of `model` take `chunk_tokens` tokens at once. Experts stay as they are: each sees a share of the
-    tokens. Raises UserError if there is no other MLP."""
+    """Makes every MLP of `model` process `chunk_tokens` tokens at once. Experts are unchanged, because each sees only
+    a part
+    of the tokens. Raises UserError if there is no other MLP."""
     layers = model.get_decoder().layers  # type: ignore[operator, union-attr]
     places: list[Any] = [getattr(layer, name, None) for layer in layers for name in ("mlp", "feed_forward")]
     found = [place for place in places if _is_plain(place)]

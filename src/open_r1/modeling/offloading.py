@@ -1,4 +1,4 @@
-"""Activation checkpoints on the CPU: what a checkpointed layer keeps, its input, waits there for the backward pass."""
+"""Activation checkpoints on the CPU: the input of a checkpointed layer is moved there until the backward pass."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from open_r1.internals.transformers import replace_checkpointing
 
 
 def offload_checkpoints(model: nn.Module) -> None:
-    """Has the checkpointed layers of `model` keep their inputs in the CPU's memory (pinned, if there is a GPU).
+    """Makes the checkpointed layers of `model` store their inputs in CPU memory (pinned, if there is a GPU).
 
-    Called after `gradient_checkpointing_enable`. What a layer keeps while it is recomputed stays on the GPU.
+    Call it after `gradient_checkpointing_enable`. What a layer stores while it is recomputed stays on the GPU.
     """
     replace_checkpointing(model, _offloaded)
 

@@ -48,7 +48,7 @@ def rope_parameters(text_config: Any) -> list[dict[str, Any]]:
 
 
 def forget_lengths(model: nn.Module) -> None:
-    """Undoes what earlier, longer sequences did to dynamic frequencies: transformers keeps those of the longest."""
+    """Resets dynamic frequencies after longer sequences: transformers keeps those of the longest one."""
     for module in model.modules():
         if getattr(module, "rope_type", None) == "dynamic":
             original: Any = module.original_inv_freq

@@ -1,4 +1,4 @@
-"""The page of `open-r1 compare --html`: both models' answers side by side, where they differ first."""
+"""The page of `open-r1 compare --html`: the answers of both models side by side, those that differ first."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,9 @@ Samples = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class ComparedTask:
-    """A task's shares of right answers, the difference with its paired interval, and of each problem the samples of
-    both."""
+    """The shares of right answers in a task, their difference with its paired interval, and the samples of both for
+    each
+    problem."""
 
     task: str
     a: float

@@ -1,4 +1,4 @@
-"""Line charts as SVG files, legible in light and dark. The charts of pages are drawn by `assets/charts.js`."""
+"""Line charts as SVG files, legible in light and dark mode. `assets/charts.js` draws the charts of pages."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy as np
 PALETTE = ("#2f6fe0", "#cf3a85", "#b8690c", "#16a085", "#8b6cef", "#7a8290")
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 4", "4 4")
 MOST_POINTS = 240
-"""Longer series are averaged over equal stretches (the last may be shorter), so that a chart of 10,000 steps stays
+"""Longer series are averaged over equal intervals (the last one may be shorter), so that a chart of 10,000 steps stays
 small."""
 
 WIDTH, HEIGHT = 480, 290
@@ -30,7 +30,7 @@ class Series:
 
 @dataclass(frozen=True)
 class _Scale:
-    """From values to places in the picture."""
+    """Maps values to positions in the picture."""
 
     x: tuple[float, float]
     y: tuple[float, float]
@@ -83,7 +83,7 @@ def line_chart(
 
 
 def grid(charts: Sequence[str], columns: int) -> str:
-    """Charts beside and below one another, as one `<svg>`."""
+    """A grid of charts as one `<svg>`."""
     gap = 24
     rows = -(-len(charts) // columns)
     width, height = columns * (WIDTH + gap) - gap, rows * (HEIGHT + gap) - gap
@@ -95,7 +95,7 @@ def grid(charts: Sequence[str], columns: int) -> str:
 
 
 def as_file(svg: str) -> str:
-    """The chart as a file of its own, with colours that follow the reader's light or dark setting."""
+    """The chart as a separate file, with colors that follow the reader's light or dark setting."""
     start = svg.index(">") + 1
     style = (
         "<style>:root{--ink:#1d2330;--muted:#5d6678;--grid:#d9dce3}@media(prefers-color-scheme:dark)"

@@ -1,4 +1,4 @@
-"""The card that lies beside every dataset: what it is, and how it was made."""
+"""The card of every dataset: what it is, and how it was made."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,8 +21,9 @@ def write_dataset_card(
     """Writes `folder/README.md`.
 
     `what` is a sentence; `figures` is None while rows are still missing; `columns` says what the new columns mean.
-    The header names no data files: `datasets` finds `data/<split>-*.parquet` by itself, and if they were named it
-    would take folders of one name for the same dataset, and go on showing the old rows of one that has grown.
+    The header does not name data files, because `datasets` finds `data/<split>-*.parquet` on its own. If they were
+    named,
+    it would treat folders with the same name as the same dataset, and show the old rows of one that has grown.
     """
     from huggingface_hub import DatasetCardData
 

@@ -1,4 +1,4 @@
-"""The demo's page: one self-contained `report.html`, made from the files that the demo leaves behind."""
+"""The page of the demo: one self-contained `report.html`, made from the files of the demo."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from open_r1.report.plan import STAGES, draw_plan
 from open_r1.report.recorder import read_metrics
 
 MOST_TEXT = 3_000_000
-"""Characters of model output that one page carries; problems beyond are counted, not shown."""
+"""Characters of model output in one page. Further problems are counted but not shown."""
 
 SAMPLE_COLUMNS = ["problem", "gold", "completion", "n_tokens", "finish_reason", "correct"]
 
@@ -31,7 +31,7 @@ _REWARD_CHARTS = [
 
 @dataclass(frozen=True)
 class Result:
-    """A stage's line of the table; shares are of 1, `seconds` cover training and evaluation."""
+    """A row of the table for one stage. Shares are between 0 and 1; `seconds` cover training and evaluation."""
 
     name: str
     accuracy: float
@@ -110,7 +110,7 @@ def read_results(path: Path) -> tuple[list[Result], float]:
 
 
 def findings(results: Sequence[Result]) -> list[tuple[Result, str]]:
-    """What happened, a sentence for each trained stage, whether or not training helped."""
+    """One sentence for each trained stage about its result, whether or not training helped."""
     base = next((result for result in results if result.name == "base"), None)
     if base is None:
         return []
@@ -168,7 +168,7 @@ def _as_many_as_fit(problems: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _curves(output_dir: Path, task: str, results: Sequence[Result]) -> dict[str, list[dict[str, Any]]]:
-    """What `charts.js` draws, by the element that it is drawn into."""
+    """The charts for `charts.js`, by the id of their element."""
     rewarded = {name: _metrics(output_dir / name) for name in ("zero", "multi_stage")}
     taught = {"distil": _metrics(output_dir / "distil"), "multi_stage": _metrics(output_dir / "multi_stage_sft")}
     reward = {"sums": "accuracy", "code": "binary_code"}[task]

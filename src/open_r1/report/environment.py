@@ -1,4 +1,4 @@
-"""What a run ran on, and how to write options down without their secrets."""
+"""Records the environment of a run, and removes secrets from options."""
 
 import dataclasses
 import enum
@@ -36,7 +36,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of this package and of what it computes with; extras only where they are installed."""
+    """Versions of this package and of its main dependencies; extras only if they are installed."""
     import open_r1
 
     versions = {"open_r1": open_r1.__version__}
@@ -91,7 +91,7 @@ def plain(value: Any) -> Any:
 
 
 def redacted(options: Any) -> Any:
-    """Plain options with secrets taken out: by name (`hub_token`, `api_key`) and by look (`hf_...`)."""
+    """Plain options without secrets, which are found by name (`hub_token`, `api_key`) and by form (`hf_...`)."""
     if isinstance(options, dict):
         return {key: REMOVED if item and _is_secret(key) else redacted(item) for key, item in options.items()}
     if isinstance(options, list):

@@ -1,7 +1,7 @@
 """The page for reading a model's answers: one self-contained `report.html`, whatever the number of samples.
 
-Scores, verdicts and extracted answers are in the page as they are; the answers themselves are compressed, a piece a
-problem, and unpacked by the browser when somebody opens them.
+Scores, verdicts and extracted answers are plain data in the page. The answers themselves are compressed, one piece per
+problem, and the browser unpacks a piece when it is opened.
 """
 
 import re
@@ -26,7 +26,7 @@ COLUMNS = (
     "correct",
     "reason",
 )
-"""What is read of a row of `samples.parquet`."""
+"""Columns of `samples.parquet` that the page reads."""
 
 SECOND_THOUGHTS = (
     r"\b(?:wait|hold on|hmm+|on second thought|let me (?:just )?(?:re-?|double[- ]?)?"
@@ -48,7 +48,7 @@ class TaskAnswers:
 
 @dataclass(frozen=True)
 class Page:
-    """Where the page is, and how much of the answers it holds: of each problem the first `carried` samples."""
+    """The path of the page, and how many answers it has: the first `carried` samples of each problem."""
 
     path: Path
     megabytes: float
@@ -57,8 +57,9 @@ class Page:
 
 
 def write_evaluation_page(path: Path, tasks: Sequence[TaskAnswers], max_megabytes: float = 200.0) -> Page:
-    """Writes the page. Where the answers would take more than `max_megabytes`, it carries those of the first samples
-    of each problem, and says so; verdicts are always there for all."""
+    """Writes the page. If the answers would take more than `max_megabytes`, it has only those of the first samples of
+    each
+    problem, and says so. It always has all verdicts."""
     problems = [task.problems for task in tasks]
     num_samples = max(len(samples) for task in problems for samples in task)
     carried = num_samples
@@ -97,7 +98,7 @@ def write_evaluation_page(path: Path, tasks: Sequence[TaskAnswers], max_megabyte
 
 
 def second_thoughts(text: str) -> int:
-    """Passages in which the writer re-examines what it wrote."""
+    """Number of passages in which the model re-examines its answer."""
     return sum(1 for _ in _SECOND_THOUGHTS.finditer(text))
 
 

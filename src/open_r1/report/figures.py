@@ -1,4 +1,4 @@
-"""Numbers as pages and consoles show them."""
+"""Formats numbers for pages and consoles."""
 
 import math
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ LONGEST_FIGURE = 6
 
 
 def rounded(value: float | None) -> float | None:
-    """A figure as pages show it: with few digits, and None if it is not finite."""
+    """A number with few digits, as pages show it. None if it is not finite."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.{LONGEST_FIGURE}g}")
 
 
 def finite(value: Any) -> Any:
-    """`value` as JSON can hold it: None for each number in it that is not finite."""
+    """`value` for JSON: None replaces each number that is not finite."""
     if isinstance(value, Mapping):
         return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Whether a GRPO run is going anywhere, in words, from the figures that it logs."""
+"""Detects, from its metrics, that a GRPO run makes no progress, and says so in a sentence."""
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +7,7 @@ Step = Mapping[str, float]
 
 
 class Health:
-    """Looks at the last `window` steps; `check` returns each problem once, and again after it had gone."""
+    """Looks at the last `window` steps. `check` returns each problem once, and again if it comes back."""
 
     def __init__(self, window: int = 10) -> None:
         self.steps: deque[Step] = deque(maxlen=2 * window)
@@ -15,7 +15,8 @@ class Health:
         self.known: set[str] = set()
 
     def check(self, logs: Step) -> list[str]:
-        """New problems after another step's logs (logs without a reward, of evaluations for one, are passed over)."""
+        """New problems after the logs of another step. Logs without a reward, such as those of evaluations, are
+        ignored."""
         if "reward" not in logs:
             return []
         self.steps.append(dict(logs))
@@ -30,7 +31,7 @@ class Health:
 
 
 def nothing_from_the_start(steps: Sequence[Step], window: int) -> str | None:
-    """Every completion is cut off and no group has completions of different worth: three steps are enough to know."""
+    """Every completion is cut off and all rewards in each group are equal. Three steps are enough to detect this."""
     recent = steps[-3:]
     if len(recent) < 3 or any(min(s["completions/clipped_ratio"], s["frac_reward_zero_std"]) < 1 for s in recent):
         return None
@@ -39,6 +40,18 @@ def nothing_from_the_start(steps: Sequence[Step], window: int) -> str | None:
         "equal, so nothing is learned. Raise max_completion_length, check that the model's chat template ends its "
         "turns with a "
         "stop token, or fine-tune first."
+    )
+
+
+def other_logprobs(steps: Sequence[Step], window: int) -> str | None:
+    """Sampler and trainer disagree about the sampled tokens by more than rounding or staleness explains."""
+    recent = [step["sampling/logprob_difference"] for step in steps[-3:] if "sampling/logprob_difference" in step]
+    if len(recent) < 3 or min(recent) < 0.5:
+        return None
+    return (
+        f"for 3 steps the logprobs of sampled tokens differed by {min(recent):.2f} nats or more between sampler and "
+        "trainer (rounding alone gives about 0.02), so the gradient is not that of the policy. Try engine: "
+        "transformers and attn_implementation: sdpa to find which of the two computes something else."
     )
 
 
@@ -54,7 +67,7 @@ def no_reward(steps: Sequence[Step], window: int) -> str | None:
 
 
 def no_signal(steps: Sequence[Step], window: int) -> str | None:
-    """Nearly no group has completions of different worth."""
+    """In nearly all groups, all rewards are equal."""
     recent = steps[-window:]
     if len(recent) < window or any(step["frac_reward_zero_std"] < 0.95 or step["reward"] == 0 for step in recent):
         return None
@@ -106,6 +119,7 @@ def format_without_accuracy(steps: Sequence[Step], window: int) -> str | None:
 
 SYMPTOMS: tuple[Callable[[Sequence[Step], int], str | None], ...] = (
     nothing_from_the_start,
+    other_logprobs,
     no_reward,
     no_signal,
     all_truncated,

@@ -1,4 +1,4 @@
-"""A histogram as self-contained SVG, in the looks of the line charts."""
+"""A histogram as a self-contained SVG, in the style of the line charts."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ _INK, _MUTED, _GRID = "var(--ink, #6b7280)", "var(--muted, #7a8290)", "var(--gri
 
 
 def histogram(values: Sequence[float], *, title: str, x_label: str, marks: Mapping[str, float] | None = None) -> str:
-    """An `<svg>` with bars of how many `values` (not negative, at least one) are how large, and `marks` as lines."""
+    """An `<svg>` with the histogram of `values` (not negative, at least one), and `marks` as lines."""
     highest = float(max(values))
     x_ticks = ticks(0.0, highest or 1.0, most=8)
     counts, edges = np.histogram(values, bins=BINS, range=(0.0, x_ticks[-1]))

@@ -1,4 +1,4 @@
-"""Datasets to the hub."""
+"""Uploads datasets to the hub."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def create_dataset_repo(repo: str, private: bool) -> None:
 
 
 def push_dataset(folder: Path, repo: str) -> str:
-    """Uploads a dataset folder (shards, card, settings); returns where it is. Raises `UserError`."""
+    """Uploads a dataset folder (shards, card, settings). Returns its address. Raises `UserError`."""
     from huggingface_hub import upload_folder
     from huggingface_hub.errors import HfHubHTTPError
 

@@ -1,7 +1,7 @@
-"""What all pages are made of: one look, one set of scripts, and no way for a model's words to become code.
+"""The base of all pages: one style, one set of scripts, and no way for a model's output to become code.
 
-A page is a template of `assets/` with its styles and scripts in it; it loads nothing. Its content security policy names
-the digests of those scripts, so a browser runs no other.
+A page is a template of `assets/` with its styles and scripts inline; it loads nothing. Its content security policy has
+the digests of those scripts, so a browser runs no others.
 """
 
 import base64
@@ -58,7 +58,7 @@ def render_page(
 
 
 def script_json(value: Any) -> Markup:
-    """JSON that cannot end the `<script>` it stands in, whatever a model wrote."""
+    """JSON that cannot end the `<script>` element that contains it, whatever a model wrote."""
     text = to_json(value)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -1,4 +1,4 @@
-"""The plan as a drawing: from the base model, three ways to learn."""
+"""A drawing of the plan: three ways to train the base model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from html import escape
 
 @dataclass(frozen=True)
 class Stage:
-    """A model of the plan: how it is called, drawn and explained, and the steps that lead to it."""
+    """A model in the plan: its name, color and explanation, and the steps that lead to it."""
 
     title: str
     color: str

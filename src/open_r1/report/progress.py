@@ -1,4 +1,4 @@
-"""What training looks like while it runs: a live bar on a terminal, one plain line per log elsewhere."""
+"""Shows the progress of training: a live bar on a terminal, one plain line per log elsewhere."""
 
 import atexit
 import math
@@ -30,8 +30,8 @@ _SHARES = {"completions/clipped_ratio", "frac_reward_zero_std"}
 class ProgressCallback(TrainerCallback):
     """Shows stage, step, loss or reward, completion length, tokens per second and time left.
 
-    `task` names what is being trained (`sft`, `grpo`, a stage of the demo). Where output is no terminal, a line is
-    printed `every` so many steps, or, below 1, after that share of them. Only the main process prints.
+    `task` names what is being trained (`sft`, `grpo`, a stage of the demo). If the output is not a terminal, it
+    prints a line `every` so many steps, or, below 1, after that share of the steps. Only the main process prints.
     """
 
     def __init__(self, task: str, console: Console | None = None, every: float = 1) -> None:
@@ -104,7 +104,7 @@ class ProgressCallback(TrainerCallback):
         self.close()
 
     def close(self) -> None:
-        """Takes the live bar down and gives the terminal back; may be called at any time, also twice."""
+        """Removes the live bar and releases the terminal. May be called at any time, also twice."""
         if self._live:
             self._live.stop()
             self._live = None
@@ -141,7 +141,7 @@ def headline(logs: Mapping[str, Any]) -> list[str]:
 
 
 def summary(logs: Mapping[str, Any]) -> list[str]:
-    """Everything worth a word in a log file, in one order for every step."""
+    """All values worth printing in a log file, in the same order for every step."""
     if "reward" not in logs:
         labels = {"loss": "loss", "grad_norm": "grad norm", "learning_rate": "learning rate", "entropy": "entropy"}
     else:

@@ -1,4 +1,4 @@
-"""What a run leaves behind: `config.yaml`, `environment.json`, `metrics.jsonl` and `rollouts/`.
+"""The record of a run: `config.yaml`, `environment.json`, `metrics.jsonl` and `rollouts/`.
 
 Everything shown later (progress pages, model cards, comparisons) is made from these files.
 """
@@ -44,8 +44,9 @@ BYSTANDERS = re.compile(
 
 
 class RunRecorder:
-    """Writes `<output_dir>/run/`. On every process but the main one each method does nothing, and before `start` (an
-    evaluation of a model that is not trained yet) nothing is recorded."""
+    """Writes `<output_dir>/run/`. Only the main process writes. Nothing is recorded before `start` (such as an
+    evaluation
+    of a model that is not trained yet)."""
 
     def __init__(self, output_dir: Path | str, config: Mapping[str, Any], is_main: bool) -> None:
         self.run_dir = Path(output_dir) / "run"
@@ -58,8 +59,8 @@ class RunRecorder:
     ) -> str | None:
         """Opens the folder for a run that continues after `resume_step` (0: from the beginning).
 
-        Metrics and rollouts past that step are discarded, because the run writes them again; a line that a
-        kill left half-written goes too. Lines that are missing or damaged are restored from `history`, the
+        Metrics and rollouts after that step are discarded, because the run writes them again. So is a line that a
+        kill left incomplete. Lines that are missing or damaged are restored from `history`, the
         checkpoint's own log (Trainer's `log_history`), with a warning. `earlier` are the checkpoint's settings; without
         them, those in `config.yaml` count. Returns (and logs) one sentence if a resumed run's settings changed.
         """
@@ -84,7 +85,7 @@ class RunRecorder:
             file.write(_metrics_line({**metrics, "step": step}))
 
     def log_rollouts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Writes `rollouts/step-NNNNNN.parquet`, whole or not at all.
+        """Writes `rollouts/step-NNNNNN.parquet`, completely or not at all.
 
         A row has the keys of `ROLLOUT_COLUMNS` (without `step`) and one `reward/<name>` for each reward,
         None where the reward does not apply. Messages and other structured prompts and golds become JSON.
@@ -138,7 +139,7 @@ def read_config(run_dir: Path | str) -> dict[str, Any]:
 
 
 def _readable_lines(path: Path) -> list[dict[str, Any]]:
-    """Whole lines that are what a run writes."""
+    """Complete lines in the format of a run."""
     content = path.read_bytes().decode(errors="replace") if path.exists() else ""
     lines = []
     for text in content.split("\n")[:-1]:
@@ -171,7 +172,7 @@ def _restored(path: Path, lines: list[dict[str, Any]], history: Sequence[Mapping
 
 
 def is_metrics(logs: Mapping[str, Any]) -> bool:
-    """Whether what Trainer logs is figures of a step or of an evaluation, which a run records."""
+    """Whether Trainer's log has metrics of a step or of an evaluation, which a run records."""
     return "loss" in logs or any(name.startswith("eval_") for name in logs)
 
 
@@ -210,7 +211,7 @@ def read_rollouts(run_dir: Path | str, step: int | None = None) -> pa.Table:
 
 
 def _belongs(step: int, resume_step: int) -> bool:
-    """Whether a record precedes the point of resumption; a run that begins anew keeps nothing."""
+    """Whether a record is from before the point of resumption. A run that starts over keeps nothing."""
     return resume_step > 0 and step <= resume_step
 
 

@@ -1,7 +1,8 @@
-"""What the page of a run shows, from the run's files alone: figures, options, benchmarks, and rollouts read as needed.
+"""The data of a run's page, only from the run's files: metrics, options, benchmarks, and rollouts that are read on
+demand.
 
 Everything has a path, such as `rollouts/0/12` (run 0, step 12). The live page's server answers these paths, and a saved
-page carries the answers to some of them.
+page contains the answers to some of them.
 """
 
 import hashlib
@@ -64,7 +65,7 @@ class MetricsFile:
 
 
 class Run:
-    """A run's folder. Raises UserError if it is none."""
+    """A run folder. Raises UserError if `folder` is not one."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -158,7 +159,7 @@ class Run:
         return rows
 
     def problems(self) -> list[dict[str, Any]]:
-        """Every problem with what came out of it at each step, those seen most often first."""
+        """Every problem with its results at each step, those seen most often first."""
         with self._problems_lock:
             return self._all_problems()
 
@@ -198,7 +199,7 @@ class Run:
             yield _key(prompts[start]), (prompts[start] or "")[-EXCERPT:], visit
 
     def _groups(self, prompts: Sequence[str | None], size: Any) -> Iterator[tuple[int, int]]:
-        """Rows of one prompt, which stand together; a prompt that was drawn twice in a row makes two groups."""
+        """Consecutive rows of one prompt. A prompt that was drawn twice in a row makes two groups."""
         start = 0
         for row in range(1, len(prompts) + 1):
             if row == len(prompts) or prompts[row] != prompts[start] or row - start == size:
@@ -267,7 +268,7 @@ def _open(path: Path) -> pq.ParquetFile:
 
 
 def _no_run(folder: Path, error: OSError) -> UserError:
-    """What is wrong with `folder`, and which runs may have been meant."""
+    """What is wrong with `folder`, and which runs the user may have meant."""
     if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
         return UserError(f"{folder}/run/config.yaml cannot be read ({error.strerror}).")
     inside = sorted(str(path.parent.parent) for path in folder.glob("*/run/config.yaml"))[:8]

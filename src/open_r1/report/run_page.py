@@ -13,7 +13,7 @@ SCRIPTS = ("charts.js", "source.js", "overview.js", "rollouts.js", "run.js")
 
 @dataclass(frozen=True)
 class SavedRun:
-    """Where the page is, of how many steps it carries the rollouts, and the steps whose file cannot be read."""
+    """The path of the page, the number of steps whose rollouts it has, and the steps whose file cannot be read."""
 
     path: Path
     megabytes: float
@@ -23,13 +23,13 @@ class SavedRun:
 
 
 def live_page(pages: RunPages) -> str:
-    """The page that asks its server for everything."""
+    """The live page, which gets its data from its server."""
     title = ", ".join(run.folder.resolve().name for run in pages.runs)
     return render_page("run.html", scripts=SCRIPTS, styles=["run.css"], live=True, title=title, data=_data(pages, None))
 
 
 def write_run_page(folder: Path, path: Path, max_megabytes: float) -> SavedRun:
-    """Writes the page of a run. Of the rollouts it carries as many steps as fit, spread evenly. Raises UserError."""
+    """Writes the page of a run. It has the rollouts of as many steps as fit, spread evenly. Raises UserError."""
     pages = RunPages([folder])
     figures = pages.get("figures/0/0/0")
     pieces = {"figures/0/0/0": packed(figures), "problems/0": packed(pages.get("problems/0"))}

@@ -1,4 +1,4 @@
-"""What sampling looks like while it runs: a live bar on a terminal, a line now and then elsewhere."""
+"""Shows the progress of sampling: a live bar on a terminal, a line every 30 seconds elsewhere."""
 
 import time
 from typing import Self
@@ -10,8 +10,8 @@ from open_r1.report.figures import clock
 
 LINE_EVERY = 30.0
 ENOUGH = 64
-"""Finished samples that say how long the others take; a twentieth of all, where that is less. The first ones come while
-everything else is half written."""
+"""Number of finished samples needed to estimate the time left, or a twentieth of all if that is less. The first ones
+finish while all others are in progress."""
 
 
 class SamplingProgress:
@@ -50,7 +50,7 @@ class SamplingProgress:
             self._print()
 
     def add_tokens(self, count: int) -> None:
-        """The engine wrote `count` tokens."""
+        """The engine sampled `count` tokens."""
         self.tokens += count
         now = time.monotonic()
         if now - self._moved > 0.25:
@@ -58,12 +58,12 @@ class SamplingProgress:
             self._update()
 
     def add_finished(self, count: int) -> None:
-        """`count` samples finished; whether they are right comes later."""
+        """`count` samples finished; their verdicts follow later."""
         self.done += count
         self._update()
 
     def add_graded(self, count: int, right: int) -> None:
-        """Of `count` samples it is known now that `right` of them are right."""
+        """`count` more samples were graded, and `right` of them are right."""
         self.graded += count
         self.right += right
 

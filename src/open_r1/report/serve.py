@@ -1,7 +1,7 @@
-"""A small server on the loopback address for pages that are live.
+"""A small server on the loopback address for live pages.
 
-Its address has a random word in it, which only whoever reads the terminal knows, so that neither other users of the
-machine nor other sites in the browser (DNS rebinding: the Host header is checked too) can read from it.
+Its address contains a random word that only the reader of the terminal knows. So other users of the machine and other
+sites in the browser cannot read from it. (The Host header is checked too, against DNS rebinding.)
 """
 
 import gzip
@@ -21,7 +21,7 @@ from open_r1.report.page import to_json
 PORT = 8421
 NAMES = ("localhost", "127.0.0.1", "[::1]")
 LARGEST = 1 << 24
-"""Bytes that a page may send."""
+"""Maximum number of bytes in a request."""
 Answer = Callable[[str, str], Any]
 
 
@@ -37,7 +37,7 @@ class PageServer(ThreadingHTTPServer):
         self.actions: dict[str, Callable[[Any], Any]] = {}
         """What a page may have done, by path: each takes JSON, and gives pieces of text as they come."""
         self.ending = threading.Event()
-        """Ends what is being written, because the server ends."""
+        """Stops running answers, because the server stops."""
         try:
             super().__init__(("127.0.0.1", PORT if port is None else port), _Handler)
         except OSError as error:
@@ -48,7 +48,7 @@ class PageServer(ThreadingHTTPServer):
             super().__init__(("127.0.0.1", 0), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Says nothing of readers who left; anything else is a fault of ours."""
+        """Ignores readers that disconnected; anything else is a bug."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -86,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self._headers("application/x-ndjson")
         self.end_headers()
-        with closing(action(body)) as pieces:  # a reader who leaves ends the writing
+        with closing(action(body)) as pieces:  # the answer is aborted if the reader disconnects
             for piece in pieces:
                 self.wfile.write(to_json(piece).encode() + b"\n")
                 self.wfile.flush()
@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
         if name not in NAMES or not secrets.compare_digest(word.encode(), self.server.word.encode()):
             self._send(403, "Open the address that the command printed.", "text/plain")
             return None
-        if address == f"/{word}":  # what the page asks for is relative to its address
+        if address == f"/{word}":  # requests of the page are relative to its address
             self.send_response(301)
             self.send_header("Location", f"/{word}/")
             self.end_headers()
@@ -137,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Referrer-Policy", "no-referrer")
 
     def log_message(self, *arguments: Any) -> None:
-        """Nothing: the terminal is for the address."""
+        """Logs nothing: the terminal only shows the address."""
 
 
 def serve(server: PageServer, what: str) -> None:

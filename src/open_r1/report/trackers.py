@@ -25,7 +25,7 @@ EXTRA = ("trackio", "wandb")
 
 
 def tracker_problem(report_to: Iterable[str] | None) -> str | None:
-    """One sentence about the first tracker that is unknown or not installed; None if all are there."""
+    """One sentence about the first tracker that is unknown or not installed; None if all are installed."""
     available = get_available_reporting_integrations()
     for name in report_to or []:
         if name in ("none", "all") or name in available:

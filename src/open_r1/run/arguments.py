@@ -1,4 +1,4 @@
-"""Checks what Python callers pass to a trainer, and turns it into the options and rows that a command line names."""
+"""Checks the arguments that Python callers pass to a trainer, and turns them into the options and rows of a command."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -42,7 +42,7 @@ def data_options(kind: type[Data], options: Mapping[str, Any]) -> Data:
 
 
 def check_tokenizer(tokenizer: Any, model: PreTrainedModel | None) -> None:
-    """Raises UserError if there is neither a tokenizer nor a name to load it by."""
+    """Raises UserError if there is neither a tokenizer nor a name from which to load one."""
     if tokenizer is None and model is not None and not model.config.name_or_path:
         raise UserError(
             "tokenizer is missing: the model was not loaded from a folder or the hub, so give its tokenizer."
@@ -112,7 +112,7 @@ def rows_of(rows: Any, name: str) -> Dataset:
 
 
 def datasets(script: DataConfig, args: TrainConfig, train: Any, evaluation: Any) -> tuple[Dataset, Dataset | None]:
-    """The rows to train on and to evaluate on. Raises UserError, also if the options ask for an evaluation that has no
+    """The rows to train on and to evaluate on. Raises UserError, also if the options request an evaluation without
     rows."""
     if script.dataset_name is not None or script.dataset_mixture is not None:
         return train, evaluation  # read by a command; errors name the files

@@ -54,7 +54,7 @@ class LoadedBenchmark:
 
 
 class _StopRequested(Exception):
-    """A signal asked the run to stop, which a benchmark must not delay."""
+    """A signal asked the run to stop. Benchmarks must not delay that."""
 
 
 @dataclass
@@ -99,7 +99,7 @@ class Benchmarks(TrainerCallback):
         if most is not None and (self.context is None or most < self.context):
             self.context, self.context_name = most, "vllm_max_model_length is"
         self.longest = max(map(self._longest, self.loaded), default=0)
-        """Tokens of the longest request, prompt and completion together, at most the context."""
+        """Prompt plus completion tokens of the longest request, at most the context."""
         self.root = Path(args.output_dir or ".") / "evaluation"
         self.console = Console(quiet=args.process_index != 0)
 
@@ -118,7 +118,8 @@ class Benchmarks(TrainerCallback):
                     shutil.rmtree(folder)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Runs them after the checkpoint of the previous step, so that a run killed here resumes here."""
+        """Runs the benchmarks after the checkpoint of the previous step, so that a run that is killed here resumes
+        here."""
         every, step = self.args.benchmarks_every_n_steps, state.global_step
         if every and step and step % every == 0:
             self._run(self.root / f"step-{step:06d}", {"step": step})
@@ -181,7 +182,7 @@ class Benchmarks(TrainerCallback):
     def _prepare(
         self, loaded: LoadedBenchmark, problems: list[BenchmarkProblem], engine: OpenEngine, folder: Path
     ) -> Benchmark:
-        """Moves samples that were made with other settings (those of a model trained further, say) out of the way."""
+        """Moves samples with other settings (such as another state of the model) to another folder."""
         options: Any = {"console": self.console}
         arguments = (loaded.task, problems, str(self.args.output_dir), engine, loaded.protocol, folder)
         try:
@@ -290,7 +291,7 @@ def _folder(root: Path, loaded: LoadedBenchmark) -> Path:
 
 
 def _metrics(results: dict[str, Any]) -> dict[str, float]:
-    """The part of a benchmark's results that becomes metrics of the run."""
+    """The part of a benchmark's results that is recorded as metrics of the run."""
     metrics = {name: results[name] for name in ("pass@1", "mean_tokens", "truncated", "no_answer")}
     metrics |= {"ci95_low": results["ci95"][0], "ci95_high": results["ci95"][1]}
     return {f"eval_{results['task']}_{name}": value for name, value in metrics.items()}

@@ -1,4 +1,4 @@
-"""Output that survives its reader: after `open-r1 ... | head -1` the work continues without a console."""
+"""Output that survives the loss of its reader: after `open-r1 ... | head -1` the work continues without a console."""
 
 import io
 import os
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class _Output(io.FileIO):
-    """A file descriptor that becomes the null device when the reader of its pipe has gone."""
+    """A file descriptor that becomes the null device when the reader of its pipe disconnects."""
 
     def write(self, data: Any, /) -> int:
         try:
@@ -21,7 +21,7 @@ class _Output(io.FileIO):
 
 
 def survive_broken_pipes() -> None:
-    """Makes writes to `sys.stdout` and `sys.stderr` succeed when they are pipes without a reader."""
+    """Makes writes to `sys.stdout` and `sys.stderr` succeed even if they are pipes without a reader."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and stream is getattr(sys, f"__{name}__") and _is_pipe(stream.fileno()):

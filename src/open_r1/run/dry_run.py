@@ -116,7 +116,7 @@ def check_gold_scores(names: Sequence[str], funcs: Sequence[Callable], rows: Seq
 
 
 def ungradable_golds(prompts: Any, reward_funcs: Sequence[str]) -> dict[str, str]:
-    """The rows, counted from 1, whose gold answer no completion can be graded against."""
+    """The numbers, from 1, of the rows whose gold answer cannot be graded."""
     if "accuracy" not in reward_funcs:
         return {}
     solution, answer = (prompts[c] if c in prompts.column_names else None for c in ("solution", "answer"))
@@ -127,7 +127,7 @@ def ungradable_golds(prompts: Any, reward_funcs: Sequence[str]) -> dict[str, str
 
 
 def _engine_memory(args: GRPOConfig, model: ModelConfig) -> dict[str, str]:
-    """What the engine takes of the same GPU, beside the training."""
+    """The memory that the engine uses on the training GPU."""
     if policy_engine(args, config := load_config(model)) != "native":
         return {}
     weights = 2 * sum(p.numel() for p in skeleton(config, model.trust_remote_code).parameters()) / 2**30

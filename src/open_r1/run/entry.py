@@ -1,4 +1,4 @@
-"""How entry scripts end: a mistake of the user is shown as a sentence, never as a stack trace."""
+"""Runs entry scripts: users see their mistakes as a sentence, never as a stack trace."""
 
 import sys
 from collections.abc import Callable
@@ -16,7 +16,7 @@ OUT_OF_MEMORY = (
 def exit_with_sentence(main: Callable[[], None]) -> NoReturn:
     """Runs `main` and exits: 0 when it returns, 2 after a UserError, 75 after Interrupted, 130 after Ctrl-C.
 
-    If the reader of its output goes away (`... | head -1`), `main` continues without a console.
+    If the reader of its output disconnects (`... | head -1`), `main` continues without a console.
     """
     survive_broken_pipes()
     try:
@@ -42,7 +42,7 @@ def exit_with_sentence(main: Callable[[], None]) -> NoReturn:
 
 
 def _leave_process_group() -> None:
-    """Ends the threads of collectives, which otherwise now and then abort the interpreter at its exit."""
+    """Ends the threads of collectives, which could otherwise abort the interpreter when it exits."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()

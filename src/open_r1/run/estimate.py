@@ -1,7 +1,7 @@
 """How much memory and time a training process needs, computed from the shape of the model.
 
-Bytes are those of eager layers in the manner of Llama; figures that were measured on H100s (docs/performance.md) are
-within a tenth of them (`tests/run/test_estimate.py`). Docs that show such numbers call them computed.
+The formulas are for eager, Llama-like layers. They are within a tenth of values measured on H100s
+(docs/performance.md, `tests/run/test_estimate.py`). The docs mark such numbers as computed.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,12 @@ from open_r1.training.deepspeed_setup import deepspeed_requested
 from open_r1.training.optimizers import keeps_embeddings_whole, moment_bytes
 
 Split = Literal["none", "ddp", "zero2", "zero3", "fsdp"]
-"""What the processes of a run split: see docs/clusters.md."""
+"""What is sharded over the processes of a run; see docs/clusters.md."""
 COMPILED = 0.7
-"""Share of a layer's activations that a compiled layer keeps (measured: 42.6 GiB instead of 55.4)."""
+"""Share of a layer's activations that a compiled layer stores (measured: 42.6 GiB instead of 55.4)."""
 FLOPS = 450e12
-"""Arithmetic a second of a GPU, recomputation and attention included: what H100s and H200s reach here in bfloat16."""
+"""Floating-point operations per second, including recomputation and attention, that H100s and H200s reach in
+bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def shape_of(config: PretrainedConfig, skeleton: nn.Module, model: ModelConfig) 
 @dataclass(frozen=True)
 class Memory:
     """Bytes of one process: `states` (weights, gradients, optimizer), `kept` for the backward pass, and `working`, the
-    most that is there for a moment beside both."""
+    peak
+    of short-lived memory in addition to both."""
 
     states: int
     kept: int
@@ -145,7 +147,7 @@ def estimate_memory(
 
 
 def uses_flash(model: ModelConfig) -> bool:
-    """Whether flash-attn-4 attends: it was asked for, or is the fastest kernel on this machine."""
+    """Whether flash-attn-4 is used: it was requested, or is the fastest kernel on this machine."""
     name = model.attn_implementation
     return name == "flash_attention_4" or (name is None and flash.is_available())
 

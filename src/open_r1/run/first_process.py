@@ -1,4 +1,4 @@
-"""Work that the first training process does for all."""
+"""Work that the first training process does for all processes."""
 
 from collections.abc import Callable
 from typing import TypeVar

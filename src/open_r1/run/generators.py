@@ -38,8 +38,9 @@ TIMEOUT_OPTION = "vllm_server_timeout"
 def generator_command(
     model: ModelConfig, args: GRPOConfig, host: str, port: int, gpus: Sequence[str], template: str | None = None
 ) -> Command:
-    """A generator that listens on `host` and shares `gpus` (their names; none: the CPU); `template` is a command line
-    of the user's own with {model}, {host}, {port} and {tp}."""
+    """A generator that listens on `host` and uses `gpus` (their names; none: the CPU). `template` is a user's command
+    line
+    with {model}, {host}, {port} and {tp}."""
     name, size = weights_name(model), max(1, len(gpus))
     if template is not None:
         words = fill_template(template, model=name, host=host, port=port, tp=size)
@@ -72,10 +73,11 @@ def fill_template(template: str, **fields: object) -> list[str]:
 
 
 def server_urls(args: GRPOConfig, model: ModelConfig, template: str | None = None) -> str:
-    """Addresses of the generators, separated by commas: those that the options name or that answer already, otherwise
-    those of generators started here. Collective: the first process does it for all.
+    """Addresses of the generators, separated by commas: those in the options or those that already answer, otherwise
+    those
+    of generators that are started here. Collective: the first process does this for all.
 
-    Raises UserError, in all processes, if no GPU is left over, or if a generator does not start.
+    Raises UserError, in all processes, if no GPU is unused, or if a generator does not start.
     """
     named = args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
     if args.vllm_server_base_url or args.vllm_server_host not in LOOPBACK:
@@ -120,5 +122,5 @@ def spare_gpus(visible: Sequence[str], training: int) -> tuple[str, ...]:
 
 
 def say(text: str) -> None:
-    """Prints a line at once."""
+    """Prints a line without buffering."""
     print(text, flush=True)

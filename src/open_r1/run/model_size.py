@@ -11,11 +11,12 @@ from open_r1.training.model import checkpoint_of
 
 SIZE = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s*([bBmM])(?![a-zA-Z])")
 WEIGHTS_SHARE = 0.4
-"""Share of a generator's memory that its weights may take; the rest is for the cache of keys and values."""
+"""Largest share of a generator's memory for its weights. The rest is for the cache of keys and values."""
 
 
 def tensor_parallel(parameters: int, heads: int | None, gpus: int, gpu_memory: int) -> int:
-    """Fewest GPUs, a power of two that divides the attention heads, that hold bfloat16 weights in `WEIGHTS_SHARE`."""
+    """The smallest number of GPUs, a power of two that divides the attention heads, whose `WEIGHTS_SHARE` holds the
+    bfloat16 weights."""
     size = 1
     while 2 * parameters / size > WEIGHTS_SHARE * gpu_memory:
         size *= 2

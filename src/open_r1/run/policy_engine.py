@@ -20,7 +20,7 @@ from open_r1.training.model import empty_replica, load_config
 logger = logging.getLogger(__name__)
 
 MOST_SEQUENCES = 4096
-"""Upper limit of completions that the native engine decodes at once."""
+"""Maximum number of completions that the native engine decodes at once."""
 
 
 def open_policy_engine(

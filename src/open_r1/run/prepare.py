@@ -1,4 +1,5 @@
-"""Everything before training: tokenizer, rewards, prompts or traces, and benchmarks, as the options say."""
+"""Prepares everything before training, according to the options: tokenizer, rewards, prompts or traces, and
+benchmarks."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from open_r1.training.sft import PackedRows, packed_rows
 
 @dataclass(frozen=True)
 class GRPOInputs:
-    """What a GRPO run learns from. `prepare_rows` turns further rows into prompts like those of `train`."""
+    """The data of a GRPO run. `prepare_rows` turns other rows into prompts like those of `train`."""
 
     tokenizer: PreTrainedTokenizerBase
     reward_funcs: list[Callable]
@@ -75,14 +76,14 @@ def prepare_grpo(
 
 
 def longest_sequence(config: PretrainedConfig, args: GRPOConfig) -> int | None:
-    """Tokens that a prompt and its completion may have together; None: any number."""
+    """Maximum number of prompt plus completion tokens. None: no limit."""
     limits = [context_length(config), args.vllm_max_model_length]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
 def check_one_side(prompts: Dataset, rule: LengthRule | None, max_completion_length: int) -> None:
-    """Raises UserError if a completion could cross the length at which the model's rotary embeddings change: its first
-    tokens would be sampled with other frequencies than the trainer uses."""
+    """Raises UserError if a completion could cross the length at which the model's rotary embeddings change. Its first
+    tokens would then be sampled with other frequencies than in training."""
     if rule is None:
         return
     lengths = [len(ids) for ids in prompts["prompt_ids"]]
@@ -97,7 +98,7 @@ def check_one_side(prompts: Dataset, rule: LengthRule | None, max_completion_len
 
 @dataclass(frozen=True)
 class SFTInputs:
-    """What a fine-tuning run learns from. `prepare_rows` turns further rows into packed rows like those of `train`."""
+    """The data of a fine-tuning run. `prepare_rows` turns other rows into packed rows like those of `train`."""
 
     tokenizer: PreTrainedTokenizerBase
     prepare_rows: Callable[[Dataset], PackedRows]

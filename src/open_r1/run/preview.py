@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerBase
 
 ROWS = 2
 LONGEST = 1200
-"""Longest text shown; of longer ones, both ends are."""
+"""Length of the longest text that is shown in full. Of longer texts, both ends are shown."""
 OPEN, CLOSE = "⟦", "⟧"
-"""Around what is learned, where there are no colors."""
+"""Marks around the learned text on consoles without colors."""
 
 
 def show_rows(rows: Dataset, tokenizer: PreTrainedTokenizerBase, console: Console) -> None:

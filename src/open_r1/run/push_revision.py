@@ -1,4 +1,4 @@
-"""`callbacks: [push_to_hub_revision]`: pushes every checkpoint to a branch of its own and benchmarks it there."""
+"""`callbacks: [push_to_hub_revision]`: pushes every checkpoint to its own branch and benchmarks it there."""
 
 import logging
 import os
@@ -41,7 +41,7 @@ class PushRevision(TrainerCallback):
         self._pending: list[Future[None]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Creates the repository if need be, before hours of work. Raises `UserError`."""
+        """Creates the repository if necessary, before hours of work. Raises `UserError`."""
         if state.is_world_process_zero:
             create_repo(self._repo, private=True, token=self.args.hub_token)
 

@@ -1,4 +1,4 @@
-"""Everything around a training run: its folder, resuming, trackers, the final model and its card."""
+"""Manages a training run: its folder, resuming, trackers, the final model and its card."""
 
 import logging
 import os
@@ -69,7 +69,7 @@ class Run:
     def train(
         self, trainer: PackedTrainer, benchmarks: Benchmarks, resume_from_checkpoint: str | bool | None = None
     ) -> TrainOutput:
-        """Trains from the last whole checkpoint, or from `resume_from_checkpoint` (by default that of the options).
+        """Trains from the last complete checkpoint, or from `resume_from_checkpoint` (default: that of the options).
         Then writes the final model, tokenizer and card at the root of the output folder, with the results of
         `benchmarks`. Raises Interrupted if a signal stopped it before."""
         named = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint

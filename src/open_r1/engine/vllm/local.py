@@ -11,13 +11,15 @@ from open_r1.engine.protocol import Completion, Engine, Request, Sampling
 from open_r1.engine.vllm.addresses import any_free_port
 from open_r1.engine.vllm.engine import VLLMServerEngine
 from open_r1.engine.vllm.installed import version_of_vllm
-from open_r1.engine.vllm.process import ServerOptions, ServerProcess, start_servers, vllm_server
+from open_r1.engine.vllm.process import ServerOptions, ServerProcess, is_up, start_servers, vllm_server
 from open_r1.errors import UserError
 from open_r1.processes.child import stop_all
 
 logger = logging.getLogger(__name__)
 
 START_SECONDS = 1800.0
+END_SECONDS = 10.0
+"""For a server that no longer answers to end, which takes a while after its connections broke."""
 
 
 class LocalServers(Engine):
@@ -77,7 +79,9 @@ class LocalServers(Engine):
             yield from engine.stream(requests)
         except UserError:
             for process in self.processes:
-                process.check_alive()
+                if not is_up(process.url):
+                    process.wait(END_SECONDS)
+                    process.check_alive()
             raise
 
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:

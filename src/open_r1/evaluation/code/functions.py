@@ -1,7 +1,7 @@
 """HumanEval (Chen et al. 2021, arXiv 2107.03374), MBPP (Austin et al. 2021, arXiv 2108.07732), and their plus versions
 with more tests (EvalPlus, Liu et al. 2023, arXiv 2305.01210): a function, judged by asserts.
 
-A program never runs beside the asserts, which hold what is expected (recorded.py).
+A program never runs in the same process as the asserts, which contain the expected results (recorded.py).
 """
 
 import ast
@@ -59,9 +59,10 @@ def function_task(name: str) -> Task:
 
 
 class Tests:
-    """What a function is judged by: the asserts, and the reference solution, which knows the calls that they make.
+    """What judges a function: the asserts, and the reference solution, from which the arguments of their calls are
+    recorded.
 
-    `prefix` stands before every program; `classes` is the source of those classes of the reference whose objects the
+    `prefix` is put before every program. `classes` is the source of those classes of the reference whose objects the
     asserts pass.
     """
 
@@ -91,7 +92,7 @@ class Tests:
 
 
 def what_fails(problem: BenchmarkProblem, source: str) -> str | None:
-    """The first call whose result the asserts refuse, None if they hold."""
+    """The first call whose result fails the asserts, None if all hold."""
     tests: Tests = problem.tests
     calls = tests.calls()
     if not calls:
@@ -121,7 +122,7 @@ JUDGE = judge_with(what_fails)
 
 
 def _run(task: Mapping[str, Any]) -> tuple[Outcome, Any]:
-    """The outcome, and the reply that was printed; None if there is none."""
+    """The outcome, and the printed reply, or None."""
     harness = resources.files("open_r1.evaluation.code").joinpath("recorded.py").read_text("utf-8")
     with opened(python_program(harness), LIMITS) as run:
         outcome = run(json.dumps(task))
@@ -132,7 +133,7 @@ def _run(task: Mapping[str, Any]) -> tuple[Outcome, Any]:
 
 
 def call_for_people(function: str, args: Any, kwargs: Any) -> str:
-    """A call as Python writes it; a packed tuple and a packed dictionary."""
+    """A call as Python source; the arguments are a packed tuple and a packed dictionary."""
     try:
         shown = [*map(_shown, args[1]), *(f"{key[1][0]}={_shown(key[1][1])}" for key in kwargs[1])]
         return f"{function}({', '.join(shown)})"
@@ -141,7 +142,7 @@ def call_for_people(function: str, args: Any, kwargs: Any) -> str:
 
 
 def for_people(packed: Any) -> str:
-    """A packed value as Python writes it; what is not packed as recorded.py does it, as JSON."""
+    """A packed value as Python source. A value that recorded.py did not pack is shown as JSON."""
     try:
         return _shown(packed)
     except (KeyError, IndexError, TypeError, ValueError, RecursionError):
@@ -192,7 +193,7 @@ def _problem(index: int, id: str, problem: str, prompt: str, tests: Tests) -> Be
 
 
 def _before(prompt: str, function: str) -> str:
-    """Imports and helpers that stand in a prompt before the function."""
+    """Imports and helpers before the function in a prompt."""
     return prompt.partition(f"def {function}(")[0]
 
 

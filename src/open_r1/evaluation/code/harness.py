@@ -1,7 +1,7 @@
-"""Python programs whose main file is ours, and numpy for them.
+"""Python programs with a main file of ours, and numpy for them.
 
-LiveCodeBench's programs may import numpy, and the tests of HumanEval+ and MBPP+ do. Where the system's Python, which
-runs them, has none, it gets that of this environment.
+LiveCodeBench's programs may import numpy, and the tests of HumanEval+ and MBPP+ do. The system's Python runs them. If
+it has no numpy, it gets that of this environment.
 """
 
 import importlib.util
@@ -45,8 +45,9 @@ def require_numpy(task: str) -> None:
 
 @cache
 def numpy_folders() -> tuple[str, ...] | None:
-    """Folders of this environment's numpy that programs have to see: none if they have a numpy of their own. None if
-    they can have none; said aloud."""
+    """Folders of this environment's numpy that programs need to see. Empty if the system has its own numpy. None, with
+    a
+    warning, if programs cannot have numpy."""
     found = importlib.util.find_spec("numpy")
     own = [Path(place) for place in found.submodule_search_locations or ()] if found else []
     libraries = [folder.with_name("numpy.libs") for folder in own]

@@ -1,4 +1,4 @@
-"""Runs a completion's program on a problem's tests; a failure is told with the test that shows it."""
+"""Runs a completion's program on a problem's tests, and reports the first test that fails."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ from open_r1.rewards.code.sandbox import Limits, Outcome
 from open_r1.rewards.pool import default_size
 
 SHOWN = 1000
-"""Characters of a test's input, expected output and output that are kept with a sample."""
+"""Characters of a test's input, expected output and output that are stored with a sample."""
 ENDINGS = {
     "error": "runtime error",
     "time": "time limit exceeded",
@@ -28,7 +28,7 @@ ENDINGS = {
 
 
 class Ungradable(Exception):
-    """Nothing can be said of any program: the problem itself is at fault."""
+    """No program can be judged, because the problem itself is faulty."""
 
 
 Judge = Callable[[Sequence[tuple[BenchmarkProblem, str]]], list[Verdict]]
@@ -36,7 +36,7 @@ Judge = Callable[[Sequence[tuple[BenchmarkProblem, str]]], list[Verdict]]
 
 @dataclass(frozen=True)
 class Failure:
-    """The first test that a program fails: its number from 1, what went wrong, and what the program wrote."""
+    """The first test that a program fails: its number from 1, the reason, and the program's output."""
 
     number: int
     total: int
@@ -45,20 +45,21 @@ class Failure:
     got: str
 
     def text(self) -> str:
-        """The failure as it is kept with a sample."""
+        """The failure as it is stored with a sample."""
         parts = {"Input": self.test.input, "Expected": self.test.output, "Got": self.got}
         shown = "".join(f"\n{name}:\n{shortened(value)}" for name, value in parts.items())
         return f"test {self.number} of {self.total}: {self.what}{shown}"
 
 
 def shortened(text: str) -> str:
-    """At most `SHOWN` characters, the rest counted."""
+    """At most `SHOWN` characters, and the number of the others."""
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}\n... {len(text) - SHOWN:,} more characters"
 
 
 def last_program(completion: str) -> str | None:
-    """What stands between the last two lines with three back quotes, behind the reasoning if that has ended; None if
-    there is nothing. Without the reasoning, it is LiveCodeBench's rule."""
+    """The text between the last two lines with three back quotes, after the reasoning if that has ended. None if there
+    is
+    none. Except for the reasoning, this is LiveCodeBench's rule."""
     lines = completion.rpartition("</think>")[2].split("\n")
     fences = [number for number, line in enumerate(lines) if "```" in line]
     if len(fences) < 2:
@@ -71,7 +72,7 @@ def judge_with(
     first_failure: Callable[[BenchmarkProblem, str], str | None],
     find_program: Callable[[str], str | None] = last_program,
 ) -> Judge:
-    """Verdicts by `first_failure(problem, program)`, which says what is wrong, or None; programs run in parallel."""
+    """Verdicts by `first_failure(problem, program)`, which returns the failure or None. Programs run in parallel."""
 
     def one(answer: tuple[BenchmarkProblem, str]) -> Verdict:
         problem, completion = answer
@@ -99,7 +100,8 @@ def opened(program: Program, limits: Limits) -> AbstractContextManager[Callable[
 def first_failure(
     program: Program, tests: Sequence[Case], limits: Limits, right: Callable[[Case, str], bool]
 ) -> str | None:
-    """Runs `program` on `tests` until one fails, and says how; None if all pass. `right(test, output)` compares."""
+    """Runs `program` on `tests` until one fails, and returns the failure. None if all pass. `right(test, output)`
+    compares."""
     try:
         with opened(program, with_room(limits, tests)) as run:
             for number, test in enumerate(tests, 1):
@@ -115,7 +117,8 @@ def first_failure(
 
 
 def same_tokens(test: Case, output: str) -> bool:
-    """LiveCodeBench's comparison of printed output: as many lines; a line is equal as text, or number by number."""
+    """LiveCodeBench's comparison of printed output: the same number of lines, each equal as text or number by
+    number."""
     got, expected = _lines(output), _lines(test.output)
     return len(got) == len(expected) and all(map(_same_line, got, expected))
 

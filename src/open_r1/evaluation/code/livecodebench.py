@@ -35,7 +35,7 @@ LIMITS = Limits(seconds=6, memory_mb=4096)
 SAMPLES = 16
 TEST_COLUMNS = ("public_test_cases", "private_test_cases")
 CHECKED = 1 << 20
-"""Characters of packed tests up to which they are read beforehand, and not only when a program needs them."""
+"""Packed tests with at most this many characters are read in advance; larger ones only when a program needs them."""
 NAMES = "lcb, lcb_v4, lcb_release_v5, lcb:2024-08..2025-01"
 STDIN_PROMPT = (
     "{problem}\n\nWrite a Python program that reads the input from standard input and prints the answer to standard "
@@ -56,7 +56,7 @@ PRELUDE = "\n".join(
         "sys.set_int_max_str_digits(50000)",
     ]
 )
-"""What programs may use without importing it, in the benchmark's order: `bisect` is the module, `Counter` typing's."""
+"""Imports that programs get, in the benchmark's order: `bisect` is the module, and `Counter` is typing's."""
 _STDIN = """
 import sys
 space = {{"__name__": "__main__"}}
@@ -105,7 +105,7 @@ _NAME = re.compile(r"lcb(?:_(release_)?v(\d+))?(?::(\S+)\.\.(\S+))?")
 
 @dataclass(frozen=True, eq=False)
 class Tests:
-    """Where a problem's tests are, which can be many megabytes, and the function that they call."""
+    """The location of a problem's tests, which can be many megabytes, and the function that they call."""
 
     rows: Rows
     number: int
@@ -158,7 +158,7 @@ def livecodebench(name: str) -> Task:
 
 
 def read_rows(name: str, window: tuple[date, date] | None, rows: Rows, where: str) -> Iterator[BenchmarkProblem]:
-    """The problems of `rows` whose contest lies in `window`. Raises `UserError` with row and column."""
+    """The problems of `rows` whose contest is in `window`. Raises `UserError` with row and column."""
     index = 0
     for number, row in enumerate(rows):
         at = f"{where}, row {number + 1}"
@@ -209,7 +209,7 @@ JUDGE = judge_with(what_fails)
 
 
 def result_of(source: str, function: str, arguments: str) -> str:
-    """What the program's function returns, as `same_value` takes it; "" if it returns nothing."""
+    """The return value of the program's function, as `same_value` expects it; "" if it returns nothing."""
     with opened(_calling(source, function), LIMITS) as run:
         return run(arguments).stdout
 
@@ -219,7 +219,7 @@ def _calling(source: str, function: str) -> Program:
 
 
 def same_value(test: Case, output: str) -> bool:
-    """Equal as JSON; of tuples, only the result itself may be one, as in the benchmark."""
+    """Whether two values are equal as JSON. As in the benchmark, only the result itself may be a tuple."""
     try:
         return bool(json.loads(output) == json.loads(test.output))
     except (ValueError, RecursionError):

@@ -1,7 +1,7 @@
 """Reads a pickled string without running a pickle.
 
-LiveCodeBench packs its private tests as base64 of zlib of a pickle that holds one string. A pickle is a program;
-this reader knows only the instructions that such a string has (PEP 307, PEP 3154), and refuses every other one.
+LiveCodeBench packs its private tests as base64 of zlib of a pickle with one string. A pickle is a program. This reader
+knows only the instructions of such a string (PEP 307, PEP 3154), and refuses all others.
 """
 
 import base64

@@ -1,14 +1,14 @@
 """Runs inside the sandbox, under the system's interpreter: one of the three parts of judging a function by asserts.
 
-The asserts hold what is expected, so that a program beside them could read it, or make them true. Therefore:
+The asserts contain the expected results. A program in the same process could read them, or make them true. Therefore:
 
-1. `record` runs the asserts on the reference solution, and notes the arguments of each call of the function;
-2. `answer` runs the program, which sees these arguments alone, and notes what it returns;
-3. `replay` runs the asserts on these results.
+1. `record` runs the asserts on the reference solution, and records the arguments of each call of the function.
+2. `answer` runs the program, which sees only these arguments, and records its return values.
+3. `replay` runs the asserts on these values.
 
-What passes between the parts is JSON, in which a value that JSON lacks is a list that begins with its type. An object
-of a class of the reference is passed on by its attributes, and the program gets the source of that class. Only the
-standard library may be imported here.
+The parts exchange JSON. A value that JSON does not have is a list that begins with its type. An object of a class of
+the reference is passed by its attributes, and the program gets the source of that class. Only the standard library may
+be imported here.
 """
 
 import json

@@ -46,6 +46,7 @@ class LocalProvider:
         language = LANGUAGES[program.language]
         isolation = self.isolation or trusted_isolation(self.unsafe)
         isolation = replace(isolation, read_only=(*language.folders, *program.folders))
+        limits = replace(limits, address_space=language.address_space)
         with ExitStack() as opened:
             room = _rooms.take(isolation, limits.memory_mb)
             opened.callback(_rooms.give, room)
@@ -159,7 +160,7 @@ def _compile(folder: Path, language: Language, isolation: Isolation) -> None:
     parts = [(part,) if part != "{sources}" else sources for part in language.compile]
     command = _found(tuple(word for words in parts for word in words), language)
     with Sandbox(folder, isolation, COMPILE.memory_mb, writable=True) as sandbox:
-        outcome = sandbox.run(command, limits=COMPILE)
+        outcome = sandbox.run(command, limits=replace(COMPILE, address_space=language.address_space))
     folder.chmod(0o755)
     if outcome.status != "ok":
         raise CompileError(outcome.status)

@@ -16,7 +16,8 @@ class Language:
 
     `main` is the file of a program of one part. `compile` and `run` are commands; `{code}` is the program's folder,
     `{sources}` all its files that end like `main`. `compile` may be empty. `folders` are those of a compiler or
-    interpreter outside `/usr`, which programs may read.
+    interpreter outside `/usr`, which programs may read. With `address_space`, that is limited like memory: not for
+    runtimes that reserve more than they use, such as those of JavaScript and Java.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Language:
     folders: tuple[str, ...] = ()
     fence: str = ""
     """Regular expression of what stands behind the three back quotes; "": the name."""
+    address_space: bool = True
 
 
 LANGUAGES: dict[str, Language] = {
@@ -52,7 +54,9 @@ def declare(text: str) -> Language:
         )
     name = language_name(parts[0])
     folders = tuple(parts[4].split()) if len(parts) == 5 else ()
-    language = Language(name, parts[1], tuple(shlex.split(parts[3])), tuple(shlex.split(parts[2])), folders)
+    language = Language(
+        name, parts[1], tuple(shlex.split(parts[3])), tuple(shlex.split(parts[2])), folders, address_space=False
+    )
     LANGUAGES[name] = language
     return language
 
