@@ -1,15 +1,21 @@
 """What the code needs of transformers beyond its public names, in the version that is installed."""
 
+import functools
 import inspect
+from types import ModuleType
 
+import pytest
 import torch
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 from transformers.integrations import deepspeed
+from transformers.integrations.hub_kernels import use_kernel_func_from_hub_with_fallback
 
 from open_r1.internals.transformers import (
     OVERRIDDEN,
     attention_name,
     limit_to_one_gpu,
+    plain_functions,
     replace_checkpointing,
     set_device,
     without_deepspeed_config,
@@ -96,3 +102,26 @@ def test_the_checkpointing_of_layers_can_be_replaced():
     replace_checkpointing(model, counting)
     model(torch.tensor([[1, 2]])).logits.sum().backward()
     assert len(calls) == 2
+
+
+def as_module(func):
+    """As the package `kernels` makes modules of functions."""
+
+    class Func(nn.Module):
+        def forward(self, *args, **kwargs):
+            return func(*args, **kwargs)
+
+    return Func()
+
+
+@pytest.mark.parametrize("wrapped", [lambda function: function, as_module])
+def test_behind_kernels_are_the_functions_of_transformers_and_nothing_else_is_touched(wrapped):
+    def rule(x):
+        return x
+
+    modeling = ModuleType("modeling")
+    modeling.rule = wrapped(use_kernel_func_from_hub_with_fallback("rule", "no_such_package")(rule))
+    modeling.cached = functools.cache(rule)
+    modeling.layer = nn.Linear(1, 1)
+    modeling.decorator = use_kernel_func_from_hub_with_fallback
+    assert plain_functions(modeling) == {"rule": rule}

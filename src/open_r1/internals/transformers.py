@@ -113,7 +113,8 @@ def plain_functions(modeling: ModuleType) -> dict[str, Callable]:
     for name, function in vars(modeling).items():
         if isinstance(function, nn.Module):  # the package `kernels` makes modules of them
             function = inspect.getclosurevars(type(function).forward).nonlocals.get("func")
-        if hasattr(function, "__wrapped__") and function.__globals__ is vars(hub_kernels):
+        decorated = inspect.isfunction(function) and hasattr(function, "__wrapped__")
+        if decorated and function.__globals__ is vars(hub_kernels):
             plain[name] = inspect.unwrap(function)
     return plain
 

@@ -1,5 +1,5 @@
-"""Gated delta nets over whole packs by the kernels of fla-core, which know where documents begin. Experimental: it has
-not run on a GPU yet.
+"""Gated delta nets over whole packs by the kernels of fla-core, which know where documents begin. Experimental: on
+a GPU they have not been compared with transformers' own functions yet.
 
 `linear_attention: fla` calls `use_fla`. As for any model, packed and separate results are then compared.
 """
