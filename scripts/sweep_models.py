@@ -362,7 +362,7 @@ def table(outcomes: list[Outcome]) -> str:
     lines = [
         f"transformers {transformers.__version__}: {sum(o.verdict == 'trains' for o in outcomes)} types train, "
         f"{sum(o.verdict == 'refused' for o in outcomes)} are refused, "
-        f"{sum(o.verdict == 'not tried' for o in outcomes)} were not tried.",
+        f"{sum(o.verdict == 'not tried' for o in outcomes)} not tried.",
         "",
         "| type | SFT and GRPO | shared prompts | engines | precision checked |",
         "| --- | --- | --- | --- | --- |",
