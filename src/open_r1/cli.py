@@ -8,7 +8,7 @@ from open_r1.run.console import survive_broken_pipes
 from open_r1.run.entry import exit_with_sentence
 
 COMMANDS = {
-    "demo": ("open_r1.demo.run", "run the whole plan on a laptop: base, distil, R1-Zero, multi-stage, and a report"),
+    "demo": ("open_r1.demo.run", "run the whole plan on a laptop: base, distill, R1-Zero, multi-stage, and a report"),
     "sft": ("open_r1.sft", "fine-tune a model on reasoning traces"),
     "grpo": ("open_r1.grpo", "train a model by reinforcement learning on checkable answers"),
     "generate": ("open_r1.generate", "generate and grade completions for every problem of a dataset"),

@@ -17,7 +17,7 @@ class Stage:
 
 STAGES = {
     "base": Stage("Base", "#7a8290", "pre-trained only; the other three start from it", ()),
-    "distil": Stage("Distil", "#b8690c", "fine-tuned on the base's own verified answers", ("SFT",)),
+    "distil": Stage("Distill", "#b8690c", "fine-tuned on the base's own verified answers", ("SFT",)),
     "zero": Stage("R1-Zero", "#2f6fe0", "rewarded for right answers, no examples", ("GRPO",)),
     "multi_stage": Stage("Multi-stage", "#cf3a85", "first fine-tuned, then rewarded", ("SFT", "GRPO")),
 }
