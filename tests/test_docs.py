@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import doctest
 import io
 import re
 import shlex
@@ -110,6 +111,17 @@ def test_every_command_and_option_is_there(page):
             continue
         for option in options:
             assert option.replace("_", "-") in all_options(command), f"open-r1 {command} has no {option}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "\n>>> " in page.read_text(encoding="utf-8")], ids=name)
+def test_examples_with_a_python_prompt_print_what_the_page_says(page):
+    fences = (token for token in MarkdownIt().parse(page.read_text(encoding="utf-8")) if token.type == "fence")
+    session = "\n".join(fence.content for fence in fences if fence.content.startswith(">>> "))
+    shown = io.StringIO()
+    test = doctest.DocTestParser().get_doctest(session, {}, page.name, str(page), 0)
+    failed, tried = doctest.DocTestRunner().run(test, out=shown.write)
+    assert tried
+    assert not failed, shown.getvalue()
 
 
 def test_the_readme_is_short_and_the_chinese_one_has_its_figures():
