@@ -67,8 +67,8 @@ def _needs(recipe: Recipe, layout: Layout, shape: Shape) -> dict[str, str]:
     if layout.on_cpu:
         return {"memory per process": f"{memory} (computed)"}
     return {
-        "memory per process": f"{memory} of {layout.cluster.gpu_memory / 2**30:.0f} (computed)",
-        "time per step": f"at most about {seconds:,.0f} s of training on H100s (computed)",
+        "memory per process": f"{memory} (computed); a GPU has {layout.cluster.gpu_memory / 2**30:.0f} GiB",
+        "time per step": f"at most about {max(seconds, 1):,.0f} s of training on H100s (computed)",
     }
 
 

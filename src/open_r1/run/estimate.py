@@ -88,7 +88,7 @@ class Memory:
     def __str__(self) -> str:
         parts = (self.total, self.states, self.kept, self.working)
         total, states, kept, working = (f"{size / 2**30:.1f}" for size in parts)
-        return f"about {total} GiB: states {states}, kept activations {kept}, at work {working}"
+        return f"about {total} GiB: states {states}, kept activations {kept}, short-lived {working}"
 
 
 def split_of(args: TrainConfig) -> Split:
