@@ -121,7 +121,9 @@ def test_the_layout_memory_and_time_of_a_distillation_at_32k_are_shown(tmp_path,
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "(7.6B parameters)" in shown
     assert "128 rows (8 x 8 steps x 2 groups of 4 processes)" in shown
-    memory = float(re.search(r"memory per process about ([\d.]+) GiB: states 14\.2, .* \(computed\); a GPU has 80 GiB", shown)[1])
+    memory = float(
+        re.search(r"memory per process about ([\d.]+) GiB: states 14\.2, .* \(computed\); a GPU has 80 GiB", shown)[1]
+    )
     assert 14.2 < memory < 40
     assert re.search(r"time per step at most about \d+ s of training on H100s \(computed\)", shown)
 
