@@ -103,7 +103,7 @@ def test_a_recipe_dry_runs(path, toy, tmp_path, capsys):
         argv += ["--dataset_prompt_column", "problem", "--benchmarks_data_dir", str(toy)]
     (grpo if is_grpo else sft).main(argv)
     shown = capsys.readouterr().out
-    assert "is in order" in shown
+    assert "Everything except training itself was checked" in shown
     assert "effective batch" in shown
     assert "memory" in shown
     assert not (tmp_path / "out").exists()

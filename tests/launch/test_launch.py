@@ -188,7 +188,7 @@ def test_what_is_wrong_is_one_sentence_before_anything_starts(words, sentence, c
         (["--main-port", "99999"], "main_port is 99999: it must be at most 65000"),
         (["--gpus-per-node", "-1"], "gpus_per_node is -1: it must be at least 0"),
         (["--start-timeout", "0"], "start_timeout is 0.0: it must be above 0"),
-        (["--server-command", "serve {prt}"], "--server-command 'serve {prt}' cannot be read ('prt'): {model}, {host}"),
+        (["--server-command", "serve {prt}"], "'serve {prt}' cannot be read ('prt'): it may contain {model}, {host}"),
         (["--server-command", "serve 'm"], "(No closing quotation)"),
         (["--server-command", "serve {model.name}"], "('str' object has no attribute 'name')"),
         (["--server-command", "serve", "--output_dir", "/proc/x"], "output_dir is /proc/x, which cannot be written to"),

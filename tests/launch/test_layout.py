@@ -126,7 +126,7 @@ def test_states_are_split_as_the_accelerator_says():
         ({"tensor_parallel": 8}, "leave none of the 8 GPUs for training"),
         ({"tensor_parallel": 4, "attention_heads": 14}, "--tp is 4, which does not divide the model's 14"),
         ({"nodes": 2, "data_parallel": 9}, "a node generates or trains"),
-        ({"parameters": 670_000_000_000}, "give --tp"),
+        ({"parameters": 670_000_000_000}, "set --tp"),
         (
             {"sequence_parallel": 2},
             "sequence_parallel_size is 2, which does not divide the 7 training processes of a node: give --processes 6",

@@ -1,5 +1,6 @@
 """Invariants 2, 4, 5 and 7 of the design, on whole runs."""
 
+import functools
 import math
 import shutil
 
@@ -13,6 +14,7 @@ from open_r1 import grpo, sft
 from open_r1.errors import UserError
 from open_r1.modeling import compiling
 from open_r1.report.recorder import read_rollouts
+from open_r1.run import policy_engine
 from open_r1.training.checkpoint_files import seal
 from open_r1.training.packed_trainer import PackedTrainer
 
@@ -414,6 +416,14 @@ def test_compiling_without_a_compiler_is_refused_in_a_sentence(folder, tmp_path,
     monkeypatch.setattr(compiling, "can_compile", lambda: False)
     with pytest.raises(UserError, match="torch_compile is true, which needs a C compiler"):
         run(folder, "sft", tmp_path / "out", torch_compile="true")
+
+
+def test_the_engine_that_is_chosen_on_a_gpu_agrees_with_the_trainer(folder, tmp_path, monkeypatch):
+    """Choosing it looks into the policy's configuration, and must leave nothing there."""
+    on_gpu = functools.partial(policy_engine.automatic_engine, on_cuda=True, wants_vllm=False)
+    monkeypatch.setattr(policy_engine, "automatic_engine", lambda config, **_: on_gpu(config))
+    lines = run(folder, "grpo", tmp_path / "out")
+    assert all(line["sampling/logprob_difference"] < 1e-4 for line in lines)
 
 
 @pytest.mark.parametrize("options", [{}, {"use_peft": "true"}, {"vllm_enable_sleep_mode": "true"}])

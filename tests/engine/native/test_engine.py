@@ -149,7 +149,7 @@ def test_longer_requests_grow_the_engine(model, tokenizer):
 
 def test_a_request_that_can_never_fit_is_a_sentence_before_the_run(model, tokenizer):
     engine = open_native(model, tokenizer, pages=3, page_size=8)
-    with pytest.raises(UserError, match=r"64 tokens, but their keys and values take .* GiB"):
+    with pytest.raises(UserError, match=r"64 tokens together, whose keys and values take .* GiB"):
         engine.start()
 
 
@@ -221,7 +221,7 @@ def test_logits_that_are_no_numbers_end_a_completion_as_an_error(model, tokenize
     assert (bad.finish_reason, bad.token_ids) == ("error", [])
     assert good.finish_reason == "length"
     assert len(good.token_ids) == 6
-    assert "1 completions were stopped because their logits were not finite" in caplog.text
+    assert "1 completions ended because their logits were not finite" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
