@@ -60,8 +60,7 @@ def shape_of(text: str, n: int) -> Shape:
 
 class KnownProblems:
     """An index of problems. Two problems match if they have a `share` of the shorter one's n-grams in common, or a
-    Jaccard
-    similarity of `near` (0: no search for near copies)."""
+    Jaccard similarity of `near` (0: no search for near copies)."""
 
     def __init__(self, n: int = 8, share: float = 0.7, near: float = 0.5) -> None:
         self.n, self.share, self.near = n, share, near

@@ -260,8 +260,7 @@ class PackedTrainer(Trainer):
 
     def resume_settings(self) -> dict[str, Any]:
         """Options, by name, that the saved state depends on: a run that continues must have the same. Here they
-        translate a
-        number of steps into a position in the data."""
+        translate a number of steps into a position in the data."""
         per_step = self.args.per_device_train_batch_size * self.data_ranks.world_size
         return {
             "per_device_train_batch_size x gradient_accumulation_steps x processes": per_step,
