@@ -7,8 +7,7 @@ There are three tests, on normalized tokens:
   appendix C, call one shared 13-gram an overlap. Competition problems share phrases of that length, so a single one is
   not enough here.)
 - Near copies: MinHash (Broder 1997) over word pairs finds candidates. Their exact Jaccard similarity must reach a
-bound,
-  and they must have the same numbers. So names may differ, but a variant with other numbers is another problem.
+  bound, and they must have the same numbers. So names may differ, but a variant with other numbers is another problem.
 """
 
 import zlib

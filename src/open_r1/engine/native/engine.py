@@ -177,7 +177,8 @@ class NativeEngine(Engine):
             raise UserError(
                 f"Prompt plus completion may have {self.max_model_len:,} tokens, but their keys and values take "
                 f"{each * self.model.cache_bytes(size) / 2**30:.2g} GiB, more than a share of {options.memory:g} of "
-                "the memory: raise gpu_memory_utilization, or lower the number of tokens."
+                "the memory: raise gpu_memory_utilization (grpo: vllm_gpu_memory_utilization), or lower the number of "
+                "tokens."
             )
         compiles = self.model.device.type == "cuda" and options.compile and can_compile()
         compiler = functools.partial(torch.compile, dynamic=True) if compiles else None
