@@ -12,6 +12,7 @@ from tiny_models import documents, gradients, make
 from open_r1.errors import UserError
 from open_r1.modeling import fla
 from open_r1.modeling.mixers import mixers
+from open_r1.training.logprobs import add_logprob_forward
 from open_r1.training.packing import build_pack
 
 LENGTHS = [9, 1, 30, 2, 17]
@@ -89,6 +90,17 @@ def test_without_a_pack_the_plain_functions_are_called(stand_in):
     fla.take_packs([m for m in mixers(model) if "GatedDeltaNet" in type(m).__name__], "cpu")
     torch.testing.assert_close(model(input_ids=ids).logits, expected)
     assert stand_in == []
+
+
+def test_a_model_that_is_prepared_again_without_fla_calls_its_kernels_no_more(stand_in):
+    model, sequences = make("qwen3_5"), documents(LENGTHS)
+    expected, _ = computed(model, sequences)
+    fla.take_packs([m for m in mixers(model) if "GatedDeltaNet" in type(m).__name__], "cpu")
+    del model.forward  # as `adopt_policy` does
+    add_logprob_forward(model)
+    found, _ = computed(model, sequences)
+    assert stand_in == []
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -5,11 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from tiny_models import documents, gradients, make
 from torch.utils.checkpoint import checkpoint
 
+from open_r1.configs import TrainConfig
 from open_r1.modeling import flash
-from open_r1.modeling.attention import ScoreRule, packed_attention
+from open_r1.modeling.attention import ATTENTION, SDPA_ATTENTION, VARLEN_ATTENTION, ScoreRule, packed_attention
 from open_r1.modeling.layout import DocumentLayout
+from open_r1.training.activations import activation_callbacks
+from open_r1.training.packing import build_pack
 
 LENGTHS, PARENTS = [9, 1, 14, 3, 9, 2], [None, None, None, 0, 0, 0]
 
@@ -171,6 +175,25 @@ def test_a_checkpointed_layer_computes_its_attention_once(on_cpu, compiled):
         for ours, theirs in zip(found, expected, strict=True):
             torch.testing.assert_close(ours, theirs)
     assert on_cpu.calls == 3
+
+
+@pytest.mark.parametrize(("name", "calls"), [(ATTENTION, 2), (VARLEN_ATTENTION, 0)])
+def test_a_policy_computes_the_attention_of_its_checkpointed_layers_once(on_cpu, monkeypatch, name, calls):
+    """As on a GPU with flash-attn-4, where it is the default."""
+    monkeypatch.setattr(flash, "is_available", lambda: True)
+    model, pack = make("llama").train(), build_pack(documents(LENGTHS), "cpu")
+    model.set_attn_implementation(SDPA_ATTENTION)
+    model(pack=pack).logprobs.sin().sum().backward()
+    expected = gradients(model)
+    model.zero_grad()
+    model.set_attn_implementation(name)
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    for callback in activation_callbacks(model, TrainConfig(use_cpu=True, report_to=[])):
+        callback.on_train_begin(None, None, None, model=model)
+    model(pack=pack).logprobs.sin().sum().backward()
+    assert on_cpu.calls == calls
+    for found, gradient in zip(gradients(model).values(), expected.values(), strict=True):
+        torch.testing.assert_close(found, gradient)
 
 
 GPU_CASES = [

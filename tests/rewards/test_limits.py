@@ -14,7 +14,7 @@ from open_r1.rewards.code import sandbox
 from open_r1.rewards.code.choose import best_isolation
 from open_r1.rewards.code.isolation import interpreter
 from open_r1.rewards.grader import Grader
-from open_r1.rewards.pool import Pool, Reply
+from open_r1.rewards.pool import Pool, Reply, Worker
 
 HUNGRY = "def answer(request):\n    return len(bytearray(request['megabytes'] << 20))\n"
 
@@ -48,6 +48,44 @@ def test_a_worker_in_the_middle_of_a_request_ends_with_its_parent(tmp_path):
     while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+NOTED = "import time\n\n\ndef answer(request):\n    open(request['file'], 'w').close()\n    time.sleep(60)\n"
+
+
+@pytest.fixture
+def noted(tmp_path, monkeypatch):
+    (tmp_path / "noted.py").write_text(NOTED)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    return [tmp_path / f"began-{number}" for number in range(3)]
+
+
+def test_a_pool_that_is_closed_begins_no_request_that_waits(noted):
+    pool = Pool(1, seconds=20, module="noted")
+    replies = [pool.submit({"file": str(file)}) for file in noted]
+    deadline = time.monotonic() + 60
+    while not noted[0].exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    pool.close()
+    assert [reply.result() for reply in replies] == [Reply(limit="crash")] * 3
+    assert [file.exists() for file in noted] == [True, False, False]
+
+
+def test_a_worker_that_starts_while_its_pool_is_closed_ends(noted, monkeypatch):
+    started = []
+
+    class SlowWorker(Worker):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            started.append(self)
+            pool.close()
+
+    monkeypatch.setattr("open_r1.rewards.pool.Worker", SlowWorker)
+    pool = Pool(1, seconds=20, module="noted")
+    assert pool.submit({"file": str(noted[0])}).result() == Reply(limit="crash")
+    assert [worker.process.poll() is None for worker in started] == [False]
+    assert not noted[0].exists()
 
 
 def test_a_worker_that_crashed_says_nothing_of_the_answer(monkeypatch):

@@ -7,8 +7,7 @@ There are three tests, on normalized tokens:
   appendix C, call one shared 13-gram an overlap. Competition problems share phrases of that length, so a single one is
   not enough here.)
 - Near copies: MinHash (Broder 1997) over word pairs finds candidates. Their exact Jaccard similarity must reach a
-bound,
-  and they must have the same numbers. So names may differ, but a variant with other numbers is another problem.
+  bound, and they must have the same numbers. So names may differ, but a variant with other numbers is another problem.
 """
 
 import zlib
@@ -60,8 +59,7 @@ def shape_of(text: str, n: int) -> Shape:
 
 class KnownProblems:
     """An index of problems. Two problems match if they have a `share` of the shorter one's n-grams in common, or a
-    Jaccard
-    similarity of `near` (0: no search for near copies)."""
+    Jaccard similarity of `near` (0: no search for near copies)."""
 
     def __init__(self, n: int = 8, share: float = 0.7, near: float = 0.5) -> None:
         self.n, self.share, self.near = n, share, near

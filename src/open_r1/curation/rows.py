@@ -160,9 +160,8 @@ class Report:
 
 
 class DatasetWriter:
-    """A dataset folder. It is written under a temporary name and renamed when it is complete. Without `folder`,
-    nothing is
-    written."""
+    """A dataset folder. It is written under a temporary name and renamed when it is complete. Without `folder`, nothing
+    is written."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
@@ -228,8 +227,7 @@ def finish(
     columns: Mapping[str, str] | None = None,
 ) -> None:
     """Ends a command: prints its report, and writes it into the folder. `args` are `OutputOptions` with the `dataset`
-    that
-    was read, and the settings that the card shows."""
+    that was read, and the settings that the card shows."""
     settings = {
         name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
         for name, value in vars(args).items()

@@ -89,8 +89,7 @@ def token_lengths(
     dataset: Dataset, column: str, tokenizer: PreTrainedTokenizerBase, names: ConversationColumns | None = None
 ) -> list[int]:
     """Tokens of each row's cell. Text is counted as it is, conversations as the chat template renders them, with the
-    other
-    columns that `names` lists."""
+    other columns that `names` lists."""
     others = beside(dataset, names or ConversationColumns(), but=[column])
     kept = dict.fromkeys(column_of(dataset, path) for path in (column, *others.paths))
     rows, lengths, template, lost = dataset.select_columns(list(kept)), [], template_of(tokenizer), Counter[str]()

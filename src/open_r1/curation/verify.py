@@ -83,8 +83,7 @@ class Verifier:
         if found is None:
             raise UserError(
                 f"{source_name(dataset)}: there is no column {', '.join(COMPLETION_COLUMNS)}; the columns are: "
-                f"{columns}. "
-                "Select the column with completions: --completion-column NAME."
+                f"{columns}. Select the column with completions: --completion-column NAME."
             )
         self.completion, self.gold = found, gold_path(dataset, args.answer_column)
         golds = gold_paths(dataset, args.answer_column)

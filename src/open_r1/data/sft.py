@@ -228,8 +228,7 @@ def _drop_unlearnable(rows: Dataset, max_length: int, source: str) -> Dataset:
     if cut or empty:
         warn_once(
             f"{source}: of {len(rows)} rows, {cut} are longer than max_length {max_length} and were truncated (the "
-            "longest "
-            f"has {lengths.max()} tokens), and {empty} have nothing left to learn and were dropped."
+            f"longest has {lengths.max()} tokens), and {empty} have nothing left to learn and were dropped."
         )
     warn_of_losses(source, Counter(note for notes in rows["notes"][:] for note in notes), len(rows))
     if empty == len(rows):

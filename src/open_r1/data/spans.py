@@ -117,8 +117,7 @@ def _unknown(where: str, numbers: list[int]) -> UserError:
     return UserError(
         f"{where}: where message {', '.join(map(str, numbers))} is in the text of the chat template cannot be "
         "determined: pass a chat_template with generation marks, or learn from all tokens (assistant_only_loss: "
-        "false, "
-        "completion_only_loss: false)."
+        "false, completion_only_loss: false)."
     )
 
 

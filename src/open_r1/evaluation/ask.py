@@ -78,8 +78,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def open_one(options: EngineOptions) -> "OpenEngine":
     """The engine of `options` for a single reader: on one GPU, with few slots, and by default the one that starts
-    fastest.
-    Raises `UserError`."""
+    fastest. Raises `UserError`."""
     from open_r1.engine.opening import open_engine
 
     if options.engine == "auto" and options.base_url is None:
@@ -153,8 +152,7 @@ def _written(inner: Any, request: "Request") -> Iterator[str]:
 
 def split_reasoning(pieces: Iterable[tuple[str, str]], opened: bool = False) -> Generator[tuple[str, str]]:
     """Labels streamed pieces of text as "reasoning" or "content". The tags around them, and around the answer, are
-    labeled
-    "tag", so that all pieces together are the text.
+    labeled "tag", so that all pieces together are the text.
 
     Pieces that are already labeled as reasoning stay so. `opened`: the prompt has opened the reasoning.
     """

@@ -25,8 +25,7 @@ def serve_chat(model: str, args: "ChatOptions", say: Say) -> None:
 
 def chat_server(model: str, args: "ChatOptions", say: Say, writing: threading.Lock) -> PageServer:
     """The server, not yet running. The page stores the conversation. One answer is generated at a time, by the thread
-    that
-    holds `writing`."""
+    that holds `writing`."""
     data = {
         "model": Path(model).name or model,
         "system": args.system_prompt,

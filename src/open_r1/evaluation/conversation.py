@@ -25,8 +25,7 @@ class Answer:
 
     def text(self) -> str:
         """The answer as an assistant message, with the reasoning in `<think>` tags, even if the chat template put the
-        first
-        tag into the prompt or a server removed the tags."""
+        first tag into the prompt or a server removed the tags."""
         if not self.reasoning or "<think>" in self.whole:
             return self.whole
         if "</think>" in self.whole:

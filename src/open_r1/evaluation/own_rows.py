@@ -16,8 +16,7 @@ from open_r1.rewards.answers import extract_gold
 
 def own_problems(task: Task, rows: Dataset, columns: ColumnOptions) -> list[BenchmarkProblem]:
     """The problems of `rows`. Text is put into `task.prompt`, a conversation is used unchanged, and the columns
-    `system` and
-    `tools` are added. Raises `UserError` with file, row and column."""
+    `system` and `tools` are added. Raises `UserError` with file, row and column."""
     path, source = prompt_path(rows, columns.prompt_column), source_name(rows)
     golds, others = gold_paths(rows, columns.answer_column), beside(rows, columns, but=[path])
     if not golds:

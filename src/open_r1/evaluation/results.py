@@ -98,8 +98,7 @@ def reported_figures(model: str, task: str) -> list[dict[str, Any]]:
 
 def results_table(results: Sequence[Mapping[str, Any]]) -> Table:
     """One line per task: pass@1 with its interval, and the score reported for that model. Columns without values are
-    left
-    out."""
+    left out."""
     lines = [_cells(result) for result in results]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name in lines[0]:

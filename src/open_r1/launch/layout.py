@@ -266,8 +266,7 @@ def _batch_notes(layout: Layout) -> list[str]:
     return [
         f"With {times} nodes a step has {layout.batch:,} sequences, {times} times as many as on one node, but "
         f"learning_rate is the recipe's {job.recipe_learning_rate:g}: give --learning_rate{fewer}, unless the recipe "
-        "is for "
-        f"{times} nodes."
+        f"is for {times} nodes."
     ]
 
 

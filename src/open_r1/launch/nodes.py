@@ -57,8 +57,7 @@ def find_place(nodes: int | None, rank: int | None, head: str | None, environmen
     if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) != steps:
         raise UserError(
             f"srun started {environment['SLURM_STEP_NUM_TASKS']} tasks on {steps} nodes, but open-r1 launch runs "
-            "once per "
-            "node: give srun --ntasks-per-node=1."
+            "once per node: give srun --ntasks-per-node=1."
         )
     node_list = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
     addresses = ("127.0.0.1",) if steps == 1 else tuple(map(address_of, host_names(node_list)))

@@ -104,6 +104,7 @@ def separate_documents(model: PreTrainedModel) -> Documents:
         if not isinstance(module, DocumentWise):
             module.__class__ = _document_wise(type(module))  # type: ignore[arg-type]
         module.documents = documents  # type: ignore[assignment]
+        module.takes_packs_on = None  # type: ignore[assignment]  # also of a model that was trained with `use_fla`
     return documents
 
 

@@ -33,9 +33,8 @@ class ChunkedMLP(nn.Module):
 
 
 def chunk_mlps(model: PreTrainedModel, chunk_tokens: int) -> None:
-    """Makes every MLP of `model` process `chunk_tokens` tokens at once. Experts are unchanged, because each sees only
-    a part
-    of the tokens. Raises UserError if there is no other MLP."""
+    """Makes every MLP of `model` process `chunk_tokens` tokens at once. Experts are unchanged, because each sees only a
+    part of the tokens. Raises UserError if there is no other MLP."""
     layers = model.get_decoder().layers  # type: ignore[operator, union-attr]
     places: list[Any] = [getattr(layer, name, None) for layer in layers for name in ("mlp", "feed_forward")]
     found = [place for place in places if _is_plain(place)]

@@ -14,8 +14,7 @@ Samples = Sequence[Mapping[str, Any]]
 @dataclass(frozen=True)
 class ComparedTask:
     """The shares of right answers in a task, their difference with its paired interval, and the samples of both for
-    each
-    problem."""
+    each problem."""
 
     task: str
     a: float

@@ -22,8 +22,7 @@ def write_dataset_card(
 
     `what` is a sentence; `figures` is None while rows are still missing; `columns` says what the new columns mean.
     The header does not name data files, because `datasets` finds `data/<split>-*.parquet` on its own. If they were
-    named,
-    it would treat folders with the same name as the same dataset, and show the old rows of one that has grown.
+    named, it would treat folders with the same name as the same dataset, and show the old rows of one that has grown.
     """
     from huggingface_hub import DatasetCardData
 

@@ -58,8 +58,7 @@ class Page:
 
 def write_evaluation_page(path: Path, tasks: Sequence[TaskAnswers], max_megabytes: float = 200.0) -> Page:
     """Writes the page. If the answers would take more than `max_megabytes`, it has only those of the first samples of
-    each
-    problem, and says so. It always has all verdicts."""
+    each problem, and says so. It always has all verdicts."""
     problems = [task.problems for task in tasks]
     num_samples = max(len(samples) for task in problems for samples in task)
     carried = num_samples

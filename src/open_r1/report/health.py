@@ -38,8 +38,7 @@ def nothing_from_the_start(steps: Sequence[Step], window: int) -> str | None:
     return (
         "for 3 steps every completion was cut off at max_completion_length and all rewards in each group were "
         "equal, so nothing is learned. Raise max_completion_length, check that the model's chat template ends its "
-        "turns with a "
-        "stop token, or fine-tune first."
+        "turns with a stop token, or fine-tune first."
     )
 
 
@@ -84,8 +83,7 @@ def all_truncated(steps: Sequence[Step], window: int) -> str | None:
         return None
     return (
         f"for {window} steps at least 90% of the completions were cut off at max_completion_length. Raise it, or "
-        "check "
-        "that the model's chat template ends its turns with a stop token."
+        "check that the model's chat template ends its turns with a stop token."
     )
 
 

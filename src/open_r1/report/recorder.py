@@ -45,8 +45,7 @@ BYSTANDERS = re.compile(
 
 class RunRecorder:
     """Writes `<output_dir>/run/`. Only the main process writes. Nothing is recorded before `start` (such as an
-    evaluation
-    of a model that is not trained yet)."""
+    evaluation of a model that is not trained yet)."""
 
     def __init__(self, output_dir: Path | str, config: Mapping[str, Any], is_main: bool) -> None:
         self.run_dir = Path(output_dir) / "run"

@@ -170,15 +170,17 @@ class Pool:
         worker: Worker | None = None
         while (task := self._tasks.get()) is not None:
             request, future = task
-            reply: Reply | Exception
+            reply: Reply | Exception = Reply(limit="crash")
             for attempt in (1, 2):
+                if self._closed:
+                    break
                 try:
                     worker = worker or self._start()
                     reply = worker.ask(request)
                 except WorkerFailure as failure:
                     self._workers.discard(worker) if worker else None
                     worker = None
-                    if str(failure) == "crash" and attempt == 1 and not self._closed:
+                    if str(failure) == "crash" and attempt == 1:
                         continue
                     reply = Reply(limit=str(failure))
                 except Exception as error:
@@ -194,6 +196,9 @@ class Pool:
     def _start(self) -> Worker:
         worker = Worker(self.seconds, self.memory_mb, self.module, self.end)
         self._workers.add(worker)
+        if self._closed:  # while this worker started, so `close` did not see it
+            worker.kill()
+            raise WorkerFailure("crash")
         return worker
 
     def close(self) -> None:

@@ -139,8 +139,7 @@ def _load_module(path: str, name: str) -> ModuleType:
             raise
         raise UserError(
             f"reward_funcs: {path!r}: there is no module {error.name!r}: put {name.split('.')[0]}.py in the working "
-            f"directory, "
-            "install it, or give the path of the file, such as path/to/file.py:my_reward."
+            "directory, install it, or give the path of the file, such as path/to/file.py:my_reward."
         ) from None
 
 

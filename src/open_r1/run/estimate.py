@@ -74,8 +74,7 @@ def shape_of(config: PretrainedConfig, skeleton: nn.Module, model: ModelConfig) 
 @dataclass(frozen=True)
 class Memory:
     """Bytes of one process: `states` (weights, gradients, optimizer), `kept` for the backward pass, and `working`, the
-    peak
-    of short-lived memory in addition to both."""
+    peak of short-lived memory in addition to both."""
 
     states: int
     kept: int

@@ -39,8 +39,7 @@ def generator_command(
     model: ModelConfig, args: GRPOConfig, host: str, port: int, gpus: Sequence[str], template: str | None = None
 ) -> Command:
     """A generator that listens on `host` and uses `gpus` (their names; none: the CPU). `template` is a user's command
-    line
-    with {model}, {host}, {port} and {tp}."""
+    line with {model}, {host}, {port} and {tp}."""
     name, size = weights_name(model), max(1, len(gpus))
     if template is not None:
         words = fill_template(template, model=name, host=host, port=port, tp=size)
@@ -74,8 +73,7 @@ def fill_template(template: str, **fields: object) -> list[str]:
 
 def server_urls(args: GRPOConfig, model: ModelConfig, template: str | None = None) -> str:
     """Addresses of the generators, separated by commas: those in the options or those that already answer, otherwise
-    those
-    of generators that are started here. Collective: the first process does this for all.
+    those of generators that are started here. Collective: the first process does this for all.
 
     Raises UserError, in all processes, if no GPU is unused, or if a generator does not start.
     """

@@ -14,8 +14,7 @@ from open_r1.modeling.offloading import offload_checkpoints
 
 def activation_callbacks(model: nn.Module, args: TrainConfig) -> list[TrainerCallback]:
     """With `activation_offloading`, the inputs of layers are moved to the CPU. Otherwise the outputs of flash-attn-4
-    are
-    stored too, because they take the longest to recompute."""
+    are stored too, because they take the longest to recompute."""
     if args.activation_offloading:
         return [_OffloadCheckpoints()]
     uses_flash = attention_name(model) == ATTENTION and flash.is_available()

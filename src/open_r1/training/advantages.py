@@ -27,9 +27,8 @@ def group_advantages(
     2503.20783).
 
     `rewards (B,)` has the groups one after another; B is a multiple of G. NaN (no verdict) gets advantage 0 and does
-    not
-    count in the mean or std. Returns `(advantages (B,), signal (B / G,))`. `signal` is False for groups whose rewards
-    are all equal: their advantages are exactly 0.
+    not count in the mean or std. Returns `(advantages (B,), signal (B / G,))`. `signal` is False for groups whose
+    rewards are all equal: their advantages are exactly 0.
     """
     groups = rewards.view(-1, num_generations)
     known = ~groups.isnan()

@@ -123,8 +123,7 @@ PREFETCH = 50_000_000
 
 def fetch_by_layer(model: nn.Module, accelerator: Accelerator) -> None:
     """Prepares `model` for DeepSpeed: ZeRO-3 gathers the weights of a decoder layer at once and prefetches the next
-    layer,
-    like FSDP2, instead of gathering every matrix and norm separately.
+    layer, like FSDP2, instead of gathering every matrix and norm separately.
 
     Each fetch runs Python code in the forward pass, in its recomputation and in the backward pass, and a layer has
     thirteen modules. A partly trained model (LoRA) is not changed: DeepSpeed collects the gradients of a whole layer

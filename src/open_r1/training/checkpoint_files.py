@@ -70,8 +70,7 @@ def choose_checkpoint(output_dir: Path, named: str | None) -> Path | None:
     """The checkpoint to continue from: `named`, or the newest one that is undamaged; None if there is none at all.
 
     Damaged checkpoints are logged, and renamed so that they no longer count as checkpoints. Raises UserError if
-    `named`,
-    or every checkpoint, is damaged.
+    `named`, or every checkpoint, is damaged.
     """
     if named is not None:
         if problem := damage(Path(named)):

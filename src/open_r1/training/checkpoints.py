@@ -38,8 +38,7 @@ NOT_OF_THE_MODEL = (
 
 class Checkpointer:
     """Saves and resumes `trainer`. The trainer defines its state (`checkpoint_state`, `load_checkpoint_state`), its
-    length
-    (`total_steps`), and the options that its state depends on (`resume_settings`)."""
+    length (`total_steps`), and the options that its state depends on (`resume_settings`)."""
 
     def __init__(self, trainer: "PackedTrainer") -> None:
         self.trainer = trainer
@@ -60,10 +59,8 @@ class Checkpointer:
 
     def load(self, folder: Path) -> tuple[TrainerState, dict[str, Any]]:
         """Loads what a checkpoint has in addition to Trainer's own state, unless the run ended there. Does not change
-        the
-        disk. Returns Trainer's state, and the options of the checkpoint (empty if they are unknown). Raises UserError
-        if
-        this run cannot continue from it."""
+        the disk. Returns Trainer's state, and the options of the checkpoint (empty if they are unknown). Raises
+        UserError if this run cannot continue from it."""
         trainer = self.trainer
         state = read_state(folder)
         mine, first = (folder / f"open_r1-rank{rank}.pt" for rank in (trainer.rank, 0))
@@ -116,8 +113,7 @@ class Checkpointer:
 
     def save_model(self, output_dir: str | None, internal_call: bool) -> None:
         """Writes a Hugging Face folder; collective. The weights are in bfloat16 if that was the compute precision,
-        unless a
-        checkpoint continues from them."""
+        unless a checkpoint continues from them."""
         trainer = self.trainer
         folder = Path(output_dir or str(trainer.args.output_dir))
         half = torch.bfloat16 if trainer.args.bf16 else None

@@ -299,8 +299,7 @@ class GRPOTrainer(PackedTrainer):
             raise UserError(
                 f"this checkpoint is in the middle of a round of rollouts of {state['world_size']} processes, but "
                 f"now there are {self.world_size}: continue with {state['world_size']}, or from a checkpoint whose "
-                "step is a "
-                f"multiple of {per_rollout}."
+                f"step is a multiple of {per_rollout}."
             )
         rollouts = "this checkpoint's unfinished round of rollouts"
         check_same_settings(rollouts, state.get("round_settings", {}), self._round_settings(), multiple)

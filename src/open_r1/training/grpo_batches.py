@@ -16,8 +16,7 @@ from open_r1.training.rollouts import Rollouts, rollout_sequence
 @dataclass
 class StepBatch:
     """The data of one process in one optimizer step: `sequences`, without those of groups without signal. `tokens`
-    counts
-    all prompts and completions that were sampled for the step."""
+    counts all prompts and completions that were sampled for the step."""
 
     sequences: list[TokenSequence]
     tokens: int

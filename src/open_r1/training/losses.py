@@ -16,8 +16,7 @@ CorrectionMode = Literal["token_truncate", "token_mask", "sequence_truncate", "s
 
 class BatchSize(NamedTuple):
     """What one optimizer step averages over, on all ranks together: the number of completions and of their tokens.
-    Masked
-    completions do not count; completions of groups without signal do."""
+    Masked completions do not count; completions of groups without signal do."""
 
     completions: int
     tokens: int

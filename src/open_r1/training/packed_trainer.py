@@ -1,7 +1,7 @@
 """The part of training that SFT and GRPO share: `transformers.Trainer` with packed micro-batches.
 
-Trainer sees one batch per optimizer step; `training_step` cuts it into packs by a token budget, runs forward and
-backward on each, and synchronises gradients on the last. Optimizer, schedule, checkpoints, callbacks and trackers
+Trainer sees one batch per optimizer step. `training_step` splits it into packs by a token budget, runs forward and
+backward on each, and synchronizes gradients on the last. Optimizer, schedule, checkpoints, callbacks and trackers
 are Trainer's own.
 """
 
@@ -44,17 +44,17 @@ from open_r1.training.watchdog import Watchdog
 
 
 class PackedTrainer(Trainer):
-    """Base of `SFTTrainer` and `GRPOTrainer`; both say what a batch is and what its loss is.
+    """Base of `SFTTrainer` and `GRPOTrainer`, which define what a batch is and what its loss is.
 
     `args` become Trainer's view of them, in which a batch is everything that one optimizer step reads on one rank.
     """
 
     args: TrainConfig
     sums: tuple[str, ...] = ()
-    """Names that `pack_loss` gives to `add`; a rank whose packs have nothing to add counts as 0."""
+    """Names that `pack_loss` passes to `add`. A rank whose packs add nothing counts as 0."""
     temperature: float = 1.0
     share_prompts: bool = True
-    """Whether a group's prompt goes through the model once for all its completions; changes no result."""
+    """Whether a group's prompt goes through the model once for all its completions. Does not change the result."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class PackedTrainer(Trainer):
         raise NotImplementedError
 
     def get_train_dataloader(self) -> DataLoader:
-        """What `step_sequences` gets, an item per optimizer step."""
+        """The input of `step_sequences`, one item per optimizer step."""
         raise NotImplementedError
 
     def step_sequences(self, inputs: Any) -> list[TokenSequence]:
@@ -115,7 +115,7 @@ class PackedTrainer(Trainer):
         raise NotImplementedError
 
     def step_tokens(self, sequences: list[TokenSequence]) -> int:
-        """Tokens that this rank's share of the step stands for."""
+        """Number of tokens in this rank's share of the step."""
         return sum(len(s) for s in sequences)
 
     def pack_loss(self, pack: Pack, out: TokenLogprobs) -> Tensor:
@@ -138,8 +138,8 @@ class PackedTrainer(Trainer):
         total = torch.zeros((), device=self.args.device)
         for index, pack in enumerate(packs):
             last = index == len(packs) - 1
-            # DeepSpeed steps inside `backward`, so it must know whether this is the last pack. FSDP2 sums up its
-            # parts of the gradients pack by pack, like ZeRO-2 and 3: whole ones would fill the memory that it saves.
+            # DeepSpeed steps inside `backward`, so it must know whether this is the last pack. FSDP2 reduces gradients
+            # pack by pack, like ZeRO-2 and 3: full gradients would use the memory that it saves.
             self.accelerator.sync_gradients = last
             with nullcontext() if last or self.backend == "fsdp2" else self.accelerator.no_sync(model):
                 out = model(pack=pack, temperature=self.temperature)
@@ -162,13 +162,14 @@ class PackedTrainer(Trainer):
         return total
 
     def note_sums(self, sums: dict[str, float]) -> None:
-        """Notes the figures of the step from `sums`, over all packs and ranks, of what was given to `add`."""
+        """Records the metrics of the step from `sums`: the sums over all packs and ranks of what was passed to
+        `add`."""
         self._tokens_seen += int(sums["tokens"])
         self._tokens_logged += sums["tokens"]
         self.note("tokens_computed", sums["tokens_computed"])
 
     def make_packs(self, sequences: Sequence[TokenSequence]) -> list[Pack]:
-        """Packs on this rank's device, as many as the rank that has most, and at least one."""
+        """Packs on this rank's device: as many as on the rank with the most, and at least one."""
         packs = [self._pack(sequences, members) for members in self._plan(sequences)]
         missing = max(1, int(self.ranks.max(len(packs)))) - len(packs)
         largest = max((pack.num_tokens for pack in packs), default=0)
@@ -208,7 +209,7 @@ class PackedTrainer(Trainer):
     # Metrics
 
     def note(self, name: str, value: float) -> None:
-        """A figure of this step, the same on all ranks or of this rank; the log shows its mean over steps."""
+        """Records a metric of this step, of all ranks or of this rank. The log shows its mean over steps."""
         self._step_metrics[name].append(value)
 
     def add(self, name: str, value: float | Tensor) -> None:
@@ -216,7 +217,7 @@ class PackedTrainer(Trainer):
         self._sums[name] = self._sums.get(name, 0.0) + value
 
     def _step_sums(self) -> dict[str, float]:
-        """All sums of the step, over ranks, in one reduction and one transfer, which wait for the device."""
+        """All sums of the step over ranks, in one reduction and one transfer, which wait for the device."""
         # Over all processes, since a signal to stop may have come to one of those that share packs.
         names = ("tokens", "tokens_computed", "stop", *self.sums)
         device = self.args.device
@@ -258,8 +259,8 @@ class PackedTrainer(Trainer):
         return total_steps(self.args, self.steps_per_epoch())
 
     def resume_settings(self) -> dict[str, Any]:
-        """Options, by name, that give the saved state its meaning: a run that continues must have the same. Here:
-        what a number of steps means as a position in the data."""
+        """Options, by name, that the saved state depends on: a run that continues must have the same. Here they
+        translate a number of steps into a position in the data."""
         per_step = self.args.per_device_train_batch_size * self.data_ranks.world_size
         return {
             "per_device_train_batch_size x gradient_accumulation_steps x processes": per_step,
@@ -269,7 +270,7 @@ class PackedTrainer(Trainer):
         }
 
     def checkpoint_state(self) -> dict[str, Any]:
-        """What this rank must keep beside Trainer's own state to continue exactly."""
+        """State of this rank, in addition to Trainer's own, that it needs to continue exactly."""
         return {
             "world_size": self.world_size,
             "backend": self.backend,
@@ -279,13 +280,13 @@ class PackedTrainer(Trainer):
         }
 
     def load_checkpoint_state(self, state: dict[str, Any]) -> None:
-        """Takes back what `checkpoint_state` returned. Raises UserError if this run cannot continue with it."""
+        """Restores what `checkpoint_state` returned. Raises UserError if this run cannot continue with it."""
         self._tokens_seen = state["tokens_seen"]
 
     def train(  # type: ignore[override]
         self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
     ) -> Any:
-        """Trainer's `train`, from a whole checkpoint if one is given."""
+        """Trainer's `train`, from a complete checkpoint if one is given."""
         self.checkpointer.remove_leftovers()
         self._stop = False
         if resume_from_checkpoint:
@@ -318,10 +319,11 @@ class PackedTrainer(Trainer):
         return str(self.checkpointer.staging) if self.checkpointer.saving else super()._get_output_dir(trial)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Nothing yet: Trainer calls this while the checkpoint is staged; the checkpointer pushes the renamed one."""
+        """Does nothing yet: Trainer calls this while the checkpoint is staged. The checkpointer pushes the renamed
+        one."""
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run writes its own card (`report/card.py`), which Trainer's would overwrite."""
+        """Does nothing: Trainer's card would overwrite the run's own (`report/card.py`)."""
 
     # Processes
 
@@ -347,9 +349,9 @@ class PackedTrainer(Trainer):
         self.ranks = Ranks(self.accelerator)
         size = self.args.sequence_parallel_size
         self.group = sequence_group(size, self.args.device.type)
-        """The processes that share packs with this one; None: there are none."""
+        """The processes that share packs with this one. None if there are none."""
         self.data_ranks = Ranks(self.accelerator, copies=size)
-        """The ranks that have sequences of their own: a group is one of them."""
+        """The ranks that have different sequences. A group counts as one of them."""
         self.backend = backends.check_backend(self.accelerator)
         self.is_wrapped = self.backend not in ("single", "ddp")
         if self.is_wrapped and only_model and self.args.load_best_model_at_end:
@@ -358,7 +360,7 @@ class PackedTrainer(Trainer):
             backends.reduce_in_float32(self.accelerator)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """As Trainer's, without tied weights, which a checkpoint holds once."""
+        """As Trainer's, without tied weights, which a checkpoint has only once."""
         tied = getattr(self.model, "all_tied_weights_keys", {})
         missing = [name for name in load_result.missing_keys if name not in tied]
         super()._issue_warnings_after_load(type(load_result)(missing, load_result.unexpected_keys))
@@ -369,8 +371,8 @@ class PackedTrainer(Trainer):
         step = self.state.global_step
         if self._stop and step < self.total_steps():
             raise Interrupted(
-                f"Stopped after step {step}, which is saved in {self.output_dir}/checkpoint-{step}. The same command "
-                "continues from there."
+                f"Stopped after step {step}, which is saved in {self.output_dir}/checkpoint-{step}. Run the same "
+                "command to continue."
             )
 
 
@@ -382,7 +384,7 @@ def _one_batch_per_step(args: TrainConfig) -> TrainConfig:
     if isinstance(merged, GRPOConfig) and merged.steps_per_generation is not None:
         merged.steps_per_generation //= args.gradient_accumulation_steps
     merged.use_cache = True
-    merged.torch_compile = False  # done by `load_policy`, where it is asked for
+    merged.torch_compile = False  # `load_policy` does this if requested
     merged.logging_strategy = IntervalStrategy.STEPS  # every step, so that a resumed run logs the same
     merged.logging_steps = 1
     if merged.device.type == "cpu":

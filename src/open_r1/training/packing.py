@@ -183,8 +183,7 @@ def build_pack(
     group: SequenceGroup | None = None,
 ) -> Pack:
     """Concatenates `sequences`. With `share`, a group's prompt occurs once, before the first sequence that continues
-    it. For
-    a `group` of processes, a last document that is not learned fills the pack to a multiple of its size.
+    it. For a `group` of processes, a last document that is not learned fills the pack to a multiple of its size.
 
     Targets, and with them `fields`, are in the order of `sequences`. Raises ValueError if the first token of a
     sequence, or a shared one, is marked to be learned.
@@ -237,8 +236,7 @@ def build_pack(
 
 def empty_pack(device: torch.device | str = "cpu", group: SequenceGroup | None = None) -> Pack:
     """Two tokens with weight and advantage 0. A rank that has no more packs sends them through the model, so that all
-    ranks
-    run the same number of forward and backward passes."""
+    ranks run the same number of forward and backward passes."""
     sequence = TokenSequence(
         input_ids=torch.zeros(2, dtype=torch.long),
         learn=torch.tensor([False, True]),

@@ -49,8 +49,7 @@ def named_weights(model: nn.Module) -> Iterator[Named]:
 
 def checkpoint_weights(model: nn.Module) -> Iterator[Named]:
     """`named_weights` with the names and parts of the model's checkpoint: transformers has the experts of a layer in
-    one
-    parameter (`experts.gate_up_proj`), but checkpoints have one tensor per expert.
+    one parameter (`experts.gate_up_proj`), but checkpoints have one tensor per expert.
 
     Raises UserError if a tensor of the checkpoint consists of several parameters, which are never in memory together.
     """

@@ -39,8 +39,7 @@ Rows = list[dict[str, Any]]
 @dataclass
 class Collected:
     """This rank's share of a scored round, the rollouts that dynamic sampling replaced, and the `figures` of the round
-    as
-    it was sampled: rewards, lengths, seconds per phase."""
+    as it was sampled: rewards, lengths, seconds per phase."""
 
     round: Round
     replaced: Rows

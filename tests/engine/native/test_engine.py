@@ -149,7 +149,7 @@ def test_longer_requests_grow_the_engine(model, tokenizer):
 
 def test_a_request_that_can_never_fit_is_a_sentence_before_the_run(model, tokenizer):
     engine = open_native(model, tokenizer, pages=3, page_size=8)
-    with pytest.raises(UserError, match=r"64 tokens together, whose keys and values take .* GiB"):
+    with pytest.raises(UserError, match=r"64 tokens, but their keys and values take .* GiB"):
         engine.start()
 
 

@@ -3,7 +3,7 @@ import torch
 from native_models import KINDS, SIZE
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from open_r1.engine.native.support import check_supported, why_unsupported
+from open_r1.engine.native.support import RECORDED_ATTENTION, check_supported, why_unsupported
 from open_r1.errors import UserError
 
 
@@ -15,6 +15,14 @@ def test_a_model_that_is_judged_computes_as_before():
         before = model(ids).logits
         assert why_unsupported(model.config) is None
         assert torch.equal(model(ids).logits, before)
+
+
+def test_the_recording_of_calls_is_no_attention_for_any_other_model():
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **{**SIZE, **KINDS["llama"]}))
+    assert why_unsupported(model.config) is None
+    model.set_attn_implementation(RECORDED_ATTENTION)
+    with pytest.raises(RuntimeError, match="only records calls"):
+        model(torch.arange(12)[None])
 
 
 @pytest.mark.parametrize("kind", KINDS)

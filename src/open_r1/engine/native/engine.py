@@ -175,9 +175,10 @@ class NativeEngine(Engine):
         pages = min(options.max_num_seqs * each, self._affordable_pages()) + 1
         if pages <= each:
             raise UserError(
-                f"Prompt and completion may have {self.max_model_len:,} tokens together, whose keys and values take "
+                f"Prompt plus completion may have {self.max_model_len:,} tokens, but their keys and values take "
                 f"{each * self.model.cache_bytes(size) / 2**30:.2g} GiB, more than a share of {options.memory:g} of "
-                "the memory: give the engine more, or fewer tokens."
+                "the memory: raise gpu_memory_utilization (grpo: vllm_gpu_memory_utilization), or lower the number of "
+                "tokens."
             )
         compiles = self.model.device.type == "cuda" and options.compile and can_compile()
         compiler = functools.partial(torch.compile, dynamic=True) if compiles else None

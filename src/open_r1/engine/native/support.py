@@ -103,6 +103,14 @@ def _attention_calls(model: Any, decoder: Any) -> list[Call]:
     model.set_attn_implementation(RECORDED_ATTENTION)
     ids = torch.zeros(1, TRACED, dtype=torch.long, device="meta")
     mask = torch.zeros(1, 1, 1, 1, device="meta")
-    with torch.no_grad():
-        decoder(input_ids=ids, position_ids=ids, attention_mask=mask, use_cache=False, carried=calls)
+    try:
+        with torch.no_grad():
+            decoder(input_ids=ids, position_ids=ids, attention_mask=mask, use_cache=False, carried=calls)
+    finally:
+        AttentionInterface.register(RECORDED_ATTENTION, _no_attention)
     return calls
+
+
+def _no_attention(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+    """In the place of the recording: a model that still calls it must not compute with uninitialized numbers."""
+    raise RuntimeError(f"the attention of {type(module).__name__} only records calls, in a model without weights")

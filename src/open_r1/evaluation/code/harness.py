@@ -46,8 +46,7 @@ def require_numpy(task: str) -> None:
 @cache
 def numpy_folders() -> tuple[str, ...] | None:
     """Folders of this environment's numpy that programs need to see. Empty if the system has its own numpy. None, with
-    a
-    warning, if programs cannot have numpy."""
+    a warning, if programs cannot have numpy."""
     found = importlib.util.find_spec("numpy")
     own = [Path(place) for place in found.submodule_search_locations or ()] if found else []
     libraries = [folder.with_name("numpy.libs") for folder in own]

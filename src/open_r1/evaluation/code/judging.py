@@ -58,8 +58,7 @@ def shortened(text: str) -> str:
 
 def last_program(completion: str) -> str | None:
     """The text between the last two lines with three back quotes, after the reasoning if that has ended. None if there
-    is
-    none. Except for the reasoning, this is LiveCodeBench's rule."""
+    is none. Except for the reasoning, this is LiveCodeBench's rule."""
     lines = completion.rpartition("</think>")[2].split("\n")
     fences = [number for number, line in enumerate(lines) if "```" in line]
     if len(fences) < 2:
