@@ -14,9 +14,11 @@ import pytest
 
 from open_r1.errors import UserError
 from open_r1.rewards.code import folders, judge_worker, local
-from open_r1.rewards.code.programs import LANGUAGES, declare
+from open_r1.rewards.code.judge import Case, Task
+from open_r1.rewards.code.programs import LANGUAGES, declare, program
 from open_r1.rewards.code.queue import JUDGING
 from open_r1.rewards.code.rewards import cf_code_reward, code_reward
+from open_r1.rewards.code.sandbox import Limits
 
 CASES = [{"input": "4\n", "output": "5"}, {"input": "6\n", "output": "7"}]
 
@@ -55,6 +57,17 @@ def test_processes_stay_for_the_next_programs_until_they_are_closed(monkeypatch)
     JUDGING.close()
     assert not any(Path("/proc", str(pid)).exists() for pid in started)
     assert score("print(int(input()) + 1)  # a third") == [1.0]
+
+
+def test_what_differs_in_any_way_is_judged_apart():
+    source = program("print(3)", "python")
+    tests = [[Case("1", "23")], [Case("12", "3")], [Case("1", "2"), Case("", "3")], [Case("\ud800", "3")]]
+    tasks = [Task(source, each, Limits()) for each in tests]
+    tasks += [Task(source, tests[1], Limits(memory_mb=256)), Task(source, tests[1], Limits(), checker="print(1)")]
+    asked = [JUDGING.submit(task, "unsafe", num_parallel=2) for task in tasks]
+    assert [verdict().passed for _, verdict in asked] == [0, 1, 1, 1, 1, 1]
+    JUDGING.forget({key for key, _ in asked})
+    assert len({key for key, _ in asked}) == len(tasks) and not JUDGING._verdicts
 
 
 def test_a_program_whose_judge_is_killed_is_judged_again():

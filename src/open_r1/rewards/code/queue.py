@@ -14,6 +14,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 from open_r1.rewards.code import judge_worker
 from open_r1.rewards.code.choose import trusted_isolation
@@ -45,7 +46,7 @@ class JudgingQueue:
     ) -> tuple[bytes, Verdict]:
         """The key of a task, and its verdict, which is begun unless it was before. `provider` is one of `get_provider`.
         At most `num_parallel` run at once (0: this process's share of the cores)."""
-        key = hashlib.sha256(repr((provider, e2b_router_url, task)).encode(errors="replace")).digest()
+        key = _key(provider, e2b_router_url, task)
         size = num_parallel or cores()
         with self._lock:
             if key not in self._verdicts:
@@ -78,6 +79,17 @@ class JudgingQueue:
         for pool in self._processes.values():
             pool.close()
         self.reset()
+
+
+def _key(provider: str, e2b_router_url: str | None, task: Task) -> bytes:
+    """Differs where anything does that decides a result. Tests may be megabytes: they are hashed as they are."""
+    key = hashlib.sha256(repr((provider, e2b_router_url, replace(task, tests=[]))).encode(errors="replace"))
+    for test in task.tests:
+        for text in (test.input, test.output):
+            data = text.encode(errors="surrogatepass")
+            key.update(len(data).to_bytes(8, "little"))
+            key.update(data)
+    return key.digest()
 
 
 def _result(future: "Future[Reply]", task: Task) -> Result:
