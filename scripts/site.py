@@ -21,6 +21,7 @@ COPIED = {
     "examples/gsm8k.md": "examples/gsm8k/README.md",
     "examples/zero.md": "examples/zero/README.md",
     "examples/what-matters.md": "examples/what_matters/README.md",
+    "examples/programs.md": "examples/programs/README.md",
     "contributing.md": "CONTRIBUTING.md",
     "security.md": "SECURITY.md",
     "changelog.md": "CHANGELOG.md",
