@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,9 +119,13 @@ def test_no_room_for_programs_is_said(folder, monkeypatch):
 
 
 @pytest.mark.skipif("bubblewrap" not in KINDS, reason="does not work here")
-def test_bubblewrap_that_vanishes_is_said(monkeypatch):
+@pytest.mark.parametrize(("source", "language"), [("print('another')", "python"), ("int main() {}", "cpp")])
+def test_bubblewrap_that_vanishes_is_said(monkeypatch, source, language):
+    """To the program, or to its compiler, which runs first."""
+    if language == "cpp" and shutil.which("g++") is None:
+        pytest.skip("g++ is not installed")
     best_isolation()
     local.close_sandboxes()
     monkeypatch.setattr(sandbox, "bubblewrap", lambda *arguments: ["/nowhere/bwrap"])
     with pytest.raises(UserError, match=r"the sandbox no longer starts: .*/nowhere/bwrap"):
-        judge(local.LocalProvider(), program("print('another')", "python"), [Case("", "1")], sandbox.Limits())
+        judge(local.LocalProvider(), program(source, language), [Case("", "1")], sandbox.Limits())

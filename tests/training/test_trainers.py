@@ -11,11 +11,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from open_r1 import grpo, sft
+from open_r1.configs import ModelConfig
 from open_r1.errors import UserError
-from open_r1.modeling import compiling
+from open_r1.modeling import compiling, flash
 from open_r1.report.recorder import read_rollouts
 from open_r1.run import policy_engine
 from open_r1.training.checkpoint_files import seal
+from open_r1.training.model import load_causal_lm
 from open_r1.training.packed_trainer import PackedTrainer
 
 MAIN = {"sft": sft.main, "grpo": grpo.main}
@@ -416,6 +418,14 @@ def test_compiling_without_a_compiler_is_refused_in_a_sentence(folder, tmp_path,
     monkeypatch.setattr(compiling, "can_compile", lambda: False)
     with pytest.raises(UserError, match="torch_compile is true, which needs a C compiler"):
         run(folder, "sft", tmp_path / "out", torch_compile="true")
+
+
+def test_flash_attention_for_heads_that_it_gets_wrong_is_refused(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(flash, "kernels", lambda: object())
+    config = ModelConfig(model_name_or_path=str(folder / "model"), attn_implementation="flash_attention_4")
+    with pytest.raises(UserError, match=r"attn_implementation is flash_attention_4, .* this model's have 8: omit it"):
+        load_causal_lm(config)
 
 
 def test_the_engine_that_is_chosen_on_a_gpu_agrees_with_the_trainer(folder, tmp_path, monkeypatch):

@@ -45,7 +45,7 @@ def adopt_policy(model: PreTrainedModel, config: ModelConfig, args: TrainConfig)
         vars(model).pop(wrapped, None)
     unchunk_mlps(model)
     model.float()
-    model.set_attn_implementation(_attention(config))
+    model.set_attn_implementation(_attention(config, model.config))
     add_logprob_forward(model)
     return _as_policy(model, config, args)
 
@@ -86,11 +86,12 @@ def load_config(config: ModelConfig) -> PretrainedConfig:
 
 def load_causal_lm(config: ModelConfig) -> PreTrainedModel:
     """The plain model with packed attention and the logprob forward; adapters in a LoRA folder are merged."""
+    model_config = load_config(config)
     model = loading.load_causal_lm(
         checkpoint_of(config),
         torch.bfloat16 if config.pure_bf16 else torch.float32,
-        config=load_config(config),
-        attn_implementation=_attention(config),
+        config=model_config,
+        attn_implementation=_attention(config, model_config),
     )
     if has_only_adapters(str(config.model_name_or_path)):
         model = (
@@ -122,13 +123,21 @@ def _peft() -> Any:
     return peft
 
 
-def _attention(config: ModelConfig) -> str:
+def _attention(config: ModelConfig, model_config: PretrainedConfig) -> str:
     name = config.attn_implementation
     if name in ("varlen", "flash_attention_4") and not torch.cuda.is_available():
         raise UserError(f"attn_implementation is {name}, which needs a CUDA device: omit it on this machine.")
     if name == "flash_attention_4" and flash.kernels() is None:
         command = install_command("flash")
         raise UserError(f"attn_implementation is {name}, which needs flash-attn-4: {command}.")
+    text = model_config.get_text_config()
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    if name == "flash_attention_4" and size not in flash.HEAD_SIZES:
+        sizes = ", ".join(map(str, flash.HEAD_SIZES))
+        raise UserError(
+            f"attn_implementation is {name}, which is right for attention heads of {sizes}, and this model's have "
+            f"{size}: omit it."
+        )
     return {"sdpa": SDPA_ATTENTION, "varlen": VARLEN_ATTENTION}.get(name or "", ATTENTION)
 
 

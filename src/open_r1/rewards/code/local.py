@@ -159,7 +159,7 @@ def _compile(folder: Path, language: Language, isolation: Isolation) -> None:
     sources = tuple(f"{{code}}/{path.name}" for path in sorted(folder.glob(f"*{ending}")))
     parts = [(part,) if part != "{sources}" else sources for part in language.compile]
     command = _found(tuple(word for words in parts for word in words), language)
-    with Sandbox(folder, isolation, COMPILE.memory_mb, writable=True) as sandbox:
+    with Sandbox(folder, isolation, COMPILE.memory_mb, writable=True) as sandbox, _explain_start():
         outcome = sandbox.run(command, limits=replace(COMPILE, address_space=language.address_space))
     folder.chmod(0o755)
     if outcome.status != "ok":
