@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from open_r1.rewards.code.programs import LANGUAGES
+
 
 @pytest.fixture
 def folder():
@@ -12,3 +14,12 @@ def folder():
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
+
+
+@pytest.fixture
+def languages():
+    """What a test declares is forgotten after it."""
+    known = dict(LANGUAGES)
+    yield
+    LANGUAGES.clear()
+    LANGUAGES.update(known)

@@ -15,7 +15,7 @@ import pytest
 from open_r1.errors import UserError
 from open_r1.rewards.code import folders, judge_worker, local
 from open_r1.rewards.code.judge import Case, Task
-from open_r1.rewards.code.programs import LANGUAGES, declare, program
+from open_r1.rewards.code.programs import declare, program
 from open_r1.rewards.code.queue import JUDGING
 from open_r1.rewards.code.rewards import cf_code_reward, code_reward
 from open_r1.rewards.code.sandbox import Limits
@@ -27,14 +27,6 @@ CASES = [{"input": "4\n", "output": "5"}, {"input": "6\n", "output": "7"}]
 def ended():
     yield
     JUDGING.close()
-
-
-@pytest.fixture
-def languages():
-    known = dict(LANGUAGES)
-    yield
-    LANGUAGES.clear()
-    LANGUAGES.update(known)
 
 
 def score(*sources, language="python", **options):

@@ -6,16 +6,8 @@ import pytest
 
 from open_r1.errors import UserError
 from open_r1.rewards.code.isolation import interpreter
-from open_r1.rewards.code.programs import LANGUAGES, declare
+from open_r1.rewards.code.programs import declare
 from open_r1.rewards.code.rewards import code_reward
-
-
-@pytest.fixture
-def languages():
-    known = dict(LANGUAGES)
-    yield
-    LANGUAGES.clear()
-    LANGUAGES.update(known)
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")

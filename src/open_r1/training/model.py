@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 
 def load_policy(config: ModelConfig, args: TrainConfig) -> PreTrainedModel:
-    """The model to train: float32 master weights (bfloat16 with `pure_bf16`), packed attention, and if requested LoRA
-    and compiled layers.
+    """The model to train: float32 master weights (bfloat16 with `pure_bf16`), packed attention and, if requested,
+    LoRA and compiled layers.
 
     Raises UserError if there is no such model, or if packed training would not be exact for its architecture.
     """
