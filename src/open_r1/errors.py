@@ -1,5 +1,8 @@
 """Errors that users see as one sentence instead of a stack trace."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """A mistake that the user can fix: the message names the field, its value and the remedy.
@@ -15,6 +18,16 @@ class Interrupted(Exception):
     """
 
     EXIT_CODE = 75
+
+
+def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "", cutoff: float = 0.6) -> str:
+    """ " Did you mean 'x'?" with the closest of `known`, to append to a message; " " and `otherwise` if none is close.
+
+    `cutoff`: the least similarity, 0 to 1 (`difflib.get_close_matches`).
+    """
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    hint = f"Did you mean {near[0]!r}?" if near else otherwise
+    return f" {hint}" if hint else ""
 
 
 def first_line(error: BaseException) -> str:

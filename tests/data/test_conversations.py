@@ -97,10 +97,10 @@ def test_columns_of_other_names_are_the_same(read, tokenizer):
     ("change", "message"),
     [
         ({"prompt": [{"role": "system", "content": "Be long."}, *ASKED]}, "column system and the first message"),
-        ({"tools": ["{"]}, "column tools: this is no JSON"),
+        ({"tools": ["{"]}, "column tools: this is not valid JSON"),
         ({"tools": [{"x": 1}]}, "column tools: expected tools as JSON schemas with a name"),
         ({"system": 5}, "column system: expected a system prompt, found '5'"),
-        ({"prompt": [{"role": "usr", "content": "a"}]}, "the role is 'usr'; did you mean 'user'"),
+        ({"prompt": [{"role": "usr", "content": "a"}]}, "unknown role 'usr'. Did you mean 'user'"),
     ],
 )
 def test_what_contradicts_itself_is_refused_by_every_command(read, tokenizer, change, message):
@@ -135,7 +135,7 @@ def test_what_a_template_leaves_out_of_prompts_is_counted_or_refused(folder, tok
             model.generate(["1 + 1"], max_tokens=1, tools=[{"x": 1}])
     assert "1 of 1 conversations have reasoning in earlier turns" in caplog.text
     mute = make_tokenizer(tmp_path / "mute", chat_template="{% for m in messages %}{{ m['role'] }}{% endfor %}")
-    with pytest.raises(UserError, match="row 1, column prompt: the chat template drops the words of the user"):
+    with pytest.raises(UserError, match="row 1, column prompt: the chat template drops the content of the user"):
         prompt_rows(Dataset.from_list([{"prompt": "1 + 1"}]), prepare_tokenizer(str(mute)))
 
 

@@ -27,7 +27,7 @@ from open_r1.options.columns import ColumnOptions
 logger = logging.getLogger(__name__)
 
 LOST = "__lost__"
-"""Column with notes on what the chat template leaves out, until they are counted."""
+"""Temporary column with notes on what the chat template leaves out."""
 
 
 def prompt_rows(
@@ -36,13 +36,13 @@ def prompt_rows(
     columns: ColumnOptions | None = None,
     system_prompt: str | None = None,
 ) -> Dataset:
-    """`dataset` with `prompt` (messages), `prompt_text` (rendered up to where the assistant starts) and `prompt_ids`.
+    """`dataset` with `prompt` (messages), `prompt_text` (rendered, with the generation prompt) and `prompt_ids`.
 
-    Text becomes one user message; columns `system` and `tools` go with it. The other columns stay, for the rewards;
-    `answer` is the right answer, where `columns` names it or others keep it. What the text leaves out is an error, or
-    counted in a warning. Raises `UserError` with source, row and column for a missing column, an empty problem, a
-    conversation that already ends with an answer, and a row whose gold (`answer` and `solution`, as far as there are
-    such columns) is empty.
+    A text becomes one user message; the columns `system` and `tools` belong to it. Other columns are kept for the
+    rewards. If the gold answer is not in `answer` or `solution` but in a column that `columns` names or that other
+    projects use, it is copied to `answer`. What the chat template leaves out is an error or is counted in a warning.
+    Raises `UserError` with source, row and column for a missing column, an empty problem, a conversation that already
+    ends with an answer, and a row without a gold answer.
     """
     columns = columns or ColumnOptions()
     path, source = prompt_path(dataset, columns.prompt_column), source_name(dataset)
@@ -92,9 +92,9 @@ def prompt_rows(
 
 
 def drop_long_prompts(rows: Dataset, context: int | None, max_completion_length: int) -> Dataset:
-    """`rows` without prompts that leave no room for a completion in `context` tokens (None: no limit); says how many.
+    """`rows` without the prompts that leave too little room for a completion in `context` tokens (None: no limit).
 
-    Raises `UserError` if none is left.
+    Logs how many are dropped. Raises `UserError` if none is left.
     """
     if context is None:
         return rows
@@ -103,12 +103,12 @@ def drop_long_prompts(rows: Dataset, context: int | None, max_completion_length:
     if not kept:
         raise UserError(
             f"max_completion_length is {max_completion_length}, which leaves {max(room, 0)} of the model's {context} "
-            "tokens of context for the prompt, but all prompts are longer: lower it."
+            "tokens of context to the prompt, but every prompt is longer: lower it."
         )
     if len(kept) < len(rows):
         logger.warning(
-            "%s: %d of %d prompts are longer than %d tokens (the context of %d minus max_completion_length %d) and "
-            "are left out.",
+            "%s: dropped %d of %d prompts, which are longer than %d tokens (the context of %d minus "
+            "max_completion_length %d).",
             source_name(rows),
             len(rows) - len(kept),
             len(rows),

@@ -1,4 +1,4 @@
-"""Is what a conversation carries in its rendered text? What is not is an error, or a note that is counted."""
+"""Checks that the rendered text has everything that a conversation carries: what is missing is an error or a note."""
 
 import json
 from typing import Any
@@ -15,10 +15,10 @@ DOUBLED = (
 def check_rendered(
     messages: list[dict[str, Any]], text: str, tools: list[dict[str, Any]] | None, where: str
 ) -> list[str]:
-    """What `text` leaves out and may leave out, each worded to follow "3 of 4 rows". Raises `UserError` for contents,
-    tool calls, and the last answer's reasoning.
+    """Notes on what `text` leaves out, each worded to follow "3 of 4 rows".
 
-    Texts are looked for one after the other, so that a question that says the same as an answer hides nothing.
+    Raises `UserError` if content, tool calls or the reasoning of the last answer are missing. Texts are searched for in
+    order, so that a question that repeats an answer does not hide a missing answer.
     """
     notes: dict[str, None] = {}
     position = 0
@@ -32,7 +32,7 @@ def check_rendered(
                     notes[DOUBLED] = None
             elif number == len(messages):
                 raise UserError(
-                    f"{where}: the chat template drops the reasoning before </think>, so it would not be learned: "
+                    f"{where}: the chat template drops the reasoning before </think>, so the model would not learn it: "
                     "pass a chat_template that keeps it."
                 )
             else:
@@ -44,7 +44,7 @@ def check_rendered(
             continue
         found = [(at, form) for form in _forms(content) if (at := text.find(form, position)) >= 0]
         if not found or any(name not in text[position:] for name in calls):
-            what = "tool calls" if found else f"words of the {message['role']}"
+            what = "tool calls" if found else f"content of the {message['role']}"
             raise UserError(
                 f"{where}: the chat template drops the {what} in message {number}: pass a chat_template that keeps "
                 "them, or remove the row."

@@ -1,4 +1,4 @@
-"""Traces as token ids, with a mask of the tokens to learn."""
+"""Turns traces into token ids with a mask of the tokens to learn."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -34,7 +34,7 @@ from open_r1.options.columns import ColumnOptions
 
 @dataclass(frozen=True)
 class Marked:
-    """Text with the character spans to learn; `special` is true if special tokens have yet to be added."""
+    """A text with the character spans to learn. `special`: whether the tokenizer has to add its special tokens."""
 
     text: str
     spans: list[tuple[int, int]]
@@ -50,19 +50,20 @@ def tokenize_sft(
     columns: ColumnOptions | None = None,
     stops: Collection[int] | None = None,
 ) -> Dataset:
-    """`input_ids` and `loss_mask` (1: learn this token) of each row, at most `args.max_length` tokens long.
+    """`input_ids` and `loss_mask` (1: learn this token) of each row, truncated to `args.max_length` tokens.
 
-    Rows are conversations (`messages`, or `conversations`), `prompt` and `completion` (text or messages), text
-    (`args.dataset_text_field`), or one of `CHAT_PAIRS` (Alpaca's `input` follows its `instruction`), unless `columns`
-    names others. Columns `system` and `tools` go with conversations. `stops` are the tokens at which the model stops;
-    by default, those that the tokenizer tells. What the text leaves out is an error, or counted in a warning. Rows with
-    nothing to learn are left out; how many, and how many were cut, is said in one line. Raises `UserError` with source,
-    row and column.
+    Rows are conversations (`messages` or `conversations`), `prompt` and `completion` (text or messages), text
+    (`args.dataset_text_field`), or one of `CHAT_PAIRS` (Alpaca's `input` is appended to its `instruction`), unless
+    `columns` names others. The columns `system` and `tools` belong to conversations. `stops` are the tokens at which
+    the model stops, by default those of the tokenizer.
+
+    What the chat template leaves out is an error or is counted in a warning. Rows with nothing to learn are dropped;
+    one warning counts them and the truncated rows. Raises `UserError` with source, row and column.
     """
     layout = trace_layout(dataset, args, columns or ColumnOptions())
     source = source_name(dataset)
     if system_prompt and layout.kind == "text":
-        raise UserError(f"system_prompt is given, but {source} has plain text, which has no system message: remove it.")
+        raise UserError(f"system_prompt is set, but {source} has plain text, which has no system message: remove it.")
     stop_ids = sorted(stop_token_ids(tokenizer, None) if stops is None else stops)
     marker = _Marker(
         tokenizer, layout, args, system_prompt, {str(tokenizer.convert_ids_to_tokens(i)) for i in stop_ids}
@@ -102,7 +103,7 @@ def tokenize_sft(
 
 
 class _Marker:
-    """Makes `Marked` texts of rows."""
+    """Turns rows into `Marked` texts."""
 
     def __init__(
         self,
@@ -116,7 +117,7 @@ class _Marker:
         self.stops, self.template = stops, template_of(tokenizer)
 
     def __call__(self, row: dict[str, Any], where: str) -> Marked:
-        """The text of a row with what is to be learned. Raises `UserError` with `where`."""
+        """The text of a row and the spans to learn. Raises `UserError` with `where`."""
         layout = self.layout
         if layout.kind == "text":
             text = _text(row, layout.paths[0], where)
@@ -130,7 +131,7 @@ class _Marker:
 
     def _plain_pair(self, row: dict[str, Any], where: str) -> Marked:
         if self.system_prompt:
-            raise UserError(f"{where}: system_prompt is given, but prompt is plain text, not messages: remove it.")
+            raise UserError(f"{where}: system_prompt is set, but prompt is plain text, not messages: remove it.")
         alone = read_conversation([{"role": "user", "content": ""}], row, self.layout.beside, None, where)
         if len(alone.messages) > 1 or alone.tools or alone.settings:
             columns = " and ".join(self.layout.beside.paths)
@@ -183,7 +184,7 @@ def _text(row: dict[str, Any], path: str, where: str) -> str:
 
 
 def _messages(row: dict[str, Any], layout: Layout, where: str) -> tuple[list[dict[str, Any]], int]:
-    """The messages of a row, and how many of them are its prompt (all, if the columns make no difference)."""
+    """The messages of a row, and how many of them are the prompt (all, if one column holds them)."""
     if layout.kind == "messages":
         messages = check_messages(value_at(row, layout.paths[0]), f"{where}, column {layout.paths[0]}")
         return messages, len(messages)
@@ -195,7 +196,7 @@ def _messages(row: dict[str, Any], layout: Layout, where: str) -> tuple[list[dic
 
 
 def _side(row: dict[str, Any], path: str, role: str, where: str) -> list[dict[str, Any]]:
-    """A column of a pair: a conversation, or a text that `role` says."""
+    """The messages in one column of a pair: a conversation, or a text by `role`."""
     value = value_at(row, path)
     if is_conversation(value) or value == []:
         return check_messages(value, f"{where}, column {path}")
@@ -203,16 +204,16 @@ def _side(row: dict[str, Any], path: str, role: str, where: str) -> list[dict[st
 
 
 def _tokenize(marked: Marked, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """Token ids and loss mask: a token is learned if any of its characters is in a span, and an appended end token if
-    the text before it is. Plain text gets eos."""
+    """Token ids and loss mask. A token is learned if any of its characters is in a span; an appended end token, if the
+    text before it is. Plain text gets an eos token."""
     encoded = tokenizer(marked.text, add_special_tokens=marked.special, return_offsets_mapping=True, verbose=False)
     ids, offsets = list(encoded["input_ids"]), np.array(encoded["offset_mapping"]).reshape(-1, 2)
     learn = np.zeros(len(ids), dtype=bool)
-    for start, end in marked.spans:  # a special token may be empty: it counts where it stands
+    for start, end in marked.spans:  # a special token without characters belongs to the span around it
         after = (offsets[:, 1] > start) | (offsets[:, 0] >= start)
         before = (offsets[:, 0] < end) | (offsets[:, 1] <= end)
         learn |= after & before
-    if any(end == len(marked.text) for _, end in marked.spans):  # what a post-processor appends has no characters
+    if any(end == len(marked.text) for _, end in marked.spans):  # tokens of a post-processor have no characters
         added = np.array([sequence is None for sequence in encoded.sequence_ids()], dtype=bool)
         learn |= np.logical_and.accumulate(added[::-1])[::-1]
     learn[:1] = False  # nothing predicts the first token

@@ -12,13 +12,13 @@ from open_r1.errors import UserError
 from open_r1.options.columns import ColumnOptions
 
 CHAT_PAIRS = (("problem", "solution"), ("question", "answer"), ("instruction", "output"))
-"""Columns of text that are read as a user's and an assistant's message when nothing better is there."""
+"""Pairs of text columns that are read as a user and an assistant message if a dataset has no conversations."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a row has its trace: `kind` is "messages", "text", "pair" (prompt and completion, perhaps plain text) or
-    "chat pair" (a user's and an assistant's message)."""
+    """Which columns hold the trace. `kind` is "messages", "text", "pair" (prompt and completion, messages or plain
+    text) or "chat pair" (the texts of a user and an assistant message)."""
 
     kind: str
     paths: tuple[str, ...]
@@ -26,15 +26,15 @@ class Layout:
 
 
 def trace_layout(dataset: Dataset, args: SFTConfig, columns: ColumnOptions) -> Layout:
-    """The columns that are named, else the first of the known ones. Raises `UserError` if there are none, or if options
-    ask for what they do not hold."""
+    """The columns named in `columns`, else the first known ones. Raises `UserError` if there are none, or if the loss
+    options do not fit them."""
     there, text_field, source = set(dataset.column_names), args.dataset_text_field, source_name(dataset)
     pairs = [(p, a) for p, a in CHAT_PAIRS if {p, a} <= there]
     messages = named_or_first(dataset, columns.messages_column, MESSAGES, "messages_column")
     kind, paths = "", ()  # type: tuple[str, tuple[str, ...]]
     if columns.messages_column and (columns.prompt_column or columns.answer_column):
         raise UserError(
-            "messages_column is given together with prompt_column or answer_column: remove one or the other."
+            "messages_column cannot be combined with prompt_column or answer_column: remove one or the other."
         )
     if columns.prompt_column or columns.answer_column:
         kind, paths = "chat pair", _named_pair(dataset, columns)
@@ -66,7 +66,7 @@ def trace_layout(dataset: Dataset, args: SFTConfig, columns: ColumnOptions) -> L
 
 
 def _named_pair(dataset: Dataset, columns: ColumnOptions) -> tuple[str, ...]:
-    """The columns of a prompt and of what follows it, of which one is named at least."""
+    """The prompt and answer columns, at least one of which is named."""
     prompt = prompt_path(dataset, columns.prompt_column)
     answers = (dict(CHAT_PAIRS).get(prompt, ""), "completion", *(answer for _, answer in CHAT_PAIRS))
     answer = named_or_first(dataset, columns.answer_column, answers, "answer_column")
