@@ -17,7 +17,7 @@ task="${1:?which task? sums, equations, letters or countdown}"
 shift
 MODEL="${MODEL:-HuggingFaceTB/SmolLM2-135M-Instruct}"
 OUT="${OUT:-runs/zero}"
-reward=accuracy
+reward=examples/zero/number.py:number
 rewards="$reward"
 if [ "$task" = countdown ]; then
     reward=examples/zero/countdown.py:countdown

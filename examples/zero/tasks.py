@@ -6,12 +6,14 @@ Tasks: sums (chains of additions and subtractions), equations (linear, one unkno
 and countdown (reach a target with 2, 3 or 4 numbers). The training problems begin with the easiest level and take in
 one more level at a time, so that a model that is rarely right has something to learn from; half of them are of the
 newest level. After 60% they come from all levels alike. Train on them once, in this order (`shuffle_dataset: false`):
-240 steps of 32 prompts take 7,680. The held-out problems come from all levels alike, and none is trained on.
+240 steps of 32 prompts take 7,680. The held-out problems come from all levels alike, and none is trained on, not even
+with its numbers in another order.
 """
 
 import argparse
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from open_r1.errors import UserError
 from open_r1.run.entry import exit_with_sentence
 
 Problem = dict[str, Any]
+Words = tuple[str, ...]
 WORDS = ["river", "stone", "bridge", "apple", "summer", "evening", "children", "pebble", "window", "garden", "yellow"]
 WORDS += ["mountain", "letter", "orange", "silver", "kitchen", "basket", "winter", "forest", "candle", "butter"]
 RAMP = 0.6
@@ -83,16 +86,17 @@ TASKS: dict[str, tuple[Callable[[int, random.Random], Problem], int]] = {
 
 
 def make(task: str, problems: int, held_out: int, seed: int) -> tuple[list[Problem], list[Problem]]:
-    """Training problems, by growing difficulty, and held-out problems of all levels, no prompt in both.
+    """Training problems, by growing difficulty, and held-out problems of all levels. No two held-out problems, and no
+    training problem and a held-out one, have the same words and numbers, in whatever order.
 
     Raises `UserError` if a level has too few problems.
     """
     draw, levels = TASKS[task]
     rng = random.Random(f"{task}/{seed}")
-    apart: dict[str, Problem] = {}
+    apart: dict[Words, Problem] = {}
     for i in range(held_out):
         row = _draw(draw, i % levels, rng, apart)
-        apart[row["problem"]] = row
+        apart[words(row)] = row
     train = [_draw(draw, _level(i / problems, levels, rng), rng, apart) for i in range(problems)]
     return train, list(apart.values())
 
@@ -105,11 +109,18 @@ def _level(progress: float, levels: int, rng: random.Random) -> int:
     return newest if rng.random() < 0.5 else rng.randrange(newest + 1)
 
 
-def _draw(draw: Callable[[int, random.Random], Problem], level: int, rng: random.Random, apart: Problem) -> Problem:
-    """A problem whose prompt is not in `apart`."""
+def words(row: Problem) -> Words:
+    """The words, numbers and signs of the problem, sorted: 3 + 8 and 8 + 3 are the same."""
+    return tuple(sorted(re.findall(r"\w+|[-+*]", row["problem"])))
+
+
+def _draw(
+    draw: Callable[[int, random.Random], Problem], level: int, rng: random.Random, apart: dict[Words, Problem]
+) -> Problem:
+    """A problem whose `words` are not in `apart`."""
     for _ in range(10_000):
         row = draw(level, rng)
-        if row["problem"] not in apart:
+        if words(row) not in apart:
             return {"level": level + 1, **row}
     raise UserError(f"held-out: level {level + 1} has too few problems for so many; ask for fewer.")
 

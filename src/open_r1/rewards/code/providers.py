@@ -1,5 +1,6 @@
 """Where programs run: a sandbox on this machine, Piston servers, or E2B. All look alike from outside."""
 
+import http.client
 import json
 import os
 import threading
@@ -19,6 +20,8 @@ from open_r1.rewards.code.programs import Program
 from open_r1.rewards.code.sandbox import Limits, Outcome
 
 Run = Callable[[str], Outcome]
+NO_ANSWER = (OSError, http.client.HTTPException, json.JSONDecodeError)
+"""Of a server: no connection, one that is reset, too late, too little, or not JSON."""
 
 
 class Provider(Protocol):
@@ -87,7 +90,7 @@ class PistonProvider:
                 if "message" in reply:
                     raise UserError(f"code rewards: Piston at {endpoint} says: {reply['message']}")
                 return reply
-            except (urllib.error.URLError, TimeoutError, json.JSONDecodeError) as error:
+            except NO_ANSWER as error:
                 if attempt == attempts - 1:
                     raise UserError(f"code rewards: no answer from Piston at {endpoint}: {error}.") from error
                 time.sleep(0.2 * 2**attempt)
@@ -161,7 +164,7 @@ class E2BProvider:
             request = {"scripts": [script], "languages": ["python"], "timeout": seconds, "request_timeout": seconds}
             try:
                 result = _post(f"http://{self.router_url.removeprefix('http://')}/execute_batch", request)[0]
-            except (urllib.error.URLError, TimeoutError, json.JSONDecodeError) as error:
+            except NO_ANSWER as error:
                 raise UserError(f"code rewards: no answer from the E2B router {self.router_url}: {error}.") from error
             if not result.get("execution"):
                 raise UserError(f"code rewards: the E2B router says: {result.get('exception_str')}")
