@@ -1,7 +1,11 @@
-"""Errors that users see as one sentence instead of a stack trace."""
+"""Errors and warnings that users see as one sentence instead of a stack trace."""
 
 import difflib
+import logging
+import os
 from collections.abc import Iterable
+
+logger = logging.getLogger(__name__)
 
 
 class UserError(Exception):
@@ -18,6 +22,12 @@ class Interrupted(Exception):
     """
 
     EXIT_CODE = 75
+
+
+def warn_user(message: str, *arguments: object) -> None:
+    """Logs a warning, with `arguments` for its placeholders, in the first process of a job only."""
+    if os.environ.get("RANK", "0") == "0":
+        logger.warning(message, *arguments)
 
 
 def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "", cutoff: float = 0.6) -> str:

@@ -1,8 +1,6 @@
 """Tokenizers and chat templates for training and sampling. Nothing here changes a model's files."""
 
 import json
-import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,11 +9,9 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from open_r1.errors import UserError, first_line
+from open_r1.errors import UserError, first_line, warn_user
 from open_r1.files import check_no_lfs_pointers
 from open_r1.hub import reading_hub
-
-logger = logging.getLogger(__name__)
 
 CHATML = (
     "{{% for message in messages %}}"
@@ -211,8 +207,7 @@ def _chatml(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
     end = "<|im_end|>" if "<|im_end|>" in tokenizer.get_vocab() else tokenizer.eos_token
     if end is None:
         raise UserError(f"{name} has neither a chat template nor an end token: set chat_template and eos_token.")
-    if os.environ.get("RANK", "0") == "0":
-        logger.warning("%s has no chat template: using ChatML, with %s at the end of each turn.", name, end)
+    warn_user("%s has no chat template: using ChatML, with %s at the end of each turn.", name, end)
     return CHATML.format(end=end)
 
 

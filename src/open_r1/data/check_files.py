@@ -5,17 +5,14 @@ Lines are read in bounded memory, and parsed only if they look suspicious. A JSO
 
 import csv
 import json
-import logging
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from open_r1.data.opened import DAMAGED, kind_of, open_bytes
-from open_r1.errors import UserError
+from open_r1.errors import UserError, warn_user
 from open_r1.files import check_no_lfs_pointers
-
-logger = logging.getLogger(__name__)
 
 LONGEST_LINE = 64 << 20
 """Limit of a row, in bytes, uncompressed."""
@@ -113,7 +110,7 @@ def _field_with_rows(file: Path, value: dict[str, Any]) -> str:
         return ""
     others = ", ".join(name for name in value if name not in fields)
     left_out = f"; {others} is ignored" if others else ""
-    logger.warning("%s: reading the %d rows under %r%s.", file, len(value[fields[0]]), fields[0], left_out)
+    warn_user("%s: reading the %d rows under %r%s.", file, len(value[fields[0]]), fields[0], left_out)
     return fields[0]
 
 

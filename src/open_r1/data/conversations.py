@@ -4,8 +4,6 @@ Everything that a row carries for the model is in the rendered text; what is not
 """
 
 import json
-import logging
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,9 +16,7 @@ from open_r1.data.columns import Beside, value_at
 from open_r1.data.messages import REASONING_FIELDS, check_messages, check_tools, split_reasoning, without_nulls
 from open_r1.data.rendered import check_rendered
 from open_r1.data.stored import with_text_arguments
-from open_r1.errors import UserError
-
-logger = logging.getLogger(__name__)
+from open_r1.errors import UserError, warn_user
 
 INSTRUCTION, INPUT = "instruction", "input"
 """Alpaca's columns: the input is appended to the instruction."""
@@ -189,16 +185,10 @@ class PromptRenderer:
 def warn_of_losses(source: str, notes: Mapping[str, int], total: int, what: str = "rows") -> None:
     """Logs one warning per note, with the number of rows (of `total`) that it applies to."""
     for note, count in notes.items():
-        warn_once(f"{source}: {count} of {total} {what} {note}.")
+        warn_user("%s: %d of %d %s %s.", source, count, total, what, note)
 
 
 def warn_of_unused(source: str, columns: Iterable[str]) -> None:
     """Logs one warning with the columns that do not enter the text."""
     if unused := list(columns):
-        warn_once(f"{source}: these columns are not used: {', '.join(unused)}.")
-
-
-def warn_once(text: str) -> None:
-    """Logs a warning in the first process of a job only."""
-    if os.environ.get("RANK", "0") == "0":
-        logger.warning("%s", text)
+        warn_user("%s: these columns are not used: %s.", source, ", ".join(unused))

@@ -1,7 +1,5 @@
 """Loads datasets from the hub, local folders and local files, with errors that name file, row and column."""
 
-import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +20,8 @@ from open_r1.configs import DataConfig
 from open_r1.data.broken_files import different_columns, explain, mixed_column
 from open_r1.data.check_files import check_text_files
 from open_r1.data.opened import BUILDERS, REMEDIES, kind_of
-from open_r1.errors import UserError, did_you_mean, first_line, one_line
+from open_r1.errors import UserError, did_you_mean, first_line, one_line, warn_user
 from open_r1.hub import reading_hub
-
-logger = logging.getLogger(__name__)
 
 datasets_config.HF_UPDATE_DOWNLOAD_COUNTS = False  # `datasets` would report every local file that is opened
 
@@ -121,8 +117,8 @@ def _load_saved(path: Path, split: str) -> Dataset:
 
 def _warn_of_unused_config(path: Path, config: str | None, what: str) -> None:
     """A warning, not an error: a recipe sets it for a hub dataset that the command line may replace with a file."""
-    if config is not None and os.environ.get("RANK", "0") == "0":
-        logger.warning("dataset_config %r has no effect: %s is %s, which has no configurations.", config, path, what)
+    if config is not None:
+        warn_user("dataset_config %r has no effect: %s is %s, which has no configurations.", config, path, what)
 
 
 def _load_files(path: Path, config: str | None, split: str) -> Dataset:
@@ -181,9 +177,9 @@ def _warn_of_ignored_files(folder: Path, used: list[Path]) -> None:
     run = folder / "run"  # what our commands write next to the rows
     ours = list(run.iterdir()) if (run / "environment.json").exists() or (run / "report.json").exists() else []
     ignored = {file.resolve() for file in there} - {file.resolve() for file in [*hidden, *ours, *used]}
-    if ignored and get_dataset_config_names(str(folder)) == ["default"] and os.environ.get("RANK", "0") == "0":
+    if ignored and get_dataset_config_names(str(folder)) == ["default"]:
         names = ", ".join(sorted(str(file.relative_to(folder.resolve())) for file in ignored)[:5])
-        logger.warning(
+        warn_user(
             "%s: %d files are ignored, %s: only files of one kind are read from a folder.", folder, len(ignored), names
         )
 

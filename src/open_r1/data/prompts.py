@@ -1,6 +1,5 @@
 """Problems as prompts for GRPO."""
 
-import logging
 from collections import Counter
 from typing import Any
 
@@ -21,10 +20,8 @@ from open_r1.data.conversations import (
 )
 from open_r1.data.load import source_name
 from open_r1.data.stored import as_stored, message_type
-from open_r1.errors import UserError
+from open_r1.errors import UserError, warn_user
 from open_r1.options.columns import ColumnOptions
-
-logger = logging.getLogger(__name__)
 
 LOST = "__lost__"
 """Temporary column with notes on what the chat template leaves out."""
@@ -106,7 +103,7 @@ def drop_long_prompts(rows: Dataset, context: int | None, max_completion_length:
             "tokens of context to the prompt, but every prompt is longer: lower it."
         )
     if len(kept) < len(rows):
-        logger.warning(
+        warn_user(
             "%s: dropped %d of %d prompts, which are longer than %d tokens (the context of %d minus "
             "max_completion_length %d).",
             source_name(rows),

@@ -20,7 +20,6 @@ from open_r1.data.conversations import (
     template_of,
     warn_of_losses,
     warn_of_unused,
-    warn_once,
     with_input,
 )
 from open_r1.data.load import source_name
@@ -28,7 +27,7 @@ from open_r1.data.messages import check_messages
 from open_r1.data.rendered import check_rendered
 from open_r1.data.sft_columns import Layout, trace_layout
 from open_r1.data.spans import assistant_spans
-from open_r1.errors import UserError
+from open_r1.errors import UserError, warn_user
 from open_r1.options.columns import ColumnOptions
 
 
@@ -227,9 +226,15 @@ def _drop_unlearnable(rows: Dataset, max_length: int, source: str) -> Dataset:
     lengths, learned = np.array(rows["length"][:]), np.array(rows["learned"][:])
     cut, empty = int((lengths > max_length).sum()), int((learned == 0).sum())
     if cut or empty:
-        warn_once(
-            f"{source}: of {len(rows)} rows, {cut} are longer than max_length {max_length} and were truncated (the "
-            f"longest has {lengths.max()} tokens), and {empty} have nothing left to learn and were dropped."
+        warn_user(
+            "%s: of %d rows, %d are longer than max_length %d and were truncated (the longest has %d tokens), and %d "
+            "have nothing left to learn and were dropped.",
+            source,
+            len(rows),
+            cut,
+            max_length,
+            lengths.max(),
+            empty,
         )
     warn_of_losses(source, Counter(note for notes in rows["notes"][:] for note in notes), len(rows))
     if empty == len(rows):

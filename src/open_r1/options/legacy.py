@@ -4,15 +4,12 @@ Renamed keys work. Keys without effect here are listed in one warning, with the 
 result but are not supported are errors, unless their value disables them.
 """
 
-import logging
 import os
 from dataclasses import replace
 from typing import Any
 
-from open_r1.errors import UserError
+from open_r1.errors import UserError, warn_user
 from open_r1.options.values import Given
-
-logger = logging.getLogger(__name__)
 
 RENAMED = {
     "torch_dtype": "dtype",
@@ -199,9 +196,9 @@ def translate(layers: list[dict[str, Given]], known: set[str]) -> dict[str, Give
     if "generation_batch_size" in merged:
         merged["steps_per_generation"] = _steps_per_generation(merged)
         del merged["generation_batch_size"]
-    if notes and os.environ.get("RANK", "0") == "0":
+    if notes:
         listed = "; ".join(f"{name} ({why})" for name, why in notes.items())
-        logger.warning("These options have no effect here: %s.", listed)
+        warn_user("These options have no effect here: %s.", listed)
     return merged
 
 

@@ -36,7 +36,7 @@ def remove(folder: Path) -> None:
 @lru_cache(maxsize=1)
 def _home() -> Path:
     """The folder of this process, which is locked as long as the process lives."""
-    _remove_abandoned()
+    _remove_left()
     while True:
         home = Path(tempfile.mkdtemp(prefix=PREFIX))
         if _locked(home) is not None:
@@ -45,7 +45,7 @@ def _home() -> Path:
             return home
 
 
-def _remove_abandoned() -> None:
+def _remove_left() -> None:
     """Removes the folders of processes that no longer exist."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError):
