@@ -9,7 +9,7 @@ from toys import DEEPSEEK_LIKE, make_model, make_tokenizer
 
 from open_r1.configs import SFTConfig
 from open_r1.data.chat import prepare_tokenizer
-from open_r1.data.conversations import PromptRenderer, prompt_messages
+from open_r1.data.conversations import ConversationRenderer, prompt_messages
 from open_r1.data.prompts import prompt_rows
 from open_r1.data.sft import tokenize_sft
 from open_r1.engine.load import LoadedEngine
@@ -57,13 +57,13 @@ def grpo(row, tokenizer, columns=None):
 
 def generated(row, tokenizer, columns=None):
     (problem,) = Problems(Dataset.from_list([row]), columns).read([0])
-    return PromptRenderer(tokenizer).text(problem.conversation, "row 1")[0]
+    return ConversationRenderer(tokenizer).text(problem.conversation, "row 1")[0]
 
 
 def evaluated(row, tokenizer, columns=None):
     task = find_task("rows.jsonl")
     (problem,) = own_problems(task, Dataset.from_list([row]), columns or ColumnOptions())
-    return PromptRenderer(tokenizer).text(conversation_of(problem, protocol_for(task)), "row 1")[0]
+    return ConversationRenderer(tokenizer).text(conversation_of(problem, protocol_for(task)), "row 1")[0]
 
 
 def fine_tuned(row, tokenizer, columns=None):

@@ -25,7 +25,7 @@ NESTED_GOLDS = ("reward_model.ground_truth",)
 
 
 @dataclass(frozen=True)
-class Beside:
+class ContextColumns:
     """The paths, if any, of what accompanies the messages of a row: `system` (the system prompt), `tools`, and
     `settings` (variables of the chat template)."""
 
@@ -38,15 +38,15 @@ class Beside:
         return [path for path in (self.system, self.tools, self.settings) if path is not None]
 
 
-def beside(dataset: Dataset, columns: ConversationColumns, *, but: Sequence[str] = ()) -> Beside:
-    """What accompanies the messages of `dataset`, except the columns `but`, which hold the messages themselves. Raises
-    `UserError` if a named column does not exist."""
-    found = Beside(
+def context_columns(dataset: Dataset, columns: ConversationColumns, *, exclude: Sequence[str] = ()) -> ContextColumns:
+    """What accompanies the messages of `dataset`, except the columns `exclude`, which hold the messages themselves.
+    Raises `UserError` if a named column does not exist."""
+    found = ContextColumns(
         named_or_first(dataset, columns.system_column, ("system",), "system_column"),
         named_or_first(dataset, columns.tools_column, ("tools",), "tools_column"),
         named_or_first(dataset, None, ("chat_template_kwargs",), ""),
     )
-    return Beside(*(None if path in but else path for path in (found.system, found.tools, found.settings)))
+    return ContextColumns(*(None if path in exclude else path for path in (found.system, found.tools, found.settings)))
 
 
 def named_or_first(dataset: Dataset, named: str | None, defaults: Sequence[str], option: str) -> str | None:

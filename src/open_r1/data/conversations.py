@@ -12,7 +12,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from open_r1.data.chat import encode, end_of_turn, render
-from open_r1.data.columns import Beside, value_at
+from open_r1.data.columns import ContextColumns, value_at
 from open_r1.data.messages import REASONING_FIELDS, check_messages, check_tools, split_reasoning, without_nulls
 from open_r1.data.rendered import check_rendered
 from open_r1.data.stored import with_text_arguments
@@ -32,7 +32,11 @@ class Conversation:
 
 
 def read_conversation(
-    messages: list[dict[str, Any]], row: Mapping[str, Any], columns: Beside, system_prompt: str | None, where: str
+    messages: list[dict[str, Any]],
+    row: Mapping[str, Any],
+    columns: ContextColumns,
+    system_prompt: str | None,
+    where: str,
 ) -> Conversation:
     """`messages` with what accompanies them in `row`. A system prompt in the row overrides `system_prompt`.
 
@@ -154,22 +158,25 @@ def place_reasoning(messages: Sequence[Any], field: str | None) -> list[Any]:
     return placed
 
 
-class PromptRenderer:
-    """Renders prompts by the chat template of `tokenizer`; `lost` counts notes on what the template leaves out."""
+class ConversationRenderer:
+    """Renders conversations by the chat template of `tokenizer`, as prompts by default; `lost` counts notes on what the
+    template leaves out."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer, self.template = tokenizer, template_of(tokenizer)
         self.lost: Counter[str] = Counter()
 
-    def text(self, conversation: Conversation, where: str) -> tuple[str, list[str]]:
-        """The prompt with the generation prompt, and notes on what is not in it. Raises `UserError`."""
+    def text(
+        self, conversation: Conversation, where: str, *, add_generation_prompt: bool = True
+    ) -> tuple[str, list[str]]:
+        """The conversation as text, and notes on what is not in it. Raises `UserError`."""
         placed = replace(conversation, messages=self.template.placed(conversation.messages))
         text = render(
             self.tokenizer,
             placed.messages,
             tools=placed.tools,
             settings=placed.settings,
-            add_generation_prompt=True,
+            add_generation_prompt=add_generation_prompt,
             where=where,
         )
         return text, check_rendered(placed.messages, text, placed.tools, where)

@@ -9,11 +9,11 @@ from transformers import PreTrainedTokenizerBase
 
 from open_r1.data.caching import fingerprint
 from open_r1.data.chat import encode
-from open_r1.data.columns import beside, feature_at, gold_path, gold_paths, prompt_path, value_at
+from open_r1.data.columns import context_columns, feature_at, gold_path, gold_paths, prompt_path, value_at
 from open_r1.data.conversations import (
     INPUT,
     INSTRUCTION,
-    PromptRenderer,
+    ConversationRenderer,
     prompt_messages,
     read_conversation,
     warn_of_losses,
@@ -44,8 +44,8 @@ def prompt_rows(
     columns = columns or ColumnOptions()
     path, source = prompt_path(dataset, columns.prompt_column), source_name(dataset)
     gold, golds = gold_path(dataset, columns.answer_column), gold_paths(dataset, columns.answer_column)
-    others = beside(dataset, columns, but=[path])
-    kind, renderer = message_type(dataset, path), PromptRenderer(tokenizer)
+    context = context_columns(dataset, columns, exclude=[path])
+    kind, renderer = message_type(dataset, path), ConversationRenderer(tokenizer)
 
     def to_prompt(row: dict[str, Any], index: int) -> dict[str, Any]:
         where = f"{source}, row {index + 1}"
@@ -57,7 +57,7 @@ def prompt_rows(
             )
         more = row.get(INPUT) if path == INSTRUCTION else None
         messages = prompt_messages(value_at(row, path), f"{where}, column {path}", more)
-        conversation = read_conversation(messages, row, others, system_prompt, where)
+        conversation = read_conversation(messages, row, context, system_prompt, where)
         text, lost = renderer.text(conversation, f"{where}, column {path}")
         found = value_at(row, gold) if gold else None
         return {
@@ -82,7 +82,7 @@ def prompt_rows(
         with_indices=True,
         features=Features({**dataset.features, **made}),
         desc="Prompts",
-        new_fingerprint=fingerprint(dataset, tokenizer, "prompts", path, system_prompt, gold, others),
+        new_fingerprint=fingerprint(dataset, tokenizer, "prompts", path, system_prompt, gold, context),
     )
     warn_of_losses(source, Counter(note for notes in rows[LOST] for note in notes), len(rows))
     return rows.remove_columns([LOST])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datasets import Dataset
 
 from open_r1.configs import SFTConfig
-from open_r1.data.columns import MESSAGES, Beside, beside, named_or_first, prompt_path
+from open_r1.data.columns import MESSAGES, ContextColumns, context_columns, named_or_first, prompt_path
 from open_r1.data.conversations import INPUT, INSTRUCTION
 from open_r1.data.load import columns_of, source_name
 from open_r1.errors import UserError
@@ -22,7 +22,7 @@ class Layout:
 
     kind: str
     paths: tuple[str, ...]
-    beside: Beside
+    context: ContextColumns
 
 
 def trace_layout(dataset: Dataset, args: SFTConfig, columns: ColumnOptions) -> Layout:
@@ -62,7 +62,7 @@ def trace_layout(dataset: Dataset, args: SFTConfig, columns: ColumnOptions) -> L
             f"completion_only_loss is true, but {source} has no prompt and completion columns"
             + (": write assistant_only_loss: true." if kind != "text" else ".")
         )
-    return Layout(kind, paths, Beside() if kind == "text" else beside(dataset, columns, but=paths))
+    return Layout(kind, paths, ContextColumns() if kind == "text" else context_columns(dataset, columns, exclude=paths))
 
 
 def _named_pair(dataset: Dataset, columns: ColumnOptions) -> tuple[str, ...]:

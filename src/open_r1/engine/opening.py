@@ -180,7 +180,7 @@ def _opened(
     engine: Engine, name: str, tokenizer: Any, config: Any, generation_config: Any, identity: dict[str, Any]
 ) -> OpenEngine:
     from open_r1.data.chat import render, stop_token_ids
-    from open_r1.data.conversations import PromptRenderer
+    from open_r1.data.conversations import ConversationRenderer
     from open_r1.modeling.loading import context_length
 
     return OpenEngine(
@@ -188,7 +188,7 @@ def _opened(
         name=name,
         context=context_length(config),
         stop_token_ids=stop_token_ids(tokenizer, generation_config),
-        render=PromptRenderer(tokenizer),
+        render=ConversationRenderer(tokenizer),
         answer_start=render(tokenizer, [{"role": "user", "content": "1 + 1"}], add_generation_prompt=True)[-32:],
         prompt_tokens=len,
         max_tokens_per_batch=None,
