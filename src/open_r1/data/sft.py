@@ -67,7 +67,7 @@ def tokenize_sft(
     marker = _Marker(
         tokenizer, layout, args, system_prompt, {str(tokenizer.convert_ids_to_tokens(i)) for i in stop_ids}
     )
-    used = {column_of(dataset, path) for path in (*layout.paths, *layout.beside.paths)}
+    used = {column_of(dataset, path) for path in (*layout.paths, *layout.context.paths)}
     warn_of_unused(source, (name for name in dataset.column_names if name not in used))
 
     def to_tokens(row: dict[str, Any], index: int) -> dict[str, Any]:
@@ -124,16 +124,16 @@ class _Marker:
         if layout.kind == "pair" and not any(is_conversation(row[path]) for path in layout.paths):
             return self._plain_pair(row, where)
         messages, prompt_length = _messages(row, layout, where)
-        full = read_conversation(messages, row, layout.beside, self.system_prompt, where)
+        full = read_conversation(messages, row, layout.context, self.system_prompt, where)
         prompt_length += len(full.messages) - len(messages)
         return self._conversation(replace(full, messages=self.template.placed(full.messages)), prompt_length, where)
 
     def _plain_pair(self, row: dict[str, Any], where: str) -> Marked:
         if self.system_prompt:
             raise UserError(f"{where}: system_prompt is set, but prompt is plain text, not messages: remove it.")
-        alone = read_conversation([{"role": "user", "content": ""}], row, self.layout.beside, None, where)
+        alone = read_conversation([{"role": "user", "content": ""}], row, self.layout.context, None, where)
         if len(alone.messages) > 1 or alone.tools or alone.settings:
-            columns = " and ".join(self.layout.beside.paths)
+            columns = " and ".join(self.layout.context.paths)
             raise UserError(
                 f"{where}: prompt is plain text, which cannot have {columns}: write prompt as messages, or remove "
                 f"{columns}."

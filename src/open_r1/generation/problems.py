@@ -138,8 +138,8 @@ def prompt_bytes(problem: PromptRow) -> int:
     """Bytes of all messages and tools: a bound on their tokens."""
     asked = problem.conversation
     more = [asked.tools or [], *({**m, "content": ""} for m in asked.messages if len(m) > 2)]
-    beside = sum(len(json.dumps(value)) for value in more if value)
-    return beside + sum(len(message["content"].encode()) for message in asked.messages)
+    extra_bytes = sum(len(json.dumps(value)) for value in more if value)
+    return extra_bytes + sum(len(message["content"].encode()) for message in asked.messages)
 
 
 def _compiled(template: str, known: list[str]) -> tuple[Any, list[str]]:
