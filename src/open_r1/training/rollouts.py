@@ -88,25 +88,25 @@ def sample_groups(
     ]
     groups: dict[Any, list[Completion]] = {}
 
-    def tell(i: Any, completion: Completion) -> None:
+    def report(i: Any, completion: Completion) -> None:
         if on_completion is not None:
             on_completion(prompts[i], completion)
 
-    with _told_by(engine, tell) as engine_tells:
+    with _reporting_to(engine, report) as engine_reports:
         for i, group in engine.stream(requests):
             groups[i] = group
-            for completion in () if engine_tells else group:
-                tell(i, completion)
+            for completion in () if engine_reports else group:
+                report(i, completion)
     return [groups[i] for i in range(len(prompts))]
 
 
 @contextmanager
-def _told_by(engine: Any, tell: Callable[[Any, Completion], None]) -> Iterator[bool]:
-    """Inside the context, `engine` reports completions to `tell` as they end. False if it does not support this."""
+def _reporting_to(engine: Any, report: Callable[[Any, Completion], None]) -> Iterator[bool]:
+    """Inside the context, `engine` passes completions to `report` as they end. False if it does not support this."""
     if not hasattr(engine, "on_completion"):
         yield False
         return
-    engine.on_completion = tell
+    engine.on_completion = report
     try:
         yield True
     finally:
