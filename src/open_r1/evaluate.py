@@ -164,7 +164,7 @@ def default_output(model: str, revision: str | None = None) -> Path:
 
 
 def __getattr__(name: str) -> Any:
-    """`TASKS_TABLE` for lighteval (`--custom-tasks src/open_r1/evaluate.py`), in whose environment alone it exists."""
+    """`TASKS_TABLE` for lighteval (`--custom-tasks src/open_r1/evaluate.py`); exists only inside lighteval."""
     if name == "TASKS_TABLE" and "lighteval" in sys.modules:
         from open_r1.evaluation.lighteval_tasks import tasks_table
 
