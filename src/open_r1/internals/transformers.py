@@ -17,7 +17,7 @@ OVERRIDDEN = {
     "_get_output_dir": "returns the staging folder while a checkpoint is written; `save_model` gets it as an argument",
     "_push_from_checkpoint": "must wait for the rename; `_save_checkpoint` calls it, and no option delays it",
     "_maybe_log_save_evaluate": "ends the run once the step is saved and evaluated; callbacks cannot do this in order",
-    "_issue_warnings_after_load": "does not warn of tied weights, which checkpoints have only once; no option does this",
+    "_issue_warnings_after_load": "does not warn of tied weights, of which a checkpoint has one; no option does this",
 }
 """Methods of `Trainer` that `PackedTrainer` overrides, with the reason."""
 
