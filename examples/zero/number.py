@@ -1,4 +1,4 @@
-"""Reward of sums, equations and letters: is the final answer the right number, written as a number?
+"""Reward of sums, largest and sequences: is the final answer the right number, written as a number?
 
 `accuracy` would not do. For it, as in mathematics, 7 + 5 is 12, so a model that copies the question is always right.
 """

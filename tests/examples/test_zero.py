@@ -123,12 +123,12 @@ def solved(task, row):
     if task == "sums":
         terms = re.findall(r"([+-]?) ?(\d+)", question.partition("?")[0])
         return int(answer) == sum(int(sign + number) for sign, number in terms)
-    if task == "equations":
-        left, right = re.search(r": (.*) = (-?\d+)\.", question).groups()
-        return [x for x in range(-100, 100) if eval(left, {"x": x}) == int(right)] == [int(answer)]
-    if task == "letters":
-        letter, text = re.search(r'letter "(.)" occur in "(.*)"', question).groups()
-        return int(answer) == sum(c == letter for c in text)
+    if task == "largest":
+        numbers = [int(n) for n in re.findall(r"\d+", question)]
+        return int(answer) in numbers and all(n <= int(answer) for n in numbers)
+    if task == "sequences":
+        first, second, third, fourth = map(int, re.findall(r"\d+", question))
+        return second - first == third - second == fourth - third == int(answer) - fourth
     return countdown.solves(rf"\boxed{{{answer}}}", row["numbers"], row["target"])
 
 
@@ -185,13 +185,13 @@ def test_the_tables_the_curves_and_the_completions(tmp_path):
         (run / "seconds.txt").write_text("40\n20\n")  # two sittings
         lines = [{"step": s, "reward": s / 10} for s in (1, 2)]
         (run / "run" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (tmp_path / "letters" / "seed-1" / "run").mkdir(parents=True)  # unfinished
+    (tmp_path / "largest" / "seed-1" / "run").mkdir(parents=True)  # unfinished
     done = subprocess.run([sys.executable, FOLDER / "results.py", tmp_path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "results.md").read_text()
     assert "| sums, seed 1 | 0.0 [" in text and "| +75.0 [" in text and "| 100 to 50 | 2 | 1.0 |" in text
     assert "| sums, seed 2 | 0 to 100 | 0 to 100 | 0 to 100 |" in text
-    assert "letters" not in text
+    assert "largest" not in text
     shown = (tmp_path / "completions.md").read_text()
     assert shown.count("answer of 100 tokens") == 12 and shown.count("Trained, right") == 12
     assert "sums, seed 2" in (tmp_path / "curves.svg").read_text()
