@@ -121,18 +121,22 @@ def _warn_of_unused_config(path: Path, config: str | None, what: str) -> None:
         warn_user("dataset_config %r has no effect: %s is %s, which has no configurations.", config, path, what)
 
 
-def _load_files(path: Path, config: str | None, split: str) -> Dataset:
+def _check_path(path: Path) -> None:
     if not path.exists():
         raise UserError(f"{path}: there is no such file or folder.")
-    if path.is_file():
-        _warn_of_unused_config(path, config, "a single file")
-        if path.stat().st_size == 0:
-            raise UserError(f"{path}: the file is empty.")
-        if kind_of(path) not in BUILDERS:
-            remedy = REMEDIES.get(path.suffix.lower(), "")
-            raise UserError(f"{path}: expected a {KINDS} file{': ' if remedy else ''}{remedy}.")
-    elif not any(kind_of(file) in BUILDERS for file in path.rglob("*")):
-        raise UserError(f"{path}: the folder has no {KINDS} file.")
+    if path.is_dir():
+        if not any(kind_of(file) in BUILDERS for file in path.rglob("*")):
+            raise UserError(f"{path}: the folder has no {KINDS} file.")
+        return
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: the file is empty.")
+    if kind_of(path) not in BUILDERS:
+        remedy = REMEDIES.get(path.suffix.lower(), "")
+        raise UserError(f"{path}: expected a {KINDS} file{': ' if remedy else ''}{remedy}.")
+
+
+def _load_files(path: Path, config: str | None, split: str) -> Dataset:
+    _check_path(path)
     files = [path]
     try:
         if path.is_dir():
@@ -142,6 +146,7 @@ def _load_files(path: Path, config: str | None, split: str) -> Dataset:
             _warn_of_ignored_files(path, files)
             dataset = load_dataset(str(path), config, split=split, **arguments)
         else:
+            _warn_of_unused_config(path, config, "a single file")
             arguments = check_text_files(files)
             dataset = load_dataset(BUILDERS[kind_of(path)], data_files=str(path), split=split, **arguments)
         mixed = [name for name, feature in dataset.features.items() if isinstance(feature, Json)]

@@ -85,33 +85,43 @@ def _checked(message: Any, where: str, shown: str) -> dict[str, Any]:
     fields = {k: v for k, v in message.items() if v is not None} if isinstance(message, dict) else {}
     if "from" in fields and "value" in fields:
         fields["role"], fields["content"] = fields.pop("from"), fields.pop("value")
-    role = fields.get("role")
-    if role == "function_call":
-        fields |= {"tool_calls": [_call(fields.get("content"), where)], "content": ""}
-    elif isinstance(role, str) and ROLES.get(role, role) not in ROLES.values():
-        known = sorted({*ROLES, *ROLES.values(), "function_call"})
-        hint = did_you_mean(role, known, otherwise=f"There are: {', '.join(known)}.")
-        raise UserError(f"{where}: unknown role {role!r}.{hint}")
+    if fields.get("role") == "function_call":
+        fields |= {"role": "assistant", "tool_calls": [fields.get("content")], "content": ""}
+    elif isinstance(fields.get("role"), str):
+        fields["role"] = _role(fields["role"], where)
     if isinstance(fields.get("tool_calls"), list) and fields["tool_calls"]:
         fields["tool_calls"] = [_call(call, where) for call in fields["tool_calls"]]
     else:
         fields.pop("tool_calls", None)
-    found = {fields.pop(name) for name in REASONING_FIELDS if isinstance(fields.get(name), str)}
-    found = {text for text in found if text.strip()}
-    if len(found) > 1:
-        raise UserError(f"{where}: {' and '.join(REASONING_FIELDS)} have different texts: remove one of them.")
+    reasoning = _take_reasoning(fields, where)
     if isinstance(fields.get("content"), list):
         fields["content"] = _joined(fields["content"], where)
-    if "content" not in fields and (found or "tool_calls" in fields):
+    if "content" not in fields and (reasoning or "tool_calls" in fields):
         fields["content"] = ""
-    if not isinstance(role, str) or not isinstance(fields.get("content"), str):
+    if not isinstance(fields.get("role"), str) or not isinstance(fields.get("content"), str):
         raise UserError(f"{where}: expected messages with role and content, found {shown!r}.")
-    fields["role"] = "assistant" if role == "function_call" else ROLES.get(role, role)
-    reasoning = found.pop() if found else ""
     repeated = split_reasoning(fields["content"]) is not None and reasoning.strip() in fields["content"]
     if reasoning and not repeated:
         fields["reasoning_content"] = reasoning
     return fields
+
+
+def _role(name: str, where: str) -> str:
+    role = ROLES.get(name, name)
+    if role not in ROLES.values():
+        known = sorted({*ROLES, *ROLES.values(), "function_call"})
+        hint = did_you_mean(name, known, otherwise=f"There are: {', '.join(known)}.")
+        raise UserError(f"{where}: unknown role {name!r}.{hint}")
+    return role
+
+
+def _take_reasoning(fields: dict[str, Any], where: str) -> str:
+    """Removes the fields with reasoning, and returns their text; "" if there is none."""
+    texts = {fields.pop(name) for name in REASONING_FIELDS if isinstance(fields.get(name), str)}
+    texts = {text for text in texts if text.strip()}
+    if len(texts) > 1:
+        raise UserError(f"{where}: {' and '.join(REASONING_FIELDS)} have different texts: remove one of them.")
+    return texts.pop() if texts else ""
 
 
 def _joined(parts: list[Any], where: str) -> str:

@@ -37,19 +37,19 @@ def check_rendered(
                 )
             else:
                 notes["have reasoning in earlier turns that the chat template drops"] = None
-        calls = [call["function"]["name"] for call in message.get("tool_calls", [])]
         if message["role"] == "system":
             if content not in text:
                 raise UserError(f"{where}: the chat template drops the system message: remove it from the row.")
             continue
-        found = [(at, form) for form in _forms(content) if (at := text.find(form, position)) >= 0]
-        if not found or any(name not in text[position:] for name in calls):
-            what = "tool calls" if found else f"content of the {message['role']}"
+        end = _end_of(content, text, position)
+        calls = [call["function"]["name"] for call in message.get("tool_calls", [])]
+        if end is None or any(name not in text[position:] for name in calls):
+            what = f"content of the {message['role']}" if end is None else "tool calls"
             raise UserError(
                 f"{where}: the chat template drops the {what} in message {number}: pass a chat_template that keeps "
                 "them, or remove the row."
             )
-        position = min(found)[0] + len(min(found)[1])
+        position = end
         for field in message.keys() - KNOWN_FIELDS - {*REASONING_FIELDS}:
             notes[f"have messages with {field!r}, which is not in the text"] = None
     if any(str(tool.get("function", tool).get("name")) not in text for tool in tools or []):
@@ -57,5 +57,8 @@ def check_rendered(
     return list(notes)
 
 
-def _forms(content: str) -> list[str]:
-    return [content, json.dumps(content)[1:-1], json.dumps(content, ensure_ascii=False)[1:-1]]
+def _end_of(content: str, text: str, start: int) -> int | None:
+    """The end of the first occurrence of `content`, as it is or as JSON, in `text` from `start` on; None if missing."""
+    forms = [content, json.dumps(content)[1:-1], json.dumps(content, ensure_ascii=False)[1:-1]]
+    found = [(at, form) for form in forms if (at := text.find(form, start)) >= 0]
+    return min(found)[0] + len(min(found)[1]) if found else None

@@ -61,30 +61,36 @@ def assistant_spans(
     for i in writers:
         if i == 0:
             continue
-        own = [k for k, mark in enumerate(marks) if mark[0] == i]
-        if not own:
+        first = next((k for k, mark in enumerate(marks) if mark[0] == i), None)
+        if first is None:
             lost.append(i + 1)
             continue
         as_last = rendered(masked[: i + 1])
-        first = last = own[0]
-        while last + 1 < len(marks) and marks[last + 1][0] == i:
-            if marks[first : last + 1].count(marks[last + 1]) >= max(1, _marks(as_last).count(marks[last + 1])):
-                break  # a tool's result may repeat the name of the call
-            last += 1
+        last = _last_mark(marks, first, _marks(as_last))
         prompt = _after_last_mark(rendered(masked[:i], generate=True))
         gap_start = places[first][0] - len(literals[first])
-        start = gap_start + len(_common(literals[first], prompt, tokenizer))
+        start, content_end = gap_start + len(_common(literals[first], prompt, tokenizer)), places[last][1]
         if i == len(messages) - 1:
-            tail = text[places[last][1] :]
-            spans[i] = (start, places[last][1] + len(_until_stop(tail, tokenizer, stops)))
-            continue
-        closing = _closing(literals[last + 1], _after_last_mark(as_last), tokenizer, stops)
-        if not _pieces(closing, tokenizer)[1::2]:
-            endless.append(i)
-        spans[i] = (start, places[last][1] + len(closing))
+            closing = _until_stop(text[content_end:], tokenizer, stops)
+        else:
+            closing = _closing(literals[last + 1], _after_last_mark(as_last), tokenizer, stops)
+            if not _pieces(closing, tokenizer)[1::2]:
+                endless.append(i)
+        spans[i] = (start, content_end + len(closing))
     if lost:
         raise _unknown(where, lost)
     return spans, endless
+
+
+def _last_mark(marks: list[Mark], first: int, as_last: list[Mark]) -> int:
+    """The last mark of the message whose marks begin at `first`, if `as_last` are the marks up to the end of this
+    message. Later ones may be in the result of a tool, which repeats the name of the call."""
+    last = first
+    while last + 1 < len(marks) and marks[last + 1][0] == marks[first][0]:
+        if marks[first : last + 1].count(marks[last + 1]) >= max(1, as_last.count(marks[last + 1])):
+            break
+        last += 1
+    return last
 
 
 def _closing(gap: str, as_last: str, tokenizer: PreTrainedTokenizerBase, stops: Collection[str]) -> str:
