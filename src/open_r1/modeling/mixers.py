@@ -62,21 +62,20 @@ def _rows(value: Any, queries: Tensor, tokens: int) -> Any:
 
 def mixers(model: nn.Module) -> list[nn.Module]:
     """Modules of `model` through which tokens reach others without attention."""
-    return [
-        module
-        for module in model.modules()
-        if type(module).__name__ in STATEFUL or any(isinstance(child, CONVOLUTIONS) for child in module.children())
-    ]
+    return [module for module in model.modules() if is_mixer(module)]
+
+
+def is_mixer(module: nn.Module) -> bool:
+    """Whether tokens reach others through `module` itself, without attention."""
+    return type(module).__name__ in STATEFUL or any(isinstance(child, CONVOLUTIONS) for child in module.children())
 
 
 def use_plain_functions(model: nn.Module) -> None:
-    """Has the delta nets of `model`, and of all models of its type in this process, call transformers' own PyTorch
-    functions. transformers prefers the kernels of fla-core and causal-conv1d if they are installed, but these accept no
-    CPU tensors, and fla-core refuses the backward pass on some GPUs."""
-    for mixer in mixers(model):
-        if "Delta" in type(mixer).__name__:
-            modeling = sys.modules[type(mixer).__module__]
-            vars(modeling).update(plain_functions(modeling))
+    """Has the mixers of `model`, and of all models of its type in this process, call transformers' own PyTorch
+    functions. transformers prefers kernels of fla-core, causal-conv1d and mamba-ssm if they are installed, but these
+    accept no CPU tensors and not every size, and fla-core refuses the backward pass on some GPUs."""
+    for modeling in {type(mixer).__module__ for mixer in mixers(model)}:
+        vars(sys.modules[modeling]).update(plain_functions(sys.modules[modeling]))
 
 
 def unadaptable(model: nn.Module) -> list[str] | None:

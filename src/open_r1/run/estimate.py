@@ -1,8 +1,4 @@
-"""How much memory and time a training process needs, computed from the shape of the model.
-
-The formulas are for eager, Llama-like layers. They are within a tenth of values measured on H100s
-(docs/performance.md, `tests/run/test_estimate.py`). The docs mark such numbers as computed.
-"""
+"""The shape of a model, and how long a training step takes, computed from it (memory: `memory.py`)."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,17 +6,13 @@ from typing import Any, Literal
 from torch import nn
 from transformers import PretrainedConfig
 
-from open_r1.configs import GRPOConfig, ModelConfig, TrainConfig
+from open_r1.configs import ModelConfig, TrainConfig
 from open_r1.modeling import flash
-from open_r1.modeling.head import MAX_LOGITS_COMPILED
 from open_r1.training.backends import splits_weights
 from open_r1.training.deepspeed_setup import deepspeed_requested
-from open_r1.training.optimizers import keeps_embeddings_whole, moment_bytes
 
 Split = Literal["none", "ddp", "zero2", "zero3", "fsdp"]
 """What is sharded over the processes of a run; see docs/clusters.md."""
-COMPILED = 0.7
-"""Share of a layer's activations that a compiled layer stores (measured: 42.6 GiB instead of 55.4)."""
 FLOPS = 450e12
 """Floating-point operations per second, including recomputation and attention, that H100s and H200s reach in
 bfloat16."""
@@ -29,7 +21,8 @@ bfloat16."""
 @dataclass(frozen=True)
 class Shape:
     """Numbers of `parameters`, of LoRA's `adapters` (0: none), and of one table of `embeddings`, which is as large as
-    the head; `layers` of `width`, `inner` width of an MLP, and widths of all `queries` and `keys` of a token."""
+    the head (`tied`: and is the head); `layers` of `width`, `inner` width of an MLP, and widths of all `queries` and
+    `keys` of a token, whose `heads` have these sizes (of queries and of values)."""
 
     parameters: int
     adapters: int
@@ -40,10 +33,21 @@ class Shape:
     queries: int
     keys: int
     normalizes_queries: bool
+    tied: bool
+    heads: frozenset[tuple[int, int]]
 
     @property
     def trained(self) -> int:
         return self.adapters or self.parameters
+
+    @property
+    def tables(self) -> int:
+        """Parameters of embeddings and head."""
+        return self.embeddings if self.tied else 2 * self.embeddings
+
+    @property
+    def layer_parameters(self) -> int:
+        return (self.parameters - self.tables) // self.layers
 
 
 def shape_of(config: PretrainedConfig, skeleton: nn.Module, model: ModelConfig) -> Shape:
@@ -68,26 +72,9 @@ def shape_of(config: PretrainedConfig, skeleton: nn.Module, model: ModelConfig) 
         queries=head_size * heads,
         keys=head_size * keys,
         normalizes_queries=any(name.endswith("q_norm") for name, _ in skeleton.named_modules()),
+        tied=bool(config.tie_word_embeddings),
+        heads=frozenset(flash.head_sizes(skeleton)),
     )
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes of one process: `states` (weights, gradients, optimizer), `kept` for the backward pass, and `working`, the
-    peak of short-lived memory in addition to both."""
-
-    states: int
-    kept: int
-    working: int
-
-    @property
-    def total(self) -> int:
-        return self.states + self.kept + self.working
-
-    def __str__(self) -> str:
-        parts = (self.total, self.states, self.kept, self.working)
-        total, states, kept, working = (f"{size / 2**30:.1f}" for size in parts)
-        return f"about {total} GiB: states {states}, kept activations {kept}, short-lived {working}"
 
 
 def split_of(args: TrainConfig) -> Split:
@@ -97,86 +84,6 @@ def split_of(args: TrainConfig) -> Split:
     if deepspeed_requested():
         return "zero2"
     return "ddp" if args.world_size > 1 else "none"
-
-
-def tokens_in_pack(args: TrainConfig, longest: int) -> int:
-    """Tokens of the largest pack in one process, if the longest sequence has `longest`."""
-    return max(args.max_tokens_per_microbatch, -(-longest // args.sequence_parallel_size))
-
-
-def estimate_memory(
-    shape: Shape, args: TrainConfig, model: ModelConfig, tokens: int, processes: int = 1, split: Split = "none"
-) -> Memory:
-    """Memory of one of `processes`, with packs of `tokens` in each.
-
-    - States, with w bytes a weight and m of the optimizer: (2 w + m) a trained weight, w a frozen one; whole with
-      `none` and `ddp` (which copies gradients into its buckets, w), split over the processes with `zero3` and `fsdp`,
-      and with `zero2` 4 of 16 whole. `fsdp` and `zero3` put embeddings, head and two layers together in bfloat16.
-    - Kept: the input of every layer with checkpointing (of two, if the others wait on the CPU; without offloading also
-      the output of flash-attn-4), else `layer_bytes`.
-    - At work, the larger one of two moments: the end of the forward pass, when autocast has a bfloat16 copy of every
-      trained float32 weight, and the backward pass, in one layer or in the head (its gradient in float32, a copy in
-      bfloat16, and a chunk of logits).
-    """
-    half = bool(args.bf16) or model.pure_bf16
-    weight = 2 if model.pure_bf16 else 4
-    split_weights = split in ("zero3", "fsdp")
-    casts = half and weight == 4 and split in ("none", "ddp")
-    states = _states(shape, args, weight, processes, split)
-    layer = layer_bytes(shape, args, half=half, casts=casts)
-    inner = (8 if half else 16) * shape.inner * (COMPILED if args.torch_compile else 1)
-    beside_inner = layer - inner
-    if shape.adapters:  # which take their inputs in float32
-        inner += 4 * shape.inner
-        beside_inner += 20 * shape.width + 4 * shape.queries
-    in_layer = tokens * beside_inner + min(tokens, args.mlp_chunk_tokens or tokens) * inner
-    layers_kept = 2 if args.activation_offloading else shape.layers
-    checkpoint = (2 if half and not casts else 4) * shape.width
-    if uses_flash(model) and not args.activation_offloading:
-        checkpoint += 2 * shape.queries
-    kept = tokens * (layers_kept * checkpoint if args.gradient_checkpointing else shape.layers * layer)
-    logits = min(MAX_LOGITS_COMPILED, tokens * shape.embeddings // shape.width)
-    copies = 2 * shape.trained if casts and not shape.adapters else 0
-    together = 2 * (2 * shape.embeddings + 2 * shape.parameters // shape.layers) if split_weights else 0
-    head_copy = 2 * shape.embeddings if half and weight == 4 else 0
-    forward = copies + head_copy + 4 * logits
-    in_head = 6 * logits + head_copy + (0 if shape.adapters else 4 * shape.embeddings)
-    working = max(forward, in_head, int(in_layer) if args.gradient_checkpointing else 0) + together
-    return Memory(int(states), int(kept), working)
-
-
-def uses_flash(model: ModelConfig) -> bool:
-    """Whether flash-attn-4 is used: it was requested, or is the fastest kernel on this machine."""
-    name = model.attn_implementation
-    return name == "flash_attention_4" or (name is None and flash.is_available())
-
-
-def _states(shape: Shape, args: TrainConfig, weight: int, processes: int, split: Split) -> float:
-    moments = moment_bytes(args, weight)
-    whole_moments = shape.embeddings * (8 - moments) if keeps_embeddings_whole(args) and not shape.adapters else 0
-    optimizer = shape.trained * moments + whole_moments
-    weights, gradients = shape.parameters * weight, shape.trained * weight
-    if isinstance(args, GRPOConfig) and args.beta != 0 and not shape.adapters:
-        weights *= 2  # the reference
-    if split in ("zero3", "fsdp"):
-        return (weights + gradients + optimizer) / processes
-    if split == "zero2":
-        return weights + (gradients + optimizer) / processes
-    return weights + gradients * (2 if split == "ddp" else 1) + optimizer
-
-
-def layer_bytes(shape: Shape, args: TrainConfig, *, half: bool, casts: bool) -> float:
-    """Bytes a token that a layer keeps for its backward pass: hidden states in and around two norms, inputs of the
-    matrices, queries, keys, values and what attention answers, and four of the MLP's inner width. `casts`: autocast
-    gives each matrix a copy of its input."""
-    width, queries, keys, inner = shape.width, shape.queries, shape.keys, shape.inner
-    if half:
-        size = (26 if casts else 16) * width + 6 * queries + 4 * keys + 8 * inner
-    else:
-        size = 24 * width + 12 * queries + 8 * keys + 16 * inner
-    if shape.normalizes_queries:
-        size += (6 if half else 8) * (queries + keys)
-    return size * (COMPILED if args.torch_compile else 1)
 
 
 def estimate_seconds(shape: Shape, args: TrainConfig, tokens: int, document: float, processes: int = 1) -> float:
