@@ -22,7 +22,7 @@ from open_r1.run.prepare import GRPOInputs, SFTInputs
 from open_r1.run.preview import show_prompts, show_rows
 from open_r1.training.grpo_batches import check_batch
 from open_r1.training.model import checkpoint_of, load_config
-from open_r1.training.optimizers import missing_package
+from open_r1.training.optimizers import why_unusable
 from open_r1.training.saveable import check_saveable
 
 ROWS_CHECKED = 8
@@ -169,7 +169,7 @@ def _show(
     }.items():
         table.add_row(name, value)
     room = None if model.use_peft else room_warning(args, parameters, parameters)
-    notes = [*options_without_effect(args), *filter(None, [unused_dropout(config), room, missing_package(args)])]
+    notes = [*options_without_effect(args), *filter(None, [unused_dropout(config), room, why_unusable(args)])]
     if args.world_size % args.sequence_parallel_size:
         notes.append(
             f"sequence_parallel_size is {args.sequence_parallel_size}, so training needs a multiple of that many "
