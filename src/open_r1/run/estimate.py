@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import nn
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from open_r1.configs import ModelConfig, TrainConfig
 from open_r1.modeling import flash
@@ -20,9 +20,10 @@ bfloat16."""
 
 @dataclass(frozen=True)
 class Shape:
-    """Numbers of `parameters`, of LoRA's `adapters` (0: none), and of one table of `embeddings`, which is as large as
-    the head (`tied`: and is the head); `layers` of `width`, `inner` width of an MLP, and widths of all `queries` and
-    `keys` of a token, whose `heads` have these sizes (of queries and of values)."""
+    """The shape of a model: numbers of `parameters`, of those that LoRA trains (`adapters`, 0 without LoRA) and of
+    `embeddings` (one table, as large as the head, which is the same if `tied`); number of `layers`, hidden size
+    (`width`), `inner` size of an MLP, and total sizes of the `queries` and `keys` of a token; sizes of its `heads` (of
+    queries and of values)."""
 
     parameters: int
     adapters: int
@@ -50,12 +51,11 @@ class Shape:
         return (self.parameters - self.tables) // self.layers
 
 
-def shape_of(config: PretrainedConfig, skeleton: nn.Module, model: ModelConfig) -> Shape:
+def shape_of(config: PretrainedConfig, skeleton: PreTrainedModel, model: ModelConfig) -> Shape:
     """The shape of `skeleton`, the model of `config` without weights. Experts count as the ones that a token takes."""
     text: Any = config.get_text_config()
     heads = getattr(text, "num_attention_heads", None) or 1
     head_size = getattr(text, "head_dim", None) or text.hidden_size // heads
-    linear = [m for name, m in skeleton.named_modules() if isinstance(m, nn.Linear) and "lm_head" not in name]
     experts = getattr(text, "num_experts_per_tok", None)
     inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
     inner = max(inner) if isinstance(inner, list) else inner
@@ -64,7 +64,7 @@ def shape_of(config: PretrainedConfig, skeleton: nn.Module, model: ModelConfig) 
     keys = getattr(text, "num_key_value_heads", None) or heads
     return Shape(
         parameters=sum(p.numel() for p in skeleton.parameters()),
-        adapters=sum(model.lora_r * (m.in_features + m.out_features) for m in linear) if model.use_peft else 0,
+        adapters=_adapters(skeleton, model) if model.use_peft else 0,
         embeddings=text.vocab_size * text.hidden_size,
         layers=text.num_hidden_layers,
         width=text.hidden_size,
@@ -72,13 +72,25 @@ def shape_of(config: PretrainedConfig, skeleton: nn.Module, model: ModelConfig) 
         queries=head_size * heads,
         keys=head_size * keys,
         normalizes_queries=any(name.endswith("q_norm") for name, _ in skeleton.named_modules()),
-        tied=bool(config.tie_word_embeddings),
+        tied=skeleton.get_output_embeddings().weight is skeleton.get_input_embeddings().weight,
         heads=frozenset(flash.head_sizes(skeleton)),
     )
 
 
+def _adapters(skeleton: nn.Module, model: ModelConfig) -> int:
+    """Parameters that LoRA adds to linear layers, and those of modules that it trains as a whole."""
+    count, targets = 0, model.lora_target_modules
+    for name, module in skeleton.named_modules():
+        last = name.rpartition(".")[2]
+        if last in (model.lora_modules_to_save or ()):
+            count += sum(p.numel() for p in module.parameters())
+        elif isinstance(module, nn.Linear) and (last in targets if targets else last != "lm_head"):
+            count += model.lora_r * (module.in_features + module.out_features)
+    return count
+
+
 def split_of(args: TrainConfig) -> Split:
-    """What this run's launcher asked for."""
+    """How the launcher of this run wants it sharded."""
     if splits_weights(args):
         return "zero3" if deepspeed_requested() else "fsdp"
     if deepspeed_requested():

@@ -31,7 +31,7 @@ def out_of_memory(error: torch.OutOfMemoryError, args: TrainConfig, step: int, p
 
 
 def _remedies(args: TrainConfig, pack_tokens: int) -> list[str]:
-    """Measures that are not in use yet, the cheapest first."""
+    """Remedies that are not in use yet, the cheapest first."""
     remedies = []
     if pack_tokens > args.max_tokens_per_microbatch:
         remedies.append("lower max_completion_length" if isinstance(args, GRPOConfig) else "lower max_length")
@@ -43,7 +43,7 @@ def _remedies(args: TrainConfig, pack_tokens: int) -> list[str]:
         "gradient_checkpointing true": args.gradient_checkpointing,
         "mlp_chunk_tokens 4096": args.mlp_chunk_tokens is not None,
         "activation_offloading true": args.activation_offloading,
-        "optim adamw_8bit": optimizer_name(args).endswith("8bit") or asks_fsdp(args),
+        f"optim {'adamw_torch_8bit' if asks_fsdp(args) else 'adamw_8bit'}": optimizer_name(args).endswith("8bit"),
         "use_peft true": False,
     }
     missing = [option for option, used in options.items() if not used]

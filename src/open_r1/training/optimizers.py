@@ -28,8 +28,8 @@ def why_not_sharded(args: TrainingArguments) -> str | None:
     if not name.startswith(BITSANDBYTES):
         return None
     return (
-        f"optim is {name}, and bitsandbytes cannot update weights that FSDP has sharded: set it to adamw_torch_fused, "
-        "whose moments are sharded too, or use --accelerator ddp."
+        f"optim is {name}, and bitsandbytes cannot update weights that FSDP has sharded: set it to adamw_torch_fused "
+        "or adamw_torch_8bit (torchao), whose moments are sharded too, or use --accelerator ddp."
     )
 
 
