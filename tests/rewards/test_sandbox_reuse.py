@@ -68,6 +68,21 @@ def test_a_program_that_ends_its_sandbox_fails_alone(folder, isolation):
 
 
 @isolated
+def test_modules_that_are_loaded_before_a_fork_behave_as_freshly_imported(folder, isolation):
+    (folder / "main.py").write_text(
+        "import sys\nloaded = 'random' in sys.modules and 'typing' in sys.modules\n"
+        "import decimal, random\n"
+        "print(loaded, decimal.getcontext().prec, '' in sys.path, sys.getrecursionlimit(), random.random())\n"
+        "decimal.getcontext().prec = 5\nrandom.random = lambda: 0\nsys.path.append('')\nsys.setrecursionlimit(9999)"
+    )
+    command = [interpreter(), "{code}/main.py"]
+    with Sandbox(folder, isolation) as sandbox:
+        first, second = (sandbox.run(command, forked=True).stdout.split() for _ in range(2))
+    assert first[:4] == second[:4] == ["True", "28", "False", "1000"]
+    assert first[4] != second[4]
+
+
+@isolated
 @pytest.mark.parametrize(
     "source",
     [

@@ -165,7 +165,12 @@ class Sandbox:
             "writable": [scratch, *([str(self.folder)] if self.writable else [])],
             "filter": "" if rules is None else rules.hex(),
         }
-        options = {"control": theirs.fileno(), "scratch": scratch, "confine": None if contained else confine}
+        options = {
+            "control": theirs.fileno(),
+            "scratch": scratch,
+            "confine": None if contained else confine,
+            "preload": isolation.kind != "limits" and not self.writable,  # where it serves many programs
+        }
         user = isolation.user if contained else None  # otherwise a program becomes the user, not what serves
         command = [interpreter(), "-c", _launcher(), json.dumps(options)]
         try:
