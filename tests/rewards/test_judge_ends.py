@@ -15,8 +15,9 @@ import pytest
 
 from open_r1.errors import UserError
 from open_r1.rewards.code import folders, local, sandbox
+from open_r1.rewards.code.cases import Case
 from open_r1.rewards.code.choose import best_isolation, candidates, works
-from open_r1.rewards.code.judge import Case, judge
+from open_r1.rewards.code.judge import judge
 from open_r1.rewards.code.programs import program
 from open_r1.rewards.code.rewards import code_reward
 

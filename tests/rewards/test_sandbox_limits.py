@@ -10,8 +10,9 @@ import pytest
 from sandboxes import every, execute, isolated, needs_compiler, needs_filter
 
 from open_r1.rewards.code import cgroup, local
+from open_r1.rewards.code.cases import Case
 from open_r1.rewards.code.isolation import interpreter
-from open_r1.rewards.code.judge import Case, Result, judge
+from open_r1.rewards.code.judge import Result, judge
 from open_r1.rewards.code.local import LocalProvider
 from open_r1.rewards.code.programs import program
 from open_r1.rewards.code.sandbox import Limits, Sandbox
