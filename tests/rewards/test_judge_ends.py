@@ -129,4 +129,4 @@ def test_bubblewrap_that_vanishes_is_said(monkeypatch, source, language):
     local.close_sandboxes()
     monkeypatch.setattr(sandbox, "bubblewrap", lambda *arguments: ["/nowhere/bwrap"])
     with pytest.raises(UserError, match=r"the sandbox no longer starts: .*/nowhere/bwrap"):
-        judge(local.LocalProvider(), program(source, language), [Case("", "1")], sandbox.Limits())
+        judge(local.LocalProvider(best_isolation()), program(source, language), [Case("", "1")], sandbox.Limits())

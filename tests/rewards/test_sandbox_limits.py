@@ -11,6 +11,7 @@ from sandboxes import every, execute, isolated, needs_compiler, needs_filter
 
 from open_r1.rewards.code import cgroup, local
 from open_r1.rewards.code.cases import Case
+from open_r1.rewards.code.choose import best_isolation
 from open_r1.rewards.code.isolation import interpreter
 from open_r1.rewards.code.judge import Result, judge
 from open_r1.rewards.code.local import LocalProvider
@@ -156,14 +157,14 @@ LARGE = "template <int n> struct A { char c[n]; static int f() { return A<n - 1>
 @pytest.mark.parametrize(("source", "memory_mb", "status"), [(SLOW, 1024, "time"), (LARGE, 40, "memory")])
 def test_hostile_sources_cost_no_more_than_the_limits_of_a_compiler(source, memory_mb, status, monkeypatch):
     monkeypatch.setattr(local, "COMPILE", Limits(seconds=0.5, memory_mb=memory_mb))
-    opened = LocalProvider().open(program(f"{source}\nint main() {{}}\n", "cpp"), Limits())
+    opened = LocalProvider(best_isolation()).open(program(f"{source}\nint main() {{}}\n", "cpp"), Limits())
     with pytest.raises(local.CompileError) as error, opened:
         pass
     # the compiler may see its address space end before the judge sees its memory
     assert str(error.value) in ((status, "error") if status == "memory" else (status,))
     if status == "memory":  # and for no other reason
         monkeypatch.setattr(local, "COMPILE", Limits(seconds=30, memory_mb=1024))
-        with LocalProvider().open(program(f"{source}\nint main() {{}}\n", "cpp"), Limits()):
+        with LocalProvider(best_isolation()).open(program(f"{source}\nint main() {{}}\n", "cpp"), Limits()):
             pass
 
 
@@ -180,7 +181,10 @@ def test_tests_that_run_at_once_get_no_more_sandboxes_than_there_are_cores(monke
     monkeypatch.setattr(local._rooms, "more", threading.Semaphore(2), raising=False)
     tests = [Case(str(number), str(number)) for number in range(12)]
     source = "import time\ntime.sleep(0.05)\nprint(input())"
-    assert judge(LocalProvider(), program(source, "python"), tests, Limits(), batch_size=-1) == Result(12, 12)
+    result = judge(LocalProvider(best_isolation()), program(source, "python"), tests, Limits(), batch_size=-1)
+    assert result == Result(12, 12)
+        12, 12
+    )
     assert len(started) <= 3
 
 
@@ -199,6 +203,6 @@ int main() { long n; std::cin >> n; std::cout << depth(n); }
 @isolated
 @needs_compiler
 def test_the_stack_is_bounded_by_memory_only(isolation):
-    with LocalProvider(isolation=isolation).open(program(DEEP, "cpp"), Limits(seconds=10.0)) as run_on:
+    with LocalProvider(isolation).open(program(DEEP, "cpp"), Limits(seconds=10.0)) as run_on:
         assert run_on("1000000").stdout == "1000000"
         assert run_on("100000000").status in ("error", "memory")

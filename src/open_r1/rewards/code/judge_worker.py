@@ -74,7 +74,7 @@ def _answer(
 @cache
 def _provider(isolation: Isolation, sandboxes: int) -> LocalProvider:
     local.limit_sandboxes(sandboxes)
-    return LocalProvider(isolation=isolation)
+    return LocalProvider(isolation)
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

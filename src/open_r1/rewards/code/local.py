@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from open_r1.errors import UserError
-from open_r1.rewards.code.choose import trusted_isolation
 from open_r1.rewards.code.folders import new_folder, remove
 from open_r1.rewards.code.inside import clean
 from open_r1.rewards.code.isolation import Isolation
@@ -28,11 +27,10 @@ class CompileError(Exception):
 
 
 class LocalProvider:
-    """The sandbox of this machine: the strongest isolation, with `unsafe` also where that is resource limits only; or
-    `isolation`, which another process has chosen."""
+    """The sandbox of this machine."""
 
-    def __init__(self, unsafe: bool = False, isolation: Isolation | None = None) -> None:
-        self.unsafe, self.isolation = unsafe, isolation
+    def __init__(self, isolation: Isolation) -> None:
+        self.isolation = isolation
 
     @property
     def languages(self) -> frozenset[str]:
@@ -44,8 +42,7 @@ class LocalProvider:
         """A function from stdin to outcome. Runs and programs share sandboxes as far as nothing is left in them. Tests
         that run at once get more sandboxes, of which there are as many as cores, whatever the number of programs."""
         language = LANGUAGES[program.language]
-        isolation = self.isolation or trusted_isolation(self.unsafe)
-        isolation = replace(isolation, read_only=(*language.folders, *program.folders))
+        isolation = replace(self.isolation, read_only=(*language.folders, *program.folders))
         limits = replace(limits, address_space=language.address_space)
         with ExitStack() as opened:
             room = _rooms.take(isolation, limits.memory_mb)
