@@ -183,8 +183,6 @@ def test_tests_that_run_at_once_get_no_more_sandboxes_than_there_are_cores(monke
     source = "import time\ntime.sleep(0.05)\nprint(input())"
     result = judge(LocalProvider(best_isolation()), program(source, "python"), tests, Limits(), batch_size=-1)
     assert result == Result(12, 12)
-        12, 12
-    )
     assert len(started) <= 3
 
 
