@@ -50,6 +50,8 @@ class Server:
                 os.close(pipe)
             reply = self.wait(child)
             end_namespace() if self.confine is None else end_descendants()
+            while signal.sigtimedwait(WAITED, 0):  # what the program sent at its end is not meant for the next
+                pass
             for folder in self.folders:
                 clean(folder)
             if reply is None:

@@ -219,7 +219,7 @@ class Sandbox:
             "NPROC": process_limit(limits.processes, self.isolation, self._user),
             "FSIZE": SCRATCH_MB << 20,
             "NOFILE": DESCRIPTORS,
-            "CORE": 0,
+            "CORE": 1,  # less than any dump; with 0, a machine that pipes dumps to a program would still do so
         }
 
     def _watch(self, pipes: Pipes, limits: Limits) -> Outcome:
@@ -257,7 +257,7 @@ class Sandbox:
                 used = usage(self._process.pid)
                 if len(used.pids) - len(before.pids) > limits.processes + 1:
                     status = "processes"
-                elif used.resident - before.resident > limits.memory_mb << 20:
+                elif used.memory_bytes - before.memory_bytes > limits.memory_mb << 20:
                     status = "memory"
                 elif used.cpu_seconds - before.cpu_seconds > most_seconds or now - began > wall_seconds:
                     status = "time"

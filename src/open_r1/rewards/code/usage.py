@@ -1,6 +1,7 @@
 """What a tree of processes holds and has used, read from /proc; and its end."""
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -10,28 +11,29 @@ from pathlib import Path
 
 from open_r1.rewards.code.inside import MOST_FILES, read, tree
 
-_PAGE, _TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
+_TICKS = os.sysconf("SC_CLK_TCK")
+_MEMORY = re.compile(rb"^Vm(?:RSS|PTE|Swap):\s+(\d+) kB", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Usage:
-    """`pids` and `resident` bytes now, and `cpu_seconds` so far, those of ended processes included."""
+    """`pids` and `memory_bytes` now (page tables and swapped pages included), and `cpu_seconds` so far, those of ended
+    processes included."""
 
     pids: list[int]
-    resident: int
+    memory_bytes: int
     cpu_seconds: float
 
 
 def usage(pid: int) -> Usage:
     """Of the tree of `pid`."""
     pids = tree(pid)
-    pages = ticks = 0
+    kilobytes = ticks = 0
     for each in pids:
-        with suppress(OSError, IndexError):
-            fields = read(f"/proc/{each}/stat").rpartition(b")")[2].split()
-            ticks += sum(map(int, fields[11:15]))
-            pages += int(fields[21])
-    return Usage(pids, pages * _PAGE, ticks / _TICKS)
+        with suppress(OSError):
+            ticks += sum(map(int, read(f"/proc/{each}/stat").rpartition(b")")[2].split()[11:15]))
+            kilobytes += sum(map(int, _MEMORY.findall(read(f"/proc/{each}/status"))))
+    return Usage(pids, kilobytes << 10, ticks / _TICKS)
 
 
 def overfull(folder: Path, pids: list[int], most_bytes: int) -> bool:
@@ -53,18 +55,31 @@ def overfull(folder: Path, pids: list[int], most_bytes: int) -> bool:
             return True
         if number > MOST_FILES or held > most_bytes:
             return True
-    return held + sum(map(_nameless, pids)) > most_bytes
+    for pid in pids:
+        opened = _opened_without_name(pid)
+        held += sum(opened.values())
+        if held > most_bytes or _mapped_without_name(pid) - opened.keys():  # nobody can tell how large those are
+            return True
+    return False
 
 
-def _nameless(pid: int) -> int:
-    """Bytes in files that a process holds open after they were removed."""
-    held = 0
+def _opened_without_name(pid: int) -> dict[int, int]:
+    """Bytes by inode of files that a process holds open after they were removed."""
+    held = {}
     with suppress(OSError):
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
             found = descriptor.stat()
             if stat.S_ISREG(found.st_mode) and not found.st_nlink:
-                held += found.st_blocks * 512
+                held[found.st_ino] = found.st_blocks * 512
     return held
+
+
+def _mapped_without_name(pid: int) -> set[int]:
+    """Inodes of removed files in the memory of a process."""
+    with suppress(OSError):
+        lines = read(f"/proc/{pid}/maps").splitlines()
+        return {int(line.split(None, 5)[4]) for line in lines if line.endswith(b" (deleted)")}
+    return set()
 
 
 def kill_tree(process: subprocess.Popen) -> None:
