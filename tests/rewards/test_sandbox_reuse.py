@@ -1,6 +1,9 @@
 """A sandbox that runs one program after another: lines of the table in docs/rewards.md."""
 
+import json
+import socket
 import subprocess
+import sys
 import threading
 
 import pytest
@@ -56,6 +59,28 @@ def test_a_program_cannot_spoil_the_next_run_in_its_sandbox(folder, isolation, s
     with Sandbox(folder, isolation) as sandbox:
         first, second = [sandbox.run(command, stdin, forked=True) for stdin in ("spoil", "go")]
     assert (second.status, second.stdout) == ("ok", first.stdout)
+
+
+LATE = """
+import os, signal, socket, sys
+from open_r1.rewards.code import inside
+inside.end_namespace = lambda: os.kill(os.getpid(), signal.SIGTERM)
+server = inside.Server(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], None)
+server.folders = [sys.argv[2]]
+server.serve()
+"""
+
+
+def test_a_signal_that_comes_as_a_program_ends_is_not_for_the_next(tmp_path):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = [sys.executable, "-c", LATE, str(theirs.fileno()), str(tmp_path)]
+    with subprocess.Popen(command, pass_fds=[theirs.fileno()]) as process, ours, theirs:
+        ours.settimeout(60)
+        for _ in range(3):
+            request = {"command": ["/bin/true"], "limits": {}, "forked": False}
+            socket.send_fds(ours, [json.dumps(request).encode()], [0, 1])
+            assert json.loads(ours.recv(256))["code"] == 0
+        process.kill()
 
 
 @every

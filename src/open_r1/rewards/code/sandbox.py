@@ -8,6 +8,7 @@ with everything that it started.
 
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -219,7 +220,8 @@ class Sandbox:
             "NPROC": process_limit(limits.processes, self.isolation, self._user),
             "FSIZE": SCRATCH_MB << 20,
             "NOFILE": DESCRIPTORS,
-            "CORE": 1,  # less than any dump; with 0, a machine that pipes dumps to a program would still do so
+            # 1 is less than any dump; with 0, a machine that pipes dumps to a program would still do so
+            "CORE": int(resource.getrlimit(resource.RLIMIT_CORE)[1] != 0),
         }
 
     def _watch(self, pipes: Pipes, limits: Limits) -> Outcome:

@@ -58,7 +58,9 @@ def overfull(folder: Path, pids: list[int], most_bytes: int) -> bool:
     for pid in pids:
         opened = _opened_without_name(pid)
         held += sum(opened.values())
-        if held > most_bytes or _mapped_without_name(pid) - opened.keys():  # nobody can tell how large those are
+        if (
+            held > most_bytes or _mapped_without_name(pid, folder) - opened.keys()
+        ):  # nobody can tell how large those are
             return True
     return False
 
@@ -74,11 +76,12 @@ def _opened_without_name(pid: int) -> dict[int, int]:
     return held
 
 
-def _mapped_without_name(pid: int) -> set[int]:
-    """Inodes of removed files in the memory of a process."""
+def _mapped_without_name(pid: int, folder: Path) -> set[int]:
+    """Inodes of removed files of `folder` in the memory of a process."""
+    inside = os.fsencode(folder.resolve()) + b"/"
     with suppress(OSError):
         lines = read(f"/proc/{pid}/maps").splitlines()
-        return {int(line.split(None, 5)[4]) for line in lines if line.endswith(b" (deleted)")}
+        return {int(line.split(None, 5)[4]) for line in lines if inside in line and line.endswith(b" (deleted)")}
     return set()
 
 
