@@ -1,4 +1,4 @@
-"""What a tree of processes holds and has used, read from /proc; and its end."""
+"""Measures the resources of a process tree through /proc, and kills the tree."""
 
 import os
 import re
@@ -17,8 +17,8 @@ _MEMORY = re.compile(rb"^Vm(?:RSS|PTE|Swap):\s+(\d+) kB", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Usage:
-    """`pids` and `memory_bytes` now (page tables and swapped pages included), and `cpu_seconds` so far, those of ended
-    processes included."""
+    """The current `pids` and `memory_bytes`, including page tables and swapped pages, and `cpu_seconds` so far, including
+    those of ended processes."""
 
     pids: list[int]
     memory_bytes: int
@@ -26,7 +26,7 @@ class Usage:
 
 
 def usage(pid: int) -> Usage:
-    """Of the tree of `pid`."""
+    """The usage of `pid` and its descendants."""
     pids = tree(pid)
     kilobytes = ticks = 0
     for each in pids:
@@ -37,8 +37,8 @@ def usage(pid: int) -> Usage:
 
 
 def overfull(folder: Path, pids: list[int], most_bytes: int) -> bool:
-    """Whether processes keep more than `most_bytes`, too many files, or some where nobody can look: in `folder`, or
-    open without a name."""
+    """Whether processes hold more than `most_bytes` in files, in `folder` or open but removed; or whether they have mapped
+    a removed file without having it open; or whether `folder` has too many files, or a folder that cannot be read."""
     held = number = 0
     folders = [str(folder)]
     while folders:
@@ -58,15 +58,14 @@ def overfull(folder: Path, pids: list[int], most_bytes: int) -> bool:
     for pid in pids:
         opened = _opened_without_name(pid)
         held += sum(opened.values())
-        if (
-            held > most_bytes or _mapped_without_name(pid, folder) - opened.keys()
-        ):  # nobody can tell how large those are
+        only_mapped = _mapped_without_name(pid, folder) - opened.keys()  # of unknown size
+        if held > most_bytes or only_mapped:
             return True
     return False
 
 
 def _opened_without_name(pid: int) -> dict[int, int]:
-    """Bytes by inode of files that a process holds open after they were removed."""
+    """The bytes of removed files that a process still has open, by inode."""
     held = {}
     with suppress(OSError):
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
@@ -77,7 +76,7 @@ def _opened_without_name(pid: int) -> dict[int, int]:
 
 
 def _mapped_without_name(pid: int, folder: Path) -> set[int]:
-    """Inodes of removed files of `folder` in the memory of a process."""
+    """The inodes of removed files of `folder` that a process has mapped."""
     inside = os.fsencode(folder.resolve()) + b"/"
     with suppress(OSError):
         lines = read(f"/proc/{pid}/maps").splitlines()
@@ -86,7 +85,7 @@ def _mapped_without_name(pid: int, folder: Path) -> set[int]:
 
 
 def kill_tree(process: subprocess.Popen) -> None:
-    """Ends a process with its descendants, the process itself last: what it adopts meanwhile ends with it."""
+    """Kills a process and its descendants. The process itself is last, so that those that it adopts die with it."""
     if process.poll() is None:
         for pid in reversed(tree(process.pid)):
             with suppress(ProcessLookupError):
