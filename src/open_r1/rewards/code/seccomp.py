@@ -4,8 +4,8 @@ Denied calls fail with EPERM. They are the ones that hold memory or files which 
 and queues, shared mappings without a file, large buffers of sockets and pipes, pages given to a pipe, descriptors sent
 over a socket), use up what all users share (huge pages), make others wait for a file, open sockets of any family,
 affect other processes (including their limits and priorities), hide from the judge, create namespaces or mounts, or
-reach large parts of the kernel (BPF, io_uring, keys, perf, userfaultfd). Pairs of Unix stream sockets, which event loops
-need, are allowed. Programs cannot ignore SIGCHLD, because the kernel would then lose the processor time of their
+reach large parts of the kernel (BPF, io_uring, keys, perf, userfaultfd). Pairs of Unix stream sockets, which event
+loops need, are allowed. Programs cannot ignore SIGCHLD, because the kernel would then lose the processor time of their
 children; that call only seems to succeed, because some interpreters do not start without it. Only x86-64 and ARM64 have
 a filter.
 

@@ -17,7 +17,7 @@ _MEMORY = re.compile(rb"^Vm(?:RSS|PTE|Swap):\s+(\d+) kB", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Usage:
-    """The current `pids` and `memory_bytes`, including page tables and swapped pages, and `cpu_seconds` so far, including
+    """The current `pids` and `memory_bytes`, with page tables and swapped pages, and `cpu_seconds` so far, including
     those of ended processes."""
 
     pids: list[int]
@@ -37,8 +37,8 @@ def usage(pid: int) -> Usage:
 
 
 def overfull(folder: Path, pids: list[int], most_bytes: int) -> bool:
-    """Whether processes hold more than `most_bytes` in files, in `folder` or open but removed; or whether they have mapped
-    a removed file without having it open; or whether `folder` has too many files, or a folder that cannot be read."""
+    """Whether processes hold more than `most_bytes` in files, in `folder` or open but removed, or map a removed file
+    that they have not open; or whether `folder` has too many files, or a folder that cannot be read."""
     held = number = 0
     folders = [str(folder)]
     while folders:
