@@ -5,10 +5,12 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from sandboxes import every, isolated, only
 
+from open_r1.rewards.code import inside
 from open_r1.rewards.code.isolation import interpreter
 from open_r1.rewards.code.sandbox import Sandbox
 
@@ -59,6 +61,15 @@ def test_a_program_cannot_spoil_the_next_run_in_its_sandbox(folder, isolation, s
     with Sandbox(folder, isolation) as sandbox:
         first, second = [sandbox.run(command, stdin, forked=True) for stdin in ("spoil", "go")]
     assert (second.status, second.stdout) == ("ok", first.stdout)
+
+
+def test_the_server_does_not_start_where_it_would_kill_other_processes(tmp_path):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    options = {"control": theirs.fileno(), "scratch": str(tmp_path), "confine": None, "preload": False}
+    command = [sys.executable, "-c", Path(inside.__file__).read_text(), json.dumps(options)]
+    with ours, theirs:
+        done = subprocess.run(command, pass_fds=[theirs.fileno()], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1 and "no process namespace" in done.stderr
 
 
 LATE = """

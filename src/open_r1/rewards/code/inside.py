@@ -259,6 +259,8 @@ def main() -> None:
     control = socket.socket(fileno=options["control"])
     os.set_inheritable(options["control"], False)
     confine = None if options["confine"] is None else confinement(options["confine"])
+    if confine is None and os.getppid() != 1:
+        sys.exit("there is no process namespace, so ending a program would kill every process of this user")
     nothing = os.open("/dev/null", os.O_RDWR)
     os.dup2(nothing, 2)
     os.close(nothing)

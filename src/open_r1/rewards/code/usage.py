@@ -1,7 +1,6 @@
 """Measures the resources of a process tree through /proc, and kills the tree."""
 
 import os
-import re
 import signal
 import stat
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 from open_r1.rewards.code.inside import MOST_FILES, read, tree
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_MEMORY = re.compile(rb"^Vm(?:RSS|PTE|Swap):\s+(\d+) kB", re.MULTILINE)
+_MEMORY = (b"VmRSS:", b"VmPTE:", b"VmSwap:")
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,8 @@ def usage(pid: int) -> Usage:
     for each in pids:
         with suppress(OSError):
             ticks += sum(map(int, read(f"/proc/{each}/stat").rpartition(b")")[2].split()[11:15]))
-            kilobytes += sum(map(int, _MEMORY.findall(read(f"/proc/{each}/status"))))
+            lines = read(f"/proc/{each}/status").splitlines()
+            kilobytes += sum(int(line.split()[1]) for line in lines if line.startswith(_MEMORY))
     return Usage(pids, kilobytes << 10, ticks / _TICKS)
 
 
