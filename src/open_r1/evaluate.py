@@ -74,7 +74,7 @@ class EvaluateOptions(ColumnOptions):
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Evaluates as `argv` says (default: the command line). Raises UserError for what the user can mend."""
+    """Evaluates with the options in `argv` (default: the command line). Raises `UserError`."""
     args, engine_options = parse_options(
         argv,
         EvaluateOptions,
