@@ -5,7 +5,7 @@
     lcb_release_v5          all problems up to that version
     lcb:2024-08..2025-01    all versions, contests in this window; months and days, both ends included
 
-Programs have the benchmark's own limits (6 seconds and 4 GB a test) and its imports, and stop at the first failure.
+Programs have the benchmark's own limits (6 seconds and 4 GB per test) and its imports, and stop at the first failure.
 """
 
 import calendar
