@@ -17,6 +17,10 @@ class Interrupted(Exception):
     EXIT_CODE = 75
 
 
+LOST_PEER = 76
+"""Exit status of a training process that lost the connection to another one, which ended first."""
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, in one line without the full stop; the name of its class if it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].removesuffix(".")
