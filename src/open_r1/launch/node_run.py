@@ -19,6 +19,8 @@ STOPPED_STATUS = 75
 """Exit status of training that saved a checkpoint after a signal; the same command continues it."""
 REMEDY = " Run the same command to continue from the last checkpoint."
 """For processes that were killed, or lost another one: nothing has to be corrected."""
+KILLED_LINES = 5
+"""Last lines shown of a process that was killed, which say nothing about the reason."""
 CAUSE_SECONDS = 3.0
 """Seconds to wait, after training has failed, for a generator's failure that may have caused it."""
 
@@ -180,7 +182,10 @@ class NodeRun:
             )
             return
         remedy = REMEDY if failure.exit_code == LOST_PEER or failure.exit_code > 128 else ""
-        print(f"\nerror: {failure.process}{where} {failure.reason}; everything else was stopped.{remedy}", file=sys.stderr)
+        print(
+            f"\nerror: {failure.process}{where} {failure.reason}; everything else was stopped.{remedy}", file=sys.stderr
+        )
         if failure.last_lines and not (failure.printed and failure.node == self.plan.name):
+            lines = failure.last_lines[-KILLED_LINES if failure.exit_code > 128 else 0 :]
             print("Its last lines:", file=sys.stderr)
-            print("\n".join(f"  {line}" for line in failure.last_lines), file=sys.stderr, flush=True)
+            print("\n".join(f"  {line}" for line in lines), file=sys.stderr, flush=True)
