@@ -22,14 +22,13 @@ out; the same command measures what --results lacks.
 import argparse
 import json
 import signal
-import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from measure import SHAPES
+from session import Session
 
 from open_r1.launch.backend_environment import backend_environment
 from open_r1.processes.child import ChildProcess, describe_exit
@@ -38,7 +37,7 @@ CONFIGS = Path(__file__).parents[1] / "recipes" / "accelerate_configs"
 SETTINGS = ("device", "checkpointing", "compile", "budget", "rows", "max_length", "completions", "steps", "warmup")
 """Options that a result depends on, besides its case."""
 HEAD = (
-    "\n| {shape} | GPUs | Layout | tokens/s | range | per GPU, of one | peak per GPU, GiB | gathering weights, s | |\n"
+    "| {shape} | GPUs | Layout | tokens/s | range | per GPU, of one | peak per GPU, GiB | gathering weights, s | |\n"
     "| --- | --: | --- | --: | --- | --: | --: | --: | --- |"
 )
 
@@ -102,7 +101,7 @@ def launch(args: argparse.Namespace, case: dict[str, Any], timeout: float) -> di
         for file in Path(folder).glob("*.profile"):
             (args.logs / f"{slug}-{file.name}").write_text(file.read_text())
     ended = f"not finished after {timeout:.0f} s" if code is None else f"ended with {describe_exit(code)}"
-    result = next((r for r in found.values() if r["error"]), found.get(0, {"error": ended, "seconds": []}))
+    result = next((r for r in found.values() if r["error"]), found.get(0, {"error": code and ended, "seconds": []}))
     if found:
         result["peak_gib"] = max(r["peak_gib"] for r in found.values())
     if not result["error"] and len(result["seconds"]) < args.steps:
@@ -110,82 +109,35 @@ def launch(args: argparse.Namespace, case: dict[str, Any], timeout: float) -> di
     return result | ({"log": "\n".join(lines)} if result["error"] or "cut" in result else {})
 
 
-def key(case: dict[str, Any], settings: dict[str, Any]) -> str:
-    """What tells results apart."""
-    return json.dumps([case, settings], sort_keys=True)
+class Scaling(Session):
+    """The cases of this benchmark."""
 
+    def name(self, case: dict[str, Any]) -> str:
+        """A case in words."""
+        return name(case)
 
-class Session:
-    """Results that are there, and those that this call measures."""
+    def launch(self, case: dict[str, Any], timeout: float) -> dict[str, Any]:
+        """A run under torchrun."""
+        return launch(self.args, case, timeout)
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.args = args
-        self.deadline = time.monotonic() + args.time_budget
-        self.settings = {name: getattr(args, name) for name in SETTINGS}
-        lines = args.results.read_text().splitlines() if args.results and args.results.exists() else []
-        results = [json.loads(line) for line in lines]
-        self.found = {key(result["case"], result["settings"]): result for result in results}
-        self.left_out: list[str] = []
-        self.spent: list[float] = []
+    def head(self, case: dict[str, Any]) -> str:
+        """A table for each shape."""
+        return HEAD.format(shape=case["shape"])
 
-    def run(self) -> None:
-        """Measures and shows every case."""
-        shape = None
-        for case in cases(self.args):
-            result = self.found.get(key(case, self.settings)) or self.measure(case)
-            if result is None:
-                continue
-            if case["shape"] != shape:
-                shape = case["shape"]
-                print(HEAD.format(shape=shape), flush=True)
-            print(self.row(case, result), flush=True)
-            if result.get("error") and not self.args.table:
-                print(f"\nThe last lines of its log:\n{result.get('log', '')}\n", file=sys.stderr, flush=True)
-        if self.left_out and not self.args.table:
-            print("\nThe time is too short for these, which the same command measures:")
-            print("\n".join(f"  {case}" for case in self.left_out))
-
-    def measure(self, case: dict[str, Any]) -> dict[str, Any] | None:
-        """The result of a case, which is appended to --results; None if the time is too short for it."""
-        left = self.deadline - time.monotonic()
-        usual = statistics.median(self.spent) if self.spent else 20.0
-        if self.args.table or left < usual:
-            self.left_out.append(name(case))
-            return None
-        began, limit = time.monotonic(), self.args.case_timeout
-        result = launch(self.args, case, min(left, limit))
-        self.spent.append(time.monotonic() - began)
-        if left < limit and (result.get("cut") or "not finished" in str(result["error"])):
-            self.left_out.append(name(case))
-            return None
-        result |= {"case": case, "settings": self.settings, "spent": round(self.spent[-1], 1)}
-        self.found[key(case, self.settings)] = result
-        if self.args.results is not None:
-            self.args.results.parent.mkdir(parents=True, exist_ok=True)
-            with self.args.results.open("a") as file:
-                file.write(json.dumps(result) + "\n")
-        return result
-
-    def row(self, case: dict[str, Any], result: dict[str, Any]) -> str:
-        """A line of the table."""
-        rate, error = result.get("tokens_per_second"), result.get("error")
-        one = self.found.get(key(case | {"gpus": 1, "backend": "one", "share": 1}, self.settings), {})
-        share = None
-        if rate and one.get("tokens_per_second"):
-            share = rate / case["gpus"] / one["tokens_per_second"]
-        gathering = result.get("gather_seconds")
-        cells = [
+    def cells(self, case: dict[str, Any], result: dict[str, Any]) -> list[str]:
+        """Rates, memory, and the rate per GPU as a share of that of one GPU."""
+        rate, gathering = result.get("tokens_per_second"), result.get("gather_seconds")
+        one = self.get(case | {"gpus": 1, "backend": "one", "share": 1}).get("tokens_per_second")
+        return [
             work_of(case),
             str(case["gpus"]),
             layout_of(case),
             f"{rate:,}" if rate else "-",
             "{:,} to {:,}".format(*result["range"]) if rate else "-",
-            "-" if share is None else f"{share:.0%}",
+            f"{rate / case['gpus'] / one:.0%}" if rate and one else "-",
             f"{result['peak_gib']:.1f}" if result.get("peak_gib") else "-",
             f"{gathering:.2f}" if gathering else "-",
-            str(error or result.get("cut", "")).splitlines()[0][:100] if error or result.get("cut") else "",
         ]
-        return "| " + " | ".join(cells) + " |"
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -241,7 +193,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.logs is None:
         args.logs = args.results.with_suffix(".logs") if args.results else Path(tempfile.mkdtemp(prefix="scaling-"))
     print(f"Logs of the cases: {args.logs}", flush=True)
-    Session(args).run()
+    Scaling(args, SETTINGS).run(cases(args))
 
 
 if __name__ == "__main__":

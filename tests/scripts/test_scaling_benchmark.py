@@ -44,7 +44,7 @@ def test_each_model_has_a_table_and_a_layout_that_fails_is_a_row(scaling, asked,
         "tiny, sft, 2 GPUs, fsdp",
     ]
     assert [row.split(" | ")[0] for row in rows if "GPUs" in row] == ["| tiny", "| small"]
-    assert "| sft | 2 | ddp | 160 | 160 to 161 | 80% | 1.5 | - |  |" in rows
+    assert "| sft | 2 | ddp | 160 | 160 to 161 | 80% | 1.5 | - |   |" in rows
     assert "| sft | 2 | fsdp | - | - | - | - | - | ended with exit code 1 |" in rows
     assert errors.count("the reason") == 2
     assert len((tmp_path / "found.jsonl").read_text().splitlines()) == 12
