@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from measure import SHAPES
-from session import Session
+from session import Session, end_of_log
 
 from open_r1.launch.backend_environment import backend_environment
 from open_r1.processes.child import ChildProcess, describe_exit
@@ -93,7 +93,7 @@ def launch(args: argparse.Namespace, case: dict[str, Any], timeout: float) -> di
         words = [*torchrun, __file__, *args.argv, "--worker", folder, "--case", json.dumps(case)]
         with ChildProcess(slug, words, env, log) as child:
             try:
-                code, lines = child.wait(timeout), list(child.lines)
+                code = child.wait(timeout)
             except KeyboardInterrupt:
                 print(f"stopped in this case, whose last lines in {log} are:\n" + "\n".join(child.lines), flush=True)
                 sys.exit(130)
@@ -106,7 +106,7 @@ def launch(args: argparse.Namespace, case: dict[str, Any], timeout: float) -> di
         result["peak_gib"] = max(r["peak_gib"] for r in found.values())
     if not result["error"] and len(result["seconds"]) < args.steps:
         result["cut"] = ended
-    return result | ({"log": "\n".join(lines)} if result["error"] or "cut" in result else {})
+    return result | ({"log": end_of_log(log)} if result["error"] or "cut" in result else {})
 
 
 class Scaling(Session):

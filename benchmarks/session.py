@@ -2,12 +2,24 @@
 are appended to a file as they come; the same command measures what is missing."""
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
+
+SHOWN_LINES = 25
+"""Of the log of a case that fails."""
+
+
+def end_of_log(log: Path) -> str:
+    """The last lines of a log, without torchrun's report, which says nothing about the reason."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    ours = list(itertools.takewhile(lambda line: "torch/distributed/elastic" not in line, lines))
+    return "\n".join(ours[-SHOWN_LINES:])
 
 
 def key(case: dict[str, Any], settings: dict[str, Any]) -> str:

@@ -11,6 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 from runs import arguments, assert_same_weights, backend_env, launch, make_folder, metrics
+from toys import make_model
+
+from open_r1.engine.vllm.addresses import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,7 +60,7 @@ class Run:
 
     def end(self, processes):
         """(exit status, what the terminal shows), once every process has ended."""
-        status = self.process.wait(timeout=120)
+        status = self.process.wait(timeout=400)
         assert not [p for p in psutil.wait_procs(processes, timeout=15)[1] if p.status() != "zombie"]
         return status, self.terminal.read_text()
 
@@ -97,3 +100,30 @@ def test_a_training_process_that_is_killed_ends_the_run_which_continues_exactly(
     launch(task, whole, processes=2, env=backend_env(backend))
     assert metrics(tmp_path / "out") == metrics(tmp_path / "whole")
     assert_same_weights(tmp_path / "out", tmp_path / "whole")
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize("victim", ["the server", "a training process"])
+def test_two_training_processes_end_with_a_server_that_hangs_and_it_with_them(tmp_path, victim):
+    """A stopped process keeps its connections: only its silence tells. The same command then goes on with a new server,
+    which samples other completions."""
+    folder = make_folder(tmp_path / "toys")
+    make_model(folder / "model", hidden_size=128)
+    options = {"use_vllm": "true", "vllm_mode": "server", "vllm_server_port": free_port(18500), "vllm_group_port": 0}
+    options |= {"vllm_enforce_eager": "true", "vllm_max_model_length": 128, "max_staleness": 1}
+    options |= {"max_steps": 30, "save_steps": 1, "per_device_train_batch_size": 4}
+    argv = arguments(folder, "grpo", tmp_path / "out", **options)
+    run = Run("grpo", argv, "ddp", tmp_path)
+    processes = run.wait_for(tmp_path / "out/checkpoint-2")
+    if victim == "the server":
+        (server,) = [p for p in processes if p.cmdline()[2:3] and p.cmdline()[2].startswith("vllm.entrypoints")]
+        server.suspend()
+        status, sentence = 2, "it has not answered for 60 s"
+    else:
+        run.rank(1, processes).kill()
+        status, sentence = 137, "error: training ended with exit code 137 (SIGKILL); everything else was stopped."
+    ended, shown = run.end(processes)
+    assert (ended, sentence in shown, "Traceback" in shown) == (status, True, False), shown
+    run = Run("grpo", argv, "ddp", tmp_path)
+    assert run.end([])[0] == 0, run.terminal.read_text()
+    assert [line["step"] for line in metrics(tmp_path / "out") if "loss" in line] == list(range(1, 31))
