@@ -87,7 +87,7 @@ def run(args: argparse.Namespace, setting: str, seed: int, folder: Path, engine:
     trainer = GRPOTrainer(
         args.model,
         GRPOConfig(str(folder), **options),
-        reward_funcs="accuracy",
+        reward_funcs="examples/zero/number.py:number",
         train_dataset=load_split(str(args.data / "problems.jsonl")),
         eval_dataset=load_split(str(args.data / "held_out.jsonl")),
         engine=engine,

@@ -13,7 +13,6 @@ import pytest
 
 from open_r1.errors import UserError
 from open_r1.evaluation.results import summarise
-from open_r1.rewards import grade
 
 FOLDER = Path(__file__).parents[2] / "examples" / "zero"
 
@@ -25,7 +24,7 @@ def load(name):
     return module
 
 
-countdown, tasks = load("countdown"), load("tasks")
+countdown, number, tasks = load("countdown"), load("number"), load("tasks")
 
 
 @pytest.mark.parametrize(
@@ -65,13 +64,53 @@ def test_countdown_divides_exactly():
     assert not countdown.solves(r"\boxed{7 / 2}", [2, 7], 3)
 
 
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        (r"so \boxed{12}", 1.0),
+        ("7 + 5 = 12", 1.0),
+        ("7 + 5 = 12.", 1.0),
+        (r"\boxed{7 + 5 = 12}", 1.0),
+        (r"\boxed{x = 12}", 1.0),
+        ("The final answer is $12$.", 1.0),
+        (r"\boxed{12 \text{ letters}}", 1.0),
+        (r"\boxed{7 + 5}", 0.0),
+        (r"\boxed{7 + 5 = 7 + 5}", 0.0),
+        ("The final answer is 7 + 5.", 0.0),
+        ("What is 7 + 5?", 0.0),
+        (r"\boxed{\frac{24}{2}}", 0.0),
+        (r"\boxed{24/2}", 0.0),
+        (r"\boxed{13 - 1}", 0.0),
+        (r"\boxed{13 \cdot 1}", 0.0),
+        (r"\boxed{11, 12}", 0.0),
+        (r"\boxed{11 or 12}", 0.0),
+        (r"\boxed{12} \boxed{11}", 0.0),
+        (r"\boxed{-12}", 0.0),
+        (r"\boxed{" + "1" * 6000 + "}", 0.0),
+        (r"\boxed{}", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_number_asks_for_the_number_itself(text, right):
+    messages = [{"role": "assistant", "content": text}]
+    assert number.number([messages, text], ["12", "12"]) == [right, right]
+
+
+def in_any_order(row):
+    """What makes two rows the same problem but for the order of its numbers, or of its words."""
+    if "numbers" in row:
+        return row["target"], *sorted(row["numbers"])
+    asked = row["problem"].partition("Think")[0]
+    return row["answer"], *sorted(asked.replace("?", " ").replace('"', " ").split())
+
+
 @pytest.mark.parametrize("task", list(tasks.TASKS))
 def test_problems_grow_harder_and_held_out_ones_stay_apart(task):
     train, held_out = tasks.make(task, 600, 60, seed=1)
     levels = tasks.TASKS[task][1]
     assert (len(train), len({row["problem"] for row in held_out})) == (600, 60)
     assert all(sum(row["level"] == level for row in train) > 30 for level in range(1, levels + 1))
-    assert not {row["problem"] for row in train} & {row["problem"] for row in held_out}
+    assert not {in_any_order(row) for row in train} & {in_any_order(row) for row in held_out}
     assert {row["level"] for row in train[: int(600 * tasks.RAMP / levels)]} == {1}
     assert {row["level"] for row in train[-600 // levels :]} == set(range(1, levels + 1))
     assert {row["level"] for row in held_out} == set(range(1, levels + 1))
@@ -84,12 +123,12 @@ def solved(task, row):
     if task == "sums":
         terms = re.findall(r"([+-]?) ?(\d+)", question.partition("?")[0])
         return int(answer) == sum(int(sign + number) for sign, number in terms)
-    if task == "equations":
-        left, right = re.search(r": (.*) = (-?\d+)\.", question).groups()
-        return [x for x in range(-100, 100) if eval(left, {"x": x}) == int(right)] == [int(answer)]
-    if task == "letters":
-        letter, text = re.search(r'letter "(.)" occur in "(.*)"', question).groups()
-        return int(answer) == sum(c == letter for c in text)
+    if task == "largest":
+        numbers = [int(n) for n in re.findall(r"\d+", question)]
+        return int(answer) in numbers and all(n <= int(answer) for n in numbers)
+    if task == "sequences":
+        first, second, third, fourth = map(int, re.findall(r"\d+", question))
+        return second - first == third - second == fourth - third == int(answer) - fourth
     return countdown.solves(rf"\boxed{{{answer}}}", row["numbers"], row["target"])
 
 
@@ -98,8 +137,10 @@ def test_answers_are_right(task):
     train, held_out = tasks.make(task, 300, 60, seed=0)
     assert all(solved(task, row) for row in train + held_out)
     if task != "countdown":
-        boxed = [(rf"\boxed{{{row['answer']}}}", row["answer"]) for row in held_out]
-        assert all(grade(text, gold).correct for text, gold in boxed)
+        assert all(number.number([rf"\boxed{{{row['answer']}}}"], [row["answer"]]) == [1.0] for row in held_out)
+        copied = [row["problem"].partition("?")[0].removeprefix("What is ") for row in held_out]
+        boxed = [rf"\boxed{{{text}}}" for text in copied]
+        assert not any(number.number(boxed, [row["answer"] for row in held_out]))
 
 
 def test_more_held_out_problems_than_there_are_is_a_sentence():
@@ -144,13 +185,13 @@ def test_the_tables_the_curves_and_the_completions(tmp_path):
         (run / "seconds.txt").write_text("40\n20\n")  # two sittings
         lines = [{"step": s, "reward": s / 10} for s in (1, 2)]
         (run / "run" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (tmp_path / "letters" / "seed-1" / "run").mkdir(parents=True)  # unfinished
+    (tmp_path / "largest" / "seed-1" / "run").mkdir(parents=True)  # unfinished
     done = subprocess.run([sys.executable, FOLDER / "results.py", tmp_path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "results.md").read_text()
     assert "| sums, seed 1 | 0.0 [" in text and "| +75.0 [" in text and "| 100 to 50 | 2 | 1.0 |" in text
     assert "| sums, seed 2 | 0 to 100 | 0 to 100 | 0 to 100 |" in text
-    assert "letters" not in text
+    assert "largest" not in text
     shown = (tmp_path / "completions.md").read_text()
     assert shown.count("answer of 100 tokens") == 12 and shown.count("Trained, right") == 12
     assert "sums, seed 2" in (tmp_path / "curves.svg").read_text()

@@ -308,8 +308,9 @@ class FakeServer(BaseHTTPRequestHandler):
         FakeServer.seen.append((self.path, body))
         if FakeServer.failures:
             FakeServer.failures -= 1
-            self.send_error(503)
-            return
+            if FakeServer.failures % 2:
+                self.send_error(503)
+            return  # or hangs up
         if self.path.endswith("/execute_batch"):
             output = self.python(body["scripts"][0], "")
             reply = [{"execution": {"logs": {"stdout": [output]}}, "exception_str": None}]
@@ -344,7 +345,7 @@ def server():
 
 def test_piston_gives_the_same_rewards_and_failures_are_retried(server, monkeypatch):
     monkeypatch.setenv("PISTON_ENDPOINTS", f"http://{server}/api/v2")
-    FakeServer.failures = 1
+    FakeServer.failures = 2
     completions = [answer(ADD), answer("print(1)")]
     assert code_reward(completions, [INFO] * 2, provider_type="piston") == [1.0, 0.25]
     assert FakeServer.seen[0][0] == "/api/v2/execute"

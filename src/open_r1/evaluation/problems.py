@@ -34,11 +34,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Task:
-    """A benchmark. `samples` is DeepSeek's number of samples a problem (ours where they give none).
+    """A benchmark. `samples` is DeepSeek's number of samples per problem (ours if they give none).
 
-    `make(n)` generates problems that are not read from rows (None: its own number). `read(rows, where)` makes problems
-    without gold answers: judged by `reward` if there is one, else programs that tests judge. `recorded` are further
-    settings that determine the problems; they are saved with the results.
+    `make(n)` generates n problems (None: the default number) instead of reading rows. `read(rows, where)` reads
+    problems without gold answers: `reward` judges them if it is set, else their answers are programs, judged by tests.
+    `recorded` are further settings that determine the problems; they are saved with the results.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Compares every Triton kernel with the plain torch function that specifies it.
 
-python kernel_checks.py            # on a GPU
+python kernel_checks.py [float32|float16|bfloat16|sampling]      # on a GPU; all of them, or one
 TRITON_INTERPRET=1 python kernel_checks.py    # in Triton's interpreter, on a CPU
 """
 
@@ -33,15 +33,19 @@ def attention_case(device, dtype, heads=6, kv_heads=2, width=16, size=16, length
     return *floats, table.int().to(device), torch.tensor(lengths).int().to(device)
 
 
-def check_attention(device, dtype, tolerance, lengths=(0, 5, 16, 70, 33), **shape):
-    """Output and cache, for splits, windows, softcaps and sinks."""
-    heads = shape.get("heads", 6)
-    sinks = torch.randn(heads, generator=torch.Generator().manual_seed(1)).to(device)
-    for splits, window, cap, sink in itertools.product((1, 4), (0, 7), (0.0, 2.0), (None, sinks)):
+EVERY_OPTION = tuple(itertools.product((1, 4), (0, 7), (0.0, 2.0), (False, True)))
+ALL_OR_NOTHING = ((1, 0, 0.0, False), (4, 0, 0.0, False), (4, 7, 2.0, True))
+"""Splits, window, softcap, sinks: each combination is a kernel to compile, so large shapes get three."""
+
+
+def check_attention(device, dtype, tolerance, lengths=(0, 5, 16, 70, 33), combinations=EVERY_OPTION, **shape):
+    """Output and cache."""
+    sinks = torch.randn(shape.get("heads", 6), generator=torch.Generator().manual_seed(1)).to(device)
+    for splits, window, cap, with_sinks in combinations:
         case = attention_case(device, dtype, lengths=lengths, **shape)
         q, k, v, cache, *index = case
         expected_cache = cache.clone()
-        options = (0.3, cap, window, sink)
+        options = (0.3, cap, window, sinks if with_sinks else None)
         expected = paged_attention_torch(q, k, v, expected_cache, *index, *options)
         found = paged_attention_triton(q, k, v, cache, *index, *options, splits=splits)
         torch.testing.assert_close(found.float(), expected.float(), rtol=tolerance, atol=tolerance)
@@ -87,18 +91,24 @@ def check_sampling(device, rows=12, vocabulary=9000, same_tokens=1.0):
         assert {FAILED, LIVE} <= set(slots.status.tolist()) <= {LIVE, STOPPED, FULL, FAILED}
 
 
-def main():
-    """Every check that the device allows."""
-    if torch.cuda.is_available():
-        for dtype, tolerance in ((torch.float32, 1e-4), (torch.float16, 4e-3), (torch.bfloat16, 3e-2)):
-            check_attention("cuda", dtype, tolerance)
-            for heads, kv_heads, width in ((9, 3, 64), (12, 2, 128), (28, 4, 128), (8, 4, 256), (32, 32, 96)):
-                check_attention(
-                    "cuda", dtype, tolerance, (0, 1, 63, 64, 65, 700, 1023), heads=heads, kv_heads=kv_heads,
-                    width=width, size=64,
-                )  # fmt: skip
+def check_gpu(part):
+    """One part of what a GPU checks."""
+    if part == "sampling":
         check_sampling("cuda", rows=64, vocabulary=151936, same_tokens=0.95)
         check_sampling("cuda", rows=200, vocabulary=49152, same_tokens=0.95)
+        return
+    dtype, tolerance = getattr(torch, part), {"float32": 1e-4, "float16": 4e-3, "bfloat16": 3e-2}[part]
+    check_attention("cuda", dtype, tolerance)
+    for heads, kv_heads, width in ((9, 3, 64), (12, 2, 128), (28, 4, 128), (8, 4, 256), (32, 32, 96)):
+        shape = {"heads": heads, "kv_heads": kv_heads, "width": width, "size": 64}
+        check_attention("cuda", dtype, tolerance, (0, 1, 63, 64, 65, 700, 1023), ALL_OR_NOTHING, **shape)
+
+
+def main():
+    """Every check that the device allows, or the parts of it that are named."""
+    if torch.cuda.is_available():
+        for part in sys.argv[1:] or ("float32", "float16", "bfloat16", "sampling"):
+            check_gpu(part)
     else:
         check_attention("cpu", torch.float32, 1e-5)
         check_attention("cpu", torch.float16, 2e-3, (3, 40), heads=4, kv_heads=4, width=24, size=32)

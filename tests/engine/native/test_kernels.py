@@ -19,5 +19,6 @@ def test_kernels_do_what_their_specifications_do_in_tritons_interpreter():
 
 
 @pytest.mark.gpu
-def test_kernels_do_what_their_specifications_do_on_a_gpu():
-    subprocess.run([sys.executable, str(CHECKS)], check=True)
+@pytest.mark.parametrize("part", ["float32", "float16", "bfloat16", "sampling"])
+def test_kernels_do_what_their_specifications_do_on_a_gpu(part):
+    subprocess.run([sys.executable, str(CHECKS), part], check=True)

@@ -55,8 +55,9 @@ def attend(
     mine = PAGES + kv_head * head_stride
     first_split = split == 0
     target = mine + tl.load(table + cached // SIZE).to(tl.int64) * page_stride + (cached % SIZE) * D + d
-    tl.store(target, k, mask=(d < D) & first_split)
-    tl.store(target + half_stride, v, mask=(d < D) & first_split)
+    stored = tl.where(first_split, D, 0)
+    tl.store(target, k, mask=d < stored)
+    tl.store(target + half_stride, v, mask=d < stored)
 
     new = scores_of(tl.sum(q.to(tl.float32) * k.to(tl.float32)[None, :], 1), scale, softcap, CAPPED)
     peak = tl.where(first_split, new, NOTHING)
