@@ -28,7 +28,8 @@ class Heartbeat:
 
     def __init__(self, servers: Sequence[Watched]) -> None:
         self.servers = servers
-        self._answered: dict[int, float] = {}
+        self._failing: dict[int, float] = {}
+        """When a server that answers no health checks left the first of them unanswered."""
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -47,7 +48,7 @@ class Heartbeat:
             for index, server in enumerate(self.servers):
                 now = time.monotonic()
                 if not server.busy or server.is_up():
-                    self._answered[index] = now
-                elif now - self._answered.setdefault(index, now) >= SILENT_SECONDS:
+                    self._failing.pop(index, None)
+                elif now - self._failing.setdefault(index, now) >= SILENT_SECONDS:
                     server.silent = True
                     server.break_off()
