@@ -24,6 +24,10 @@ class Interrupted(Exception):
     EXIT_CODE = 75
 
 
+LOST_PEER = 76
+"""Exit status of a training process that lost the connection to another one, which ended first."""
+
+
 def warn_user(message: str, *arguments: object) -> None:
     """Logs a warning, with `arguments` for its placeholders, in the first process of a job only."""
     if os.environ.get("RANK", "0") == "0":
