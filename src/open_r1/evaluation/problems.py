@@ -37,8 +37,9 @@ class Task:
     """A benchmark. `samples` is DeepSeek's number of samples a problem (ours where they give none).
 
     `make(n)` generates problems that are not read from rows (None: its own number). `read(rows, where)` makes problems
-    without gold answers: judged by `reward` if there is one, else programs that tests judge. `recorded` are further
-    settings that determine the problems; they are saved with the results.
+    without gold answers: programs that tests judge. `reward` names the reward that judges the answers, if they
+    are not compared with the gold answers. `recorded` are further settings that determine the problems; they are saved
+    with the results.
     """
 
     name: str
@@ -56,12 +57,12 @@ class Task:
     @property
     def votes(self) -> bool:
         """Whether right answers are equal, so that a majority vote makes sense."""
-        return self.read is None
+        return self.read is None and self.reward is None
 
     @property
     def programs(self) -> bool:
         """Whether answers are programs, judged by tests; they have no gold answer."""
-        return self.read is not None and self.reward is None
+        return self.read is not None
 
 
 @dataclass(frozen=True)
