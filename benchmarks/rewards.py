@@ -108,8 +108,8 @@ def speed(data: Path | None, problems: int, samples: int = 8) -> None:
 
 
 def quality() -> None:
-    """Labelled pairs of tests/rewards, by category: by kind (`kind_pairs.py`), those of the first table, the
-    adversarial ones (`answer_pairs.py`), and whole completions."""
+    """The labeled pairs of tests/rewards, by category: by kind (`kind_pairs.py`), the first ones and the adversarial
+    ones (`answer_pairs.py`), and whole completions."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "rewards"))
     import kind_pairs
     from answer_pairs import ADVERSARIAL, COMPLETIONS, PAIRS
@@ -138,7 +138,7 @@ def _quality_table(rows: list[tuple[str, str, str, bool]]) -> None:
             counts[4] += right and not alone
             counts[5] += verdict.correct is True and not right
     print(
-        "| pairs | number | ours | of the others wrongly accepted | math-verify alone | wrongly accepted | wrongly "
+        "| pairs | number | ours correct | ours, wrongly accepted | math-verify correct | wrongly accepted | wrongly "
         "rejected |"
     )
     print("| --- | --: | --: | --: | --: | --: | --: |")

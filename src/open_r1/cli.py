@@ -1,4 +1,4 @@
-"""`open-r1 <command>`: parses the command's name and hands over; heavy imports happen inside the command."""
+"""`open-r1 <command>`: reads the command's name and runs its module; heavy imports happen there."""
 
 import importlib
 import sys
@@ -45,8 +45,8 @@ example:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done, 2 something to mend (said in one sentence), 75 stopped to be continued (by Ctrl-C too,
-    in training), 130 ended by Ctrl-C at once."""
+    """Exit status: 0 done; 2 a mistake of the user (one sentence says which); 75 stopped after saving, to be continued
+    (also by Ctrl-C in training); 130 ended at once by Ctrl-C."""
     survive_broken_pipes()
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):

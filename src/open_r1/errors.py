@@ -1,4 +1,11 @@
-"""Errors that users see as one sentence instead of a stack trace."""
+"""Errors and warnings that users see as one sentence instead of a stack trace."""
+
+import difflib
+import logging
+import os
+from collections.abc import Iterable
+
+logger = logging.getLogger(__name__)
 
 
 class UserError(Exception):
@@ -15,6 +22,22 @@ class Interrupted(Exception):
     """
 
     EXIT_CODE = 75
+
+
+def warn_user(message: str, *arguments: object) -> None:
+    """Logs a warning, with `arguments` for its placeholders, in the first process of a job only."""
+    if os.environ.get("RANK", "0") == "0":
+        logger.warning(message, *arguments)
+
+
+def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "", cutoff: float = 0.6) -> str:
+    """ " Did you mean 'x'?" with the closest of `known`, to append to a message; " " and `otherwise` if none is close.
+
+    `cutoff`: the least similarity, 0 to 1 (`difflib.get_close_matches`).
+    """
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    hint = f"Did you mean {near[0]!r}?" if near else otherwise
+    return f" {hint}" if hint else ""
 
 
 def first_line(error: BaseException) -> str:

@@ -74,7 +74,7 @@ class EvaluateOptions(ColumnOptions):
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Evaluates as `argv` says (default: the command line). Raises UserError for what the user can mend."""
+    """Evaluates with the options in `argv` (default: the command line). Raises `UserError`."""
     args, engine_options = parse_options(
         argv,
         EvaluateOptions,
@@ -130,8 +130,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def planned(args: EvaluateOptions, tasks: Sequence[Task]) -> "dict[str, list[tuple[Protocol, Path, Sequence[int]]]]":
-    """Of each task, by name: protocols, with the folder of each in the output and the pass@k to report. Beside
-    another protocol, `greedy` stays what it is: one answer, at temperature 0."""
+    """For each task, by name: its protocols, with the folder in the output and the pass@k to report of each. Together
+    with another protocol, `greedy` is not changed by options: one answer, at temperature 0."""
     from open_r1.evaluation.protocol import protocol_for
 
     several = len(args.protocol) > 1
@@ -155,7 +155,7 @@ def planned(args: EvaluateOptions, tasks: Sequence[Task]) -> "dict[str, list[tup
 
 
 def default_output(model: str, revision: str | None = None) -> Path:
-    """Beside a local model, else a folder of its name (and revision) here."""
+    """`evaluation` in the folder of a local model, else a folder here with the name (and revision) of the model."""
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder / "evaluation"
@@ -164,7 +164,7 @@ def default_output(model: str, revision: str | None = None) -> Path:
 
 
 def __getattr__(name: str) -> Any:
-    """`TASKS_TABLE` for lighteval (`--custom-tasks src/open_r1/evaluate.py`), in whose environment alone it exists."""
+    """`TASKS_TABLE` for lighteval (`--custom-tasks src/open_r1/evaluate.py`); exists only inside lighteval."""
     if name == "TASKS_TABLE" and "lighteval" in sys.modules:
         from open_r1.evaluation.lighteval_tasks import tasks_table
 

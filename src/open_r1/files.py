@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and folders that remember the settings they were made with."""
+"""Writes files completely or not at all, and guards folders: their settings, locks, free space."""
 
 import errno
 import fcntl
@@ -13,11 +13,11 @@ from open_r1.errors import UserError
 
 
 class OtherSettings(UserError):
-    """A folder holds what was made with other settings."""
+    """A folder has results of other settings."""
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Calls `write` with a temporary path, and renames that to `path` once it is on the disk."""
+    """Calls `write` with a temporary path, and renames that to `path` once it is on disk."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         write(temporary)
@@ -29,19 +29,19 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` in UTF-8, whole or not at all."""
+    """Writes `text` in UTF-8, completely or not at all."""
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as JSON, whole or not at all."""
+    """Writes `value` as JSON, completely or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def keep_settings(path: Path, settings: Mapping[str, Any], holder: Path) -> None:
-    """Writes `settings` to `path`, or compares them with those that are there.
+    """Writes `settings` to `path` or, if the file exists, compares them with those in it.
 
-    `holder` is the folder that the user named. Raises `OtherSettings` with each setting that differs.
+    Raises `OtherSettings` with each setting that differs; `holder` is the folder that its message names.
     """
     settings = json.loads(json.dumps(settings))
     if not path.exists():
@@ -62,7 +62,7 @@ def keep_settings(path: Path, settings: Mapping[str, Any], holder: Path) -> None
 
 
 def link_or_copy(source: Path | str, target: Path | str) -> None:
-    """A hard link where the file system can, else a copy."""
+    """Makes a hard link if the file system supports it, else a copy."""
     try:
         os.link(source, target)
     except OSError:
@@ -76,7 +76,7 @@ def free_space(folder: Path) -> tuple[int, Path]:
 
 
 def check_writable(folder: Path) -> None:
-    """Makes a folder of a run, and raises `UserError` if it cannot be written to."""
+    """Creates a run's folder if necessary. Raises `UserError` if it cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".writable").touch()
@@ -86,9 +86,9 @@ def check_writable(folder: Path) -> None:
 
 
 def lock_folder(folder: Path, problem: str) -> IO[str]:
-    """Keeps other processes out of `folder` until the file that is returned is closed, or this process ends.
+    """Locks `folder` until the returned file is closed or this process ends.
 
-    Raises `UserError` with `problem` if another process is in. A file system without locks keeps nobody out.
+    Raises `UserError` with `problem` if another process has locked it. Does nothing on a file system without locks.
     """
     lock = (folder / ".lock").open("w")
     try:
@@ -113,7 +113,8 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def check_no_lfs_pointers(path: Path, field: str) -> None:
-    """Raises UserError if `path`, a file or a folder given as `field`, has files that Git LFS has not downloaded."""
+    """Raises `UserError` if `path` is, or contains, a file that Git LFS has not downloaded. `field` is the option that
+    named it."""
     files = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.is_file())
     for file in files:
         with file.open("rb") as data:

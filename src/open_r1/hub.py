@@ -1,4 +1,4 @@
-"""The model hub: it is tried once, and one sentence says if it does not answer, or refuses."""
+"""Access to the hub, with one attempt and one sentence if it does not answer or refuses."""
 
 import contextlib
 import functools
@@ -15,17 +15,17 @@ from huggingface_hub.utils import get_session
 from open_r1.errors import UserError, first_line
 
 SECONDS = 5.0
-"""How long the hub may take to answer the first request of a process."""
+"""Timeout for the first request of a process."""
 _MARK = "OPEN_R1_HUB_UNREACHABLE"
-"""Variable that tells processes started later which endpoint did not answer."""
+"""Environment variable that names an endpoint that did not answer, for child processes."""
 
 
 @contextlib.contextmanager
 def reading_hub(name: str, field: str) -> Iterator[None]:
-    """Around all that reads `name`, a hub id or local path that the user gave as `field`.
+    """A context for reading `name`, a hub id or local path that the user gave as `field`.
 
-    The first use tries the hub. If it does not answer, only the local cache is used from then on, as with
-    HF_HUB_OFFLINE=1; missing files raise `UserError`. Names that can only be local paths do not use the hub.
+    The first one tries the hub. If the hub does not answer, only the local cache is used from then on, as with
+    HF_HUB_OFFLINE=1, and missing files raise `UserError`. Names that can only be local paths do not use the hub.
     """
     if name.startswith(("/", ".", "~")) or Path(name).expanduser().exists():
         yield
@@ -42,7 +42,7 @@ def reading_hub(name: str, field: str) -> Iterator[None]:
 
 
 def blocked(what: str, reason: str) -> str:
-    """The sentence on a hub that cannot be reached, the same from every command."""
+    """The error message for an unreachable hub, the same in every command."""
     return (
         f"{what}, and {reason}: give a local folder, set HF_ENDPOINT to a mirror that this machine can reach, or "
         "fill the cache on another machine and set HF_HUB_OFFLINE=1 (docs/offline.md)."
@@ -50,7 +50,7 @@ def blocked(what: str, reason: str) -> str:
 
 
 def create_repo(repo: str, **options: Any) -> None:
-    """Makes sure that `repo` is there and may be written to, before hours of work; `options` are those of
+    """Creates `repo` if necessary, and checks before hours of work that it is writable. `options` are those of
     `huggingface_hub.create_repo`. Raises `UserError`."""
     if reason := why_unreachable():
         raise UserError(blocked(f"{repo} on the hub cannot be written to", reason))
@@ -63,7 +63,7 @@ def create_repo(repo: str, **options: Any) -> None:
 
 
 def refused(repo: str, error: Exception) -> UserError:
-    """The error to raise for a repository that cannot be written to."""
+    """The error for a repository that cannot be written to."""
     reason = first_line(error)
     return UserError(
         f"{repo} on the hub cannot be written to ({reason}): log in with `hf auth login`, or check the id."
@@ -71,7 +71,7 @@ def refused(repo: str, error: Exception) -> UserError:
 
 
 def why_unreachable() -> str | None:
-    """Why the hub is not used, or None if it answers (with whatever status)."""
+    """Why the hub is not used; None if it answers, with any status."""
     if os.environ.get(_MARK) == constants.ENDPOINT:  # a parent process has tried
         return f"{constants.ENDPOINT} does not answer"
     if constants.HF_HUB_OFFLINE:
@@ -102,7 +102,7 @@ def _try(endpoint: str) -> str | None:
 
 
 def _go_offline(endpoint: str) -> None:
-    """For this process and those that it starts."""
+    """Switches this process, and those that it starts, to the local cache."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ[_MARK] = endpoint
     constants.HF_HUB_OFFLINE = True

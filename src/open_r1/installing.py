@@ -1,4 +1,4 @@
-"""How to install what is missing, as a command that works here."""
+"""Commands that install missing extras, as they work in this environment."""
 
 import importlib.metadata
 import re
@@ -8,7 +8,7 @@ import open_r1
 
 
 def install_command(extra: str) -> str:
-    """The command that installs an extra of this project: from the clone, or its packages by their own names."""
+    """The command that installs an extra of this project: from the clone, or its packages by name."""
     clone = Path(open_r1.__file__).resolve().parents[2]
     if (clone / "pyproject.toml").is_file():
         where = "" if clone == Path.cwd() else f" (in {clone})"

@@ -169,7 +169,7 @@ def test_of_named_templates_the_default_is_used_or_one_must_be_given(tmp_path, f
         if default:
             (folder / "chat_template.jinja").write_text(CHATML)
     if not default:
-        with pytest.raises(UserError, match="has chat templates named rag, and none named default: set chat_template"):
+        with pytest.raises(UserError, match="has chat templates named rag, but none named default: set chat_template"):
             prepare_tokenizer(str(folder))
     tokenizer = prepare_tokenizer(str(folder), chat_template=None if default else CHATML)
     assert render(tokenizer, HELLO) == "<|im_start|>user\nHello<|im_end|>\n"

@@ -26,7 +26,7 @@ GOOD = b'{"problem": "a", "answer": "5"}\n'
         ("a.csv", b"sep=;\na;b\n1;2\n", r"a\.csv, line 1: 'sep=;' is not a header: delete the line"),
         ("a.csv", b"problem;answer\n1+1;2\n2;3;4\n", r"a\.csv, line 3: 3 values.*2 columns.*holds a semicolon"),
         ("a.csv", b"problem,answer,answer\n1,2,3\n", r"a\.csv, line 1: two columns are named 'answer'"),
-        ("a.csv", "problem,answer\na,5\n".encode("utf-16"), r"a\.csv: the file is UTF-16.*iconv -f utf-16"),
+        ("a.csv", "problem,answer\na,5\n".encode("utf-16"), r"a\.csv: the file is in UTF-16.*iconv -f utf-16"),
         (
             "a.jsonl",
             GOOD + b'{"problem": "b", "answer": "5", "answer": "6"}\n',
@@ -96,7 +96,7 @@ def test_the_list_of_rows_in_a_document_is_found_and_the_rest_named(tmp_path, ca
     path = tmp_path / "a.json"
     path.write_text('{"version": 1, "data": [{"answer": "1"}, {"answer": "2"}]}')
     assert load_split(str(path))["answer"][:] == ["1", "2"]
-    assert "its 2 rows are those under 'data'; version is ignored" in caplog.text
+    assert "reading the 2 rows under 'data'; version is ignored" in caplog.text
     for row in ('{"messages": [{"role": "user", "content": "a"}]}', '{"problem": "a", "tests": [{"input": "1"}]}'):
         path = tmp_path / f"{len(row)}.json"
         path.write_text(row)

@@ -9,7 +9,7 @@ from toys import DEEPSEEK_LIKE, make_model, make_tokenizer
 
 from open_r1.configs import SFTConfig
 from open_r1.data.chat import prepare_tokenizer
-from open_r1.data.conversations import PromptRenderer, prompt_messages
+from open_r1.data.conversations import ConversationRenderer, prompt_messages
 from open_r1.data.prompts import prompt_rows
 from open_r1.data.sft import tokenize_sft
 from open_r1.engine.load import LoadedEngine
@@ -57,13 +57,13 @@ def grpo(row, tokenizer, columns=None):
 
 def generated(row, tokenizer, columns=None):
     (problem,) = Problems(Dataset.from_list([row]), columns).read([0])
-    return PromptRenderer(tokenizer).text(problem.conversation, "row 1")[0]
+    return ConversationRenderer(tokenizer).text(problem.conversation, "row 1")[0]
 
 
 def evaluated(row, tokenizer, columns=None):
     task = find_task("rows.jsonl")
     (problem,) = own_problems(task, Dataset.from_list([row]), columns or ColumnOptions())
-    return PromptRenderer(tokenizer).text(conversation_of(problem, protocol_for(task)), "row 1")[0]
+    return ConversationRenderer(tokenizer).text(conversation_of(problem, protocol_for(task)), "row 1")[0]
 
 
 def fine_tuned(row, tokenizer, columns=None):
@@ -97,10 +97,10 @@ def test_columns_of_other_names_are_the_same(read, tokenizer):
     ("change", "message"),
     [
         ({"prompt": [{"role": "system", "content": "Be long."}, *ASKED]}, "column system and the first message"),
-        ({"tools": ["{"]}, "column tools: this is no JSON"),
+        ({"tools": ["{"]}, "column tools: this is not valid JSON"),
         ({"tools": [{"x": 1}]}, "column tools: expected tools as JSON schemas with a name"),
         ({"system": 5}, "column system: expected a system prompt, found '5'"),
-        ({"prompt": [{"role": "usr", "content": "a"}]}, "the role is 'usr'; did you mean 'user'"),
+        ({"prompt": [{"role": "usr", "content": "a"}]}, "unknown role 'usr'. Did you mean 'user'"),
     ],
 )
 def test_what_contradicts_itself_is_refused_by_every_command(read, tokenizer, change, message):
@@ -135,7 +135,7 @@ def test_what_a_template_leaves_out_of_prompts_is_counted_or_refused(folder, tok
             model.generate(["1 + 1"], max_tokens=1, tools=[{"x": 1}])
     assert "1 of 1 conversations have reasoning in earlier turns" in caplog.text
     mute = make_tokenizer(tmp_path / "mute", chat_template="{% for m in messages %}{{ m['role'] }}{% endfor %}")
-    with pytest.raises(UserError, match="row 1, column prompt: the chat template drops the words of the user"):
+    with pytest.raises(UserError, match="row 1, column prompt: the chat template drops the content of the user"):
         prompt_rows(Dataset.from_list([{"prompt": "1 + 1"}]), prepare_tokenizer(str(mute)))
 
 

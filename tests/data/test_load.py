@@ -142,7 +142,7 @@ def test_mixture_keeps_shares_and_columns(tmp_path):
     ("change", "message"),
     [
         ({"datasets": []}, "expected `datasets`"),
-        ({"sed": 3}, "unknown key 'sed': did you mean 'seed'"),
+        ({"sed": 3}, "unknown key 'sed'. Did you mean 'seed'"),
         ({"part": {"weight": 2}}, r"datasets\[0\]: weight is 2"),
         ({"part": {"path": "x"}}, r"datasets\[0\]: unknown key 'path'"),
         ({"part": {"columns": ["answer"]}}, "columns answer, but .*b.jsonl has problem, answer"),
@@ -159,7 +159,7 @@ def test_mixture_mistakes_are_named(tmp_path, change, message):
 def test_name_and_mixture_exclude_each_other():
     with pytest.raises(UserError, match="dataset_name is missing"):
         load_train_and_eval(DataConfig(), need_eval=False)
-    with pytest.raises(UserError, match="both given"):
+    with pytest.raises(UserError, match="both set"):
         load_train_and_eval(DataConfig(dataset_name="a", dataset_mixture={}), need_eval=False)
 
 
@@ -219,5 +219,5 @@ def test_the_report_that_our_tools_leave_beside_rows_is_no_unread_file(tmp_path,
 def test_files_with_different_columns_name_file_column_and_types(tmp_path):
     write_jsonl(tmp_path / "a.jsonl", [{"answer": "2"}])
     write_jsonl(tmp_path / "b.jsonl", [{"answer": 2, "extra": 1}])
-    with pytest.raises(UserError, match=r"b\.jsonl: column 'answer' holds a number, but in .*a\.jsonl text"):
+    with pytest.raises(UserError, match=r"b\.jsonl: column 'answer' holds a number, but text in .*a\.jsonl"):
         load_split(str(tmp_path))

@@ -63,10 +63,10 @@ def test_conversations_that_cannot_be_continued_are_named(tokenizer):
         prompt_rows(Dataset.from_list([{"task": "1 + 1"}]), tokenizer)
 
 
-def test_prompts_that_leave_no_room_for_a_completion_are_left_out_and_counted(caplog):
+def test_prompts_that_leave_no_room_for_a_completion_are_dropped_and_counted(caplog):
     rows = Dataset.from_list([{"prompt_ids": [5] * length} for length in (4, 6, 7, 10)])
     assert [len(ids) for ids in drop_long_prompts(rows, 10, 4)["prompt_ids"]] == [4, 6]
-    assert "2 of 4 prompts are longer than 6 tokens" in caplog.text
+    assert "dropped 2 of 4 prompts, which are longer than 6 tokens" in caplog.text
     assert len(drop_long_prompts(rows, None, 4)) == 4
     with pytest.raises(UserError, match="max_completion_length"):
         drop_long_prompts(rows, 10, 7)

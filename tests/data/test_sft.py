@@ -136,9 +136,7 @@ def test_turns_that_cannot_be_told_are_named(tmp_path):
         {"messages": [USER, {"role": "assistant", "content": "7"}, USER, {"role": "assistant", "content": "SEVEN"}]}
     ]
     assert len(tokenize(rows, tokenizer)) == 1
-    with pytest.raises(
-        UserError, match=r"row 1: where message 3 is in the text of the chat template cannot be determined"
-    ):
+    with pytest.raises(UserError, match=r"row 1: cannot locate message 3 in the rendered text"):
         tokenize(rows, tokenizer, assistant_only_loss=True)
 
 
@@ -181,7 +179,7 @@ def test_conversations_in_other_forms_are_the_same(tokenizer, messages):
         (
             {"messages": [{**USER, "role": "asistant"}]},
             {},
-            "message 1: the role is 'asistant'; did you mean 'assistant'",
+            "message 1: unknown role 'asistant'. Did you mean 'assistant'",
         ),
         ({"messages": [{"from": "function_call", "value": "{}"}]}, {}, "expected a tool call with name and arguments"),
         (

@@ -56,7 +56,7 @@ def test_report_and_compare_read_the_demo(fast_demo, tmp_path, capsys):
 def test_finished_demo_trains_nothing_again(fast_demo, capsys):
     before = (fast_demo / "results.json").read_text()
     run.main(["--fast", "--output", str(fast_demo)])
-    assert capsys.readouterr().out.count("finished before") == len(NAMES)
+    assert capsys.readouterr().out.count("already finished") == len(NAMES)
     assert (fast_demo / "results.json").read_text() == before
 
 
@@ -88,9 +88,9 @@ def test_interrupted_demo_continues_from_the_last_finished_stage(tmp_path, monke
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path):
     run.claim_folder(tmp_path / "out", run.Settings(seed=0, fast=True, from_scratch=False))
-    with pytest.raises(UserError, match="with seed 0, and now seed is 1"):
+    with pytest.raises(UserError, match="with seed 0, but seed is now 1"):
         run.claim_folder(tmp_path / "out", run.Settings(seed=1, fast=True, from_scratch=False))
-    with pytest.raises(UserError, match="fast on, and now fast is off"):
+    with pytest.raises(UserError, match="fast on, but fast is now off"):
         run.claim_folder(tmp_path / "out", run.Settings(seed=0, fast=False, from_scratch=False))
 
 

@@ -75,7 +75,7 @@ def test_a_task_with_a_judge_of_its_own_is_refused(tmp_path):
 
 
 def test_an_unknown_reward_is_refused(tmp_path):
-    with pytest.raises(UserError, match="did you mean 'accuracy'"):
+    with pytest.raises(UserError, match="Did you mean 'accuracy'"):
         with_reward(find_task("gsm8k"), "acuracy")
 
 

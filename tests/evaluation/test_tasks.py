@@ -95,7 +95,7 @@ def test_an_unknown_task_lists_the_known():
     with pytest.raises(UserError) as error:
         find_task("gpt")
     assert all(name in str(error.value) for name in TASKS)
-    with pytest.raises(UserError, match="did you mean 'math_500'"):
+    with pytest.raises(UserError, match="Did you mean 'math_500'"):
         find_task("math500")
 
 

@@ -3,7 +3,7 @@ import re
 import xml.etree.ElementTree as ET
 from itertools import pairwise
 
-from open_r1.report.curves import MOST_POINTS, Series, line_chart, ticks
+from open_r1.report.curves import MOST_POINTS, WIDTH, Series, line_chart, ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -58,3 +58,12 @@ def test_ticks_are_round_and_cover_the_range():
     assert ticks(1, 40, most=7, whole=True) == [10, 20, 30, 40]
     assert ticks(1, 3, most=7, whole=True) == [1, 2, 3]
     assert ticks(5, 5, most=6)[0] <= 5 <= ticks(5, 5, most=6)[-1]
+
+
+def test_a_legend_that_does_not_fit_into_one_row_goes_on_in_the_next():
+    names = [f"a long name of a series, {i}" for i in range(6)]
+    svg = line_chart([Series(name, [0, 1], [0.0, 1.0]) for name in names], title="t", x_label="step")
+    ends = {name: float(re.search(rf'<text x="(\d+)" y="(\d+)"[^>]*>{name}<', svg)[1]) for name in names}
+    assert all(x + 6.5 * len(name) <= WIDTH for name, x in ends.items())
+    lowest = max(float(y) for name in names for y in re.findall(rf'y="(\d+)"[^>]*>{name}<', svg))
+    assert min(float(y) for y in re.findall(r'<line x1="52"[^>]*y1="([\d.]+)" y2="[\d.]+" stroke="var', svg)) > lowest

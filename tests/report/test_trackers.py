@@ -13,7 +13,11 @@ def installed(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "remedy"),
-    [("tensorboard", "pip install tensorboard"), ("wandb", "[tracking]"), ("tensorbord", "did you mean tensorboard?")],
+    [
+        ("tensorboard", "pip install tensorboard"),
+        ("wandb", "[tracking]"),
+        ("tensorbord", "Did you mean 'tensorboard'?"),
+    ],
 )
 def test_each_names_its_remedy(name, remedy):
     problem = tracker_problem(["mlflow", name])

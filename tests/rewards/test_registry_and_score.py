@@ -18,7 +18,7 @@ def test_names_of_functions_are_those_of_open_r1():
 
 
 def test_unknown_name_lists_known_ones_and_the_nearest():
-    with pytest.raises(UserError, match=r"'acuracy'.*did you mean 'accuracy'.*tag_count.*my_module:my_reward"):
+    with pytest.raises(UserError, match=r"'acuracy'.*Did you mean 'accuracy'.*tag_count.*my_module:my_reward"):
         funcs("acuracy")
 
 

@@ -255,7 +255,7 @@ def test_bfloat16_keeps_float32_master_weights(folder, tmp_path):
         ({"top_p": 0.9}, "top_p is 0.9"),
         ({"per_device_train_batch_size": 128}, "24 prompts.* takes 32"),
         ({"reward_weights": ["1.0", "2.0"]}, "reward_weights has 2 values for 1"),
-        ({"reward_funcs": "acuracy"}, "did you mean 'accuracy'"),
+        ({"reward_funcs": "acuracy"}, "Did you mean 'accuracy'"),
         ({"model_name_or_path": "/nowhere/model"}, "/nowhere/model"),
         ({"max_completion_length": 511}, "max_completion_length is 511.*512"),
     ],

@@ -20,12 +20,11 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
 from open_r1.curation.rows import READ, SourceOptions, check_output
-from open_r1.data.chat import encode, prepare_tokenizer, render
-from open_r1.data.columns import Beside, beside, column_of, require_path, values_at
-from open_r1.data.conversations import Template, is_conversation, read_conversation, template_of, warn_of_losses
+from open_r1.data.chat import encode, prepare_tokenizer
+from open_r1.data.columns import column_of, context_columns, require_path, values_at
+from open_r1.data.conversations import ConversationRenderer, is_conversation, read_conversation, warn_of_losses
 from open_r1.data.load import load_split, source_name
 from open_r1.data.messages import check_messages
-from open_r1.data.rendered import check_rendered
 from open_r1.errors import UserError
 from open_r1.files import write_json
 from open_r1.options import parse_options
@@ -89,10 +88,15 @@ def token_lengths(
     dataset: Dataset, column: str, tokenizer: PreTrainedTokenizerBase, names: ConversationColumns | None = None
 ) -> list[int]:
     """Tokens of each row's cell. Text is counted as it is, conversations as the chat template renders them, with the
-    other columns that `names` lists."""
-    others = beside(dataset, names or ConversationColumns(), but=[column])
-    kept = dict.fromkeys(column_of(dataset, path) for path in (column, *others.paths))
-    rows, lengths, template, lost = dataset.select_columns(list(kept)), [], template_of(tokenizer), Counter[str]()
+    context columns in `names`."""
+    context = context_columns(dataset, names or ConversationColumns(), exclude=[column])
+    kept = dict.fromkeys(column_of(dataset, path) for path in (column, *context.paths))
+    rows, lengths, renderer, lost = (
+        dataset.select_columns(list(kept)),
+        [],
+        ConversationRenderer(tokenizer),
+        Counter[str](),
+    )
     for start in range(0, len(rows), READ):
         batch = rows[start : start + READ]
         values = values_at(batch, column)
@@ -101,8 +105,9 @@ def token_lengths(
             if not is_conversation(value):
                 texts.append("" if value is None else str(value))
                 continue
-            row = {name: batch[name][i] for name in batch}
-            text, notes = _rendered(value, row, others, tokenizer, template, f"row {start + i + 1}")
+            row, where = {name: batch[name][i] for name in batch}, f"row {start + i + 1}"
+            conversation = read_conversation(check_messages(value, where), row, context, None, where)
+            text, notes = renderer.text(conversation, where, add_generation_prompt=False)
             texts.append(text)
             lost.update(notes)
         plain: Callable[..., Any] = tokenizer
@@ -112,21 +117,6 @@ def token_lengths(
             lengths += [len(encode(tokenizer, text)) for text in texts]
     warn_of_losses(source_name(dataset), lost, len(rows))
     return lengths
-
-
-def _rendered(
-    value: Any,
-    row: dict[str, Any],
-    others: Beside,
-    tokenizer: PreTrainedTokenizerBase,
-    template: Template,
-    where: str,
-) -> tuple[str, list[str]]:
-    """A conversation as text, and what the chat template leaves out of it. Raises `UserError`."""
-    conversation = read_conversation(check_messages(value, where), row, others, None, where)
-    messages = template.placed(conversation.messages)
-    text = render(tokenizer, messages, tools=conversation.tools, settings=conversation.settings, where=where)
-    return text, check_rendered(messages, text, conversation.tools, where)
 
 
 def statistics(lengths: list[int]) -> dict[str, float]:

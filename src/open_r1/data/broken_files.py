@@ -1,4 +1,4 @@
-"""Finds what is wrong with data files that could not be read: called only after reading them failed."""
+"""Finds out why data files could not be read. Called only after reading them has failed."""
 
 import io
 import json
@@ -18,11 +18,11 @@ _KINDS = {
 
 
 class _Duplicate(Exception):
-    """A key that stands twice in one object."""
+    """One JSON object has the same key twice."""
 
 
 def explain(files: list[Path]) -> str | None:
-    """One sentence naming file and row of the first fault in JSON files, or None if none is found."""
+    """One sentence with file and row of the first fault in JSON files; None if there is none."""
     for file in files:
         reason = None
         if kind_of(file) == ".jsonl":
@@ -35,8 +35,8 @@ def explain(files: list[Path]) -> str | None:
 
 
 def different_columns(files: list[Path]) -> str | None:
-    """One sentence naming the first JSON lines file whose columns or types differ from those of the first, and where,
-    or None."""
+    """One sentence with the first JSON lines file whose columns or types differ from an earlier file's; None if all
+    agree."""
     first: dict[str, tuple[str, Path]] = {}
     names: set[str] | None = None
     for file in files:
@@ -46,16 +46,17 @@ def different_columns(files: list[Path]) -> str | None:
         for column, kind in types.items():
             known, where = first.setdefault(column, (kind, file))
             if known != kind:
-                return f"{file}: column {column!r} holds {kind}, but in {where} {known}: write both alike."
+                return f"{file}: column {column!r} holds {kind}, but {known} in {where}: use one type."
         if names is not None and set(types) != names:
             other = ", ".join(sorted(set(types) ^ names))
-            return f"{file}: its columns differ from those of {files[0]}, which has or lacks {other}: write both alike."
+            return f"{file}: its columns differ from those of {files[0]} in {other}: use the same columns in both."
         names = set(types)
     return None
 
 
 def mixed_column(files: list[Path], columns: list[str]) -> str | None:
-    """One sentence naming the first file and rows in which one of `columns` holds values of two kinds, or None."""
+    """One sentence with the first file and rows in which one of `columns` mixes two kinds of values; None if none
+    does."""
     for file in files:
         first: dict[str, tuple[str, int]] = {}
         for number, row in _rows(file):
@@ -66,14 +67,14 @@ def mixed_column(files: list[Path], columns: list[str]) -> str | None:
                 known, where = first.setdefault(column, (kind, number))
                 if known != kind:
                     return (
-                        f"{file}: column {column!r} holds {known} in row {where} and {kind} in row {number}: write it "
-                        "alike in every row."
+                        f"{file}: column {column!r} holds {known} in row {where} and {kind} in row {number}: use one "
+                        "type."
                     )
     return None
 
 
 def _rows(file: Path) -> Iterator[tuple[int, dict]]:
-    """The rows of a JSON file that is not broken."""
+    """The numbered rows of a valid JSON file."""
     if kind_of(file) == ".jsonl":
         yield from ((number, json.loads(line)) for number, line in _lines(file) if line.strip())
         return
@@ -87,7 +88,7 @@ def _rows(file: Path) -> Iterator[tuple[int, dict]]:
 
 
 def _column_types(file: Path) -> dict[str, str]:
-    """What the columns of a file hold: "text", "a number" and so on; of several, "text and a number"."""
+    """The kind of value in each column: "text", "a number" and so on, or a mixture: "a number and text"."""
     found: dict[str, set[str]] = {}
     for _, line in _lines(file):
         for column, value in json.loads(line).items() if line.strip() else ():

@@ -1,4 +1,4 @@
-"""Fingerprints that let `datasets` find its cached results again, in every process and every run."""
+"""Fingerprints by which `datasets` finds cached results again, in every process and every run."""
 
 import json
 from pathlib import Path
@@ -12,9 +12,9 @@ from open_r1.internals.datasets import rows_fingerprint
 
 
 def fingerprint(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *settings: Any) -> str:
-    """Of the rows, the tokenizer, its chat template, `settings` and the code of this package's data room.
+    """A hash of the rows, the tokenizer, its chat template, `settings` and the code of `open_r1.data`.
 
-    (The fingerprint that `datasets` computes by itself changes whenever a tokenizer has padded something.)
+    The fingerprint that `datasets` computes by itself is not stable: padding anything changes a tokenizer's state.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:

@@ -1,8 +1,6 @@
-"""Tokenizers and chat templates, as training and sampling need them. Nothing here edits a model's files."""
+"""Tokenizers and chat templates for training and sampling. Nothing here changes a model's files."""
 
 import json
-import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,11 +9,9 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from open_r1.errors import UserError, first_line
+from open_r1.errors import UserError, first_line, warn_user
 from open_r1.files import check_no_lfs_pointers
 from open_r1.hub import reading_hub
-
-logger = logging.getLogger(__name__)
 
 CHATML = (
     "{{% for message in messages %}}"
@@ -25,9 +21,9 @@ CHATML = (
 )
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "spiece.model")
 FAULTS = (TypeError, ValueError, KeyError, AttributeError, IndexError)
-"""What Python raises when a template uses a message in a way that does not fit it."""
+"""What Python raises when a template does not fit the messages."""
 SAMPLE = "What is 12 + 30?"
-"""A text that encoding and decoding must give back, but for spaces and capitals."""
+"""A text that must survive encoding and decoding, except for spaces and case."""
 PAD_TOKENS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|reserved_special_token_0|>")
 
 
@@ -40,11 +36,11 @@ def prepare_tokenizer(
     chat_template_kwargs: Mapping[str, Any] | None = None,
     option: str = "model_name_or_path",
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer of a hub id or local folder, which was given as `option`, with a chat template that renders.
+    """The tokenizer of a hub id or local folder, with a chat template that renders.
 
-    `chat_template` is Jinja or a file that holds it; without one, and without one of the tokenizer's own, ChatML
-    is used and a warning says so. `chat_template_kwargs` become the defaults of its variables, also in the template
-    that is saved. `eos_token` replaces the token that ends a text. Raises `UserError`.
+    `chat_template` is a Jinja template or a file that contains one; it defaults to the tokenizer's own, else to ChatML,
+    with a warning. `chat_template_kwargs` become the defaults of its variables, also in the template that is saved.
+    `eos_token` replaces the tokenizer's. `option` is what error messages call `name`. Raises `UserError`.
     """
     tokenizer = _load_tokenizer(name, revision, trust_remote_code, option)
     _check_round_trip(tokenizer, f"{option} {name}")
@@ -58,7 +54,7 @@ def settle_tokenizer(
     eos_token: str | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> PreTrainedTokenizerBase:
-    """`tokenizer` itself, of the model `name`, with a chat template and an end token as in `prepare_tokenizer`."""
+    """Sets chat template and end token of `tokenizer`, in place, as `prepare_tokenizer` does; `name` is the model."""
     if eos_token is not None:
         _require_token(tokenizer, eos_token)
         tokenizer.eos_token = eos_token
@@ -68,7 +64,7 @@ def settle_tokenizer(
         tokenizer.chat_template = _chatml(name, tokenizer)
     elif isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
         raise UserError(
-            f"{name} has chat templates named {', '.join(sorted(tokenizer.chat_template))}, and none named default: "
+            f"{name} has chat templates named {', '.join(sorted(tokenizer.chat_template))}, but none named default: "
             "set chat_template to a Jinja template or a file."
         )
     if chat_template_kwargs:
@@ -78,9 +74,9 @@ def settle_tokenizer(
 
 
 def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """A token to fill padding with, which is always masked: the pad token, a token kept for padding, or eos.
+    """The token to pad with: the pad token, a token reserved for padding, or eos. Padding is always masked.
 
-    The tokenizer is not changed, so no loss that masks `tokenizer.pad_token_id` can hide the eos token.
+    The tokenizer is not changed, so a loss that masks `tokenizer.pad_token_id` never hides the eos token.
     """
     if tokenizer.pad_token_id is not None:
         return tokenizer.pad_token_id
@@ -92,8 +88,8 @@ def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def stop_token_ids(tokenizer: PreTrainedTokenizerBase, generation_config: GenerationConfig | None) -> tuple[int, ...]:
-    """Every token that ends a completion, ascending: those of the generation config, the tokenizer's eos token, and the
-    one with which the chat template ends an assistant turn."""
+    """All tokens that end a completion, ascending: those of the generation config, the tokenizer's eos token, and the
+    token with which the chat template ends an assistant turn."""
     configured = generation_config.eos_token_id if generation_config is not None else None
     ids = [configured] if isinstance(configured, int) else list(configured or [])
     ids += [tokenizer.eos_token_id, end_of_turn(tokenizer)]
@@ -109,8 +105,8 @@ def render(
     settings: Mapping[str, Any] | None = None,
     where: str = "the conversation",
 ) -> str:
-    """`messages` as text by the chat template, with `settings` for its variables; a template that refuses them raises
-    `UserError` with `where`."""
+    """`messages` as text, by the chat template with the variables in `settings`. Raises `UserError` with `where` if the
+    template fails."""
     schemas: Any = tools
     try:
         text = tokenizer.apply_chat_template(
@@ -127,12 +123,12 @@ def render(
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, rendered: str) -> list[int]:
-    """Token ids of rendered text, to which the template has already added every special token."""
+    """Token ids of rendered text. Adds no special tokens: the template has written them."""
     return tokenizer(rendered, add_special_tokens=False)["input_ids"]
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
-    """Special and added tokens."""
+    """All special and added tokens, as text."""
     added = tokenizer.added_tokens_decoder.values()  # type: ignore[attr-defined]
     return {*tokenizer.all_special_tokens, *map(str, added)}
 
@@ -141,8 +137,8 @@ def _load_tokenizer(name: str, revision: str | None, trust_remote_code: bool, op
     folder = Path(name).expanduser()
     if folder.is_dir() and not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise UserError(
-            f"{option} {name}: the folder has no tokenizer; copy tokenizer.json and "
-            "tokenizer_config.json of its base model there."
+            f"{option} {name}: the folder has no tokenizer: copy tokenizer.json and tokenizer_config.json of its base "
+            "model there."
         )
     if not folder.exists() and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
         raise UserError(f"{option} {name}: there is no such folder.")
@@ -163,7 +159,7 @@ def _check_round_trip(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
     assert isinstance(decoded, str)
     if "".join(decoded.split()).lower() != "".join(SAMPLE.split()).lower():
         raise UserError(
-            f"{where}: the tokenizer makes {decoded!r} of {SAMPLE!r}, so text would be lost: copy tokenizer.json and "
+            f"{where}: the tokenizer turns {SAMPLE!r} into {decoded!r}, so text would be lost: copy tokenizer.json and "
             "tokenizer_config.json of its base model there."
         )
 
@@ -183,10 +179,8 @@ def _read_template(chat_template: str) -> str:
 
 
 def _with_defaults(template: Any, variables: Mapping[str, Any]) -> Any:
-    """A chat template, or several by name, that takes `variables` where a caller gives no others.
-
-    Raises `UserError` for a variable that no template reads.
-    """
+    """`template` (one, or several by name) with `variables` as defaults. Raises `UserError` for a variable that no
+    template uses."""
     texts = list(template.values()) if isinstance(template, dict) else [template]
     for name in variables:
         if not any(re.search(rf"\b{re.escape(name)}\b", text) for text in texts):
@@ -201,7 +195,7 @@ def _with_defaults(template: Any, variables: Mapping[str, Any]) -> Any:
 
 
 def _literal(value: Any) -> str:
-    """A plain value as Jinja writes it."""
+    """A plain value as a Jinja literal."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_literal(str(k))}: {_literal(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -212,15 +206,14 @@ def _literal(value: Any) -> str:
 def _chatml(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
     end = "<|im_end|>" if "<|im_end|>" in tokenizer.get_vocab() else tokenizer.eos_token
     if end is None:
-        raise UserError(f"{name} has neither a chat template nor an end token: give chat_template and eos_token.")
-    if os.environ.get("RANK", "0") == "0":
-        logger.warning("%s has no chat template. ChatML is used instead, with %s at the end of each turn.", name, end)
+        raise UserError(f"{name} has neither a chat template nor an end token: set chat_template and eos_token.")
+    warn_user("%s has no chat template: using ChatML, with %s at the end of each turn.", name, end)
     return CHATML.format(end=end)
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The special token right after an assistant's words, if the chat template writes one there; the last one, if
-    words of the template stand between such tokens (Kimi K3 closes a part, then the message)."""
+    """The special token that the chat template writes right after an assistant's content, if any. If the template
+    writes plain text between several of them, the last one counts (Kimi K3 closes a part, then the message)."""
     if tokenizer.chat_template is None:
         return None
     answer = "forty-two"

@@ -1,39 +1,36 @@
-"""Text files are checked before they are read: what would end the process, shift columns or fill the memory is named.
+"""Checks text files before `datasets` reads them, for faults that would crash it, shift columns or exhaust memory.
 
-Lines are read in bounded memory, and only parsed where they look suspicious; a document of JSON is parsed whole.
+Lines are read in bounded memory, and parsed only if they look suspicious. A JSON document is parsed as a whole.
 """
 
 import csv
 import json
-import logging
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from open_r1.data.opened import DAMAGED, kind_of, open_bytes
-from open_r1.errors import UserError
+from open_r1.errors import UserError, warn_user
 from open_r1.files import check_no_lfs_pointers
 
-logger = logging.getLogger(__name__)
-
 LONGEST_LINE = 64 << 20
-"""Bytes of a row, uncompressed."""
-DEEPEST = 200
-"""Brackets in a line from which on its nesting is looked at."""
+"""Limit of a row, in bytes, uncompressed."""
+MANY_BRACKETS = 200
+"""A line with more brackets is parsed, to check how deeply they are nested."""
 CONSTANTS = ("NaN", "Infinity")
-"""Numbers that Python writes and JSON does not have."""
+"""Numbers that Python writes although JSON does not have them."""
 ROWS = {"data", "rows", "examples", "train", "items", "records", "instances", "dataset", "samples", "problems"}
-"""Fields under which a document that has more than its rows keeps them."""
+"""Fields that hold the rows of a document with several fields."""
 
 
 def check_text_files(files: list[Path]) -> dict[str, Any]:
-    """Raises `UserError` with file, line and remedy for the first fault of .jsonl, .json and .csv files.
+    """Raises `UserError` with file, line and remedy for the first fault in .jsonl, .json, .csv and .tsv files.
 
-    Returns how `datasets` has to read them: `sep`, what stands between the values of CSV files, and `converters` that
-    keep numbers as they are written; or `field`, under which a JSON document has its rows.
+    Returns arguments for `load_dataset`: for CSV files, the separator and `converters` that keep numbers as they are
+    written; for a JSON document, the `field` with the rows, if they are in one.
     """
-    ways: dict[str, tuple[Any, Path]] = {}
+    arguments: dict[str, tuple[Any, Path]] = {}
     for file in files:
         check_no_lfs_pointers(file, "dataset")
         kind = kind_of(file)
@@ -43,16 +40,16 @@ def check_text_files(files: list[Path]) -> dict[str, Any]:
         elif kind in (".csv", ".tsv"):
             found = _check_csv(file)
         for name, value in found.items():
-            known, other = ways.setdefault(name, (value, file))
+            known, other = arguments.setdefault(name, (value, file))
             if name == "converters":
                 known.update(value)
             elif known != value:
-                raise UserError(f"{file}: its {name} is {value!r}, but that of {other} {known!r}: write both alike.")
-    return {name: value for name, (value, _) in ways.items() if value != ""}
+                raise UserError(f"{file}: its {name} is {value!r}, but {other} has {known!r}: use the same in both.")
+    return {name: value for name, (value, _) in arguments.items() if value != ""}
 
 
 def _check_json(file: Path, lines_only: bool) -> str:
-    """The field with the rows of a document that has them in one, else ""."""
+    """The field with the rows of a JSON document, if they are in one, else ""."""
     document = None if lines_only else _read_document(file)
     if document is not None:
         return _check_document(file, document)
@@ -60,19 +57,19 @@ def _check_json(file: Path, lines_only: bool) -> str:
         where = f"{file}, row {number}"
         if lines_only and line.strip() and line.lstrip("\ufeff \t\r\n")[:1] != "{":
             raise UserError(f"{where}: expected a JSON object, found {line.strip()[:40]}: delete the line.")
-        odd = line.count("[") + line.count("{") > DEEPEST or any(mark in line for mark in ("\\ud", "\\uD", *CONSTANTS))
-        if odd:
+        many_brackets = line.count("[") + line.count("{") > MANY_BRACKETS
+        if many_brackets or any(mark in line for mark in ("\\ud", "\\uD", *CONSTANTS)):
             _check_value(line, where)
     return ""
 
 
 def _read_document(file: Path) -> list[Any] | dict[str, Any] | None:
-    """A document that is no JSON lines; None if it is JSON lines under another name, or broken."""
+    """The JSON document in `file`; None if it is broken, or JSON lines under another name."""
     try:
         with open_bytes(file) as data:
             text = data.read().decode("utf-8-sig")
     except (*DAMAGED, OSError, UnicodeDecodeError):
-        return None  # the pass over lines, or the reader, names it
+        return None  # reported when its lines are checked, or by the reader
     try:
         value = json.loads(text, parse_constant=_Constant)
     except RecursionError:
@@ -83,7 +80,7 @@ def _read_document(file: Path) -> list[Any] | dict[str, Any] | None:
 
 
 def _check_document(file: Path, value: list[Any] | dict[str, Any]) -> str:
-    """Checks a document row by row; gives the field that has its rows, or "" if none does."""
+    """Checks a document row by row. Returns the field that holds the rows, or "" if none does."""
     field = _field_with_rows(file, value) if isinstance(value, dict) else ""
     rows = value if isinstance(value, list) else value[field] if field else [value]
     for number, row in enumerate(rows, start=1):
@@ -97,7 +94,7 @@ def _check_document(file: Path, value: list[Any] | dict[str, Any]) -> str:
 
 
 def _field_with_rows(file: Path, value: dict[str, Any]) -> str:
-    """The field of a document that is its list of rows; "" if the document is a row itself."""
+    """The field of a document that holds its list of rows; "" if the document is itself a row."""
     if _holds_columns(value):
         raise UserError(
             f"{file}: the document has columns ({', '.join(value)}), not rows: write a list of objects, or lines "
@@ -113,7 +110,7 @@ def _field_with_rows(file: Path, value: dict[str, Any]) -> str:
         return ""
     others = ", ".join(name for name in value if name not in fields)
     left_out = f"; {others} is ignored" if others else ""
-    logger.warning("%s: its %d rows are those under %r%s.", file, len(value[fields[0]]), fields[0], left_out)
+    warn_user("%s: reading the %d rows under %r%s.", file, len(value[fields[0]]), fields[0], left_out)
     return fields[0]
 
 
@@ -123,7 +120,7 @@ def _are_rows(value: Any) -> bool:
 
 
 def _holds_columns(value: dict[str, Any]) -> bool:
-    """Whether each field is a list of plain values, or a mapping from row numbers, as long as the others."""
+    """Whether the fields are columns: lists of plain values, or mappings from row numbers, all of one length."""
     lengths = {len(v) if isinstance(v, list | dict) else 0 for v in value.values()}
     if len(value) < 2 or len(lengths) != 1 or max(lengths) < 2:
         return False
@@ -134,7 +131,7 @@ def _holds_columns(value: dict[str, Any]) -> bool:
 
 
 class _Constant(float):
-    """NaN or an infinity, which Python writes and JSON does not have."""
+    """NaN or an infinity, as the parser found it."""
 
 
 def _check_constants(value: Any, where: str) -> None:
@@ -156,13 +153,13 @@ def _check_value(line: str, where: str) -> None:
     except RecursionError:
         raise UserError(f"{where}: brackets are nested too deeply: delete the line, or flatten its values.") from None
     except ValueError:
-        return  # a document of several lines, or a fault that the reader names
+        return  # part of a document, or a fault that the reader reports
     _check_constants(value, where)
     _check_encodes(value, where)
 
 
 def _check_encodes(value: Any, where: str) -> int:
-    """Bytes of a value as JSON. Raises `UserError` for half a surrogate pair."""
+    """The size of a value as JSON, in bytes. Raises `UserError` for half a surrogate pair."""
     try:
         return len(json.dumps(value, ensure_ascii=False).encode())
     except RecursionError:
@@ -174,8 +171,8 @@ def _check_encodes(value: Any, where: str) -> int:
 
 
 def _check_csv(file: Path) -> dict[str, Any]:
-    """How a CSV file is to be read. Between its values stands, of a comma, a semicolon and a tab, that which makes the
-    most of the header; words such as NA and None are text."""
+    """How to read a CSV file. The separator is the one of comma, semicolon and tab that splits the header into most
+    columns. Words such as NA and None are text."""
     csv.field_size_limit(LONGEST_LINE)
     first = next((line for _, line in _lines(file)), "")
     if first.lower().startswith("sep="):
@@ -188,9 +185,9 @@ def _check_csv(file: Path) -> dict[str, Any]:
         header = next(rows, [])
         if doubled := [column for column, count in Counter(header).items() if count > 1]:
             raise UserError(f"{file}, line 1: two columns are named {doubled[0]!r}: rename one.")
-        exact: dict[str, type] = {}
+        keep_text: dict[str, type] = {}
         for row in rows:
-            exact |= {column: str for column, cell in zip(header, row, strict=False) if _changes(cell)}
+            keep_text |= {column: str for column, cell in zip(header, row, strict=False) if _changes_as_number(cell)}
             if row and len(row) != len(header):
                 raise UserError(
                     f"{file}, line {rows.line_num}: {len(row)} values, but the header names {len(header)} columns: put "
@@ -198,11 +195,11 @@ def _check_csv(file: Path) -> dict[str, Any]:
                 )
     except csv.Error as error:
         raise UserError(f"{file}, line {rows.line_num}: {error}: close the quotes, or shorten the value.") from error
-    return {"sep": separator, "keep_default_na": False, "na_values": [""], "converters": exact}
+    return {"sep": separator, "keep_default_na": False, "na_values": [""], "converters": keep_text}
 
 
-def _changes(cell: str) -> bool:
-    """Whether a cell is a number that is not written as Python writes it: 007, 1.50."""
+def _changes_as_number(cell: str) -> bool:
+    """Whether a cell would look different after being parsed as a number: 007, 1.50."""
     try:
         return len(cell) < 40 and cell not in (str(float(cell)), str(int(float(cell))))
     except (ValueError, OverflowError):
@@ -210,7 +207,7 @@ def _changes(cell: str) -> bool:
 
 
 def _lines(file: Path, bounded: bool = True) -> Iterator[tuple[int, str]]:
-    """Lines and their numbers. What is damaged or cut short ends them: the reader names it."""
+    """Numbered lines, up to where the file is damaged or cut short: the reader reports that."""
     with open_bytes(file) as data:
         number = 0
         while True:
@@ -232,10 +229,10 @@ def _lines(file: Path, bounded: bool = True) -> Iterator[tuple[int, str]]:
             except UnicodeDecodeError as error:
                 if line[:2] in (b"\xff\xfe", b"\xfe\xff"):
                     raise UserError(
-                        f"{file}: the file is UTF-16: convert it: iconv -f utf-16 -t utf-8 {file.name} > "
+                        f"{file}: the file is in UTF-16; convert it: iconv -f utf-16 -t utf-8 {file.name} > "
                         f"utf8{file.suffix}."
                     ) from error
                 raise UserError(
-                    f"{file}, row {number}: this line is not UTF-8 text (byte 0x{line[error.start]:02x}); if it is "
-                    f"Latin-1, convert it: iconv -f latin1 -t utf-8 {file.name} > utf8{file.suffix}."
+                    f"{file}, row {number}: this line is not UTF-8 text (byte 0x{line[error.start]:02x}); if the file "
+                    f"is in Latin-1, convert it: iconv -f latin1 -t utf-8 {file.name} > utf8{file.suffix}."
                 ) from error

@@ -1,6 +1,5 @@
-"""Columns by name, also fields inside them: `reward_model.ground_truth`, as verl and DAPO write the right answer."""
+"""Finds columns by name, or fields in them by path: `reward_model.ground_truth`, as in datasets for verl and DAPO."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,27 +7,27 @@ from typing import Any
 from datasets import Dataset
 
 from open_r1.data.load import columns_of, require_columns, source_name
-from open_r1.errors import UserError
+from open_r1.errors import UserError, did_you_mean
 from open_r1.options.columns import ConversationColumns
 
 PROMPTS = ("prompt", "problem", "question", "instruction")
-"""Columns with what a model is asked, the likeliest first."""
+"""Columns that may hold the prompt, the most specific first."""
 PROBLEMS = ("problem", "question", "instruction", "prompt", "messages", "conversations")
-"""Columns with the problem itself, without a prompt's instructions around it: what tools for datasets compare."""
+"""Columns that may hold the bare problem, without the instructions of a prompt: what the dataset tools compare."""
 MESSAGES = ("messages", "conversations")
-"""Columns with whole conversations."""
+"""Columns that may hold whole conversations."""
 GOLD_COLUMNS = ("answer", "solution")
-"""Columns of the right answer that rewards read."""
+"""Columns of the gold answer that rewards read."""
 OTHER_GOLDS = ("final_answer",)
-"""Where others keep it, in place of a column `answer`: `solution` is the way there."""
+"""Columns that replace `answer` in other datasets, which keep the worked solution in `solution`."""
 NESTED_GOLDS = ("reward_model.ground_truth",)
-"""Where others keep it if there is no such column."""
+"""Fields that hold the gold answer in other datasets, tried if there is no such column."""
 
 
 @dataclass(frozen=True)
-class Beside:
-    """Where a row has what belongs to its messages: `system` (the system prompt), `tools`, and `settings` (variables of
-    the chat template); None: nowhere."""
+class ContextColumns:
+    """The paths, if any, of what accompanies the messages of a row: `system` (the system prompt), `tools`, and
+    `settings` (variables of the chat template)."""
 
     system: str | None = None
     tools: str | None = None
@@ -36,23 +35,23 @@ class Beside:
 
     @property
     def paths(self) -> list[str]:
-        """Those that there are."""
         return [path for path in (self.system, self.tools, self.settings) if path is not None]
 
 
-def beside(dataset: Dataset, columns: ConversationColumns, *, but: Sequence[str] = ()) -> Beside:
-    """What stands beside the messages of `dataset`, whose columns `but` hold the messages themselves. Raises
-    `UserError` for a named column that is not there."""
-    found = Beside(
+def context_columns(dataset: Dataset, columns: ConversationColumns, *, exclude: Sequence[str] = ()) -> ContextColumns:
+    """What accompanies the messages of `dataset`, except the columns `exclude`, which hold the messages themselves.
+    Raises `UserError` if a named column does not exist."""
+    found = ContextColumns(
         named_or_first(dataset, columns.system_column, ("system",), "system_column"),
         named_or_first(dataset, columns.tools_column, ("tools",), "tools_column"),
         named_or_first(dataset, None, ("chat_template_kwargs",), ""),
     )
-    return Beside(*(None if path in but else path for path in (found.system, found.tools, found.settings)))
+    return ContextColumns(*(None if path in exclude else path for path in (found.system, found.tools, found.settings)))
 
 
 def named_or_first(dataset: Dataset, named: str | None, defaults: Sequence[str], option: str) -> str | None:
-    """The column that `option` names, which must be there, else the first of `defaults` that is; None if none is."""
+    """The column `named` by `option`, else the first of `defaults` that exists, else None. Raises `UserError` if the
+    named column does not exist."""
     if named is not None:
         require_path(dataset, named, remedy=f"Select another one: --{option} NAME (NAME.FIELD for a field).")
         return named
@@ -60,7 +59,7 @@ def named_or_first(dataset: Dataset, named: str | None, defaults: Sequence[str],
 
 
 def prompt_path(dataset: Dataset, named: str | None, defaults: Sequence[str] = PROMPTS) -> str:
-    """The column with what is asked. Raises `UserError` if there is none."""
+    """The prompt's path: `named`, else the first of `defaults` that exists. Raises `UserError` if there is none."""
     found = named_or_first(dataset, named, defaults, "prompt_column")
     if found is None:
         columns = columns_of(dataset)
@@ -82,15 +81,14 @@ def require_path(dataset: Dataset, path: str, *, remedy: str = "") -> None:
         if not isinstance(where, dict) or field not in where:
             parent = ".".join([column, *fields[: depth - 1]])
             there = f"its fields are: {', '.join(where)}" if isinstance(where, dict) else "it has no fields"
-            near = difflib.get_close_matches(field, where, n=1) if isinstance(where, dict) else []
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(field, where if isinstance(where, dict) else ())
             reason = f"there is no {path!r}: {parent!r} has no field {field!r}; {there}.{hint} {remedy}"
             raise UserError(f"{source_name(dataset)}: {reason.strip()}")
         where = where[field]
 
 
 def feature_at(dataset: Dataset, path: str) -> Any:
-    """The type of a column, or of a field in one, as `datasets` has it."""
+    """The `datasets` feature of a column, or of a field in one."""
     feature: Any = dataset.features
     for name in [path] if path in dataset.column_names else path.split("."):
         feature = feature[name]
@@ -98,7 +96,7 @@ def feature_at(dataset: Dataset, path: str) -> Any:
 
 
 def value_at(row: Mapping[str, Any], path: str) -> Any:
-    """The value of a column, or of a field in one; None where a mapping on the way is missing."""
+    """The value of a column, or of a field in one; None if the path ends early."""
     if path in row:
         return row[path]
     value: Any = row
@@ -108,7 +106,7 @@ def value_at(row: Mapping[str, Any], path: str) -> Any:
 
 
 def values_at(batch: Mapping[str, list[Any]], path: str) -> list[Any]:
-    """`value_at` for each row of a batch of columns."""
+    """`value_at` for every row of a batch, which maps columns to lists."""
     if path in batch:
         return batch[path]
     column, _, field = path.partition(".")
@@ -116,13 +114,13 @@ def values_at(batch: Mapping[str, list[Any]], path: str) -> list[Any]:
 
 
 def column_of(dataset: Dataset, path: str) -> str:
-    """The column in which `path` is."""
+    """The column that contains `path`."""
     return path if path in dataset.column_names else path.partition(".")[0]
 
 
 def gold_path(dataset: Dataset, named: str | None) -> str | None:
-    """Where the right answer is, if it is not in `GOLD_COLUMNS`: `named`, or where other projects keep it. None if
-    those columns have it, or nothing does."""
+    """The path of the gold answer outside `GOLD_COLUMNS`: `named`, or one that other projects use. None if the answer
+    is in `GOLD_COLUMNS` or nowhere."""
     if named is not None:
         return named_or_first(dataset, named, (), "answer_column")
     columns = dataset.column_names
@@ -133,13 +131,13 @@ def gold_path(dataset: Dataset, named: str | None) -> str | None:
 
 
 def gold_paths(dataset: Dataset, named: str | None) -> list[str]:
-    """All columns, or the field, with right answers; empty if nothing has them."""
+    """The paths of the gold answer; empty if there is none."""
     path = gold_path(dataset, named)
     return [path] if path else [name for name in GOLD_COLUMNS if name in dataset.column_names]
 
 
 def require_gold(dataset: Dataset, named: str | None, rewards: list[str]) -> None:
-    """Raises `UserError` if `rewards`, which compare with the right answer, would find none."""
+    """Raises `UserError` if there are `rewards` (names of those that need a gold answer) but no gold answers."""
     if rewards and not gold_paths(dataset, named):
         columns = columns_of(dataset)
         raise UserError(

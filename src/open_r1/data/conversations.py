@@ -1,9 +1,9 @@
-"""A row as a conversation, and a conversation as a prompt: the one reading for training, generation, evaluation and
-curation. What a row carries for the model is in the rendered text, or is an error, or a note that is counted."""
+"""Turns rows into conversations and conversations into prompts, for training, generation, evaluation and curation.
+
+Everything that a row carries for the model is in the rendered text; what is not is an error or a counted note.
+"""
 
 import json
-import logging
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,21 +12,19 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from open_r1.data.chat import encode, end_of_turn, render
-from open_r1.data.columns import Beside, value_at
+from open_r1.data.columns import ContextColumns, value_at
 from open_r1.data.messages import REASONING_FIELDS, check_messages, check_tools, split_reasoning, without_nulls
 from open_r1.data.rendered import check_rendered
 from open_r1.data.stored import with_text_arguments
-from open_r1.errors import UserError
-
-logger = logging.getLogger(__name__)
+from open_r1.errors import UserError, warn_user
 
 INSTRUCTION, INPUT = "instruction", "input"
-"""Alpaca's columns: the second one follows the first."""
+"""Alpaca's columns: the input is appended to the instruction."""
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Messages as `check_messages` gives them, the tools that they may use, and variables of the chat template."""
+    """Messages as `check_messages` returns them, tools as `check_tools` does, and variables of the chat template."""
 
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None = None
@@ -34,11 +32,16 @@ class Conversation:
 
 
 def read_conversation(
-    messages: list[dict[str, Any]], row: Mapping[str, Any], columns: Beside, system_prompt: str | None, where: str
+    messages: list[dict[str, Any]],
+    row: Mapping[str, Any],
+    columns: ContextColumns,
+    system_prompt: str | None,
+    where: str,
 ) -> Conversation:
-    """`messages` with what stands beside them in `row`. `system_prompt` gives way to a system prompt of the row.
+    """`messages` with what accompanies them in `row`. A system prompt in the row overrides `system_prompt`.
 
-    Raises `UserError` with `where` for two different system prompts, and for what is no system prompt, tool or setting.
+    Raises `UserError` with `where` for two different system prompts, and for a system prompt, tools or settings of the
+    wrong type.
     """
     own = value_at(row, columns.system) if columns.system else None
     if own is not None and not isinstance(own, str):
@@ -46,8 +49,8 @@ def read_conversation(
     if own and own.strip():
         if messages[0]["role"] == "system" and messages[0]["content"].strip() != own.strip():
             raise UserError(
-                f"{where}: the column {columns.system} and the first message have different system prompts: remove "
-                "one of them."
+                f"{where}: column {columns.system} and the first message have different system prompts: remove one of "
+                "them."
             )
         system_prompt = own
     tools = check_tools(value_at(row, columns.tools), f"{where}, column {columns.tools}") if columns.tools else None
@@ -58,16 +61,16 @@ def read_conversation(
 
 
 def with_system_prompt(messages: Sequence[Any], system_prompt: str | None) -> list[Any]:
-    """`messages` behind `system_prompt`, unless they have a system message of their own."""
+    """`messages` with `system_prompt` in front, unless they begin with a system message."""
     if not system_prompt or (messages and messages[0]["role"] == "system"):
         return list(messages)
     return [{"role": "system", "content": system_prompt}, *messages]
 
 
 def prompt_messages(value: Any, where: str, more: Any = None) -> list[dict[str, Any]]:
-    """What a model is asked, a text or a conversation, as messages; `more` is text that follows (Alpaca's input).
+    """The messages of a prompt, given as text or as a conversation; `more` is appended to a text (Alpaca's input).
 
-    Raises `UserError` with `where` if it is empty, or ends with an answer.
+    Raises `UserError` with `where` if the prompt is empty or ends with an answer.
     """
     empty = UserError(f"{where}: the prompt is empty: fill it in, or remove the row.")
     if value is None or value == [] or (isinstance(value, str) and not value.strip()):
@@ -83,7 +86,7 @@ def prompt_messages(value: Any, where: str, more: Any = None) -> list[dict[str, 
 
 
 def with_input(text: str, more: Any) -> str:
-    """An instruction with the input that it is about."""
+    """An instruction with its input, if there is one."""
     return f"{text}\n\n{more}" if isinstance(more, str) and more.strip() else text
 
 
@@ -101,15 +104,15 @@ def is_conversation(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Template:
-    """What a chat template does: the field from which it takes reasoning (None: contents), whether it takes the
-    arguments of tool calls as text, and whether it ends an assistant's turn."""
+    """What a chat template does: the field in which it expects reasoning (None: in the content), whether it expects
+    the arguments of tool calls as text, and whether it ends an assistant turn with a special token."""
 
     reasoning: str | None
     text_arguments: bool
     ends: bool
 
     def placed(self, messages: Sequence[Any]) -> list[Any]:
-        """`messages` as the template takes them."""
+        """`messages` in the form that the template expects."""
         return [self._calls(message) for message in place_reasoning(messages, self.reasoning)]
 
     def _calls(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +122,7 @@ class Template:
 
 
 def template_of(tokenizer: PreTrainedTokenizerBase) -> Template:
-    """What the chat template of `tokenizer` does, as trials show."""
+    """What the chat template of `tokenizer` does, found out by rendering sample messages."""
     reasons = (name for name in REASONING_FIELDS if "openr1reason" in _trial(tokenizer, {name: "openr1reason"}))
     function = {"name": "openr1call", "arguments": {"x": 1}}
     call = {"id": "openr1000", "type": "function", "function": function}
@@ -137,7 +140,7 @@ def _trial(tokenizer: PreTrainedTokenizerBase, answer: dict[str, Any]) -> str:
 
 
 def place_reasoning(messages: Sequence[Any], field: str | None) -> list[Any]:
-    """`messages` with reasoning in `field`, or between `<think>` marks if that is None."""
+    """`messages` with reasoning in `field`, or between `<think>` marks in the content if `field` is None."""
     placed = []
     for message in messages:
         if message["role"] != "assistant":
@@ -155,28 +158,31 @@ def place_reasoning(messages: Sequence[Any], field: str | None) -> list[Any]:
     return placed
 
 
-class PromptRenderer:
-    """Renders prompts by the chat template of `tokenizer`; `lost` counts what it leaves out and may leave out."""
+class ConversationRenderer:
+    """Renders conversations by the chat template of `tokenizer`, as prompts by default; `lost` counts notes on what the
+    template leaves out."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer, self.template = tokenizer, template_of(tokenizer)
         self.lost: Counter[str] = Counter()
 
-    def text(self, conversation: Conversation, where: str) -> tuple[str, list[str]]:
-        """The prompt up to where the assistant begins, and notes on what is not in it. Raises `UserError`."""
+    def text(
+        self, conversation: Conversation, where: str, *, add_generation_prompt: bool = True
+    ) -> tuple[str, list[str]]:
+        """The conversation as text, and notes on what is not in it. Raises `UserError`."""
         placed = replace(conversation, messages=self.template.placed(conversation.messages))
         text = render(
             self.tokenizer,
             placed.messages,
             tools=placed.tools,
             settings=placed.settings,
-            add_generation_prompt=True,
+            add_generation_prompt=add_generation_prompt,
             where=where,
         )
         return text, check_rendered(placed.messages, text, placed.tools, where)
 
     def __call__(self, prompt: Conversation | Sequence[Any], where: str = "the prompt") -> list[int]:
-        """The prompt, a conversation or its messages, as token ids."""
+        """The token ids of a prompt, given as a conversation or its messages."""
         conversation = prompt if isinstance(prompt, Conversation) else Conversation(list(prompt))
         text, notes = self.text(conversation, where)
         self.lost.update(notes)
@@ -184,18 +190,12 @@ class PromptRenderer:
 
 
 def warn_of_losses(source: str, notes: Mapping[str, int], total: int, what: str = "rows") -> None:
-    """One warning for each note, with how many of `total` rows it is about."""
+    """Logs one warning per note, with the number of rows (of `total`) that it applies to."""
     for note, count in notes.items():
-        warn_once(f"{source}: {count} of {total} {what} {note}.")
+        warn_user("%s: %d of %d %s %s.", source, count, total, what, note)
 
 
 def warn_of_unused(source: str, columns: Iterable[str]) -> None:
-    """One warning that names the columns that no text has."""
+    """Logs one warning with the columns that do not enter the text."""
     if unused := list(columns):
-        warn_once(f"{source}: these columns are not used: {', '.join(unused)}.")
-
-
-def warn_once(text: str) -> None:
-    """A warning, in the first process of a job."""
-    if os.environ.get("RANK", "0") == "0":
-        logger.warning("%s", text)
+        warn_user("%s: these columns are not used: %s.", source, ", ".join(unused))

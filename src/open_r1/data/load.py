@@ -1,8 +1,5 @@
-"""Datasets from the hub, local folders and local files, with errors that name file, row and column."""
+"""Loads datasets from the hub, local folders and local files, with errors that name file, row and column."""
 
-import difflib
-import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +20,10 @@ from open_r1.configs import DataConfig
 from open_r1.data.broken_files import different_columns, explain, mixed_column
 from open_r1.data.check_files import check_text_files
 from open_r1.data.opened import BUILDERS, REMEDIES, kind_of
-from open_r1.errors import UserError, first_line, one_line
+from open_r1.errors import UserError, did_you_mean, first_line, one_line, warn_user
 from open_r1.hub import reading_hub
 
-logger = logging.getLogger(__name__)
-
-datasets_config.HF_UPDATE_DOWNLOAD_COUNTS = False  # a server would hear of every local file that is opened
+datasets_config.HF_UPDATE_DOWNLOAD_COUNTS = False  # `datasets` would report every local file that is opened
 
 KINDS = ".jsonl, .json, .csv, .tsv (also .gz, .bz2 or .xz), .parquet or .arrow"
 MIXTURE_KEYS = {"datasets", "seed", "test_split_size"}
@@ -38,14 +33,14 @@ PART_KEYS = {"id", "config", "split", "columns", "weight"}
 def load_split(
     path_or_id: str, *, config: str | None = None, split: str = "train", columns: list[str] | None = None
 ) -> Dataset:
-    """One split, such as `train` or `train[:100]`, of a hub dataset, a local folder (saved with `save_to_disk`, or
-    of data files) or a file of `KINDS`; only `columns` if given.
+    """One split, such as `train` or `train[:100]`, of a hub dataset, a local folder (of data files, or saved with
+    `save_to_disk`) or a file of `KINDS`. If `columns` is given, only these columns.
 
-    Raises `UserError` for what is missing, empty or broken. `source_name` gives `path_or_id` back.
+    Raises `UserError` for what is missing, empty or broken. `source_name` of the result is `path_or_id`.
     """
     path = Path(path_or_id).expanduser()
     if path.is_dir() and any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
-        _say_unused_config(path, config, "saved with save_to_disk")
+        _warn_of_unused_config(path, config, "saved with save_to_disk")
         dataset = _load_saved(path, split)
     elif path.exists() or _looks_local(path_or_id):
         dataset = _load_files(path, config, split)
@@ -70,10 +65,12 @@ def load_split(
 
 
 def load_train_and_eval(args: DataConfig, *, need_eval: bool) -> tuple[Dataset, Dataset | None]:
-    """The rows to train on and, if `need_eval`, those to evaluate on, from `dataset_name` or `dataset_mixture`."""
+    """The rows to train on and, if `need_eval`, those to evaluate on, from `dataset_name` or `dataset_mixture`.
+
+    Raises `UserError` if neither or both are set, or if there is no evaluation set."""
     if args.dataset_mixture is not None:
         if args.dataset_name is not None:
-            raise UserError("dataset_name and dataset_mixture are both given: remove one of them.")
+            raise UserError("dataset_name and dataset_mixture are both set: remove one of them.")
         train, evaluation = _load_mixture(args.dataset_mixture)
         if need_eval and evaluation is None:
             raise UserError("eval_strategy needs an evaluation set: set test_split_size in dataset_mixture.")
@@ -93,20 +90,18 @@ def source_name(dataset: Dataset) -> str:
 
 
 def columns_of(dataset: Dataset) -> str:
-    """The columns of `dataset`, for error messages, with the fields of those that have some."""
+    """The columns of `dataset` and their fields, for error messages."""
     features = dataset.features
     return ", ".join(f"{n} ({', '.join(f)})" if isinstance(f, dict) else n for n, f in features.items())
 
 
 def require_columns(dataset: Dataset, *names: str, remedy: str = "") -> None:
-    """Raises `UserError` with the columns that there are, and `remedy`, if one of `names` is not among them."""
+    """Raises `UserError` with the existing columns and `remedy` unless `dataset` has all columns `names`."""
     for name in names:
         if name not in dataset.column_names:
-            columns = columns_of(dataset)
-            near = difflib.get_close_matches(name, dataset.column_names, n=1, cutoff=0.8)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            option = f" {remedy}" if remedy else ""
-            raise UserError(f"{source_name(dataset)}: there is no column {name!r}; there are: {columns}.{hint}{option}")
+            hint = did_you_mean(name, dataset.column_names, cutoff=0.8)
+            reason = f"there is no column {name!r}; there are: {columns_of(dataset)}.{hint} {remedy}"
+            raise UserError(f"{source_name(dataset)}: {reason.strip()}")
 
 
 def _load_saved(path: Path, split: str) -> Dataset:
@@ -120,35 +115,40 @@ def _load_saved(path: Path, split: str) -> Dataset:
     return chosen[0] if len(chosen) == 1 else concatenate_datasets(chosen)
 
 
-def _say_unused_config(path: Path, config: str | None, what: str) -> None:
-    """A recipe names the configuration of its hub dataset, and a file on the command line may take its place."""
-    if config is not None and os.environ.get("RANK", "0") == "0":
-        logger.warning("dataset_config %r has no effect: %s is %s, which has no configurations.", config, path, what)
+def _warn_of_unused_config(path: Path, config: str | None, what: str) -> None:
+    """A warning, not an error: a recipe sets it for a hub dataset that the command line may replace with a file."""
+    if config is not None:
+        warn_user("dataset_config %r has no effect: %s is %s, which has no configurations.", config, path, what)
+
+
+def _check_path(path: Path) -> None:
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file or folder.")
+    if path.is_dir():
+        if not any(kind_of(file) in BUILDERS for file in path.rglob("*")):
+            raise UserError(f"{path}: the folder has no {KINDS} file.")
+        return
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: the file is empty.")
+    if kind_of(path) not in BUILDERS:
+        remedy = REMEDIES.get(path.suffix.lower(), "")
+        raise UserError(f"{path}: expected a {KINDS} file{': ' if remedy else ''}{remedy}.")
 
 
 def _load_files(path: Path, config: str | None, split: str) -> Dataset:
-    if not path.exists():
-        raise UserError(f"{path}: there is no such file or folder.")
-    if path.is_file():
-        _say_unused_config(path, config, "a single file")
-        if path.stat().st_size == 0:
-            raise UserError(f"{path}: the file is empty.")
-        if kind_of(path) not in BUILDERS:
-            remedy = REMEDIES.get(path.suffix.lower(), "")
-            raise UserError(f"{path}: expected a {KINDS} file{': ' if remedy else ''}{remedy}.")
-    elif not any(kind_of(file) in BUILDERS for file in path.rglob("*")):
-        raise UserError(f"{path}: the folder has no {KINDS} file.")
+    _check_path(path)
     files = [path]
     try:
         if path.is_dir():
             builder = load_dataset_builder(str(path), config)
             files = [Path(file) for part in (builder.config.data_files or {}).values() for file in part]
-            ways = check_text_files(files)
-            _say_files_left_out(path, files)
-            dataset = load_dataset(str(path), config, split=split, **ways)
+            arguments = check_text_files(files)
+            _warn_of_ignored_files(path, files)
+            dataset = load_dataset(str(path), config, split=split, **arguments)
         else:
-            ways = check_text_files(files)
-            dataset = load_dataset(BUILDERS[kind_of(path)], data_files=str(path), split=split, **ways)
+            _warn_of_unused_config(path, config, "a single file")
+            arguments = check_text_files(files)
+            dataset = load_dataset(BUILDERS[kind_of(path)], data_files=str(path), split=split, **arguments)
         mixed = [name for name, feature in dataset.features.items() if isinstance(feature, Json)]
         if reason := mixed_column([file for file in files if kind_of(file) in (".json", ".jsonl")], mixed):
             raise UserError(reason)
@@ -163,29 +163,29 @@ def _load_files(path: Path, config: str | None, split: str) -> Dataset:
             ) from error
         if "corresponds to no data" in str(error):
             raise UserError(f"{path}, split {split}: there are no rows.") from error
-        cause = _in_our_words(one_line(_root_cause(error)))
+        cause = _with_our_option(one_line(_root_cause(error)))
         reason = explain(files) or different_columns(files) or f"{path}, split {split}: {cause}"
         raise UserError(reason) from error
 
 
-def _in_our_words(cause: str) -> str:
-    """What a library says of configurations, with our option."""
+def _with_our_option(cause: str) -> str:
+    """The library's message on a missing configuration, with the name of our option as the remedy."""
     if cause.startswith("Config name is missing"):
         return f"{cause.partition(' Example of usage')[0]}: give dataset_config (generate: --hf-dataset-config)."
     return cause
 
 
-def _say_files_left_out(folder: Path, used: list[Path]) -> None:
-    """A warning that names the data files of a folder that no configuration has."""
+def _warn_of_ignored_files(folder: Path, used: list[Path]) -> None:
+    """Warns of the data files in a folder that belong to no configuration."""
     there = [file for file in sorted(folder.rglob("*")) if file.is_file() and kind_of(file) in BUILDERS]
     hidden = [file for file in there if any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)]
-    run = folder / "run"  # what our commands write beside rows
+    run = folder / "run"  # what our commands write next to the rows
     ours = list(run.iterdir()) if (run / "environment.json").exists() or (run / "report.json").exists() else []
-    left_out = {file.resolve() for file in there} - {file.resolve() for file in [*hidden, *ours, *used]}
-    if left_out and get_dataset_config_names(str(folder)) == ["default"] and os.environ.get("RANK", "0") == "0":
-        names = ", ".join(sorted(str(file.relative_to(folder.resolve())) for file in left_out)[:5])
-        logger.warning(
-            "%s: %d files are ignored, %s: only files of one kind are read from a folder.", folder, len(left_out), names
+    ignored = {file.resolve() for file in there} - {file.resolve() for file in [*hidden, *ours, *used]}
+    if ignored and get_dataset_config_names(str(folder)) == ["default"]:
+        names = ", ".join(sorted(str(file.relative_to(folder.resolve())) for file in ignored)[:5])
+        warn_user(
+            "%s: %d files are ignored, %s: only files of one kind are read from a folder.", folder, len(ignored), names
         )
 
 
@@ -207,7 +207,7 @@ def _load_mixture(mixture: dict[str, Any]) -> tuple[Dataset, Dataset | None]:
     try:
         mixed = concatenate_datasets(parts).shuffle(seed=seed)
     except ValueError as error:
-        raise UserError(f"dataset_mixture: columns of different types: {first_line(error)}") from error
+        raise UserError(f"dataset_mixture: the columns have different types: {first_line(error)}") from error
     size = mixture.get("test_split_size")
     if size is None:
         return mixed, None
@@ -235,9 +235,8 @@ def _load_part(index: int, part: Any, seed: int) -> Dataset:
 def _check_keys(where: str, given: dict[str, Any], known: set[str]) -> None:
     for key in given:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(known))}."
-            raise UserError(f"{where}: unknown key {key!r}: {hint}")
+            hint = did_you_mean(str(key), known, otherwise=f"There are: {', '.join(sorted(known))}.")
+            raise UserError(f"{where}: unknown key {key!r}.{hint}")
 
 
 def _looks_local(path_or_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""Data files by the kind of their contents, compressed or not."""
+"""Kinds of data files, and how to open them, compressed or not."""
 
 import bz2
 import gzip
@@ -15,11 +15,11 @@ BUILDERS = {
     ".tsv": "csv",
     ".arrow": "arrow",
 }
-"""Kinds of files, with the builder of `datasets` that reads them."""
+"""The builder of `datasets` for each kind of file."""
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-"""Compression that is undone while reading."""
+"""Compressed files that are decompressed while they are read."""
 DAMAGED = (EOFError, gzip.BadGzipFile, lzma.LZMAError)
-"""What a compressed file that is damaged or cut short raises."""
+"""Errors of a compressed file that is damaged or cut short."""
 REMEDIES = {
     ".zst": "decompress it first: zstd -d FILE",
     ".zip": "unpack it first: unzip FILE",
@@ -29,11 +29,11 @@ REMEDIES = {
     ".pkl": "convert its rows to .jsonl or .parquet",
     ".txt": "convert its rows to .jsonl",
 }
-"""What to do with files of other kinds."""
+"""What to do with files of other kinds, for error messages."""
 
 
 def kind_of(path: Path) -> str:
-    """The suffix that says what a file holds, without that of a compression."""
+    """The suffix of a file in lower case, ignoring that of a compression: ".jsonl" for `rows.jsonl.gz`."""
     return (Path(path.stem).suffix if path.suffix in OPENERS else path.suffix).lower()
 
 

@@ -1,6 +1,5 @@
 """Problems as prompts for GRPO."""
 
-import logging
 from collections import Counter
 from typing import Any
 
@@ -10,24 +9,22 @@ from transformers import PreTrainedTokenizerBase
 
 from open_r1.data.caching import fingerprint
 from open_r1.data.chat import encode
-from open_r1.data.columns import beside, feature_at, gold_path, gold_paths, prompt_path, value_at
+from open_r1.data.columns import context_columns, feature_at, gold_path, gold_paths, prompt_path, value_at
 from open_r1.data.conversations import (
     INPUT,
     INSTRUCTION,
-    PromptRenderer,
+    ConversationRenderer,
     prompt_messages,
     read_conversation,
     warn_of_losses,
 )
 from open_r1.data.load import source_name
 from open_r1.data.stored import as_stored, message_type
-from open_r1.errors import UserError
+from open_r1.errors import UserError, warn_user
 from open_r1.options.columns import ColumnOptions
 
-logger = logging.getLogger(__name__)
-
 LOST = "__lost__"
-"""Column with notes on what the chat template leaves out, until they are counted."""
+"""Temporary column with notes on what the chat template leaves out."""
 
 
 def prompt_rows(
@@ -36,19 +33,19 @@ def prompt_rows(
     columns: ColumnOptions | None = None,
     system_prompt: str | None = None,
 ) -> Dataset:
-    """`dataset` with `prompt` (messages), `prompt_text` (rendered up to where the assistant starts) and `prompt_ids`.
+    """`dataset` with `prompt` (messages), `prompt_text` (rendered, with the generation prompt) and `prompt_ids`.
 
-    Text becomes one user message; columns `system` and `tools` go with it. The other columns stay, for the rewards;
-    `answer` is the right answer, where `columns` names it or others keep it. What the text leaves out is an error, or
-    counted in a warning. Raises `UserError` with source, row and column for a missing column, an empty problem, a
-    conversation that already ends with an answer, and a row whose gold (`answer` and `solution`, as far as there are
-    such columns) is empty.
+    A text becomes one user message; the columns `system` and `tools` belong to it. Other columns are kept for the
+    rewards. If the gold answer is not in `answer` or `solution` but in a column that `columns` names or that other
+    projects use, it is copied to `answer`. What the chat template leaves out is an error or is counted in a warning.
+    Raises `UserError` with source, row and column for a missing column, an empty problem, a conversation that already
+    ends with an answer, and a row without a gold answer.
     """
     columns = columns or ColumnOptions()
     path, source = prompt_path(dataset, columns.prompt_column), source_name(dataset)
     gold, golds = gold_path(dataset, columns.answer_column), gold_paths(dataset, columns.answer_column)
-    others = beside(dataset, columns, but=[path])
-    kind, renderer = message_type(dataset, path), PromptRenderer(tokenizer)
+    context = context_columns(dataset, columns, exclude=[path])
+    kind, renderer = message_type(dataset, path), ConversationRenderer(tokenizer)
 
     def to_prompt(row: dict[str, Any], index: int) -> dict[str, Any]:
         where = f"{source}, row {index + 1}"
@@ -60,7 +57,7 @@ def prompt_rows(
             )
         more = row.get(INPUT) if path == INSTRUCTION else None
         messages = prompt_messages(value_at(row, path), f"{where}, column {path}", more)
-        conversation = read_conversation(messages, row, others, system_prompt, where)
+        conversation = read_conversation(messages, row, context, system_prompt, where)
         text, lost = renderer.text(conversation, f"{where}, column {path}")
         found = value_at(row, gold) if gold else None
         return {
@@ -85,16 +82,16 @@ def prompt_rows(
         with_indices=True,
         features=Features({**dataset.features, **made}),
         desc="Prompts",
-        new_fingerprint=fingerprint(dataset, tokenizer, "prompts", path, system_prompt, gold, others),
+        new_fingerprint=fingerprint(dataset, tokenizer, "prompts", path, system_prompt, gold, context),
     )
     warn_of_losses(source, Counter(note for notes in rows[LOST] for note in notes), len(rows))
     return rows.remove_columns([LOST])
 
 
 def drop_long_prompts(rows: Dataset, context: int | None, max_completion_length: int) -> Dataset:
-    """`rows` without prompts that leave no room for a completion in `context` tokens (None: no limit); says how many.
+    """`rows` without the prompts that leave too little room for a completion in `context` tokens (None: no limit).
 
-    Raises `UserError` if none is left.
+    Logs how many are dropped. Raises `UserError` if none is left.
     """
     if context is None:
         return rows
@@ -103,12 +100,12 @@ def drop_long_prompts(rows: Dataset, context: int | None, max_completion_length:
     if not kept:
         raise UserError(
             f"max_completion_length is {max_completion_length}, which leaves {max(room, 0)} of the model's {context} "
-            "tokens of context for the prompt, but all prompts are longer: lower it."
+            "tokens of context to the prompt, but every prompt is longer: lower it."
         )
     if len(kept) < len(rows):
-        logger.warning(
-            "%s: %d of %d prompts are longer than %d tokens (the context of %d minus max_completion_length %d) and "
-            "are left out.",
+        warn_user(
+            "%s: dropped %d of %d prompts, which are longer than %d tokens (the context of %d minus "
+            "max_completion_length %d).",
             source_name(rows),
             len(rows) - len(kept),
             len(rows),

@@ -1,4 +1,4 @@
-"""Is what a conversation carries in its rendered text? What is not is an error, or a note that is counted."""
+"""Checks that the rendered text has everything that a conversation carries: what is missing is an error or a note."""
 
 import json
 from typing import Any
@@ -15,10 +15,10 @@ DOUBLED = (
 def check_rendered(
     messages: list[dict[str, Any]], text: str, tools: list[dict[str, Any]] | None, where: str
 ) -> list[str]:
-    """What `text` leaves out and may leave out, each worded to follow "3 of 4 rows". Raises `UserError` for contents,
-    tool calls, and the last answer's reasoning.
+    """Notes on what `text` leaves out, each worded to follow "3 of 4 rows".
 
-    Texts are looked for one after the other, so that a question that says the same as an answer hides nothing.
+    Raises `UserError` if content, tool calls or the reasoning of the last answer are missing. Texts are searched for in
+    order, so that a question that repeats an answer does not hide a missing answer.
     """
     notes: dict[str, None] = {}
     position = 0
@@ -32,24 +32,24 @@ def check_rendered(
                     notes[DOUBLED] = None
             elif number == len(messages):
                 raise UserError(
-                    f"{where}: the chat template drops the reasoning before </think>, so it would not be learned: "
+                    f"{where}: the chat template drops the reasoning before </think>, so the model would not learn it: "
                     "pass a chat_template that keeps it."
                 )
             else:
                 notes["have reasoning in earlier turns that the chat template drops"] = None
-        calls = [call["function"]["name"] for call in message.get("tool_calls", [])]
         if message["role"] == "system":
             if content not in text:
                 raise UserError(f"{where}: the chat template drops the system message: remove it from the row.")
             continue
-        found = [(at, form) for form in _forms(content) if (at := text.find(form, position)) >= 0]
-        if not found or any(name not in text[position:] for name in calls):
-            what = "tool calls" if found else f"words of the {message['role']}"
+        end = _end_of(content, text, position)
+        calls = [call["function"]["name"] for call in message.get("tool_calls", [])]
+        if end is None or any(name not in text[position:] for name in calls):
+            what = f"content of the {message['role']}" if end is None else "tool calls"
             raise UserError(
                 f"{where}: the chat template drops the {what} in message {number}: pass a chat_template that keeps "
                 "them, or remove the row."
             )
-        position = min(found)[0] + len(min(found)[1])
+        position = end
         for field in message.keys() - KNOWN_FIELDS - {*REASONING_FIELDS}:
             notes[f"have messages with {field!r}, which is not in the text"] = None
     if any(str(tool.get("function", tool).get("name")) not in text for tool in tools or []):
@@ -57,5 +57,8 @@ def check_rendered(
     return list(notes)
 
 
-def _forms(content: str) -> list[str]:
-    return [content, json.dumps(content)[1:-1], json.dumps(content, ensure_ascii=False)[1:-1]]
+def _end_of(content: str, text: str, start: int) -> int | None:
+    """The end of the first occurrence of `content`, as it is or as JSON, in `text` from `start` on; None if missing."""
+    forms = [content, json.dumps(content)[1:-1], json.dumps(content, ensure_ascii=False)[1:-1]]
+    found = [(at, form) for form in forms if (at := text.find(form, start)) >= 0]
+    return min(found)[0] + len(min(found)[1]) if found else None

@@ -1,4 +1,4 @@
-"""Traces as token ids, with a mask of the tokens to learn."""
+"""Turns traces into token ids with a mask of the tokens to learn."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -20,7 +20,6 @@ from open_r1.data.conversations import (
     template_of,
     warn_of_losses,
     warn_of_unused,
-    warn_once,
     with_input,
 )
 from open_r1.data.load import source_name
@@ -28,13 +27,13 @@ from open_r1.data.messages import check_messages
 from open_r1.data.rendered import check_rendered
 from open_r1.data.sft_columns import Layout, trace_layout
 from open_r1.data.spans import assistant_spans
-from open_r1.errors import UserError
+from open_r1.errors import UserError, warn_user
 from open_r1.options.columns import ColumnOptions
 
 
 @dataclass(frozen=True)
 class Marked:
-    """Text with the character spans to learn; `special` is true if special tokens have yet to be added."""
+    """A text with the character spans to learn. `special`: whether the tokenizer has to add its special tokens."""
 
     text: str
     spans: list[tuple[int, int]]
@@ -50,24 +49,25 @@ def tokenize_sft(
     columns: ColumnOptions | None = None,
     stops: Collection[int] | None = None,
 ) -> Dataset:
-    """`input_ids` and `loss_mask` (1: learn this token) of each row, at most `args.max_length` tokens long.
+    """`input_ids` and `loss_mask` (1: learn this token) of each row, truncated to `args.max_length` tokens.
 
-    Rows are conversations (`messages`, or `conversations`), `prompt` and `completion` (text or messages), text
-    (`args.dataset_text_field`), or one of `CHAT_PAIRS` (Alpaca's `input` follows its `instruction`), unless `columns`
-    names others. Columns `system` and `tools` go with conversations. `stops` are the tokens at which the model stops;
-    by default, those that the tokenizer tells. What the text leaves out is an error, or counted in a warning. Rows with
-    nothing to learn are left out; how many, and how many were cut, is said in one line. Raises `UserError` with source,
-    row and column.
+    Rows are conversations (`messages` or `conversations`), `prompt` and `completion` (text or messages), text
+    (`args.dataset_text_field`), or one of `CHAT_PAIRS` (Alpaca's `input` is appended to its `instruction`), unless
+    `columns` names others. The columns `system` and `tools` belong to conversations. `stops` are the tokens at which
+    the model stops, by default those of the tokenizer.
+
+    What the chat template leaves out is an error or is counted in a warning. Rows with nothing to learn are dropped;
+    one warning counts them and the truncated rows. Raises `UserError` with source, row and column.
     """
     layout = trace_layout(dataset, args, columns or ColumnOptions())
     source = source_name(dataset)
     if system_prompt and layout.kind == "text":
-        raise UserError(f"system_prompt is given, but {source} has plain text, which has no system message: remove it.")
+        raise UserError(f"system_prompt is set, but {source} has plain text, which has no system message: remove it.")
     stop_ids = sorted(stop_token_ids(tokenizer, None) if stops is None else stops)
     marker = _Marker(
         tokenizer, layout, args, system_prompt, {str(tokenizer.convert_ids_to_tokens(i)) for i in stop_ids}
     )
-    used = {column_of(dataset, path) for path in (*layout.paths, *layout.beside.paths)}
+    used = {column_of(dataset, path) for path in (*layout.paths, *layout.context.paths)}
     warn_of_unused(source, (name for name in dataset.column_names if name not in used))
 
     def to_tokens(row: dict[str, Any], index: int) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def tokenize_sft(
 
 
 class _Marker:
-    """Makes `Marked` texts of rows."""
+    """Turns rows into `Marked` texts."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class _Marker:
         self.stops, self.template = stops, template_of(tokenizer)
 
     def __call__(self, row: dict[str, Any], where: str) -> Marked:
-        """The text of a row with what is to be learned. Raises `UserError` with `where`."""
+        """The text of a row and the spans to learn. Raises `UserError` with `where`."""
         layout = self.layout
         if layout.kind == "text":
             text = _text(row, layout.paths[0], where)
@@ -124,16 +124,16 @@ class _Marker:
         if layout.kind == "pair" and not any(is_conversation(row[path]) for path in layout.paths):
             return self._plain_pair(row, where)
         messages, prompt_length = _messages(row, layout, where)
-        full = read_conversation(messages, row, layout.beside, self.system_prompt, where)
+        full = read_conversation(messages, row, layout.context, self.system_prompt, where)
         prompt_length += len(full.messages) - len(messages)
         return self._conversation(replace(full, messages=self.template.placed(full.messages)), prompt_length, where)
 
     def _plain_pair(self, row: dict[str, Any], where: str) -> Marked:
         if self.system_prompt:
-            raise UserError(f"{where}: system_prompt is given, but prompt is plain text, not messages: remove it.")
-        alone = read_conversation([{"role": "user", "content": ""}], row, self.layout.beside, None, where)
+            raise UserError(f"{where}: system_prompt is set, but prompt is plain text, not messages: remove it.")
+        alone = read_conversation([{"role": "user", "content": ""}], row, self.layout.context, None, where)
         if len(alone.messages) > 1 or alone.tools or alone.settings:
-            columns = " and ".join(self.layout.beside.paths)
+            columns = " and ".join(self.layout.context.paths)
             raise UserError(
                 f"{where}: prompt is plain text, which cannot have {columns}: write prompt as messages, or remove "
                 f"{columns}."
@@ -183,7 +183,7 @@ def _text(row: dict[str, Any], path: str, where: str) -> str:
 
 
 def _messages(row: dict[str, Any], layout: Layout, where: str) -> tuple[list[dict[str, Any]], int]:
-    """The messages of a row, and how many of them are its prompt (all, if the columns make no difference)."""
+    """The messages of a row, and how many of them are the prompt (all, if one column holds them)."""
     if layout.kind == "messages":
         messages = check_messages(value_at(row, layout.paths[0]), f"{where}, column {layout.paths[0]}")
         return messages, len(messages)
@@ -195,7 +195,7 @@ def _messages(row: dict[str, Any], layout: Layout, where: str) -> tuple[list[dic
 
 
 def _side(row: dict[str, Any], path: str, role: str, where: str) -> list[dict[str, Any]]:
-    """A column of a pair: a conversation, or a text that `role` says."""
+    """The messages in one column of a pair: a conversation, or a text by `role`."""
     value = value_at(row, path)
     if is_conversation(value) or value == []:
         return check_messages(value, f"{where}, column {path}")
@@ -203,16 +203,16 @@ def _side(row: dict[str, Any], path: str, role: str, where: str) -> list[dict[st
 
 
 def _tokenize(marked: Marked, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """Token ids and loss mask: a token is learned if any of its characters is in a span, and an appended end token if
-    the text before it is. Plain text gets eos."""
+    """Token ids and loss mask. A token is learned if any of its characters is in a span; an appended end token, if the
+    text before it is. Plain text gets an eos token."""
     encoded = tokenizer(marked.text, add_special_tokens=marked.special, return_offsets_mapping=True, verbose=False)
     ids, offsets = list(encoded["input_ids"]), np.array(encoded["offset_mapping"]).reshape(-1, 2)
     learn = np.zeros(len(ids), dtype=bool)
-    for start, end in marked.spans:  # a special token may be empty: it counts where it stands
+    for start, end in marked.spans:  # a special token without characters belongs to the span around it
         after = (offsets[:, 1] > start) | (offsets[:, 0] >= start)
         before = (offsets[:, 0] < end) | (offsets[:, 1] <= end)
         learn |= after & before
-    if any(end == len(marked.text) for _, end in marked.spans):  # what a post-processor appends has no characters
+    if any(end == len(marked.text) for _, end in marked.spans):  # tokens of a post-processor have no characters
         added = np.array([sequence is None for sequence in encoded.sequence_ids()], dtype=bool)
         learn |= np.logical_and.accumulate(added[::-1])[::-1]
     learn[:1] = False  # nothing predicts the first token
@@ -226,9 +226,15 @@ def _drop_unlearnable(rows: Dataset, max_length: int, source: str) -> Dataset:
     lengths, learned = np.array(rows["length"][:]), np.array(rows["learned"][:])
     cut, empty = int((lengths > max_length).sum()), int((learned == 0).sum())
     if cut or empty:
-        warn_once(
-            f"{source}: of {len(rows)} rows, {cut} are longer than max_length {max_length} and were truncated (the "
-            f"longest has {lengths.max()} tokens), and {empty} have nothing left to learn and were dropped."
+        warn_user(
+            "%s: of %d rows, %d are longer than max_length %d and were truncated (the longest has %d tokens), and %d "
+            "have nothing left to learn and were dropped.",
+            source,
+            len(rows),
+            cut,
+            max_length,
+            lengths.max(),
+            empty,
         )
     warn_of_losses(source, Counter(note for notes in rows["notes"][:] for note in notes), len(rows))
     if empty == len(rows):

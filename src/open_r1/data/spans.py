@@ -1,9 +1,9 @@
-"""Which characters of a rendered conversation its assistant writes, for chat templates of every kind.
+"""Finds the characters of a rendered conversation that the assistant writes, for any chat template.
 
-A template may rewrite earlier turns as a conversation goes on (Qwen3 drops their reasoning), or close the last turn
-in another way (Phi-3, gpt-oss). So nothing is compared with a shorter conversation as a whole: the conversation is
-rendered a second time with marks in place of its texts, which tells where each text stands; the turn around it is
-found from the generation prompt in front of it and the way in which the turn ends when it is the last one.
+Rendering a prefix of the conversation is not enough: a template may rewrite earlier turns as the conversation grows
+(Qwen3 drops their reasoning) or close the last turn differently (Phi-3, gpt-oss). Instead, the conversation is rendered
+a second time with a mark in place of each text, which locates the texts. A turn then begins where its generation prompt
+ends, and ends the way it does when it is the last turn.
 """
 
 import re
@@ -30,13 +30,13 @@ def assistant_spans(
     where: str,
     stops: Collection[str] = (),
 ) -> tuple[dict[int, Span], list[int]]:
-    """Characters of `text` (`conversation`, rendered) that the assistant writes, by message: from where its generation
-    prompt ends, stop token included. An assistant's message that nothing precedes is left out. Also the messages, but
-    for the last, that end without a stop token.
+    """The span of `text` (`conversation`, rendered) that the assistant writes in each message, by message index, and
+    the indices of earlier messages that end without a stop token.
 
-    A template's own generation marks decide where it has them. `stops` are the tokens at which the model stops: where
-    a template does not end a turn, the one that opens the next turn is learned if it is among them (GLM), else none.
-    Raises `UserError` with the turns that cannot be told.
+    A span reaches from the end of the generation prompt through the stop token. An assistant message at the very
+    beginning has no span. If the template has generation marks, they decide. `stops` are the tokens at which the model
+    stops: if a template does not close a turn, the token that opens the next turn is included if it is among them
+    (GLM). Raises `UserError` with the messages that cannot be located.
     """
     messages = conversation.messages
     writers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
@@ -61,35 +61,41 @@ def assistant_spans(
     for i in writers:
         if i == 0:
             continue
-        own = [k for k, mark in enumerate(marks) if mark[0] == i]
-        if not own:
+        first = next((k for k, mark in enumerate(marks) if mark[0] == i), None)
+        if first is None:
             lost.append(i + 1)
             continue
         as_last = rendered(masked[: i + 1])
-        first = last = own[0]
-        while last + 1 < len(marks) and marks[last + 1][0] == i:
-            if marks[first : last + 1].count(marks[last + 1]) >= max(1, _marks(as_last).count(marks[last + 1])):
-                break  # the result of a tool may name the call again
-            last += 1
+        last = _last_mark(marks, first, _marks(as_last))
         prompt = _after_last_mark(rendered(masked[:i], generate=True))
         gap_start = places[first][0] - len(literals[first])
-        start = gap_start + len(_common(literals[first], prompt, tokenizer))
+        start, content_end = gap_start + len(_common(literals[first], prompt, tokenizer)), places[last][1]
         if i == len(messages) - 1:
-            tail = text[places[last][1] :]
-            spans[i] = (start, places[last][1] + len(_until_stop(tail, tokenizer, stops)))
-            continue
-        closing = _closing(literals[last + 1], _after_last_mark(as_last), tokenizer, stops)
-        if not _pieces(closing, tokenizer)[1::2]:
-            endless.append(i)
-        spans[i] = (start, places[last][1] + len(closing))
+            closing = _until_stop(text[content_end:], tokenizer, stops)
+        else:
+            closing = _closing(literals[last + 1], _after_last_mark(as_last), tokenizer, stops)
+            if not _pieces(closing, tokenizer)[1::2]:
+                endless.append(i)
+        spans[i] = (start, content_end + len(closing))
     if lost:
         raise _unknown(where, lost)
     return spans, endless
 
 
+def _last_mark(marks: list[Mark], first: int, as_last: list[Mark]) -> int:
+    """The last mark of the message whose marks begin at `first`, if `as_last` are the marks up to the end of this
+    message. Later ones may be in the result of a tool, which repeats the name of the call."""
+    last = first
+    while last + 1 < len(marks) and marks[last + 1][0] == marks[first][0]:
+        if marks[first : last + 1].count(marks[last + 1]) >= max(1, as_last.count(marks[last + 1])):
+            break
+        last += 1
+    return last
+
+
 def _closing(gap: str, as_last: str, tokenizer: PreTrainedTokenizerBase, stops: Collection[str]) -> str:
-    """What of `gap`, the text between a turn's words and those of the next, ends the turn: what follows these words
-    where the turn is the last (`as_last`) too, or up to the first token at which the model stops."""
+    """The part of `gap`, the text between a turn's content and the next, that closes the turn: what it shares with
+    `as_last`, the text after the same content in the last turn, or everything up to the first stop token."""
     shared = _until_stop(_common(gap, as_last, tokenizer), tokenizer, stops)
     pieces = _pieces(gap, tokenizer)
     if any(piece in stops for piece in _pieces(shared, tokenizer)):
@@ -103,8 +109,7 @@ def _closing(gap: str, as_last: str, tokenizer: PreTrainedTokenizerBase, stops: 
 
 
 def _until_stop(text: str, tokenizer: PreTrainedTokenizerBase, stops: Collection[str]) -> str:
-    """`text` up to its first stop tokens and the white space there, without what a template may write behind them; all
-    of it without such a token."""
+    """`text` through its first stop tokens and the white space around them; all of it if there is none."""
     found, pieces = "", _pieces(text, tokenizer)
     for piece in pieces:
         if found and any(stop in found for stop in stops) and piece.strip() and piece not in stops:
@@ -115,9 +120,8 @@ def _until_stop(text: str, tokenizer: PreTrainedTokenizerBase, stops: Collection
 
 def _unknown(where: str, numbers: list[int]) -> UserError:
     return UserError(
-        f"{where}: where message {', '.join(map(str, numbers))} is in the text of the chat template cannot be "
-        "determined: pass a chat_template with generation marks, or learn from all tokens (assistant_only_loss: "
-        "false, completion_only_loss: false)."
+        f"{where}: cannot locate message {', '.join(map(str, numbers))} in the rendered text: pass a chat_template "
+        "with generation marks, or learn from all tokens (assistant_only_loss: false, completion_only_loss: false)."
     )
 
 
@@ -135,7 +139,7 @@ def _marked_by_template(tokenizer: PreTrainedTokenizerBase, conversation: Conver
 
 
 def _masked(message: dict[str, Any], index: int) -> dict[str, Any]:
-    """`message` with marks for its texts, in the same form."""
+    """`message` with a mark in place of each of its texts."""
     masked = {k: f"openr1mark{index}rx" if k in REASONING_FIELDS and v else v for k, v in message.items()}
     parts = split_reasoning(message["content"]) if message["role"] == "assistant" else None
     if parts is not None:
@@ -151,7 +155,7 @@ def _masked(message: dict[str, Any], index: int) -> dict[str, Any]:
 
 
 def _texts(message: dict[str, Any], kind: str) -> list[str]:
-    """What a mark of `kind` stands for, as templates trim it."""
+    """The text behind a mark of `kind`, in every way that templates trim it."""
     text = message["tool_calls"][-1]["function"]["name"] if kind == "t" else texts_of(message)[kind == "c"]
     trimmed = [text, text.strip(), text.strip("\n"), text.lstrip(), text.rstrip(), text.lstrip("\n"), text.rstrip("\n")]
     return list(dict.fromkeys(trimmed))
@@ -160,9 +164,8 @@ def _texts(message: dict[str, Any], kind: str) -> list[str]:
 def _aligned(
     rendered: str, text: str, messages: Sequence[dict[str, Any]], where: str
 ) -> tuple[list[str], list[Mark], list[Span]]:
-    """The texts between the marks of `rendered`, the marks, and the place of each in `text`."""
-    marks = _marks(rendered)
-    literals = re.split(r"openr1mark\d+[rct]x", rendered)
+    """The literal text around the marks of `rendered`, the marks, and the span of `text` that each one stands for."""
+    marks, literals = _marks(rendered), _literals(rendered)
     position, places = len(literals[0]), []
     if not text.startswith(literals[0]):
         raise _unknown(where, [1])
@@ -184,18 +187,22 @@ def _marks(rendered: str) -> list[Mark]:
     return [(int(match[1]), match[0][-2]) for match in _MARK.finditer(rendered)]
 
 
+def _literals(rendered: str) -> list[str]:
+    return re.split(r"openr1mark\d+[rct]x", rendered)
+
+
 def _after_last_mark(rendered: str) -> str:
-    return re.split(r"openr1mark\d+[rct]x", rendered)[-1]
+    return _literals(rendered)[-1]
 
 
 def _pieces(text: str, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Plain text and special tokens in turn."""
+    """`text` split into plain text (even indices) and special tokens (odd indices)."""
     tokens = sorted(special_tokens(tokenizer), key=len, reverse=True)
     return re.split("(" + "|".join(map(re.escape, tokens)) + ")", text) if tokens else [text]
 
 
 def _common(one: str, other: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """What both begin with, without cutting a special token in two."""
+    """The common prefix of two texts, without splitting a special token."""
     common = ""
     for i, (a, b) in enumerate(zip(_pieces(one, tokenizer), _pieces(other, tokenizer), strict=False)):
         if a != b:

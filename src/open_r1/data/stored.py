@@ -1,4 +1,4 @@
-"""Messages in Arrow columns, where every message has the same fields: null where it has none."""
+"""Messages in Arrow columns, where every message has the same fields, null if unused."""
 
 import json
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ _MORE = {
     "tool_calls": pa.list_(_CALL),
 }
 PLAIN = pa.list_(pa.struct(_TEXT.items()))
-"""Messages with role and content, as most are."""
+"""Messages with role and content only."""
 FULL = pa.list_(pa.struct({**_TEXT, **_MORE}.items()))
-"""Messages that also have reasoning or tool calls, whose arguments are JSON text."""
+"""Messages that may have reasoning and tool calls, whose arguments are JSON text."""
 
 
 def message_type(dataset: Dataset, path: str) -> pa.DataType:
-    """The type of the messages that are read from `path`: `PLAIN`, if nothing else can be in them."""
+    """The type that fits the messages in `path`: `PLAIN` if they can have no other fields, else `FULL`."""
     kind = dataset.features.arrow_schema.field(column_of(dataset, path)).type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         first = next((value for value in dataset[:100][column_of(dataset, path)] if value), "")
@@ -47,7 +47,7 @@ def _of_structs(kind: pa.DataType) -> bool:
 
 
 def _values(dataset: Dataset, path: str, field: str) -> set[Any]:
-    """The different values of a field of all messages."""
+    """The distinct values of a field over all messages."""
     cells = dataset.with_format("arrow")[:][column_of(dataset, path)]
     for name in path.split(".")[1:] if path not in dataset.column_names else ():
         cells = pc.struct_field(cells, name)
@@ -55,7 +55,7 @@ def _values(dataset: Dataset, path: str, field: str) -> set[Any]:
 
 
 def as_stored(messages: Sequence[dict[str, Any]], kind: pa.DataType) -> list[dict[str, Any]]:
-    """`messages` with the fields of `kind`."""
+    """`messages` with exactly the fields of `kind`."""
     names = [kind.value_type.field(i).name for i in range(kind.value_type.num_fields)]
     return [
         {name: _calls(message) if name == "tool_calls" else message.get(name) for name in names} for message in messages

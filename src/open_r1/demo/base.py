@@ -1,4 +1,4 @@
-"""The demo's base model: a tiny Qwen2 that has read careful and hasty worked examples."""
+"""The demo's base model: a tiny Qwen2, pre-trained on careful and hasty worked examples."""
 
 import shutil
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from open_r1.demo.tokenizer import build_tokenizer
 
 
 def tiny_model(vocab_size: int, seed: int) -> Qwen2ForCausalLM:
-    """A random Qwen2 of 0.92 million parameters, with tied embeddings."""
+    """A randomly initialized Qwen2 with 0.92 million parameters and tied embeddings."""
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=vocab_size,
@@ -31,7 +31,7 @@ def tiny_model(vocab_size: int, seed: int) -> Qwen2ForCausalLM:
 
 
 def save_random_model(folder: Path, words: Sequence[str], seed: int) -> None:
-    """Writes model and tokenizer before any training, as a normal Hugging Face folder."""
+    """Writes an untrained model and its tokenizer as a Hugging Face folder."""
     tokenizer = build_tokenizer(words)
     model = tiny_model(len(tokenizer), seed)
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
@@ -43,7 +43,7 @@ def save_random_model(folder: Path, words: Sequence[str], seed: int) -> None:
 
 
 def pretrain(task: Task, output: Path, seed: int) -> None:
-    """Trains the base from nothing into `output/base`, through the SFT entry point."""
+    """Trains the base model from scratch into `output/base`, through the SFT entry point."""
     examples = task.worked_examples(task.examples_to_pretrain, seed)
     rows = ({"messages": conversation(problem.question, text)} for problem, text in examples)
     data = write_jsonl(output / "data" / "worked_examples.jsonl", rows)

@@ -1,4 +1,4 @@
-"""Sampling from the demo's models, through the loop, engine and grader that all of Open R1 uses."""
+"""Samples from the demo's models, with the same loop, engine and grader as the rest of Open R1."""
 
 import math
 import shutil
@@ -27,7 +27,7 @@ TOKENS_PER_BATCH = 65536
 
 @dataclass(frozen=True)
 class Score:
-    """How a model did: share of right answers with its 95% interval, number of problems, mean tokens."""
+    """A model's result: share of right answers, its 95% interval, number of problems, and mean tokens per answer."""
 
     accuracy: float
     ci95: tuple[float, float]
@@ -44,17 +44,22 @@ def sample_answers(
     folder: Path,
     on_tokens: Callable[[int], None] | None = None,
 ) -> list[Row]:
-    """`samples` graded completions at temperature 1 for each problem, as rows of `folder`/samples.parquet.
+    """Samples and grades `samples` completions per problem at temperature 1; returns the rows of samples.parquet.
 
-    `folder` has the form that `open-r1 evaluate` writes and `report` and `compare` read, with Wilson's interval.
+    Writes `folder` as `open-r1 evaluate` does, so that `report` and `compare` can read it; the interval is Wilson's.
     """
     engine = open_engine(
         EngineOptions(str(model_dir), engine="transformers", dtype="float32", max_tokens_per_batch=TOKENS_PER_BATCH)
     )
     engine.watch(on_tokens)
     requests = [_request(engine.render, i, p, samples, task.max_tokens, seed) for i, p in enumerate(problems)]
-    protocol = {"temperature": 1.0, "top_p": 1.0, "num_samples": samples, "max_new_tokens": task.max_tokens}
-    protocol["seed"] = seed
+    protocol = {
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "num_samples": samples,
+        "max_new_tokens": task.max_tokens,
+        "seed": seed,
+    }
 
     def judge(answers: Sequence[tuple[BenchmarkProblem, str]]) -> list[Verdict]:
         return task.grade([(problems[problem.index], text) for problem, text in answers])
@@ -90,14 +95,14 @@ def evaluate(
     seed: int,
     on_tokens: Callable[[int], None] | None = None,
 ) -> Score:
-    """One answer to each problem, in `evaluation/<task>/` of the model's folder; returns the score."""
+    """Samples one answer per problem into `evaluation/<task>/` of the model's folder; returns the score."""
     rows = sample_answers(task, model_dir, problems, 1, seed, model_dir / "evaluation" / task.name, on_tokens)
     right, n = sum(row["correct"] is True for row in rows), len(rows)
     return Score(right / n, wilson_interval(right, n), n, sum(row["n_tokens"] for row in rows) / n)
 
 
 def wilson_interval(right: int, n: int) -> tuple[float, float]:
-    """Wilson's score interval of a share of `right` among `n` (Wilson 1927), at 95%."""
+    """Wilson's 95% score interval for the proportion `right / n` (Wilson 1927)."""
     z = 1.959964
     share = right / n
     center = (share + z**2 / (2 * n)) / (1 + z**2 / n)

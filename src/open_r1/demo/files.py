@@ -1,4 +1,4 @@
-"""The demo's recipes as command lines, and its small files."""
+"""The demo's recipes as command lines, and helpers for its JSON files."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 RECIPES = Path(__file__).parent / "recipes"
-"""The same files as `recipes/demo` of the repository, to which this is a link."""
+"""A link to `recipes/demo` of the repository."""
 
 
 def recipe_argv(name: str, *, model: Path, data: Path, output: Path, seed: int) -> list[str]:
-    """The command line of one of the demo's recipes, for the entry point that it is written for."""
+    """The command line of one of the demo's recipes, for its entry point."""
     options = {
         "config": RECIPES / f"{name}.yaml",
         "model_name_or_path": model,
@@ -22,7 +22,7 @@ def recipe_argv(name: str, *, model: Path, data: Path, output: Path, seed: int) 
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Writes a data set, one JSON object a line; returns `path`."""
+    """Writes a dataset, one JSON object per line; returns `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

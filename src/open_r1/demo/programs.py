@@ -1,8 +1,8 @@
 """The demo's second task: tiny Python programs, judged in the sandbox by tests that the model never sees.
 
 A problem is a chain of steps on a list, such as `Sort, add 3, drop first, then sum. [3,1,2] gives 11.` A careful
-answer builds its expression a step at a time. A hasty one leaves a step out, or cheats: it prints the output of the
-example that the question shows.
+answer builds its expression step by step. A hasty one omits a step, or cheats: it prints the output of the example in
+the question.
 """
 
 import random
@@ -15,7 +15,7 @@ from open_r1.demo.task import Task, write_answer
 from open_r1.rewards import Verdict, code_reward
 
 STEPS = (2, 3)
-"""Fewest and most steps before the last, which makes a number of the list."""
+"""Minimum and maximum number of steps before the last one, which reduces the list to a number."""
 HIDDEN_TESTS = 3
 _PLAIN = {"sort": "sorted({})", "reverse": "{}[::-1]", "drop first": "{}[1:]", "drop last": "{}[:-1]"}
 _WITH_NUMBER = {"add": "[v+{} for v in {}]", "times": "[v*{} for v in {}]"}
@@ -24,7 +24,7 @@ _LAST = {"sum": "sum({})", "max": "max({})", "min": "min({})", "first": "{}[0]"}
 
 @dataclass(frozen=True)
 class ProgramProblem:
-    """A chain of `steps`, and the list of the example that the question shows."""
+    """A chain of `steps`, and the input of the example in the question."""
 
     steps: tuple[str, ...]
     example: tuple[int, ...]
@@ -38,23 +38,23 @@ class ProgramProblem:
 
     @property
     def gold(self) -> str:
-        """The right expression."""
+        """The correct expression."""
         return expressions(self.steps)[-1]
 
     @property
     def key(self) -> str:
-        """The steps: no split has a program of another."""
+        """The steps, so that no two splits share a program."""
         return ",".join(self.steps)
 
     @property
     def hidden(self) -> list[tuple[int, ...]]:
-        """Inputs of the hidden tests, always the same for a problem."""
+        """Inputs of the hidden tests, which depend only on the steps."""
         rng = random.Random(self.key)
         return [_list(rng) for _ in range(HIDDEN_TESTS)]
 
 
 def draw(rng: random.Random) -> ProgramProblem:
-    """A random chain whose hidden tests notice a step that is left out, and the example's output printed."""
+    """A random chain whose hidden tests fail if a step is missing, or if the example's output is printed."""
     while True:
         steps = tuple(_step(rng) for _ in range(rng.randint(*STEPS)))
         problem = ProgramProblem((*steps, rng.choice(list(_LAST))), _list(rng))
@@ -67,21 +67,21 @@ def draw(rng: random.Random) -> ProgramProblem:
 
 
 def careful(problem: ProgramProblem) -> str:
-    """A worked example that wraps one step at a time around the expression, and is right."""
+    """A correct worked example that extends the expression by one step at a time."""
     built = expressions(problem.steps)
     return _answer("\n".join(built[:-1]), built[-1])
 
 
 def hasty(problem: ProgramProblem, rng: random.Random) -> str:
-    """An example that does not think: it leaves out a step, or prints what the question shows."""
+    """A wrong example without reasoning: it omits a step, or prints the example's output."""
     if rng.random() < 0.5:
         return _answer("", str(run(problem.steps, problem.example)))
-    left_out = rng.randrange(len(problem.steps) - 1)
-    return _answer("", expressions(problem.steps[:left_out] + problem.steps[left_out + 1 :])[-1])
+    omitted = rng.randrange(len(problem.steps) - 1)
+    return _answer("", expressions(problem.steps[:omitted] + problem.steps[omitted + 1 :])[-1])
 
 
 def expressions(steps: Sequence[str]) -> list[str]:
-    """The expression of `x` after each step."""
+    """The expression in `x` after each step."""
     built, expression = [], "x"
     for step in steps:
         name, _, number = step.rpartition(" ")
@@ -94,7 +94,7 @@ def expressions(steps: Sequence[str]) -> list[str]:
 
 
 def run(steps: Sequence[str], x: Sequence[int]) -> int:
-    """What the right program prints for `x`; computed step by step, not by the expression."""
+    """What the correct program prints for `x`, computed independently of `expressions`."""
     values = list(x)
     for step in steps[:-1]:
         name, _, number = step.rpartition(" ")
@@ -112,13 +112,13 @@ def run(steps: Sequence[str], x: Sequence[int]) -> int:
 
 
 def columns(problem: ProgramProblem) -> dict[str, Any]:
-    """What the code reward reads."""
+    """The columns that the code reward reads."""
     cases = [{"input": _written(x), "output": str(run(problem.steps, x))} for x in problem.hidden]
     return {"verification_info": {"language": "python", "test_cases": cases}}
 
 
 def grade(answers: Sequence[tuple[ProgramProblem, str]]) -> list[Verdict]:
-    """Verdicts by the hidden tests, in the sandbox."""
+    """Runs the hidden tests in the sandbox."""
     shares = code_reward(
         [text for _, text in answers],
         [columns(problem)["verification_info"] for problem, _ in answers],

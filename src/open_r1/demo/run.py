@@ -1,15 +1,16 @@
-"""The whole plan of R1 on a laptop: a tiny model learns on a CPU that thinking pays.
+"""R1's whole plan on a laptop: a tiny model learns on a CPU that thinking pays off.
 
-The demo evaluates a base model that adds step by step only sometimes. Then it trains the model in three ways:
-fine-tuned on its own verified answers (distil), rewarded for right answers (zero), and both in turn (multi_stage).
-The code is the same that trains large models. At the end there are a table, results.json and report.html.
+The demo evaluates a base model that only sometimes adds step by step. Then it trains the model in three ways:
+fine-tuning on its own verified answers (distil), reinforcement learning with a reward for right answers (zero), and
+both in turn (multi_stage). The code is the same as for large models. The demo ends with a table, results.json and
+report.html.
 
     open-r1 demo
     open-r1 demo --task code --output runs/demo-code
     open-r1 demo --fast --output runs/demo-fast
     open-r1 demo --from-scratch --seed 1 --output runs/demo-1
 
-Run the same command again to continue an interrupted demo after its last finished stage.
+To continue an interrupted demo after its last finished stage, run the same command again.
 """
 
 import shutil
@@ -42,19 +43,19 @@ class Output:
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the demo; a folder has the results of one set of settings."""
+    """Settings of the demo. Each folder belongs to one set of settings."""
 
     task: Literal["sums", "code"] = "sums"
-    """What the model learns: to add numbers, or to write tiny programs that hidden tests judge."""
+    """What the model learns: to add numbers, or to write tiny programs that pass hidden tests."""
     seed: Annotated[int, Range(at_least=0, below=2**32)] = 0
-    """Random seed of training and sampling, but not of the held-out problems."""
+    """Random seed for training and sampling. The held-out problems are always the same."""
     fast: bool = False
-    """Run the same stages in under 90 seconds, with smaller gains."""
+    """Finish in under 90 seconds, with smaller gains."""
     from_scratch: bool = False
-    """Also train the base model (takes minutes)."""
+    """Also train the base model, which takes minutes."""
 
     def flags(self) -> str:
-        """The settings as they are written on the command line."""
+        """The settings as command-line options."""
         return (
             (f" --task {self.task}" if self.task != "sums" else "")
             + (f" --seed {self.seed}" if self.seed else "")
@@ -64,7 +65,7 @@ class Settings:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the demo as `argv` says (default: the command line); exits with 75 or 130 after Ctrl-C."""
+    """Runs the demo with the options in `argv` (default: the command line). Exits with 75 or 130 if interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     output, settings = parse_options(argv, Output, Settings, prog="open-r1 demo", description=__doc__ or "")
     output = output.output
@@ -78,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run(output: Path, settings: Settings, console: Console) -> dict[str, Any]:
-    """Runs the stages that are not finished, and writes and shows the results; returns `results.json`."""
+    """Runs the unfinished stages, writes and shows the results, and returns the contents of `results.json`."""
     _quiet_libraries()
     from open_r1.demo.stages import FAST, FULL, STAGES, TASKS, Demo
 
@@ -96,13 +97,13 @@ def run(output: Path, settings: Settings, console: Console) -> dict[str, Any]:
         done = output / name / "done.json"
         if done.exists():
             results.append(read_json(done))
-            console.print("finished before")
+            console.print("already finished")
         else:
-            began = time.perf_counter()
+            start = time.perf_counter()
             shutil.rmtree(output / name, ignore_errors=True)
             train(demo)
             score = demo.score(name)
-            results.append({"name": name, **asdict(score), "seconds": round(time.perf_counter() - began, 1)})
+            results.append({"name": name, **asdict(score), "seconds": round(time.perf_counter() - start, 1)})
             done.parent.mkdir(parents=True, exist_ok=True)
             write_json(done, results[-1])
         console.print(
@@ -120,9 +121,9 @@ def run(output: Path, settings: Settings, console: Console) -> dict[str, Any]:
 
 
 def claim_folder(output: Path, settings: Settings) -> None:
-    """Makes `output` the folder of a demo with `settings`.
+    """Marks `output` as the folder of a demo with `settings`.
 
-    Raises UserError if it holds a demo with other settings, or files that are not a demo's.
+    Raises `UserError` if it holds a demo with other settings, or anything else.
     """
     claim = output / "demo.json"
     if claim.exists():
@@ -135,8 +136,8 @@ def claim_folder(output: Path, settings: Settings) -> None:
         for name, earlier in asdict(claimed).items():
             if (now := getattr(settings, name)) != earlier:
                 raise UserError(
-                    f"output is {output}, which has a demo with {name} {_said(earlier)}, and now {name} is "
-                    f"{_said(now)}: give another folder with --output, or delete this one."
+                    f"output is {output}, which has a demo with {name} {_shown(earlier)}, but {name} is now "
+                    f"{_shown(now)}: give another folder with --output, or delete this one."
                 )
     elif output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"output is {output}, which has other content: give a new folder with --output.")
@@ -146,7 +147,7 @@ def claim_folder(output: Path, settings: Settings) -> None:
 
 
 def results_table(summary: dict[str, Any]) -> Table:
-    """The results as they end up in the terminal."""
+    """The table of results for the terminal."""
     table = Table("stage", title="The same held-out problems, answered by each model", title_justify="left")
     for column in ("right", "95% interval", "tokens", "seconds"):
         table.add_column(column, justify="right")
@@ -163,22 +164,22 @@ def results_table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _said(value: Any) -> str:
+def _shown(value: Any) -> str:
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
 
 
 def _sampling_display(console: Console) -> Callable[[str], Any]:
-    """Shows on a terminal how many tokens have been written while a model samples."""
+    """A context manager that counts sampled tokens on the terminal."""
 
     @contextmanager
     def display(message: str) -> Iterator[Callable[[int], None]]:
-        written = 0
+        total = 0
         with console.status(message) as status:
 
             def on_tokens(count: int) -> None:
-                nonlocal written
-                written += count
-                status.update(f"{message}, {written:,} tokens so far")
+                nonlocal total
+                total += count
+                status.update(f"{message}, {total:,} tokens so far")
 
             yield on_tokens
 
@@ -186,10 +187,10 @@ def _sampling_display(console: Console) -> Callable[[str], Any]:
 
 
 def _quiet_libraries() -> None:
-    """Leaves the screen to the demo (no bars for loading and tokenizing), and takes one core.
+    """Hides the libraries' progress bars and uses one core.
 
-    A second thread saves this small a model little time on idle cores, and costs it several times as much on
-    busy ones, where threads wait for each other after every small operation.
+    For such a small model, a second thread saves little time on idle cores and costs several times as much on busy
+    ones, where threads wait for each other after every small operation.
     """
     import torch
 

@@ -1,9 +1,9 @@
-"""The plan in four stages. Each trains through the entry point and the recipe that its command line would use.
+"""The four stages of the demo. Each one trains through the same entry point and recipe as on the command line.
 
-base         the pre-trained model                                        (recipes/demo/pretrain.yaml)
-distil       the base's own verified answers, and SFT on them             (recipes/demo/distil.yaml)
-zero         R1-Zero: GRPO on the base                                    (recipes/demo/zero.yaml)
-multi_stage  SFT on few verified answers, then GRPO   (recipes/demo/multi_stage_sft.yaml, multi_stage.yaml)
+base         the pre-trained model                       (recipes/demo/pretrain.yaml)
+distil       SFT on the base's own verified answers      (recipes/demo/distil.yaml)
+zero         R1-Zero: GRPO on the base                   (recipes/demo/zero.yaml)
+multi_stage  SFT on a few verified answers, then GRPO    (recipes/demo/multi_stage_sft.yaml, multi_stage.yaml)
 """
 
 import shutil
@@ -26,7 +26,7 @@ OnTokens = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything; `overrides` are options on top of a stage's recipes."""
+    """Numbers of problems and traces, and `overrides`: options on top of each recipe, by its name."""
 
     traced_problems: int
     few_traces: int
@@ -50,7 +50,7 @@ TASKS = {task.name: task for task in (SUMS, CODE)}
 
 @dataclass(frozen=True)
 class Demo:
-    """One run of the demo: task, folder, seed, how much it does, and how it tells that sampling goes on."""
+    """One run of the demo. `sampling` makes a context that shows the progress of sampling under a message."""
 
     task: Task
     output: Path
@@ -72,13 +72,13 @@ class Demo:
         return self.output / "data" / "verified_traces.jsonl"
 
     def score(self, stage: str) -> Score:
-        """Evaluates a stage's model on the held-out problems, the same for all."""
+        """Evaluates a stage's model on the held-out problems."""
         problems = self.task.held_out(HELD_OUT_PROBLEMS)
         with self.sampling(f"{stage}  answering {len(problems)} held-out problems") as on_tokens:
             return evaluate(self.task, self.output / stage, problems, self.seed, on_tokens)
 
     def train(self, main: Callable[[list[str]], Any], recipe_name: str, model: str, data: Path) -> None:
-        """Runs an entry point on one of the demo's recipes; the model lands in a folder of the recipe's name."""
+        """Runs an entry point with one of the demo's recipes; the model goes to a folder with the recipe's name."""
         argv = recipe_argv(
             recipe_name, model=self.output / model, data=data, output=self.output / recipe_name, seed=self.seed
         )
@@ -86,7 +86,7 @@ class Demo:
 
 
 def write_problems(demo: Demo) -> None:
-    """Writes the training and the held-out problems, after making sure that none is both, however it is written."""
+    """Writes the training and the held-out problems. Raises `ValueError` if they share a problem."""
     task = demo.task
     problems, held_out = task.problems("train", TRAINING_PROBLEMS, demo.seed), task.held_out(HELD_OUT_PROBLEMS)
     check_disjoint(problems, held_out)
@@ -95,7 +95,7 @@ def write_problems(demo: Demo) -> None:
 
 
 def base(demo: Demo) -> None:
-    """Takes the base that ships with the package, or trains it from nothing."""
+    """Copies the base model that ships with the package, or trains it from scratch."""
     write_problems(demo)
     if demo.from_scratch:
         pretrain(demo.task, demo.output, demo.seed)
@@ -104,7 +104,7 @@ def base(demo: Demo) -> None:
 
 
 def distil(demo: Demo) -> None:
-    """Samples several answers per problem from the base, keeps the right ones, and fine-tunes on them."""
+    """Samples several answers per problem from the base, and fine-tunes the base on the right ones."""
     problems = demo.task.problems("train", demo.sizes.traced_problems, demo.seed)
     with demo.sampling(f"distil  sampling {SAMPLES_PER_PROBLEM} answers to {len(problems)} problems") as on_tokens:
         answers = demo.output / "data" / "answers"
@@ -121,12 +121,12 @@ def distil(demo: Demo) -> None:
 
 
 def zero(demo: Demo) -> None:
-    """GRPO on the base: no example, only the reward for a right answer."""
+    """GRPO on the base: no examples, only a reward for right answers."""
     demo.train(grpo.main, "zero", "base", demo.problems_file)
 
 
 def multi_stage(demo: Demo) -> None:
-    """A cold start on few verified answers, then GRPO."""
+    """A cold start on a few verified answers, then GRPO."""
     lines = demo.traces_file.read_text(encoding="utf-8").splitlines(keepends=True)
     few = demo.traces_file.with_name("few_verified_traces.jsonl")
     few.write_text("".join(lines[: demo.sizes.few_traces]), encoding="utf-8")
@@ -141,4 +141,4 @@ STAGES: dict[str, Callable[[Demo], None]] = {
     "zero": zero,
     "multi_stage": multi_stage,
 }
-"""In the order in which they run."""
+"""The stages, in order."""

@@ -1,7 +1,6 @@
-"""The demo's first task: chains of sums, such as `What is 7+18+4+12+9?`, with answers that a grader can check.
+"""The demo's first task: sums such as `What is 7+18+4+12+9?`, with answers that a grader can check.
 
-A small model can add two numbers, so it gets a chain right when it works through it a sum at a time; it
-cannot do the whole chain at once.
+A small model can add two numbers, so it can add many one at a time, but not all at once.
 """
 
 import random
@@ -13,14 +12,14 @@ from open_r1.demo.task import Task, write_answer
 from open_r1.rewards import Verdict, grade_many
 
 TERMS = (4, 6)
-"""Fewest and most terms of a chain."""
+"""Minimum and maximum number of terms."""
 LARGEST_TERM = 19
-"""Terms are drawn evenly from 1 to this number."""
+"""Terms are drawn uniformly from 1 to this number."""
 
 
 @dataclass(frozen=True)
 class SumProblem:
-    """A chain of sums."""
+    """A sum of several terms."""
 
     terms: tuple[int, ...]
 
@@ -36,17 +35,17 @@ class SumProblem:
 
     @property
     def key(self) -> str:
-        """The terms in order of size: a chain is the same problem in whatever order it is written."""
+        """The sorted terms: their order does not make a new problem."""
         return ",".join(map(str, sorted(self.terms)))
 
 
 def draw(rng: random.Random) -> SumProblem:
-    """A random chain."""
+    """A random sum."""
     return SumProblem(tuple(rng.randint(1, LARGEST_TERM) for _ in range(rng.randint(*TERMS))))
 
 
 def careful(problem: SumProblem) -> str:
-    """A worked example that adds one term at a time, and is right."""
+    """A correct worked example that adds one term at a time."""
     total, *rest = problem.terms
     steps = []
     for term in rest:
@@ -56,14 +55,14 @@ def careful(problem: SumProblem) -> str:
 
 
 def hasty(problem: SumProblem, rng: random.Random) -> str:
-    """An example that does not think and misses the sum by 1 to 9."""
+    """A wrong example without reasoning: it misses the sum by 1 to 9."""
     total = sum(problem.terms)
     miss = rng.randint(1, 9) * rng.choice((-1, 1))
     return write_answer("", str(total - miss if total + miss <= 0 else total + miss))
 
 
 def grade(answers: Sequence[tuple[SumProblem, str]]) -> list[Verdict]:
-    """Verdicts of the rewards' grader."""
+    """Grades answers as the accuracy reward does."""
     return grade_many(completions=[text for _, text in answers], golds=[problem.gold for problem, _ in answers])
 
 
@@ -81,5 +80,4 @@ SUMS = Task(
     grade=grade,
     overrides={},
 )
-"""A hasty share of 0.65 is about the share of hasty answers that RL has to unlearn; the longest careful answer has 60
-tokens."""
+"""RL has to unlearn the hasty answers, about as many as `hasty_share`. The longest careful answer has 60 tokens."""

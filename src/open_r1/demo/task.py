@@ -1,7 +1,7 @@
-"""What a task of the demo is made of: problems in three splits, worked examples of two kinds, and a judge.
+"""The parts of a demo task: problems in three splits, two kinds of worked examples, and a judge.
 
-Worked examples come in two kinds: careful ones think step by step and are right, hasty ones answer at once and are
-wrong. Both keep R1's `<think>` and `<answer>` format, so only thinking tells them apart.
+Careful examples think step by step and are right. Hasty ones answer at once and are wrong. Both have R1's `<think>` and
+`<answer>` format, so only the reasoning distinguishes them.
 """
 
 import random
@@ -17,7 +17,7 @@ from open_r1.rewards import Verdict
 
 Split = Literal["pretrain", "train", "held_out"]
 HELD_OUT_SEED = 20250120
-"""The held-out problems are the same in every run: they are a benchmark, not a part of the seed."""
+"""The held-out problems are a benchmark: they are the same for every seed."""
 _SPLIT_OF_BUCKET: dict[int, Split] = {8: "train", 9: "held_out"}
 
 
@@ -36,7 +36,7 @@ class Problem(Protocol):
 
     @property
     def key(self) -> str:
-        """The same for problems that must share a split."""
+        """Equal for problems that must be in the same split."""
         ...
 
 
@@ -44,8 +44,8 @@ class Problem(Protocol):
 class Task:
     """A task of the demo.
 
-    `draw` makes a problem from a random generator, `columns` what a reward reads of it, `grade` the verdicts of
-    completions, `overrides` the options that the task sets on top of the demo's recipes.
+    `draw` makes a random problem, `columns` the columns of it that rewards read, and `grade` the verdicts on
+    completions. `overrides` are options on top of each of the demo's recipes, by its name.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Task:
     overrides: Mapping[str, Sequence[str]]
 
     def problems(self, split: Split, count: int, seed: int) -> list[Any]:
-        """Draws `count` different problems of a split; the same seed gives the same problems."""
+        """Draws `count` distinct problems of a split, which depend only on `seed`."""
         rng = random.Random(f"{split}-{seed}")
         drawn: dict[Any, None] = {}
         while len(drawn) < count:
@@ -76,22 +76,22 @@ class Task:
         return self.problems("held_out", count, HELD_OUT_SEED)
 
     def worked_examples(self, count: int, seed: int) -> list[tuple[Any, str]]:
-        """The pre-training mixture: `count` problems, of which a share of `hasty_share` is answered in haste."""
+        """The pre-training mixture: `count` problems, of which about `hasty_share` have a hasty answer."""
         rng = random.Random(f"worked-{seed}")
         chosen = self.problems("pretrain", count, seed)
         return [(p, self.hasty(p, rng) if rng.random() < self.hasty_share else self.careful(p)) for p in chosen]
 
 
 def split_of(problem: Problem) -> Split:
-    """Where a problem belongs: given by its key, so that no split can leak into another.
+    """The split of a problem, determined by its key, so that no split can leak into another.
 
-    A tenth of all problems is held out, a tenth trains (SFT and GRPO), the rest pre-trains the base.
+    A tenth of all problems are held out, a tenth are for training (SFT and GRPO), the rest for pre-training the base.
     """
     return _SPLIT_OF_BUCKET.get(zlib.crc32(problem.key.encode()) % 10, "pretrain")
 
 
 def check_disjoint(*sets: Iterable[Problem]) -> None:
-    """Raises ValueError if two sets share the key of a problem."""
+    """Raises `ValueError` if two sets share a problem's key."""
     keys = [{problem.key for problem in problems} for problems in sets]
     for (i, first), (j, second) in combinations(enumerate(keys), 2):
         if shared := first & second:
@@ -99,7 +99,7 @@ def check_disjoint(*sets: Iterable[Problem]) -> None:
 
 
 def write_answer(thought: str, answer: str) -> str:
-    """R1's format around a thought and an answer."""
+    """A thought and an answer in R1's format."""
     return f"<think>\n{thought}\n</think>\n<answer>\n{answer}\n</answer>"
 
 

@@ -1,6 +1,6 @@
-"""The demo's tokenizer: bytes, a few words, a token for each digit, and ChatML.
+"""The demo's tokenizer: bytes, a few words, one token per digit, and ChatML.
 
-Small enough to read in full, and an ordinary fast tokenizer to everything that loads it.
+It is small enough to read in full, and loads as an ordinary fast tokenizer.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ CHAT_TEMPLATE = (
 def build_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
     """Makes a tokenizer with `words` as tokens. Any text survives encoding and decoding; digits are never merged.
 
-    The four tags are plain added tokens: `skip_special_tokens` keeps them, so that rewards can see them.
+    The four tags are added tokens but not special ones, so that `skip_special_tokens` keeps them for the rewards.
     """
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(

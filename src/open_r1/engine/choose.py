@@ -1,4 +1,4 @@
-"""Which engine options mean: the one that they name, or for `auto` the best on this machine for a model."""
+"""Chooses the engine: the one that the options name, or for `auto` the best one for a model on this machine."""
 
 import logging
 from typing import TYPE_CHECKING, Literal
@@ -35,8 +35,8 @@ def choose_engine(options: EngineOptions) -> LocalEngine | Literal["openai"]:
 
 
 def automatic_engine(config: "PretrainedConfig", *, on_cuda: bool, wants_vllm: bool) -> LocalEngine:
-    """The native engine on CUDA where it can decode with the model of `config`; else vLLM if it is wanted and
-    installed; else transformers."""
+    """The native engine on CUDA if it supports the model of `config`; else vLLM if it is wanted and installed; else
+    transformers."""
     other: LocalEngine = "vllm" if wants_vllm and version_of_vllm() is not None else "transformers"
     if not on_cuda:
         return other

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from open_r1.data.columns import Beside
+from open_r1.data.columns import ContextColumns
 from open_r1.data.conversations import prompt_messages, read_conversation, warn_of_losses
 from open_r1.engine.opening import OpenEngine, open_engine
 from open_r1.engine.options import EngineOptions
@@ -85,7 +85,7 @@ class LoadedEngine:
         for i, prompt in enumerate(prompts):
             where = f"prompts[{i}]"
             messages = prompt_messages(list(prompt) if isinstance(prompt, tuple) else prompt, where)
-            conversation = read_conversation(messages, row, Beside(tools="tools"), system_prompt, where)
+            conversation = read_conversation(messages, row, ContextColumns(tools="tools"), system_prompt, where)
             rendered.append(engine.render(conversation, where))
         warn_of_losses("prompts", Counter(engine.lost) - before, len(prompts), "conversations")
         rooms = [engine.room(prompt, max_tokens) for prompt in rendered]

@@ -1,7 +1,7 @@
 """Completions from OpenAI-compatible servers: vLLM, SGLang, llama.cpp, Ollama, hosted ones.
 
-Every sample is a request of its own, so that a failure costs one sample and servers without `n` work too; servers with
-prefix caching prefill a shared prompt once. Each request waits in a thread of its own.
+Every sample is a separate request, so that a failure costs one sample and servers without `n` work, too; servers with
+prefix caching prefill a shared prompt only once. Each request waits in its own thread.
 """
 
 import json
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}
 LONGEST_PAUSE = 60.0
 BROKEN = (HTTPError, OSError, ValueError, KeyError, TypeError, IndexError)
-"""Raised by a failing connection or an incomplete reply."""
+"""Errors of a failing connection or an incomplete reply."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class OpenAIEngine(Engine):
             self.servers.give_back(server, answered=True)
 
     def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
-        """Yields `(request.id, completions)` as requests finish; reads ahead only as far as `concurrency`."""
+        """As in `Engine`. Reads requests ahead only as far as `concurrency` allows."""
         samples = ((request, index) for request in requests for index in range(request.sampling.n))
         finished: queue.SimpleQueue[tuple[Request, int, Completion | BaseException]] = queue.SimpleQueue()
         parts: dict[Hashable, dict[int, Completion]] = {}
@@ -270,7 +270,7 @@ def _completion(reply: dict[str, Any]) -> ServedCompletion:
 
 
 def _logprobs(logprobs: dict[str, Any] | None) -> list[float] | None:
-    """Those of the sampled tokens, from either of the API's two formats."""
+    """The logprobs of the sampled tokens, from either of the API's two formats."""
     if not logprobs:
         return None
     if logprobs.get("content"):

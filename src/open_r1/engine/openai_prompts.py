@@ -1,4 +1,4 @@
-"""Prompts as OpenAI-compatible servers take them, which render the chat template themselves."""
+"""Prompts for OpenAI-compatible servers, which render the chat template themselves."""
 
 import json
 from collections.abc import Mapping
@@ -9,21 +9,21 @@ from open_r1.data.stored import with_text_arguments
 
 
 def prompt_bound(prompt: Any) -> int:
-    """At least as many tokens as the chat template makes of a prompt: a token has a byte or more of text."""
+    """An upper bound on the tokens of a prompt, rendered by any chat template: a token has at least a byte of text."""
     messages = prompt["messages"] if isinstance(prompt, Mapping) else prompt
-    beside = len(json.dumps(prompt.get("tools", []))) if isinstance(prompt, Mapping) else 0
+    tools = len(json.dumps(prompt.get("tools", []))) if isinstance(prompt, Mapping) else 0
     extra = sum(len(json.dumps(message)) for message in messages if set(message) - {"role", "content"})
-    return 64 + 2 * (beside + extra) + sum(len(message["content"].encode()) + 32 for message in messages)
+    return 64 + 2 * (tools + extra) + sum(len(message["content"].encode()) + 32 for message in messages)
 
 
 class ServedPrompts:
-    """Conversations as a server takes them: messages, tools, and variables of the chat template."""
+    """Turns conversations into fields of a request: messages, tools, and variables of the chat template."""
 
     def __init__(self, settings: Mapping[str, Any] | None = None) -> None:
         self.settings = dict(settings or {})
 
     def __call__(self, prompt: Any, where: str = "the prompt") -> Any:
-        """The messages alone, or with the fields of the request that go with them."""
+        """The messages, or a mapping with `messages`, `tools` and `chat_template_kwargs` if there are such."""
         conversation = prompt if isinstance(prompt, Conversation) else Conversation(list(prompt))
         messages = [_served(message) for message in conversation.messages]
         settings = {**self.settings, **conversation.settings}

@@ -81,11 +81,11 @@ class Server:
             return json.loads(response.read())
 
     def record_success(self) -> None:
-        """A request was answered, with whatever status."""
+        """Records that a request was answered, with any status."""
         self.failures, self.suspended, self._suspension = 0, False, 0.0
 
     def record_failure(self, suspend: bool = False) -> None:
-        """A connection failed: after `FAILURES` in a row (or with `suspend`) the server is suspended."""
+        """Records that a connection failed. Suspends the server after `FAILURES` in a row, or with `suspend`."""
         self.failures += 1
         if self.failures >= FAILURES or suspend:
             self.suspended = True
@@ -119,8 +119,8 @@ class Servers:
         return ", ".join(server.base_url for server in self.all)
 
     def take(self, avoid: Server | None = None) -> Server:
-        """The server for the next request: not `avoid`, and none that is suspended, if there is another. `give_back`
-        must follow."""
+        """The server for the next request; not `avoid` or a suspended one, if there is another. Call `give_back` when
+        the request has ended."""
         self._probe_one()
         with self._lock:
             chosen = min(self.all, key=lambda server: (server.suspended, server is avoid, server.running))
@@ -141,7 +141,7 @@ class Servers:
         return [other for other in self.all if other is not server and not other.suspended]
 
     def _probe_one(self) -> None:
-        """One thread probes a server whose suspension is over; the others go on without it."""
+        """Probes a server whose suspension is over, in one thread; the others continue without the server."""
         with self._lock:
             due = next((server for server in self.all if server.due_for_probe()), None)
             if due is None:
@@ -153,7 +153,7 @@ class Servers:
 
 
 def split_urls(text: str) -> list[str]:
-    """The addresses in `text`, which has commas between them; each once."""
+    """The distinct URLs in `text`, which separates them by commas."""
     return list(dict.fromkeys(url.strip() for url in text.split(",") if url.strip()))
 
 
@@ -166,7 +166,7 @@ def _proxy(base_url: str) -> str | None:
 
 
 def _keepalive() -> list[tuple[int, int, int]]:
-    """Keepalive options: a machine that vanished is noticed within two minutes, however long a reply may take."""
+    """Keepalive options that detect a lost machine within two minutes, however long a reply may take."""
     options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
     for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6)):
         if hasattr(socket, name):

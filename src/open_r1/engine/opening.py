@@ -1,4 +1,4 @@
-"""Opens the engine of a command's options, with what its caller must know about it."""
+"""Opens the engine that a command's options select, with the properties that its caller needs."""
 
 import logging
 import secrets
@@ -23,7 +23,7 @@ NATIVE_MEMORY = 0.6
 
 @dataclass
 class OpenEngine:
-    """An engine that accepts requests, and what its caller must know about it."""
+    """An engine that accepts requests, and its properties."""
 
     engine: Engine
     name: str
@@ -31,14 +31,14 @@ class OpenEngine:
     """Tokens of prompt and completion together; None: not known."""
     stop_token_ids: tuple[int, ...]
     render: Callable[..., Any]
-    """Turns a conversation, or its messages, into the prompt of a `Request`; a second argument says where it is from,
-    for errors."""
+    """Turns a conversation, or its messages, into the prompt of a `Request`. The optional second argument is its place,
+    for error messages."""
     prompt_tokens: Callable[[Any], int]
     """Number of tokens of such a prompt; an upper bound where only the server has the tokenizer."""
     max_tokens_per_batch: int | None
     """Tokens of requests that are decoded together; None: the engine does its own batching."""
     identity: dict[str, Any] = field(default_factory=dict)
-    """What the completions depend on besides the requests: weights, data type."""
+    """What the completions depend on in addition to the requests: weights, data type."""
     answer_start: str = ""
     """The end of a rendered prompt, such as `<think>`, which completions then lack; unknown for servers."""
     count_tokens: Callable[[Any], int] | None = None
@@ -59,12 +59,12 @@ class OpenEngine:
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """What the chat template left out of prompts and may leave out, with the number of prompts of each kind."""
+        """Notes on what the chat template left out of prompts, with the number of prompts for each."""
         return getattr(self.render, "lost", {})
 
     def start(self, sampling: Sampling) -> None:
-        """Starts vLLM's processes, which takes minutes, or captures the native engine's graphs for `sampling`;
-        otherwise the first request does."""
+        """Starts vLLM's processes, which takes minutes, or captures the native engine's graphs for `sampling`, now
+        instead of at the first request."""
         self.engine.start(sampling)
 
     def watch(self, on_tokens: Callable[[int], None] | None) -> None:
@@ -180,7 +180,7 @@ def _opened(
     engine: Engine, name: str, tokenizer: Any, config: Any, generation_config: Any, identity: dict[str, Any]
 ) -> OpenEngine:
     from open_r1.data.chat import render, stop_token_ids
-    from open_r1.data.conversations import PromptRenderer
+    from open_r1.data.conversations import ConversationRenderer
     from open_r1.modeling.loading import context_length
 
     return OpenEngine(
@@ -188,7 +188,7 @@ def _opened(
         name=name,
         context=context_length(config),
         stop_token_ids=stop_token_ids(tokenizer, generation_config),
-        render=PromptRenderer(tokenizer),
+        render=ConversationRenderer(tokenizer),
         answer_start=render(tokenizer, [{"role": "user", "content": "1 + 1"}], add_generation_prompt=True)[-32:],
         prompt_tokens=len,
         max_tokens_per_batch=None,

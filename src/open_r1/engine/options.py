@@ -1,4 +1,4 @@
-"""Which model writes completions, and through which engine: the options of every command that has a model write."""
+"""The options of every command that samples from a model: which model, and which engine."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal

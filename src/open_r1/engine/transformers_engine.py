@@ -1,4 +1,4 @@
-"""Completions from a transformers model, on CPU or GPU: batched, with one prefill a prompt."""
+"""Completions from a transformers model, on CPU or GPU: in batches, with one prefill per prompt."""
 
 import itertools
 from collections.abc import Generator, Hashable, Iterable, Iterator, Sequence
@@ -27,7 +27,7 @@ from open_r1.modeling.rope import forget_lengths, length_rule
 from open_r1.modeling.routers import ChosenExperts
 
 WINDOW = 4096
-"""Requests looked at together, so that prompts of similar length can share a batch."""
+"""Number of requests read together, so that prompts of similar length can share a batch."""
 T = TypeVar("T")
 Steps = Generator[tuple[Tensor, Tensor], None, T]
 """Decoding steps: the tokens of the rows that go on, and which of them stop there; then a result."""
@@ -57,7 +57,7 @@ class TransformersEngine(Engine):
         self._boundary = None if self._rule is None else self._rule.original
 
     def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
-        """Yields `(request.id, completions)`; reads at most `WINDOW` requests ahead."""
+        """As in `Engine`. Reads at most `WINDOW` requests ahead."""
         iterator = iter(requests)
         while window := list(itertools.islice(iterator, WINDOW)):
             prompts = [(r, self._prompt(r)) for r in window]
@@ -68,7 +68,7 @@ class TransformersEngine(Engine):
 
     @torch.inference_mode()
     def stream_tokens(self, request: Request) -> Iterator[list[int]]:
-        """Yields the tokens of a completion as they are written, without the one that stops it."""
+        """Yields the tokens of a completion as they are sampled, without the stop token."""
         one, prompt = replace(request, sampling=replace(request.sampling, n=1)), self._prompt(request)
         if self._limit(one, prompt) < 1:
             return
@@ -81,8 +81,8 @@ class TransformersEngine(Engine):
         self.version = version
 
     def _batches(self, prompts: list[tuple[Request, list[int]]]) -> Iterator[list[tuple[Request, list[int]]]]:
-        """Prompts with equal sampling options, on one side of `_boundary`, longest first, as many as the token budget
-        allows."""
+        """Batches of prompts with equal sampling options on the same side of `_boundary`, longest first, as large as
+        the token budget allows."""
 
         def options(item: tuple[Request, list[int]]) -> tuple:
             s = item[0].sampling
@@ -275,7 +275,7 @@ class TransformersEngine(Engine):
 
 
 class Row(NamedTuple):
-    """What was written of one completion; no logprobs if they were not asked for, no experts of a dense model."""
+    """The tokens of one completion, its logprobs if requested, and its experts if the model has some."""
 
     tokens: list[int]
     logprobs: list[float]
@@ -284,7 +284,7 @@ class Row(NamedTuple):
 
 
 def _last(steps: Steps[T]) -> T:
-    """The result of steps that nobody follows."""
+    """Runs all steps and returns their result."""
     while True:
         try:
             next(steps)
@@ -293,8 +293,8 @@ def _last(steps: Steps[T]) -> T:
 
 
 def select_rows(cache: Any, rows: Tensor) -> None:
-    """Keeps `rows` of everything that a cache holds, in this order: keys and values, and the states of recurrent and
-    convolutional layers, which transformers' own `batch_select_indices` does not know."""
+    """Keeps `rows`, in this order, of keys and values and of the states of recurrent and convolutional layers, which
+    transformers' `batch_select_indices` ignores."""
     for layer in cache.layers:
         if hasattr(layer, "batch_select_indices"):
             layer.batch_select_indices(rows)
@@ -307,7 +307,7 @@ def select_rows(cache: Any, rows: Tensor) -> None:
 
 
 class ReplicaEngine(TransformersEngine):
-    """Decodes with a copy of the policy, which receives the policy's weights at every update: for policies that are
+    """Decodes with a copy of the policy that receives the policy's weights at every update, for policies that are
     sharded over processes."""
 
     takes_parameter_names = True

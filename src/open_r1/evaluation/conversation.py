@@ -15,7 +15,7 @@ Say = Callable[[list[Any]], Generator[tuple[str, str]]]
 
 @dataclass
 class Answer:
-    """What was written so far, and the seconds that thinking and all of it took."""
+    """The pieces of an answer so far, and the seconds that the reasoning and the whole answer took."""
 
     reasoning: str = ""
     content: str = ""

@@ -57,12 +57,12 @@ def _doc(task: Task, row: dict[str, Any], name: str | None) -> Doc:
 
 
 def as_latex(gold: str) -> str:
-    """A gold answer as lighteval reads it: without dollar signs it sees no LaTeX."""
+    """A gold answer between dollar signs, without which lighteval does not parse LaTeX."""
     return f"${gold}$"
 
 
 def _folder_with(file: Path) -> str:
-    """A folder with these rows alone: lighteval reads whole folders, as a split that a file's name tells."""
+    """A folder with only these rows: lighteval reads whole folders, and takes the split from the file's name."""
     folder = Path(tempfile.mkdtemp(prefix="open_r1-lighteval-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     rows = load_split(str(file)).to_list()

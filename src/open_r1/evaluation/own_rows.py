@@ -4,7 +4,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from open_r1.data.columns import beside, gold_paths, prompt_path, value_at
+from open_r1.data.columns import context_columns, gold_paths, prompt_path, value_at
 from open_r1.data.conversations import INPUT, INSTRUCTION, is_conversation, prompt_messages, read_conversation
 from open_r1.data.load import columns_of, source_name
 from open_r1.errors import UserError
@@ -18,7 +18,7 @@ def own_problems(task: Task, rows: Dataset, columns: ColumnOptions) -> list[Benc
     """The problems of `rows`. Text is put into `task.prompt`, a conversation is used unchanged, and the columns
     `system` and `tools` are added. Raises `UserError` with file, row and column."""
     path, source = prompt_path(rows, columns.prompt_column), source_name(rows)
-    golds, others = gold_paths(rows, columns.answer_column), beside(rows, columns, but=[path])
+    golds, context = gold_paths(rows, columns.answer_column), context_columns(rows, columns, exclude=[path])
     if not golds:
         there = columns_of(rows)
         raise UserError(
@@ -32,7 +32,7 @@ def own_problems(task: Task, rows: Dataset, columns: ColumnOptions) -> list[Benc
         text = messages[-1]["content"].strip()
         prompt = text if is_conversation(value) else task.prompt.format(problem=text)
         messages = [*messages[:-1], {**messages[-1], "content": prompt}]
-        asked = read_conversation(messages, row, others, None, where)
+        asked = read_conversation(messages, row, context, None, where)
         plain = len(asked.messages) == 1 and not asked.tools and not asked.settings
         gold = extract_gold(_gold(row, golds, where))
         more: dict[str, Any] = {} if plain else {"asked": asked}

@@ -34,12 +34,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Task:
-    """A benchmark. `samples` is DeepSeek's number of samples a problem (ours where they give none).
+    """A benchmark. `samples` is DeepSeek's number of samples per problem (ours if they give none).
 
-    `make(n)` generates problems that are not read from rows (None: its own number). `read(rows, where)` makes problems
-    without gold answers: programs that tests judge. `reward` names the reward that judges the answers, if they
-    are not compared with the gold answers. `recorded` are further settings that determine the problems; they are saved
-    with the results.
+    `make(n)` generates n problems (None: the default number) instead of reading rows. `read(rows, where)` reads
+    problems without gold answers, whose answers are programs, judged by tests. `reward` names the reward that judges
+    the answers, if they are not compared with gold answers. `recorded` are further settings that determine the
+    problems; they are saved with the results.
     """
 
     name: str

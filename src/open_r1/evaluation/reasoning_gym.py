@@ -25,11 +25,11 @@ PROMPT = (
 SIZE, SEED = 50, 0
 """Problems of a task unless `--limit` asks for another number, and what they are drawn with."""
 SECONDS, MEMORY_MB = 20.0, 2048
-"""That making or scoring one problem may take."""
+"""Limit for making or scoring one problem."""
 
 
 def gym_task(name: str) -> Task:
-    """The task of this name. Raises `UserError` with the near names, and without the library."""
+    """The task of this name. Raises `UserError` with similar names if there is none, or if the library is missing."""
     version, names = _library()
     short = name.removeprefix(PREFIX)
     if short not in names:

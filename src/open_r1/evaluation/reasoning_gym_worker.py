@@ -9,7 +9,7 @@ import reasoning_gym
 from reasoning_gym.factory import DATASETS
 
 NEED_MORE = {"composite"}
-"""Tasks that are nothing without a configuration."""
+"""Tasks that do not work without a configuration."""
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:

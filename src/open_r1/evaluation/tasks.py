@@ -5,7 +5,6 @@ works offline. Any such file with the columns `problem` and `answer` is a task t
 the versions and windows of LiveCodeBench.
 """
 
-import difflib
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from open_r1.data.opened import BUILDERS, OPENERS, kind_of
-from open_r1.errors import UserError
+from open_r1.errors import UserError, did_you_mean
 from open_r1.evaluation.code.contests import codeforces, ioi
 from open_r1.evaluation.code.functions import SOURCES, function_task
 from open_r1.evaluation.code.livecodebench import is_livecodebench, livecodebench
@@ -103,11 +102,9 @@ def find_task(name: str) -> Task:
         return livecodebench(name)
     if is_file(name):
         return Task(name=_stem(name), source=None, samples=4, files=(name,))
-    near = difflib.get_close_matches(name, [*TASKS, *ALIASES], n=1)
-    guess = f"did you mean {near[0]!r}? " if near else ""
     raise UserError(
-        f"tasks: there is no task {name!r}; {guess}there are {', '.join(TASKS)}, lcb:FROM..TO, reasoning_gym:NAME, or "
-        f"a file ({', '.join(BUILDERS)})."
+        f"tasks: there is no task {name!r}.{did_you_mean(name, [*TASKS, *ALIASES])} There are: {', '.join(TASKS)}, "
+        f"lcb:FROM..TO, reasoning_gym:NAME, or a file ({', '.join(BUILDERS)})."
     )
 
 

@@ -12,7 +12,7 @@ from datasets import Dataset
 from jinja2 import StrictUndefined, TemplateError, meta
 from jinja2.sandbox import SandboxedEnvironment
 
-from open_r1.data.columns import beside, column_of, gold_path, gold_paths, prompt_path, value_at, values_at
+from open_r1.data.columns import column_of, context_columns, gold_path, gold_paths, prompt_path, value_at, values_at
 from open_r1.data.conversations import (
     INPUT,
     INSTRUCTION,
@@ -66,12 +66,12 @@ class Problems:
         self.system_prompt, self.template = system_prompt, template
         self.message_type = message_type(rows, self.prompt_column)
         self._golds = gold_paths(rows, columns.answer_column)
-        self._beside = beside(rows, columns, but=[self.prompt_column])
+        self._context = context_columns(rows, columns, exclude=[self.prompt_column])
         self._template, fields = _compiled(template, [INSTRUCTION, *rows.column_names])
         self._input = INPUT if self.prompt_column == INSTRUCTION and template == PLAIN else None
         self.has_tests = columns.answer_column is None and TESTS in rows.column_names
         """Whether the answers are programs, with a column of tests."""
-        paths = [self.prompt_column, *self._golds, *fields, *self._beside.paths, *([TESTS] if self.has_tests else [])]
+        paths = [self.prompt_column, *self._golds, *fields, *self._context.paths, *([TESTS] if self.has_tests else [])]
         paths += [self._input] if self._input is not None and self._input in rows.column_names else []
         self._columns = list(dict.fromkeys(column_of(rows, path) for path in paths))
 
@@ -124,7 +124,7 @@ class Problems:
             if is_conversation(value):
                 raise UserError(f"{where}: prompt_template is for text, but this is a conversation: omit it.")
             messages = prompt_messages(self._rendered(row, text, where), where)
-        asked = read_conversation(messages, row, self._beside, self.system_prompt, f"{self.source}, row {index + 1}")
+        asked = read_conversation(messages, row, self._context, self.system_prompt, f"{self.source}, row {index + 1}")
         return PromptRow(index, text, asked, gold, row[TESTS] if self.has_tests else None)
 
     def _rendered(self, row: dict[str, Any], text: str, where: str) -> str:
@@ -138,8 +138,8 @@ def prompt_bytes(problem: PromptRow) -> int:
     """Bytes of all messages and tools: a bound on their tokens."""
     asked = problem.conversation
     more = [asked.tools or [], *({**m, "content": ""} for m in asked.messages if len(m) > 2)]
-    beside = sum(len(json.dumps(value)) for value in more if value)
-    return beside + sum(len(message["content"].encode()) for message in asked.messages)
+    extra_bytes = sum(len(json.dumps(value)) for value in more if value)
+    return extra_bytes + sum(len(message["content"].encode()) for message in asked.messages)
 
 
 def _compiled(template: str, known: list[str]) -> tuple[Any, list[str]]:

@@ -1,5 +1,5 @@
-"""Private names of other libraries that this code needs, one module per library, each with the reason.
+"""Private names of other libraries that we cannot avoid, one module per library, each with a reason.
 
-Nothing outside this package uses such a name, except methods of `Trainer` that `PackedTrainer` overrides and
-`transformers.OVERRIDDEN` lists. `tests/internals/` fails when a library drops one or changes what it does.
+No other package uses such names, except the methods of `Trainer` that `PackedTrainer` overrides, which
+`transformers.OVERRIDDEN` lists. `tests/internals/` fails if a library drops a name or changes what it does.
 """

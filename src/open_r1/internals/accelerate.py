@@ -5,9 +5,9 @@ from typing import Any
 
 
 def launch_arguments(words: Sequence[str]) -> Any:
-    """The options of `accelerate launch` after its configuration file is read.
+    """The options of `accelerate launch`, merged with its configuration file.
 
-    `_validate_launch_command`: the merge of file, command line and defaults has no public name.
+    `_validate_launch_command`: no public function merges file, command line and defaults.
     """
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 

@@ -4,8 +4,8 @@ from datasets import Dataset
 
 
 def rows_fingerprint(dataset: Dataset) -> str:
-    """The same for the same rows, in every process and run.
+    """A fingerprint that is equal for equal rows, in every process and run.
 
-    `_fingerprint`: the identity that `datasets` itself caches by; the public way would be to hash all rows.
+    `_fingerprint`: the key of the caches of `datasets`. The public way would be to hash all rows.
     """
     return dataset._fingerprint

@@ -2,10 +2,11 @@
 
 
 def disable_shared_memory_reduction() -> None:
-    """Before the process group begins: on a CPU DeepSpeed sums with gloo instead of an operation that it compiles.
+    """Makes DeepSpeed on a CPU reduce with gloo instead of an operation that it compiles. Call it before the process
+    group is created.
 
-    `ops.__compatible_ops__`: there is no public switch. The compilation takes a minute and a C++ compiler, and waits
-    without end if a compilation that was killed has left its lock.
+    `ops.__compatible_ops__`: there is no public switch. The compilation needs a minute and a C++ compiler, and waits
+    forever if a compilation that was killed has left its lock.
     """
     import deepspeed
 

@@ -6,10 +6,10 @@ from typing import Any
 
 
 def separate_symbols() -> AbstractContextManager:
-    """Inside, `torch.compile` gives every dynamic size a symbol of its own.
+    """A context in which `torch.compile` gives every dynamic size its own symbol.
 
-    `torch.fx.experimental._config.use_duck_shape`: by default sizes that are equal at first share a symbol, so that a
-    number of rows that happens to be the width of a head would be compiled in; no public option changes that.
+    `torch.fx.experimental._config.use_duck_shape`: by default, sizes that are equal at first share a symbol, so a
+    number of rows that happens to equal the size of a head would become a constant. No public option changes that.
     """
     from torch.fx.experimental import _config
 
@@ -18,9 +18,10 @@ def separate_symbols() -> AbstractContextManager:
 
 
 def group_apart(store: Any, rank: int, size: int, backend: str, wait: timedelta, address: str) -> Any:
-    """A process group of `nccl` or `gloo` apart from the default one; gloo's at the interface of `address`.
+    """A process group of `nccl` or `gloo` that is independent of the default group; gloo uses the interface of
+    `address`.
 
-    `_timeout`, and gloo's `_Options` and `_devices`: the public functions make groups of the default one's members.
+    `_timeout`, and gloo's `_Options` and `_devices`: public functions only make groups of members of the default one.
     """
     from torch import distributed as dist
 

@@ -12,12 +12,12 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.integrations import deepspeed, hub_kernels
 
 OVERRIDDEN = {
-    "_save": "keeps the weights if anything beside them cannot be written; `save_model` calls it where it saves",
-    "_save_checkpoint": "stages the whole checkpoint and renames it; callbacks run only after the name is there",
-    "_get_output_dir": "gives the staging folder while a checkpoint is written; `save_model` gets it as an argument",
+    "_save": "saves the weights even if something else cannot be written; `save_model` calls it",
+    "_save_checkpoint": "stages the whole checkpoint and renames it; callbacks run only after that",
+    "_get_output_dir": "returns the staging folder while a checkpoint is written; `save_model` gets it as an argument",
     "_push_from_checkpoint": "must wait for the rename; `_save_checkpoint` calls it, and no option delays it",
-    "_maybe_log_save_evaluate": "ends the run after the step is saved and evaluated; callbacks cannot end it in order",
-    "_issue_warnings_after_load": "does not warn of tied weights, which a checkpoint holds once; nothing silences that",
+    "_maybe_log_save_evaluate": "ends the run once the step is saved and evaluated; callbacks cannot do this in order",
+    "_issue_warnings_after_load": "does not warn of tied weights, of which a checkpoint has one; no option does this",
 }
 """Methods of `Trainer` that `PackedTrainer` overrides, with the reason."""
 
@@ -39,9 +39,9 @@ def write_folder(trainer: Trainer, folder: str | None, state_dict: dict[str, tor
 
 
 def push_checkpoint(trainer: Trainer, checkpoint: str) -> None:
-    """Uploads a checkpoint as `hub_strategy` says.
+    """Uploads a checkpoint according to `hub_strategy`.
 
-    `_push_from_checkpoint`: the public `push_to_hub` knows neither strategies nor uploads that run already.
+    `_push_from_checkpoint`: the public `push_to_hub` supports neither strategies nor uploads in progress.
     """
     Trainer._push_from_checkpoint(trainer, checkpoint)
 
@@ -56,18 +56,19 @@ def set_device(args: TrainingArguments, device: torch.device) -> None:
 
 
 def limit_to_one_gpu(args: TrainingArguments) -> None:
-    """Has Trainer use one GPU where a process sees several.
+    """Makes Trainer use one GPU even if the process sees several.
 
-    `_n_gpu`, behind the read-only `n_gpu`: with more, Trainer wraps the model in `DataParallel`.
+    `_n_gpu`, the value of the read-only `n_gpu`: if it is larger, Trainer wraps the model in `DataParallel`.
     """
     args._n_gpu = min(args.n_gpu, 1)
 
 
 @contextmanager
 def without_deepspeed_config() -> Iterator[None]:
-    """Models that are made inside are whole in every process, also under ZeRO-3.
+    """A context in which new models are whole in every process, also with ZeRO-3.
 
-    `_hf_deepspeed_config_weak_ref`: the public `unset_hf_deepspeed_config` forgets what has to come back.
+    `_hf_deepspeed_config_weak_ref`: the public `unset_hf_deepspeed_config` discards the configuration, which has to be
+    restored.
     """
     reference = deepspeed._hf_deepspeed_config_weak_ref
     deepspeed.unset_hf_deepspeed_config()
@@ -80,15 +81,15 @@ def without_deepspeed_config() -> Iterator[None]:
 def attention_name(model: nn.Module) -> str:
     """The name of the attention function that the model calls.
 
-    `_attn_implementation`: the public `set_attn_implementation` has no counterpart that reads.
+    `_attn_implementation`: there is a public `set_attn_implementation`, but no public getter.
     """
     return model.config._attn_implementation  # type: ignore[union-attr,return-value]
 
 
 def takes_registered_attention(model: PreTrainedModel) -> bool:
-    """Whether the model calls whatever attention function is registered under the name that it is given.
+    """Whether the model's attention function can be replaced by a registered one.
 
-    `_supports_attention_backend`: the public `set_attn_implementation` only shows it by its error, after the fact.
+    `_supports_attention_backend`: publicly, only an error of `set_attn_implementation` shows this, after the fact.
     """
     return model._supports_attention_backend
 
@@ -105,13 +106,13 @@ def replace_checkpointing(model: nn.Module, replace: Callable[[Callable], Callab
 
 
 def plain_functions(modeling: ModuleType) -> dict[str, Callable]:
-    """transformers' own PyTorch functions that `modeling` replaces by kernels of installed packages, by name.
+    """By name, transformers' own PyTorch functions that `modeling` replaces by kernels of installed packages.
 
     `hub_kernels` decorates them when `modeling` is imported: no public option turns fla-core or causal-conv1d off.
     """
     plain = {}
     for name, function in vars(modeling).items():
-        if isinstance(function, nn.Module):  # the package `kernels` makes modules of them
+        if isinstance(function, nn.Module):  # the package `kernels` turns them into modules
             function = inspect.getclosurevars(type(function).forward).nonlocals.get("func")
         decorated = inspect.isfunction(function) and hasattr(function, "__wrapped__")
         if decorated and function.__globals__ is vars(hub_kernels):
@@ -120,9 +121,9 @@ def plain_functions(modeling: ModuleType) -> dict[str, Callable]:
 
 
 def router_outputs(model: PreTrainedModel) -> list[tuple[str, nn.Module, int]]:
-    """Names and modules of the routers of a mixture of experts, and where in their output the logits are.
+    """The routers of a mixture of experts: name, module, and index of the logits in its output.
 
-    `_can_record_outputs`: the public `output_router_logits` adds a loss and keeps the logits of every layer.
+    `_can_record_outputs`: the public `output_router_logits` adds a loss and stores the logits of every layer.
     """
     parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
     found: dict[str, tuple[str, nn.Module, int]] = {}

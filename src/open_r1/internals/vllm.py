@@ -7,10 +7,10 @@ from torch import nn
 
 
 def schedulers() -> tuple[type, type]:
-    """vLLM's schedulers: of a step at a time, and of the next step while one runs.
+    """vLLM's synchronous and asynchronous schedulers.
 
-    `--scheduler-cls` is public, its base classes are not: `tokens.py` needs whole completions, and vLLM reports every
-    token.
+    `--scheduler-cls` is public, but its base classes are not. `tokens.py` needs whole completions, while vLLM reports
+    every token.
     """
     from vllm.v1.core.sched.async_scheduler import AsyncScheduler
     from vllm.v1.core.sched.scheduler import Scheduler
@@ -19,9 +19,9 @@ def schedulers() -> tuple[type, type]:
 
 
 def begin_reload(model: nn.Module, device: torch.device) -> bool:
-    """Makes layers loadable that vLLM rearranged after loading; False where the weights can be loaded over.
+    """Prepares layers that vLLM has rearranged for new weights. False if weights can simply be loaded again.
 
-    `initialize_layerwise_reload`: the public weight transfer of vLLM calls it, but knows no gloo, so none for CPUs.
+    `initialize_layerwise_reload`: vLLM's public weight transfer calls it, but supports neither gloo nor CPUs.
     """
     if device.type == "cuda" and keeps_weights_as_loaded(model):
         return False
@@ -54,8 +54,8 @@ def keeps_weights_as_loaded(model: nn.Module) -> bool:
 
 
 def _pack_tied_head(model: nn.Module) -> None:
-    """On a CPU vLLM computes the head from a packed copy (`quant_method` of `ParallelLMHead`), which it does not renew
-    when the head is tied to the embedding: no weights of its own arrive."""
+    """Updates the packed copy from which vLLM computes the head on a CPU (`quant_method` of `ParallelLMHead`). vLLM
+    does not do so if the head is tied to the embedding, because no weights arrive for it."""
     for module in model.modules():
         if type(module).__name__ == "ParallelLMHead":
             method: Any = module.quant_method

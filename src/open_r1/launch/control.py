@@ -1,10 +1,10 @@
-"""Keeps the nodes of a launch in touch: which nodes are there, whose generators answer, who has finished, what failed.
+"""Shares the state of a launch between its nodes: which nodes are up, have generators that answer, finished or failed.
 
-A few times a second, each node writes its own state into a PyTorch store on node 0 and reads the states of the others.
-A thread does this, because a call to a `TCPStore` whose host has vanished can block forever.
+A few times per second, each node writes its own state into a PyTorch store on node 0 and reads the states of the
+others. A thread does this, because a call to a `TCPStore` can block forever if its host is gone.
 
-torchrun's agents meet through such a store too, but they do not report which process failed, notice a node without
-network only when a collective times out, and know nothing about generators.
+torchrun's agents use such a store, too, but they do not report which process failed, notice a node without network only
+when a collective times out, and know nothing about generators.
 """
 
 import itertools
@@ -43,10 +43,10 @@ class NodeState:
 
 
 class Control:
-    """The nodes of a launch, as one of them sees them. Without arguments: a single node.
+    """One node's view of all nodes of a launch. Without arguments: a single node.
 
-    Every node passes the same `plan`, a text that describes the run. Raises UserError if the nodes do not meet within
-    `timeout` seconds, or if their plans differ.
+    Every node passes the same `plan`, a text that describes the run. Raises `UserError` if the nodes do not connect
+    within `timeout` seconds, or if their plans differ.
     """
 
     def __init__(

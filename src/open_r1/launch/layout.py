@@ -1,7 +1,7 @@
-"""Which GPUs of which nodes train and which generate, computed from numbers alone.
+"""Computes which GPUs of which nodes train and which generate, from numbers alone.
 
-A node is known here by its rank. Training is on the first nodes, generators are on the last GPUs of the last nodes:
-on one node of eight, seven train and one generates; on several nodes, the last one generates.
+Nodes are identified by rank. Training is on the first nodes, generators are on the last GPUs of the last nodes: on one
+node with eight GPUs, seven train and one generates; with several nodes, the last one generates.
 """
 
 from dataclasses import dataclass, field, replace
@@ -34,7 +34,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Job:
-    """What a recipe asks for, as numbers."""
+    """The requirements of a recipe, as numbers."""
 
     task: Literal["sft", "grpo"]
     generation: Generation

@@ -21,7 +21,7 @@ BATCH_OPTIONS = {"learning_rate", "per_device_train_batch_size", "gradient_accum
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe and the options after it, read and checked."""
+    """A recipe and the options after it, parsed and checked."""
 
     path: Path
     task: Literal["sft", "grpo"]
@@ -127,7 +127,7 @@ def job_of(recipe: Recipe, accelerator: str, tp: int | None, dp: int | None) -> 
 
 
 def _overrides(recipe: Recipe, names: set[str]) -> bool:
-    """Whether one of these options stands after the recipe."""
+    """Whether one of these options follows the recipe."""
     given = {word[2:].split("=")[0].replace("-", "_") for word in recipe.overrides if word.startswith("--")}
     return bool(given & names)
 

@@ -32,7 +32,7 @@ REFUSED = {
     "recurrent_gemma": "padding reaches its recurrent states, and transformers does not expose its cache",
     "zaya": "its attention convolves queries and keys, which would reach the next document",
 }
-"""Architectures that look trainable by their code, but are not."""
+"""Architectures whose code looks trainable in packs, but is not."""
 
 MASK_WINDOWS = ("phimoe",)
 """Types whose attention does not get its window as an argument. Packs are exact only within one window."""
@@ -93,7 +93,7 @@ def _why_unsupported_code(kind: Any) -> str | None:
 
 
 def skeleton(config: PretrainedConfig, trust_remote_code: bool = False) -> Any:
-    """The model without weights. Its configuration is a copy: what is set in it does not reach other models."""
+    """The model without weights. Its configuration is a copy, so that changes do not affect other models."""
     from transformers import AutoModelForCausalLM
 
     with without_deepspeed_config(), torch.device("meta"):
@@ -101,8 +101,8 @@ def skeleton(config: PretrainedConfig, trust_remote_code: bool = False) -> Any:
 
 
 def can_share_prompts(model: torch.nn.Module) -> bool:
-    """Whether completions may share the computation of their prompt. Attention allows it, the state of a mixer does
-    not."""
+    """Whether completions may share the computation of their prompt, which attention allows but the state of a mixer
+    does not."""
     return not mixers(model)
 
 

@@ -1,13 +1,13 @@
 """Exact attention over packed documents: no document sees another, and padding costs nothing.
 
-`packed_attention` is registered with transformers' attention interface as `ATTENTION`, which takes the fastest kernel
-that fits, as `VARLEN_ATTENTION` without flash-attn-4, and as `SDPA_ATTENTION` without kernels for packed documents. It
-serves both uses of a policy. With a `layout` (training) it attends document by document: on CUDA in half precision by
-flash-attn-4 (`flash.py`) where it is installed and takes the heads, else by PyTorch's `varlen_attn`; elsewhere by
-`scaled_dot_product_attention` over documents batched by similar length. Without one (generation) it is transformers'
-own sdpa. Processes that share a pack exchange heads for tokens around it (`sequence_parallel.py`). Scores with a
-softcap or sinks, which of the kernels only flash-attn-4 takes, are else computed one rectangle of documents at a time
-(`explicit_attention`).
+`packed_attention` is registered with transformers' attention interface as `ATTENTION`, which uses the fastest kernel
+that fits, as `VARLEN_ATTENTION` without flash-attn-4, and as `SDPA_ATTENTION` without kernels for packed documents.
+
+With a `layout` (training), it attends document by document: on CUDA in half precision with flash-attn-4 (`flash.py`) if
+it is installed and supports the heads, else with PyTorch's `varlen_attn`; elsewhere with `scaled_dot_product_attention`
+over documents batched by similar length. Without one (generation), it is transformers' own sdpa. Processes that share a
+pack exchange heads for tokens around it (`sequence_parallel.py`). Of the kernels, only flash-attn-4 supports softcaps
+and sinks; otherwise they are computed one rectangle of documents at a time (`explicit_attention`).
 """
 
 import functools
@@ -31,15 +31,17 @@ ATTENTION = "open_r1"
 VARLEN_ATTENTION = "open_r1_varlen"
 SDPA_ATTENTION = "open_r1_sdpa"
 TAKES_GQA = "enable_gqa" in inspect.signature(varlen_attn).parameters
-"""From torch 2.12 on, `varlen_attn` wants to be told that there are fewer keys than queries; before, it saw."""
+"""Since torch 2.12, `varlen_attn` must be told that there are fewer keys than queries; before, it detected this."""
 
 
 @dataclass(frozen=True)
 class ScoreRule:
-    """What an architecture does to scores besides scaling. `window` and `chunk` are in tokens: a token attends to the
-    last `window` tokens, itself included, or to those since the last multiple of `chunk`. `softcap` c makes c tanh(s /
-    c) of a score s (Gemma 2, arXiv 2408.00118, section 2); `sinks (Hq,)` are scores of a key without a value (gpt-oss,
-    arXiv 2508.10925, section 2.3)."""
+    """What an architecture does to scores in addition to scaling.
+
+    `window` and `chunk` are in tokens: a token attends to the last `window` tokens, including itself, or to those since
+    the last multiple of `chunk`. A `softcap` c turns a score s into c tanh(s / c) (Gemma 2, arXiv 2408.00118, section
+    2). `sinks (Hq,)` are scores of a key without a value (gpt-oss, arXiv 2508.10925, section 2.3).
+    """
 
     window: int | None = None
     chunk: int | None = None
@@ -51,8 +53,8 @@ class ScoreRule:
         return self.softcap is not None or self.sinks is not None
 
     def mask(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
-        """Which of `keys` tokens each of the last `queries` attends to, `(queries, keys)`; None: it is the causal mask
-        of equally many."""
+        """Which of `keys` tokens each of the last `queries` attends to, `(queries, keys)`. None for a plain causal mask
+        of equally many queries and keys."""
         windowed = self.window is not None and self.window < keys
         chunked = self.chunk is not None and self.chunk < keys
         if queries == keys and not windowed and not chunked:
@@ -68,7 +70,7 @@ class ScoreRule:
 
 
 class _GatherKeys(torch.autograd.Function):
-    """`x[index]` of `x (T, H, D)`, whose gradient sums what shared tokens get from all who share them in float32."""
+    """`x[index]` for `x (T, H, D)`. Its gradient sums, in float32, the gradients of all uses of a token."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, index: Tensor) -> Tensor:
@@ -106,7 +108,7 @@ def packed_attention(
     """
     rule = ScoreRule(sliding_window, _chunk_size(module), softcap, s_aux)
     if layout is None and (documents := getattr(module, "documents", None)) is not None:
-        layout = documents.layout  # some models hand nothing on to their attention (Phi-MoE, StableLM, Nemotron)
+        layout = documents.layout  # some models pass no arguments on to attention (Phi-MoE, StableLM, Nemotron)
     if layout is None:
         return _plain(module, query, key, value, attention_mask, scaling, dropout, rule, kwargs), None
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
@@ -153,7 +155,7 @@ def _attend(
 
 
 def _chunk_size(module: nn.Module) -> int | None:
-    """Tokens of a chunk, where the module's layer attends within chunks (Llama 4)."""
+    """Tokens per chunk, if the module's layer attends within chunks (Llama 4)."""
     config: Any = getattr(module, "config", None)
     if getattr(config, "attention_chunk_size", None) is None:
         return None  # before the layer's number is read: compiled layers that differ in it would not share their code
@@ -174,7 +176,7 @@ def _plain(
     rule: ScoreRule,
     kwargs: dict[str, Any],
 ) -> Tensor:
-    """Attention of rows of equal length, of which `mask` knows windows, chunks and padding."""
+    """Attention over rows of equal length; `mask` covers windows, chunks and padding."""
     if rule.changes_scores:
         if mask is None:
             mask = ScoreRule().mask(query.shape[2], key.shape[2], query.device)
@@ -185,7 +187,7 @@ def _plain(
 
 
 def use_varlen(x: Tensor) -> bool:
-    """Whether `varlen_attn` can take this tensor: CUDA, half precision, heads of at most 256."""
+    """Whether `varlen_attn` supports this tensor: CUDA, half precision, heads of at most 256."""
     return x.is_cuda and x.dtype in (torch.bfloat16, torch.float16) and x.shape[-1] <= 256
 
 
@@ -247,8 +249,8 @@ def _by_document(
 def explicit_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, rule: ScoreRule
 ) -> Tensor:
-    """Attention by its formula, with every score in memory, for `query (B, Hq, Q, D)`, `key` and `value (B, Hkv, K,
-    D)`; returns `(B, Hq, Q, D)`. A boolean `mask` is true, another one 0, where a key is seen; None: causal."""
+    """Attention by its formula, with all scores in memory, for `query (B, Hq, Q, D)`, `key` and `value (B, Hkv, K, D)`;
+    returns `(B, Hq, Q, D)`. `mask` is true (or 0, if it is not boolean) for visible keys; None: causal."""
     repeats = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling

@@ -21,7 +21,7 @@ def can_compile() -> bool:
 
 
 def compile_layers(model: PreTrainedModel) -> None:
-    """Compiles every decoder layer in place. All layers of a kind share compiled code, which supports any pack length.
+    """Compiles every decoder layer in place. Layers of one kind share their code, which supports any pack length.
 
     Raises UserError if nothing can be compiled here.
     """

@@ -1,7 +1,7 @@
-"""Gated delta nets over whole packs by the kernels of fla-core, which know where documents begin. Experimental: on
-a GPU they have not been compared with transformers' own functions yet.
+"""Gated delta nets over whole packs, with the kernels of fla-core, which keep documents apart. Experimental: the
+kernels have not been compared with transformers' own functions on a GPU yet.
 
-`linear_attention: fla` calls `use_fla`. As for any model, packed and separate results are then compared.
+`linear_attention: fla` calls `use_fla`. As with every model, packed and separate results are then compared.
 """
 
 import functools
@@ -35,8 +35,8 @@ def use_fla(model: nn.Module) -> None:
 
 
 def try_kernels(net: nn.Module) -> None:
-    """Computes one token forward and backward with the sizes of `net`. Raises UserError where fla-core refuses, which
-    it does for some pairs of GPU and Triton version, and not before the backward pass."""
+    """Runs one token forward and backward with the sizes of `net`. Raises `UserError` if fla-core refuses: it does so
+    for some pairs of GPU and Triton version, but only in the backward pass."""
     make = functools.partial(torch.rand, device="cuda", requires_grad=True)
     heads, key_dim, value_dim = net.num_v_heads, net.head_k_dim, net.head_v_dim
     query, key = (make(1, 1, heads, key_dim, dtype=torch.bfloat16) for _ in range(2))
@@ -47,12 +47,13 @@ def try_kernels(net: nn.Module) -> None:
         out, _ = _rule(None, query, key, value, decay, beta, boundaries)
         out.sum().backward()
     except (ImportError, RuntimeError) as error:
-        message = f"linear_attention is fla, whose kernels do not run here: {str(error).rstrip('.')}. Or leave it out."
+        message = f"linear_attention is fla, whose kernels do not run here: {str(error).rstrip('.')}. Or omit it."
         raise UserError(message) from error
 
 
 def take_packs(nets: list[nn.Module], device_type: str = "cuda") -> None:
-    """Replaces what `nets` call, and has them hand it the boundaries of documents on devices of `device_type`."""
+    """Replaces the functions that `nets` call by those of fla-core, which get the boundaries of documents on devices of
+    `device_type`."""
     for net in nets:
         modeling = sys.modules[type(net).__module__]
         if not hasattr(modeling, CONVOLUTION) or not hasattr(modeling, RULE):
@@ -97,7 +98,7 @@ def _rule(
     cu_seqlens: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """`query`, `key`, `value (1, T, H, D)`, `g` and `beta (1, T, H)`; a state begins with each document."""
+    """`query`, `key`, `value (1, T, H, D)`, `g` and `beta (1, T, H)`; each document starts with an empty state."""
     if cu_seqlens is None:
         return plain(query, key, value, g=g, beta=beta, **kwargs)
     from fla.ops.gated_delta_rule import chunk_gated_delta_rule

@@ -1,10 +1,10 @@
 """flash-attn-4 (https://github.com/Dao-AILab/flash-attention, `flash_attn.cute`) as an operation of PyTorch.
 
 Causal attention over packed documents with grouped heads, windows, softcapped scores and sinks. The package is optional
-(extra `flash`). Its kernels are compiled for a GPU at their first use, which takes some seconds, and kept in
-`~/.cache/open_r1/flash_attention`. As an operation with a registered backward, attention is one node of a compiled
-layer rather than a break in its graph. With `torch.use_deterministic_algorithms` (`full_determinism: true`) the
-backward pass adds up in a fixed order.
+(extra `flash`). Its kernels are compiled when first used on a GPU, which takes seconds, and cached in
+`~/.cache/open_r1/flash_attention`. Because it is an operation with a registered backward, attention does not break the
+graph of a compiled layer. With `torch.use_deterministic_algorithms` (`full_determinism: true`), the backward pass sums
+in a fixed order.
 """
 
 import functools
@@ -34,7 +34,7 @@ LARGEST_HEAD = {9: 256, 10: 128, 11: 128}
 
 @functools.cache
 def kernels() -> Any:
-    """The package's kernels, or None if it is not installed, or does not import."""
+    """The package's kernels; None if it is not installed or cannot be imported."""
     if find_spec("flash_attn") is None:
         return None
     os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")
@@ -61,8 +61,8 @@ def is_available() -> bool:
 
 
 def fits(q: Tensor, v: Tensor) -> bool:
-    """Whether flash-attn-4 is there and right for heads `q (T, Hq, D)`, `v (K, Hkv, E)`: half precision, `HEAD_SIZES`
-    up to 256 (Hopper) or 128 (Blackwell)."""
+    """Whether flash-attn-4 is available and correct for `q (T, Hq, D)` and `v (K, Hkv, E)`: half precision, and
+    `HEAD_SIZES` up to 256 (Hopper) or 128 (Blackwell)."""
     if not v.is_cuda or v.dtype not in (torch.bfloat16, torch.float16):
         return False
     largest = _largest_head()
@@ -83,9 +83,12 @@ def flash_attention(
     softcap: float | None = None,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """Attention `(T, Hq, E)` of `q (T, Hq, D)` to `k (K, Hkv, D)`, `v (K, Hkv, E)`, document by document, causal; the
-    last query of a document is that of its last key. A query sees the last `window` keys, its own included; `softcap` c
-    makes c tanh(s / c) of a score s; `sinks (Hq,)` are scores of a key without a value. All are differentiable."""
+    """Attention `(T, Hq, E)` of `q (T, Hq, D)` to `k (K, Hkv, D)` and `v (K, Hkv, E)`, causal within each document.
+
+    The last query of a document belongs to its last key. A query sees the last `window` keys, including its own. A
+    `softcap` c turns a score s into c tanh(s / c). `sinks (Hq,)` are scores of a key without a value. Differentiable
+    with respect to `q`, `k`, `v` and `sinks`.
+    """
     out, _ = _forward(
         q.contiguous(),  # as the operation's fake kernels promise of the gradients
         k.contiguous(),
@@ -213,8 +216,8 @@ _forward.register_autograd(_gradients, setup_context=_save)
 
 
 def keep_attention_of(model: torch.nn.Module) -> None:
-    """Has the checkpointed layers of `model` keep what attention answers (`keep_attention`). Not where checkpoints are
-    reentrant, which cannot."""
+    """Makes the checkpointed layers of `model` keep the outputs of attention (`keep_attention`), unless their
+    checkpoints are reentrant, which does not support this."""
 
     def keeping(checkpoint: Any) -> Any:
         if not isinstance(checkpoint, functools.partial) or checkpoint.keywords.get("use_reentrant") is not False:
@@ -245,8 +248,8 @@ def _current_layer() -> _LayerAttention | None:
 
 
 def keep_attention() -> tuple[AbstractContextManager, AbstractContextManager]:
-    """A `context_fn` for `torch.utils.checkpoint`: the layer is computed again in the backward pass, its attention is
-    not. Keeps `T Hq E` numbers a layer, and one a token and head."""
+    """A `context_fn` for `torch.utils.checkpoint`: the backward pass recomputes the layer, but not its attention. Keeps
+    `T Hq E` numbers per layer, and one per token and head."""
     layer = _LayerAttention()
 
     @contextmanager

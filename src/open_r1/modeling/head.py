@@ -1,11 +1,11 @@
 """Token logprobs directly from hidden states: the head's matrix product, log-softmax and their gradients in one
 function that never stores a `(tokens, vocabulary)` matrix.
 
-Logits live a chunk of tokens at a time, in float32 whatever is multiplied, as the native engine computes them: bfloat16
-logits would round away a hundredth of a nat. The forward pass keeps one number per token, log Z; the backward pass
-computes each chunk of logits again, and its products are in the dtype of the weight or of autocast. The head's weight
-is cast once for all chunks, and its gradient is summed in float32. On CUDA the softmax arithmetic is compiled
-(`torch.compile`), so that each logit is read and written once.
+Logits exist for one chunk of tokens at a time. They are in float32 whatever the dtype of the factors, as in the native
+engine: bfloat16 logits would round away a hundredth of a nat. The forward pass keeps one number per token, log Z; the
+backward pass recomputes each chunk of logits, and its products are in the dtype of the weight or of autocast. The
+head's weight is cast once for all chunks, and its gradient is summed in float32. On CUDA, the softmax arithmetic is
+compiled (`torch.compile`), so that each logit is read and written once.
 """
 
 import functools
@@ -24,14 +24,14 @@ MAX_LOGITS_COMPILED = 2**27
 
 
 class LogitRule(NamedTuple):
-    """What becomes of the product x of hidden state and head: cap tanh(scale x / cap) / temperature."""
+    """Logits from the product x of hidden state and head: cap tanh(scale x / cap) / temperature."""
 
     scale: float = 1.0
     cap: float | None = None
     temperature: float = 1.0
 
     def apply(self, product: Tensor) -> tuple[Tensor, Tensor | float]:
-        """Float32 logits `(M, V)` and their derivative by `product`."""
+        """Float32 logits `(M, V)` and their derivative with respect to `product`."""
         x = product.float() * self.scale
         slope: Tensor | float = self.scale / self.temperature
         if self.cap is not None:
@@ -148,8 +148,8 @@ def statistics(product: Tensor, targets: Tensor, rule: LogitRule) -> tuple[Tenso
 def product_gradient(
     product: Tensor, targets: Tensor, log_z: Tensor, grad: Tensor, rule: LogitRule, dtype: torch.dtype
 ) -> Tensor:
-    """Gradient in `dtype` by `product (M, V)` of the logprobs weighted by `grad (M,)`: d log p_t / d x_v is
-    [v = t] - p_v."""
+    """Gradient, in `dtype`, of the logprobs weighted by `grad (M,)` with respect to `product (M, V)`:
+    d log p_t / d x_v = [v = t] - p_v."""
     x, slope = rule.apply(product)
     p = (x - log_z[:, None]).exp()
     is_target = torch.arange(product.shape[1], device=product.device) == targets[:, None]

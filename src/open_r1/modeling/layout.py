@@ -14,11 +14,11 @@ MAX_PADDING = 1.25
 class DocumentLayout:
     """Where the N documents of a pack of T tokens begin and end, and what each attends to.
 
-    A document may continue another one, its parent, which many can share: its tokens then attend to all of the
-    parent's tokens and to their own up to themselves. `lengths` are the documents' own tokens; `cu_seqlens_q
-    (N + 1,)`, `cu_seqlens_k (N + 1,)` int32 and `max_q`, `max_k` are what `varlen_attn` wants; `key_index (K,)` says
-    which tokens are the keys, document by document, parents first (None: each document has its own tokens only).
-    `group`: the processes that share the pack, if there are several; T is then a multiple of their number.
+    A document may continue another one, its parent, which several documents can share. Its tokens then attend to all
+    tokens of the parent, and causally to its own. `lengths` counts the documents' own tokens. `cu_seqlens_q (N + 1,)`
+    and `cu_seqlens_k (N + 1,)` (int32), `max_q` and `max_k` are arguments of `varlen_attn`. `key_index (K,)` lists the
+    tokens that are keys, document by document, parents first (None: each document has only its own). `group`: the
+    processes that share the pack, if there are several; T is then a multiple of their number.
     """
 
     def __init__(
@@ -44,19 +44,19 @@ class DocumentLayout:
         self._groups: tuple[list[Rectangle], Tensor] | None = None
 
     def tokens_of(self, i: int) -> Tensor:
-        """Where the tokens of document i are in the pack."""
+        """Indices of the tokens of document i in the pack."""
         return torch.arange(int(self.starts[i]), int(self.starts[i + 1]))
 
     def keys_of(self, i: int) -> Tensor:
-        """Where the tokens that document i attends to are in the pack."""
+        """Indices of the tokens that document i attends to, in the pack."""
         parent = self.parents[i]
         own = self.tokens_of(i)
         return own if parent is None else torch.cat([self.tokens_of(parent), own])
 
     def padded_groups(self) -> tuple[list["Rectangle"], Tensor]:
-        """Documents as rows of a few rectangles, each with at most a quarter of padding.
+        """Documents as rows of a few rectangles, at most a quarter of which is padding.
 
-        Returns the rectangles, and `inverse (T,)`, which finds every token in them, laid end to end.
+        Returns the rectangles, and `inverse (T,)`: the index of each token in the concatenated rectangles.
         """
         if self._groups is None:
             self._groups = _padded_groups(self)
@@ -64,8 +64,9 @@ class DocumentLayout:
 
 
 class Rectangle(NamedTuple):
-    """n documents of at most L tokens that continue equally many: `queries (n, L)` and `keys (n, prefix + L)` index
-    the tokens of a pack. Padding repeats a document's last token, which nothing real can see."""
+    """n documents of at most L tokens, whose parents have equally many tokens: `queries (n, L)` and
+    `keys (n, prefix + L)` index the tokens of a pack. Padding repeats a document's last token, which no real token
+    sees."""
 
     queries: Tensor
     keys: Tensor

@@ -1,8 +1,8 @@
 """Layers that mix tokens without attention (gated delta nets, Mamba, short convolutions), over packed documents.
 
-transformers' modules run over a batch of rows, and what one document leaves behind in a state or a convolution would
-leak into the next. Here such a module runs over documents as rows of a few rectangles, at most a quarter padding
-(`DocumentLayout.padded_groups`): it is causal, so that padding on the right changes nothing.
+Over a pack as one row, the state or convolution of one document would leak into the next. So such a module runs over
+the documents as rows of a few rectangles, at most a quarter of which is padding (`DocumentLayout.padded_groups`). It is
+causal, so padding on the right changes nothing.
 """
 
 import functools
@@ -22,21 +22,21 @@ STATEFUL = ("MiniMaxLightningAttention",)
 
 
 class Documents:
-    """Where the documents of the pack that a model computes with are; None outside a pack."""
+    """The layout of the pack that a model is computing; None outside a pack."""
 
     layout: DocumentLayout | None = None
 
 
 class DocumentWise(nn.Module):
-    """A mixer that keeps documents apart, while there are `documents`."""
+    """A mixer that keeps documents apart while `documents` has a layout."""
 
     documents: Documents
     takes_packs_on: str | None = None
-    """The type of device on which what the module calls knows where documents begin (`fla.py`)."""
+    """The type of device on which the module's functions keep documents apart on their own (`fla.py`)."""
 
     @torch.compiler.disable
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """As the module's own, for `hidden_states (1, T, H)` of a pack or `(B, T, H)` of rows."""
+        """As the module's own forward, for `hidden_states (1, T, H)` of a pack or `(B, T, H)` of rows."""
         layout = self.documents.layout
         if layout is None:
             return super().forward(hidden_states, *args, **kwargs)
@@ -56,12 +56,12 @@ class DocumentWise(nn.Module):
 
 
 def _rows(value: Any, queries: Tensor, tokens: int) -> Any:
-    """What a tensor `(1, T, ...)` says of the tokens of `queries`; anything else as it is."""
+    """The rows `queries` of a tensor `(1, T, ...)`; anything else unchanged."""
     return value[0][queries] if isinstance(value, Tensor) and value.shape[:2] == (1, tokens) else value
 
 
 def mixers(model: nn.Module) -> list[nn.Module]:
-    """Modules of `model` through which tokens reach others without attention."""
+    """The modules of `model` that mix tokens without attention."""
     return [
         module
         for module in model.modules()
@@ -70,9 +70,9 @@ def mixers(model: nn.Module) -> list[nn.Module]:
 
 
 def use_plain_functions(model: nn.Module) -> None:
-    """Has the delta nets of `model`, and of all models of its type in this process, call transformers' own PyTorch
-    functions. transformers prefers the kernels of fla-core and causal-conv1d if they are installed, but these accept no
-    CPU tensors, and fla-core refuses the backward pass on some GPUs."""
+    """Makes the delta nets of `model`, and of all models of its type in this process, call transformers' own PyTorch
+    functions. If fla-core and causal-conv1d are installed, transformers prefers their kernels, which do not support CPU
+    tensors and, on some GPUs, no backward pass."""
     for mixer in mixers(model):
         if "Delta" in type(mixer).__name__:
             modeling = sys.modules[type(mixer).__module__]
@@ -80,8 +80,8 @@ def use_plain_functions(model: nn.Module) -> None:
 
 
 def unadaptable(model: nn.Module) -> list[str] | None:
-    """Names of linear layers that get no adapters unless they are asked for: routers that return more than a product
-    (Llama 4, Phi-MoE), and what kernels of Mamba read past the layer, some of which PEFT refuses."""
+    """Names of linear layers that get adapters only on request: routers that return more than a product (Llama 4,
+    Phi-MoE), and layers whose weights Mamba's kernels read directly (PEFT refuses some of them)."""
     kinds = {type(mixer).__name__ for mixer in mixers(model)}
     names = {"out_proj"} if any("Mamba" in kind or "Mixer" in kind for kind in kinds) else set()
     for name, module in model.named_modules():
@@ -91,9 +91,9 @@ def unadaptable(model: nn.Module) -> list[str] | None:
 
 
 def separate_documents(model: PreTrainedModel) -> Documents:
-    """Has every mixer and attention of `model` keep documents apart while the returned `layout` is set.
+    """Makes every mixer and attention of `model` keep documents apart while `layout` of the result is set.
 
-    It must stay set until the backward pass is over, in which checkpointed layers run again.
+    It must stay set until the end of the backward pass, which runs checkpointed layers again.
     """
     use_plain_functions(model)
     documents = Documents()

@@ -1,8 +1,9 @@
 """The MLP of a decoder layer, computed one chunk of tokens at a time.
 
-What an MLP keeps for the backward pass is several times as wide as the hidden state, and a layer that is recomputed
-holds it for every token of a pack. MLPs look at each token alone, so the tokens can go through in chunks: a chunk is
-recomputed when its gradient is due, and what it keeps is there for no longer (ALST, arXiv 2506.13996, section 3.1).
+For the backward pass, an MLP stores several times as much per token as the hidden state, and a recomputed layer stores
+it for all tokens of a pack. MLPs process each token independently, so they can run on one chunk of tokens at a time:
+each chunk is recomputed in the backward pass, and its activations exist only until then (ALST, arXiv 2506.13996,
+section 3.1).
 """
 
 import functools
@@ -17,13 +18,13 @@ from open_r1.errors import UserError
 
 
 class ChunkedMLP(nn.Module):
-    """An MLP that takes at most `chunk_tokens` tokens at once."""
+    """An MLP that processes at most `chunk_tokens` tokens at once."""
 
     chunk_tokens: int
 
     @torch.compiler.disable
     def forward(self, hidden: Tensor) -> Tensor:
-        """As the MLP's own, for `hidden (..., T, H)`."""
+        """As the MLP's own forward, for `hidden (..., T, H)`."""
         if hidden.shape[-2] <= self.chunk_tokens:
             return super().forward(hidden)
         run: Any = super().forward
@@ -33,8 +34,8 @@ class ChunkedMLP(nn.Module):
 
 
 def chunk_mlps(model: PreTrainedModel, chunk_tokens: int) -> None:
-    """Makes every MLP of `model` process `chunk_tokens` tokens at once. Experts are unchanged, because each sees only a
-    part of the tokens. Raises UserError if there is no other MLP."""
+    """Makes every MLP of `model` process at most `chunk_tokens` tokens at once, except experts, which see only a part
+    of the tokens. Raises `UserError` if there is no such MLP."""
     layers = model.get_decoder().layers  # type: ignore[operator, union-attr]
     places: list[Any] = [getattr(layer, name, None) for layer in layers for name in ("mlp", "feed_forward")]
     found = [place for place in places if _is_plain(place)]

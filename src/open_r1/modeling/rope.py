@@ -1,8 +1,9 @@
 """Rotary embeddings whose frequencies depend on the longest sequence of a forward pass.
 
 LongRoPE (arXiv 2402.13753; Phi-3.5, Phi-4) has one set of factors for sequences within the original context and another
-for longer ones. Dynamic NTK scaling has a base that grows with the length of whatever is longer than the context. A
-pack then holds documents of one kind only: the side of the original context, or beyond it, for NTK, one length.
+for longer ones. In dynamic NTK scaling, the base grows with the length of sequences beyond the context. All documents
+of a pack must therefore have the same frequencies: be on the same side of the original context and, beyond it with NTK,
+have the same length.
 """
 
 from collections.abc import Hashable
@@ -17,13 +18,13 @@ LENGTH_DEPENDENT = ("longrope", "dynamic")
 
 @dataclass(frozen=True)
 class LengthRule:
-    """`kind` of rotary embeddings, whose frequencies change beyond `original` tokens."""
+    """The `kind` of rotary embeddings whose frequencies change beyond `original` tokens."""
 
     kind: str
     original: int
 
     def side(self, length: int) -> Hashable:
-        """The same for sequences that may share a pack."""
+        """A key that is equal for sequences that may share a pack."""
         if length <= self.original:
             return 0
         return length if self.kind == "dynamic" else 1
@@ -42,13 +43,13 @@ def length_rule(config: PretrainedConfig) -> LengthRule | None:
 
 
 def rope_parameters(text_config: Any) -> list[dict[str, Any]]:
-    """The parameters of rotary embeddings, of each type of layers that has its own."""
+    """The parameters of rotary embeddings, for each type of layer that has its own."""
     parameters = getattr(text_config, "rope_parameters", None) or {}
     return [p for p in parameters.values() if isinstance(p, dict)] or [parameters]
 
 
 def forget_lengths(model: nn.Module) -> None:
-    """Resets dynamic frequencies after longer sequences: transformers keeps those of the longest one."""
+    """Resets dynamic frequencies, because transformers keeps those of the longest sequence so far."""
     for module in model.modules():
         if getattr(module, "rope_type", None) == "dynamic":
             original: Any = module.original_inv_freq

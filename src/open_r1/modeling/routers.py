@@ -1,5 +1,5 @@
-"""What the routers of a mixture of experts do while it learns: how evenly tokens are spread, how surely, and whether
-the trainer sends a token to the experts that the sampler sent it to."""
+"""Statistics of the routers of a mixture of experts: balance, entropy, and whether the trainer uses the same experts
+for a token as the sampler did."""
 
 import functools
 import inspect
@@ -14,7 +14,7 @@ from open_r1.internals.transformers import router_outputs
 
 
 class RouterStatistics:
-    """Sums over the tokens that go through the routers of `model` while it trains; without routers it stays empty."""
+    """Sums over the tokens that the routers of `model` process in training. Empty if there are no routers."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         text = model.config.get_text_config()
@@ -45,9 +45,9 @@ class RouterStatistics:
         self.entropies[name] = self.entropies.get(name, 0) - (log_p.exp() * log_p).sum()
 
     def figures(self) -> dict[str, float]:
-        """Since the last call, as means over layers: `router/entropy` of softmax(router logits) in nats, and
-        `router/max_load`, the share of choices that the busiest expert has, times the number of experts (1: all have
-        equally many). Experts are those with the largest logits: a bias that only balances is not counted."""
+        """Metrics since the last call, as means over layers: `router/entropy` of softmax(router logits) in nats, and
+        `router/max_load`, the busiest expert's share of all choices times the number of experts (1: perfect balance).
+        Choices are the largest logits, without a bias that only balances the load."""
         if not self.loads:
             return {}
         loads = [load / load.sum() * len(load) for load in self.loads.values()]
@@ -63,12 +63,12 @@ class RouterStatistics:
 
 
 CHOICES = ("top_k_index", "router_indices")
-"""What transformers' experts call the experts of each token, `(T, k)`."""
+"""Names of the parameter of transformers' experts with the chosen experts of each token, `(T, k)`."""
 MOST_EXPERTS = 4096
 
 
 def expert_modules(model: nn.Module) -> dict[int, nn.Module]:
-    """Modules that compute with the experts that a router has chosen, by the number of their layer."""
+    """The modules that compute with the experts chosen by a router, by layer number."""
     found = [(name, m) for name, m in model.named_modules() if _second_parameter(type(m)) in CHOICES]
     numbers = [[int(part) for part in name.split(".") if part.isdigit()] for name, _ in found]
     return {number[0] if number else i: m for i, (number, (_, m)) in enumerate(zip(numbers, found, strict=True))}
@@ -79,7 +79,7 @@ def _second_parameter(kind: type[nn.Module]) -> str:
 
 
 class ChosenExperts:
-    """Which experts the tokens of the last forward pass of `model` went through, as one number a token."""
+    """The experts that `model` chose for each token in its last forward pass, as one number per token."""
 
     def __init__(self, model: nn.Module) -> None:
         self.modules = expert_modules(model)
@@ -97,9 +97,12 @@ class ChosenExperts:
 
 
 def expert_fingerprints(chosen: Mapping[int, Tensor]) -> Tensor:
-    """`(T,)` int64, equal for two tokens if all layers chose the same experts for both, in any order; `chosen` has
-    `(T, k)` of each layer. Zobrist hashing: a random number for each expert of each layer, and their sum. That of
-    expert 0 is 0, so a layer without experts, for which an engine reports zeros, does not count."""
+    """`(T,)` int64, equal for two tokens if all layers chose the same experts for both, in any order.
+
+    `chosen` maps each layer to `(T, k)`. This is Zobrist hashing: the sum of random numbers, one for each expert of
+    each layer. The number of expert 0 is 0, so that a layer without experts, for which engines report zeros, adds
+    nothing.
+    """
     total: Any = 0
     for layer, experts in chosen.items():
         total = total + _numbers(layer, experts.device)[experts % MOST_EXPERTS].sum(-1)

@@ -1,8 +1,8 @@
 """Sequence parallelism: the tokens of a pack are split over the processes of a group.
 
-Each process embeds and computes a slice of consecutive tokens. Only attention needs the others: around it the
-processes exchange heads for tokens (DeepSpeed-Ulysses, arXiv 2309.14509, section 3.1), so that each attends with its
-share of the heads over all tokens. Documents stay whole there, and every kernel for packed documents works as it is.
+Each process computes a slice of consecutive tokens. Only attention needs other tokens: around it, the processes
+exchange heads for tokens (DeepSpeed-Ulysses, arXiv 2309.14509, section 3.1), so that each computes attention over all
+tokens with its share of the heads. Documents are whole there, so every kernel for packed documents works unchanged.
 """
 
 import functools
@@ -34,30 +34,31 @@ class SequenceGroup:
         return slice(self.rank * share, (self.rank + 1) * share)
 
     def heads(self, x: Tensor) -> Tensor:
-        """All tokens of this process's heads, `(T, H / size, D)`, from its tokens of all heads, `x (T / size, H, D)`.
-        Heads that are fewer than `size`, or do not divide, are repeated first."""
+        """All tokens for this process's heads, `(T, H / size, D)`, from its tokens for all heads, `x (T / size, H, D)`.
+        If H is not a multiple of `size`, heads are repeated first."""
         x = x.repeat_interleave(math.lcm(x.shape[1], self.size) // x.shape[1], dim=1)
         blocks = x.unflatten(1, (self.size, -1)).transpose(0, 1)
         return _Exchange.apply(blocks, self.group).flatten(0, 1)
 
     def tokens(self, x: Tensor) -> Tensor:
-        """What `heads` undoes: `(T / size, H, D)` from `x (T, H / size, D)`."""
+        """The inverse of `heads`: `(T / size, H, D)` from `x (T, H / size, D)`."""
         blocks = x.unflatten(0, (self.size, -1))
         return _Exchange.apply(blocks, self.group).transpose(0, 1).flatten(1, 2)
 
     def gather_objects(self, mine: T) -> list[T]:
-        """What each process of the group has."""
+        """The objects `mine` of all processes of the group."""
         everyone: list[Any] = [None] * self.size
         dist.all_gather_object(everyone, mine, group=self.group)
         return everyone
 
     def gather(self, values: Tensor, index: Tensor, count: int) -> Tensor:
-        """`(count,)` values in every process, of which this one has those at `index`."""
+        """`(count,)` values in every process; this one contributes `values` at `index`."""
         return _Gather.apply(values, index, count, self)
 
 
 class _Exchange(torch.autograd.Function):
-    """Block j of `x (size, ...)` goes to process j, which puts what it gets from process i at i. Its own transpose."""
+    """All-to-all: block j of `x (size, ...)` goes to process j, which stores the block from process i at i. The
+    operation is its own transpose."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
@@ -73,8 +74,8 @@ class _Exchange(torch.autograd.Function):
 
 
 class _Gather(torch.autograd.Function):
-    """All processes compute the same loss of the same values, of which each has a part. The gradient is that of the
-    own part times `size`, because gradients of the weights are averaged over all processes."""
+    """Gathers values of which each process has a part; all processes then compute the same loss. The gradient is that
+    of the process's own part times `size`, because gradients of weights are averaged over all processes."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, index: Tensor, count: int, group: SequenceGroup) -> Tensor:

@@ -1,4 +1,4 @@
-"""Annotations of an option's type: `learning_rate: Annotated[float, Range(at_least=0)] = 1e-6`."""
+"""Annotations that refine the type of an option: `learning_rate: Annotated[float, Range(at_least=0)] = 1e-6`."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -39,7 +39,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Positional:
-    """The option may stand without its name, in the order of the fields; help shows it as `metavar`."""
+    """The option may be given without its name, in the order of the fields. Help shows it as `metavar`."""
 
     metavar: str
 
@@ -53,19 +53,19 @@ class Alias:
 
 @dataclass(frozen=True)
 class Commas:
-    """A list that is also read from one text with commas between the items."""
+    """A list that may also be one text, with commas between the items."""
 
 
 @dataclass(frozen=True)
 class Repeated:
-    """A list of which a command line gives one item at a time: `--column a --column b`."""
+    """A list that takes one item per occurrence on the command line: `--column a --column b`."""
 
 
 Mark = TypeVar("Mark")
 
 
 def mark_of(hint: Any, kind: type[Mark]) -> Mark | None:
-    """The annotation of a kind in a type hint, or None."""
+    """The first annotation of type `kind` in a type hint, or None."""
     return next((mark for mark in split_hint(hint)[1] if isinstance(mark, kind)), None)
 
 
@@ -75,12 +75,12 @@ def split_hint(hint: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 def aliases_of(hints: Mapping[str, Any]) -> dict[str, str]:
-    """The other names of options, each with the option that it means."""
+    """All aliases, each with the name of its option."""
     return {other: name for name, hint in hints.items() if (alias := mark_of(hint, Alias)) for other in alias.names}
 
 
 def check_range(name: str, value: Any, hint: Any) -> None:
-    """Raises UserError if `value` is a number outside the `Range` of its type."""
+    """Raises `UserError` if `value` is outside the `Range` in its type hint."""
     allowed = mark_of(hint, Range)
     if allowed is None or value is None:
         return
@@ -91,8 +91,8 @@ def check_range(name: str, value: Any, hint: Any) -> None:
 
 
 def check_fields(options: Any) -> None:
-    """Raises UserError for the first field of a dataclass that is outside its range or none of its choices: the parser
-    has seen to both, Python code has not."""
+    """Raises `UserError` for the first field that is outside its range or not one of its choices: the parser checks
+    this, but Python code can pass anything."""
     hints = get_type_hints(type(options), include_extras=True)
     for f in fields(options):
         value, plain = getattr(options, f.name), split_hint(hints[f.name])[0]

@@ -1,4 +1,4 @@
-"""Which columns hold what: the options of every command that reads rows, under the same names and defaults."""
+"""Options that select columns, with the same names and defaults in every command that reads rows."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -23,7 +23,7 @@ class ColumnOptions(ConversationColumns):
     """Columns (a field in one: COLUMN.FIELD)."""
 
     prompt_column: Annotated[str | None, Alias("dataset_prompt_column", "column")] = None
-    """Column with the problem: text, or a list of messages. Default: the first of `prompt`, `problem`, `question` and
+    """Column with the problem: text or a list of messages. Default: the first of `prompt`, `problem`, `question` and
     `instruction` (with Alpaca's `input`)."""
     answer_column: Annotated[str | None, Alias("dataset_answer_column")] = None
     """Column with the right answer; for `sft`, with the answer to learn. Default: `answer`, `final_answer`,

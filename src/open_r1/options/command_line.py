@@ -1,4 +1,4 @@
-"""Splits a command line into options and their words, which are interpreted later."""
+"""Splits a command line into options and their words. The words are interpreted later."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -20,10 +20,11 @@ def split_command_line(
     unsettable: Collection[str] = (),
     many: Collection[str] = (),
 ) -> tuple[dict[str, list[Words]], list[str]]:
-    """The words of each option in `arities`, an entry for each time it is given, and the words that belong to none.
+    """The words of each option in `arities`, one entry per occurrence, and the words that belong to no option.
 
-    Names may have dashes or underscores. Words without an option go to those of `positional` that are not given by
-    name; one of `many` takes all of them. Raises `UserError` for an option without the word that it needs.
+    Names may have dashes or underscores. Words without an option go to the options `positional` that do not occur by
+    name: one word each, or all remaining words if the option is in `many`. `--no_OPTION` is accepted for the options
+    `unsettable`. Raises `UserError` for an option without the word that it needs.
     """
     given: dict[str, list[Words]] = {}
     loose: list[tuple[str, bool]] = []
@@ -59,5 +60,5 @@ def split_command_line(
 
 
 def is_option(word: str) -> bool:
-    """Whether a word is the name of an option, known or not, or ends the words of one."""
+    """Whether a word begins an option, known or not, or is `--`, which ends the options."""
     return word in ("-h", "--") or _OPTION.fullmatch(word) is not None

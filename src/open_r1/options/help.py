@@ -1,6 +1,6 @@
-"""The text of `--help`: the options in groups, the common ones first, each with its attribute docstring.
+"""Formats `--help`: the options in groups, the common ones first, each with its attribute docstring.
 
-A group is a dataclass, or a part of one below a comment such as `# --- Loss ---`, as `TrainingArguments` has them.
+A group is a dataclass, or the part of one below a comment such as `# --- Loss ---`, as in `TrainingArguments`.
 """
 
 import ast
@@ -27,14 +27,14 @@ COMMON = (
     "base_url", "report_to", "dry_run",
 )
 # fmt: on
-"""Options that stand first in the help of a command that has many."""
+"""Options that come first in the help of a command with many options."""
 MANY = 16
-"""Options from which on common ones stand first, below an index."""
+"""Number of options from which on the help begins with an index and the common options."""
 _SECTION = re.compile(r"\s*# --- (.+) ---\s*")
 
 
 def is_training(hints: Mapping[str, Any]) -> bool:
-    """Whether options are those of `sft` or `grpo`, which are spelled as in TRL, older names included."""
+    """Whether these are the options of `sft` or `grpo`, which are spelled as in TRL and have older names, too."""
     return "per_device_train_batch_size" in hints
 
 
@@ -46,7 +46,7 @@ def spelling(name: str, hints: Mapping[str, Any]) -> str:
 def format_help(
     classes: Iterable[type], hints: Mapping[str, Any], prog: str, description: str, usage: str | None
 ) -> str:
-    """Usage, what the command does, and its options: an index of the groups, and the groups (ours first)."""
+    """Usage, description, an index of the groups, and the groups (those of transformers last)."""
     width = min(shutil.get_terminal_size().columns, 110)
     groups: dict[str, list[Field]] = {"Common": []} if len(hints) >= MANY else {}
     foreign: dict[str, list[Field]] = {}
@@ -63,10 +63,8 @@ def format_help(
     lines += [description.strip(), ""]
     if config:
         lines += [
-            "Options can also be in a YAML file (--config FILE); the command line takes precedence. For an option that"
-        ]
-        lines += [
-            "is true or false, --OPTION alone means true. --no-OPTION means false, or unsets an optional value.",
+            "Options can also be in a YAML file (--config FILE); the command line takes precedence. --OPTION without",
+            "a value means true. --no-OPTION means false, or unsets an optional value.",
             "",
         ]
     docs = {name: text for cls in classes for name, text in _texts(cls).items()}
@@ -109,7 +107,7 @@ def _group_of(cls: type, name: str) -> tuple[str, bool]:
 
 
 def _texts(cls: type) -> dict[str, str]:
-    """The string under each field of `cls`."""
+    """The docstring below each field of `cls`."""
     found: dict[str, str] = {}
     for owner in reversed(cls.__mro__[:-1]):
         for statement, following in itertools.pairwise(_definition(owner).body):
@@ -121,7 +119,7 @@ def _texts(cls: type) -> dict[str, str]:
 
 @functools.cache
 def _sections(owner: type) -> dict[str, str]:
-    """The section that each field stands in."""
+    """The section of each field."""
     starts = {
         i: match[1] for i, line in enumerate(_source(owner).splitlines(), 1) if (match := _SECTION.fullmatch(line))
     }

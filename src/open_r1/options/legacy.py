@@ -1,18 +1,15 @@
-"""Keys of huggingface/open-r1 recipes and of older TRL and transformers, in today's terms.
+"""Translates keys of huggingface/open-r1 recipes and of older versions of TRL and transformers.
 
-Renamed keys work. Keys that change nothing here are named in one warning that says why. Keys that would change
-the result, and that this version cannot do, stop with an error, unless their value switches them off.
+Renamed keys work. Keys without effect here are listed in one warning, with the reason. Keys that would change the
+result but are not supported are errors, unless their value disables them.
 """
 
-import logging
 import os
 from dataclasses import replace
 from typing import Any
 
-from open_r1.errors import UserError
+from open_r1.errors import UserError, warn_user
 from open_r1.options.values import Given
-
-logger = logging.getLogger(__name__)
 
 RENAMED = {
     "torch_dtype": "dtype",
@@ -31,14 +28,21 @@ RENAMED = {
     "vllm_importance_sampling_cap": "vllm_importance_sampling_clip_max",
     "vllm_max_model_len": "vllm_max_model_length",
 }
-"""Old key to today's key. (Where transformers already has the newer name, that one is used as it is.)"""
+"""Old keys and their current names. A key that is still an option is not renamed."""
 
 _VLLM = "vLLM is configured automatically"
 _CHUNKED = "logprobs are always computed in chunks"
 _PACKED = "no batch is padded"
 _COMPLETIONS = "every completion is saved in run/rollouts/"
-_REWARD = "only a reward that this version does not have reads it"
+_REWARD = "only rewards that this version does not have use it"
 _HUB = "push_to_hub with hub_revision does this"
+_SAPO = "only loss_type sapo uses it"
+_VESPO = "only loss_type vespo uses it"
+_ENTROPY = "only an adaptive entropy bonus uses it"
+_QUANTIZED = "quantized training is not supported"
+_REFERENCE = "the reference model is always the initial one"
+_NO_BONUS = "no entropy bonus is added; entropy is logged"
+_FREE = "completions are not constrained"
 
 IGNORED: dict[str, str] = {
     "overwrite_output_dir": "the same command resumes a run; delete the folder to start over",
@@ -65,8 +69,8 @@ IGNORED: dict[str, str] = {
     "ds3_gather_for_generation": "weights are sent to the engine one layer at a time",
     "cache_implementation": "the transformers engine picks its own cache",
     "use_transformers_paged": "the transformers engine picks its own cache",
-    "use_transformers_continuous_batching": "the transformers engine batches by itself",
-    "transformers_continuous_batching_config": "the transformers engine batches by itself",
+    "use_transformers_continuous_batching": "the transformers engine batches on its own",
+    "transformers_continuous_batching_config": "the transformers engine batches on its own",
     "push_to_hub_revision": _HUB,
     "overwrite_hub_revision": _HUB,
     "wandb_run_group": "use run_name",
@@ -78,16 +82,16 @@ IGNORED: dict[str, str] = {
     "local_rank": "processes are detected automatically",
     "tokenizer_name_or_path": "the tokenizer is that of model_name_or_path",
     "lora_task_type": "the task is always CAUSAL_LM",
-    "sapo_temperature_neg": "only loss_type sapo reads it",
-    "sapo_temperature_pos": "only loss_type sapo reads it",
-    "vespo_k_pos": "only loss_type vespo reads it",
-    "vespo_k_neg": "only loss_type vespo reads it",
-    "vespo_lambda_pos": "only loss_type vespo reads it",
-    "vespo_lambda_neg": "only loss_type vespo reads it",
-    "entropy_coef_min": "only an adaptive entropy bonus reads it",
-    "entropy_coef_max": "only an adaptive entropy bonus reads it",
-    "entropy_coef_delta": "only an adaptive entropy bonus reads it",
-    "entropy_target": "only an adaptive entropy bonus reads it",
+    "sapo_temperature_neg": _SAPO,
+    "sapo_temperature_pos": _SAPO,
+    "vespo_k_pos": _VESPO,
+    "vespo_k_neg": _VESPO,
+    "vespo_lambda_pos": _VESPO,
+    "vespo_lambda_neg": _VESPO,
+    "entropy_coef_min": _ENTROPY,
+    "entropy_coef_max": _ENTROPY,
+    "entropy_coef_delta": _ENTROPY,
+    "entropy_target": _ENTROPY,
     "ignore_bias_buffers": "such buffers are never synchronized",
     "code_language": _REWARD,
     "code_provider": _REWARD,
@@ -112,23 +116,23 @@ IGNORED: dict[str, str] = {
     "vllm_dtype": _VLLM,
     "vllm_enable_prefix_caching": _VLLM,
 }
-"""Keys without effect, and why none is needed."""
+"""Keys without effect, and the reason."""
 
 UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "load_in_8bit": ((False,), "quantised training is not supported; use_peft with bf16 weights is"),
-    "load_in_4bit": ((False,), "quantised training is not supported; use_peft with bf16 weights is"),
-    "bnb_4bit_quant_type": (("nf4",), "quantised training is not supported"),
-    "bnb_4bit_quant_storage": ((None,), "quantised training is not supported"),
-    "use_bnb_nested_quant": ((False,), "quantised training is not supported"),
+    "load_in_8bit": ((False,), f"{_QUANTIZED}; use_peft with bf16 weights is"),
+    "load_in_4bit": ((False,), f"{_QUANTIZED}; use_peft with bf16 weights is"),
+    "bnb_4bit_quant_type": (("nf4",), _QUANTIZED),
+    "bnb_4bit_quant_storage": ((None,), _QUANTIZED),
+    "use_bnb_nested_quant": ((False,), _QUANTIZED),
     "use_dora": ((False,), "only plain LoRA is supported"),
     "use_rslora": ((False,), "only plain LoRA is supported; scale lora_alpha instead"),
-    "sync_ref_model": ((False,), "the reference model is always the initial one"),
-    "ref_model_mixup_alpha": ((0.6,), "the reference model is always the initial one"),
-    "ref_model_sync_steps": ((512,), "the reference model is always the initial one"),
-    "top_entropy_quantile": ((1, 1.0), "all tokens are learned from"),
-    "entropy_coef": ((0, 0.0), "no entropy bonus is added; entropy is logged"),
-    "use_adaptive_entropy": ((False,), "no entropy bonus is added; entropy is logged"),
-    "reward_model_name_or_path": ((None,), "rewards are functions: write reward_funcs"),
+    "sync_ref_model": ((False,), _REFERENCE),
+    "ref_model_mixup_alpha": ((0.6,), _REFERENCE),
+    "ref_model_sync_steps": ((512,), _REFERENCE),
+    "top_entropy_quantile": ((1, 1.0), "the model learns from all tokens"),
+    "entropy_coef": ((0, 0.0), _NO_BONUS),
+    "use_adaptive_entropy": ((False,), _NO_BONUS),
+    "reward_model_name_or_path": ((None,), "rewards are functions: set reward_funcs"),
     "datasets": ((None, []), "list them in dataset_mixture, with id and weight"),
     "multi_objective_aggregation": (("sum_then_normalize",), "rewards are summed, then normalized"),
     "off_policy_mask_threshold": ((None,), "use vllm_importance_sampling_mode: sequence_mask"),
@@ -136,8 +140,8 @@ UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
         (1,),
         "an engine on the training GPUs uses one GPU; serve larger models with engine: vllm",
     ),
-    "vllm_guided_decoding_regex": ((None,), "completions are not constrained"),
-    "vllm_structured_outputs_regex": ((None,), "completions are not constrained"),
+    "vllm_guided_decoding_regex": ((None,), _FREE),
+    "vllm_structured_outputs_regex": ((None,), _FREE),
     "vllm_importance_sampling_clip_min": ((None,), "only the upper bound, ..._clip_max, is supported"),
     "repetition_penalty": ((1, 1.0), "the trainer could not reproduce the sampled distribution"),
     "generation_kwargs": ((None, {}), "set the sampling options directly, such as temperature"),
@@ -154,9 +158,9 @@ UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "average_tokens_across_devices": ((True,), "losses are always averaged over the tokens of all devices"),
     "auto_find_batch_size": ((False,), "memory is bounded by max_tokens_per_microbatch"),
 }
-"""Keys that would change the result: the values that switch them off, and what to do instead."""
+"""Unsupported keys that would change the result: the values that disable them, and what to do instead."""
 
-_OVERRULED = {
+_UNUSED = {
     "use_liger_kernel",
     "liger_kernel_config",
     "use_cache",
@@ -164,37 +168,37 @@ _OVERRULED = {
     "average_tokens_across_devices",
     "auto_find_batch_size",
 }
-"""Options of transformers that our trainers do not read, so that the tables above hold although they exist."""
+"""Options of `TrainingArguments` that our trainers do not use: the tables above apply although the options exist."""
 
 UNDERSTOOD = {*RENAMED, *IGNORED, *UNSUPPORTED, "warmup_ratio", "generation_batch_size"}
 
 
 def translate(layers: list[dict[str, Given]], known: set[str]) -> dict[str, Given]:
-    """Merges `layers` (the later one wins) after turning old keys into today's; `known` are today's options.
+    """Merges `layers` (later ones win) after replacing old keys; `known` are the current options.
 
-    Keys that are neither old nor known are left as they are. Raises `UserError` for a key that is given under
-    two names in one layer, and for one that cannot be honoured.
+    Keys that are neither old nor known are kept. Raises `UserError` for a key that one layer has under two names, and
+    for one that is not supported.
     """
     notes: dict[str, str] = {}
     merged: dict[str, Given] = {}
     for layer in layers:
         today: dict[str, Given] = {}
         for name, given in layer.items():
-            if name not in known or name in _OVERRULED:
+            if name not in known or name in _UNUSED:
                 name, given = _rename(name, given, known)
                 if _without_effect(name, given, notes):
                     continue
             if name in today:
-                raise UserError(f"{given.where}: {name} is given twice, once under an older name: keep only {name}.")
+                raise UserError(f"{given.where}: {name} is set twice, once under an older name: keep only {name}.")
             today[name] = _translate_value(name, given, notes)
         _settle_dtype(merged, today)
         merged |= today
     if "generation_batch_size" in merged:
         merged["steps_per_generation"] = _steps_per_generation(merged)
         del merged["generation_batch_size"]
-    if notes and os.environ.get("RANK", "0") == "0":
+    if notes:
         listed = "; ".join(f"{name} ({why})" for name, why in notes.items())
-        logger.warning("These options have no effect here: %s.", listed)
+        warn_user("These options have no effect here: %s.", listed)
     return merged
 
 
@@ -209,7 +213,7 @@ def _rename(name: str, given: Given, known: set[str]) -> tuple[str, Given]:
 
 
 def _without_effect(name: str, given: Given, notes: dict[str, str]) -> bool:
-    """Whether `name` can be dropped; notes why, unless its value is one that asks for nothing."""
+    """Whether `name` can be dropped. Adds the reason to `notes`, unless the value disables the option anyway."""
     if name in UNSUPPORTED:
         neutral, instead = UNSUPPORTED[name]
         if given.value not in neutral:
@@ -222,20 +226,20 @@ def _without_effect(name: str, given: Given, notes: dict[str, str]) -> bool:
 
 
 def _translate_value(name: str, given: Given, notes: dict[str, str]) -> Given:
-    """Values that had another form: one dataset configuration in a list, a boolean `scale_rewards`, `dtype: auto`,
+    """Replaces old forms of values: one dataset configuration in a list, a boolean `scale_rewards`, `dtype: auto`, and
     other attention kernels."""
     value = given.value
     if name == "scale_rewards" and isinstance(value, bool):
         return replace(given, value="group" if value else "none", text=None)
     if name == "dataset_config" and isinstance(value, list):
         if len(value) != 1:
-            raise UserError(f"{given.where}: {len(value)} configurations of a dataset: list them in dataset_mixture.")
+            raise UserError(f"{given.where}: {name} has {len(value)} configurations: list them in dataset_mixture.")
         return replace(given, value=value[0], text=None)
     if name == "dtype" and value == "auto":
         return replace(given, value=None, text=None)
     if name == "attn_implementation" and isinstance(value, str):
         if "flash" in value and value != "flash_attention_4":
-            notes[f"attn_implementation: {value}"] = "PyTorch's own varlen attention is used on CUDA by default"
+            notes[f"attn_implementation: {value}"] = "the default kernel is used"
             return replace(given, value=None, text=None)
         if value == "eager":
             notes["attn_implementation: eager"] = "sdpa computes the same"
@@ -244,7 +248,7 @@ def _translate_value(name: str, given: Given, notes: dict[str, str]) -> Given:
 
 
 def _settle_dtype(earlier: dict[str, Given], layer: dict[str, Given]) -> None:
-    """`dtype` and `bf16` say the same: the later layer wins, and within a layer `bf16`. Drops what lost."""
+    """Drops `dtype` or `bf16` if they contradict each other: the later layer wins, and `bf16` within a layer."""
     if "bf16" in layer:
         dtype = layer.get("dtype") or earlier.get("dtype")
         if dtype is not None and (dtype.value == "bfloat16") != layer["bf16"].value:
@@ -255,7 +259,7 @@ def _settle_dtype(earlier: dict[str, Given], layer: dict[str, Given]) -> None:
 
 
 def _steps_per_generation(merged: dict[str, Given]) -> Given:
-    """TRL's `generation_batch_size` counts completions over all processes in one round of generation."""
+    """`steps_per_generation` from TRL's `generation_batch_size`: the completions of a round, over all processes."""
     given = merged["generation_batch_size"]
     if given.value is None:
         return merged.get("steps_per_generation", given)

@@ -1,7 +1,7 @@
-"""The fields of a dataclass, read from its source.
+"""Reads the fields of a dataclass from its source, without importing it.
 
-`transformers.TrainingArguments` takes seconds to import, because torch comes with it. Neither `--help` nor a mistyped
-option should wait for that: an outline has the names, types, defaults and texts of the fields, and nothing else.
+`transformers.TrainingArguments` takes seconds to import, because it imports torch. Neither `--help` nor a mistyped
+option should wait for that. An outline has only the names, types, defaults and docstrings of the fields.
 """
 
 import ast
@@ -15,21 +15,21 @@ from pathlib import Path
 from typing import Any
 
 SLOW = ("accelerate", "torch", "transformers")
-"""Packages that are read, never imported."""
+"""Packages that are read but never imported."""
 UNKNOWN = ...
-"""The value of a default that takes an import to compute."""
+"""Stands for a default that cannot be computed without an import."""
 SOURCES: dict[type, str] = {}
-"""The text that each outline was read from."""
+"""The source of each outline."""
 
 
 @functools.cache
 def outline(module: str, name: str) -> type:
-    """A dataclass with the fields of `module.name`. Raises LookupError if its source is not where it should be."""
+    """A dataclass with the fields of `module.name`. Raises `LookupError` if its source cannot be found."""
     node = _definitions(module).get(name)
     if not isinstance(node, ast.ClassDef):
         raise LookupError(f"{module} defines no class {name}")
     bases = {f"base_{i}": _base(module, base) for i, base in enumerate(node.bases)}
-    body: list[ast.stmt] = [_with_help_alone(n) for n in node.body if isinstance(n, ast.AnnAssign)]
+    body: list[ast.stmt] = [_with_help_only(n) for n in node.body if isinstance(n, ast.AnnAssign)]
     used = {n.id for field in body for n in ast.walk(field) if isinstance(n, ast.Name)}
     scope = {n: _value(module, n) for n in used if not hasattr(builtins, n)} | bases | {"__name__": module}
     names: list[ast.expr] = [ast.Name(base, ast.Load()) for base in bases]
@@ -44,7 +44,7 @@ def outline(module: str, name: str) -> type:
 
 @functools.cache
 def _definitions(module: str) -> dict[str, ast.ClassDef | str]:
-    """The classes of a module, and where it imports what from."""
+    """The classes that a module defines, and the module that each imported name comes from."""
     found: dict[str, ast.ClassDef | str] = {}
     for node in ast.walk(ast.parse(_path(module).read_text(encoding="utf-8"))):
         if isinstance(node, ast.ClassDef):
@@ -58,7 +58,7 @@ def _definitions(module: str) -> dict[str, ast.ClassDef | str]:
 
 @functools.cache
 def _path(module: str) -> Path:
-    """The file of a module, found without importing the packages around it."""
+    """The file of a module, found without importing its parent packages."""
     package, *rest = module.split(".")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
@@ -70,8 +70,8 @@ def _path(module: str) -> Path:
     return path
 
 
-def _with_help_alone(statement: ast.AnnAssign) -> ast.AnnAssign:
-    """`field(default=..., metadata={"help": ...})`, without what else its metadata may hold."""
+def _with_help_only(statement: ast.AnnAssign) -> ast.AnnAssign:
+    """`field(default=..., metadata={"help": ...})`, without other metadata."""
     for keyword in statement.value.keywords if isinstance(statement.value, ast.Call) else ():
         if keyword.arg == "metadata" and isinstance(keyword.value, ast.Dict):
             pairs = zip(keyword.value.keys, keyword.value.values, strict=True)
@@ -89,7 +89,7 @@ def _base(module: str, base: ast.expr) -> type:
 
 
 def _value(module: str, name: str) -> Any:
-    """What `name` stands for in a module. Of slow packages it is an Enum or a class without contents."""
+    """The value of `name` in a module. For a class of a slow package: an Enum with its members, or an empty class."""
     found = _definitions(module).get(name, UNKNOWN)
     if isinstance(found, str):
         return _value(found, name) if found.split(".")[0] in SLOW else getattr(importlib.import_module(found), name)

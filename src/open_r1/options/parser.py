@@ -1,8 +1,8 @@
-"""From a YAML file and a command line to filled dataclasses, with errors that name what is wrong and where.
+"""Fills dataclasses from a YAML file and a command line, with errors that say what is wrong and where.
 
-The conventions are those of `transformers.HfArgumentParser`. It is not used itself because it cannot read a bare
-`--bf16` (a field whose default is None), `--no_packing`, dicts, or lists for fields that also take text, and
-because its errors name neither file nor line.
+The conventions are those of `transformers.HfArgumentParser`, which is not used because it cannot read a bare `--bf16`
+(a field whose default is None), `--no_packing`, dicts, or lists for fields that also take text, and because its errors
+name neither file nor line.
 """
 
 import difflib
@@ -14,7 +14,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from open_r1.errors import UserError
+from open_r1.errors import UserError, did_you_mean
 from open_r1.options.annotations import Positional, Repeated, aliases_of, check_range, mark_of, split_hint
 from open_r1.options.command_line import Arity, Words, split_command_line
 from open_r1.options.help import format_help, is_training, spelling
@@ -26,12 +26,12 @@ from open_r1.options.values import Given, Mismatch, convert, read_words, read_ya
 def parse_options(
     argv: Sequence[str] | None, *classes: type | str, prog: str, description: str | None
 ) -> tuple[Any, ...]:
-    """Fills one instance of each of `classes` from `--config FILE` and from `argv` (default: the command line of this
-    process), which overrides the file.
+    """An instance of each of `classes`, filled from `argv` (default: the command line of this process) and from the
+    file that `--config` names; `argv` takes precedence.
 
-    A class can be named, as `module:Class`: it is then imported once its options are in order. Raises `UserError` for
-    an unknown option, a value of the wrong type, a missing or broken file, and whatever the classes themselves refuse.
-    `--help` prints all options and exits.
+    A class may be given as "module:Class", to be imported only after its options have been checked. `--help` prints all
+    options and exits. Raises `UserError` for an unknown option, a value of the wrong type, a missing or broken file,
+    and whatever the classes reject.
     """
     options, rest = _parse(sys.argv[1:] if argv is None else argv, classes, prog, description or "", None)
     assert not rest
@@ -41,9 +41,9 @@ def parse_options(
 def parse_known(
     argv: Sequence[str], *classes: type | str, prog: str, description: str, usage: str = ""
 ) -> tuple[tuple[Any, ...], list[str]]:
-    """As `parse_options`, for a command that hands on the words that it does not know, `--config` among them.
+    """Like `parse_options`, for a command that passes unknown words on to another, including `--config`.
 
-    Returns those words, too; `usage` says what they are.
+    Also returns those words; `usage` describes them.
     """
     return _parse(argv, classes, prog, description, usage)
 
@@ -57,7 +57,7 @@ def _parse(
     if "-h" in argv or "--help" in argv:
         print(format_help(outlines, hints, prog, description, usage))
         raise SystemExit(0)
-    understood = UNDERSTOOD if is_training(hints) else set()  # only training has a past
+    understood = UNDERSTOOD if is_training(hints) else set()
     aliases = aliases_of(hints)
     positional = [name for name, hint in hints.items() if mark_of(hint, Positional)]
     many = [name for name in positional if get_origin(split_hint(hints[name])[0]) is list]
@@ -88,21 +88,18 @@ def _parse(
 
 
 def resolved_options(*instances: Any) -> dict[str, Any]:
-    """Every option of `instances` as one flat dict of plain values, without secrets: for `run/config.yaml`.
-
-    Written as YAML it is itself a recipe that `--config` reads.
-    """
+    """All options of `instances` in one flat dict of plain values, without secrets: a recipe for `run/config.yaml`."""
     flat: dict[str, Any] = {}
     for instance in instances:
         values = instance.to_dict() if hasattr(instance, "to_dict") else vars(instance)
-        if "eos_token" in values:  # `to_dict` hides whatever is called a token
+        if "eos_token" in values:  # `to_dict` hides everything named `*_token`
             values["eos_token"] = instance.eos_token
         flat |= {f.name: values[f.name] for f in fields(instance) if f.init and f.name in values}
     return {name: value for name, value in flat.items() if name not in ("hub_token", "local_rank")}
 
 
 def default_hub_model_id(model_name_or_path: str, task: str, token: str | None = None) -> str:
-    """`{username}/{model_name}-{task}`; asks the hub who is logged in, so call it only to push."""
+    """`{username}/{model_name}-{task}`. Asks the hub for the user name, so call it only before a push."""
     from huggingface_hub import whoami
 
     return f"{whoami(token)['name']}/{Path(model_name_or_path).name}-{task}"
@@ -111,7 +108,7 @@ def default_hub_model_id(model_name_or_path: str, task: str, token: str | None =
 def _outline(named: str) -> type:
     try:
         return outline(*named.split(":"))
-    except LookupError:  # a library that has moved its sources: slow, but right
+    except LookupError:  # the library has moved its sources: import it, which is slow
         return _real(named)
 
 
@@ -133,7 +130,8 @@ def _hints(classes: tuple[type, ...]) -> dict[str, Any]:
 
 
 def _arity(hint: Any, one_word: bool) -> Arity:
-    """How many words may follow an option. Where words without an option mean something, as few as it can do with."""
+    """How many words may follow an option. With `one_word`, as few as its type allows, so that the words that follow
+    remain for positional options or another command."""
     plain = split_hint(hint)[0]
     is_list = list in (plain, get_origin(plain), *map(get_origin, get_args(plain)))
     if not one_word or (is_list and not mark_of(hint, Repeated)):
@@ -156,7 +154,7 @@ def _typed(hint: Any, given: list[Words]) -> Given:
 
 
 def _config_files(given: list[Words], is_alias: bool) -> tuple[list[str], list[Words]]:
-    """Files of options, and what else `--config` names where it is also an alias: a configuration on the hub."""
+    """The files that `--config` names, and its other values if it is also an alias (of a dataset configuration)."""
     if not is_alias:
         return [name for words in given for name in words or [""]], []
     files = [words[0] for words in given if words and words[0].endswith((".yaml", ".yml"))]
@@ -165,7 +163,7 @@ def _config_files(given: list[Words], is_alias: bool) -> tuple[list[str], list[W
 
 def _read_recipe(files: list[str]) -> dict[str, Given]:
     if len(files) > 1:
-        raise UserError(f"--config is given {len(files)} times: give one file, and options to override it.")
+        raise UserError(f"--config has {len(files)} files: give one, and options to override it.")
     if not files:
         return {}
     path = Path(files[0])
@@ -182,7 +180,7 @@ def _without_aliases(layer: dict[str, Given], aliases: dict[str, str]) -> dict[s
 
 
 def _recipes_near(path: Path) -> str:
-    """Names the recipes beside a missing one, the likeliest first."""
+    """Lists the recipes near a missing one, the most similar first."""
     here = Path.cwd()
     folder = next(p for p in path.absolute().parents if p.is_dir())
     if folder == here or folder in here.parents:
@@ -201,8 +199,7 @@ def _stray(word: str, known: list[str]) -> UserError:
 
 
 def _unknown(name: str, where: str, known: list[str]) -> UserError:
-    near = difflib.get_close_matches(name, known, n=1)
-    return UserError(f"{where}: unknown option {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+    return UserError(f"{where}: unknown option {name!r}.{did_you_mean(name, known)}")
 
 
 def _convert(name: str, given: Given, hint: Any) -> Any:

@@ -20,23 +20,24 @@ _FALSE = ("false", "no", "f", "n", "0", "off")
 
 @dataclass(frozen=True)
 class Given:
-    """The value of an option as the user wrote it."""
+    """The value of an option as the user gave it."""
 
     value: Any
-    """As YAML reads it."""
+    """The value as YAML parses it."""
     text: str | None
-    """A scalar's own text."""
+    """The source text of a scalar."""
     where: str
+    """Its place, for error messages."""
     typed: bool = False
-    """On a command line, where text is what was typed, whatever YAML makes of it."""
+    """Whether it comes from the command line, where a text option takes `text`, however YAML parses it."""
 
 
 class Mismatch(Exception):
-    """The value does not fit; the message says what was expected."""
+    """The value does not fit the type. The message says what was expected."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers and dates: `1e-6` is a number, `2024-01-05` is text (PyYAML reads it the other way round)."""
+    """Reads numbers and dates as in YAML 1.2: `1e-6` is a number, `2024-01-05` is text. PyYAML follows YAML 1.1."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -49,7 +50,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> dict[str, Given]:
-    """The options of a recipe, each with its line. Raises `UserError` for what is no mapping of options."""
+    """The options of a recipe, each with its line. Raises `UserError` if the file is not a YAML mapping."""
     try:
         text = path.read_text(encoding="utf-8")
         return _read_options(text, path)
@@ -76,11 +77,11 @@ def _read_options(text: str, path: Path) -> dict[str, Given]:
     if root is None:
         return {}
     if not isinstance(root, yaml.MappingNode):
-        raise UserError(f"{path}: expected lines of `option: value`, found something else.")
+        raise UserError(f"{path}: expected lines of the form `option: value`.")
     for key, node in root.value:
         where = f"{path}, line {key.start_mark.line + 1}"
         if not isinstance(key, yaml.ScalarNode):
-            raise UserError(f"{where}: found a list or a mapping instead of the name of an option.")
+            raise UserError(f"{where}: expected the name of an option, found a list or a mapping.")
         try:
             value = loader.construct_object(node, deep=True)
         except ValueError as error:  # such as a number of 5,000 digits
@@ -93,7 +94,7 @@ def _read_options(text: str, path: Path) -> dict[str, Given]:
 
 
 def read_words(words: list[str]) -> Given:
-    """The words after an option on the command line: none is a bare flag, several are a list."""
+    """The value in the words after an option on the command line: True without words, a list if there are several."""
     if len(words) == 1:
         return Given(_read_word(words[0]), words[0], "command line", typed=True)
     return Given(words or True, None, "command line", typed=True)
@@ -140,7 +141,7 @@ def convert(given: Given, hint: Any) -> Any:
 
 def _convert_union(given: Given, members: tuple[Any, ...]) -> Any:
     value = given.value
-    exact = given.typed and given.text is not None and str in members  # `null` is a text, too
+    exact = given.typed and given.text is not None and str in members  # on a command line, `null` is text
     if value is None and NoneType in members and not exact:
         return None
     members = tuple(m for m in members if m is not NoneType)
@@ -205,7 +206,7 @@ def _refuse_unless(fits: bool, value: Any, hint: Any) -> Any:
 
 
 def shown(given: Given) -> str:
-    """The value as error messages show it."""
+    """The value for error messages, shortened if it is long."""
     if given.text is not None:
         return repr(given.text if len(given.text) <= 200 else given.text[:200] + "...")
     return reprlib.repr(given.value)

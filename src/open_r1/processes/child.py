@@ -32,7 +32,7 @@ def new_log(prefix: str) -> Path:
 
 @dataclass(frozen=True)
 class Command:
-    """A command line, and the environment variables that it needs besides those of this process."""
+    """A command line, and the environment variables that it needs in addition to those of this process."""
 
     argv: tuple[str, ...]
     environment: dict[str, str]
@@ -119,13 +119,13 @@ class ChildProcess:
         self._reader.join(timeout=5.0)
 
     def begin_stop(self) -> None:
-        """Starts to end it, without waiting."""
+        """Starts ending the command, without waiting."""
         if self._alive >= 0:
             os.close(self._alive)
             self._alive = -1
 
     def failure(self, node: str, reason: str | None = None) -> Failure:
-        """How it ended, or the `reason` for which it is ended."""
+        """The failure of the command: how it ended, or the `reason` for ending it."""
         code = self.poll()
         if code is not None:
             self._reader.join(timeout=5.0)
@@ -133,7 +133,7 @@ class ChildProcess:
         return Failure(self.name, node, code or 0, reason, tuple(dict.fromkeys(self.lines)), self.log is None)
 
     def tail(self, count: int = 20) -> str:
-        """Its last lines of output, indented."""
+        """The last lines of output, indented."""
         return "\n".join(f"  {line}" for line in list(self.lines)[-count:])
 
     def __enter__(self) -> Self:
@@ -146,7 +146,7 @@ class ChildProcess:
         target: BinaryIO = self.log.open("ab") if self.log else sys.stdout.buffer
         rest = b""
         while chunk := os.read(stream.fileno(), 65536):
-            with suppress(OSError, ValueError):  # nobody reads our output any more
+            with suppress(OSError, ValueError):  # our output no longer has a reader
                 target.write(chunk)
                 target.flush()
             *lines, rest = (rest + chunk).replace(b"\r", b"\n").split(b"\n")

@@ -15,6 +15,7 @@ small."""
 
 WIDTH, HEIGHT = 480, 290
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 54, 40
+LEGEND_ROW = 18
 _INK, _MUTED, _GRID = "var(--ink, #6b7280)", "var(--muted, #7a8290)", "var(--grid, #9ca3af55)"
 
 
@@ -34,6 +35,7 @@ class _Scale:
 
     x: tuple[float, float]
     y: tuple[float, float]
+    top: int
 
     def across(self, value: float) -> float:
         share = (value - self.x[0]) / (self.x[1] - self.x[0])
@@ -41,7 +43,7 @@ class _Scale:
 
     def down(self, value: float) -> float:
         share = (value - self.y[0]) / (self.y[1] - self.y[0])
-        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
+        return HEIGHT - BOTTOM - share * (HEIGHT - self.top - BOTTOM)
 
 
 def line_chart(
@@ -66,11 +68,16 @@ def line_chart(
     high = 1.0 if percent and ys.max() <= 1 else float(ys.max())
     x_ticks = ticks(float(xs.min()), float(xs.max()), most=7, whole=True)
     y_ticks = ticks(low, high, most=6)
-    place = _Scale(x=(float(xs.min()), max(float(xs.max()), float(xs.min()) + 1)), y=(y_ticks[0], y_ticks[-1]))
+    legend, rows = _legend(series)
+    place = _Scale(
+        x=(float(xs.min()), max(float(xs.max()), float(xs.min()) + 1)),
+        y=(y_ticks[0], y_ticks[-1]),
+        top=TOP + (rows - 1) * LEGEND_ROW,
+    )
     parts = [_axes(x_ticks, y_ticks, place, x_label, percent)]
     for index, (one, (x, y)) in enumerate(zip(series, shortened, strict=True)):
         parts.append(_line(x, y, place, _color(one, index), DASHES[index % len(DASHES)]))
-    parts.append(_legend(series))
+    parts.append(legend)
     described = "; ".join(_in_words(one, percent) for one in series)
     return (
         f'<svg class="chart" role="img" viewBox="0 0 {WIDTH} {HEIGHT}" xmlns="http://www.w3.org/2000/svg" '
@@ -168,16 +175,20 @@ def _line(x: np.ndarray, y: np.ndarray, place: _Scale, color: str, dash: str) ->
     )
 
 
-def _legend(series: Sequence[Series]) -> str:
-    parts, x = [], LEFT
+def _legend(series: Sequence[Series]) -> tuple[str, int]:
+    """The legend, and its number of rows."""
+    parts, x, row = [], LEFT, 0
     for index, one in enumerate(series):
-        color, dash = _color(one, index), DASHES[index % len(DASHES)]
+        width = 52 + round(len(one.name) * 6.5)
+        if x > LEFT and x + width > WIDTH:
+            x, row = LEFT, row + 1
+        color, dash, y = _color(one, index), DASHES[index % len(DASHES)], 32 + row * LEGEND_ROW
         parts.append(
-            f'<line x1="{x}" x2="{x + 24}" y1="32" y2="32" stroke="{color}" stroke-width="2.4" '
-            f'stroke-dasharray="{dash}"/><text x="{x + 30}" y="36" fill="{_INK}">{escape(one.name)}</text>'
+            f'<line x1="{x}" x2="{x + 24}" y1="{y}" y2="{y}" stroke="{color}" stroke-width="2.4" '
+            f'stroke-dasharray="{dash}"/><text x="{x + 30}" y="{y + 4}" fill="{_INK}">{escape(one.name)}</text>'
         )
-        x += 52 + round(len(one.name) * 6.5)
-    return "".join(parts)
+        x += width
+    return "".join(parts), row + 1
 
 
 def _empty(title: str) -> str:

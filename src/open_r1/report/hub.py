@@ -8,7 +8,7 @@ NOT_PUSHED = ["run/journal.jsonl", "run/.lock", "**/.lock", "*.tmp", "**/*.tmp"]
 
 
 def create_dataset_repo(repo: str, private: bool) -> None:
-    """Makes sure that `repo` is there and may be written to. Raises `UserError`."""
+    """Creates `repo` if necessary, and checks that it is writable. Raises `UserError`."""
     create_repo(repo, repo_type="dataset", private=private)
 
 

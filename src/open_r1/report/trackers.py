@@ -1,10 +1,10 @@
 """Trackers by the names of `report_to`, and the packages that they need."""
 
-import difflib
 from collections.abc import Iterable
 
 from transformers.integrations import get_available_reporting_integrations
 
+from open_r1.errors import did_you_mean
 from open_r1.installing import install_command
 
 PACKAGES = {
@@ -34,7 +34,6 @@ def tracker_problem(report_to: Iterable[str] | None) -> str | None:
             command = PACKAGES.get(name) or install_command("tracking")
             return f"report_to is {name}, which is not installed: {command}, or report_to none."
         known = sorted({*PACKAGES, *EXTRA})
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"expected none, all, or some of {', '.join(known)}."
-        return f"report_to is {name!r}, which is not known: {hint}"
+        hint = did_you_mean(name, known, otherwise=f"Expected none, all, or some of {', '.join(known)}.")
+        return f"report_to is {name!r}, which is not a known tracker:{hint}"
     return None

@@ -1,6 +1,5 @@
 """Finds rewards by name or by import path."""
 
-import difflib
 import importlib
 import importlib.util
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from open_r1.errors import UserError
+from open_r1.errors import UserError, did_you_mean
 from open_r1.rewards.code.programs import declare
 from open_r1.rewards.options import option
 
@@ -110,11 +109,9 @@ def get_reward_func(name: str, script_args: Any = None) -> RewardFunc:
         return REGISTRY[name](script_args)
     if ":" in name:
         return _import(name)
-    nearest = difflib.get_close_matches(name, REGISTRY, n=1, cutoff=0.4)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
     raise UserError(
-        f"reward_funcs: {name!r} is not a reward{hint} Known rewards: {', '.join(REGISTRY)}. "
-        "For your own function, write my_module:my_reward or path/to/file.py:my_reward."
+        f"reward_funcs: there is no reward {name!r}.{did_you_mean(name, REGISTRY, cutoff=0.4)} There are: "
+        f"{', '.join(REGISTRY)}. For your own function, write my_module:my_reward or path/to/file.py:my_reward."
     )
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from open_r1.configs import DataConfig, GRPOConfig, ModelConfig, TrainConfig
-from open_r1.data.conversations import PromptRenderer
+from open_r1.data.conversations import ConversationRenderer
 from open_r1.engine.choose import automatic_engine
 from open_r1.engine.native.engine import NativeEngine, NativeOptions
 from open_r1.engine.opening import OpenEngine, decode_budget
@@ -86,7 +86,7 @@ class Benchmarks(TrainerCallback):
     def __init__(
         self, script: DataConfig, args: TrainConfig, model: ModelConfig, tokenizer: PreTrainedTokenizerBase
     ) -> None:
-        self.args, self.model, self.tokenizer, self.render = args, model, tokenizer, PromptRenderer(tokenizer)
+        self.args, self.model, self.tokenizer, self.render = args, model, tokenizer, ConversationRenderer(tokenizer)
         self.loaded = [_load(name, script, args) for name in dict.fromkeys(args.benchmarks or ())]
         if args.benchmarks_every_n_steps and not self.loaded:
             raise UserError(

@@ -1,4 +1,4 @@
-"""How much memory and time a training process needs, computed from the shape of the model.
+"""Estimates the memory and time of a training process from the shape of the model.
 
 The formulas are for eager, Llama-like layers. They are within a tenth of values measured on H100s
 (docs/performance.md, `tests/run/test_estimate.py`). The docs mark such numbers as computed.
@@ -28,8 +28,9 @@ bfloat16."""
 
 @dataclass(frozen=True)
 class Shape:
-    """Numbers of `parameters`, of LoRA's `adapters` (0: none), and of one table of `embeddings`, which is as large as
-    the head; `layers` of `width`, `inner` width of an MLP, and widths of all `queries` and `keys` of a token."""
+    """The shape of a model: numbers of `parameters`, of LoRA's `adapters` (0: none) and of `embeddings` (one table, as
+    large as the head); number of `layers`, hidden size (`width`), `inner` size of an MLP, and total sizes of the
+    `queries` and `keys` of a token."""
 
     parameters: int
     adapters: int
@@ -91,7 +92,7 @@ class Memory:
 
 
 def split_of(args: TrainConfig) -> Split:
-    """What this run's launcher asked for."""
+    """How the launcher of this run wants it sharded."""
     if splits_weights(args):
         return "zero3" if deepspeed_requested() else "fsdp"
     if deepspeed_requested():
@@ -107,15 +108,16 @@ def tokens_in_pack(args: TrainConfig, longest: int) -> int:
 def estimate_memory(
     shape: Shape, args: TrainConfig, model: ModelConfig, tokens: int, processes: int = 1, split: Split = "none"
 ) -> Memory:
-    """Memory of one of `processes`, with packs of `tokens` in each.
+    """Memory of one of `processes`, with packs of `tokens` tokens per process.
 
-    - States, with w bytes a weight and m of the optimizer: (2 w + m) a trained weight, w a frozen one; whole with
-      `none` and `ddp` (which copies gradients into its buckets, w), split over the processes with `zero3` and `fsdp`,
-      and with `zero2` 4 of 16 whole. `fsdp` and `zero3` put embeddings, head and two layers together in bfloat16.
-    - Kept: the input of every layer with checkpointing (of two, if the others wait on the CPU; without offloading also
-      the output of flash-attn-4), else `layer_bytes`.
-    - At work, the larger one of two moments: the end of the forward pass, when autocast has a bfloat16 copy of every
-      trained float32 weight, and the backward pass, in one layer or in the head (its gradient in float32, a copy in
+    - States, with w bytes per weight and m per weight for the optimizer: 2 w + m for a trained weight, w for a frozen
+      one. They are whole with `none` and `ddp` (which also copies gradients into buckets: w more), split over the
+      processes with `zero3` and `fsdp`; with `zero2`, 4 of 16 bytes are whole. `fsdp` and `zero3` also gather
+      embeddings, head and two layers in bfloat16.
+    - Kept for the backward pass: with checkpointing, the input of every layer (only of two with offloading; without
+      offloading also the output of flash-attn-4), else `layer_bytes`.
+    - Working memory, the larger of two peaks: the end of the forward pass, when autocast has a bfloat16 copy of every
+      trained float32 weight, and the backward pass in one layer or in the head (its gradient in float32, a copy in
       bfloat16, and a chunk of logits).
     """
     half = bool(args.bf16) or model.pure_bf16
@@ -166,9 +168,9 @@ def _states(shape: Shape, args: TrainConfig, weight: int, processes: int, split:
 
 
 def layer_bytes(shape: Shape, args: TrainConfig, *, half: bool, casts: bool) -> float:
-    """Bytes a token that a layer keeps for its backward pass: hidden states in and around two norms, inputs of the
-    matrices, queries, keys, values and what attention answers, and four of the MLP's inner width. `casts`: autocast
-    gives each matrix a copy of its input."""
+    """Bytes per token that a layer stores for its backward pass: hidden states in and around two norms, inputs of the
+    matrices, queries, keys, values and outputs of attention, and four vectors of the MLP's inner size. `casts`:
+    autocast makes a copy of each matrix's input."""
     width, queries, keys, inner = shape.width, shape.queries, shape.keys, shape.inner
     if half:
         size = (26 if casts else 16) * width + 6 * queries + 4 * keys + 8 * inner

@@ -109,7 +109,7 @@ def start_generators(args: GRPOConfig, model: ModelConfig, template: str | None 
 
 
 def spare_gpus(visible: Sequence[str], training: int) -> tuple[str, ...]:
-    """The GPUs after those of the training processes; none where there are no GPUs. Raises UserError if all train."""
+    """The GPUs after those of the training processes; empty if there are no GPUs. Raises `UserError` if all train."""
     if visible and len(visible) <= training:
         raise UserError(
             f"vLLM needs a GPU (vllm_mode server, or engine vllm), but all {len(visible)} GPUs train: start fewer "

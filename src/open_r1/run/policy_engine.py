@@ -1,4 +1,4 @@
-"""Opens the engine that samples a run's completions, as its options say."""
+"""Opens the engine that samples a run's completions, according to its options."""
 
 import logging
 

@@ -2,7 +2,7 @@
 
 They extend the trainers in `training/`, which are `transformers.Trainer`s. The constructor prepares options and rows
 (`prepare.py`) and opens the policy and the engine that samples its completions. `train` manages the run folder,
-resumes the run, and saves the final model (`run.py`). Each `__init__` reads in the order in which things happen.
+resumes the run, and saves the final model (`run.py`). Each `__init__` is in the order in which things happen.
 """
 
 import copy

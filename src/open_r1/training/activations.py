@@ -1,4 +1,4 @@
-"""Decides when training begins what checkpointed layers store for the backward pass, and where."""
+"""Decides, when training begins, what checkpointed layers store for the backward pass, and where."""
 
 from typing import Any
 

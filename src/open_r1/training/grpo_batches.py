@@ -35,11 +35,11 @@ def step_batches(
     args: GRPOConfig,
     global_sum: Callable[[float], float],
 ) -> list[StepBatch]:
-    """This process's batches of `num_steps` optimizer steps.
+    """This process's batches for `num_steps` optimizer steps.
 
-    `slots` are the places of its prompts among those of the round, which has `prompts_per_step` a step.
-    Sequences get their `weight` and `advantage`. Groups without signal skip the forward pass (if there is no KL term),
-    but count in the denominators, which `global_sum` adds up over ranks. Masked completions are left out of both.
+    `slots` are the positions of its prompts among those of the round, which has `prompts_per_step` per step. Sequences
+    get their `weight` and `advantage`. Groups without signal skip the forward pass (if there is no KL term), but count
+    in the denominators, which `global_sum` adds up over ranks. Masked completions count in neither.
     """
     groups = args.num_generations
     flat = rollouts.flat()

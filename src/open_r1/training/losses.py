@@ -141,7 +141,7 @@ def importance_weights(
 
 
 def _exp(x: Tensor) -> Tensor:
-    """exp that is finite in float32, and so is the product of two: an infinite ratio times an advantage of 0 would be
+    """exp, bounded so that the product of two is finite in float32: an infinite ratio times an advantage of 0 would be
     NaN."""
     return x.clamp(max=40.0).exp()
 

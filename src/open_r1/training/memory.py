@@ -30,7 +30,7 @@ def out_of_memory(error: torch.OutOfMemoryError, args: TrainConfig, step: int, p
 
 
 def _remedies(args: TrainConfig, pack_tokens: int) -> list[str]:
-    """Measures that are not in use yet, the cheapest first."""
+    """Remedies that are not in use yet, the cheapest first."""
     remedies = []
     if pack_tokens > args.max_tokens_per_microbatch:
         remedies.append("lower max_completion_length" if isinstance(args, GRPOConfig) else "lower max_length")

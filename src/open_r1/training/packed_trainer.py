@@ -360,13 +360,13 @@ class PackedTrainer(Trainer):
             backends.reduce_in_float32(self.accelerator)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """As Trainer's, without tied weights, which a checkpoint has only once."""
+        """As in Trainer, but ignores tied weights, which a checkpoint has only once."""
         tied = getattr(self.model, "all_tied_weights_keys", {})
         missing = [name for name in load_result.missing_keys if name not in tied]
         super()._issue_warnings_after_load(type(load_result)(missing, load_result.unexpected_keys))
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        """As Trainer's. Raises Interrupted after a stop signal, unless this was the last step."""
+        """As in Trainer. Raises `Interrupted` after a stop signal, unless this was the last step."""
         super()._maybe_log_save_evaluate(*args, **kwargs)
         step = self.state.global_step
         if self._stop and step < self.total_steps():

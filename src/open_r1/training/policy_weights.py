@@ -179,5 +179,5 @@ def _plain_name(name: str) -> str:
 
 
 def _clean(name: str) -> str:
-    """The name without the parts that wrappers add."""
+    """The name without the prefixes of wrappers."""
     return name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", "")

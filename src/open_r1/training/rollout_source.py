@@ -94,8 +94,7 @@ class RolloutSource:
         self.num_rounds = math.ceil(total_steps(args, self.steps_per_epoch) / args.max_steps_per_rollout)
 
         def sampled_by(place: int) -> int:
-            """Deals the prompts of a step to the data ranks in turn, and those of a data rank to its processes in
-            turn."""
+            """The process that samples a prompt: prompts are dealt to data ranks, then to the processes of a rank."""
             turn, data_rank = divmod(place, data_ranks)
             return data_rank * shared_by + turn % shared_by
 
@@ -164,7 +163,7 @@ class RolloutSource:
         return self.sampler.sample(self._prompts(number), seeds, first_step)
 
     def _sample_ahead(self, number: int, figures: dict[str, float], has_weights: bool) -> None:
-        """Starts the next `max_staleness` rounds when none is left, with the current weights."""
+        """Starts sampling the next `max_staleness` rounds, with the current weights, if none is left."""
         coming = range(number + 1, min(number + 1 + self.args.max_staleness, self.num_rounds))
         if self.ahead or not coming:
             return

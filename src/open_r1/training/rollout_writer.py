@@ -9,7 +9,7 @@ from open_r1.training.ranks import Ranks
 
 
 class RolloutWriter:
-    """The rollouts of all ranks go to the main process, which has a `recorder`; the others have None."""
+    """Gathers the rollouts of all ranks in the main process, which writes them with its `recorder` (None elsewhere)."""
 
     def __init__(self, recorder: RunRecorder | None, ranks: Ranks) -> None:
         self.recorder, self.ranks = recorder, ranks
@@ -17,13 +17,13 @@ class RolloutWriter:
         self._pending: Future | None = None
 
     def write(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Begins to write the `rows` of a step. Collective; `wait` must follow before the next call."""
+        """Starts writing the `rows` of a step. Collective; call `wait` before the next call."""
         rows = self.ranks.gather(list(rows))
         if self.recorder is not None:
             self._pending = self._thread.submit(self.recorder.log_rollouts, step, rows)
 
     def wait(self) -> None:
-        """Returns when they are on the disk. Raises what writing them raised."""
+        """Waits until the rows are on disk. Raises the error of writing them, if there was one."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()

@@ -77,10 +77,10 @@ def sample_groups(
     seeds: Sequence[int],
     on_completion: Callable[[Mapping[str, Any], Completion], None] | None = None,
 ) -> list[list[Completion]]:
-    """`sampling.n` completions for every prompt row (`prompt_ids`), each group from its own seed.
+    """Samples `sampling.n` completions for every prompt row (`prompt_ids`), each group from its own seed.
 
-    `on_completion` hears of every completion while others are still being written: as soon as it ends if the engine
-    has an `on_completion` too, else when its group is complete.
+    Calls `on_completion` for every completion while others are still being sampled: as soon as it ends if the engine
+    supports `on_completion`, else when its group is complete.
     """
     requests = [
         Request(id=i, prompt=list(row["prompt_ids"]), sampling=replace(sampling, seed=seed))
@@ -88,25 +88,25 @@ def sample_groups(
     ]
     groups: dict[Any, list[Completion]] = {}
 
-    def tell(i: Any, completion: Completion) -> None:
+    def report(i: Any, completion: Completion) -> None:
         if on_completion is not None:
             on_completion(prompts[i], completion)
 
-    with _told_by(engine, tell) as engine_tells:
+    with _reporting_to(engine, report) as engine_reports:
         for i, group in engine.stream(requests):
             groups[i] = group
-            for completion in () if engine_tells else group:
-                tell(i, completion)
+            for completion in () if engine_reports else group:
+                report(i, completion)
     return [groups[i] for i in range(len(prompts))]
 
 
 @contextmanager
-def _told_by(engine: Any, tell: Callable[[Any, Completion], None]) -> Iterator[bool]:
-    """Has `engine` tell of completions as they end, for as long as it lasts; False if it does not."""
+def _reporting_to(engine: Any, report: Callable[[Any, Completion], None]) -> Iterator[bool]:
+    """Inside the context, `engine` passes completions to `report` as they end. False if it does not support this."""
     if not hasattr(engine, "on_completion"):
         yield False
         return
-    engine.on_completion = tell
+    engine.on_completion = report
     try:
         yield True
     finally:
@@ -121,8 +121,8 @@ def start_grading(row: Mapping[str, Any], completion: Completion) -> None:
 
 
 def start_judging(funcs: Sequence[Callable], row: Mapping[str, Any], completion: Completion) -> None:
-    """Has rewards that take long (programs) begin, in the background; they have an attribute `begin`, called like
-    themselves. What is wrong with a row is said by the reward, when the round is scored."""
+    """Starts slow rewards (programs) in the background, by calling their attribute `begin` with the arguments of the
+    reward. Faults in a row are reported later, when the reward scores the round."""
     columns = {name: [value] for name, value in row.items() if name not in PROMPT_COLUMNS}
     for func in funcs:
         if hasattr(func, "begin"):

@@ -24,8 +24,8 @@ class RoundSampler:
     watchdog: Watchdog
 
     def sample(self, prompts: list[Mapping[str, Any]], seeds: Sequence[int], step: int, n: int | None = None) -> Round:
-        """Samples a group of `n` (default: as `sampling` says) for every prompt, each from its own seed, and scores
-        it. `step` is for messages."""
+        """Samples a group of `n` completions (default: `sampling.n`) for every prompt, each group from its own seed,
+        and scores it. `step` is for error messages."""
         sampling = self.sampling if n is None else replace(self.sampling, n=n)
         began = time.perf_counter()
         self.watchdog.beat("generation")
@@ -48,7 +48,7 @@ class RoundSampler:
 
 
 class RoundsAhead:
-    """Rounds, by number, that a thread samples while the trainer learns from earlier ones."""
+    """Rounds that a thread samples while the trainer learns from earlier ones, by number."""
 
     def __init__(self, watchdog: Watchdog) -> None:
         self.watchdog = watchdog
@@ -80,16 +80,16 @@ class RoundsAhead:
         return self._wait(self._futures.pop(number))
 
     def settle(self) -> dict[int, Round]:
-        """Waits until all rounds are there; they stay here."""
+        """Waits until all rounds are sampled, and returns them without removing them."""
         return {number: self._wait(future) for number, future in self._futures.items()}
 
     def put_back(self, rounds: Mapping[int, Round]) -> None:
-        """Takes rounds that were sampled before."""
+        """Adds rounds that were sampled before, for `take`."""
         for number, sampled in rounds.items():
             self._futures[number] = Future()
             self._futures[number].set_result(sampled)
 
     def _wait(self, future: Future[Round]) -> Round:
-        # The thread that samples has a clock of its own.
+        # The sampling thread reports its own progress to the watchdog.
         self.watchdog.rest()
         return future.result()

@@ -1,4 +1,4 @@
-"""What saving a model can refuse beside a full disk, found before the first step instead of after the last."""
+"""Finds out before the first step, instead of after the last, whether a model cannot be saved."""
 
 import logging
 import re
@@ -18,10 +18,10 @@ logger = logging.getLogger(__name__)
 def check_saveable(
     name: str, config: PretrainedConfig, generation: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """Saves everything but the weights of model `name` once, into a folder that is deleted again.
+    """Saves everything except the weights of model `name`, into a temporary folder.
 
-    Sampling options beside `do_sample: false`, which many models on the hub have and transformers refuses to save, get
-    `do_sample: true`, with a warning. Raises UserError for everything else that is refused.
+    Many models on the hub have sampling options together with `do_sample: false`, which transformers refuses to save.
+    Sets `do_sample: true` for them, with a warning. Raises `UserError` for everything else that cannot be saved.
     """
     if generation is not None:
         _mend_sampling(name, generation)
@@ -35,7 +35,7 @@ def check_saveable(
                 continue
             try:
                 part.save_pretrained(folder)
-            except Exception as error:  # whatever it is, it would be raised after the training
+            except Exception as error:  # of any kind: otherwise it would be raised after the training
                 reason = " ".join(str(error).split())
                 raise UserError(
                     f"model_name_or_path: {file} of {name} can be read but not saved again ({reason}): fix it in a "
@@ -44,7 +44,7 @@ def check_saveable(
 
 
 def save_weights_alone(model: nn.Module, state_dict: dict[str, Tensor] | None, path: Path) -> None:
-    """Writes weights (what was trained, of a LoRA model) as safetensors, without anything else that could fail."""
+    """Writes the weights (of a LoRA model: the trained ones) as safetensors, and nothing else, which might fail."""
     if state_dict is None:
         adapters = hasattr(model, "peft_config")
         state_dict = {name: p for name, p in model.named_parameters() if p.requires_grad or not adapters}

@@ -30,7 +30,7 @@ class PackedRows:
 
 
 def packed_rows(dataset: Dataset, args: SFTConfig) -> PackedRows:
-    """With `packing`, whole documents best-fitted into rows of `max_length` tokens; else a document a row."""
+    """With `packing`, rows of whole documents that fill `max_length` tokens best; otherwise one document per row."""
     if args.packing:
         lengths = [len(ids) for ids in dataset["input_ids"]]
         return PackedRows(dataset, best_fit(lengths, args.max_length))
@@ -38,7 +38,7 @@ def packed_rows(dataset: Dataset, args: SFTConfig) -> PackedRows:
 
 
 class SFTTrainer(PackedTrainer):
-    """Loss of a step: mean of -log p over all learned tokens of the step, on all ranks."""
+    """The loss of a step is the mean of -log p over all learned tokens of the step, on all ranks."""
 
     sums = ("entropy",)
 
@@ -75,7 +75,7 @@ class SFTTrainer(PackedTrainer):
         return -(out.logprobs * pack.fields.weight).sum()
 
     def note_sums(self, sums: dict[str, float]) -> None:
-        """As in `PackedTrainer`, and notes the mean entropy of the predictions."""
+        """As in `PackedTrainer`. Also records the mean entropy of the predictions."""
         super().note_sums(sums)
         self.note("entropy", sums["entropy"])
 

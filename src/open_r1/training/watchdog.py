@@ -10,12 +10,12 @@ EXIT_CODE = 70
 
 
 class Watchdog:
-    """Watches a block of work: `with watchdog:`. Every thread that does a part of it says with `beat` what it is doing,
-    and says it again whenever it makes progress.
+    """Watches a block of work: `with watchdog:`. Every thread in it calls `beat` with its phase whenever it makes
+    progress.
 
-    A thread that says nothing for `limit` seconds (0: no limit) ends the process with `EXIT_CODE`: an exception would
-    not reach a thread that waits inside a library. Outside of such a block nothing is watched, so that saving,
-    uploading or a call from elsewhere may take its time.
+    If a thread is silent for `limit` seconds (0: no limit), the process exits with `EXIT_CODE`: an exception would not
+    reach a thread that waits inside a library. Outside the block nothing is watched, so saving, uploading or a user's
+    own code may take any time.
     """
 
     def __init__(self, limit: float) -> None:
@@ -38,12 +38,12 @@ class Watchdog:
         self._beats.clear()
 
     def beat(self, phase: str) -> None:
-        """This thread is in `phase` and makes progress."""
+        """Reports that this thread is in `phase` and makes progress."""
         if self._thread is not None:
             self._beats[threading.get_ident()] = (phase, time.monotonic())
 
     def rest(self) -> None:
-        """This thread does nothing that could hang."""
+        """Stops watching this thread until its next `beat`."""
         self._beats.pop(threading.get_ident(), None)
 
     def _watch(self) -> None:

@@ -1,8 +1,8 @@
 """Attention over paged keys and values, registered with transformers' attention interface as `NATIVE_ATTENTION`.
 
-Prompts use the packed attention of training, and their keys and values are stored on the way. A decoding
-step has one token a row: a custom operation stores its key and value and attends to everything that the row has
-in the cache. It is a Triton kernel on CUDA and plain torch elsewhere, which is also its specification.
+Prompts use the packed attention of training, which also stores their keys and values. A decoding step has one token per
+row: a custom operation stores its key and value, and attends to everything that the row has in the cache. It is a
+Triton kernel on CUDA and plain torch elsewhere, which is also its specification.
 
 Each attention module has its part of the cache as `kv_pages (pages, 2, Hkv, page size, D)`, keys before values.
 """

@@ -112,7 +112,7 @@ class Decoder:
             sample(self.model.head_product(part), slots, chosen, self.model.rule, truncate)
 
     def prepare(self, truncate: bool) -> None:
-        """Captures the graphs of steps that `truncate` or do not, if they are not there and the device has graphs."""
+        """Captures the graphs of steps with or without truncation, unless they exist or the device has no graphs."""
         if self.model.device.type == "cuda" and (self.sizes[0], truncate) not in self.graphs:
             self.capture(truncate)
 
@@ -137,8 +137,8 @@ class Decoder:
 
     @contextmanager
     def _decoding(self) -> Any:
-        """A context in which decoder layers are compiled, with the number of rows as a symbol of its own even where it
-        equals the width of a head."""
+        """A context in which decoder layers are compiled, with the number of rows as a separate symbol even if it
+        equals the size of a head."""
         if self.compiler is None:
             yield
             return

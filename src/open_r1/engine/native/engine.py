@@ -22,7 +22,7 @@ from open_r1.errors import UserError
 from open_r1.modeling.compiling import can_compile
 
 NOT_YET: Any = object()
-"""In place of a request: more may follow later; meanwhile running completions go on."""
+"""Stands for a request that may follow later: running completions continue until then."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,14 @@ class NativeEngine(Engine):
         return self._loop
 
     def need(self, tokens: int) -> None:
-        """Makes room for prompts and completions of `tokens` together."""
+        """Makes room for `tokens` tokens of prompt plus completion."""
         if tokens > self.max_model_len:
             self.max_model_len = tokens
             self._free()
 
     def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
-        """Yields `(request.id, completions)` as requests finish; reads ahead as many as can run at once.
-        After `NOT_YET` among the requests it continues running completions, if there are any."""
+        """As in `Engine`. Reads ahead as many requests as can run at once. At `NOT_YET` among the requests, it
+        continues the running completions, if there are any, before it reads the next request."""
         source = iter(requests)
         request = next(source, None)
         loop = self.loop
@@ -126,8 +126,8 @@ class NativeEngine(Engine):
         return super().generate(requests)
 
     def stream_tokens(self, request: Request) -> Iterator[list[int]]:
-        """Yields the tokens of a completion as they are written, some at a time, without the one that stops it.
-        Leaving early ends it."""
+        """Yields the tokens of a completion as they are sampled, several at a time, without the stop token. Closing the
+        iterator ends the completion."""
         prompt = self._prompt(request)
         limit = self._limit(request, prompt)
         self.need(len(prompt) + limit)
@@ -156,7 +156,7 @@ class NativeEngine(Engine):
         self.version = version
 
     def sleep(self) -> None:
-        """Frees the cache if `release_memory` is set; otherwise it stays, and waking costs nothing."""
+        """Frees the cache if `release_memory` is set; otherwise keeps it, so that waking costs nothing."""
         if self.options.release_memory:
             self._free()
 

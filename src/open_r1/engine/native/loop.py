@@ -1,5 +1,5 @@
-"""The loop that keeps the device busy: it admits completions, launches steps, and meanwhile processes the steps
-before."""
+"""The loop that keeps the device busy: it admits completions, launches steps, and processes the results of earlier
+steps while the device runs."""
 
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
@@ -47,7 +47,7 @@ class Loop:
         self.on_tokens: Callable[[int], None] | None = None
         self.on_completion: Callable[[Hashable, Completion], None] | None = None
         self.follow = False
-        """Read tokens as they are written, not only when a completion has ended."""
+        """Read tokens as they are sampled, not only when a completion has ended."""
         self.failures = 0
         self._snapshots: deque[Snapshot] = deque()
         self._texts: deque[tuple[list[Ended], Future]] = deque()
@@ -129,8 +129,8 @@ class Loop:
         return True
 
     def _make_room(self) -> None:
-        """Frees pages: those of completions that have ended meanwhile, otherwise those of the youngest, which will
-        restart from the tokens that it has sampled."""
+        """Frees the pages of completions that have ended; if there are none, those of the youngest completion, which
+        will restart from its sampled tokens."""
         before = len(self.scheduler.running)
         while self._snapshots:
             self._process_snapshot()
@@ -177,8 +177,8 @@ class Loop:
             self._texts.append((done, self._thread.submit(texts_of, self.tokenizer, done)))
 
     def _read(self, rollouts: Sequence[Rollout], sampled: np.ndarray) -> None:
-        """Copies the sampled tokens of `rollouts` to the host, without waiting for steps launched meanwhile, which
-        write nothing into slots that have ended."""
+        """Copies the sampled tokens of `rollouts` to the host, without waiting for later steps, which write nothing
+        into slots that have ended."""
         with torch.cuda.stream(self._copies):
             rows = self.decoder.slots.read([r.slot for r in rollouts], int(sampled.max()))
         for r, count, tokens, logprobs in zip(rollouts, sampled, *rows, strict=True):

@@ -35,14 +35,14 @@ class NativeModel:
         self.attentions: list[Any] = [layer.self_attn for layer in self.layers]
         self.heads: int = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         self.head_width: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        # transformers passes a four-dimensional mask through and builds none of its own.
+        # transformers passes a four-dimensional mask through unchanged and does not build its own.
         self.no_mask = torch.zeros(1, 1, 1, 1, device=self.device)
         self.targets = _targets(model)
         self.shares = False
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of linear layers, and so of keys and values."""
+        """The dtype of linear layers, and so of keys and values."""
         return self.head.weight.dtype
 
     @property

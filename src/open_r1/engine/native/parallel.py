@@ -1,4 +1,4 @@
-"""Native engines on several GPUs, each in a process of its own; this process distributes requests."""
+"""Native engines on several GPUs, each in its own process; this process distributes the requests."""
 
 import logging
 import os
@@ -66,7 +66,7 @@ class Worker:
                 return value
 
     def died(self) -> UserError:
-        """The error that says how the process ended."""
+        """The error for a worker that has ended."""
         return UserError(
             f"the native engine on {self.place} ended with {describe_exit(self.process.wait())}; its log is {self.log}."
         )
@@ -98,7 +98,7 @@ class ParallelEngine(Engine):
             raise
 
     def need(self, tokens: int) -> None:
-        """Makes room for prompts and completions of `tokens` together."""
+        """Makes room for `tokens` tokens of prompt plus completion."""
         if tokens > self.max_model_len:
             self.max_model_len, self._started = tokens, False
 
@@ -112,7 +112,7 @@ class ParallelEngine(Engine):
             self._started = True
 
     def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
-        """Yields `(request.id, completions)` as requests finish.
+        """As in `Engine`.
 
         A request goes to the least busy engine, which gets only a few more than it can decode at once, so that all
         engines finish together.

@@ -77,7 +77,7 @@ class Admitted:
 
 
 class Scheduler:
-    """At most `slots` completions run, on the pages of `pool`; the others wait, first come first served."""
+    """Runs at most `slots` completions, on the pages of `pool`; the others wait, first come, first served."""
 
     def __init__(self, slots: int, pool: PagePool, page_size: int) -> None:
         self.slots, self.pool, self.page_size = slots, pool, page_size

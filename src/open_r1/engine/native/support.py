@@ -1,4 +1,4 @@
-"""Models that the native engine cannot run, known from the configuration before weights are read."""
+"""Finds out from the configuration, before weights are read, whether the native engine can run a model."""
 
 from typing import Any, NamedTuple
 
@@ -112,5 +112,5 @@ def _attention_calls(model: Any, decoder: Any) -> list[Call]:
 
 
 def _no_attention(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
-    """In the place of the recording: a model that still calls it must not compute with uninitialized numbers."""
+    """Replaces the recording attention: a model that still calls it must not compute with uninitialized numbers."""
     raise RuntimeError(f"the attention of {type(module).__name__} only records calls, in a model without weights")

@@ -1,4 +1,4 @@
-"""`python -m open_r1.engine.native.worker FD`: a native engine in a process of its own; `parallel.py` is the other end.
+"""`python -m open_r1.engine.native.worker FD`: a native engine in its own process, the worker of `parallel.py`.
 
 Messages are pickled tuples over the socket FD. First comes an `EngineOptions`; then `("need", tokens)`, and for each
 stream `("stream",)`, requests, and `END`, or `STOP` to cancel it.
@@ -25,7 +25,7 @@ class Stopped(Exception):
 
 
 class Inbox:
-    """Messages of the parent, read by a thread, so that parent and worker cannot block each other by both sending. Ends
+    """Messages from the parent, read by a thread, so that parent and worker never block each other when both send. Ends
     the process when the parent is gone."""
 
     def __init__(self, connection: Connection) -> None:

@@ -1,1 +1,1 @@
-"""vLLM servers: for models that do not fit one GPU, and for GPUs and hosts other than the trainer's."""
+"""vLLM servers: for models that do not fit on one GPU, and for other GPUs and hosts than the trainer's."""

@@ -1,4 +1,4 @@
-"""Addresses at which other hosts reach this machine, and ports that are free here."""
+"""Addresses at which other hosts reach this machine, and free ports on it."""
 
 import socket
 
@@ -6,8 +6,8 @@ from open_r1.errors import UserError
 
 
 def address_towards(host: str) -> str:
-    """This machine's address on the interface through which it reaches `host`: loopback for itself, and of IPv4 where
-    `host` has an address of it."""
+    """This machine's address on the interface through which it reaches `host` (loopback for itself), in IPv4 if `host`
+    has such an address."""
     found = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)
     family, _, _, _, target = min(found, key=lambda info: info[0] != socket.AF_INET)
     with socket.socket(family, socket.SOCK_DGRAM) as probe:  # connecting UDP sends nothing
@@ -16,7 +16,7 @@ def address_towards(host: str) -> str:
 
 
 def listen(address: str, port: int) -> socket.socket:
-    """A listener on that interface only; on a port of the system's choice where `port` is taken."""
+    """A socket that listens on the interface with `address` only, on `port` or, if that is in use, on any free port."""
     family = socket.getaddrinfo(address, None)[0][0]
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -29,7 +29,7 @@ def listen(address: str, port: int) -> socket.socket:
 
 
 def free_port(first: int, count: int = 1) -> int:
-    """The first port, from `first` on, that begins `count` free ones."""
+    """The first port from `first` on that begins a run of `count` free ports. Raises `UserError` if there is none."""
     for port in range(first, first + 1000):
         if all(port_is_free(port + i) for i in range(count)):
             return port
@@ -37,14 +37,14 @@ def free_port(first: int, count: int = 1) -> int:
 
 
 def any_free_port() -> int:
-    """A port of the system's choice, free on loopback."""
+    """A free port on loopback, chosen by the system."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def port_is_free(port: int, host: str = "") -> bool:
-    """Whether a server could listen there."""
+    """Whether a server could listen on `port`."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,7 +1,7 @@
 """Completions from `vllm serve` processes on other GPUs or hosts, which receive new weights during training.
 
-A prompt's completions are one request, to the least busy server; requests of a dying server go to the others. Weights
-travel through a process group of trainer and servers (`group.py`); HTTP only coordinates.
+Each prompt is one request, for all of its completions, to the least busy server. Requests of a failing server move to
+the others. Weights travel through a process group (`group.py`); HTTP only coordinates.
 """
 
 import itertools
@@ -35,20 +35,21 @@ RETRIED = {408, 425, 429, 500, 502, 503, 504}
 TRIES = 4
 PAUSE_SECONDS = 1.0
 REPLY_SECONDS = 3600.0
-"""Longest wait for the completions of one prompt."""
+"""Timeout for the completions of one prompt."""
 UPDATE_SECONDS = 300.0
-"""Longest wait for one bucket of weights, or for a group to meet."""
+"""Timeout for one bucket of weights, and for opening a group."""
 MOST_THREADS = 512
 READ_AHEAD = 2048
-"""Upper limit of completions in progress at each server."""
+"""Maximum number of completions in progress per server."""
 
 
 class VLLMServerEngine(Engine):
-    """Waits up to `timeout` seconds for its servers when constructed, and raises `UserError` if they lack what a run
-    needs: `max_model_len` tokens for the longest prompt with its completion, the weight extension, processed
-    logprobs, and a context of at most `most` tokens.
+    """An engine for the servers at `base_url` (several: separated by commas).
 
-    `base_url` may name several servers with commas between. `group_port` is where they meet this process for weights.
+    The constructor waits up to `timeout` seconds for them. It raises `UserError` if they do not answer, or do not fit
+    the run: they must accept weights, return processed logprobs, and have a context of at least `max_model_len` tokens
+    (prompt plus completion) and at most `most`; `shape` is as in `VLLMServers.check`. `group_port` is the port on this
+    host to which they connect for weights.
     """
 
     def __init__(
@@ -76,8 +77,7 @@ class VLLMServerEngine(Engine):
         self._stopping = threading.Event()
 
     def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
-        """Yields `(request.id, completions)` as requests finish; reads up to `READ_AHEAD` completions per server
-        ahead."""
+        """As in `Engine`. Has up to `READ_AHEAD` completions per server in progress."""
         self.servers.check_version(self.version)
         waiting = iter(requests)
         finished: queue.SimpleQueue[tuple[Request, list[Completion] | BaseException]] = queue.SimpleQueue()
@@ -104,9 +104,11 @@ class VLLMServerEngine(Engine):
             stopping.set()
 
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Sends the policy's weights to every server, in buckets, and resets their caches. Waits until no process has a
-        request in progress. Process 0 sends; servers that came back rejoin, servers that are gone are left out. Raises
-        `UserError` in all processes if no server is left."""
+        """Sends the policy's weights to all servers and resets their caches, once no process has a request in progress.
+
+        Process 0 sends, in buckets. Servers that are back rejoin; servers that are gone are dropped. Raises `UserError`
+        in all processes if no server is left.
+        """
         state = PartialState()
         self._wait_until_idle()
         state.wait_for_everyone()
@@ -118,7 +120,7 @@ class VLLMServerEngine(Engine):
             except UserError as error:
                 failure[0] = str(error)
             failure[1] = [server.url for server in self.servers.alive]
-        for _ in tensors:  # gathering a weight is collective, also where sending it failed
+        for _ in tensors:  # gathering is collective, so every process must finish it even if sending failed
             pass
         broadcast_object_list(failure)
         if failure[0] is not None:
@@ -127,11 +129,11 @@ class VLLMServerEngine(Engine):
         self.version = version
 
     def checksum(self) -> float:
-        """Sum of squares of the first server's weights."""
+        """Sum of squares of the weights of the first server's first worker."""
         return float(self.servers.alive[0].call("weights_checksum", seconds=UPDATE_SECONDS)[0]["checksum"])
 
     def close(self) -> None:
-        """Stops retrying and leaves the servers, which keep running."""
+        """Stops retrying and disconnects from the servers, which keep running."""
         self._stopping.set()
         for server in self._members:
             with suppress(Refusal, ValueError, KeyError, *GONE):
@@ -158,7 +160,7 @@ class VLLMServerEngine(Engine):
             "min_p": sampling.min_p,
             "max_tokens": limit,
             "stop_token_ids": list(sampling.stop_token_ids),
-            # On GPUs a random stream per request costs more than the decoding. 31 bits are what every server accepts.
+            # On GPUs, a random generator per request costs more than decoding. Every server accepts 31 bits.
             "seed": sampling.seed % 2**31 if self.info.device == "cpu" else None,
             "ignore_eos": True,
             "detokenize": False,
@@ -234,7 +236,7 @@ class VLLMServerEngine(Engine):
     # Weights
 
     def _wait_until_idle(self) -> None:
-        """Requests of an abandoned stream may still be running."""
+        """Waits for requests that an abandoned stream has left running."""
         with self._idle:
             if not self._idle.wait_for(lambda: self._running == 0, timeout=REPLY_SECONDS):
                 raise UserError(f"vLLM servers ({self.servers}) are still generating after {REPLY_SECONDS:.0f} s.")
@@ -251,12 +253,12 @@ class VLLMServerEngine(Engine):
         except (UserError, RuntimeError) as error:
             self._leave_group()
             raise UserError(
-                f"sending weights to the vLLM servers ({self.servers}) failed: {error} Start them again, then run "
-                "the same command: it continues from the last checkpoint."
+                f"sending weights to the vLLM servers ({self.servers}) failed: {error} Restart them, then run the same "
+                "command: it continues from the last checkpoint."
             ) from error
 
     def _meet(self, device: torch.device) -> list[VLLMServer]:
-        """The servers that are up now, joined in a group with this process."""
+        """The servers that are up, after joining them in a group with this process."""
         while True:
             members = self.servers.present()
             if self._sender is not None and members == self._members:

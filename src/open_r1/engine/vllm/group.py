@@ -1,8 +1,8 @@
-"""The process group through which weights go from a trainer to vLLM servers.
+"""The process group that carries weights from a trainer to vLLM servers.
 
-The trainer's first process is rank 0 of the group and all workers of all servers are the others: NCCL between GPUs,
-gloo where one side is a CPU; on one host or several. Both sides make the group without `torch.distributed`'s default
-one, so nothing else on either side is disturbed.
+Rank 0 is the trainer's first process; the other ranks are the workers of all servers, on one host or several. The
+backend is NCCL between GPUs, and gloo if one side is on a CPU. The group is independent of the default group of
+`torch.distributed` on either side.
 """
 
 import socket
@@ -19,7 +19,7 @@ from open_r1.internals.torch import group_apart
 
 @dataclass(frozen=True)
 class GroupPlace:
-    """Where a group meets, the rank of a member, and the backend."""
+    """Where the members of a group meet, and the rank of one of them."""
 
     address: str
     port: int
@@ -28,13 +28,13 @@ class GroupPlace:
     backend: str
     """`nccl` or `gloo`."""
     name: str
-    """Unique: a new group needs a new name."""
+    """Must be unique for each group."""
     seconds: float
-    """Timeout."""
+    """Timeout of every operation."""
 
 
 def open_group(place: GroupPlace, listener: socket.socket | None = None) -> Any:
-    """The process group; its first member passes the `listener` that the others connect to."""
+    """Opens the group as the member at `place`. Rank 0 passes the `listener` that the others connect to."""
     wait = timedelta(seconds=place.seconds)
     master: dict[str, Any] = {} if listener is None else {"master_listen_fd": listener.detach()}
     tcp = dist.TCPStore(place.address, place.port, None, bool(master), wait, wait_for_workers=False, **master)
@@ -43,13 +43,13 @@ def open_group(place: GroupPlace, listener: socket.socket | None = None) -> Any:
 
 
 def broadcast(group: Any, tensor: Tensor) -> Any:
-    """Rank 0's `tensor` to all others."""
+    """Starts sending rank 0's `tensor` to all others, and returns the pending work."""
     options = dist.BroadcastOptions()
     options.rootRank = options.rootTensor = 0
     return group.broadcast([tensor], options)
 
 
 def abandon(group: Any) -> None:
-    """Aborts NCCL's pending work; gloo notices by itself that other members are gone."""
+    """Aborts NCCL's pending work. Gloo detects on its own that other members are gone."""
     if type(group).__name__ == "ProcessGroupNCCL":
         group.abort()

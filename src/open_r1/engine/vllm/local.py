@@ -1,4 +1,4 @@
-"""vLLM servers on this machine's GPUs, for a command that writes and ends."""
+"""vLLM servers on this machine that start and end with a command."""
 
 import logging
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -19,14 +19,14 @@ logger = logging.getLogger(__name__)
 
 START_SECONDS = 1800.0
 END_SECONDS = 10.0
-"""For a server that no longer answers to end, which takes a while after its connections broke."""
+"""How long to wait until a server that no longer answers has ended."""
 
 
 class LocalServers(Engine):
-    """A server with `options` on loopback for each of `groups` of GPUs (an empty one: the CPU). They start with the
-    first request, or with `start`, and end with `close`, or with this process.
+    """One server with `options` on loopback for each group of GPUs (an empty group: the CPU). They start with the first
+    request or `start`, and end with `close` or this process.
 
-    `max_model_len`, of prompt and completion together, may grow, which starts the servers anew.
+    `need` may raise `max_model_len` (prompt plus completion, in tokens), which restarts the servers.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class LocalServers(Engine):
         self._engine: VLLMServerEngine | None = None
 
     def start(self, sampling: Sampling | None = None) -> None:
-        """Starts the servers, all at once. Raises `UserError`."""
+        """Starts all servers at once, if they have not started. Raises `UserError`."""
         if self._engine is not None:
             return
         places = " and ".join("GPU " + ",".join(group) if group else "the CPU" for group in self.groups)
@@ -60,19 +60,19 @@ class LocalServers(Engine):
 
     @property
     def engine(self) -> VLLMServerEngine:
-        """The engine that talks to the servers; starts them if they have not started."""
+        """The engine that talks to the servers. Starts them if they have not started."""
         self.start()
         assert self._engine is not None
         return self._engine
 
     def need(self, tokens: int) -> None:
-        """Makes room for prompts and completions of `tokens` together."""
+        """Makes room for `tokens` tokens of prompt plus completion."""
         if tokens > self.max_model_len:
             self.max_model_len = tokens
             self.close()
 
     def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
-        """Yields `(request.id, completions)` as requests finish. Raises `UserError` if a server ends."""
+        """As in `Engine`. Raises `UserError`, with the end of the log, if a server ends."""
         engine = self.engine
         engine.on_tokens = self.on_tokens
         try:
@@ -85,7 +85,7 @@ class LocalServers(Engine):
             raise
 
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Sends weights to all servers."""
+        """As in `Engine`."""
         self.engine.update_weights(named_tensors, version)
 
     def close(self) -> None:

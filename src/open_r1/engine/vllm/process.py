@@ -1,4 +1,4 @@
-"""A vLLM server that accepts new weights: its command line, its process, and whether it answers."""
+"""Starts vLLM servers that accept new weights: command line, process, and waiting until they answer."""
 
 import json
 import re
@@ -23,19 +23,19 @@ from open_r1.processes.child import ChildProcess, Command, new_log
 
 EXTENSION = "open_r1.engine.vllm.weights.WeightReceiver"
 ERROR = re.compile(r"(?:^|] )((?:\w+\.)*\w*(?:Error|Exception): .+)")
-"""An exception in vLLM's log, alone or after the place that logged it."""
+"""An exception in vLLM's log, at the beginning of a line or after the logger's prefix."""
 SHOWN_LINES = 12
-"""Last lines of the log of a server that has ended, in the error message."""
+"""Number of last log lines in the error message on a server that has ended."""
 POLL_SECONDS = 0.2
 REPORT_SECONDS = 15.0
-"""Between messages that say what is being waited for."""
+"""Interval between messages while waiting for servers."""
 GPU_MEMORY, CPU_MEMORY = 0.9, 0.4
-"""Default share of the memory for a server."""
+"""Default share of memory for a server."""
 CPU_BATCH = 4096
-"""Tokens of prompts that go through the model together on a CPU."""
+"""Prompt tokens in one forward pass on a CPU."""
 GRAPH_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-"""Batch sizes with a CUDA graph. A batch is padded to the next of them; vLLM's own list is three times as long, and
-ends at 512, beyond which every kernel is launched by hand."""
+"""Batch sizes with a CUDA graph; a batch is padded to the next one. vLLM's own list is three times as long and ends at
+512; larger batches would run without a graph."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,33 +43,34 @@ class ServerOptions:
     """Model and server."""
 
     model: str
-    """Hub id or local folder: the model that the run starts from."""
+    """Hub id or local folder of the model that the run starts from."""
     revision: str | None = None
-    """Its revision on the hub."""
+    """Branch, tag or commit on the hub."""
     host: str = "127.0.0.1"
-    """Interface to listen on. Whoever reaches it can replace the weights: loopback, or a private network."""
+    """Interface to listen on. Anyone who can reach it can replace the weights: use loopback or a private network."""
     port: Annotated[int, Range(at_least=1, at_most=65535)] = 8000
     """Port to listen on."""
     tensor_parallel_size: Annotated[int, Range(at_least=1)] = 1
-    """GPUs that share the model."""
+    """Number of GPUs that share the model."""
     dtype: str = "auto"
-    """`auto`: float32 on a CPU; on GPUs that of the checkpoint, bfloat16 if that is float32."""
+    """`auto`: float32 on a CPU; on GPUs the checkpoint's dtype, or bfloat16 if that is float32."""
     max_model_len: Annotated[int | None, Range(at_least=1)] = None
-    """Longest prompt with its completion, in tokens. Default: as much of the model's as fits."""
+    """Maximum length of prompt plus completion, in tokens. Default: the model's context, or as much of it as fits in
+    memory."""
     max_num_seqs: Annotated[int, Range(at_least=1)] = 1024
-    """Completions decoded at once."""
+    """Maximum number of completions decoded at once."""
     gpu_memory_utilization: Annotated[float | None, Range(above=0, at_most=1)] = None
-    """Share of the GPU's memory. Default: 0.9; on a CPU 0.4 of the machine's."""
+    """Share of GPU memory to use. Default: 0.9; on a CPU, 0.4 of the machine's memory."""
     trust_remote_code: bool = False
-    """Run the model's code."""
+    """Run model code that ships with the checkpoint."""
     enforce_eager: bool = False
-    """No CUDA graphs: starts sooner."""
+    """Do not use CUDA graphs: starts faster, decodes slower."""
     seed: int = 0
-    """Of the server's random numbers. On a CPU each request has its own seed besides."""
+    """Random seed of the server. On a CPU, each request also has its own seed."""
 
 
 def server_words(options: ServerOptions, on_gpu: bool, extra: Sequence[str] = ()) -> list[str]:
-    """The command line; `extra` are more options of vLLM's own, which come last."""
+    """The command line. `extra` are further options of vLLM, which come last."""
     words = [sys.executable, "-m", *_entry(), options.model]
     words += ["--host", options.host, "--port", str(options.port), "--seed", str(options.seed)]
     words += ["--dtype", _dtype(options, on_gpu)]
@@ -81,13 +82,13 @@ def server_words(options: ServerOptions, on_gpu: bool, extra: Sequence[str] = ()
     words += ["--worker-extension-cls", EXTENSION, "--middleware", MIDDLEWARE]
     words += ["--scheduler-cls", SCHEDULER]
     words += ["--uvicorn-log-level", "warning"]
-    # A cache that does not hold the whole context of a model would keep vLLM from starting.
+    # Without "auto", vLLM does not start if the model's whole context does not fit into the cache.
     words += ["--max-model-len", str(options.max_model_len or "auto")]
     if options.revision is not None:
         words += ["--revision", options.revision]
     if options.trust_remote_code:
         words += ["--trust-remote-code"]
-    if not on_gpu:  # a prompt in chunks would wind back its request's generator, which torch's on a CPU cannot
+    if not on_gpu:  # chunked prefill rewinds the request's random generator, which torch's on a CPU cannot
         words += ["--no-enable-chunked-prefill"]
         if options.max_model_len is not None:
             words += ["--max-num-batched-tokens", str(max(CPU_BATCH, options.max_model_len))]
@@ -99,13 +100,13 @@ def server_words(options: ServerOptions, on_gpu: bool, extra: Sequence[str] = ()
 
 
 def graph_sizes(max_num_seqs: int) -> list[int]:
-    """Batch sizes with a CUDA graph, up to that of a full batch."""
+    """Batch sizes with a CUDA graph, up to a full batch."""
     most = max(8, max_num_seqs)
     return sorted({*(n for n in GRAPH_SIZES if n < most), min(most, GRAPH_SIZES[-1])})
 
 
 def _dtype(options: ServerOptions, on_gpu: bool) -> str:
-    """vLLM's own `auto` would serve float32 checkpoints in float16."""
+    """Resolves `auto`: vLLM's own would serve float32 checkpoints in float16."""
     if options.dtype != "auto":
         return options.dtype
     if not on_gpu:
@@ -120,7 +121,8 @@ def _dtype(options: ServerOptions, on_gpu: bool) -> str:
 
 
 def _entry() -> list[str]:
-    """`vllm serve`, which does not start from the package for CPUs (it asks for its own version under another name)."""
+    """`vllm serve`, or its API server if vLLM is the package for CPUs, whose `serve` looks up its version under the
+    wrong name."""
     try:
         version("vllm")
     except PackageNotFoundError:
@@ -130,14 +132,14 @@ def _entry() -> list[str]:
 
 
 def server_environment(devices: Sequence[str] | None = None) -> dict[str, str]:
-    """Variables that a server on `devices` (default: those that this process sees) needs besides."""
+    """Additional environment variables for a server on `devices` (default: those visible to this process)."""
     added = sampler_variables() | {"VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}
     return added | ({"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices is not None else {})
 
 
 @dataclass(frozen=True)
 class ServerCommand:
-    """How to start a server, where it will answer, and where its output goes."""
+    """The command that starts a server, the URL where it will answer, and the file for its output."""
 
     name: str
     command: Command
@@ -145,21 +147,21 @@ class ServerCommand:
     log: Path
 
     def start(self) -> "ServerProcess":
-        """Starts it; `wait_until_up` tells when it answers."""
+        """Starts the server without waiting until it answers (see `wait_until_up`)."""
         return ServerProcess(self)
 
 
 def vllm_server(
     options: ServerOptions, devices: Sequence[str], log: Path | None = None, extra: Sequence[str] = ()
 ) -> ServerCommand:
-    """A server with `options` on `devices` (none: the CPU); `extra` are more options of vLLM's own."""
+    """A server with `options` on `devices` (none: the CPU); `extra` are further options of vLLM."""
     url = f"http://{options.host}:{options.port}"
     command = Command(tuple(server_words(options, bool(devices), extra)), server_environment(devices))
     return ServerCommand(f"the vLLM server at {url}", command, url, log or new_log("open_r1-vllm-"))
 
 
 class ServerProcess(ChildProcess):
-    """A server that was started here. It ends with this process."""
+    """A running server that this process started and that ends with it."""
 
     log: Path
 
@@ -168,20 +170,20 @@ class ServerProcess(ChildProcess):
         self.url = server.url
 
     def check_alive(self) -> None:
-        """Raises `UserError`, with the end of its log, if it has ended."""
+        """Raises `UserError`, with the end of its log, if the server has ended."""
         code = self.poll()
         if code is not None:
-            ended = self.failure("").reason + (self._first_error() if code < 128 else "")  # else: by a signal
+            ended = self.failure("").reason + (self._first_error() if code < 128 else "")  # from 128 on: a signal
             raise UserError(f"{self.name} {ended}.\n{self.end_of_log()}")
 
     def _first_error(self) -> str:
-        """The first error in its log: later ones are of processes that waited for the one that failed."""
+        """The first error in the log. Later ones come from processes that waited for the one that failed."""
         with self.log.open(encoding="utf-8", errors="replace") as lines:
             found = next((error[1] for line in lines if (error := ERROR.search(line))), "")
         return f": {found.rstrip('.')}" if found else ""
 
     def end_of_log(self) -> str:
-        """For error messages."""
+        """The last lines of the log, for error messages."""
         return f"The end of its log, {self.log}:\n{self.tail(SHOWN_LINES)}"
 
 
@@ -196,9 +198,9 @@ class ServerTimeout(UserError):
 def wait_until_up(
     servers: Sequence[ServerProcess], seconds: float, say: Callable[[str], None], option: str = ""
 ) -> Iterator[None]:
-    """Ends when all servers answer. Yields before each poll, so that the caller can check on its processes.
+    """Waits until all servers answer. Yields before each poll, so that the caller can check on its processes.
 
-    Raises `ServerTimeout` after `seconds`, which the user gave as `option`. `say` shows what is being waited for.
+    Raises `ServerTimeout` after `seconds` (the value of `option`, if it is one). `say` shows messages to the user.
     """
     started = reported = time.monotonic()
     waiting = list(servers)
@@ -221,8 +223,8 @@ def wait_until_up(
 def start_servers(
     commands: Sequence[ServerCommand], seconds: float, say: Callable[[str], None], option: str = ""
 ) -> list[ServerProcess]:
-    """Starts servers at the same time and returns when all answer. Raises `UserError`, with none of them left, if one
-    does not."""
+    """Starts servers at the same time and waits until all answer. If one fails, stops the others and raises
+    `UserError`."""
     with ExitStack() as started:
         servers = [started.enter_context(command.start()) for command in commands]
         for _ in wait_until_up(servers, seconds, say, option):

@@ -1,8 +1,8 @@
-"""vLLM's own scheduler, reporting whole completions instead of single tokens.
+"""vLLM's scheduler, but reporting whole completions instead of single tokens.
 
-It reports a completion to the front end twice: when it starts, and when it is finished. vLLM reports every token of
-every completion, each packed, unpacked and inspected, with three arrays per logprob. Our route (`tokens.py`) waits for
-whole completions and has no use for that.
+It reports a completion to the front end twice: when it starts and when it is finished. vLLM itself reports every token
+of every completion, with three arrays per logprob, and packs, unpacks and inspects each report. Our route (`tokens.py`)
+waits for whole completions and does not need that.
 """
 
 from array import array
@@ -15,32 +15,32 @@ from open_r1.internals.vllm import schedulers
 
 SCHEDULER = "open_r1.engine.vllm.scheduler.scheduler"
 WHOLE = "open_r1_whole"
-"""Key in the `extra_args` of requests that wait for whole completions. They may have no stop strings, which the front
-end searches for, and only logprobs of the sampled tokens."""
+"""Key in the `extra_args` of requests that wait for whole completions. Such a request must not have stop strings, which
+the front end searches for, nor logprobs of other tokens than the sampled ones."""
 
 
 def scheduler(*, vllm_config: Any, **options: Any) -> Any:
-    """The factory that `--scheduler-cls` names: vLLM's own choice of scheduler, with `WholeCompletions` mixed in."""
+    """The factory for `--scheduler-cls`: the scheduler that vLLM would choose, with `WholeCompletions` mixed in."""
     one, ahead = schedulers()
     chosen = ahead if vllm_config.scheduler_config.async_scheduling else one
     return type(f"Whole{chosen.__name__}", (WholeCompletions, chosen), {})(vllm_config=vllm_config, **options)
 
 
 class WholeCompletions:
-    """Mixed into a scheduler of vLLM's."""
+    """A mixin for vLLM's schedulers."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._held: dict[str, _HeldTokens] = {}
 
     def add_request(self, request: Any) -> None:
-        """Records whether the request waits for whole completions."""
+        """Adds a request, and notes whether it waits for whole completions."""
         super().add_request(request)  # type: ignore[misc]
         if request.sampling_params is not None and WHOLE in (request.sampling_params.extra_args or ()):
             self._held[request.request_id] = _HeldTokens()
 
     def update_from_output(self, *step: Any) -> dict[int, Any]:
-        """The outputs of a step for each front end."""
+        """The outputs of a step for each front end, without those that are held back."""
         reports = super().update_from_output(*step)  # type: ignore[misc]
         if not self._held:
             return reports
@@ -60,8 +60,7 @@ class WholeCompletions:
         return finished
 
     def _is_reported(self, output: Any) -> bool:
-        """False if the output's tokens were held back; an output that is reported includes all tokens held back so
-        far."""
+        """Whether to report the output now, with all tokens held back so far. If not, holds its tokens back."""
         held = self._held.get(output.request_id)
         if held is None:
             return True
@@ -79,13 +78,13 @@ class WholeCompletions:
 
 
 class _HeldTokens:
-    """Tokens, and their logprobs, that were not reported yet."""
+    """Tokens of a request that have not been reported yet, with their logprobs and experts."""
 
     def __init__(self) -> None:
         self.started = False
         self.token_ids, self.logprobs = array("i"), array("f")
         self.form: Any = None
-        """vLLM's tuple of arrays for logprobs."""
+        """A tuple of arrays in which vLLM reports logprobs."""
         self.experts: list[np.ndarray] = []
 
     def add(self, output: Any) -> None:

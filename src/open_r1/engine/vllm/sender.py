@@ -1,4 +1,4 @@
-"""The trainer's end of the group through which vLLM servers receive weights, in buckets."""
+"""Sends weights, in buckets, to vLLM servers: the trainer's side of the process group."""
 
 import socket
 import time
@@ -12,12 +12,11 @@ from open_r1.engine.vllm.group import GroupPlace, abandon, broadcast, open_group
 from open_r1.engine.vllm.weights import Entry, pack
 
 BUCKET_BYTES = 2**28
-"""Of weights that are sent at a time; a larger tensor is a bucket of its own."""
+"""Size of a bucket of weights. A larger tensor is a bucket of its own."""
 
 
 class GroupSender:
-    """The trainer's end of a group. `call(method, *arguments)` starts a call of all servers' workers and returns a
-    function that tells whether it is done, and raises its error."""
+    """The trainer's side of a group, at `place`; `listener` is the socket that the servers connect to."""
 
     def __init__(self, place: GroupPlace, listener: socket.socket, device: torch.device) -> None:
         self.group = open_group(place, listener)
@@ -27,7 +26,11 @@ class GroupSender:
     def send(
         self, tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtype, call: Callable[..., Callable[[], bool]]
     ) -> None:
-        """Sends all tensors as `dtype`; each is read once and held only until the next."""
+        """Sends all tensors as `dtype`, holding one at a time.
+
+        `call(method, *arguments)` starts a call of all servers' workers. It returns a function that says whether the
+        call is done, and raises its error.
+        """
         wait_for([call("begin_weights")])
 
         def larger(size: int) -> Tensor:
@@ -49,7 +52,7 @@ class GroupSender:
 
 
 def wait_for(conditions: Iterable[Callable[[], bool]]) -> None:
-    """Waits for all; a condition raises its own failure, because of which the others would wait forever."""
+    """Waits until all conditions are true. A condition that fails raises, which ends the wait for the others."""
     pending = list(conditions)
     while pending := [condition for condition in pending if not condition()]:
         time.sleep(0.0005)

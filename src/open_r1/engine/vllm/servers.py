@@ -1,4 +1,4 @@
-"""The vLLM servers of a run: their properties, which are alive, which is least busy; and calls to all their workers."""
+"""The vLLM servers of a run: their properties, which of them is alive and least busy, and calls to their workers."""
 
 import logging
 import threading
@@ -18,26 +18,26 @@ from open_r1.errors import UserError
 logger = logging.getLogger(__name__)
 
 GONE = (HTTPError, OSError)
-"""Raised by a failing connection."""
+"""Errors of a failing connection."""
 CALL_SECONDS = 600.0
 COMMAND = "open-r1 vllm-serve --model {model}"
 
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """What the servers of a run have in common."""
+    """Properties that all servers of a run share."""
 
     model: str
-    """The name that it is served by."""
+    """The name under which the model is served."""
     dtype: str
     device: str
     """`cuda` or `cpu`."""
     experts: bool = False
-    """Whether completions come with their experts (`--enable-return-routed-experts`)."""
+    """Whether completions include the chosen experts (`--enable-return-routed-experts`)."""
 
 
 class VLLMServer(Server):
-    """One server; `workers` are its GPUs (or 1 on a CPU), `running` counts its completions."""
+    """One server. `workers` is its number of GPUs (1 on a CPU), `running` the number of completions in progress."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
@@ -46,7 +46,7 @@ class VLLMServer(Server):
         self.workers = 1
 
     def complete(self, prompt: list[int], sampling: dict[str, Any], seconds: float) -> list[TokenOutput]:
-        """The completions of one prompt; `sampling` is what vLLM's `SamplingParams` are made of."""
+        """The completions of one prompt; `sampling` are the fields of vLLM's `SamplingParams`."""
         with self.open(ROUTE, {"prompt": prompt, "sampling": sampling}, seconds) as response:
             return unpack(response.read())
 
@@ -56,7 +56,7 @@ class VLLMServer(Server):
         return self.read_json("collective_rpc", body, seconds)["results"]
 
     def describe(self) -> list[dict[str, Any]]:
-        """For each worker, what a trainer must know. Raises `UserError` if the server cannot receive weights."""
+        """`describe_weights` of each worker. Raises `UserError` if the server cannot receive weights."""
         try:
             return self.call("describe_weights", seconds=60.0)
         except Refusal as refusal:
@@ -68,7 +68,7 @@ class VLLMServer(Server):
             raise UserError(f"{self.url} does not answer as a vLLM server does: {error}") from error
 
     def check_route(self) -> None:
-        """Raises `UserError` if the server was started without our route."""
+        """Raises `UserError` if the server does not have our route for tokens."""
         try:
             self.open(ROUTE, None, 30.0).drain_conn()
         except Refusal as refusal:
@@ -78,7 +78,7 @@ class VLLMServer(Server):
             ) from refusal
 
     def is_up(self) -> bool:
-        """Whether it answers and is healthy."""
+        """Whether the server answers and is healthy."""
         try:
             self.open("health", None, timeout=5.0).drain_conn()
         except (Refusal, *GONE):
@@ -86,7 +86,7 @@ class VLLMServer(Server):
         return True
 
     def is_back(self) -> bool:
-        """`is_up`, tried three times within a few seconds."""
+        """`is_up`, with three attempts within a few seconds."""
         for attempt in range(3):
             if attempt:
                 time.sleep(1.0)
@@ -96,8 +96,8 @@ class VLLMServer(Server):
 
 
 class VLLMServers:
-    """Hands out servers, first the one with the fewest completions of this process; `rank` keeps processes from
-    starting with the same server."""
+    """Hands out the server with the fewest completions of this process in progress. `rank` makes processes begin with
+    different servers."""
 
     def __init__(self, base_url: str, rank: int = 0) -> None:
         urls = split_urls(base_url)
@@ -112,7 +112,7 @@ class VLLMServers:
         return ", ".join(server.url for server in self.all)
 
     def wait(self, seconds: float) -> None:
-        """Returns when all are up. Raises `UserError` if one is not within `seconds`."""
+        """Waits until all servers are up. Raises `UserError` after `seconds`."""
         deadline = time.monotonic() + seconds
         while down := [server.url for server in self.all if not server.is_up()]:
             if time.monotonic() > deadline:
@@ -123,8 +123,11 @@ class VLLMServers:
             time.sleep(0.5)
 
     def check(self, max_model_len: int, shape: Sequence[int] | None, most: int | None = None) -> ServerInfo:
-        """Their properties. Raises `UserError` if one does not fit the run or the others. `shape` is the policy's
-        hidden size, layers and vocabulary; with a context above `most`, a server computes other rotary embeddings."""
+        """The properties of the servers. Raises `UserError` if one does not fit the run or differs from the others.
+
+        `max_model_len` and `most` are the least and the greatest context; above `most`, a server would compute other
+        rotary embeddings. `shape` is the policy's hidden size, number of layers, and vocabulary size.
+        """
         infos = []
         for server in self.all:
             workers = server.describe()
@@ -144,8 +147,8 @@ class VLLMServers:
                 raise UserError(
                     f"the vLLM server at {server.url} takes {first['max_model_len']:,} tokens (--max-model-len), more "
                     f"than the model's original context of {most:,}, and so computes the rotary embeddings of long "
-                    f"sequences for short ones too: start it with --max-model-len {most}, or set "
-                    f"vllm_max_model_length to {most} where the run starts it."
+                    f"sequences for short ones, too: start it with --max-model-len {most}, or set "
+                    f"vllm_max_model_length to {most} if the run starts it."
                 )
             if shape is not None and list(shape) != first["shape"]:
                 raise UserError(
@@ -163,7 +166,8 @@ class VLLMServers:
         return infos[0]
 
     def check_version(self, version: int) -> None:
-        """Leaves out servers with other weights, such as one that was restarted. Raises `UserError`."""
+        """Drops servers whose weights have another version, such as a restarted one. Raises `UserError` if none is
+        left."""
         for server in list(self.alive) if version else ():
             try:
                 if not server.is_back():
@@ -176,7 +180,7 @@ class VLLMServers:
                 self.drop(server, f"it has the weights of version {sorted(found)}, not {version}: was it restarted?")
 
     def take(self, n: int) -> VLLMServer:
-        """The server for the next `n` completions. `give_back` must follow."""
+        """The server for the next `n` completions. Call `give_back` when they are done."""
         with self._lock:
             if not self.alive:
                 raise self.none_left()
@@ -191,20 +195,20 @@ class VLLMServers:
             server.running -= n
 
     def drop(self, server: VLLMServer, reason: object) -> None:
-        """Leaves a server out until the next weight update. Raises `UserError` if it was the last."""
+        """Drops a server until the next weight update. Raises `UserError` if it was the last."""
         with self._lock:
             if server in self.alive:
                 self.alive.remove(server)
-                logger.warning("The vLLM server at %s is left out: %s", server.url, reason)
+                logger.warning("Dropped the vLLM server at %s: %s", server.url, reason)
             if not self.alive:
                 raise self.none_left(f": {reason}")
 
     def keep(self, urls: Sequence[str]) -> None:
-        """Sets which servers are alive: those at `urls`."""
+        """Keeps the servers at `urls` and drops the others."""
         self.alive = [server for server in self.all if server.url in urls]
 
     def present(self) -> list[VLLMServer]:
-        """The servers that are up, including those left out before. Raises `UserError` if there is none."""
+        """The servers that are up, including those dropped before. Raises `UserError` if there is none."""
         for server in self.all:
             if server not in self.alive and server.is_up():
                 logger.warning("The vLLM server at %s is back.", server.url)
@@ -216,8 +220,8 @@ class VLLMServers:
         return [server for server in self.all if server in self.alive]
 
     def begin_call(self, members: Sequence[VLLMServer], method: str, *arguments: Any) -> Callable[[], bool]:
-        """Starts a call of a method of all workers of `members`. The returned function tells whether all have answered,
-        and raises `UserError` if one failed."""
+        """Starts calling a method of all workers of `members`. The returned function says whether all have answered,
+        and raises `UserError` if one has failed."""
         pending = [_Call(server, method, arguments) for server in members]
 
         def done() -> bool:
@@ -230,7 +234,7 @@ class VLLMServers:
         wait_for([self.begin_call(members, method, *arguments)])
 
     def reset_caches(self, members: Sequence[VLLMServer]) -> None:
-        """Drops their cached keys and values."""
+        """Drops the cached keys and values of `members`. Raises `UserError`."""
         for server in members:
             try:
                 server.open("reset_prefix_cache", {}, CALL_SECONDS).drain_conn()
@@ -238,16 +242,16 @@ class VLLMServers:
                 raise UserError(f"the vLLM server at {server.url} does not reset its prefix cache: {error}") from error
 
     def none_left(self, reason: str = "") -> UserError:
-        """The error that says so."""
-        which = "the vLLM server at" if len(self.all) == 1 else "all vLLM servers, at"
+        """The error for a run without servers."""
+        which = f"the vLLM server at {self}" if len(self.all) == 1 else f"all vLLM servers ({self})"
         return UserError(
-            f"{which} {self}, left the run{reason}. Start it again, then run the same command: it continues from the "
-            "last checkpoint."
+            f"{which} left the run{reason}. Restart it, then run the same command: it continues from the last "
+            "checkpoint."
         )
 
 
 class _Call:
-    """A call in a thread of its own."""
+    """A call in its own thread."""
 
     def __init__(self, server: VLLMServer, method: str, arguments: Sequence[Any]) -> None:
         self.error: UserError | None = None

@@ -1,11 +1,11 @@
 """A route that `open-r1 vllm-serve` adds to vLLM's server: token ids in, token ids and logprobs out, as plain bytes.
 
-vLLM's own routes, those for tokens included, create text for every token and objects for every logprob, which costs
-more than everything else that a server does for a small model. Here they stay numbers, from the engine to the trainer.
+vLLM's own routes create text for every token and an object for every logprob, which for a small model costs more than
+everything else that the server does. Here they remain numbers, from the engine to the trainer.
 
 A reply is a line of JSON, `{"lengths": [...], "finish_reasons": [...], "logprobs": true, "experts": false}`, then the
-token ids of all completions as little-endian int32, then, if there are any, their logprobs as float32 and fingerprints
-of their experts as int64.
+token ids of all completions as little-endian int32, their logprobs (if true) as float32, and the fingerprints of their
+experts (if true) as int64.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ import numpy as np
 from open_r1.engine.vllm.scheduler import WHOLE
 
 ROUTE = "v1/open_r1/tokens"
-"""Below `/v1`, where vLLM asks for its --api-key, if it has one."""
+"""Under `/v1`, so that vLLM's --api-key protects it."""
 MIDDLEWARE = "open_r1.engine.vllm.tokens.TokensRoute"
 CLOSED = 499
-"""Status of a request whose client left. Nobody reads it."""
+"""Status for a client that has disconnected, so nobody sees it."""
 COLUMNS = {"logprobs": "<f4", "experts": "<i8"}
-"""What a completion may have for each token, in the order of a reply."""
+"""Optional columns, one number per token, in the order in which a reply has them."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class TokenOutput:
 
 
 def pack(completions: Sequence[TokenOutput]) -> bytes:
-    """The reply. Logprobs and experts have either all or none. Raises `ValueError` if they do not match the tokens."""
+    """The reply. Either all completions have logprobs (or experts) or none; raises `ValueError` otherwise."""
     head: dict[str, Any] = {"lengths": [len(c.token_ids) for c in completions]}
     head["finish_reasons"] = [c.finish_reason for c in completions]
     numbers = [np.asarray(c.token_ids, "<i4").tobytes() for c in completions]
@@ -48,7 +48,7 @@ def pack(completions: Sequence[TokenOutput]) -> bytes:
         columns = [getattr(c, name) for c in completions]
         head[name] = any(column is not None for column in columns)
         if head[name] and head["lengths"] != [len(column or ()) for column in columns]:
-            raise ValueError(f"{name} do not match their tokens")
+            raise ValueError(f"{name} do not match the tokens")
         numbers += [np.asarray(column, kind).tobytes() for column in columns if head[name]]
     return b"".join([json.dumps(head).encode(), b"\n", *numbers])
 
@@ -74,8 +74,8 @@ def unpack(reply: bytes) -> list[TokenOutput]:
 
 
 class TokensRoute:
-    """ASGI middleware (`--middleware`) that only adds the route when the server starts: vLLM treats these requests and
-    their errors like all others."""
+    """ASGI middleware (`--middleware`) that only adds the route when the server starts. vLLM then handles its requests
+    and errors like those of its own routes."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -117,7 +117,7 @@ async def complete(request: Any) -> Any:
 
 
 def _experts(routed: Any) -> list[int] | None:
-    """Fingerprints of `routed (T, layers, k)`; None where the server does not report experts."""
+    """Fingerprints of `routed (T, layers, k)`; None if the server does not report experts."""
     if routed is None:
         return None
     import torch
@@ -128,12 +128,12 @@ def _experts(routed: Any) -> list[int] | None:
 
 
 async def _last(outputs: AsyncIterator[Any]) -> Any:
-    """vLLM yields once, when all completions of a prompt are complete."""
+    """The only output: vLLM yields once, when all completions of the prompt are finished."""
     return [output async for output in outputs][-1]
 
 
 async def _unless_closed(work: Any, request: Any) -> Any:
-    """The result of `work`; None, with the work canceled, if the client disconnects first."""
+    """The result of `work`, or None after canceling it if the client disconnects first."""
     working = asyncio.ensure_future(work)
     closed = asyncio.ensure_future(_closed(request))
     await asyncio.wait((working, closed), return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""Weights from a trainer to vLLM's workers: packed into buckets by the trainer, loaded by the workers."""
+"""Moves weights from a trainer to vLLM's workers: the trainer packs them into buckets, the workers load them."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from open_r1.engine.vllm.group import GroupPlace, abandon, broadcast, open_group
 from open_r1.internals.vllm import begin_reload, end_reload
 
 ALIGNMENT = 16
-"""Bytes: tensors start where any element type may."""
+"""Tensors start at multiples of this many bytes, which suits every element type."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a tensor is in the buffer: `start` in bytes."""
+    """A tensor in the buffer, from byte `start` on."""
 
     name: str
     dtype: str
@@ -31,8 +31,9 @@ def pack(
     deliver: Callable[[list[Entry], int], None],
     larger: Callable[[int], Tensor],
 ) -> None:
-    """Writes the tensors as `dtype` into `buffer` (bytes); calls `deliver` with its entries and their size in bytes
-    whenever it is full, and at the end. `larger` allocates a buffer for a tensor that does not fit."""
+    """Writes the tensors as `dtype` into `buffer` (uint8). Whenever it is full, and at the end, calls `deliver` with
+    the entries and their total size in bytes. `larger` returns a buffer of the given size, for a tensor that does not
+    fit."""
     bucket: list[Entry] = []
     used = end = 0
     for name, tensor in named_tensors:
@@ -51,8 +52,8 @@ def pack(
 
 
 class WeightReceiver:
-    """vLLM adds these methods to its worker class (`worker_extension_cls`), and `/collective_rpc` calls them with what
-    JSON can hold."""
+    """Methods that vLLM adds to its worker class (`worker_extension_cls`). `/collective_rpc` calls them with JSON
+    values."""
 
     device: torch.device
     model_runner: Any
@@ -64,9 +65,9 @@ class WeightReceiver:
     _buffer: Any = None
 
     def describe_weights(self) -> dict[str, Any]:
-        """What a trainer must know about this worker."""
+        """The properties of this worker that a trainer checks."""
         config = self.model_config.hf_text_config
-        reports = getattr(self.vllm_config, "aux_output_config", self.model_config)  # vLLM 0.24: of the model
+        reports = getattr(self.vllm_config, "aux_output_config", self.model_config)  # vLLM 0.24: in the model's
         return {
             "version": self.weights_version,
             "dtype": str(self.model_config.dtype).removeprefix("torch."),
@@ -78,7 +79,7 @@ class WeightReceiver:
         }
 
     def join_group(self, place: dict[str, Any]) -> None:
-        """Joins the trainer's group; `place` has the rank of this server's first worker."""
+        """Joins the trainer's group. The rank in `place` is that of this server's first worker."""
         self.leave_group()
         mine = GroupPlace(**{**place, "rank": place["rank"] + self.rank})
         self._group = open_group(mine)
@@ -94,7 +95,7 @@ class WeightReceiver:
         self._rearranged = begin_reload(self.model_runner.get_model(), self.device)
 
     def receive_bucket(self, bucket: list[dict[str, Any]], used: int) -> None:
-        """Receives `used` bytes and loads the tensors that are in them."""
+        """Receives `used` bytes and loads the tensors in them."""
         if self._buffer is None or len(self._buffer) < used:
             self._buffer = torch.empty(used, dtype=torch.uint8, device=self._buffer_device)
         broadcast(self._group, self._buffer[:used]).wait()
@@ -105,7 +106,7 @@ class WeightReceiver:
             for length in entry.shape:
                 size *= length
             tensor = self._buffer[entry.start : entry.start + size].view(dtype).view(entry.shape)
-            # Layers that vLLM rearranges hold their tensors until they are complete, perhaps several buckets later.
+            # A layer that vLLM rearranges keeps its tensors until it has all of them, perhaps several buckets later.
             weights.append((entry.name, tensor.clone() if self._rearranged else tensor))
         with torch.device(self.device):
             self.model_runner.get_model().load_weights(weights)
@@ -120,7 +121,8 @@ class WeightReceiver:
         self.weights_version = version
 
     def weights_checksum(self) -> dict[str, float]:
-        """Sum of squares of all parameters, however they are fused. (On a CPU some are packed away.)"""
+        """Sum of squares of all parameters, which does not depend on how they are fused. (On a CPU, vLLM packs some
+        of them and they are missing.)"""
         return {"checksum": sum_of_squares(self.model_runner.get_model().parameters())}
 
 

@@ -31,7 +31,7 @@ class Job:
     restarts: int = 0
 
     def log(self, what: str) -> Path:
-        """A log file beside the job's own."""
+        """A log file next to the job's own."""
         return Path("logs") / f"{self.name}-{self.number}-{what}.out"
 
 

@@ -1,1 +1,1 @@
-"""Rewards for programs: they run against test cases in a sandbox, and their output is compared outside of it."""
+"""Rewards for programs. A program runs on test cases in a sandbox; its output is compared outside the sandbox."""

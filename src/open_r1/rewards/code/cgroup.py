@@ -1,7 +1,7 @@
-"""Control groups: the one limit of memory that also counts what the kernel holds for a program.
+"""Control groups, the only memory limit that also counts what the kernel holds for a program.
 
-One can be had where this process may make a group beside or below its own: as root, in a container that hands its
-groups on, and (version 2) in a session of systemd that is delegated to the user. Otherwise there is none.
+They are available if this process may create a group next to or below its own: as root, in a container with delegated
+groups, or (version 2) in a systemd session that is delegated to the user.
 """
 
 import itertools
@@ -20,7 +20,7 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class Parent:
-    """Where groups are made."""
+    """The group in which new groups are created, and its cgroup version."""
 
     folder: Path
     version: int
@@ -28,24 +28,24 @@ class Parent:
 
 @dataclass(frozen=True)
 class Group:
-    """A group of a sandbox, made with `memory_mb` for all its processes together."""
+    """The group of a sandbox, which limits the memory of all its processes together."""
 
     folder: Path
     version: int
 
     def add(self, pids: list[int]) -> None:
-        """Moves processes here, and what they start from now on."""
+        """Moves processes into the group. What they start from now on is in it, too."""
         for pid in pids:
             with suppress(ProcessLookupError):
                 (self.folder / "cgroup.procs").write_text(str(pid))
 
     def out_of_memory(self) -> bool:
-        """Whether a process was ended for want of memory."""
+        """Whether the kernel has killed a process of the group for lack of memory."""
         counts = read(f"{self.folder}/{'memory.events' if self.version == 2 else 'memory.oom_control'}")
         return any(int(line.split()[1]) > 0 for line in counts.splitlines() if line.startswith(b"oom_kill "))
 
     def remove(self) -> None:
-        """Ends what still runs in the group, and removes it."""
+        """Kills what still runs in the group, and removes it."""
         for _ in range(100):
             try:
                 self.folder.rmdir()
@@ -60,7 +60,7 @@ class Group:
 
 
 def new_group(memory_mb: int) -> Group | None:
-    """A group with a limit of memory, swap included; None where none can be had."""
+    """A new group with a limit on memory, including swap; None if control groups are not available."""
     parent = find_parent()
     if parent is None:
         return None
@@ -80,10 +80,8 @@ def new_group(memory_mb: int) -> Group | None:
 
 @lru_cache(maxsize=1)
 def find_parent(processes: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Parent | None:
-    """Below this process's group in version 1, beside it in version 2 (whose groups with processes have no children).
-
-    Groups that an earlier process left behind are removed.
-    """
+    """This process's group in version 1, its parent in version 2, where groups with processes have no children. None
+    if neither can be used. Removes the groups of processes that no longer exist."""
     for line in processes.read_text().splitlines() if processes.exists() else []:
         _, controllers, path = line.split(":", 2)
         if "memory" in controllers.split(","):
@@ -102,7 +100,7 @@ def _works(parent: Parent) -> bool:
     try:
         for left in parent.folder.glob("open-r1-*"):
             if not Path("/proc", left.name.split("-")[2]).exists():
-                with suppress(OSError):  # of another namespace, whose processes are not seen here
+                with suppress(OSError):  # it may belong to a process in another namespace
                     left.rmdir()
         probe.mkdir()
         found = (probe / ("memory.max" if parent.version == 2 else "memory.limit_in_bytes")).exists()

@@ -1,4 +1,4 @@
-"""Chooses the isolation for programs: the strongest in which a thread and a compiler run on this machine."""
+"""Chooses the isolation for programs: the strongest one that works on this machine."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def candidates() -> list[Isolation]:
-    """From strongest to weakest."""
+    """All isolations to try, from strongest to weakest."""
     users = [NOBODY, None] if os.geteuid() == 0 else [None]
     kinds: list[tuple[Kind, bool]] = [("landlock", True), ("limits", True)]
     if shutil.which("bwrap"):
@@ -31,7 +31,7 @@ def best_isolation() -> Isolation:
             if isolation.kind != "bubblewrap":
                 logger.warning(
                     "code rewards: bubblewrap does not work here, so programs run under %s instead. docs/rewards.md "
-                    "lists what this does not stop.",
+                    "lists what this does not prevent.",
                     "Landlock and resource limits" if isolation.kind == "landlock" else "resource limits only",
                 )
             return isolation
@@ -42,8 +42,8 @@ def best_isolation() -> Isolation:
 
 
 def trusted_isolation(unsafe: bool) -> Isolation:
-    """The strongest isolation, for programs that nobody trusts. Raises `UserError` where that is resource limits
-    only and the user has not asked for it."""
+    """The strongest isolation, for untrusted programs. Raises `UserError` if that is only resource limits, unless the
+    user has allowed it (`unsafe`)."""
     isolation = best_isolation()
     if isolation.kind == "limits" and not unsafe:
         raise UserError(
@@ -55,7 +55,7 @@ def trusted_isolation(unsafe: bool) -> Isolation:
 
 
 def works(isolation: Isolation) -> bool:
-    """Whether a program with a thread, a compiler (where there is one) and what it builds run under `isolation`."""
+    """Whether a program with a thread, the compiler (if there is one), and a compiled program run under `isolation`."""
     folder = new_folder("check", 0o777)
     try:
         (folder / "main.py").write_text(

@@ -1,4 +1,4 @@
-"""Folders of programs: below one of this process, which the next judge removes if this process could not."""
+"""Folders for programs. They are in one folder per process; if the process dies, the next judge removes it."""
 
 import atexit
 import fcntl
@@ -15,7 +15,7 @@ PREFIX = "open-r1-programs-"
 
 
 def new_folder(kind: str, mode: int) -> Path:
-    """An empty folder for `kind`, with the permissions `mode`. Raises `UserError`."""
+    """A new empty folder with the permissions `mode`; its name begins with `kind`. Raises `UserError`."""
     try:
         folder = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=_home()))
     except OSError as error:
@@ -27,7 +27,7 @@ def new_folder(kind: str, mode: int) -> Path:
 
 
 def remove(folder: Path) -> None:
-    """Removes a folder, whatever programs left in it."""
+    """Removes a folder, whatever programs have left in it."""
     with suppress(OSError):
         clean(str(folder))
         folder.rmdir()
@@ -35,7 +35,7 @@ def remove(folder: Path) -> None:
 
 @lru_cache(maxsize=1)
 def _home() -> Path:
-    """The folder of this process. It is locked as long as the process lives."""
+    """The folder of this process, which is locked as long as the process lives."""
     _remove_left()
     while True:
         home = Path(tempfile.mkdtemp(prefix=PREFIX))
@@ -46,11 +46,11 @@ def _home() -> Path:
 
 
 def _remove_left() -> None:
-    """Removes the folders of processes that are gone."""
-    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    """Removes the folders of processes that no longer exist."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError):
-            if left.stat().st_uid == os.geteuid() and (lock := _locked(left)) is not None:
-                remove(left)
+            if folder.stat().st_uid == os.geteuid() and (lock := _locked(folder)) is not None:
+                remove(folder)
                 os.close(lock)
 
 

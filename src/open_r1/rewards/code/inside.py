@@ -1,10 +1,10 @@
-"""Runs inside the sandbox, under the system's interpreter: starts a program for each test, one after another.
+"""The server inside the sandbox, under the system's interpreter: starts a program for each test, one after another.
 
-It gets its requests over a socket, each with the two ends of pipes that become the program's stdin and stdout, and
-answers with the exit code once nothing of the program is left. A Python program runs in a fork of this interpreter,
-which saves its start. Under bubblewrap this process is as confined as the programs. Otherwise each program confines
-itself before it begins, and this process stays outside, where programs cannot reach it. Only the standard library may
-be imported here, and of it what is quick.
+Requests come over a socket, each with the ends of two pipes that become the program's stdin and stdout. The reply is
+the exit code, sent once nothing of the program is left. A Python program runs in a fork of this interpreter, which
+saves the time to start one. Under bubblewrap, this process is as confined as the programs. Otherwise each program
+confines itself before it begins, and this process stays outside, where programs cannot reach it. This module may import
+only those parts of the standard library that load quickly.
 """
 
 import atexit
@@ -21,11 +21,11 @@ from collections.abc import Callable
 
 MOST_FILES = 1000
 WAITED = (signal.SIGCHLD, signal.SIGTERM)
-"""A program ends; the judge ends, or wants no more."""
+"""A program has ended; the judge has ended or has no more requests."""
 
 
 class Server:
-    """Runs the judge's requests. A program calls `confine` before it begins; None in a namespace of its own."""
+    """Serves the judge's requests. Programs call `confine` before they begin (None under bubblewrap)."""
 
     def __init__(self, control: socket.socket, scratch: str, confine: "Callable[[], None] | None") -> None:
         self.control, self.confine = control, confine
@@ -35,7 +35,7 @@ class Server:
         self.hang_up.register(control, 0)
 
     def serve(self) -> "list[str]":
-        """Serves until the judge hangs up. In a fork that is to run a Python program: returns its command."""
+        """Serves until the judge hangs up. Returns only in a fork that is to run a Python program: its command."""
         signal.pthread_sigmask(signal.SIG_BLOCK, WAITED)
         while True:
             request, pipes = self.request()
@@ -54,7 +54,7 @@ class Server:
             self.control.send(json.dumps(reply | {"cpu_seconds": sum(os.times()[:4])}).encode())
 
     def request(self) -> "tuple[dict, list[int]]":
-        """The judge's next."""
+        """The judge's next request, with the ends of the pipes. Exits if the judge is gone."""
         self.control.settimeout(1)
         while os.getppid() == self.judge:
             try:
@@ -67,7 +67,7 @@ class Server:
         os._exit(0)
 
     def begin(self, request: dict, pipes: "list[int]") -> None:
-        """In the child: becomes the program, but for one in Python, which is left to the caller."""
+        """In the child: becomes the program. Returns if it is a forked Python program, which the caller runs."""
         try:
             self.control.close()
             os.setsid()
@@ -88,15 +88,16 @@ class Server:
             os._exit(127)
 
     def wait(self, child: int) -> "dict | None":
-        """How the program ended; `full` for one that makes too many files; None once the judge is gone."""
+        """How the program ended (`full`: it made too many files); None if the judge is gone."""
         while True:
-            told = signal.sigtimedwait(WAITED, 0.05)
+            received = signal.sigtimedwait(WAITED, 0.05)
             pid = -1
             while pid:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == child:
                     return {"code": os.waitstatus_to_exitcode(status)}
-            if (told and told.si_signo == signal.SIGTERM) or self.hang_up.poll(0) or os.getppid() != self.judge:
+            ended = received is not None and received.si_signo == signal.SIGTERM
+            if ended or self.hang_up.poll(0) or os.getppid() != self.judge:
                 return None
             if self.confine is None and any(map(crowded, self.folders)):
                 return {"full": True}
@@ -117,7 +118,7 @@ def tree(pid: int) -> "list[int]":
 
 
 def read(path: str) -> bytes:
-    """A file of /proc, at a quarter of what `open` costs. Raises OSError."""
+    """The contents of a file in /proc, four times as fast as with `open`. Raises `OSError`."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts = [os.read(descriptor, 1 << 16)]
@@ -129,8 +130,8 @@ def read(path: str) -> bytes:
 
 
 def end_descendants() -> None:
-    """Kills and reaps all that came from this process, which adopts what is detached. All are stopped first and none is
-    reaped meanwhile: then they cannot become more than their limit, however fast they start others."""
+    """Kills and reaps all descendants of this process, which adopts detached ones. All are stopped first, and none is
+    reaped meanwhile, so that they cannot exceed their limit however fast they start others."""
     while True:
         for number in (signal.SIGSTOP, signal.SIGKILL):
             seen: set[int] = set()
@@ -150,7 +151,7 @@ def end_descendants() -> None:
 
 
 def end_namespace() -> None:
-    """Kills all in a namespace of its own but its first process and this one."""
+    """Kills all processes in the namespace except its first one and this one."""
     while True:
         try:
             os.kill(-1, signal.SIGKILL)
@@ -163,13 +164,13 @@ def end_namespace() -> None:
 
 
 def crowded(folder: str) -> bool:
-    """Whether a file system in memory holds more files than a program needs: its limit counts only their bytes."""
+    """Whether a file system in memory has too many files: its limit counts only their bytes."""
     now = os.statvfs(folder)
     return now.f_files - now.f_ffree > MOST_FILES
 
 
 def clean(top: str, mode: int = 0o777) -> None:
-    """Empties a folder. Inner folders are moved up first, so that no path grows long, however deep they are."""
+    """Empties a folder. Moves inner folders up first, so that paths stay short however deep they are."""
     os.chmod(top, mode)
     folders = [top]
     while folders:
@@ -188,8 +189,9 @@ def clean(top: str, mode: int = 0o777) -> None:
 
 
 def confinement(options: dict) -> "Callable[[], None]":
-    """What a process does to itself without bubblewrap: becomes another user, and gives up capabilities, files, signals
-    and memory of other processes (Landlock) and system calls (the filter). Raises OSError where the kernel cannot."""
+    """The function with which a program confines itself without bubblewrap: it becomes another user, and gives up
+    capabilities, files, and access to other processes (Landlock) and system calls (the filter). Raises `OSError` if
+    the kernel does not support this."""
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
@@ -202,7 +204,7 @@ def confinement(options: dict) -> "Callable[[], None]":
 
     no_new_privileges, set_filter, adopt, when_judge_ends = 38, 22, 36, 1
     libc.prctl(when_judge_ends, signal.SIGTERM, 0, 0, 0)
-    libc.prctl(adopt, 1, 0, 0, 0)  # what programs detach becomes a child of this process
+    libc.prctl(adopt, 1, 0, 0, 0)  # detached processes become children of this one
     libc.prctl(no_new_privileges, 1, 0, 0, 0)
     user, filter_program = options["user"], bytes.fromhex(options["filter"])
     create, add, apply = 444, 445, 446
@@ -233,7 +235,7 @@ def confinement(options: dict) -> "Callable[[], None]":
             os.setresgid(user, user, user)
             os.setresuid(user, user, user)
         no_capabilities = (ctypes.c_uint32 * 6)()
-        if libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), no_capabilities):  # of the root user, if it stays that
+        if libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), no_capabilities):  # in case the user is still root
             raise OSError(ctypes.get_errno(), "capset")
         if rules >= 0:
             call(apply, rules, 0)
@@ -247,7 +249,7 @@ def confinement(options: dict) -> "Callable[[], None]":
 
 
 def main() -> None:
-    """`python -c SOURCE OPTIONS`, with the socket's number and the rest of the options as JSON."""
+    """`python -c SOURCE OPTIONS`, where the options are JSON: the socket's descriptor, `scratch` and `confine`."""
     options = json.loads(sys.argv[1])
     control = socket.socket(fileno=options["control"])
     os.set_inheritable(options["control"], False)
@@ -257,16 +259,16 @@ def main() -> None:
     os.close(nothing)
     server = Server(control, options["scratch"], confine)
     control.send(b"{}")
-    compile("", "", "exec")  # makes what every program would make after its fork
-    gc.disable()  # what was there before a fork is shared with it, not touched
+    compile("", "", "exec")  # initializes what every program would have to initialize after its fork
+    gc.disable()  # so that memory from before a fork stays shared
     gc.freeze()
     command = server.serve()
     run_program(command[1:])
 
 
 def run_program(arguments: "list[str]") -> None:
-    """Runs a Python file as an interpreter of its own would, up to its end: threads, exit functions, output. The
-    rest of the interpreter is not taken down, which would take ten times as long as most programs."""
+    """Runs a Python file as a new interpreter would, including threads, exit functions and output at its end. Skips the
+    rest of the interpreter's shutdown, which would take ten times as long as most programs."""
     path = arguments[0]
     sys.argv = arguments
     sys.path[0] = os.path.dirname(path)
@@ -287,7 +289,7 @@ def run_program(arguments: "list[str]") -> None:
         if "threading" in sys.modules:
             sys.modules["threading"]._shutdown()
         atexit._run_exitfuncs()
-        flush(sys.stdout)  # while what the program put in its place still has its globals
+        flush(sys.stdout)  # the program may have replaced it with an object that needs the globals
         sys.stdout = sys.__stdout__
         module.__dict__.clear()  # finalizers of its objects may print
         flush(sys.stdout)
@@ -297,7 +299,7 @@ def run_program(arguments: "list[str]") -> None:
 
 
 def flush(stream: "object") -> None:
-    """Writes what a stream holds, if it is one."""
+    """Flushes a stream, unless it is None or closed."""
     if stream is not None and not getattr(stream, "closed", False):
         stream.flush()  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""What separates a program from this machine, and which of it works here."""
+"""Isolation of programs: what they may see, and which users and limits they get."""
 
 import itertools
 import os
@@ -17,19 +17,19 @@ Kind = Literal["bubblewrap", "landlock", "limits"]
 
 DEVICES = ("null", "zero", "full", "random", "urandom")
 VISIBLE = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "libexec", "include", "share/zoneinfo")
-"""Folders of `/usr` that programs and compilers see; not `/usr/local`, `/usr/src` or the rest of `/usr/share`."""
+"""Folders in `/usr` that programs and compilers may read: not `/usr/local`, `/usr/src` or the rest of `/usr/share`."""
 
 GIVEN = "/given"
-"""Under bubblewrap `/tmp` is the scratch folder: visible folders that lie below it are seen below this one."""
+"""Under bubblewrap, `/tmp` is the scratch folder, so visible folders in `/tmp` appear in this folder instead."""
 
 
 @dataclass(frozen=True)
 class Isolation:
-    """How programs run: `kind`, as which user (None: this one; `NOBODY`: without bubblewrap each sandbox has a user of
-    its own, where there are enough), and which folders they see besides.
+    """How programs run: the `kind` of isolation, their `user`, and further folders that they may read (`read_only`).
 
-    `shared_count`: the kernel's limit of processes counts other processes of the user too, so that only the count of
-    the program's own tree is strict.
+    `user` None is the current one. With `NOBODY`, each sandbox without bubblewrap gets its own user, if there are
+    enough. `shared_count`: the kernel's limit on processes also counts other processes of the user, so that only the
+    judge's count of the program's own tree is strict.
     """
 
     kind: Kind
@@ -39,20 +39,21 @@ class Isolation:
 
 
 def interpreter() -> str:
-    """Interpreter for programs: the system's, else the one that runs this."""
+    """The Python interpreter for programs: the system's, else the current one."""
     system = Path("/usr/bin/python3")
     return str(system) if system.exists() else os.path.realpath(sys.executable)
 
 
 def visible(isolation: Isolation) -> list[str]:
-    """Folders that programs may read, links among them left out."""
+    """Folders that programs may read, except symbolic links."""
     own = () if interpreter().startswith("/usr/bin/") else tuple(f"{sys.base_prefix}/{name}" for name in ("bin", "lib"))
     folders = [f"/usr/{name}" for name in VISIBLE] + [f"/{name}" for name in ("bin", "sbin", "lib", "lib32", "lib64")]
     return [f for f in (*folders, *own, *isolation.read_only) if Path(f).is_dir() and not Path(f).is_symlink()]
 
 
 def bubblewrap(folder: Path, writable: bool, isolation: Isolation, filter_fd: int | None) -> list[str]:
-    """The command line in front of what runs with `folder` as `/code`."""
+    """The bubblewrap command line that precedes a command; `folder` becomes `/code`. `filter_fd` is the descriptor of
+    the filter of system calls."""
     seen = {name: GIVEN + name if name.startswith("/tmp/") else name for name in visible(isolation)}
     view = [word for name, place in seen.items() for word in ("--ro-bind", name, place)]
     for name in ("bin", "sbin", "lib", "lib32", "lib64"):
@@ -78,8 +79,8 @@ def bubblewrap(folder: Path, writable: bool, isolation: Isolation, filter_fd: in
 
 
 def own_user() -> int | None:
-    """A user whom no other sandbox has, for a process that is root: limits per user are then those of the sandbox, and
-    its programs reach no others. None where a container has too few users."""
+    """A user that no other sandbox has, if this process is root: limits per user then apply to the sandbox, and its
+    programs cannot reach others. None if the container has too few users."""
     user = OWN_USERS + (os.getpid() << 6) + next(_numbers) % 64
     for name in ("uid_map", "gid_map"):
         ranges = [list(map(int, line.split())) for line in Path("/proc/self", name).read_text().splitlines()]
@@ -89,8 +90,8 @@ def own_user() -> int | None:
 
 
 def process_limit(processes: int, isolation: Isolation, user: int | None) -> int:
-    """RLIMIT_NPROC for a tree of `processes`. Where the kernel counts the user's other processes too, it leaves room
-    for them and only stops what multiplies faster than the judge looks."""
+    """RLIMIT_NPROC for a tree of `processes`. If the kernel also counts other processes of the user, the limit leaves
+    room for them, and only stops programs that multiply between two checks of the judge."""
     if not isolation.shared_count or user not in (None, NOBODY):
         return processes
     user = os.geteuid() if user is None else user

@@ -1,4 +1,4 @@
-"""Programs in the sandbox of this machine."""
+"""Runs programs in the sandbox of this machine."""
 
 import atexit
 import os
@@ -20,7 +20,7 @@ from open_r1.rewards.code.sandbox import CannotStart, Limits, Outcome, Sandbox
 from open_r1.rewards.pool import cores
 
 COMPILE = Limits(seconds=10, memory_mb=1024)
-"""Of a compiler: hostile sources cost no more than that."""
+"""Limits of a compiler, which bound what hostile source code can cost."""
 
 
 class CompileError(Exception):
@@ -28,21 +28,23 @@ class CompileError(Exception):
 
 
 class LocalProvider:
-    """The sandbox of this machine: the strongest isolation, with `unsafe` also where that is resource limits only; or
-    `isolation`, which another process has chosen."""
+    """The sandbox of this machine, with `isolation` or, by default, the strongest one that works. `unsafe` allows it to
+    be resource limits only."""
 
     def __init__(self, unsafe: bool = False, isolation: Isolation | None = None) -> None:
         self.unsafe, self.isolation = unsafe, isolation
 
     @property
     def languages(self) -> frozenset[str]:
-        """Those that are known."""
+        """All known languages."""
         return frozenset(LANGUAGES)
 
     @contextmanager
     def open(self, program: Program, limits: Limits) -> Iterator[Callable[[str], Outcome]]:
-        """A function from stdin to outcome. Runs and programs share sandboxes as far as nothing is left in them. Tests
-        that run at once get more sandboxes, of which there are as many as cores, whatever the number of programs."""
+        """As in `Provider`. A sandbox is used again, for other tests and other programs, if nothing is left in it.
+
+        Concurrent tests get further sandboxes, at most one per core in total, whatever the number of programs.
+        """
         language = LANGUAGES[program.language]
         isolation = self.isolation or trusted_isolation(self.unsafe)
         isolation = replace(isolation, read_only=(*language.folders, *program.folders))
@@ -88,26 +90,26 @@ def _explain_start() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Room:
-    """A folder for a program, and a sandbox that sees it."""
+    """A folder for a program, and a sandbox that can read it."""
 
     folder: Path
     sandbox: Sandbox
 
 
 class Rooms:
-    """Sandboxes that wait for the next program. Only one that is as it was at its start is used again."""
+    """Idle sandboxes, which wait for the next program. Only those in which nothing is left are kept."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Starts empty, leaving what there is to its owner: what a forked child must do."""
+        """Starts empty, without closing anything: a forked child must not use its parent's sandboxes."""
         self._lock = threading.Lock()
         self.more = threading.Semaphore(cores())
         self._waiting: dict[tuple[Isolation, int], list[Room]] = {}
 
     def take(self, isolation: Isolation, memory_mb: int) -> Room:
-        """One with an empty folder."""
+        """A room with an empty folder."""
         with self._lock:
             if waiting := self._waiting.get((isolation, memory_mb)):
                 return waiting.pop()
@@ -115,7 +117,7 @@ class Rooms:
         return Room(folder, Sandbox(folder, isolation, memory_mb))
 
     def give(self, room: Room) -> None:
-        """Takes one back, or ends it."""
+        """Takes a room back, and keeps or closes it."""
         if room.sandbox.reusable:
             clean(str(room.folder), 0o755)
             with self._lock:
@@ -126,7 +128,7 @@ class Rooms:
         self._end(room)
 
     def close(self) -> None:
-        """Ends all that wait."""
+        """Closes all idle sandboxes."""
         for waiting in self._waiting.values():
             while waiting:
                 self._end(waiting.pop())
@@ -140,12 +142,12 @@ _rooms = Rooms()
 
 
 def close_sandboxes() -> None:
-    """Ends the sandboxes that wait for a program."""
+    """Closes the idle sandboxes."""
     _rooms.close()
 
 
 def limit_sandboxes(number: int) -> None:
-    """Lets tests that run at once have up to `number` sandboxes besides one for each program."""
+    """Gives concurrent tests up to `number` sandboxes in addition to one per program."""
     _rooms.more = threading.Semaphore(number)
 
 
@@ -167,7 +169,7 @@ def _compile(folder: Path, language: Language, isolation: Isolation) -> None:
 
 
 def _found(command: tuple[str, ...], language: Language) -> list[str]:
-    """`command` with the path of its program, links resolved. Raises `UserError` if this machine lacks it."""
+    """`command` with the full path of its program, links resolved. Raises `UserError` if this machine lacks it."""
     first, *rest = command
     if first.startswith("{code}"):
         return list(command)

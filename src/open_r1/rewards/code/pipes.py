@@ -1,11 +1,11 @@
-"""What a judge and a program say to each other."""
+"""Pipes between a judge and a program."""
 
 import os
 from contextlib import suppress
 
 
 class Pipes:
-    """The judge's ends of a program's stdin and stdout."""
+    """The judge's ends of a program's stdin and stdout; `given` is the input."""
 
     def __init__(self, stdin: int, stdout: int, given: bytes) -> None:
         self.input, self.output, self.collected = stdin, stdout, bytearray()
@@ -15,19 +15,19 @@ class Pipes:
             os.set_blocking(descriptor, False)
 
     def read(self) -> bool:
-        """Takes what is there; False at the end."""
+        """Collects available output. Returns False at its end."""
         part = os.read(self.output, 1 << 16)
         self.collected += part
         return bool(part)
 
     def read_rest(self, most: int) -> None:
-        """Takes what an ended program left in the pipe."""
+        """Collects what an ended program has left in the pipe, until there are more than `most` bytes."""
         with suppress(BlockingIOError):
             while len(self.collected) <= most and self.read():
                 pass
 
     def feed(self) -> bool:
-        """Writes what fits; False after the last byte, or when the program reads no more."""
+        """Writes what fits into the pipe. Returns False after the last byte, or if the program has closed its end."""
         try:
             if self._given:
                 self._given = self._given[os.write(self.input, self._given[: 1 << 16]) :]
@@ -38,13 +38,13 @@ class Pipes:
         return bool(self._given)
 
     def close_input(self) -> None:
-        """So that the program sees the end of its input."""
+        """Closes stdin, so that the program sees the end of its input."""
         if self.input in self._open:
             self._open.discard(self.input)
             os.close(self.input)
 
     def close(self) -> None:
-        """Closes both."""
+        """Closes both ends."""
         self.close_input()
         if self.output in self._open:
             self._open.discard(self.output)
@@ -52,7 +52,7 @@ class Pipes:
 
 
 def filled_pipe(content: bytes) -> int:
-    """Read end of a pipe that holds `content`."""
+    """The read end of a pipe that contains `content`, which must fit into it."""
     reader, writer = os.pipe()
     os.write(writer, content)
     os.close(writer)

@@ -10,7 +10,7 @@ _WORKER = re.compile(r"piston-worker-(\d+) (\S+)")
 
 
 def slurm_endpoints() -> list[str]:
-    """Addresses of the running workers. Raises `UserError` if Slurm does not answer, or there are none."""
+    """URLs of the running workers. Raises `UserError` if Slurm does not answer or no worker is running."""
     try:
         done = subprocess.run(SQUEUE, capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:

@@ -1,4 +1,4 @@
-"""Programs in completions, and how each language is built and run."""
+"""Extracts programs from completions, and describes how each language is compiled and run."""
 
 import re
 import shlex
@@ -12,12 +12,12 @@ _SAME = {"py": "python", "python3": "python", "c++": "cpp", "cc": "cpp", "cpp17"
 
 @dataclass(frozen=True)
 class Language:
-    """How programs of a language are built and run.
+    """How programs in a language are compiled and run.
 
-    `main` is the file of a program of one part. `compile` and `run` are commands; `{code}` is the program's folder,
-    `{sources}` all its files that end like `main`. `compile` may be empty. `folders` are those of a compiler or
-    interpreter outside `/usr`, which programs may read. With `address_space`, that is limited like memory: not for
-    runtimes that reserve more than they use, such as those of JavaScript and Java.
+    `main` is the name of a program with one file. `compile` (may be empty) and `run` are commands, in which `{code}` is
+    the program's folder and `{sources}` all its files with the suffix of `main`. `folders` are further folders that
+    programs may read, for a compiler or interpreter outside `/usr`. `address_space` says whether the memory limit also
+    applies to the address space; it must not for runtimes that reserve more than they use (JavaScript, Java).
     """
 
     name: str
@@ -26,7 +26,7 @@ class Language:
     compile: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     fence: str = ""
-    """Regular expression of what stands behind the three back quotes; "": the name."""
+    """Regular expression for the language after the three backquotes of a code block. "": its name."""
     address_space: bool = True
 
 
@@ -40,12 +40,12 @@ LANGUAGES: dict[str, Language] = {
         fence=r"cpp|c\+\+|cc|cpp17",
     ),
 }
-"""Those that this machine's sandbox runs; `declare` adds to them."""
+"""Languages that this machine's sandbox runs. `declare` adds more."""
 
 
 def declare(text: str) -> Language:
-    """Adds a language, written as `name | main file | command that compiles | command that runs | folders`; the last
-    part may be missing, the compiler's empty. Raises `UserError` for anything else."""
+    """Adds a language, written as `name | main file | compile command | run command | folders`. The compile command may
+    be empty, the folders may be missing. Raises `UserError` for anything else."""
     parts = [part.strip() for part in text.split("|")]
     if len(parts) not in (4, 5) or not (parts[0] and parts[1] and parts[3]) or "/" in parts[1]:
         raise UserError(
@@ -63,7 +63,7 @@ def declare(text: str) -> Language:
 
 @dataclass(frozen=True)
 class Program:
-    """Source files by name; C++ files are compiled together. `folders` are those that it may read besides."""
+    """Source files by name; C++ files are compiled together. `folders` are further folders that it may read."""
 
     language: str
     files: dict[str, str]
@@ -71,32 +71,32 @@ class Program:
 
 
 def language_name(language: str) -> str:
-    """One name for each language: `python` for `Python3`, `cpp` for `C++`."""
+    """The canonical name of a language: `python` for `Python3`, `cpp` for `C++`."""
     language = language.strip().lower()
     return _SAME.get(language, language)
 
 
 def extract_code(completion: str, language: str = "python") -> str:
-    """The last fenced block of `language` behind the reasoning, "" if there is none."""
+    """The last fenced block of `language` after the reasoning; "" if there is none."""
     language = language_name(language)
     known = LANGUAGES.get(language)
     fence = known.fence if known and known.fence else re.escape(language)
-    said = completion.rpartition("</think>")[2]
-    if "<think>" in said:
+    answer = completion.rpartition("</think>")[2]
+    if "<think>" in answer:
         return ""  # reasoning that never ended
-    blocks = re.findall(rf"```(?:{fence})[ \t]*\n(.*?)```", said, re.DOTALL)
+    blocks = re.findall(rf"```(?:{fence})[ \t]*\n(.*?)```", answer, re.DOTALL)
     return blocks[-1] if blocks else ""
 
 
 def program(source: str, language: str) -> Program:
-    """A program of one file."""
+    """A program with one file."""
     language = language_name(language)
     known = LANGUAGES.get(language)
     return Program(language, {known.main if known else "main.txt": source})
 
 
 def with_includes(source: str, problem_id: str) -> str:
-    """C++ of an IOI answer with the headers that it may have left out: the standard ones, and the problem's."""
+    """The C++ of an IOI answer, with the standard headers and the problem's header if they are missing."""
     if not source:
         return ""
     head = [] if "bits/stdc++.h" in source else ["#include <bits/stdc++.h>"]

@@ -1,4 +1,4 @@
-"""Where programs run: a sandbox on this machine, Piston servers, or E2B. All look alike from outside."""
+"""Runs programs in a sandbox on this machine, on Piston servers, or in E2B, through one interface."""
 
 import http.client
 import json
@@ -29,17 +29,17 @@ class Provider(Protocol):
 
     @property
     def languages(self) -> frozenset[str] | None:
-        """Those that it runs; None: it says so itself."""
+        """The languages that it runs; None if only the server knows."""
         ...
 
     def open(self, program: Program, limits: Limits) -> AbstractContextManager[Run]:
-        """A function from stdin to outcome, valid inside the context. Raises `CompileError`."""
+        """A context with a function from stdin to outcome. Both may raise `CompileError`."""
         ...
 
 
 class PistonProvider:
-    """Piston servers (github.com/engineer-man/piston), used in turn. `endpoints` are their addresses, separated by
-    commas, or `slurm`: the workers that run now, asked for again when one does not answer."""
+    """Piston servers (github.com/engineer-man/piston), used in turn. `endpoints` are their URLs, separated by commas,
+    or `slurm`: the running workers, which are looked up again when one does not answer."""
 
     languages: frozenset[str] | None = None
 
@@ -78,7 +78,7 @@ class PistonProvider:
         return Outcome(status, result.get("stdout", ""), result.get("code"))
 
     def execute(self, request: dict, attempts: int = 4) -> dict:
-        """Sends a request to the next server; other servers are tried when one fails."""
+        """Sends a request to the next server, and tries others if it fails. Raises `UserError` after `attempts`."""
         for attempt in range(attempts):
             with self._lock:
                 endpoint = self._endpoints[self._requests % len(self._endpoints)]
@@ -101,7 +101,7 @@ class PistonProvider:
 
 
 def piston() -> PistonProvider:
-    """That of `PISTON_ENDPOINTS`, the same for all calls, so that servers are used in turn."""
+    """The provider for `PISTON_ENDPOINTS`. All calls share it, so that servers are used in turn."""
     return _piston(os.environ.get("PISTON_ENDPOINTS", ""))
 
 
@@ -128,7 +128,7 @@ print(json.dumps(reply))
 
 
 class E2BProvider:
-    """E2B cloud sandboxes: through a router (`e2b_router_url`, host:port), or its SDK and `E2B_API_KEY`."""
+    """E2B cloud sandboxes, through a router (`e2b_router_url`, host:port) or the SDK with `E2B_API_KEY`."""
 
     languages: frozenset[str] | None = frozenset({"python", "cpp"})
 
@@ -182,7 +182,7 @@ def _post(url: str, body: dict) -> Any:
 
 
 def get_provider(name: str, e2b_router_url: str | None = None) -> Provider:
-    """`local`, `unsafe` (`local`, where need be under resource limits only), `piston` or `e2b`."""
+    """The provider `local`, `unsafe` (`local`, but if necessary with resource limits only), `piston` or `e2b`."""
     if name in ("local", "unsafe"):
         return LocalProvider(unsafe=name == "unsafe")
     if name == "piston":

@@ -1,9 +1,8 @@
-"""Runs programs that nobody trusts, on this machine, under limits.
+"""Runs untrusted programs on this machine, under limits.
 
-A `Sandbox` is one process tree (isolation.py) in which `inside.py` starts the program for each test; nothing that it
-could tell reaches the judge but output and exit codes, and what is expected never goes in. Whatever the isolation,
-processor time, wall clock, memory, number of processes, file size and output are bounded, and the program is ended
-with everything that it started.
+A `Sandbox` is a process tree (isolation.py) in which `inside.py` starts the program for each test. Only output and exit
+codes come out of it, and expected outputs never enter it. Whatever the isolation, there are limits on processor time,
+wall-clock time, memory, processes, file sizes and output, and a program ends together with everything that it started.
 """
 
 import json
@@ -38,24 +37,25 @@ from open_r1.rewards.code.usage import Usage, kill_tree, overfull, usage
 
 START_SECONDS = 0.25
 OWN_MEMORY_MB = 32
-"""Room in a control group for bubblewrap and the interpreter that serves."""
+"""Room in a control group for bubblewrap and the server's interpreter."""
 FIRST_LOOK, LOOK = 0.01, 0.02
 DESCRIPTORS = 64
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "LC_ALL": "C.UTF-8",
     "PYTHONHASHSEED": "0",
-    "OPENBLAS_NUM_THREADS": "1",  # a thread for each core of a large machine would be too many processes
-    "MALLOC_ARENA_MAX": "2",  # each takes 64 MB of address space, and threads get one each
+    "OPENBLAS_NUM_THREADS": "1",  # one thread per core of a large machine would exceed the limit of processes
+    "MALLOC_ARENA_MAX": "2",  # by default one per thread, each with 64 MB of address space
 }
 Status = Literal["ok", "error", "time", "memory", "output", "processes"]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one run. `seconds` is processor time, so that a busy machine fails no program; `wall_seconds` bounds
-    sleeping ones (default: twice that and two). Without `address_space`, memory is watched, and counted by a control
-    group where there is one: some runtimes reserve more than they use."""
+    """Limits of one run. `seconds` is processor time, so that no program fails because the machine is busy;
+    `wall_seconds` limits programs that sleep (default: `2 * seconds + 2`). `address_space`: also limit the address
+    space to `memory_mb`, which does not suit runtimes that reserve more than they use. Resident memory is always
+    limited."""
 
     seconds: float = 5.0
     wall_seconds: float | None = None
@@ -67,7 +67,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: `ok` (exit code 0), `error` (another one), or the limit that it hit; and what it printed."""
+    """How a run ended (`ok`: exit code 0, `error`: another one, else the limit that it hit), and what it printed."""
 
     status: Status
     stdout: str
@@ -75,15 +75,15 @@ class Outcome:
 
 
 class CannotStart(Exception):
-    """The sandbox does not start here."""
+    """The sandbox cannot start on this machine."""
 
 
 class Sandbox:
-    """A place to run commands, one after another, with the files of `folder` (`/code` under bubblewrap, read-only
-    unless `writable`).
+    """Runs commands, one after another, which see the files of `folder` (as `/code` under bubblewrap; read-only unless
+    `writable`).
 
-    Runs share the sandbox: after each, all processes but the serving one are killed and the scratch folders emptied.
-    After a limit was hit, and under resource limits only, the next run gets a new one.
+    Runs share the process tree: after each one, all processes except the server (`inside.py`) are killed, and the
+    scratch folders are emptied. After a run that hit a limit, or with resource limits only, the tree is replaced.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Sandbox:
         self._group: cgroup.Group | None = None
         self._control: socket.socket | None = None
         self._before: Usage | None = None
-        """Usage before the next run: as at the start, but for the processor time."""
+        """Usage before the next run: as at the start, except for the processor time."""
         self._scratch: Path | None = None
         self._user = isolation.user
         self._idle = False
@@ -106,8 +106,8 @@ class Sandbox:
         self.close()
 
     def run(self, command: list[str], stdin: str = "", limits: Limits = Limits(), *, forked: bool = False) -> Outcome:
-        """Runs `command` in an empty scratch folder. `{code}` in it becomes the path of the folder. With `forked`, it
-        is a Python program (interpreter and file) that runs in a fork of the interpreter that is there already.
+        """Runs `command` in an empty scratch folder; `{code}` in it becomes the path of `folder`. With `forked`, the
+        command must be a Python interpreter and a file; the file runs in a fork of the server's interpreter.
 
         Raises `CannotStart`.
         """
@@ -137,7 +137,7 @@ class Sandbox:
                 self.close()
 
     def start(self) -> None:
-        """Starts the sandbox if it does not run. Raises `CannotStart`."""
+        """Starts the sandbox if it is not running. Raises `CannotStart`."""
         if self._process is not None and self._process.poll() is not None:
             self.close()
         if self._process is None:
@@ -145,8 +145,8 @@ class Sandbox:
 
     @property
     def reusable(self) -> bool:
-        """Whether nothing of what ran is left: not a process, not a file, and no way to have changed the one that
-        serves (no other process can be traced, there is no /proc)."""
+        """Whether nothing is left of what ran: no process and no file. Programs cannot have changed the server, because
+        they cannot trace other processes and there is no /proc."""
         return self._idle and self.isolation.kind != "limits" and filter_program() is not None
 
     def _start(self) -> None:
@@ -166,7 +166,7 @@ class Sandbox:
             "filter": "" if rules is None else rules.hex(),
         }
         options = {"control": theirs.fileno(), "scratch": scratch, "confine": None if contained else confine}
-        user = isolation.user if contained else None  # otherwise a program becomes the user, not what serves
+        user = isolation.user if contained else None  # otherwise only programs change the user, not the server
         command = [interpreter(), "-c", _launcher(), json.dumps(options)]
         try:
             self._process = _spawn(
@@ -197,9 +197,9 @@ class Sandbox:
             started = b""
         if not started:
             kill_tree(self._process)
-            said = self._process.stderr.read().decode(errors="replace").split("\n")
+            errors = self._process.stderr.read().decode(errors="replace").split("\n")
             self.close()
-            raise CannotStart("; ".join(said[-3:]).strip("; ") or "it ends at once")
+            raise CannotStart("; ".join(errors[-3:]).strip("; ") or "it ends at once")
         self._process.stderr.close()
         self._control.settimeout(None)
         self._group = cgroup.new_group(self.memory_mb + OWN_MEMORY_MB)
@@ -262,7 +262,7 @@ class Sandbox:
         return Outcome(status, text, exit_code)
 
     def _reply(self) -> dict[str, Any]:
-        """What the one that serves says; nothing if it was ended."""
+        """The server's reply; empty if the server has ended."""
         assert self._control is not None
         with suppress(ConnectionResetError):
             if reply := self._control.recv(256):
@@ -279,9 +279,9 @@ class Sandbox:
         return "error"
 
     def close(self) -> None:
-        """Ends the sandbox with all that runs in it; another run starts a new one."""
+        """Ends the sandbox and everything in it. The next run starts a new one."""
         if self._process is not None and self._control is not None:
-            if self._idle or self.isolation.kind != "bubblewrap":  # the one that serves ends all programs, then itself
+            if self._idle or self.isolation.kind != "bubblewrap":  # the server kills all programs, then exits
                 self._control.close()
                 self._process.terminate()
                 with suppress(subprocess.TimeoutExpired):
@@ -305,14 +305,14 @@ def run(
     limits: Limits = Limits(),
     writable: bool = False,
 ) -> Outcome:
-    """Runs `command` once, in a sandbox of its own."""
+    """Runs `command` once, in a new sandbox."""
     with Sandbox(folder, isolation, limits.memory_mb, writable) as sandbox:
         return sandbox.run(command, stdin, limits)
 
 
 def _spawn(*arguments: Any, **options: Any) -> subprocess.Popen:
-    """`subprocess.Popen` in a thread that lives as long as this process: `bwrap --die-with-parent` asks the kernel to
-    end the sandbox with the thread that started it, and a sandbox outlives the thread that first needs it."""
+    """`subprocess.Popen` in a thread that lives as long as this process. `bwrap --die-with-parent` ends a sandbox
+    together with the thread that started it, but a sandbox must outlive the thread that first needs it."""
     return _starter.submit(subprocess.Popen, *arguments, **options).result()
 
 

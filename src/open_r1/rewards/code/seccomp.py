@@ -1,21 +1,22 @@
-"""A filter of system calls that no answer to a programming problem needs, as classic BPF.
+"""A filter, in classic BPF, that denies system calls which no answer to a programming problem needs.
 
-Refused are those that hold memory which no limit counts (memfd, System V memory and queues, large buffers of sockets
-and pipes, pages given to a pipe), use up what all users share, make others wait for a file, open sockets of any family,
-reach into other processes (their limits and priorities included), make namespaces or mounts, or talk to large parts of
-the kernel (BPF, io_uring, keys, perf, userfaultfd). They fail with EPERM. Pairs of Unix stream sockets, which event
-loops need, stay. SIGCHLD cannot be ignored, for then the kernel forgets the processor time of children; that call only
-seems to work, as some interpreters do not start without it. On machines other than x86-64 and ARM64 there is no filter.
+Denied calls fail with EPERM. They are the ones that hold memory which no limit counts (memfd, System V memory and
+queues, large buffers of sockets and pipes, pages given to a pipe), use up what all users share, make others wait for a
+file, open sockets of any family, affect other processes (including their limits and priorities), create namespaces or
+mounts, or reach large parts of the kernel (BPF, io_uring, keys, perf, userfaultfd). Pairs of Unix stream sockets, which
+event loops need, are allowed. Programs cannot ignore SIGCHLD, because the kernel would then lose the processor time of
+their children; that call only seems to succeed, because some interpreters do not start without it. Only x86-64 and
+ARM64 have a filter.
 
-The numbers are written here, not asked of libseccomp: then the filter does not depend on a library that the machine
-may lack. Where it is there, a test compares them with it.
+The table has the numbers of the calls, so that the machine does not need libseccomp. If it is installed, a test
+compares the table with it.
 """
 
 import platform
 import struct
 from functools import cache
 
-# (x86-64, ARM64); None where an architecture has no such call
+# (x86-64, ARM64); None if the architecture does not have the call
 _DENIED: dict[str, tuple[int, int | None]] = {
     "socket": (41, 198),
     "connect": (42, 203),
@@ -105,9 +106,9 @@ _ATTRIBUTES: dict[str, tuple[int, int | None]] = {
     "file_setattr": (469, 469),
     "truncate": (76, 45),
 }
-"""Of files by name, which Landlock leaves to the rights of the user (truncation before kernel 6.2)."""
+"""Calls that change attributes of files by name, which Landlock does not restrict (before kernel 6.2: truncation)."""
 _LOCKS: dict[str, tuple[int, int | None]] = {"flock": (73, 32)}
-"""Which whoever may read a file can hold, so that others wait; compilers lock their caches."""
+"""Anyone who may read a file can lock it and make others wait. Compilers need to lock their caches."""
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E, 56), "aarch64": (1, 0xC00000B7, 220)}
 _SOCKETPAIR, _SETSOCKOPT, _FCNTL, _PRLIMIT64 = (53, 199), (54, 208), (72, 25), (302, 261)
 _SIGACTION, _SIGCHLD = (13, 134), 17
@@ -125,8 +126,8 @@ _EPERM, _ENOSYS = 1, 38
 
 @cache
 def filter_program(machine: str | None = None, *, attributes: bool = True, locks: bool = False) -> bytes | None:
-    """Classic BPF for `machine` (default: this one), None where it is not known. Without `attributes`, those of files
-    cannot be changed; without `locks`, no file can be locked."""
+    """The filter for `machine` (default: this one), None if it is unknown. `attributes`: allow changing those of files;
+    `locks`: allow locking files."""
     known = _ARCHITECTURES.get(machine or platform.machine())
     if known is None:
         return None
@@ -144,7 +145,7 @@ def filter_program(machine: str | None = None, *, attributes: bool = True, locks
     for number in denied:
         program += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | _EPERM)]
     program += _where(_SOCKETPAIR[column], 0, [(_EQUAL, 1, 0, _AF_UNIX), (_RETURN, 0, 0, _ERRNO | _EPERM)])
-    # Datagrams (bit 2 of the type) can be sent to any path, from a connected pair too.
+    # Datagram sockets (bit 2 of the type) can send to any path, even if they are a connected pair.
     program += _where(_SOCKETPAIR[column], 1, [(_ANY_BIT, 0, 1, 2), (_RETURN, 0, 0, _ERRNO | _EPERM)])
     program += _where(_PRLIMIT64[column], 0, [(_EQUAL, 1, 0, 0), (_RETURN, 0, 0, _ERRNO | _EPERM)])  # its own only
     program += _where(_SIGACTION[column], 0, [(_EQUAL, 0, 1, _SIGCHLD), (_RETURN, 0, 0, _ERRNO)])
@@ -153,7 +154,7 @@ def filter_program(machine: str | None = None, *, attributes: bool = True, locks
     for command in _FCNTL_COMMANDS:
         program += _where(_FCNTL[column], 1, [(_EQUAL, 0, 1, command), (_RETURN, 0, 0, _ERRNO | _EPERM)])
     program += [
-        (_EQUAL, 0, 1, _CLONE3),  # its flags lie in memory, where no filter can look; libc then takes clone
+        (_EQUAL, 0, 1, _CLONE3),  # a filter cannot read its flags, which are in memory; libc falls back to clone
         (_RETURN, 0, 0, _ERRNO | _ENOSYS),
         (_EQUAL, 0, 3, clone),
         (_LOAD, 0, 0, 16),  # lower half of the first argument: flags
@@ -165,7 +166,7 @@ def filter_program(machine: str | None = None, *, attributes: bool = True, locks
 
 
 def _where(number: int, argument: int, then: list[_Instruction]) -> list[_Instruction]:
-    """`then`, with the lower half of an argument, for one system call; the call's number again for what follows."""
+    """Runs `then` on the lower half of an argument if the system call is `number`; then loads the number again."""
     return [
         (_EQUAL, 0, len(then) + 2, number),
         (_LOAD, 0, 0, 16 + 8 * argument),

@@ -1,4 +1,4 @@
-"""What a tree of processes holds and has used, read from /proc; and its end."""
+"""Measures the resources of a process tree through /proc, and kills the tree."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ _PAGE, _TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Usage:
-    """`pids` and `resident` bytes now, and `cpu_seconds` so far, those of ended processes included."""
+    """The current `pids` and `resident` bytes, and `cpu_seconds` so far, including those of ended processes."""
 
     pids: list[int]
     resident: int
@@ -23,7 +23,7 @@ class Usage:
 
 
 def usage(pid: int) -> Usage:
-    """Of the tree of `pid`."""
+    """The usage of `pid` and its descendants."""
     pids = tree(pid)
     pages = ticks = 0
     for each in pids:
@@ -35,8 +35,8 @@ def usage(pid: int) -> Usage:
 
 
 def overfull(folder: Path, pids: list[int], most_bytes: int) -> bool:
-    """Whether processes keep more than `most_bytes`, too many files, or some where nobody can look: in `folder`, or
-    open without a name."""
+    """Whether processes hold more than `most_bytes` in files, in `folder` or open but removed; or whether `folder` has
+    too many files, or a folder that cannot be read."""
     held = number = 0
     folders = [str(folder)]
     while folders:
@@ -57,7 +57,7 @@ def overfull(folder: Path, pids: list[int], most_bytes: int) -> bool:
 
 
 def _nameless(pid: int) -> int:
-    """Bytes in files that a process holds open after they were removed."""
+    """Bytes in removed files that a process still has open."""
     held = 0
     with suppress(OSError):
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
@@ -68,7 +68,7 @@ def _nameless(pid: int) -> int:
 
 
 def kill_tree(process: subprocess.Popen) -> None:
-    """Ends a process with its descendants, the process itself last: what it adopts meanwhile ends with it."""
+    """Kills a process and its descendants. The process itself is last, so that those that it adopts die with it."""
     if process.poll() is None:
         for pid in reversed(tree(process.pid)):
             with suppress(ProcessLookupError):
