@@ -43,7 +43,7 @@ class SourceOptions:
     dataset_config: Annotated[str | None, Alias("config")] = None
     """Configuration of the hub dataset."""
     split: str = "train"
-    """Slices such as train[:100] work."""
+    """Split of the dataset; slices such as train[:100] work."""
 
 
 @dataclass(kw_only=True)
