@@ -31,7 +31,8 @@ from long_worker import DEVICE, FLASH, PROMPT, SETTINGS, config_of, name, serve
 from measure import SHAPES, build_model, environment
 
 from open_r1.modeling.attention import ATTENTION
-from open_r1.run.estimate import estimate_memory, estimate_seconds, shape_of, tokens_in_pack
+from open_r1.run.estimate import estimate_seconds, shape_of
+from open_r1.run.memory import estimate_memory
 
 GPUS = (24, 48, 80, 141)
 """Memory in GB."""
@@ -54,7 +55,7 @@ def estimate(case: dict[str, Any], model: Any, processes: int = 1, **options: An
     states (FSDP2)."""
     args, config = config_of(case, "runs/none", use_cpu=True, **options)
     shape, split, tokens = shape_of(model.config, model, config), "none" if processes == 1 else "fsdp", longest(case)
-    memory = estimate_memory(shape, args, config, tokens_in_pack(args, tokens), processes, split)  # type: ignore[arg-type]
+    memory = estimate_memory(shape, args, config, tokens, processes, split)  # type: ignore[arg-type]
     return memory.total, estimate_seconds(shape, args, case["count"] * tokens, case["length"], processes)
 
 

@@ -120,7 +120,7 @@ def kernel_of(attention: str, head_size: int) -> str:
     probe = torch.empty(1, 1, head_size, device=DEVICE, dtype=torch.bfloat16 if DEVICE == "cuda" else torch.float32)
     if attention == ATTENTION and flash.fits(probe, probe):
         return FLASH
-    return "varlen" if attention != SDPA_ATTENTION and use_varlen(probe) else "sdpa"
+    return "varlen" if attention != SDPA_ATTENTION and use_varlen(probe, probe) else "sdpa"
 
 
 def trainer_of(case: dict[str, Any], policy: Policy, timer: StepTimer, folder: str) -> Any:

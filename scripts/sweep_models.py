@@ -167,6 +167,11 @@ class Outcome:
     precision: str = ""
 
 
+def all_kinds() -> list[str]:
+    """Every type of transformers, and variants of some (in parentheses)."""
+    return sorted({*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *(kind for kind in OWN if " " in kind)})
+
+
 def tiny_config(kind: str) -> Any:
     """A configuration of a few thousand parameters."""
     config_class: Any = CONFIG_MAPPING[kind.split(" ")[0]]
@@ -388,7 +393,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("kinds", nargs="*", help="model types; all of them, if none is given")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     args = parser.parse_args(argv)
-    kinds = args.kinds or sorted({*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *(k for k in OWN if " " in k)})
+    kinds = args.kinds or all_kinds()
     outcomes = []
     with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn"), _become_quiet) as pool:
         for outcome in pool.map(try_kind, kinds):

@@ -14,9 +14,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import transformers
-from sweep_models import LARGEST, TOLERANCE, _documents, _group, random_models, tiny_config
+from sweep_models import LARGEST, TOLERANCE, _documents, _group, all_kinds, random_models, tiny_config
 from torch import Tensor
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from open_r1.errors import UserError
 from open_r1.modeling.architectures import can_share_prompts, check_sequence_parallel, check_supported, skeleton
@@ -76,7 +75,7 @@ def main() -> None:
     group = sequence_group(dist.get_world_size(), "cpu")
     assert group is not None
     verdicts = {}
-    for kind in sys.argv[1:] or sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)):
+    for kind in sys.argv[1:] or all_kinds():
         if (config := supported_config(kind)) is not None:
             verdicts[kind] = verdict(kind, config, group)
             if group.rank == 0:

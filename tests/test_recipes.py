@@ -16,6 +16,7 @@ from open_r1.configs import DataConfig, GRPOConfig, GRPOScriptArguments, ModelCo
 from open_r1.curation import pass_rate
 from open_r1.errors import UserError
 from open_r1.options import parse_options
+from open_r1.training.optimizers import why_not_sharded
 
 ROOT = Path(__file__).parents[1]
 LAUNCHERS = sorted((ROOT / "recipes" / "accelerate_configs").glob("*.yaml"))
@@ -56,6 +57,7 @@ def test_a_recipe_parses_and_needs_no_old_names(path, caplog):
     assert data.dataset_name or data.dataset_mixture
     assert training.output_dir.startswith("runs/")
     assert training.push_to_hub is False
+    assert "--accelerator fsdp" not in path.read_text() or why_not_sharded(training) is None
     if is_grpo:
         assert training.per_device_train_batch_size % training.num_generations == 0
 

@@ -166,6 +166,10 @@ def test_options_of_the_launch_may_stand_on_either_side_of_the_recipe():
     [
         (["recipes/SmolLM2-135M-Instruct/grpo/config_no.yaml"], "recipes/SmolLM2-135M-Instruct/sft/config_demo.yaml"),
         (["recipes/Llama-9/grpo/config_demo.yaml"], "Llama-3.2-1B-Instruct, "),
+        (
+            ["--accelerator", "fsdp", "recipes/demo/zero.yaml", "--optim", "adamw_8bit"],
+            "bitsandbytes cannot update weights that FSDP has sharded",
+        ),
         (["--accelerator", "zero4", "recipes/demo/zero.yaml"], "expected one of ddp, fsdp, zero2, zero3"),
         ([], "the recipe is missing"),
         (["--learning_rate", "1e-6", "r.yaml"], "expected a recipe instead of --learning_rate"),

@@ -7,9 +7,11 @@ import pytest
 import torch
 from tiny_models import documents, gradients, make
 from torch.utils.checkpoint import checkpoint
+from transformers import DeepseekV3Config, GPTNeoXConfig, LlamaConfig, MambaConfig, Qwen3_5TextConfig, Qwen3Config
 
 from open_r1.configs import TrainConfig
 from open_r1.modeling import flash
+from open_r1.modeling.architectures import skeleton
 from open_r1.modeling.attention import ATTENTION, SDPA_ATTENTION, VARLEN_ATTENTION, ScoreRule, packed_attention
 from open_r1.modeling.layout import DocumentLayout
 from open_r1.training.activations import activation_callbacks
@@ -102,7 +104,7 @@ class PlainKernels:
 def on_cpu(monkeypatch):
     stand_in = PlainKernels()
     monkeypatch.setattr(flash, "kernels", lambda: stand_in)
-    monkeypatch.setattr(flash, "fits", lambda q, v: True)
+    monkeypatch.setattr(flash, "is_used", lambda *args: True)
     return stand_in
 
 
@@ -178,9 +180,8 @@ def test_a_checkpointed_layer_computes_its_attention_once(on_cpu, compiled):
 
 
 @pytest.mark.parametrize(("name", "calls"), [(ATTENTION, 2), (VARLEN_ATTENTION, 0)])
-def test_a_policy_computes_the_attention_of_its_checkpointed_layers_once(on_cpu, monkeypatch, name, calls):
+def test_a_policy_computes_the_attention_of_its_checkpointed_layers_once(on_cpu, name, calls):
     """As on a GPU with flash-attn-4, where it is the default."""
-    monkeypatch.setattr(flash, "is_available", lambda: True)
     model, pack = make("llama").train(), build_pack(documents(LENGTHS), "cpu")
     model.set_attn_implementation(SDPA_ATTENTION)
     model(pack=pack).logprobs.sin().sum().backward()
@@ -194,6 +195,54 @@ def test_a_policy_computes_the_attention_of_its_checkpointed_layers_once(on_cpu,
     assert on_cpu.calls == calls
     for found, gradient in zip(gradients(model).values(), expected.values(), strict=True):
         torch.testing.assert_close(found, gradient)
+
+
+BF16, FP32 = torch.bfloat16, torch.float32
+
+
+@pytest.mark.parametrize(
+    ("largest", "sizes", "device", "dtype", "option", "used"),
+    [
+        (256, (128, 128), "cuda", BF16, None, True),
+        (256, (128, 128), "cuda", BF16, "flash_attention_4", True),
+        (256, (128, 128), "cuda", BF16, "varlen", False),
+        (256, (128, 128), "cuda", BF16, "sdpa", False),
+        (256, (128, 128), "cuda", FP32, None, False),
+        (256, (128, 128), "cpu", BF16, None, False),
+        (256, (256, 256), "cuda", torch.float16, None, True),
+        (128, (256, 256), "cuda", BF16, None, False),  # Blackwell
+        (256, (80, 80), "cuda", BF16, None, False),
+        (256, (80, 80), "cuda", BF16, "flash_attention_4", False),
+        (256, (192, 128), "cuda", BF16, None, False),  # multi-head latent attention
+        (0, (128, 128), "cuda", BF16, None, False),  # not installed
+        (None, (128, 128), "cuda", BF16, None, False),  # a machine without GPUs
+        (None, (128, 128), "cuda", BF16, "flash_attention_4", True),  # which plans for one with GPUs
+        (None, (80, 80), "cuda", BF16, "flash_attention_4", False),
+    ],
+)
+def test_where_flash_attention_is_used(monkeypatch, largest, sizes, device, dtype, option, used):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: largest is not None)
+    monkeypatch.setattr(flash, "_largest_head", lambda: largest or 0)
+    assert flash.is_used(sizes, device, dtype, option) == used
+
+
+@pytest.mark.parametrize(
+    ("config", "sizes"),
+    [
+        (LlamaConfig(hidden_size=32, num_attention_heads=4), {(8, 8)}),
+        (Qwen3Config(hidden_size=32, num_attention_heads=4, head_dim=16), {(16, 16)}),
+        (GPTNeoXConfig(hidden_size=32, num_attention_heads=4), {(8, 8)}),
+        (
+            DeepseekV3Config(num_hidden_layers=1, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128),
+            {(192, 128)},
+        ),
+        (Qwen3_5TextConfig(num_hidden_layers=4, head_dim=256), {(256, 256)}),  # and delta nets
+        (MambaConfig(hidden_size=32, num_hidden_layers=1), set()),
+    ],
+    ids=lambda value: getattr(value, "model_type", ""),
+)
+def test_head_sizes_are_those_of_attention_layers(config, sizes):
+    assert flash.head_sizes(skeleton(config)) == sizes
 
 
 GPU_CASES = [

@@ -1,4 +1,4 @@
-"""Which linear layers get no adapters, and which functions delta nets call."""
+"""Which linear layers get no adapters, and which functions mixers call."""
 
 import inspect
 import sys
@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from tiny_models import documents, gradients, make
+from tiny_models import MIXERS, documents, gradients, make
 from toys import make_tokenizer
 from transformers import AutoConfig, AutoTokenizer
 from transformers.integrations.hub_kernels import use_kernel_func_from_hub_with_fallback
@@ -17,13 +17,25 @@ from open_r1.modeling.architectures import skeleton
 from open_r1.modeling.mixers import mixers, unadaptable
 from open_r1.training.packing import build_pack
 
+SCANS, STATES = "mamba_ssm.ops.selective_scan_interface", "mamba_ssm.ops.triton.selective_state_update"
 KERNELS = {
     "torch_chunk_gated_delta_rule": ("fla.ops.gated_delta_rule", "chunk_gated_delta_rule"),
     "torch_recurrent_gated_delta_rule": ("fla.ops.gated_delta_rule", "fused_recurrent_gated_delta_rule"),
     "causal_conv1d_fn": ("causal_conv1d", "causal_conv1d_fn"),
     "causal_conv1d_update": ("causal_conv1d", "causal_conv1d_update"),
+    "mamba_inner_fn": (SCANS, "mamba_inner_fn"),
+    "mamba_selective_scan": (SCANS, "selective_scan_fn"),
+    "mamba_selective_state_update": (STATES, "selective_state_update"),
+    "mamba2_selective_state_update": (STATES, "selective_state_update"),
+    "mamba2_chunk_scan": ("mamba_ssm.ops.triton.ssd_combined", "mamba_chunk_scan_combined"),
+    "mamba2_split_conv1d_scan_combined": ("mamba_ssm.ops.triton.ssd_combined", "mamba_split_conv1d_scan_combined"),
 }
-"""Functions of a modeling module, and the kernels that transformers prefers."""
+"""Functions of modeling modules, and the kernels that transformers prefers."""
+
+
+def parents(path):
+    """`a`, `a.b` and `a.b.c` of `a.b.c`."""
+    return [path[:i] for i, letter in enumerate(path) if letter == "."] + [path]
 
 
 @pytest.mark.parametrize(
@@ -36,21 +48,23 @@ def test_routers_and_projections_that_kernels_read_get_no_adapters(kind, names):
 
 @pytest.fixture
 def install(monkeypatch):
-    """`install(model)`: what transformers does to the model's code if fla-core and causal-conv1d are installed before
-    it is imported. Every kernel raises, as it does on a CPU."""
+    """`install(model)`: what transformers does to the model's code if fla-core, causal-conv1d and mamba-ssm are
+    installed before it is imported. Every kernel raises, as it does on a CPU."""
 
     def kernel(*args, **kwargs):
         raise RuntimeError("0 active drivers")
 
-    for path in ("fla", "fla.ops", "fla.ops.gated_delta_rule", "causal_conv1d"):
-        monkeypatch.setitem(sys.modules, path, ModuleType(path))
     for path, name in KERNELS.values():
+        for parent in parents(path):
+            if parent not in sys.modules:
+                monkeypatch.setitem(sys.modules, parent, ModuleType(parent))
         setattr(sys.modules[path], name, kernel)
 
     def install(model):
-        net = next(m for m in mixers(model) if "GatedDeltaNet" in type(m).__name__)
-        modeling = sys.modules[type(net).__module__]
-        for function, (path, name) in KERNELS.items():
+        modeling = sys.modules[type(mixers(model)[0]).__module__]
+        found = {function: KERNELS[function] for function in KERNELS if hasattr(modeling, function)}
+        assert found
+        for function, (path, name) in found.items():
             plain = inspect.unwrap(getattr(modeling, function))
             decorated = use_kernel_func_from_hub_with_fallback(name, path.partition(".")[0])(plain)
             monkeypatch.setattr(modeling, function, decorated)
@@ -60,10 +74,8 @@ def install(monkeypatch):
     return install
 
 
-@pytest.mark.parametrize(
-    ("kind", "sizes"), [("qwen3_5", {}), ("qwen3_5_moe", {}), ("qwen3_next", {}), ("qwen3_next", {"num_experts": 0})]
-)
-def test_delta_nets_call_no_kernels_that_happen_to_be_installed(kind, sizes, install, tmp_path):
+@pytest.mark.parametrize(("kind", "sizes"), [*((kind, {}) for kind in MIXERS), ("qwen3_next", {"num_experts": 0})])
+def test_mixers_call_no_kernels_that_happen_to_be_installed(kind, sizes, install, tmp_path):
     sequences, request = documents([9, 1, 30]), Request(0, [5, 6, 7], Sampling(seed=0, max_tokens=4))
     tokenizer = AutoTokenizer.from_pretrained(make_tokenizer(tmp_path))
 

@@ -1,5 +1,7 @@
 """Every architecture of transformers trains exactly or is refused, and the table in the docs says which."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -21,6 +23,37 @@ def test_mixers_train_exactly_and_engines_decode_with_them(kind):
 def test_a_wrong_logprob_is_found(monkeypatch):
     monkeypatch.setattr(sweep_models, "can_share_prompts", lambda model: True)
     assert sweep_models.try_kind("qwen3_5_text").verdict == "wrong"
+
+
+STAND_IN = """
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+
+    def kernel(*args, **kwargs):
+        raise RuntimeError("0 active drivers")
+
+    return kernel
+"""
+
+
+@pytest.mark.slow
+def test_installed_kernels_change_no_model(tmp_path):
+    """Packages that stand for causal-conv1d, mamba-ssm and fla-core: what they have raises, as it does on a CPU."""
+    modules = ["causal_conv1d", "fla.ops.gated_delta_rule", "fla.ops.kda", "mamba_ssm.ops.selective_scan_interface"]
+    modules += ["mamba_ssm.ops.triton.selective_state_update", "mamba_ssm.ops.triton.ssd_combined"]
+    for module in modules:
+        folder = tmp_path / module.replace(".", "/")
+        folder.mkdir(parents=True)
+        for package in [folder, *folder.relative_to(tmp_path).parents]:
+            (tmp_path / package / "__init__.py").write_text(STAND_IN if package == folder else "")
+    (tmp_path / "__init__.py").unlink()
+    kinds = ["mamba", "mamba2", "falcon_mamba", "lfm2", "lfm2_moe", "jamba", "bamba", "falcon_h1", "granitemoehybrid"]
+    kinds += ["nemotron_h", "zamba", "zamba2", "kimi_linear", "olmo_hybrid", "qwen3_5"]
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, str(ROOT / "scripts/sweep_models.py"), *kinds]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.count(" trains ")) == (0, len(kinds)), done.stdout + done.stderr
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import torch
 from runs import arguments, make_folder
 
 from open_r1 import sft
-from open_r1.configs import GRPOConfig
+from open_r1.configs import GRPOConfig, SFTConfig
 from open_r1.errors import UserError
 from open_r1.training import optimizers
 from open_r1.training.memory import out_of_memory, peak_gib
@@ -60,3 +60,22 @@ def test_an_optimizer_whose_package_is_missing_is_named(tmp_path, monkeypatch, c
         sft.main(words)
     sft.main([*words, "--dry_run"])
     assert f"note: optim is {optim}, but {package}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_optimizer_that_does_not_know_sharded_weights_is_refused(tmp_path, monkeypatch, capsys):
+    """bitsandbytes: its operators have no sharding strategy for what FSDP2 makes of the weights."""
+    monkeypatch.setattr(optimizers, "find_spec", lambda name: object())
+    words = arguments(make_folder(tmp_path), "sft", tmp_path / "out", optim="paged_adamw_8bit")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    sentence = "optim is paged_adamw_8bit, and bitsandbytes cannot update weights that FSDP has sharded"
+    with pytest.raises(UserError, match=sentence):
+        sft.main(words)
+    sft.main([*words, "--dry_run"])
+    assert f"note: {sentence}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_nothing_is_advised_that_would_be_refused(monkeypatch):
+    args = SFTConfig(output_dir="out", use_cpu=True)
+    assert "optim adamw_8bit" in out_of_memory(torch.OutOfMemoryError("full"), args, 3, 16000)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert "optim adamw_8bit" not in out_of_memory(torch.OutOfMemoryError("full"), args, 3, 16000)

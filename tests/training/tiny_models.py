@@ -16,6 +16,8 @@ from transformers import (
     Llama4TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    Mamba2Config,
+    MambaConfig,
     MistralConfig,
     MistralForCausalLM,
     Qwen2Config,
@@ -58,6 +60,8 @@ MIXERS = {
     "qwen3_5_moe": (None, Qwen3_5MoeTextConfig, GATED_EXPERTS),
     "qwen3_next": (None, Qwen3NextConfig, GATED_EXPERTS),
     "lfm2": (None, Lfm2Config, {"layer_types": ["conv", "full_attention"]}),
+    "mamba": (None, MambaConfig, {"state_size": 8}),
+    "mamba2": (None, Mamba2Config, {"state_size": 8, "num_heads": 4, "head_dim": 16, "n_groups": 1, "chunk_size": 8}),
 }
 """Models whose layers mix tokens without attention."""
 KINDS = {

@@ -108,7 +108,8 @@ def replace_checkpointing(model: nn.Module, replace: Callable[[Callable], Callab
 def plain_functions(modeling: ModuleType) -> dict[str, Callable]:
     """By name, transformers' own PyTorch functions that `modeling` replaces by kernels of installed packages.
 
-    `hub_kernels` decorates them when `modeling` is imported: no public option turns fla-core or causal-conv1d off.
+    `hub_kernels` decorates them when `modeling` is imported: no public option turns fla-core,
+    causal-conv1d and mamba-ssm off.
     """
     plain = {}
     for name, function in vars(modeling).items():

@@ -23,6 +23,7 @@ from open_r1.processes.child import Command
 from open_r1.run.generators import generator_command
 from open_r1.training.backends import requested_backend
 from open_r1.training.model import load_config
+from open_r1.training.optimizers import why_not_sharded
 
 if TYPE_CHECKING:
     from open_r1.launch.options import LaunchOptions
@@ -35,6 +36,8 @@ def launch(options: "LaunchOptions", recipe_name: str, overrides: list[str], env
     """The exit status. Raises UserError before anything is started."""
     config = find_accelerator(options.accelerator)
     recipe = read_recipe(recipe_name, overrides)
+    if distributed_type(config) == "FSDP" and (problem := why_not_sharded(recipe.args)):
+        raise UserError(problem)
     place = _place(options, environment)
     layout = make_layout(options, recipe, config, place)
     if place.rank == 0:

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from open_r1.launch.layout import Layout, state_bytes
 from open_r1.launch.recipe import Recipe, shape_of_model
-from open_r1.run.estimate import Shape, Split, estimate_memory, estimate_seconds, tokens_in_pack
+from open_r1.run.estimate import Shape, Split, estimate_seconds
+from open_r1.run.memory import estimate_memory
 
 GENERATED_BY = {
     "policy": "the policy itself, on the training {devices}",
@@ -35,7 +36,7 @@ def show_layout(recipe: Recipe, layout: Layout, accelerator: Path, console: Cons
         for name, value in _needs(recipe, layout, shape).items():
             table.add_row(name, value)
     elif states is not None:
-        table.add_row("states a process", f"{states / 2**30:.1f} GiB of weights, gradients and Adam's moments")
+        table.add_row("states per process", f"{states / 2**30:.1f} GiB of weights, gradients and Adam's moments")
     ports = [f"{layout.ports.main} processes meet"]
     if cluster.nodes > 1:
         ports.append(f"{layout.ports.control} nodes meet")
@@ -62,7 +63,7 @@ def _needs(recipe: Recipe, layout: Layout, shape: Shape) -> dict[str, str]:
     args, job, processes = recipe.args, layout.job, layout.processes
     longest = args.longest_completion
     split: Any = "none" if processes == 1 else job.accelerator
-    memory = estimate_memory(shape, args, recipe.model, tokens_in_pack(args, longest), processes, split)
+    memory = estimate_memory(shape, args, recipe.model, longest, processes, split)
     seconds = estimate_seconds(shape, args, layout.batch * longest, longest, processes)
     if layout.on_cpu:
         return {"memory per process": f"{memory} (computed)"}

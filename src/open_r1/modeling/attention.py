@@ -149,7 +149,7 @@ def _attend(
 ) -> Tensor:
     if allow_flash and rule.chunk is None and flash.fits(q, v):
         return _flash(q.to(v.dtype), k.to(v.dtype), v, layout, scaling, rule)
-    if allow_varlen and use_varlen(v) and rule.chunk is None and not rule.changes_scores:
+    if allow_varlen and use_varlen(q, v) and rule.chunk is None and not rule.changes_scores:
         return _varlen(q.to(v.dtype), k.to(v.dtype), v, layout, scaling, rule.window)
     return _by_document(q, k.to(q.dtype), v.to(q.dtype), layout, scaling, rule)
 
@@ -186,9 +186,9 @@ def _plain(
     return sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, dropout=dropout, **kwargs)[0]
 
 
-def use_varlen(x: Tensor) -> bool:
-    """Whether `varlen_attn` supports this tensor: CUDA, half precision, heads of at most 256."""
-    return x.is_cuda and x.dtype in (torch.bfloat16, torch.float16) and x.shape[-1] <= 256
+def use_varlen(q: Tensor, v: Tensor) -> bool:
+    """Whether `varlen_attn` supports these tensors: CUDA, half precision, heads of at most 256."""
+    return v.is_cuda and v.dtype in (torch.bfloat16, torch.float16) and max(q.shape[-1], v.shape[-1]) <= 256
 
 
 def _flash(q: Tensor, k: Tensor, v: Tensor, layout: DocumentLayout, scaling: float | None, rule: ScoreRule) -> Tensor:
@@ -217,10 +217,15 @@ def _varlen(
         options["enable_gqa"] = True
     if layout.key_index is not None:
         k, v = (_GatherKeys.apply(x, layout.key_index) for x in (k, v))
+    own, value_size = q.shape[-1], v.shape[-1]
+    size = -(-max(own, value_size) // 8) * 8
+    if own != size or value_size != size:  # the kernel wants one size, a multiple of 8; zeros change no score
+        options["scale"] = own**-0.5 if scaling is None else scaling
+        q, k, v = (F.pad(x, (0, size - x.shape[-1])) for x in (q, k, v))
     # With more keys than queries, the last query is that of the last key.
     out = varlen_attn(q, k, v, layout.cu_seqlens_q, layout.cu_seqlens_k, layout.max_q, layout.max_k, **options)
     assert isinstance(out, Tensor)
-    return out
+    return out[..., :value_size]
 
 
 @torch.compiler.disable

@@ -11,16 +11,17 @@ import functools
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from open_r1.internals.transformers import replace_checkpointing
+from open_r1.modeling.mixers import is_mixer
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ NO_WINDOW = -1
 HEAD_SIZES = 32, 64, 96, 128, 256
 """Sizes at which outputs and gradients equal the formula on an H200 (`pytest -m gpu tests/modeling/test_flash.py`).
 Version 4.0.0b36 accepts 8, 16 and 80 as well, and returns wrong numbers without an error."""
+HALF = (torch.bfloat16, torch.float16)
 LARGEST_HEAD = {9: 256, 10: 128, 11: 128}
 """By major compute capability: Hopper, Blackwell."""
 
@@ -52,21 +54,39 @@ def kernels() -> Any:
 
 @torch.compiler.assume_constant_result  # else a compiled layer would trace the import
 def _largest_head() -> int:
-    return 0 if kernels() is None else LARGEST_HEAD.get(torch.cuda.get_device_capability()[0], 0)
+    """The largest head on the GPU of this process; 0 without a GPU or the package."""
+    if not torch.cuda.is_available() or kernels() is None:
+        return 0
+    return LARGEST_HEAD.get(torch.cuda.get_device_capability()[0], 0)
 
 
-def is_available() -> bool:
-    """Whether flash-attn-4 is installed and supports the GPU of this process."""
-    return torch.cuda.is_available() and _largest_head() > 0
+def is_used(sizes: Collection[int], device_type: str, dtype: torch.dtype, option: str | None = None) -> bool:
+    """Whether attention is computed by flash-attn-4, for heads whose queries, keys and values have `sizes`: in half
+    precision on a GPU that it supports, where its results are right, unless `attn_implementation` (`option`) names
+    another attention. On a machine without GPUs, which plans for one with GPUs, `flash_attention_4` is believed."""
+    if device_type != "cuda" or dtype not in HALF or option not in (None, "flash_attention_4"):
+        return False
+    if not set(sizes) <= set(HEAD_SIZES):
+        return False
+    planned = option == "flash_attention_4" and not torch.cuda.is_available()
+    largest = max(LARGEST_HEAD.values()) if planned else _largest_head()
+    return max(sizes) <= largest
 
 
 def fits(q: Tensor, v: Tensor) -> bool:
-    """Whether flash-attn-4 is available and correct for `q (T, Hq, D)` and `v (K, Hkv, E)`: half precision, and
-    `HEAD_SIZES` up to 256 (Hopper) or 128 (Blackwell)."""
-    if not v.is_cuda or v.dtype not in (torch.bfloat16, torch.float16):
-        return False
-    largest = _largest_head()
-    return all(size in HEAD_SIZES and size <= largest for size in (q.shape[-1], v.shape[-1]))
+    """`is_used` for heads `q (T, Hq, D)`, `v (K, Hkv, E)`."""
+    return is_used((q.shape[-1], v.shape[-1]), v.device.type, v.dtype)
+
+
+def head_sizes(model: nn.Module) -> set[tuple[int, int]]:
+    """Sizes of queries (and keys) and of values in the attention layers of `model`."""
+    found = set()
+    for module in model.modules():
+        names = ("qk_head_dim", "head_dim", "head_size")
+        size = next((value for name in names if (value := getattr(module, name, None))), None)
+        if isinstance(size, int) and hasattr(module, "layer_idx") and not is_mixer(module):
+            found.add((size, getattr(module, "v_head_dim", None) or size))
+    return found
 
 
 def flash_attention(

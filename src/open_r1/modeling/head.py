@@ -68,6 +68,7 @@ class _HeadLogprobs(torch.autograd.Function):
             for part in _slices(len(targets), ctx.chunk):
                 product = float32_product(hidden[part].to(ctx.dtype), head, offset)
                 logprobs[part], log_z[part], entropies[part] = statistics(product, targets[part], rule)
+                del product  # two chunks of logits are never there at once
         ctx.save_for_backward(hidden, weight, bias, targets, log_z)
         ctx.mark_non_differentiable(entropies)
         return logprobs, entropies
@@ -93,6 +94,7 @@ class _HeadLogprobs(torch.autograd.Function):
                     add_product(grad_weight, d_product.t(), inputs)
                 if grad_bias is not None:
                     grad_bias += d_product.float().sum(0)
+                del d_product
         return (
             grad_hidden,
             None if grad_weight is None else grad_weight.to(weight.dtype),

@@ -62,21 +62,20 @@ def _rows(value: Any, queries: Tensor, tokens: int) -> Any:
 
 def mixers(model: nn.Module) -> list[nn.Module]:
     """The modules of `model` that mix tokens without attention."""
-    return [
-        module
-        for module in model.modules()
-        if type(module).__name__ in STATEFUL or any(isinstance(child, CONVOLUTIONS) for child in module.children())
-    ]
+    return [module for module in model.modules() if is_mixer(module)]
+
+
+def is_mixer(module: nn.Module) -> bool:
+    """Whether `module` itself mixes tokens without attention."""
+    return type(module).__name__ in STATEFUL or any(isinstance(child, CONVOLUTIONS) for child in module.children())
 
 
 def use_plain_functions(model: nn.Module) -> None:
-    """Makes the delta nets of `model`, and of all models of its type in this process, call transformers' own PyTorch
-    functions. If fla-core and causal-conv1d are installed, transformers prefers their kernels, which do not support CPU
-    tensors and, on some GPUs, no backward pass."""
-    for mixer in mixers(model):
-        if "Delta" in type(mixer).__name__:
-            modeling = sys.modules[type(mixer).__module__]
-            vars(modeling).update(plain_functions(modeling))
+    """Makes the mixers of `model`, and of all models of its type in this process, call transformers' own PyTorch
+    functions. If fla-core, causal-conv1d or mamba-ssm is installed, transformers prefers its kernels, which do not
+    support CPU tensors, nor all sizes, nor, on some GPUs, a backward pass."""
+    for modeling in {type(mixer).__module__ for mixer in mixers(model)}:
+        vars(sys.modules[modeling]).update(plain_functions(sys.modules[modeling]))
 
 
 def unadaptable(model: nn.Module) -> list[str] | None:

@@ -15,13 +15,14 @@ from open_r1.modeling.loading import load_generation_config
 from open_r1.rewards import BEST, check_golds, gold_completion, score
 from open_r1.rewards.accuracy import golds_of
 from open_r1.run.checks import options_without_effect, room_warning
-from open_r1.run.estimate import estimate_memory, estimate_seconds, shape_of, split_of, tokens_in_pack
+from open_r1.run.estimate import estimate_seconds, shape_of, split_of
+from open_r1.run.memory import estimate_memory
 from open_r1.run.policy_engine import describe_engine, policy_engine
 from open_r1.run.prepare import GRPOInputs, SFTInputs
 from open_r1.run.preview import show_prompts, show_rows
 from open_r1.training.grpo_batches import check_batch
 from open_r1.training.model import checkpoint_of, load_config
-from open_r1.training.optimizers import missing_package
+from open_r1.training.optimizers import why_unusable
 from open_r1.training.saveable import check_saveable
 
 ROWS_CHECKED = 8
@@ -155,9 +156,7 @@ def _show(
     check_saveable(str(model.model_name_or_path), config, load_generation_config(checkpoint_of(model)), tokenizer)
     shape = shape_of(config, skeleton(config, model.trust_remote_code), model)
     parameters = shape.parameters
-    memory = estimate_memory(
-        shape, args, model, tokens_in_pack(args, longest_sequence), args.world_size, split_of(args)
-    )
+    memory = estimate_memory(shape, args, model, longest_sequence, args.world_size, split_of(args))
     seconds = estimate_seconds(shape, args, tokens_a_step, mean_sequence, args.world_size)
     table = Table("dry run", task, title="Everything except training itself was checked", title_justify="left")
     for name, value in {
@@ -170,7 +169,7 @@ def _show(
     }.items():
         table.add_row(name, value)
     room = None if model.use_peft else room_warning(args, parameters, parameters)
-    notes = [*options_without_effect(args), *filter(None, [unused_dropout(config), room, missing_package(args)])]
+    notes = [*options_without_effect(args), *filter(None, [unused_dropout(config), room, why_unusable(args)])]
     if args.world_size % args.sequence_parallel_size:
         notes.append(
             f"sequence_parallel_size is {args.sequence_parallel_size}, so training needs a multiple of that many "

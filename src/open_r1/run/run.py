@@ -25,7 +25,7 @@ from open_r1.run.push_revision import PushRevision
 from open_r1.training.backends import describe_training
 from open_r1.training.checkpoint_files import choose_checkpoint, last_checkpoint, saving
 from open_r1.training.interruption import StopSignals
-from open_r1.training.optimizers import missing_package
+from open_r1.training.optimizers import why_unusable
 from open_r1.training.packed_trainer import PackedTrainer
 from open_r1.training.saveable import check_saveable
 
@@ -48,7 +48,7 @@ class Run:
         self.args = args
         self.model = model
         self.config = resolved_options(script, args, model)
-        if problem := missing_package(args):
+        if problem := why_unusable(args):
             raise UserError(problem)
         self.stop_signals = StopSignals()
         self.output_dir = Path(args.output_dir or ".")

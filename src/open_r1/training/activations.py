@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import TrainerCallback
 
@@ -17,7 +18,11 @@ def activation_callbacks(model: nn.Module, args: TrainConfig) -> list[TrainerCal
     are stored too, because they take the longest to recompute."""
     if args.activation_offloading:
         return [_OffloadCheckpoints()]
-    uses_flash = attention_name(model) == ATTENTION and flash.is_available()
+    weights: Any = model.dtype
+    dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else weights
+    uses_flash = attention_name(model) == ATTENTION and any(
+        flash.is_used(sizes, args.device.type, dtype) for sizes in flash.head_sizes(model)
+    )
     return [_KeepAttention()] if uses_flash else []
 
 

@@ -85,7 +85,7 @@ def check_backend(accelerator: Accelerator) -> Backend:
             f"{wanted} processes were requested, but accelerate started each of them as a separate run ({found}): "
             f"remove use_cpu from its configuration, or launch with torchrun --nproc_per_node {wanted}."
         )
-    for name, wants in (("FSDP", _asks_fsdp()), ("DeepSpeed", deepspeed_requested())):
+    for name, wants in (("FSDP", asks_fsdp()), ("DeepSpeed", deepspeed_requested())):
         if wants and not backend.startswith("fsdp" if name == "FSDP" else "zero"):
             raise UserError(
                 f"{name} was requested, but this is {found}: start at least two processes, with accelerate launch on "
@@ -96,13 +96,13 @@ def check_backend(accelerator: Accelerator) -> Backend:
 
 def splits_weights(args: Any) -> bool:
     """Whether each process of a run with these `TrainingArguments` has only a part of the weights."""
-    return is_deepspeed_zero3_enabled() or _asks_fsdp() or bool(args.fsdp)
+    return is_deepspeed_zero3_enabled() or asks_fsdp(args)
 
 
 def allow_fsdp_on_cpu() -> None:
     """Makes the next `Accelerator` use FSDP on a CPU too, where accelerate would use DDP instead."""
     state = PartialState()
-    if state.distributed_type == DistributedType.MULTI_CPU and _asks_fsdp():
+    if state.distributed_type == DistributedType.MULTI_CPU and asks_fsdp():
         state.distributed_type = DistributedType.MULTI_GPU  # which it turns into FSDP; the device stays the CPU
 
 
@@ -170,5 +170,6 @@ def prepare_frozen(model: nn.Module, accelerator: Accelerator, backend: Backend)
     return model.to(accelerator.device)
 
 
-def _asks_fsdp() -> bool:
-    return bool(strtobool(os.environ.get("ACCELERATE_USE_FSDP", "false")))
+def asks_fsdp(args: Any = None) -> bool:
+    """Whether the launcher, or these `TrainingArguments`, ask for FSDP."""
+    return bool(strtobool(os.environ.get("ACCELERATE_USE_FSDP", "false")) or getattr(args, "fsdp", None))

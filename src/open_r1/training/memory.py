@@ -7,6 +7,7 @@ import torch
 
 from open_r1.configs import GRPOConfig, TrainConfig
 from open_r1.errors import first_line
+from open_r1.training.backends import asks_fsdp
 from open_r1.training.optimizers import optimizer_name
 
 
@@ -42,7 +43,7 @@ def _remedies(args: TrainConfig, pack_tokens: int) -> list[str]:
         "gradient_checkpointing true": args.gradient_checkpointing,
         "mlp_chunk_tokens 4096": args.mlp_chunk_tokens is not None,
         "activation_offloading true": args.activation_offloading,
-        "optim adamw_8bit": optimizer_name(args).endswith("8bit"),
+        f"optim {'adamw_torch_8bit' if asks_fsdp(args) else 'adamw_8bit'}": optimizer_name(args).endswith("8bit"),
         "use_peft true": False,
     }
     missing = [option for option, used in options.items() if not used]

@@ -12,7 +12,7 @@ from open_r1.errors import UserError
 from open_r1.installing import install_command
 from open_r1.internals.transformers import without_deepspeed_config
 from open_r1.modeling import flash, loading
-from open_r1.modeling.architectures import check_sequence_parallel, check_supported
+from open_r1.modeling.architectures import check_sequence_parallel, check_supported, skeleton
 from open_r1.modeling.attention import ATTENTION, SDPA_ATTENTION, VARLEN_ATTENTION, unused_dropout
 from open_r1.modeling.checkpoint import Checkpoint, base_name, has_only_adapters
 from open_r1.modeling.compiling import compile_layers
@@ -127,18 +127,24 @@ def _attention(config: ModelConfig, model_config: PretrainedConfig) -> str:
     name = config.attn_implementation
     if name in ("varlen", "flash_attention_4") and not torch.cuda.is_available():
         raise UserError(f"attn_implementation is {name}, which needs a CUDA device: omit it on this machine.")
-    if name == "flash_attention_4" and flash.kernels() is None:
-        command = install_command("flash")
-        raise UserError(f"attn_implementation is {name}, which needs flash-attn-4: {command}.")
-    text = model_config.get_text_config()
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    if name == "flash_attention_4" and size not in flash.HEAD_SIZES:
-        sizes = ", ".join(map(str, flash.HEAD_SIZES))
-        raise UserError(
-            f"attn_implementation is {name}, which is right for attention heads of {sizes}, and this model's have "
-            f"{size}: omit it."
-        )
+    if name == "flash_attention_4":
+        _check_flash(flash.head_sizes(skeleton(model_config, config.trust_remote_code)))
     return {"sdpa": SDPA_ATTENTION, "varlen": VARLEN_ATTENTION}.get(name or "", ATTENTION)
+
+
+def _check_flash(heads: set[tuple[int, int]]) -> None:
+    """Raises UserError unless flash-attn-4 is installed and takes all `heads`."""
+    if flash.kernels() is None:
+        command = install_command("flash")
+        raise UserError(f"attn_implementation is flash_attention_4, which needs flash-attn-4: {command}.")
+    refused = {sizes for sizes in heads if not flash.is_used(sizes, "cuda", torch.bfloat16)}
+    if refused:
+        sizes = ", ".join(map(str, flash.HEAD_SIZES))
+        found = ", ".join(sorted("x".join(map(str, dict.fromkeys(pair))) for pair in refused))
+        raise UserError(
+            f"attn_implementation is flash_attention_4, which is right for attention heads of {sizes} (Blackwell: up "
+            f"to 128), and this model's have {found}: omit it."
+        )
 
 
 def _with_adapters(model: PreTrainedModel, config: ModelConfig, seed: int) -> PreTrainedModel:

@@ -4,6 +4,8 @@ from importlib.util import find_spec
 
 from transformers import TrainingArguments
 
+from open_r1.training.backends import asks_fsdp
+
 BITSANDBYTES = ("adamw_bnb", "adamw_8bit", "ademamix", "lion", "paged", "rmsprop_bnb")
 """Prefixes of names that need bitsandbytes."""
 TORCHAO = ("adamw_torch_8bit", "adamw_torch_4bit")
@@ -11,13 +13,24 @@ MOMENTS = {"sgd": 0, "adafactor": 0, "lion": 1, "adagrad": 1, "rmsprop": 1, "ade
 """Stored numbers per weight, by prefix of the name. All others have the two of Adam (arXiv 1412.6980, algorithm 1)."""
 
 
-def missing_package(args: TrainingArguments) -> str | None:
-    """A sentence if the package that `optim` needs is not installed."""
+def why_unusable(args: TrainingArguments) -> str | None:
+    """A sentence if `optim` needs a package that is not installed, or does not know weights that FSDP2 has sharded."""
     name = optimizer_name(args)
     package = "bitsandbytes" if name.startswith(BITSANDBYTES) else "torchao" if name in TORCHAO else None
-    if package is None or find_spec(package) is not None:
+    if package is not None and find_spec(package) is None:
+        return f"optim is {name}, but {package} is not installed: pip install {package}."
+    return why_not_sharded(args) if asks_fsdp(args) else None
+
+
+def why_not_sharded(args: TrainingArguments) -> str | None:
+    """A sentence if `optim` does not know weights that FSDP2 has sharded."""
+    name = optimizer_name(args)
+    if not name.startswith(BITSANDBYTES):
         return None
-    return f"optim is {name}, but {package} is not installed: pip install {package}."
+    return (
+        f"optim is {name}, and bitsandbytes cannot update weights that FSDP has sharded: set it to adamw_torch_fused "
+        "or adamw_torch_8bit (torchao), whose moments are sharded too, or use --accelerator ddp."
+    )
 
 
 def moment_bytes(args: TrainingArguments, weight_bytes: int) -> float:
