@@ -22,6 +22,7 @@ from transformers import (
 from open_r1.configs import ModelConfig
 from open_r1.engine.transformers_engine import ReplicaEngine
 from open_r1.errors import UserError
+from open_r1.training import model as model_module
 from open_r1.training import policy_weights
 from open_r1.training.model import add_adapters, empty_replica
 from open_r1.training.packing import build_pack
@@ -138,3 +139,11 @@ def test_adapters_on_a_head_that_is_the_embedding_are_refused():
         if name != "lm_head":
             continue
         add_adapters(make("llama"), options, seed=0)
+
+
+def test_a_head_that_is_the_embedding_is_not_trained_in_full_where_weights_are_sharded(monkeypatch):
+    monkeypatch.setattr(model_module, "_sharded_at_load", lambda: True)
+    options = ModelConfig(model_name_or_path="none", use_peft=True, lora_modules_to_save=["lm_head"])
+    with pytest.raises(UserError, match=r"lora_modules_to_save is .* which FSDP and ZeRO-3 cannot train in full"):
+        add_adapters(make("llama_tied"), options, seed=0)
+    add_adapters(make("llama"), options, seed=0)

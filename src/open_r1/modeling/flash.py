@@ -66,7 +66,7 @@ def is_used(sizes: Collection[int], device_type: str, dtype: torch.dtype, option
     another attention. On a machine without GPUs, which plans for one with GPUs, `flash_attention_4` is believed."""
     if device_type != "cuda" or dtype not in HALF or option not in (None, "flash_attention_4"):
         return False
-    if not set(sizes) <= set(HEAD_SIZES):
+    if not all(size in HEAD_SIZES for size in sizes):
         return False
     planned = option == "flash_attention_4" and not torch.cuda.is_available()
     largest = max(LARGEST_HEAD.values()) if planned else _largest_head()

@@ -157,6 +157,12 @@ def add_adapters(model: PreTrainedModel, config: ModelConfig, seed: int) -> PreT
             f"lora_target_modules is {config.lora_target_modules}, and {adapted[0]} is this model's head and embedding "
             "at once, which adapters cannot be: omit it, or train it in full with lora_modules_to_save."
         )
+    tied = [name for name in whole if name.rpartition(".")[2] in shared]
+    if tied and _sharded_at_load():
+        raise UserError(
+            f"lora_modules_to_save is {whole}, and {tied[0]} is this model's head and embedding at once, which FSDP "
+            "and ZeRO-3 cannot train in full: use --accelerator ddp, or omit it."
+        )
     lora = peft.LoraConfig(
         task_type="CAUSAL_LM",
         r=config.lora_r,
