@@ -22,15 +22,20 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from measure import SHAPES, build_model, coin_reward, end_sometimes, environment
 from transformers import TrainerCallback
 
+from open_r1.run.entry import exit_with_sentence
+
 PHASES = ("weight_update", "generation", "scoring", "training", "waiting", "rest")
 """`waiting` is for rounds that a thread writes ahead, whose generation and scoring are not part of the step."""
 SETTINGS = ("prompts", "group", "budget", "micro_batch", "checkpointing", "compile", "memory", "trl_attention")
+PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))
+"""Of torchrun (`grpo_layouts.py`); they share a step's completions."""
 SYSTEM = "Reason between <think> and </think>, then give the final answer between <answer> and </answer>."
 
 
@@ -87,6 +92,8 @@ class Clock(TrainerCallback):
 
 def run_ours(args: argparse.Namespace, clock: Clock, staleness: int) -> None:
     """`open-r1 grpo`."""
+    import torch
+
     import open_r1.grpo
     import open_r1.run.trainers
     from open_r1.run.trainers import GRPOTrainer
@@ -114,7 +121,7 @@ def run_ours(args: argparse.Namespace, clock: Clock, staleness: int) -> None:
             "output_dir": folder,
             "vllm_gpu_memory_utilization": args.memory,
             "vllm_enforce_eager": args.eager,
-            "per_device_train_batch_size": args.prompts * args.group,
+            "per_device_train_batch_size": args.prompts * args.group // PROCESSES,
             "num_generations": args.group,
             "max_completion_length": args.tokens,
             "max_tokens_per_microbatch": args.budget,
@@ -124,8 +131,9 @@ def run_ours(args: argparse.Namespace, clock: Clock, staleness: int) -> None:
             "max_steps": args.steps + args.warmup,
             "save_strategy": "no",
             "report_to": "none",
+            "use_cpu": not torch.cuda.is_available(),
         }
-        if args.mode == "server":
+        if args.server:
             options |= {
                 "use_vllm": True,
                 "vllm_mode": "server",
@@ -136,7 +144,7 @@ def run_ours(args: argparse.Namespace, clock: Clock, staleness: int) -> None:
 
 
 def run_trl(args: argparse.Namespace, clock: Clock) -> None:
-    """TRL's trainer with colocated vLLM."""
+    """TRL's trainer, with colocated vLLM or its own server."""
     from datasets import load_dataset
     from trl import GRPOConfig, GRPOTrainer
 
@@ -156,11 +164,12 @@ def run_trl(args: argparse.Namespace, clock: Clock) -> None:
             args=GRPOConfig(
                 output_dir=folder,
                 use_vllm=True,
-                vllm_mode="colocate",
+                vllm_mode="server" if args.server else "colocate",
+                vllm_server_base_url=args.server,
                 vllm_gpu_memory_utilization=args.memory,
                 vllm_max_model_length=args.tokens + 1024,
                 per_device_train_batch_size=args.micro_batch,
-                gradient_accumulation_steps=args.prompts * args.group // args.micro_batch,
+                gradient_accumulation_steps=args.prompts * args.group // args.micro_batch // PROCESSES,
                 num_generations=args.group,
                 max_completion_length=args.tokens,
                 gradient_checkpointing=args.checkpointing,
@@ -201,13 +210,13 @@ def measure(args: argparse.Namespace, case: str, staleness: int) -> None:
         else:
             run_ours(args, clock, staleness)
     finally:
-        if len(clock.phases) > args.warmup:
+        if len(clock.phases) > args.warmup and os.environ.get("RANK", "0") == "0":
             report(args, clock, case, staleness)
 
 
 def report(args: argparse.Namespace, clock: Clock, case: str, staleness: int) -> None:
     """Prints and appends the line of a case, also of one that ended early."""
-    name = f"server, staleness {staleness}" if args.mode == "server" else case
+    name = f"{case}, server, staleness {staleness}" if args.server else case
     line = {"case": name, "model": args.shape or Path(args.model).name, **clock.result(args.warmup)}
     split = ", ".join(f"{phase} {line[phase]}" for phase in PHASES if line[phase])
     low, high = line["range"]
@@ -217,6 +226,20 @@ def report(args: argparse.Namespace, clock: Clock, case: str, staleness: int) ->
         with args.results.open("a") as file:
             settings = {name: getattr(args, name) for name in SETTINGS} | {"longest_completion": args.tokens}
             file.write(json.dumps(line | settings | environment()) + "\n")
+
+
+def save_model(shape: str, tokenizer_folder: str, mean: float, folder: str) -> None:
+    """A model of a shape with random weights, which ends its completions after about `mean` tokens."""
+    import torch
+    from transformers import AutoTokenizer
+
+    model = build_model(shape, "sdpa", torch.bfloat16, "cuda" if torch.cuda.is_available() else "cpu")
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    end_sometimes(model, tokenizer.eos_token_id, mean)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    del model
+    torch.cuda.empty_cache()
 
 
 def main() -> None:
@@ -255,26 +278,16 @@ def main() -> None:
     args = parser.parse_args()
     if args.inner is not None:
         case, staleness = args.inner.split(",")
-        return measure(args, case, int(staleness))
+        exit_with_sentence(partial(measure, args, case, int(staleness)))
     with tempfile.TemporaryDirectory() as folder:
         if args.shape is not None:
-            import torch
-            from transformers import AutoTokenizer
-
-            model = build_model(args.shape, "sdpa", torch.bfloat16, "cuda" if torch.cuda.is_available() else "cpu")
-            tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
-            end_sometimes(model, tokenizer.eos_token_id, args.mean)
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-            del model
-            torch.cuda.empty_cache()
+            save_model(args.shape, args.tokenizer, args.mean, folder)
         inner = ["--model", args.model or folder]
         if args.mode == "server":
             with_server(args, inner, Path(folder))
         else:
             for case in args.cases:
                 run_inner(f"{case},0", inner, dict(os.environ))
-    return None
 
 
 def run_inner(case: str, options: list[str], environment: dict[str, str]) -> None:

@@ -30,6 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from open_r1.evaluation.code.livecodebench import read_rows
 from open_r1.rewards import code_reward
 from open_r1.rewards.code.choose import best_isolation
 from open_r1.rewards.code.isolation import interpreter
@@ -99,6 +100,15 @@ def in_subprocess(language: str, parallel: int) -> Judge:
     return judge
 
 
+def in_evaluation(sources: list[str], cases: list[dict]) -> list[float | None]:
+    """LiveCodeBench's judge: programs get its imports, and the first test that fails is reported."""
+    row = {"question_content": "Add.", "question_id": "add", "public_test_cases": json.dumps(cases)}
+    (problem,) = read_rows("lcb", None, [row | {"private_test_cases": "[]"}], "benchmark")
+    assert problem.judge is not None
+    verdicts = problem.judge([(problem, f"```python\n{source}\n```") for source in sources])
+    return [float(verdict.correct is True) for verdict in verdicts]
+
+
 def programs(language: str, first: int, count: int) -> list[str]:
     """Sources that differ, from number `first` on."""
     return [PROGRAMS[language].format(number=number) for number in range(first, first + count)]
@@ -135,11 +145,12 @@ def compare(language: str, tests: list[int], args: argparse.Namespace) -> None:
     """Prints a row for each judge and number of tests, then the GRPO step."""
     judges = {"sandbox": in_sandbox(language, args.parallel), "subprocess": in_subprocess(language, args.parallel)}
     if language == "python":
+        judges["evaluation (lcb)"] = in_evaluation
         judges["Piston's protocol"] = in_sandbox(language, args.parallel, "piston")
     print("| language | judge | tests | programs/s | range | CPU ms a program | of this process |")
     print("| --- | --- | --: | --: | --- | --: | --: |")
     for count in tests:
-        cases = cases_of(count)
+        cases = cases_of(count, args.padding)
         for name, judge in judges.items():
             judge(programs(language, -args.parallel, args.parallel), cases)  # starts what stays
             rounds: list[tuple[float, float, float]] = []
@@ -162,15 +173,18 @@ def compare(language: str, tests: list[int], args: argparse.Namespace) -> None:
         for number, seconds in enumerate(args.writing_seconds, 1):
             waited: list[float] = []
             sources = programs(language, -number * args.programs - args.parallel, args.programs)
-            _, _, own = measure(as_written(language, args.parallel, seconds, waited), sources, cases_of(count))
+            _, _, own = measure(
+                as_written(language, args.parallel, seconds, waited), sources, cases_of(count, args.padding)
+            )
             row = f"{args.programs} | {seconds:g} | {waited[0]:.2f} | {1000 * own / args.programs:.2f}"
             print(f"| {language} | {count} | {row} |", flush=True)
     print()
 
 
-def cases_of(count: int) -> list[dict]:
-    """Test cases that add two numbers."""
-    return [{"input": f"{k} {k + 1}\n", "output": str(2 * k + 1)} for k in range(count)]
+def cases_of(count: int, padding: int) -> list[dict]:
+    """Test cases that add two numbers, with `padding` characters behind them in all inputs together."""
+    rest = "1234567 " * (padding // count // 8)
+    return [{"input": f"{k} {k + 1}\n{rest}", "output": str(2 * k + 1)} for k in range(count)]
 
 
 def main() -> None:
@@ -184,6 +198,7 @@ def main() -> None:
     parser.add_argument(
         "--writing_seconds", type=float, nargs="+", default=[1.0, 4.0], help="of a GRPO step (default: 1 4)"
     )
+    parser.add_argument("--padding", type=int, default=0, help="characters that all inputs hold besides (default: 0)")
     args = parser.parse_args()
     if "PISTON_ENDPOINTS" not in os.environ:
         server = Server(("127.0.0.1", 0), StandIn)

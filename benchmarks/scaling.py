@@ -1,187 +1,81 @@
-"""Measures training over several GPUs: tokens/s and memory per GPU of DDP, FSDP2 and DeepSpeed ZeRO-2 and 3.
+"""Measures training over several GPUs: tokens/s and memory per GPU of DDP, FSDP2, DeepSpeed ZeRO-2 and 3, and sequence
+parallelism.
 
-    python benchmarks/scaling.py --gpus 1 2 --backends ddp fsdp --shape 1.5b --results scaling.jsonl
-    python benchmarks/scaling.py --gpus 4 --backends fsdp zero3 --shape 7b --cap 16384 --max_length 16384
-    python benchmarks/scaling.py --device cpu --gpus 1 2 --shape tiny --max_length 2048 --steps 1   # gloo, two minutes
+    python benchmarks/scaling.py --gpus 1 2 4 8 --backends ddp fsdp zero2 zero3 --shapes 1.5b 7b --results s.jsonl
+    python benchmarks/scaling.py --gpus 1 2 4 --backends fsdp --tasks --lengths 32768 131072 --share 2 4 \
+        --results s.jsonl
+    python benchmarks/scaling.py --device cpu --gpus 1 2 --shapes tiny --max_length 2048 --steps 1   # gloo
+    python benchmarks/scaling.py ... --table         # what --results has, a table for each shape; measures nothing
 
 Each case is a run of its own under torchrun, with the environment that `accelerate launch --config_file
 recipes/accelerate_configs/<backend>.yaml` would give it. Work per GPU stays the same (weak scaling): --rows rows of
 --max_length tokens for SFT, --completions completions of log-normal length (median 400, cap 2,048) for GRPO, whose
-step is timed from scored completions to the optimizer step; what it takes to put the weights together for an engine is
-shown beside it. A case that is cut shows what it had measured, and the end of its log. The model has random weights of
-the shape, float32 masters, and computes in bfloat16 on GPUs. One GPU runs without a backend. Out of memory is a result
-too.
+step is timed from scored completions to the optimizer step; the time to gather the weights for an engine is shown
+beside it. Of --lengths, each step has one document per GPU, or with --share one for so many GPUs (sequence parallel).
+
+The model has random weights of the shape, float32 masters, and computes in bfloat16 on GPUs. One GPU runs without a
+backend; the rates per GPU are relative to it. A case that fails, runs out of memory or is cut is a row too; the end of
+its log follows. Results are appended as they come. A case that does not fit into the rest of --time_budget is left
+out; the same command measures what --results lacks.
 """
 
 import argparse
 import json
-import os
 import signal
 import sys
 import tempfile
-import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-from measure import SHAPES, Result, StepTimer, build_model, build_tokenizer, environment, measured
-from sft import Ours as OursSFT
-from sft import documents
-from torch import Tensor
-from training import Ours as OursGRPO
-from training import ReplayEngine, draw_batch, replayed_reward
+from measure import SHAPES
+from session import Session, end_of_log
 
-from open_r1.configs import GRPOConfig, SFTConfig, TrainConfig
 from open_r1.launch.backend_environment import backend_environment
-from open_r1.modeling.attention import ATTENTION
-from open_r1.modeling.compiling import compile_layers
 from open_r1.processes.child import ChildProcess, describe_exit
-from open_r1.training.logprobs import add_logprob_forward
-from open_r1.training.packed_trainer import PackedTrainer
-from open_r1.training.sft import packed_rows
 
 CONFIGS = Path(__file__).parents[1] / "recipes" / "accelerate_configs"
+SETTINGS = ("device", "checkpointing", "compile", "budget", "rows", "max_length", "completions", "steps", "warmup")
+"""Options that a result depends on, besides its case."""
+HEAD = (
+    "| {shape} | GPUs | Layout | tokens/s | range | per GPU, of one | peak per GPU, GiB | gathering weights, s | |\n"
+    "| --- | --: | --- | --: | --- | --: | --: | --: | --- |"
+)
 
 
-class GatheringEngine(ReplayEngine):
-    """Takes the policy's weights, as an engine would, and notes how long that took."""
-
-    seconds = 0.0
-
-    def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Reads every weight once."""
-        began = time.perf_counter()
-        for _ in named_tensors:
-            pass
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.seconds = time.perf_counter() - began
-
-
-def options(args: argparse.Namespace, folder: str) -> dict[str, Any]:
-    """Options that both tasks get."""
-    on_cpu = args.device == "cpu"
-    return {
-        "output_dir": folder,
-        "max_steps": args.warmup + args.steps,
-        "learning_rate": 1e-6,
-        "gradient_checkpointing": args.checkpointing == "on",
-        "max_tokens_per_microbatch": args.budget,
-        "bf16": not on_cpu,
-        "use_cpu": on_cpu,
-        "optim": "adamw_torch_fused",
-        "report_to": "none",
-        "save_strategy": "no",
-        "seed": 0,
-    }
+def cases(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """All cases, shape by shape, fewest GPUs first."""
+    work = [(task, 0) for task in args.tasks] + [("sft", length) for length in args.lengths]
+    found = []
+    for shape in args.shapes:
+        for task, length in work:
+            for gpus in args.gpus:
+                shares = [1, *(n for n in args.share if length and gpus % n == 0)]
+                for backend in args.backends if gpus > 1 else ["one"]:
+                    for share in shares if gpus > 1 else [1]:
+                        case = {"shape": shape, "task": task, "length": length, "gpus": gpus, "backend": backend}
+                        found.append(case | {"share": share})
+    return found
 
 
-def policy(args: argparse.Namespace, config: TrainConfig, result: Result) -> Any:
-    """A model of the shape, after `config`, which has begun the process group."""
-    model = build_model(args.shape, ATTENTION, torch.float32, str(config.device))
-    result.parameters = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
-    add_logprob_forward(model)
-    if args.compile == "on":
-        compile_layers(model)
-    return model
+def work_of(case: dict[str, Any]) -> str:
+    """What a case trains on."""
+    return f"{case['task']}, {case['length']:,} tokens" if case["length"] else case["task"]
 
 
-def build_trainer(args: argparse.Namespace, timer: StepTimer, folder: str) -> tuple[PackedTrainer, GatheringEngine]:
-    """The trainer of `args.task`, over all processes."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    common = {"tokenizer": build_tokenizer(), "callbacks": [timer]}
-    if args.task == "sft":
-        args.data, args.documents = None, 16 * args.rows * processes  # enough to fill the rows
-        sft_config = SFTConfig(
-            **options(args, folder), per_device_train_batch_size=args.rows, packing=True, max_length=args.max_length
-        )
-        from datasets import Dataset
-
-        ids = documents(args)
-        learned = [[0] + [1] * (len(row) - 1) for row in ids]
-        rows = packed_rows(Dataset.from_dict({"input_ids": ids, "loss_mask": learned}), sft_config)
-        trainer: Any = OursSFT(policy(args, sft_config, timer.result), sft_config, train_dataset=rows, **common)
-        trainer.timer = timer
-        return trainer, GatheringEngine(None)  # type: ignore[arg-type]
-    per_gpu, args.completions = args.completions, args.completions * processes
-    batch = draw_batch(args)
-    engine = GatheringEngine(batch)
-    grpo_config = GRPOConfig(
-        **options(args, folder),
-        num_generations=args.group,
-        max_completion_length=args.cap,
-        per_device_train_batch_size=per_gpu,
-        shuffle_dataset=False,
-    )
-    trainer = OursGRPO(
-        policy(args, grpo_config, timer.result),
-        grpo_config,
-        engine=engine,  # type: ignore[arg-type]
-        reward_funcs=[replayed_reward],
-        reward_names=["replayed"],
-        stop_token_ids=[0],
-        train_dataset=[
-            {"prompt": [{"role": "user", "content": ""}], "prompt_ids": p, "prompt_text": ""} for p in batch.prompts
-        ],
-        **common,
-    )
-    trainer.timer = timer
-    return trainer, engine
+def layout_of(case: dict[str, Any]) -> str:
+    """How the GPUs of a case share it."""
+    return case["backend"] + (f", packs shared by {case['share']}" if case["share"] > 1 else "")
 
 
-class ReportingTimer(StepTimer):
-    """Tells of each step, and keeps the result so far in a file: what a case that is cut leaves behind."""
-
-    def __init__(self, result: Result, args: argparse.Namespace) -> None:
-        super().__init__(result, args.steps, args.warmup, deadline=float("inf"))
-        self.rank = int(os.environ.get("RANK", "0"))
-        self.file = args.worker / f"{self.rank}.json"
-        self.extra: dict[str, Any] = {}
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stops the clock."""
-        super().on_step_end(args, state, control, **kwargs)
-        self.say(f"step {self.seen} of {self.warmup + self.steps}, {time.perf_counter() - self.began:.2f} s")
-        self.write()
-
-    def say(self, text: str) -> None:
-        """A line in the log, from the first process."""
-        if self.rank == 0:
-            print(text, flush=True)
-
-    def write(self) -> None:
-        """The result of this process so far."""
-        if self.result.seconds or self.result.error:
-            figures = vars(self.result) | self.result.figures() | self.extra | environment()
-            new = self.file.with_suffix(".new")
-            new.write_text(json.dumps(figures))
-            new.replace(self.file)
+def name(case: dict[str, Any]) -> str:
+    """A case in words."""
+    return f"{case['shape']}, {work_of(case)}, {case['gpus']} GPU{'s' * (case['gpus'] > 1)}, {layout_of(case)}"
 
 
-def work(args: argparse.Namespace) -> None:
-    """One case, in each of its processes."""
-    result = Result(f"{args.task}, {args.backends[0]}", {k: str(v) for k, v in vars(args).items()})
-    timer = ReportingTimer(result, args)
-
-    def run(result: Result) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            trainer, engine = build_trainer(args, timer, folder)
-            timer.say(f"{trainer.backend}: model and trainer are there")
-            trainer.train()
-            timer.extra |= {"backend": trainer.backend, "gather_seconds": engine.seconds}
-            if torch.cuda.is_available():
-                timer.extra["peak_gib"] = round(trainer.ranks.max(torch.cuda.max_memory_allocated() / 2**30), 2)
-
-    measured(result, run)
-    timer.write()
-    if result.error:
-        os._exit(1)  # torchrun then ends the other processes, which wait for this one
-
-
-def launch(args: argparse.Namespace, task: str, backend: str, processes: int, timeout: float) -> dict[str, Any]:
+def launch(args: argparse.Namespace, case: dict[str, Any], timeout: float) -> dict[str, Any]:
     """Runs one case under torchrun; returns its result, or what it had measured when it was cut, and the last lines
     of its log where something went wrong."""
+    processes, backend = case["gpus"], case["backend"]
     env = {}
     if processes > 1:
         precision = "no" if args.device == "cpu" else "bf16"
@@ -191,48 +85,71 @@ def launch(args: argparse.Namespace, task: str, backend: str, processes: int, ti
     else:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(processes)))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    log = args.logs / f"{task}-{processes}-{backend}.log"
+    slug = name(case).replace(", ", "-").replace(" ", "-")
+    log = args.logs / f"{slug}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        words = [*torchrun, __file__, *args.argv, "--worker", folder, "--task", task, "--backends", backend]
-        with ChildProcess(f"{task} {backend}", words, env, log) as case:
+        words = [*torchrun, __file__, *args.argv, "--worker", folder, "--case", json.dumps(case)]
+        with ChildProcess(slug, words, env, log) as child:
             try:
-                code = case.wait(timeout)
+                code = child.wait(timeout)
             except KeyboardInterrupt:
-                print(f"stopped in this case, whose last lines in {log} are:\n" + "\n".join(case.lines), flush=True)
+                print(f"stopped in this case, whose last lines in {log} are:\n" + "\n".join(child.lines), flush=True)
                 sys.exit(130)
         found = {int(file.stem): json.loads(file.read_text()) for file in Path(folder).glob("*.json")}
+        for file in Path(folder).glob("*.profile"):
+            (args.logs / f"{slug}-{file.name}").write_text(file.read_text())
     ended = f"not finished after {timeout:.0f} s" if code is None else f"ended with {describe_exit(code)}"
-    result = next((r for r in found.values() if r["error"]), found.get(0, {"error": ended}))
+    result = next((r for r in found.values() if r["error"]), found.get(0, {"error": code and ended, "seconds": []}))
+    if found:
+        result["peak_gib"] = max(r["peak_gib"] for r in found.values())
     if not result["error"] and len(result["seconds"]) < args.steps:
         result["cut"] = ended
-    return result | ({"log": "\n".join(case.lines)} if result["error"] or "cut" in result else {})
+    return result | ({"log": end_of_log(log)} if result["error"] or "cut" in result else {})
 
 
-def line(case: str, processes: int, result: dict[str, Any], one: float | None) -> str:
-    """A row of the table."""
-    if result.get("error"):
-        return f"{case:<28} {result['error']}; its last lines:\n{result.get('log', '')}".rstrip()
-    rate = result["tokens_per_second"]
-    text = f"{case:<28} {rate:>9,} tokens/s  {rate / processes:>8,.0f} a GPU"
-    if one:
-        text += f"  {rate / processes / one:>5.0%} of one"
-    if result.get("peak_gib"):
-        text += f"  peak {result['peak_gib']:.1f} GiB a GPU"
-    if result.get("gather_seconds"):
-        text += f"  weights together in {result['gather_seconds']:.2f} s"
-    if result.get("cut"):
-        text += f"  ({result['cut']}: {len(result['seconds'])} steps)"
-    return text
+class Scaling(Session):
+    """The cases of this benchmark."""
+
+    def name(self, case: dict[str, Any]) -> str:
+        """A case in words."""
+        return name(case)
+
+    def launch(self, case: dict[str, Any], timeout: float) -> dict[str, Any]:
+        """A run under torchrun."""
+        return launch(self.args, case, timeout)
+
+    def head(self, case: dict[str, Any]) -> str:
+        """A table for each shape."""
+        return HEAD.format(shape=case["shape"])
+
+    def cells(self, case: dict[str, Any], result: dict[str, Any]) -> list[str]:
+        """Rates, memory, and the rate per GPU as a share of that of one GPU."""
+        rate, gathering = result.get("tokens_per_second"), result.get("gather_seconds")
+        one = self.get(case | {"gpus": 1, "backend": "one", "share": 1}).get("tokens_per_second")
+        return [
+            work_of(case),
+            str(case["gpus"]),
+            layout_of(case),
+            f"{rate:,}" if rate else "-",
+            "{:,} to {:,}".format(*result["range"]) if rate else "-",
+            f"{rate / case['gpus'] / one:.0%}" if rate and one else "-",
+            f"{result['peak_gib']:.1f}" if result.get("peak_gib") else "-",
+            f"{gathering:.2f}" if gathering else "-",
+        ]
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gpus", type=int, nargs="+", default=[1, 2], help="processes; 1 is run without a backend")
-    parser.add_argument("--backends", nargs="+", default=["ddp", "fsdp"], help="names in recipes/accelerate_configs")
-    parser.add_argument("--tasks", nargs="+", choices=["sft", "grpo"], default=["sft", "grpo"])
-    parser.add_argument("--shape", choices=list(SHAPES), default="1.5b")
+    backends = sorted(file.stem for file in CONFIGS.glob("*.yaml"))
+    parser.add_argument("--backends", nargs="+", choices=backends, default=["ddp", "fsdp"])
+    parser.add_argument("--tasks", nargs="*", choices=["sft", "grpo"], default=["sft", "grpo"])
+    parser.add_argument("--lengths", type=int, nargs="*", default=[], help="SFT on single documents of so many tokens")
+    parser.add_argument("--share", type=int, nargs="*", default=[], help="with --lengths: sequence_parallel_size")
+    parser.add_argument("--shapes", "--shape", nargs="+", choices=list(SHAPES), default=["1.5b"])
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--checkpointing", choices=["on", "off"], default="on")
     parser.add_argument("--compile", choices=["on", "off"], default="off")
@@ -247,49 +164,36 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--cap", type=int, default=2048, help="GRPO: longest completion")
     parser.add_argument("--steps", type=int, default=4, help="measured steps")
     parser.add_argument("--warmup", type=int, default=2)
-    parser.add_argument("--time_budget", type=float, default=500, help="seconds; later cases are left out")
+    parser.add_argument("--profile", action="store_true", help="one more step, whose profile of each GPU is in --logs")
+    parser.add_argument("--time_budget", type=float, default=500, help="seconds; the same command then goes on")
     parser.add_argument("--case_timeout", type=float, default=150, help="seconds for one case")
     parser.add_argument("--results", type=Path, help="file that result lines are appended to")
+    parser.add_argument("--table", action="store_true", help="show what --results has, and measure nothing")
     parser.add_argument("--logs", type=Path, help="folder for a log of each case (default: beside --results, or /tmp)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--task", choices=["sft", "grpo"], default="sft", help=argparse.SUPPRESS)
+    parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     args.argv, args.no_signal = argv, 0.0
-    if args.worker:
-        args.median = args.median or (5000 if args.task == "sft" else 400)
-        args.mean = args.mean or 1.3 * args.median
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measures every case."""
+    """Measures every case that is not there yet; in a process of a case, works on it."""
     args = parse(sys.argv[1:] if argv is None else argv)
     if args.worker:
+        from scaling_worker import work
+
+        vars(args).update(args.case, case=name(args.case))
+        args.median = args.median or (5000 if args.task == "sft" else 400)
+        args.mean = args.mean or 1.3 * args.median
         work(args)
         return
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     if args.logs is None:
         args.logs = args.results.with_suffix(".logs") if args.results else Path(tempfile.mkdtemp(prefix="scaling-"))
     print(f"Logs of the cases: {args.logs}", flush=True)
-    deadline = time.monotonic() + args.time_budget
-    for task in args.tasks:
-        one = None
-        for processes in args.gpus:
-            for backend in args.backends if processes > 1 else ["one"]:
-                case = f"{task}, {processes} GPU{'s' * (processes > 1)}, {backend}"
-                left = deadline - time.monotonic()
-                if left < 20:
-                    print(f"{case}: left out, the time budget is spent", flush=True)
-                    continue
-                result = launch(args, task, backend, processes, min(left, args.case_timeout))
-                if processes == 1 and not result.get("error"):
-                    one = result["tokens_per_second"]
-                print(line(case, processes, result, one), flush=True)
-                if args.results is not None:
-                    args.results.parent.mkdir(parents=True, exist_ok=True)
-                    with args.results.open("a") as file:
-                        file.write(json.dumps({"case": case, "gpus": processes} | result) + "\n")
+    Scaling(args, SETTINGS).run(cases(args))
 
 
 if __name__ == "__main__":

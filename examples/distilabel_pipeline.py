@@ -24,7 +24,7 @@ FILES = {".jsonl": "json", ".gz": "json", ".json": "json", ".parquet": "parquet"
 
 
 def main() -> None:
-    """Generates, and writes one row a problem with a list of generations."""
+    """Generates, and writes one row per problem, with a list of generations."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", required=True, help="hub id or file")
     parser.add_argument("--split", default="train", help="slices such as train[:10] work")

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy
 
-from open_r1.evaluation.code.judging import last_program, same_tokens
-from open_r1.evaluation.code.livecodebench import result_of, same_value
-from open_r1.rewards.code.judge import Case
+from open_r1.evaluation.code.judging import last_program
+from open_r1.evaluation.code.livecodebench import result_of
+from open_r1.rewards.code.comparing import same_json, same_numbers
 from open_r1.run.entry import exit_with_sentence
 
 TOKENS = (
@@ -57,13 +57,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     rng = random.Random(options.seed)
 
     printed = [_outputs(rng) for _ in range(options.count)]
-    ours = [same_tokens(Case("", expected), got) for expected, got in printed]
+    ours = [same_numbers(got, expected) for expected, got in printed]
     asked: list[Asked] = [(f"import sys\nsys.stdout.write({got!r})", expected, None) for expected, got in printed]
     _say("printed outputs", printed, ours, _theirs(options.checkout, asked))
 
     returned = list(itertools.product(GOLDS, VALUES))
     replies = {value: result_of(FUNCTION.format(value=value), "f", "1") for value in VALUES}
-    ours = [same_value(Case("1", gold), replies[value]) for gold, value in returned]
+    ours = [same_json(replies[value], gold) for gold, value in returned]
     asked = [(FUNCTION.format(value=value), gold, "f") for gold, value in returned]
     _say("returned values", returned, ours, _theirs(options.checkout, asked))
 

@@ -48,7 +48,7 @@ class FakeVLLM:
     def __init__(self, *faults, extension=True, route=True, slow=0.0, port=0, **described):
         self.receiver = Receiver(**described) if extension else None
         self.faults, self.bodies, self.resets, self.slow, self.route = list(faults), [], 0, slow, route
-        self.gone = threading.Event()
+        self.gone, self.hung = threading.Event(), threading.Event()
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -65,7 +65,7 @@ class FakeVLLM:
                 self.wfile.write(content)
 
             def do_GET(self):
-                if fake.gone.is_set():
+                if fake.left_the_caller():
                     self.close_connection = True
                     return None
                 if self.path == f"/{ROUTE}" and not fake.route:
@@ -74,7 +74,7 @@ class FakeVLLM:
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if fake.gone.is_set():
+                if fake.left_the_caller():
                     self.close_connection = True
                 elif self.path == "/collective_rpc":
                     self.call(body)
@@ -95,7 +95,7 @@ class FakeVLLM:
                 fake.bodies.append(body)
                 if fake.faults:
                     return fake.faults.pop(0)(self)
-                if fake.gone.wait(fake.slow):
+                if fake.gone.wait(fake.slow) or fake.left_the_caller():
                     self.close_connection = True
                     return None
                 asked = body["sampling"]["logprobs"] is not None
@@ -108,6 +108,14 @@ class FakeVLLM:
         self.port = self.server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def left_the_caller(self):
+        """Whether it is gone; if it hangs, only once the test is over."""
+        return (self.hung.is_set() and self.gone.wait(60)) or self.gone.is_set()
+
+    def hang(self):
+        """Keeps all connections, and answers nothing more."""
+        self.hung.set()
 
     def die(self):
         """Breaks off what is under way and answers nothing more."""

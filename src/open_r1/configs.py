@@ -20,7 +20,7 @@ from open_r1.rewards.options import RewardOptions
 
 @dataclass
 class ModelConfig:
-    """The model, its precision and its attention kernels."""
+    """Model and attention kernels."""
 
     model_name_or_path: str | None = None
     """Hub id or local folder of the model."""
@@ -60,7 +60,7 @@ class ModelConfig:
 
 @dataclass
 class DataConfig(ColumnOptions):
-    """The dataset of problems or traces."""
+    """Dataset."""
 
     dataset_name: str | None = None
     """Hub id, local folder, or a .jsonl[.gz], .json, .parquet or .csv file."""
@@ -89,7 +89,7 @@ class GRPOScriptArguments(RewardOptions, DataConfig):
 
 @dataclass
 class TrainConfig(TrainingArguments):
-    """Options that SFT and GRPO share."""
+    """Training (SFT and GRPO)."""
 
     output_dir: str | None = None
     """Folder for checkpoints, the final model and all logs."""

@@ -16,12 +16,16 @@ class UserError(Exception):
 
 
 class Interrupted(Exception):
-    """A run stopped because it was asked to. The same command continues it.
+    """A run stopped on request. The same command continues it.
 
     Commands print the message and exit with status 75 (EX_TEMPFAIL of sysexits: try again).
     """
 
     EXIT_CODE = 75
+
+
+LOST_PEER = 76
+"""Exit status of a training process that lost the connection to another one, which ended first."""
 
 
 def warn_user(message: str, *arguments: object) -> None:
@@ -31,21 +35,19 @@ def warn_user(message: str, *arguments: object) -> None:
 
 
 def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "", cutoff: float = 0.6) -> str:
-    """ " Did you mean 'x'?" with the closest of `known`, to append to a message; " " and `otherwise` if none is close.
-
-    `cutoff`: the least similarity, 0 to 1 (`difflib.get_close_matches`).
-    """
+    """A hint to append to a message, with a leading space: "Did you mean 'x'?" for the closest of `known`, or
+    `otherwise` if none has at least the similarity `cutoff` (0 to 1, as in `difflib.get_close_matches`)."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     hint = f"Did you mean {near[0]!r}?" if near else otherwise
     return f" {hint}" if hint else ""
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line without the full stop; the name of its class if it says nothing."""
+    """The first line of an error's message, without the period; the name of its class if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].removesuffix(".")
 
 
 def one_line(error: BaseException, limit: int = 600) -> str:
-    """All that an error says, in one line of at most `limit` characters: lists of names often follow its first line."""
+    """An error's whole message in one line of at most `limit` characters: its first line often ends before a list."""
     text = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
     return text if len(text) <= limit else text[: limit - 4] + " ..."

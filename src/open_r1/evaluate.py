@@ -37,36 +37,36 @@ class EvaluateOptions(ColumnOptions):
     """Benchmarks."""
 
     tasks: Annotated[list[str], Commas()]
-    """Names of tasks or files."""
+    """Tasks by name, or files with problems."""
     output: Path | None = None
-    """Folder of the results. Default: MODEL/evaluation, or evaluation/MODEL."""
+    """Folder for the results. Default: MODEL/evaluation for a local model, else evaluation/MODEL."""
     data_dir: Path | None = None
-    """Folder with <task>.jsonl[.gz] or <task>.parquet. Default: the hub."""
+    """Folder with the problems, as <task>.jsonl[.gz] or <task>.parquet. Default: the hub."""
     limit: Annotated[int | None, Range(at_least=1)] = None
-    """Only the first N problems of each task."""
+    """Use only the first N problems of each task."""
 
     # --- Sampling (default: the task's, by protocol) ---
     protocol: Annotated[tuple[Literal["deepseek", "greedy"], ...], Commas()] = ("deepseek",)
-    """With both, each gets its own folder."""
+    """How to sample (docs/evaluation.md). If both are given, each has its own folder for the results."""
     num_samples: Annotated[int | None, Range(at_least=1)] = None
     """Samples per problem."""
     temperature: Annotated[float | None, Range(at_least=0)] = None
-    """0 is greedy: it takes the most likely token."""
+    """Sampling temperature; 0 is greedy."""
     top_p: Annotated[float | None, Range(above=0, at_most=1)] = None
     """Sample from the most likely tokens, up to this total probability."""
     max_new_tokens: Annotated[int | None, Range(at_least=1)] = None
-    """Longest answer in tokens."""
+    """Maximum length of an answer, in tokens."""
     seed: int = 0
-    """Random seed of sampling."""
+    """Random seed for sampling."""
     system_prompt: str | None = None
     """System prompt. Default: none, as in DeepSeek's protocol."""
     prompt: str | None = None
-    """Text of the prompt, with {problem} in it."""
+    """Text of the prompt, in which {problem} stands for the problem. Default: the task's own."""
     reward: str | None = None
-    """Reward that judges the answers, by name or as path/to/file.py:function: 1 or more is right. Default: the task's
+    """Reward that judges the answers, by name or as path/to/file.py:function; 1 or more is right. Default: the task's
     own judge, which compares with the gold answer."""
     k: Annotated[tuple[Count, ...], Commas()] = ()
-    """pass@k to report in addition to powers of two."""
+    """Values of k for pass@k, in addition to powers of two."""
 
     def __post_init__(self) -> None:
         if len(set(self.protocol)) < len(self.protocol):
@@ -74,7 +74,7 @@ class EvaluateOptions(ColumnOptions):
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Evaluates as `argv` says (default: the command line). Raises UserError for what the user can mend."""
+    """Evaluates with the options in `argv` (default: the command line). Raises `UserError`."""
     args, engine_options = parse_options(
         argv,
         EvaluateOptions,

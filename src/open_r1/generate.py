@@ -20,7 +20,7 @@ from open_r1.run.entry import exit_with_sentence
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Generates as `argv` says (default: the command line). Raises UserError for what the user can mend."""
+    """Generates with the options in `argv` (default: the command line). Raises `UserError`."""
     options, engine = read_options(argv)
     if options.hf_output_dataset and options.part != (0, 1):
         raise UserError(

@@ -1,13 +1,13 @@
 """Distillation: supervised fine-tuning on reasoning traces (SFT).
 
-Traces are conversations (`messages`), prompt and completion columns, or plain text. With `--packing` whole
-documents are fitted into rows of `max_length` tokens; documents never see each other, and nothing is padded.
+Traces are conversations (`messages`), prompt and completion columns, or plain text. With `--packing`, whole
+documents share rows of `max_length` tokens. Documents never see each other, and nothing is padded.
 
     open-r1 sft --config recipes/SmolLM2-135M-Instruct/sft/config_demo.yaml
     python src/open_r1/sft.py --config R.yaml --learning_rate 2e-5
     accelerate launch --config_file recipes/accelerate_configs/zero3.yaml src/open_r1/sft.py --config R.yaml
 
-The same command continues a run that was interrupted. `--dry_run` checks everything short of training.
+The same command continues an interrupted run. `--dry_run` checks everything except training itself.
 """
 
 from open_r1.options import parse_options
@@ -16,12 +16,12 @@ from open_r1.training.deepspeed_setup import prepare_deepspeed
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Trains as `argv` says (default: the command line). Raises UserError for what the user can mend."""
+    """Trains with the options in `argv` (default: the command line). Raises `UserError`."""
     prepare_deepspeed()
     classes = [f"open_r1.configs:{name}" for name in ("DataConfig", "SFTConfig", "ModelConfig")]
     script, args, model_config = parse_options(argv, *classes, prog="open-r1 sft", description=__doc__)
 
-    from open_r1.data.load import load_train_and_eval  # torch takes seconds: options were read first
+    from open_r1.data.load import load_train_and_eval  # imports torch, so the options are read first
     from open_r1.run.dry_run import dry_run_sft
     from open_r1.run.prepare import prepare_sft
     from open_r1.run.run import needs_eval

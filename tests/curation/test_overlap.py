@@ -1,5 +1,7 @@
 """Which problems count as the same: planted changes that must be found, and neighbours that must not."""
 
+import json
+
 import pytest
 
 from open_r1.curation.normal_form import tokens_of
@@ -84,8 +86,6 @@ def benchmark(jsonl):
 
 
 def test_decontaminate_drops_and_tells_the_pairs(data, jsonl, benchmark, tmp_path):
-    import json
-
     clean = "How many primes are there below one hundred that end in the digit seven?"
     problems = [clean, SALE.replace("Natalia", "Kim"), "2+2=?", FRACTION.replace(" ", "  ")]
     rows = [{"question": p, "answer": str(i)} for i, p in enumerate(problems)]
@@ -95,6 +95,19 @@ def test_decontaminate_drops_and_tells_the_pairs(data, jsonl, benchmark, tmp_pat
     pairs = [json.loads(line) for line in (tmp_path / "out" / "run" / "pairs.jsonl").read_text().splitlines()]
     assert [(p["row"], p["benchmark_row"]) for p in pairs] == [(1, 1), (2, 2), (3, 0)]
     assert pairs[0]["benchmark_problem"] == SALE
+
+
+def test_a_benchmark_is_a_file_with_any_name(data, jsonl):
+    path = jsonl([{"problem": SALE}], "bench@v2.jsonl")
+    _, report = data("decontaminate", jsonl([{"problem": SALE}, {"problem": FRACTION}]), "--against", path)
+    assert report["dropped"] == {"same, bench@v2.jsonl": 1}
+
+
+def test_pairs_with_half_a_surrogate_are_written(data, jsonl, tmp_path):
+    asked = json.dumps([{"role": "user", "content": SALE + " \ud83d"}])
+    rows, known = jsonl([{"problem": asked}, {"problem": FRACTION}]), jsonl([{"problem": SALE}], "known.jsonl")
+    data("decontaminate", rows, "--against", known)
+    assert SALE in (tmp_path / "out" / "run" / "pairs.jsonl").read_text()
 
 
 def test_a_dry_run_shows_the_pairs(data, jsonl, benchmark, capsys):

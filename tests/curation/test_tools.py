@@ -1,5 +1,6 @@
 """`open-r1 data pass-rate | mix | stats | merge | push`."""
 
+import io
 import json
 import subprocess
 import sys
@@ -8,10 +9,12 @@ import pytest
 from datasets import load_dataset
 from fake_openai import fake_server
 from generation.conftest import add_up, write_sums
+from rich.console import Console
 from toys import make_tokenizer
 
 from open_r1 import generate
 from open_r1.curation import command, push
+from open_r1.curation.rows import Report
 from open_r1.errors import UserError
 from open_r1.generation.run import judge_programs
 from open_r1.report import hub
@@ -206,3 +209,12 @@ def test_programs_are_judged_by_the_tests_of_their_row():
     verdicts = judge_programs(answers)
     assert [verdict.correct for verdict in verdicts] == [True, True, False, None]
     assert verdicts[2].extracted == "print(3)\n"
+
+
+def test_a_report_shows_reasons_and_figures_as_they_are():
+    report = Report("verify", read=1, figures={"part[a]": "id[b]"})
+    report.drop("same, set[c]", "row 1")
+    console = Console(record=True, width=200, file=io.StringIO())
+    report.show(console)
+    shown = console.export_text()
+    assert all(text in shown for text in ("part[a]", "id[b]", "set[c]"))

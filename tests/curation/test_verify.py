@@ -6,9 +6,11 @@ import pytest
 from toys import make_model, make_tokenizer
 
 from open_r1 import grpo, sft
+from open_r1.curation import verify
 from open_r1.curation.quality import foreign_letters, is_loop
 from open_r1.curation.reasoning import with_think_marks
 from open_r1.errors import UserError
+from open_r1.rewards import Verdict, grade_many
 
 RIGHT = "<think>\nTwo and two.\n</think>\n\\boxed{4}"
 
@@ -128,6 +130,13 @@ def test_options_may_stand_in_a_file(data, jsonl, tmp_path):
     (tmp_path / "verify.yaml").write_text(f"dataset: {rows}\nchoose: all\nsplit: train[:1]\n")
     kept, report = data("verify", "--config", tmp_path / "verify.yaml")
     assert (len(kept), report["read"]) == (2, 3)
+
+
+def test_the_answer_is_that_of_the_verdict_even_where_a_second_one_would_be_none(data, jsonl, monkeypatch):
+    graded = iter([grade_many(completions=["It is \\boxed{4}"], golds=["4"])])
+    monkeypatch.setattr(verify, "grade_many", lambda **_: next(graded, [Verdict(None, None, "out of time")]))
+    kept, _ = data("verify", jsonl([row("It is four, so it is \\boxed{4}")]))
+    assert kept["messages"][0][-1]["content"].endswith("</think>\n\n\\boxed{4}")
 
 
 def test_when_nothing_is_left_nothing_is_written(data, jsonl, tmp_path):

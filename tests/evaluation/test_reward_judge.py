@@ -8,6 +8,7 @@ from open_r1 import evaluate
 from open_r1.errors import UserError
 from open_r1.evaluation.reward_judge import with_reward
 from open_r1.evaluation.tasks import find_task, load_problems
+from open_r1.options.columns import ColumnOptions
 
 REWARD = """
 def even(completions, answer, largest, prompts, **columns):
@@ -39,6 +40,25 @@ def test_any_answer_that_the_reward_takes_is_right(task):
     answers = [(small, "8"), (small, "12"), (large, "12"), (large, "half"), (none, "8")]
     assert [verdict.correct for verdict in small.judge(answers)] == [True, False, True, False, None]
     assert (small.gold, small.groups, none.groups) == ("4", {"level": "1"}, {})
+
+
+def test_a_conversation_is_asked_unchanged_and_the_reward_sees_it(tmp_path):
+    turns = [
+        {"role": "user", "content": "An even number?"},
+        {"role": "assistant", "content": "8"},
+        {"role": "user", "content": "Another number?"},
+    ]
+    rows = [{"asked": turns, "answer": "4", "turns": 3, "level": 2}]
+    (tmp_path / "turns.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    (tmp_path / "reward.py").write_text(
+        "def same(prompts, completions, turns, **columns):\n"
+        "    return [float(len(p) == n) for p, n in zip(prompts, turns)]\n"
+    )
+    task = with_reward(find_task(str(tmp_path / "turns.jsonl")), f"{tmp_path}/reward.py:same")
+    [problem] = load_problems(task, columns=ColumnOptions(prompt_column="asked"))
+    assert [message["content"] for message in problem.asked.messages] == ["An even number?", "8", "Another number?"]
+    assert (problem.prompt, problem.groups) == ("Another number?", {"level": "2"})
+    assert problem.judge([(problem, "6")])[0].correct
 
 
 def test_only_the_first_problems_are_asked(task):

@@ -272,5 +272,13 @@ def test_the_journal_counts_the_seconds_of_all_parts(tmp_path):
     assert SampleStore(tmp_path, settings).seconds == 4
 
 
+def test_a_kill_between_the_table_and_the_end_of_the_journal_counts_no_second_twice(tmp_path, monkeypatch):
+    saved = SampleStore(tmp_path, {"a": 1})
+    saved.append([dict.fromkeys(store.SCHEMA.names) | {"index": 0, "sample": 0}], 2.5)
+    monkeypatch.setattr(journal.Journal, "clear", lambda self: None)
+    saved.finish({})
+    assert SampleStore(tmp_path, {"a": 1}).seconds == 2.5
+
+
 def without_time(results):
     return {key: value for key, value in results.items() if key != "seconds"}

@@ -132,9 +132,10 @@ def test_a_real_vllm_server_is_started_waited_for_and_stopped_and_its_death_ends
     _, err = run.communicate(timeout=60)
     assert run.returncode == 137, [*shown, err]
     assert (
-        f"generator {port} ended with exit code 137 (SIGKILL); everything else was stopped.\nIts last lines:\n" in err
+        f"generator {port} ended with exit code 137 (SIGKILL); everything else was stopped. Run the same command to "
+        "continue from the last checkpoint.\nIts last lines:\n" in err
     )
-    assert "(APIServer pid=" in err.split("Its last lines:")[1]
+    assert "pid=" in err.split("Its last lines:")[1]
     assert not [p for p in psutil.wait_procs(below, timeout=15)[1] if p.status() != "zombie"]
 
 

@@ -4,7 +4,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from open_r1.rewards.code.judge import Case, Result, judge, same_output
+from open_r1.rewards.code.cases import Case
+from open_r1.rewards.code.comparing import same_lines
+from open_r1.rewards.code.judge import Failure, judge
 from open_r1.rewards.code.programs import program
 from open_r1.rewards.code.queue import JUDGING
 from open_r1.rewards.code.rewards import binary_code_reward
@@ -43,24 +45,25 @@ class ScriptedProvider:
 def test_a_program_is_run_until_its_third_time_out(statuses, batch_size, runs, passed):
     provider = ScriptedProvider(statuses)
     cases = [Case("", "1")] * 50
-    assert judge(provider, program("", "python"), cases, Limits(), batch_size=batch_size) == Result(passed, 50)
-    assert provider.runs == runs
+    result = judge(provider, program("", "python"), cases, Limits(), batch_size=batch_size)
+    assert (result.passed, result.total, provider.runs) == (passed, 50, runs)
 
 
 def test_a_program_is_run_until_its_first_failure_where_that_decides():
     provider = ScriptedProvider(["ok", "error"])
     result = judge(provider, program("", "python"), [Case("", "1")] * 50, Limits(), stop_at_failure=True)
-    assert (result, provider.runs) == (Result(1, 50), 2)
+    assert (result.passed, result.total, provider.runs) == (1, 50, 2)
+    assert result.failure == Failure(2, "error", "", "1", "1")
 
 
 @pytest.mark.parametrize("output", ["1\n2", "1\n2\n", "1 \n2", "\n1\r\n2 \n\n"])
 def test_white_space_at_the_ends_of_lines_and_of_the_output_does_not_count(output):
-    assert same_output(output, "1\n2\n")
+    assert same_lines(output, "1\n2\n")
 
 
 @pytest.mark.parametrize("output", ["", "1", "12", "1 2", "1\n\n2", "2\n1"])
 def test_lines_count(output):
-    assert not same_output(output, "1\n2\n")
+    assert not same_lines(output, "1\n2\n")
 
 
 def test_judging_may_begin_while_others_are_written_and_is_done_once(monkeypatch):

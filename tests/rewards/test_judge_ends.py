@@ -15,8 +15,9 @@ import pytest
 
 from open_r1.errors import UserError
 from open_r1.rewards.code import folders, local, sandbox
+from open_r1.rewards.code.cases import Case
 from open_r1.rewards.code.choose import best_isolation, candidates, works
-from open_r1.rewards.code.judge import Case, judge
+from open_r1.rewards.code.judge import judge
 from open_r1.rewards.code.programs import program
 from open_r1.rewards.code.rewards import code_reward
 
@@ -128,4 +129,4 @@ def test_bubblewrap_that_vanishes_is_said(monkeypatch, source, language):
     local.close_sandboxes()
     monkeypatch.setattr(sandbox, "bubblewrap", lambda *arguments: ["/nowhere/bwrap"])
     with pytest.raises(UserError, match=r"the sandbox no longer starts: .*/nowhere/bwrap"):
-        judge(local.LocalProvider(), program(source, language), [Case("", "1")], sandbox.Limits())
+        judge(local.LocalProvider(best_isolation()), program(source, language), [Case("", "1")], sandbox.Limits())

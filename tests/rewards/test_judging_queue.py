@@ -1,5 +1,6 @@
 """Programs are judged in processes beside the one that asks."""
 
+import json
 import logging
 import multiprocessing
 import os
@@ -11,15 +12,18 @@ import time
 from pathlib import Path
 
 import pytest
+from sandboxes import needs_compiler
 
 from open_r1.errors import UserError
 from open_r1.rewards.code import folders, judge_worker, local
-from open_r1.rewards.code.judge import Case, Task
+from open_r1.rewards.code.cases import Case, store
+from open_r1.rewards.code.judge import Submission
 from open_r1.rewards.code.programs import declare, program
 from open_r1.rewards.code.queue import JUDGING
-from open_r1.rewards.code.rewards import cf_code_reward, code_reward
+from open_r1.rewards.code.rewards import cf_code_reward, code_reward, ioi_code_reward
 from open_r1.rewards.code.sandbox import Limits
 
+GRADER = '#include <iostream>\n#include "add.h"\nint main() { int a; std::cin >> a; std::cout << add(a); }'
 CASES = [{"input": "4\n", "output": "5"}, {"input": "6\n", "output": "7"}]
 
 
@@ -53,13 +57,41 @@ def test_processes_stay_for_the_next_programs_until_they_are_closed(monkeypatch)
 
 def test_what_differs_in_any_way_is_judged_apart():
     source = program("print(3)", "python")
-    tests = [[Case("1", "23")], [Case("12", "3")], [Case("1", "2"), Case("", "3")], [Case("\ud800", "3")]]
-    tasks = [Task(source, each, Limits()) for each in tests]
-    tasks += [Task(source, tests[1], Limits(memory_mb=256)), Task(source, tests[1], Limits(), checker="print(1)")]
+    lists = [[Case("1", "23")], [Case("12", "3")], [Case("1", "2"), Case("", "3")], [Case("\ud800", "3")]]
+    cases = [store(each) for each in lists]
+    tasks = [Submission(source, each, Limits()) for each in cases]
+    tasks += [Submission(source, cases[1], Limits(memory_mb=256))]
+    tasks += [Submission(source, cases[1], Limits(), checker="print(1)")]
     asked = [JUDGING.submit(task, "unsafe", num_parallel=2) for task in tasks]
     assert [verdict().passed for _, verdict in asked] == [0, 1, 1, 1, 1, 1]
     JUDGING.forget({key for key, _ in asked})
     assert len({key for key, _ in asked}) == len(tasks) and not JUDGING._verdicts
+
+
+def test_the_cases_of_a_problem_are_written_once_and_go_with_its_verdicts():
+    home = folders._home()
+    info = [json.dumps({"test_cases": CASES}), {"test_cases": CASES}]
+    for number in range(6):
+        code_reward([f"```python\nprint({number})\n```"], info[number % 2 :][:1], num_parallel=2, wait=False)
+    (path,) = home.glob("cases-*")
+    assert path.stat().st_mode & 0o777 == 0o600
+    answers = [f"```python\nprint({number})\n```" for number in range(6)]
+    assert code_reward(answers, info * 3, num_parallel=2) == [0.0] * 5 + [0.5]
+    assert not list(home.glob("cases-*"))
+
+
+@needs_compiler
+def test_subtasks_of_the_olympiad_are_judged_beside_the_trainer(monkeypatch):
+    monkeypatch.setattr(local, "Sandbox", None)
+    columns = {
+        "id": ["add"] * 2,
+        "grader_files": [[["add.h", "int add(int);"], ["grader.cpp", GRADER]]] * 2,
+        "test_names": [["a", "b"]] * 2,
+        "test_cases": [{"a": ["4", "5"], "b": ["6", "7"]}] * 2,
+    }
+    answers = [f"```cpp\nint add(int a) {{ return a + {number}; }}\n```" for number in (1, 2)]
+    assert ioi_code_reward(answers, num_parallel=2, wait=False, **columns) == [None, None]
+    assert ioi_code_reward(answers, num_parallel=2, **columns) == [1.0, 0.0]
 
 
 def test_a_program_whose_judge_is_killed_is_judged_again():

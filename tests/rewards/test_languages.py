@@ -28,7 +28,7 @@ def test_a_language_that_is_not_written_as_it_should_is_named():
 
 def test_a_declared_language_may_reserve_address_space_but_not_use_the_memory(languages):
     declare(f"managed | main.py | | {interpreter()} {{code}}/main.py")
-    reserve = "import mmap\nheld = mmap.mmap(-1, 2 << 30)\nprint(int(input()) + 1)"
+    reserve = "import mmap\nheld = mmap.mmap(-1, 2 << 30, mmap.MAP_PRIVATE)\nprint(int(input()) + 1)"
     use = reserve.replace("print", "for page in range(0, 1 << 30, 4096): held[page] = 1\nprint")
     info = [{"language": "managed", "test_cases": [{"input": "4\n", "output": "5"}]}] * 2
     assert code_reward([f"```managed\n{source}\n```" for source in (reserve, use)], info) == [1.0, 0.0]

@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sandboxes import KINDS, as_another_user, every, execute, isolated, needs_compiler, needs_filter, only
+from sandboxes import as_another_user, every, execute, isolated, needs_compiler, needs_filter, only
 
 from open_r1.errors import UserError
 from open_r1.rewards.code import choose
+from open_r1.rewards.code.cases import Case, store
 from open_r1.rewards.code.choose import best_isolation
 from open_r1.rewards.code.isolation import Isolation, interpreter
 from open_r1.rewards.code.rewards import code_reward
@@ -25,6 +26,8 @@ from open_r1.rewards.code.seccomp import (
     _DENIED,
     _FCNTL,
     _LOCKS,
+    _MMAP,
+    _PRCTL,
     _PRLIMIT64,
     _SETSOCKOPT,
     _SIGACTION,
@@ -97,14 +100,24 @@ def test_processes_outside_cannot_be_signalled(folder, isolation):
         bystander.wait()
 
 
-@pytest.mark.skipif("landlock" not in KINDS, reason="does not work here")
-@pytest.mark.parametrize("change", ["os.chmod({}, 0)", "os.utime({}, (0, 0))", "os.setxattr({}, 'user.a', b'')"])
-def test_attributes_of_files_of_the_same_user_cannot_be_changed(folder, tmp_path, change):
+@every
+@needs_filter
+@pytest.mark.parametrize(
+    "use", ["os.chmod({}, 0)", "os.utime({}, (0, 0))", "os.setxattr({}, 'user.a', b'')", "os.listxattr({})"]
+)
+def test_attributes_of_files_of_the_same_user_cannot_be_changed(folder, tmp_path, isolation, use):
     (tmp_path / "precious").write_text("x")
     before = (tmp_path / "precious").stat()
-    source = f"import os\ntry: {change.format(repr(str(tmp_path / 'precious')))}\nexcept OSError: print('refused')"
-    assert execute(source, folder, Isolation("landlock", None, (), shared_count=True)).stdout == "refused\n"
+    source = f"import os\ntry: {use.format(repr(str(tmp_path / 'precious')))}\nexcept OSError: print('refused')"
+    assert execute(source, folder, replace(isolation, user=None, shared_count=True)).stdout == "refused\n"
     assert (tmp_path / "precious").stat() == before
+
+
+@as_another_user
+def test_expected_outputs_cannot_be_read_in_the_file_of_the_judge(folder, isolation):
+    stored = store([Case("1", "EXPECTED")])
+    outcome = execute(f"print('EXPECTED' in open({stored.path!r}, errors='replace').read())", folder, isolation)
+    assert (outcome.status, outcome.stdout) == ("error", "") and Path(stored.path).exists()
 
 
 @every
@@ -196,6 +209,8 @@ def test_numbers_of_system_calls_are_those_of_libseccomp():
             "socketpair": _SOCKETPAIR,
             "setsockopt": _SETSOCKOPT,
             "fcntl": _FCNTL,
+            "mmap": _MMAP,
+            "prctl": _PRCTL,
             "prlimit64": _PRLIMIT64,
         }
         for name, numbers in (_DENIED | _LOCKS | _ATTRIBUTES | special).items():

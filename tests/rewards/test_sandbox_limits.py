@@ -1,6 +1,7 @@
 """What programs may use, and what is ended when they do: lines of the table in docs/rewards.md."""
 
 import os
+import resource
 import subprocess
 import threading
 import time
@@ -10,8 +11,10 @@ import pytest
 from sandboxes import every, execute, isolated, needs_compiler, needs_filter
 
 from open_r1.rewards.code import cgroup, local
+from open_r1.rewards.code.cases import Case
+from open_r1.rewards.code.choose import best_isolation
 from open_r1.rewards.code.isolation import interpreter
-from open_r1.rewards.code.judge import Case, Result, judge
+from open_r1.rewards.code.judge import Result, judge
 from open_r1.rewards.code.local import LocalProvider
 from open_r1.rewards.code.programs import program
 from open_r1.rewards.code.sandbox import Limits, Sandbox
@@ -64,6 +67,46 @@ def test_memory_is_watched_when_output_is_closed(folder, isolation, monkeypatch)
     assert execute(source, folder, isolation, memory_mb=128).status == "memory"
 
 
+TABLES = """
+import ctypes, time
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+size = 1 << 36
+start = libc.mmap(None, ctypes.c_size_t(size), 1, 0x4022, -1, ctypes.c_long(0))
+for address in range(start, start + size, 2 << 20): ctypes.c_char.from_address(address).value
+time.sleep(5)
+"""
+
+
+@every
+def test_memory_in_page_tables_counts(folder, isolation, monkeypatch):
+    monkeypatch.setattr(cgroup, "find_parent", lambda: None)
+    outcome = execute(TABLES, folder, isolation, memory_mb=64, address_space=False, seconds=5.0)
+    assert outcome.status == "memory"
+
+
+CORE = int(resource.getrlimit(resource.RLIMIT_CORE)[1] != 0)
+UNCOUNTED = """
+import ctypes, mmap, os, resource
+mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for attempt in (
+    lambda: mmap.mmap(-1, 4096, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS),
+    lambda: mmap.mmap(-1, 2 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000),
+    lambda: mmap.mmap(os.open('/dev/zero', os.O_RDWR), 4096),
+):
+    try: attempt(), print('held')
+    except (PermissionError, FileNotFoundError): print('refused')
+print(ctypes.CDLL(None).prctl(4, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_CORE))
+"""
+
+
+@every
+@needs_filter
+def test_memory_that_no_limit_counts_cannot_be_had(folder, isolation):
+    zero = "held" if isolation.kind == "limits" else "refused"
+    assert execute(UNCOUNTED, folder, isolation).stdout == f"refused\nrefused\n{zero}\n-1 ({CORE}, {CORE})\n"
+
+
 @every
 def test_the_limit_of_processes_is_that_of_the_tree(folder, isolation):
     bystanders = [subprocess.Popen(["sleep", "60"], user=isolation.user) for _ in range(30)]
@@ -107,19 +150,30 @@ def _read(path):
         return ""
 
 
+MAP_ONLY = """
+import ctypes, os
+def map_only(number):
+    with open('gone', 'w+b', 0) as file:
+        os.unlink('gone')
+        file.write(bytes(4 << 20))
+        ctypes.CDLL(None).mmap(None, ctypes.c_size_t(4096), 0, 2, file.fileno(), ctypes.c_long(0))
+"""
+
+
 @isolated
 @pytest.mark.parametrize(
     "write",
     [
         "open(str(number), 'wb').write(block)",
         "files.append(open('same', 'wb', 0)); os.unlink('same'); files[-1].write(block)",
+        "map_only(number); block",
         "open(str(number), 'wb').close()",
         "os.mkdir('deeper'); os.chdir('deeper')",
     ],
 )
 def test_what_a_program_writes_is_bounded_and_removed(folder, isolation, write):
     (folder / "main.py").write_text(
-        "import os\nprint(os.listdir('.'))\nif input() == 'fill':\n    block, files = bytes(4 << 20), []\n"
+        f"{MAP_ONLY}\nimport os\nprint(os.listdir('.'))\nif input() == 'fill':\n    block, files = bytes(4 << 20), []\n"
         f"    for number in range(50 if {'block' in write} else 3000): {write}\n    import time\n    time.sleep(1)"
     )
     command = [interpreter(), "{code}/main.py"]
@@ -127,6 +181,16 @@ def test_what_a_program_writes_is_bounded_and_removed(folder, isolation, write):
         first, second = [sandbox.run(command, stdin, forked=True) for stdin in ("fill", "go")]
     full = "error" if isolation.kind == "bubblewrap" and "block" in write else "output"  # a file system of its own
     assert (first.status, second.stdout) == (full, "[]\n")
+
+
+@isolated
+def test_a_file_without_a_name_may_be_shared_by_the_processes_of_a_program(folder, isolation):
+    source = (
+        "import mmap, os, tempfile, time\nfile = tempfile.TemporaryFile()\nfile.truncate(4096)\n"
+        "memory = mmap.mmap(file.fileno(), 4096)\nif os.fork() == 0:\n    memory[0] = 7\n    os._exit(0)\n"
+        "os.wait()\ntime.sleep(0.2)\nprint(memory[0])"
+    )
+    assert execute(source, folder, isolation).stdout == "7\n"
 
 
 @every
@@ -151,18 +215,19 @@ LARGE = "template <int n> struct A { char c[n]; static int f() { return A<n - 1>
 )
 
 
+@every
 @needs_compiler
 @pytest.mark.parametrize(("source", "memory_mb", "status"), [(SLOW, 1024, "time"), (LARGE, 40, "memory")])
-def test_hostile_sources_cost_no_more_than_the_limits_of_a_compiler(source, memory_mb, status, monkeypatch):
+def test_hostile_sources_cost_no_more_than_the_limits_of_a_compiler(source, memory_mb, status, isolation, monkeypatch):
     monkeypatch.setattr(local, "COMPILE", Limits(seconds=0.5, memory_mb=memory_mb))
-    opened = LocalProvider().open(program(f"{source}\nint main() {{}}\n", "cpp"), Limits())
+    opened = LocalProvider(isolation).open(program(f"{source}\nint main() {{}}\n", "cpp"), Limits())
     with pytest.raises(local.CompileError) as error, opened:
         pass
     # the compiler may see its address space end before the judge sees its memory
     assert str(error.value) in ((status, "error") if status == "memory" else (status,))
     if status == "memory":  # and for no other reason
         monkeypatch.setattr(local, "COMPILE", Limits(seconds=30, memory_mb=1024))
-        with LocalProvider().open(program(f"{source}\nint main() {{}}\n", "cpp"), Limits()):
+        with LocalProvider(isolation).open(program(f"{source}\nint main() {{}}\n", "cpp"), Limits()):
             pass
 
 
@@ -179,7 +244,8 @@ def test_tests_that_run_at_once_get_no_more_sandboxes_than_there_are_cores(monke
     monkeypatch.setattr(local._rooms, "more", threading.Semaphore(2), raising=False)
     tests = [Case(str(number), str(number)) for number in range(12)]
     source = "import time\ntime.sleep(0.05)\nprint(input())"
-    assert judge(LocalProvider(), program(source, "python"), tests, Limits(), batch_size=-1) == Result(12, 12)
+    result = judge(LocalProvider(best_isolation()), program(source, "python"), tests, Limits(), batch_size=-1)
+    assert result == Result(12, 12)
     assert len(started) <= 3
 
 
@@ -198,6 +264,6 @@ int main() { long n; std::cin >> n; std::cout << depth(n); }
 @isolated
 @needs_compiler
 def test_the_stack_is_bounded_by_memory_only(isolation):
-    with LocalProvider(isolation=isolation).open(program(DEEP, "cpp"), Limits(seconds=10.0)) as run_on:
+    with LocalProvider(isolation).open(program(DEEP, "cpp"), Limits(seconds=10.0)) as run_on:
         assert run_on("1000000").stdout == "1000000"
         assert run_on("100000000").status in ("error", "memory")

@@ -1,11 +1,16 @@
 """A sandbox that runs one program after another: lines of the table in docs/rewards.md."""
 
+import json
+import socket
 import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 from sandboxes import every, isolated, only
 
+from open_r1.rewards.code import inside
 from open_r1.rewards.code.isolation import interpreter
 from open_r1.rewards.code.sandbox import Sandbox
 
@@ -58,6 +63,37 @@ def test_a_program_cannot_spoil_the_next_run_in_its_sandbox(folder, isolation, s
     assert (second.status, second.stdout) == ("ok", first.stdout)
 
 
+def test_the_server_does_not_start_where_it_would_kill_other_processes(tmp_path):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    options = {"control": theirs.fileno(), "scratch": str(tmp_path), "confine": None, "preload": False}
+    command = [sys.executable, "-c", Path(inside.__file__).read_text(), json.dumps(options)]
+    with ours, theirs:
+        done = subprocess.run(command, pass_fds=[theirs.fileno()], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1 and "no process namespace" in done.stderr
+
+
+LATE = """
+import os, signal, socket, sys
+from open_r1.rewards.code import inside
+inside.end_namespace = lambda: os.kill(os.getpid(), signal.SIGTERM)
+server = inside.Server(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], None)
+server.folders = [sys.argv[2]]
+server.serve()
+"""
+
+
+def test_a_signal_that_comes_as_a_program_ends_is_not_for_the_next(tmp_path):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = [sys.executable, "-c", LATE, str(theirs.fileno()), str(tmp_path)]
+    with subprocess.Popen(command, pass_fds=[theirs.fileno()]) as process, ours, theirs:
+        ours.settimeout(60)
+        for _ in range(3):
+            request = {"command": ["/bin/true"], "limits": {}, "forked": False}
+            socket.send_fds(ours, [json.dumps(request).encode()], [0, 1])
+            assert json.loads(ours.recv(256))["code"] == 0
+        process.kill()
+
+
 @every
 def test_a_program_that_ends_its_sandbox_fails_alone(folder, isolation):
     (folder / "main.py").write_text("import os, signal\nif input() == 'kill': os.kill(os.getppid(), 9)\nprint('alive')")
@@ -65,6 +101,21 @@ def test_a_program_that_ends_its_sandbox_fails_alone(folder, isolation):
     with Sandbox(folder, isolation) as sandbox:
         statuses = [sandbox.run(command, stdin, forked=True).status for stdin in ("go", "kill", "go")]
     assert statuses == ["ok", "error", "ok"]
+
+
+@isolated
+def test_modules_that_are_loaded_before_a_fork_behave_as_freshly_imported(folder, isolation):
+    (folder / "main.py").write_text(
+        "import sys\nloaded = 'random' in sys.modules and 'typing' in sys.modules\n"
+        "import decimal, random\n"
+        "print(loaded, decimal.getcontext().prec, '' in sys.path, sys.getrecursionlimit(), random.random())\n"
+        "decimal.getcontext().prec = 5\nrandom.random = lambda: 0\nsys.path.append('')\nsys.setrecursionlimit(9999)"
+    )
+    command = [interpreter(), "{code}/main.py"]
+    with Sandbox(folder, isolation) as sandbox:
+        first, second = (sandbox.run(command, forked=True).stdout.split() for _ in range(2))
+    assert first[:4] == second[:4] == ["True", "28", "False", "1000"]
+    assert first[4] != second[4]
 
 
 @isolated

@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -15,6 +16,7 @@ from open_r1 import evaluate, grpo, sft
 from open_r1.engine.vllm.addresses import free_port
 from open_r1.errors import Interrupted, UserError
 from open_r1.evaluation.store import read_samples
+from open_r1.evaluation.tasks import find_task
 from open_r1.run import benchmarks
 
 MAIN = {"sft": sft.main, "grpo": grpo.main}
@@ -145,6 +147,26 @@ def test_two_processes_share_the_problems(folder, tmp_path):
     assert [(row["index"], row["sample"]) for row in rows] == [(i, j) for i in range(5) for j in range(2)]
     assert not list((tmp_path / "two" / "evaluation" / "sums").glob("share-*"))
     assert len(lines_of(tmp_path / "two")) == 1
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_a_share_begins_when_the_first_process_has_looked_at_the_folder(folder, tmp_path, monkeypatch, is_complete):
+    """The first process moves samples with other settings, and the shares in their folder; complete ones stay."""
+    shares, begun = [], []
+
+    class Ranks:
+        def max(self, value):
+            begun.append(len(shares))
+            return float(is_complete) if len(begun) == 1 else 1.0
+
+    trainer = SimpleNamespace(rank=1, world_size=2, ranks=Ranks())
+    loaded = SimpleNamespace(task=find_task(str(folder / "sums.jsonl")), problems=[0, 1, 2], protocol=None)
+    this = SimpleNamespace(trainer=trainer, console=None)
+    this._prepare = lambda loaded, problems, engine, share: shares.append((share.name, problems))
+    monkeypatch.setattr(benchmarks, "run_benchmark", lambda benchmark, console: None)
+    assert benchmarks.Benchmarks._run_one(this, loaded, None, tmp_path) == (None if shares else {})
+    assert begun[0] == 0
+    assert shares == ([] if is_complete else [("share-1-of-2", [1])])
 
 
 @pytest.mark.parametrize(

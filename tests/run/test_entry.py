@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from open_r1.errors import UserError
 from open_r1.run import entry
 
 PROGRAM = """
@@ -113,3 +115,36 @@ def test_a_command_that_is_out_of_gpu_memory_ends_in_a_sentence(monkeypatch, cap
         entry.exit_with_sentence(main)
     assert end.value.code == 2
     assert capsys.readouterr().err.startswith("error: out of GPU memory outside of training (CUDA out of memory. Tr")
+
+
+@pytest.mark.parametrize(
+    "reason", ["[/a/gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:1: reset. Typical.", "x"]
+)
+def test_a_lost_process_of_the_group_is_one_sentence_whichever_backend_says_so(reason, capsys, monkeypatch):
+    kind = RuntimeError if "gloo" in reason else type("DistBackendError", (RuntimeError,), {})
+
+    def main():
+        raise kind(reason)
+
+    monkeypatch.setenv("RANK", "3")
+    with pytest.raises(SystemExit) as end:
+        entry.exit_with_sentence(main)
+    said = "Read error [127.0.0.1]:1: reset." if "gloo" in reason else "x."
+    assert end.value.code == 76
+    assert capsys.readouterr().err == (
+        f"training process 3 lost the connection to another one, which has ended or hangs: {said}\n"
+    )
+
+
+def test_processes_of_one_node_print_the_same_error_once(tmp_path, capsys, monkeypatch):
+    for rank in (0, 1):
+        (tmp_path / str(rank)).mkdir()
+    for rank, message in ((0, "a"), (1, "a"), (1, "b")):
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / f"{rank}/error.json"))
+        with pytest.raises(SystemExit):
+            entry.exit_with_sentence(partial(fail, message))
+    assert capsys.readouterr().err == "error: a\nerror: b\n"
+
+
+def fail(message):
+    raise UserError(message)

@@ -28,6 +28,15 @@ def test_a_line_cut_short_is_removed_and_the_next_append_starts_a_line(tmp_path,
     assert [row["a"] for row in journal(tmp_path).read()] == [1, 3]
 
 
+def test_reading_leaves_the_line_that_another_process_is_writing(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n{"a": ')
+    assert [row["a"] for row in journal(tmp_path).read()] == [1]
+    with path.open("a") as file:
+        file.write("2}\n")
+    assert [row["a"] for row in journal(tmp_path).read()] == [1, 2]
+
+
 def test_a_damaged_line_is_named(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a": \n{"a": 3}\n')
     with pytest.raises(UserError, match=r"rows\.jsonl, line 2: not JSON"):

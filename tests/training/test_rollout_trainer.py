@@ -167,7 +167,7 @@ def test_a_reward_that_fails_on_a_round_ahead_leaves_its_rollouts(folder, tmp_pa
         ({"max_staleness": 1}, "max_staleness is 1.*engine to vllm"),
         ({"max_staleness": -1}, "max_staleness is -1"),
         ({"max_staleness": 1, "filter_groups": "true"}, "filter_groups is true.*max_staleness 0"),
-        ({"max_staleness": 1, "vllm_importance_sampling_correction": "false"}, "need the correction"),
+        ({"max_staleness": 1, "vllm_importance_sampling_correction": "false"}, "false, which stale rollouts need"),
         ({"filter_groups": "true", "max_num_gen_batches": 0}, "max_num_gen_batches is 0"),
     ],
 )

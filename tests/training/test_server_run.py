@@ -75,7 +75,7 @@ def test_a_server_that_dies_ends_the_run_which_continues_with_another(folder, tm
         server.die()
 
     threading.Thread(target=die_later, daemon=True).start()
-    with pytest.raises(UserError, match=r"Start.* again, then run the same command"):
+    with pytest.raises(UserError, match=r"Restart .*, then run the same command"):
         grpo.main(argv)
     again = fake(folder, port=server.port)
     grpo.main(argv)

@@ -12,6 +12,7 @@ pair is recorded in run/pairs.jsonl.
 import json
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any
 
 from rich.console import Console
@@ -22,7 +23,6 @@ from open_r1.curation.rows import (
     ProblemColumn,
     Report,
     RowOptions,
-    finish,
     load,
     problems_in,
     take,
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     path = prompt_path(dataset, args.prompt_column, PROBLEMS)
     known, texts = read_benchmarks(args)
     report, pairs = Report("decontaminate"), []
-    writer = DatasetWriter(None if args.dry_run else args.output)
+    writer = DatasetWriter(args)
 
     @lru_cache(maxsize=1024)  # the answers to one problem stand together
     def find(text: str) -> Match | None:
@@ -92,14 +92,12 @@ def main(argv: list[str] | None = None) -> None:
             pair = {"row": row, "benchmark": name, "benchmark_row": number, "kind": match.kind, "score": match.score}
             pairs.append(pair | {"problem": text, "benchmark_problem": texts[match.key]})
         report.kept += len(clean)
-        if clean and not args.dry_run:
-            writer.add(take(dataset, clean))
+        writer.add(take(dataset, clean))
     report.figures["benchmark problems"] = len(known)
     if args.dry_run:
         show_pairs(pairs)
-    else:
-        writer.write_lines("pairs.jsonl", (json.dumps(pair, ensure_ascii=False) for pair in pairs))
-    finish(args, writer, report, what="Without the problems of these benchmarks.")
+    writer.write_lines("pairs.jsonl", (json.dumps(pair, ensure_ascii=False) for pair in pairs))
+    writer.finish(report, what="Without the problems of these benchmarks.")
 
 
 def read_benchmarks(args: DecontaminateOptions) -> tuple[KnownProblems, dict[Any, str]]:
@@ -133,7 +131,9 @@ def show_pairs(pairs: list[dict[str, Any]]) -> None:
 
 
 def _parts(named: str) -> tuple[str, str | None, str]:
-    """The parts of `ID@CONFIG:SPLIT`. The default split is `train`."""
+    """The parts of `ID@CONFIG:SPLIT`, or a local path, which may have such characters. The default split is `train`."""
+    if Path(named).expanduser().exists():
+        return named, None, "train"
     name, _, split = named.partition(":")
     name, _, config = name.partition("@")
     return name, config or None, split or "train"

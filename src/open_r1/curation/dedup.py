@@ -15,7 +15,6 @@ from open_r1.curation.rows import (
     ProblemColumn,
     Report,
     RowOptions,
-    finish,
     load,
     problems_in,
     take,
@@ -36,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     dataset = load(args)
     path = prompt_path(dataset, args.prompt_column, PROBLEMS)
     known, report = args.known_problems(), Report("dedup")
-    writer = DatasetWriter(None if args.dry_run else args.output)
+    writer = DatasetWriter(args)
     for batch in problems_in(dataset, path):
         new = []
         for row, text in batch:
@@ -49,6 +48,5 @@ def main(argv: list[str] | None = None) -> None:
             else:
                 report.drop(match.kind, f"row {row + 1} = {match.key + 1}")  # type: ignore[operator]
         report.kept += len(new)
-        if new and not args.dry_run:
-            writer.add(take(dataset, new))
-    finish(args, writer, report, what="Without duplicate problems.")
+        writer.add(take(dataset, new))
+    writer.finish(report, what="Without duplicate problems.")

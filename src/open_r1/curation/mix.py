@@ -15,10 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from datasets import Dataset
-
 from open_r1.configs import DataConfig
-from open_r1.curation.rows import READ, DatasetWriter, OutputOptions, Report, check_output, finish, take
+from open_r1.curation.rows import DatasetWriter, OutputOptions, Report, check_output, take
 from open_r1.data.load import load_train_and_eval
 from open_r1.errors import UserError
 from open_r1.options import parse_options
@@ -46,11 +44,11 @@ def main(argv: list[str] | None = None) -> None:
     report = Report("mix", read=len(train) + len(test or []), kept=len(train) + len(test or []))
     report.figures = {f"part {i + 1}": _described(part) for i, part in enumerate(mixture["datasets"])}
     report.figures |= {"train": len(train)} | ({"test": len(test)} if test else {})
-    writer = DatasetWriter(None if args.dry_run else args.output)
-    if not args.dry_run:
-        for split, rows in (("train", train), ("test", test)):
-            write_all(writer, rows, split)
-    finish(args, writer, report, what="A mixture of datasets.")
+    writer = DatasetWriter(args)
+    writer.add(take(train, range(len(train))), "train")
+    if test:
+        writer.add(take(test, range(len(test))), "test")
+    writer.finish(report, what="A mixture of datasets.")
 
 
 def read_mixture(path: Path) -> dict[str, Any]:
@@ -62,12 +60,6 @@ def read_mixture(path: Path) -> dict[str, Any]:
             f"{path}: expected `dataset_mixture`, or a list `datasets` with id, config, split, columns and weight."
         )
     return mixture
-
-
-def write_all(writer: DatasetWriter, rows: Dataset | None, split: str) -> None:
-    """Every row of a split."""
-    for start in range(0, len(rows or []), READ):
-        writer.add(take(rows, range(start, min(start + READ, len(rows)))), split)  # type: ignore[arg-type]
 
 
 def _described(part: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ command reads the output of `open-r1 generate`. GRPO learns nothing from problem
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -18,12 +19,10 @@ import pyarrow as pa
 from datasets import Dataset
 
 from open_r1.curation.rows import (
-    READ,
     DatasetWriter,
     OutputOptions,
     Report,
     check_output,
-    finish,
     take,
     warn_unfinished,
 )
@@ -98,12 +97,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     report = Report("pass-rate")
     chosen = in_band(samples, band.min, band.max, report)
-    writer = DatasetWriter(None if band.dry_run else band.output)
-    for table in tables(samples, chosen) if not band.dry_run else ():
-        writer.add(table)
-    finish(
-        band,
-        writer,
+    writer = DatasetWriter(band)
+    writer.add(tables(samples, chosen))
+    writer.finish(
         report,
         what=f"Problems that the model solves in {band.min:.0%} to {band.max:.0%} of its answers.",
         columns={"pass_rate": "share of right answers", "graded_answers": "of how many"},
@@ -143,9 +139,9 @@ def in_band(samples: Dataset, low: float, high: float, report: Report) -> list[t
 
 def tables(samples: Dataset, chosen: list[tuple[int, float, int]]) -> Iterator[pa.Table]:
     """The problems' own columns with their pass rates."""
-    for start in range(0, len(chosen), READ):
-        part = chosen[start : start + READ]
-        table = take(samples, [row for row, _, _ in part])
+    rates = iter(chosen)
+    for table in take(samples, [row for row, _, _ in chosen]):
+        part = list(islice(rates, len(table)))
         table = table.select([name for name in table.column_names if name not in PER_SAMPLE])
         table = table.append_column("pass_rate", pa.array([rate for _, rate, _ in part], pa.float64()))
         yield table.append_column("graded_answers", pa.array([count for _, _, count in part], pa.int64()))

@@ -15,6 +15,7 @@ from datasets import Dataset
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from open_r1.data.columns import column_of, values_at
 from open_r1.data.conversations import is_conversation
@@ -42,7 +43,7 @@ class SourceOptions:
     dataset_config: Annotated[str | None, Alias("config")] = None
     """Configuration of the hub dataset."""
     split: str = "train"
-    """Slices such as train[:100] work."""
+    """Split of the dataset; slices such as train[:100] work."""
 
 
 @dataclass(kw_only=True)
@@ -109,9 +110,10 @@ def problems_in(dataset: Dataset, path: str) -> Iterator[list[tuple[int, str]]]:
         yield [(row, as_text(value)) for row, value in enumerate(values, start)]
 
 
-def take(dataset: Dataset, indices: Sequence[int]) -> pa.Table:
-    """All columns of the rows `indices`, in that order."""
-    return dataset.with_format("arrow")[list(indices)].replace_schema_metadata(None)
+def take(dataset: Dataset, indices: Sequence[int]) -> Iterator[pa.Table]:
+    """All columns of the rows `indices`, in that order, `READ` at a time."""
+    for start in range(0, len(indices), READ):
+        yield dataset.with_format("arrow")[list(indices[start : start + READ])].replace_schema_metadata(None)
 
 
 @dataclass
@@ -132,19 +134,20 @@ class Report:
         if len(shown) < EXAMPLES:
             shown.append(example)
 
-    def show(self, console: Console, unit: str = "rows") -> None:
+    def show(self, console: Console) -> None:
         """Prints the report."""
         table = Table(box=box.SIMPLE, show_header=False)
         table.add_column()
         table.add_column(justify="right")
         table.add_column(justify="right")
         table.add_column(style="dim", overflow="fold")
-        table.add_row(f"{unit} read", f"{self.read:,}", "", "")
+        table.add_row("rows read", f"{self.read:,}", "", "")
         for reason, count in self.dropped.most_common():
-            table.add_row(reason, f"{count:,}", f"{count / max(1, self.read):.1%}", ", ".join(self.examples[reason]))
+            examples = ", ".join(self.examples[reason])
+            table.add_row(Text(reason), f"{count:,}", f"{count / max(1, self.read):.1%}", examples)
         table.add_row("[bold]kept", f"[bold]{self.kept:,}", f"{self.kept / max(1, self.read):.1%}", "")
         for name, value in self.figures.items():
-            table.add_row(name, f"{value:,}" if isinstance(value, int | float) else str(value), "", "")
+            table.add_row(Text(name), Text(f"{value:,}" if isinstance(value, int | float) else str(value)), "", "")
         console.print(table)
 
     def as_json(self) -> dict[str, Any]:
@@ -160,87 +163,68 @@ class Report:
 
 
 class DatasetWriter:
-    """A dataset folder. It is written under a temporary name and renamed when it is complete. Without `folder`, nothing
-    is written."""
+    """The dataset folder of a tool with options `args`: `OutputOptions` and the `dataset` that was read. It is written
+    under a temporary name and renamed when it is complete. In a dry run, nothing is written."""
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
-        self._temporary = folder.with_name(folder.name + ".tmp") if folder else None
+    def __init__(self, args: Any) -> None:
+        self.args = args
+        self.folder: Path | None = None if args.dry_run else args.output
         self._writers: dict[str, pq.ParquetWriter] = {}
         self._shards: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
-        if self._temporary is not None:
+        if self.folder is not None:
+            self._temporary = self.folder.with_name(self.folder.name + ".tmp")
             shutil.rmtree(self._temporary, ignore_errors=True)
             (self._temporary / "data").mkdir(parents=True)
             (self._temporary / "run").mkdir()
 
-    def add(self, table: pa.Table, split: str = "train") -> None:
-        """Appends rows to a split."""
-        if self._temporary is None or not len(table):
-            return
-        if split not in self._writers:
-            path = self._temporary / "data" / f"{split}-{self._shards[split]:05d}.parquet"
-            self._writers[split] = pq.ParquetWriter(path, table.schema, compression="zstd")
-            self._shards[split] += 1
-        self._writers[split].write_table(table)
-        self._bytes[split] += table.nbytes
-        if self._bytes[split] > SHARD_BYTES:
-            self._writers.pop(split).close()
-            self._bytes[split] = 0
+    def add(self, tables: Iterable[pa.Table], split: str = "train") -> None:
+        """Appends rows to a split. A dry run does not even read them."""
+        for table in tables if self.folder is not None else ():
+            if split not in self._writers:
+                path = self._temporary / "data" / f"{split}-{self._shards[split]:05d}.parquet"
+                self._writers[split] = pq.ParquetWriter(path, table.schema, compression="zstd")
+                self._shards[split] += 1
+            self._writers[split].write_table(table)
+            self._bytes[split] += table.nbytes
+            if self._bytes[split] > SHARD_BYTES:
+                self._writers.pop(split).close()
+                self._bytes[split] = 0
 
     def write_lines(self, name: str, lines: Iterable[str]) -> None:
         """Writes a file in `run/`."""
-        if self._temporary is not None:
-            (self._temporary / "run" / name).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        if self.folder is not None:
+            text = "".join(line + "\n" for line in lines)
+            (self._temporary / "run" / name).write_text(text, encoding="utf-8", errors="replace")
 
-    def finish(
-        self,
-        report: Report,
-        *,
-        what: str,
-        sources: Sequence[str],
-        settings: Mapping[str, Any],
-        columns: Mapping[str, str] | None = None,
-    ) -> None:
-        """Writes report and card, and gives the folder its final name."""
+    def finish(self, report: Report, *, what: str, columns: Mapping[str, str] | None = None) -> None:
+        """Prints the report, writes it and a card with all options, and gives the folder its final name. Raises
+        `UserError` if no row is left."""
+        args, console = self.args, Console()
+        report.show(console)
         for writer in self._writers.values():
             writer.close()
-        if self._temporary is None or self.folder is None:
+        if self.folder is None:
+            console.print("Nothing was written (--dry-run).", highlight=False)
             return
+        if not report.kept:
+            shutil.rmtree(self._temporary)
+            raise UserError(f"no rows of {args.dataset} are left, so nothing was written: see the reasons above.")
+        card = Path(args.dataset).expanduser() / "README.md"
+        if card.is_file():  # documents how the source was produced
+            shutil.copyfile(card, self._temporary / "run" / "source.md")
+            what += " The card of the source is `run/source.md`."
         write_json(self._temporary / "run" / "report.json", report.as_json())
         if self.folder.is_dir():  # empty
             self.folder.rmdir()
         self._temporary.rename(self.folder)
+        settings = {
+            name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            for name, value in vars(args).items()
+            if value is not None and name not in ("dataset", "output", "dry_run", "dataset_config")
+        }
         figures = {"rows read": report.read, **report.dropped, "rows kept": report.kept, **report.figures}
-        settings = {name: value for name, value in settings.items() if value is not None}
         write_dataset_card(
-            self.folder, what=what, sources=sources, settings=settings, figures=figures, columns=columns or {}
+            self.folder, what=what, sources=[args.dataset], settings=settings, figures=figures, columns=columns or {}
         )
-
-
-def finish(
-    args: Any,
-    writer: DatasetWriter,
-    report: Report,
-    *,
-    what: str,
-    columns: Mapping[str, str] | None = None,
-) -> None:
-    """Ends a command: prints its report, and writes it into the folder. `args` are `OutputOptions` with the `dataset`
-    that was read, and the settings that the card shows."""
-    settings = {
-        name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-        for name, value in vars(args).items()
-        if name not in ("dataset", "output", "dry_run", "dataset_config")
-    }
-    console = Console()
-    report.show(console)
-    if not report.kept and not args.dry_run:
-        raise UserError(f"no rows of {args.dataset} are left, so nothing was written: see the reasons above.")
-    card = Path(args.dataset).expanduser() / "README.md"
-    if card.is_file():  # documents how the source was produced
-        writer.write_lines("source.md", card.read_text(encoding="utf-8").splitlines())
-        what += " The card of the source is `run/source.md`."
-    writer.finish(report, what=what, sources=[args.dataset], settings=settings, columns=columns)
-    where = "Nothing was written (--dry-run)." if args.dry_run else f"The rows are in {args.output}."
-    console.print(where, soft_wrap=True, highlight=False)
+        console.print(f"The rows are in {self.folder}.", soft_wrap=True, highlight=False)

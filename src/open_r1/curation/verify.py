@@ -12,7 +12,8 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
@@ -27,7 +28,6 @@ from open_r1.curation.rows import (
     Report,
     RowOptions,
     as_text,
-    finish,
     load,
     take,
 )
@@ -65,11 +65,13 @@ class VerifyOptions(ProblemColumn, RowOptions):
 
 @dataclass(frozen=True)
 class Candidate:
-    """Completion `part` of row `row`; `length` in tokens or characters, to find the shortest."""
+    """Completion `part` of row `row`; `length` in tokens or characters, to find the shortest. `answer` is the final
+    answer in it, once it was graded."""
 
     row: int
     part: int
     length: int
+    answer: str = ""
 
 
 class Verifier:
@@ -103,7 +105,9 @@ class Verifier:
         """The completions to keep, in the order of the rows; `report` records the others."""
         by_problem: dict[bytes, list[Candidate]] = {}
         reasons: Counter[str] = Counter()
-        for start, batch in self._batches():
+        rows = self.dataset.select_columns(self.columns)
+        for start in range(0, len(rows), READ):
+            batch = rows[start : start + READ]
             candidates = self._passing(start, batch, report)
             golds = self._golds(batch)
             verdicts = grade_many(
@@ -116,10 +120,10 @@ class Verifier:
                     reason = f"ungradable: {verdict.reason}" if "gold" in verdict.reason else "ungradable"
                 elif not verdict.correct:
                     reason = "no answer" if verdict.extracted is None else "wrong"
-                elif with_think_marks(text, verdict.extracted or "") is None:
+                elif with_think_marks(text, answer := verdict.extracted or "") is None:
                     reason = "no reasoning"
                 else:
-                    by_problem.setdefault(key, []).append(candidate)
+                    by_problem.setdefault(key, []).append(replace(candidate, answer=answer))
                     continue
                 self._drop(report, reason, candidate)
         report.figures["problems with a right completion"] = len(by_problem)
@@ -128,33 +132,23 @@ class Verifier:
 
     def tables(self, chosen: list[Candidate]) -> Iterator[pa.Table]:
         """The rows of `chosen` with `messages` in place of prompt and completion."""
-        for start in range(0, len(chosen), READ):
-            part = chosen[start : start + READ]
-            indices = [candidate.row for candidate in part]
-            batch = self.dataset.select_columns(self.columns)[indices]
-            completions = values_at(batch, self.completion)
-            texts = [_texts(completions[i])[c.part] for i, c in enumerate(part)]
-            problems = values_at(batch, self.problem)
-            verdicts = grade_many(completions=texts, golds=self._golds(batch))
+        rest = iter(chosen)
+        for source in take(self.dataset, [candidate.row for candidate in chosen]):
+            part = list(islice(rest, len(source)))
+            batch = self.dataset.select_columns(self.columns)[[candidate.row for candidate in part]]
             messages = [
                 [
-                    *self._prompt(batch, i, f"{source_name(self.dataset)}, row {indices[i] + 1}"),
-                    {"role": "assistant", "content": with_think_marks(texts[i], verdicts[i].extracted or "")},
+                    *self._prompt(batch, i, f"{source_name(self.dataset)}, row {c.row + 1}"),
+                    {"role": "assistant", "content": with_think_marks(_texts(value)[c.part], c.answer)},
                 ]
-                for i in range(len(part))
+                for i, (c, value) in enumerate(zip(part, values_at(batch, self.completion), strict=True))
             ]
-            source = take(self.dataset, indices)
             dropped = {self.completion, "prompt", "messages", "conversations", "finish_reason", "correct", "reason"}
             columns = {name: source[name] for name in source.column_names if name not in dropped}
             if self.problem in dropped and "problem" not in columns:
-                columns["problem"] = pa.array([as_text(value) for value in problems], pa.string())
+                columns["problem"] = pa.array(map(as_text, values_at(batch, self.problem)), pa.string())
             stored = [as_stored(conversation, self.message_type) for conversation in messages]
             yield pa.table({**columns, "messages": pa.array(stored, self.message_type)})
-
-    def _batches(self) -> Iterator[tuple[int, dict[str, list]]]:
-        rows = self.dataset.select_columns(self.columns)
-        for start in range(0, len(rows), READ):
-            yield start, rows[start : start + READ]
 
     def _passing(self, start: int, batch: dict[str, list], report: Report) -> list[tuple[Candidate, bytes, str]]:
         """Candidates that pass every check but that of the answer, with the key of their problem and their text."""
@@ -215,12 +209,9 @@ def main(argv: list[str] | None = None) -> None:
     report = Report("verify")
     chosen = verifier.choose(report)
     report.kept = len(chosen)
-    writer = DatasetWriter(None if args.dry_run else args.output)
-    for table in verifier.tables(chosen) if not args.dry_run else ():
-        writer.add(table)
-    finish(
-        args,
-        writer,
+    writer = DatasetWriter(args)
+    writer.add(verifier.tables(chosen))
+    writer.finish(
         report,
         what="Reasoning traces with right final answers.",
         columns={"messages": "the conversation for fine-tuning, with reasoning between think tags"},

@@ -12,7 +12,9 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
+from weakref import WeakSet
 
 import urllib3
 from urllib3.exceptions import HTTPError
@@ -55,6 +57,10 @@ class Server:
         }
         proxy = _proxy(self.base_url)
         self._pool = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+        self._connections: WeakSet[Any] = WeakSet()
+        self._pool.pool_classes_by_scheme = {
+            scheme: _recorded(pool, self._connections) for scheme, pool in self._pool.pool_classes_by_scheme.items()
+        }
 
     def open(self, path: str, body: dict[str, Any] | None, timeout: float) -> urllib3.BaseHTTPResponse:
         """The response, to be read whole or line by line. Raises `Refusal` for an error status, and urllib3's
@@ -79,6 +85,13 @@ class Server:
         """The reply as JSON. Raises `ValueError` if it is not JSON."""
         with self.open(path, body, timeout) as response:
             return json.loads(response.read())
+
+    def break_off(self) -> None:
+        """Closes every connection: requests in progress fail at once, as if the server had died."""
+        for connection in list(self._connections):
+            if connection.sock is not None:
+                with suppress(OSError):
+                    connection.sock.shutdown(socket.SHUT_RDWR)
 
     def record_success(self) -> None:
         """Records that a request was answered, with any status."""
@@ -150,6 +163,17 @@ class Servers:
         if due.is_back():
             with self._lock:
                 due.record_success()
+
+
+def _recorded(pool: Any, connections: WeakSet[Any]) -> Any:
+    """A class of connection pools that adds its open connections to `connections`."""
+
+    class Connection(pool.ConnectionCls):
+        def connect(self) -> None:
+            super().connect()
+            connections.add(self)
+
+    return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
 
 
 def split_urls(text: str) -> list[str]:

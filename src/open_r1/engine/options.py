@@ -21,40 +21,40 @@ class EngineOptions:
     revision: str | None = None
     """Branch, tag or commit of the model on the hub."""
     trust_remote_code: bool = False
-    """Run code that comes with the model."""
+    """Run model code that ships with the checkpoint."""
     chat_template_kwargs: dict[str, Any] | None = None
-    """Variables of the chat template, such as `{enable_thinking: false}`; servers get them too."""
+    """Variables of the chat template, such as `{enable_thinking: false}`; they are also sent to servers."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """`auto`: float32 on a CPU, else the checkpoint's."""
+    """Precision. `auto`: float32 on a CPU, else the checkpoint's."""
     max_tokens_per_batch: Annotated[int | None, Range(at_least=1)] = None
-    """transformers: prompt plus completion tokens that are decoded at once. Default: 8,192 on a CPU, 65,536
-    elsewhere."""
+    """transformers: maximum number of prompt and completion tokens that are decoded at once. Default: 8,192 on a CPU,
+    65,536 elsewhere."""
 
     # --- native and vLLM ---
     gpu_memory_utilization: Annotated[float | None, Range(above=0, at_most=1)] = None
-    """vllm: share of each GPU's memory (default 0.9), or of the machine's memory without a GPU (default 0.4). native:
-    largest share for keys and values (default 0.6)."""
+    """vllm: share of each GPU's memory (default 0.9), or without a GPU of the machine's memory (default 0.4). native:
+    maximum share of GPU memory for the cache (default 0.6)."""
     max_num_seqs: Count = 512
-    """Completions that one engine decodes at the same time."""
+    """Maximum number of completions that one engine decodes at once."""
     enforce_eager: bool = False
     """Do not compile (vllm: do not use CUDA graphs either): starts faster, decodes slower."""
 
     data_parallel_size: Annotated[int | None, Range(at_least=1)] = None
     """Number of engines, each on its own GPU (vllm: on `tensor_parallel_size` GPUs). Default: as many as the GPUs
-    allow.
-    native on a CPU: processes that share it (default 1)."""
+    allow; on a CPU, 1 (native: processes that share the CPU)."""
     tensor_parallel_size: Count = 1
     """vllm: GPUs per engine."""
 
     # --- OpenAI-compatible servers ---
     base_url: Annotated[str | None, Alias("vllm_server_url")] = None
-    """A server, such as http://localhost:8000/v1, or several separated by commas; their key: OPENAI_API_KEY."""
+    """URL of a server, such as http://localhost:8000/v1, or several, separated by commas. Their key: OPENAI_API_KEY."""
     concurrency: Annotated[int | None, Range(at_least=1)] = None
-    """Requests in progress at all servers together. Default: 64; `generate` computes it from its own options."""
+    """Maximum number of requests in progress, over all servers. Default: 64; `generate` computes it from its own
+    options."""
     timeout: Annotated[float, Range(above=0)] = 3600.0
     """Seconds to wait for an answer."""
     retries: Annotated[int, Range(at_least=0)] = 5
-    """How many times a failed request is retried."""
+    """Maximum number of retries of a failed request."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -51,7 +51,7 @@ class Sampling:
     def __post_init__(self) -> None:
         check_sampling(self.temperature, self.top_p)
         if self.n < 1:
-            raise UserError(f"n is {self.n}: expected at least one completion a prompt.")
+            raise UserError(f"n is {self.n}: expected at least one completion per prompt.")
         if not 0 <= self.min_p <= 1:
             raise UserError(f"min_p is {self.min_p}: expected 0 (off) to 1.")
 

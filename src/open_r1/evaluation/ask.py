@@ -39,7 +39,7 @@ class AnswerOptions:
     top_p: Annotated[float, Range(above=0, at_most=1)] = 0.95
     """Sample from the most likely tokens, up to this total probability."""
     max_new_tokens: Annotated[int | None, Range(at_least=1)] = None
-    """Longest answer in tokens. Default: the rest of the context."""
+    """Maximum length of an answer, in tokens. Default: the rest of the context."""
     seed: int = 0
     """Random seed of the first answer; each later answer uses the next one."""
 

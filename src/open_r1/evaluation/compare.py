@@ -95,7 +95,7 @@ class CompareOptions:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Prints the comparison. Raises UserError for what the user can mend."""
+    """Prints the comparison. Raises `UserError` for mistakes that the user can fix."""
     (args,) = parse_options(argv, CompareOptions, prog="open-r1 compare", description=__doc__)
     comparisons = compare(args.a, args.b)
     console = Console()

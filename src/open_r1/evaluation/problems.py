@@ -37,8 +37,9 @@ class Task:
     """A benchmark. `samples` is DeepSeek's number of samples per problem (ours if they give none).
 
     `make(n)` generates n problems (None: the default number) instead of reading rows. `read(rows, where)` reads
-    problems without gold answers: `reward` judges them if it is set, else their answers are programs, judged by tests.
-    `recorded` are further settings that determine the problems; they are saved with the results.
+    problems without gold answers, whose answers are programs, judged by tests. `reward` names the reward that judges
+    the answers, if they are not compared with gold answers. `recorded` are further settings that determine the
+    problems; they are saved with the results.
     """
 
     name: str
@@ -56,12 +57,12 @@ class Task:
     @property
     def votes(self) -> bool:
         """Whether right answers are equal, so that a majority vote makes sense."""
-        return self.read is None
+        return self.read is None and self.reward is None
 
     @property
     def programs(self) -> bool:
         """Whether answers are programs, judged by tests; they have no gold answer."""
-        return self.read is not None and self.reward is None
+        return self.read is not None
 
 
 @dataclass(frozen=True)

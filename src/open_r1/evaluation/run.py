@@ -46,9 +46,14 @@ class Benchmark:
         return self.settings["n_problems"] * self.protocol.num_samples
 
     @property
+    def is_complete(self) -> bool:
+        """Whether all samples are saved."""
+        return len(self.store.rows) >= self.total
+
+    @property
     def longest(self) -> int:
         """Prompt plus completion tokens of the longest remaining request; 0 if there is none."""
-        if len(self.store.rows) >= self.total:
+        if self.is_complete:
             return 0
         return max(request.prompt_tokens + request.max_tokens for request in self.requests)
 
@@ -95,9 +100,9 @@ def run_benchmark(benchmark: Benchmark, console: Console | None = None) -> dict[
     """Samples the missing completions, and writes and returns the results. Raises `UserError`."""
     task, engine, store, total = benchmark.task, benchmark.engine, benchmark.store, benchmark.total
     ungraded = [row for row in store.rows.values() if "reason" not in row]
-    if len(store.rows) < total or ungraded:
+    if not benchmark.is_complete or ungraded:
         with reporting_saved(store), store.lock():
-            if len(store.rows) < total:
+            if not benchmark.is_complete:
                 engine.start(_sampling(benchmark))  # before the clock starts
             graded = len(store.rows) - len(ungraded)
             right = sum(row.get("correct") is True for row in store.rows.values())
@@ -123,8 +128,10 @@ def run_benchmark(benchmark: Benchmark, console: Console | None = None) -> dict[
 
 def merge_shares(benchmark: Benchmark, shares: Sequence[Path]) -> dict[str, Any]:
     """Merges the results of a benchmark whose problems were divided. Removes the finished folder of each share."""
-    seconds = [read_results(share)["seconds"] for share in shares]
-    benchmark.store.append([row for share in shares for row in read_samples(share)], max(seconds))
+    seconds = max(read_results(share)["seconds"] for share in shares)
+    rows = [row for share in shares for row in read_samples(share)]
+    if missing := [row for row in rows if (row["index"], row["sample"]) not in benchmark.store]:
+        benchmark.store.append(missing, seconds)
     results = run_benchmark(benchmark, Console(quiet=True))
     for share in shares:
         shutil.rmtree(share)

@@ -96,13 +96,14 @@ class SampleStore:
             self._record(table.to_pylist())
             self.seconds = float((table.schema.metadata or {}).get(b"seconds", 0))
         for row in self._journal.read():
-            self.seconds += row.pop("seconds", 0.0)
-            if row:
+            seconds = row.pop("seconds")
+            if (row["index"], row["sample"]) not in self:  # a kill between writing the table and clearing the journal
+                self.seconds += seconds
                 self._record([row])
 
     def _record(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            self.rows.setdefault((row["index"], row["sample"]), row)
+            self.rows[row["index"], row["sample"]] = row
 
 
 def read_samples(folder: Path, columns: Sequence[str] | None = None) -> list[Row]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from open_r1.data.opened import BUILDERS, OPENERS, kind_of
 from open_r1.errors import UserError, did_you_mean
@@ -19,6 +19,7 @@ from open_r1.evaluation.code.functions import SOURCES, function_task
 from open_r1.evaluation.code.livecodebench import is_livecodebench, livecodebench
 from open_r1.evaluation.problems import CHOICE, BenchmarkProblem, Source, Task, problem_id
 from open_r1.evaluation.reasoning_gym import gym_task
+from open_r1.evaluation.reward_judge import judged
 from open_r1.evaluation.rows import task_rows
 from open_r1.options.columns import ColumnOptions
 from open_r1.rewards.accuracy import gold_text
@@ -135,7 +136,8 @@ def load_problems(
         from open_r1.evaluation.own_rows import own_problems
 
         source, own = task.files[0], load_split(task.files[0])
-        problems = own_problems(task, own.select(range(min(limit or len(own), len(own)))), columns or ColumnOptions())
+        own = own.select(range(min(limit or len(own), len(own))))
+        rows, problems = cast(Sequence[Mapping[str, Any]], own), own_problems(task, own, columns or ColumnOptions())
     else:
         source, rows = task_rows(task, data_dir)
         if task.read is not None:
@@ -143,6 +145,8 @@ def load_problems(
         else:
             numbered = enumerate(islice(rows, limit))
             problems = [make_problem(task, row, index, f"{source}, row {index + 1}") for index, row in numbered]
+    if task.reward is not None:
+        problems = judged(problems, rows, task.reward)
     seen: dict[str, int] = {}
     for problem in problems:
         if problem.id in seen:

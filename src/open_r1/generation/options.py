@@ -21,11 +21,12 @@ class SamplingOptions(ColumnOptions):
     hf_dataset_config: str | None = None
     """Configuration of the hub dataset."""
     hf_dataset_split: str = "train"
-    """Slices such as train[:100] work."""
+    """Split of the dataset; slices such as train[:100] work."""
     prompt_template: str = PLAIN
-    """Jinja, or a file with Jinja. {{ instruction }} is the prompt column; other columns have their own names."""
+    """Jinja template of the prompt, or a file with one. {{ instruction }} is the prompt column; other columns have
+    their own names."""
     system_prompt: str | None = None
-    """System prompt of every problem."""
+    """System prompt for every problem that has none."""
     skip_long_prompts: bool = False
     """Skip prompts that do not fit in the model's context."""
 
@@ -37,19 +38,19 @@ class SamplingOptions(ColumnOptions):
     top_p: Annotated[float, Range(above=0, at_most=1)] = 0.95
     """Sample from the most likely tokens, up to this total probability."""
     max_new_tokens: Count = 8192
-    """Longest completion in tokens."""
+    """Maximum length of a completion, in tokens."""
     seed: int = 0
-    """Random seed of sampling."""
+    """Random seed for sampling."""
 
-    # --- Work at once, and rows ---
+    # --- Concurrency and files ---
     input_batch_size: Count = 64
-    """Problems in progress at servers, per replica."""
+    """With servers: problems in progress, per replica."""
     client_replicas: Count = 1
-    """Multiplies the number of problems in progress at servers."""
+    """With servers: factor of `input_batch_size`. One process handles all replicas."""
     rows_per_shard: Count = 2000
-    """Rows per file."""
+    """Rows per Parquet file."""
     shard: str = "0/1"
-    """I/N: only every N-th problem, starting at I."""
+    """I/N: use only every N-th problem, beginning with number I (from 0)."""
 
     def __post_init__(self) -> None:
         if self.temperature == 0 and self.num_generations > 1:
@@ -82,9 +83,9 @@ class GenerateOptions(SamplingOptions):
     output: Path
     """Output folder."""
     hf_output_dataset: str | None = None
-    """Hub id to which the finished folder is pushed."""
+    """Hub id to push the finished folder to."""
     private: bool = False
-    """Make hf_output_dataset private."""
+    """Make `hf_output_dataset` private."""
 
 
 def output_folder(folder: Path, part: tuple[int, int]) -> Path:

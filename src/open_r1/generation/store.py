@@ -6,6 +6,7 @@ run/journal.jsonl              finished completions that are in no shard yet
 run/summary.json               figures, once every row is complete
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from open_r1.errors import UserError
+from open_r1.errors import UserError, first_line
 from open_r1.files import keep_settings, lock_folder, write_whole
 from open_r1.sampling.journal import COMPLETION, VERDICT, Journal, Row, encodable
 
@@ -39,18 +40,17 @@ class ShardStore:
             self._create()
             problem = f"output is {self.folder}, but another process writes there: wait for it, or give another folder."
             self._lock = lock_folder(self.run, problem)
-            keep_settings(self.run / "settings.json", settings, folder)
-            self._load()
+            try:
+                keep_settings(self.run / "settings.json", settings, folder)
+                self._load()
+            except BaseException:
+                self.close()
+                raise
         except OSError as error:
             raise self._journal.write_error(error) from error
 
     def __contains__(self, key: tuple[int, int]) -> bool:
         return bool(self.done[key])
-
-    @property
-    def shards(self) -> list[Path]:
-        """The finished shards, in order."""
-        return shard_files(self.folder)
 
     def saved(self) -> str:
         """What is saved, for messages."""
@@ -64,7 +64,8 @@ class ShardStore:
 
     def write_shard(self, table: pa.Table) -> None:
         """Writes `table`, the rows in `pending`, as a new shard."""
-        path = self.data / f"train-{len(self.shards):05d}.parquet"
+        paths = (self.data / f"train-{number:05d}.parquet" for number in itertools.count())
+        path = next(path for path in paths if not path.exists())  # also in place of a damaged one that was deleted
         table = table.replace_schema_metadata({"seconds": f"{self.seconds:.3f}"})
         try:
             write_whole(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
@@ -78,16 +79,22 @@ class ShardStore:
         self._lock.close()
 
     def _create(self) -> None:
-        if self.folder.is_dir() and any(self.folder.iterdir()) and not (self.run / "settings.json").exists():
-            found = ", ".join(sorted(path.name for path in self.folder.iterdir())[:3])
-            if found != "run":  # a start that was cut short
+        if not (self.run / "settings.json").exists():
+            files = (path for path in self.folder.rglob("*") if path.is_file() and path.parent != self.run)
+            if found := ", ".join(sorted(path.name for path in itertools.islice(files, 3))):
                 raise UserError(f"output is {self.folder}, which has other content ({found}): give a new folder.")
         self.data.mkdir(parents=True, exist_ok=True)
         self.run.mkdir(exist_ok=True)
 
     def _load(self) -> None:
-        for path in self.shards:
-            keys = pq.read_table(path, columns=["index", "sample"])
+        for path in shard_files(self.folder):
+            try:
+                keys = pq.read_table(path, columns=["index", "sample"])
+            except pa.ArrowException as error:
+                raise UserError(
+                    f"{path} is damaged ({first_line(error)}): delete it and run the same command, which generates its "
+                    "rows again."
+                ) from error
             self.done[keys["index"].to_numpy(), keys["sample"].to_numpy()] = True
         for row in self._journal.read():
             seconds = row.pop("seconds")

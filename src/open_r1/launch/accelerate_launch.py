@@ -8,6 +8,9 @@ import signal
 import subprocess
 import sys
 
+from open_r1.errors import LOST_PEER
+from open_r1.processes.child import describe_exit
+
 
 def main(argv: list[str]) -> int:
     """Exit status: 0, or that of the process that failed first (128 plus the signal's number if it was killed)."""
@@ -23,7 +26,9 @@ def main(argv: list[str]) -> int:
     try:
         launch_command(launch_command_parser().parse_args(argv))
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
+        # torch dates failures to the second; a process that only lost the connection to another is not the first.
+        failures = error.failures.items()
+        rank, failure = min(failures, key=lambda item: (item[1].exitcode == LOST_PEER, item[1].timestamp))
         return _report(f"training process {rank}", failure.exitcode)
     except subprocess.CalledProcessError as error:  # a single process has no agent
         return _report("the training process", error.returncode)
@@ -34,7 +39,7 @@ def main(argv: list[str]) -> int:
 
 def _report(process: str, code: int) -> int:
     status = code if code >= 0 else 128 - code
-    print(f"{process} ended with exit code {status}.", file=sys.stderr, flush=True)
+    print(f"{process} ended with {describe_exit(status)}.", file=sys.stderr, flush=True)
     return status
 
 

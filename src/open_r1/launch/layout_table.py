@@ -36,7 +36,7 @@ def show_layout(recipe: Recipe, layout: Layout, accelerator: Path, console: Cons
         for name, value in _needs(recipe, layout, shape).items():
             table.add_row(name, value)
     elif states is not None:
-        table.add_row("states a process", f"{states / 2**30:.1f} GiB of weights, gradients and Adam's moments")
+        table.add_row("states per process", f"{states / 2**30:.1f} GiB of weights, gradients and Adam's moments")
     ports = [f"{layout.ports.main} processes meet"]
     if cluster.nodes > 1:
         ports.append(f"{layout.ports.control} nodes meet")

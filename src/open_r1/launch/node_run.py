@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from open_r1.engine.vllm.process import ServerCommand, ServerTimeout, wait_until_up
+from open_r1.errors import LOST_PEER
 from open_r1.launch.control import Control
 from open_r1.processes.child import ChildProcess, Command, Failure, stop_all
 from open_r1.run.generators import TIMEOUT_OPTION, say
@@ -16,6 +17,10 @@ from open_r1.run.generators import TIMEOUT_OPTION, say
 POLL_SECONDS = 0.2
 STOPPED_STATUS = 75
 """Exit status of training that saved a checkpoint after a signal; the same command continues it."""
+REMEDY = " Run the same command to continue from the last checkpoint."
+"""For processes that were killed, or lost another one: nothing has to be corrected."""
+KILLED_LINES = 5
+"""Last lines shown of a process that was killed, which say nothing about the reason."""
 CAUSE_SECONDS = 3.0
 """Seconds to wait, after training has failed, for a generator's failure that may have caused it."""
 
@@ -114,10 +119,11 @@ class NodeRun:
         return None if ended is None else self.control.fail(ended.failure(self.plan.name))
 
     def _wait_for_cause(self) -> Failure | None:
-        """The failure of a generator, on any node, that made training fail. Training can fail first: the guard of a
-        generator reports its exit only after it has ended the processes that the generator left behind."""
-        stopped = self.training is not None and self.training.poll() in (STOPPED_STATUS, 130)
-        deadline = time.monotonic() + (CAUSE_SECONDS if self.plan.server_nodes and not stopped else 0.0)
+        """The failure, of a generator or of another node, that made training fail here. Training can fail first: the
+        guard of a generator reports its exit only after it has ended the processes that the generator left behind."""
+        code = self.training.poll() if self.training is not None else None
+        possible = code not in (STOPPED_STATUS, 130) if self.plan.server_nodes else code == LOST_PEER
+        deadline = time.monotonic() + (CAUSE_SECONDS if possible else 0.0)
         while time.monotonic() < deadline:
             if failure := self._generator_failure() or self.control.failure():
                 return failure
@@ -175,7 +181,11 @@ class NodeRun:
                 file=sys.stderr,
             )
             return
-        print(f"\nerror: {failure.process}{where} {failure.reason}; everything else was stopped.", file=sys.stderr)
+        remedy = REMEDY if failure.exit_code == LOST_PEER or failure.exit_code > 128 else ""
+        print(
+            f"\nerror: {failure.process}{where} {failure.reason}; everything else was stopped.{remedy}", file=sys.stderr
+        )
         if failure.last_lines and not (failure.printed and failure.node == self.plan.name):
+            lines = failure.last_lines[-KILLED_LINES if failure.exit_code > 128 else 0 :]
             print("Its last lines:", file=sys.stderr)
-            print("\n".join(f"  {line}" for line in failure.last_lines), file=sys.stderr, flush=True)
+            print("\n".join(f"  {line}" for line in lines), file=sys.stderr, flush=True)

@@ -30,7 +30,7 @@ class WatchOptions:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Serves until Ctrl-C. Raises UserError for what the user can mend."""
+    """Serves until Ctrl-C. Raises `UserError` for mistakes that the user can fix."""
     argv = sys.argv[1:] if argv is None else argv
     (args,) = parse_options(argv, WatchOptions, prog="open-r1 watch", description=__doc__ or "")
     pages = RunPages(args.runs)

@@ -54,8 +54,7 @@ def _code(name: str, **renamed: str) -> Callable[[Any], RewardFunc]:
             declare(language)
         options["num_parallel"] = option(args, "parallel_code_exec_per_proc")
         reward = update_wrapper(partial(function, **options), function)
-        if name != "ioi_code_reward":
-            reward.begin = partial(reward, wait=False)  # type: ignore[attr-defined]
+        reward.begin = partial(reward, wait=False)  # type: ignore[attr-defined]
         return reward
 
     return build

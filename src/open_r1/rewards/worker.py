@@ -28,7 +28,7 @@ def main() -> None:
     seconds, memory_mb = float(sys.argv[1]), int(sys.argv[2])
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     end_with_parent(int(sys.argv[4]) if len(sys.argv) > 4 else signal.SIGKILL)
     answer = importlib.import_module(sys.argv[3]).answer
     if memory_mb:

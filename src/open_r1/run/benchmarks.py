@@ -166,11 +166,13 @@ class Benchmarks(TrainerCallback):
         trainer, folder, world = self.trainer, _folder(root, loaded), self.trainer.world_size
         whole = self._prepare(loaded, loaded.problems, engine, folder) if trainer.rank == 0 else None
         shares = [folder / f"share-{rank}-of-{world}" for rank in range(min(world, len(loaded.problems)))]
+        # All wait here, because rank 0 may have moved the folder of the shares.
+        is_complete = trainer.ranks.max(float(whole is not None and whole.is_complete))
         stopped = False
         try:
-            if whole is not None and world == 1:
-                return run_benchmark(whole, self.console)
-            if world > 1 and trainer.rank < len(shares):
+            if world == 1 or is_complete:
+                return run_benchmark(whole, self.console) if whole is not None else {}
+            if trainer.rank < len(shares):
                 mine = loaded.problems[trainer.rank :: world]
                 run_benchmark(self._prepare(loaded, mine, engine, shares[trainer.rank]), self.console)
         except _StopRequested:

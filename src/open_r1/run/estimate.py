@@ -99,11 +99,12 @@ def split_of(args: TrainConfig) -> Split:
 
 
 def estimate_seconds(shape: Shape, args: TrainConfig, tokens: int, document: float, processes: int = 1) -> float:
-    """Seconds of a step of `tokens` on `processes` GPUs that each do `FLOPS`.
+    """Seconds of a step with `tokens` tokens on `processes` GPUs, each at a rate of `FLOPS`.
 
-    2 operations a parameter and token forward and 4 backward (2 without gradients of weights), 2 more with
-    checkpointing (Kaplan et al., arXiv 2001.08361, section 2.1), and for attention, which is causal, 2 a layer, query
-    width and token of the document (the mean length, weighted by tokens), times 1, 2.5 and 1.
+    Matrix products take, per parameter and token, 2 operations forward and 4 backward (2 without gradients of weights),
+    and 2 more with checkpointing (Kaplan et al., arXiv 2001.08361, section 2.1). Causal attention takes, per token, 2
+    operations per layer, query width and token of the `document` (the mean length, weighted by tokens) forward, 2.5
+    times as many backward, and as many again with checkpointing.
     """
     passes = 2 + (2 if shape.adapters else 4) + 2 * args.gradient_checkpointing
     matrices = passes * shape.parameters

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -41,16 +41,12 @@ class Journal:
         self.path, self.saved = path, saved
 
     def read(self) -> list[Row]:
-        """All rows; a last line that a kill cut short is removed. Raises UserError for any other damage."""
+        """All rows, without a last line that a kill cut short or that another process is writing. Raises UserError for
+        any other damage."""
         if not self.path.exists():
             return []
-        content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            with self.path.open("rb+") as file:
-                file.truncate(whole)
         rows = []
-        for number, line in enumerate(content[:whole].splitlines(), 1):
+        for number, line in enumerate(self.path.read_bytes().split(b"\n")[:-1], 1):
             try:
                 rows.append(json.loads(line))
             except ValueError as error:
@@ -62,8 +58,9 @@ class Journal:
         share = seconds / max(len(rows), 1)
         text = "".join(json.dumps(row | {"seconds": share}) + "\n" for row in rows)
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(text)
+            with self.path.open("ab+") as file:
+                _cut_incomplete_line(file)
+                file.write(text.encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -77,6 +74,16 @@ class Journal:
         """The error to raise, which says what is saved."""
         reason = error.strerror or str(error)
         return WriteError(f"{self.path} cannot be written ({reason}). {self.saved()}")
+
+
+def _cut_incomplete_line(file: BinaryIO) -> None:
+    """Removes what follows the last newline, which a kill cut short."""
+    if not file.tell():
+        return
+    file.seek(-1, os.SEEK_END)
+    if file.read(1) != b"\n":
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def encodable(row: Row, names: Iterable[str]) -> Row:

@@ -92,6 +92,19 @@ def test_a_model_that_an_engine_cannot_load_is_a_sentence(tmp_path):
         ParallelEngine(EngineOptions(str(tmp_path), engine="native"), ["", ""])
 
 
+def test_an_engine_that_hangs_is_a_sentence_and_the_other_ends(model, monkeypatch):
+    engine = ParallelEngine(EngineOptions(model, engine="native", max_num_seqs=8), ["", ""])
+    engine.need(600)
+    processes = [psutil.Process(worker.process.pid) for worker in engine.workers]
+    stream = engine.stream(asked(40, max_tokens=500))
+    next(stream)
+    monkeypatch.setattr("open_r1.engine.native.parallel.SILENT_SECONDS", 2.0)
+    processes[1].suspend()
+    with pytest.raises(UserError, match=r"hangs: nothing for 2 s from the CPU \(its log is [^)]+\)\.$"):
+        list(stream)
+    assert not psutil.wait_procs(processes, timeout=10)[1]
+
+
 def test_an_engine_that_is_killed_is_a_sentence_and_the_other_ends(pair):
     """The last test with these engines."""
     processes = [psutil.Process(worker.process.pid) for worker in pair.engine.workers]

@@ -24,6 +24,15 @@ def tokenizer(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
     monkeypatch.setattr("open_r1.engine.vllm.engine.PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("open_r1.engine.vllm.servers.PAUSE_SECONDS", 0.01)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A server hangs after a second."""
+    monkeypatch.setattr("open_r1.engine.vllm.servers.HEALTH_SECONDS", 0.2)
+    monkeypatch.setattr("open_r1.engine.vllm.heartbeat.CHECK_SECONDS", 0.05)
+    monkeypatch.setattr("open_r1.engine.vllm.heartbeat.SILENT_SECONDS", 0.5)
 
 
 @pytest.fixture
@@ -129,6 +138,45 @@ def test_the_last_server_that_dies_is_a_sentence(engine_of):
             engine.generate(asked(3))
         with pytest.raises(UserError, match="left the run"):
             engine.update_weights(weights(), 1)
+
+
+def test_a_server_that_hangs_is_left_out_and_the_last_one_is_a_sentence(engine_of, impatient):
+    first, second = FakeVLLM(slow=0.5), FakeVLLM()
+    with engine_of(first, second) as engine:
+        threading.Timer(0.2, first.hang).start()
+        found = engine.generate(asked(20))
+        assert [c.token_ids for (c,) in found] == [[i + 1, 2] for i in range(20)]
+        assert engine.servers.alive == engine.servers.all[1:]
+        second.slow = 0.5
+        threading.Timer(0.2, second.hang).start()
+        with pytest.raises(UserError, match=r"left the run: it has not answered for 60 s.*same command: it continues"):
+            engine.generate(asked(3))
+
+
+def test_a_server_that_hangs_while_it_takes_weights_is_a_sentence(engine_of, impatient, monkeypatch):
+    server = FakeVLLM()
+    monkeypatch.setattr(server.receiver, "receive_bucket", lambda *_: server.hang() or server.left_the_caller())
+    with (
+        engine_of(server) as engine,
+        pytest.raises(UserError, match=r"failed: the vLLM server .* in receive_bucket: it has not answered for 60 s"),
+    ):
+        engine.update_weights(weights(), 1)
+
+
+def test_a_server_whose_engine_hangs_is_left_out(engine_of, monkeypatch):
+    monkeypatch.setattr("open_r1.engine.vllm.engine.REPLY_SECONDS", 0.3)
+    first, second = FakeVLLM(slow=30.0), FakeVLLM()
+    with engine_of(first, second) as engine:
+        assert [c.token_ids for (c,) in engine.generate(asked(8))] == [[i + 1, 2] for i in range(8)]
+        assert engine.servers.alive == engine.servers.all[1:]
+        second.slow = 30.0
+        with pytest.raises(UserError, match="left the run: no reply within"):
+            engine.generate(asked(1))
+
+
+def test_a_busy_server_that_answers_health_checks_does_not_hang(engine_of, impatient):
+    with engine_of(FakeVLLM(slow=1.5)) as engine:
+        assert [c.token_ids for (c,) in engine.generate(asked(2))] == [[1, 2], [2, 2]]
 
 
 def test_a_server_that_dies_between_updates_is_left_out_by_the_next(engine_of):

@@ -1,6 +1,7 @@
 """LiveCodeBench: rows, windows and verdicts of programs whose scores are known."""
 
 import json
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from open_r1.errors import UserError
 from open_r1.evaluation.protocol import Protocol, protocol_for
 from open_r1.evaluation.store import read_samples
 from open_r1.evaluation.tasks import find_task, load_problems
+from open_r1.rewards.code.queue import JudgingQueue
+from open_r1.rewards.pool import Reply
 
 
 @pytest.fixture
@@ -40,6 +43,19 @@ def test_a_failure_shows_input_expected_and_got(data_dir):
     (verdict,) = problem.judge([(problem, "```python\nprint(7)\n```")])
     assert verdict.extracted == "print(7)"
     assert verdict.reason == "test 1 of 3: wrong answer\nInput:\n1 2\n\nExpected:\n3\n\nGot:\n7\n"
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_program_whose_judging_process_ends_is_not_right(number, data_dir, monkeypatch):
+    def ends(queue, *asked, **options):
+        future = Future()
+        future.set_result(Reply(limit="crash"))
+        return future
+
+    problem = load_problems(find_task("lcb"), data_dir)[number]
+    monkeypatch.setattr(JudgingQueue, "_ask", ends)
+    (verdict,) = problem.judge([(problem, f"```python\n{SUM}\n```")])
+    assert verdict.correct is False and "ended the process" in verdict.reason
 
 
 def test_what_is_asked(data_dir):

@@ -17,6 +17,9 @@ from open_r1.processes.child import child_environment, describe_exit, new_log
 
 logger = logging.getLogger(__name__)
 
+SILENT_SECONDS = 3600.0
+"""Engines that send nothing for so long, not even that they have sampled tokens, hang."""
+
 
 class Worker:
     """An engine's process, on one GPU as CUDA_VISIBLE_DEVICES names it (empty: a share of the CPU)."""
@@ -163,6 +166,10 @@ class ParallelEngine(Engine):
         self.workers = []
 
     def _with_messages(self, over: set[Worker]) -> list[Worker]:
-        """Workers that have sent a message."""
+        """Workers that have sent a message. Raises `UserError` if all are silent for too long."""
         by_connection = {worker.connection: worker for worker in self.workers if worker not in over}
-        return [by_connection[connection] for connection in wait(by_connection)]  # type: ignore[index,arg-type]
+        ready = wait(by_connection, SILENT_SECONDS)  # type: ignore[arg-type]
+        if not ready:
+            silent = " and ".join(f"{worker.place} (its log is {worker.log})" for worker in by_connection.values())
+            raise UserError(f"the native engine hangs: nothing for {SILENT_SECONDS:.0f} s from {silent}.")
+        return [by_connection[connection] for connection in ready]  # type: ignore[index]

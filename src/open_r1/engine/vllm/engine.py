@@ -19,6 +19,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
+from urllib3.exceptions import ReadTimeoutError
 
 from open_r1.engine.openai_servers import Refusal
 from open_r1.engine.protocol import Completion, Engine, Request, prompt_ids
@@ -139,6 +140,7 @@ class VLLMServerEngine(Engine):
             with suppress(Refusal, ValueError, KeyError, *GONE):
                 server.call("leave_group", seconds=5.0)
         self._leave_group()
+        self.servers.heartbeat.close()
 
     # Requests
 
@@ -208,8 +210,10 @@ class VLLMServerEngine(Engine):
                 reason, tries = refusal, tries + 1
             except GONE as error:
                 reason, tries = error, tries + 1
-                if not server.is_back():
-                    self.servers.drop(server, error)
+                if isinstance(error, ReadTimeoutError):  # its health checks succeed: only its engine hangs
+                    self.servers.drop(server, f"no reply within {REPLY_SECONDS:.0f} s")
+                elif not server.is_back():
+                    self.servers.drop(server, server.trouble(error))
                     tries -= 1  # another server starts over
             except (ValueError, KeyError, TypeError, IndexError) as error:
                 reason, tries = error, tries + 1

@@ -82,6 +82,7 @@ class LocalServers(Engine):
                 if not is_up(process.url):
                     process.wait(END_SECONDS)
                     process.check_alive()
+                    raise UserError(f"{process.name} hangs.\n{process.end_of_log()}") from None
             raise
 
     def update_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from urllib3.exceptions import HTTPError
 
 from open_r1.engine.openai_servers import Refusal, Server, split_urls
+from open_r1.engine.vllm.heartbeat import SILENT_SECONDS, Heartbeat
 from open_r1.engine.vllm.sender import wait_for
 from open_r1.engine.vllm.tokens import MIDDLEWARE, ROUTE, TokenOutput, unpack
 from open_r1.errors import UserError
@@ -20,6 +21,10 @@ logger = logging.getLogger(__name__)
 GONE = (HTTPError, OSError)
 """Errors of a failing connection."""
 CALL_SECONDS = 600.0
+HEALTH_SECONDS = 5.0
+"""Longest wait for the answer to a health check."""
+PAUSE_SECONDS = 1.0
+"""Between the health checks of a server that seems to be gone."""
 COMMAND = "open-r1 vllm-serve --model {model}"
 
 
@@ -37,13 +42,21 @@ class ServerInfo:
 
 
 class VLLMServer(Server):
-    """One server. `workers` is its number of GPUs (1 on a CPU), `running` the number of completions in progress."""
+    """One server. `workers` is its number of GPUs (1 on a CPU), `running` the number of completions in progress,
+    `calls` the calls of its workers' methods in progress. `silent` says whether it hangs."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
         super().__init__(f"{self.url}/v1", None, connections=600)
         self.host = urllib.parse.urlsplit(self.url).hostname or ""
         self.workers = 1
+        self.calls: set[_Call] = set()
+        self.silent = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has a request to answer."""
+        return self.running > 0 or bool(self.calls)
 
     def complete(self, prompt: list[int], sampling: dict[str, Any], seconds: float) -> list[TokenOutput]:
         """The completions of one prompt; `sampling` are the fields of vLLM's `SamplingParams`."""
@@ -80,16 +93,21 @@ class VLLMServer(Server):
     def is_up(self) -> bool:
         """Whether the server answers and is healthy."""
         try:
-            self.open("health", None, timeout=5.0).drain_conn()
+            self.open("health", None, timeout=HEALTH_SECONDS).drain_conn()
         except (Refusal, *GONE):
             return False
+        self.silent = False
         return True
+
+    def trouble(self, error: Exception) -> str:
+        """Why a connection failed with `error`."""
+        return f"it has not answered for {SILENT_SECONDS:.0f} s" if self.silent else str(error)
 
     def is_back(self) -> bool:
         """`is_up`, with three attempts within a few seconds."""
         for attempt in range(3):
             if attempt:
-                time.sleep(1.0)
+                time.sleep(PAUSE_SECONDS)
             if self.is_up():
                 return True
         return False
@@ -106,6 +124,7 @@ class VLLMServers:
         self.all = [VLLMServer(url) for url in urls]
         self.alive = list(self.all)
         self.rank = rank
+        self.heartbeat = Heartbeat(self.all)
         self._lock = threading.Lock()
 
     def __str__(self) -> str:
@@ -181,6 +200,7 @@ class VLLMServers:
 
     def take(self, n: int) -> VLLMServer:
         """The server for the next `n` completions. Call `give_back` when they are done."""
+        self.heartbeat.start()
         with self._lock:
             if not self.alive:
                 raise self.none_left()
@@ -222,6 +242,7 @@ class VLLMServers:
     def begin_call(self, members: Sequence[VLLMServer], method: str, *arguments: Any) -> Callable[[], bool]:
         """Starts calling a method of all workers of `members`. The returned function says whether all have answered,
         and raises `UserError` if one has failed."""
+        self.heartbeat.start()
         pending = [_Call(server, method, arguments) for server in members]
 
         def done() -> bool:
@@ -262,8 +283,11 @@ class _Call:
             except Refusal as refusal:
                 self.error = UserError(f"the vLLM server at {server.url} failed in {method}: {refusal.message}")
             except (*GONE, ValueError, KeyError) as error:
-                self.error = UserError(f"the vLLM server at {server.url} closed the connection in {method}: {error}")
+                self.error = UserError(f"the vLLM server at {server.url} failed in {method}: {server.trouble(error)}.")
+            finally:
+                server.calls.discard(self)
 
+        server.calls.add(self)
         self.thread = threading.Thread(target=work, name=f"vllm-{method}", daemon=True)
         self.thread.start()
 

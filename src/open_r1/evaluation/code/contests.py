@@ -12,12 +12,12 @@ from functools import partial
 from typing import Any
 
 from open_r1.errors import UserError
-from open_r1.evaluation.code.judging import first_failure, judge_with, required_text
+from open_r1.evaluation.code.judging import failure_of, judge_with, required_text
 from open_r1.evaluation.problems import BenchmarkProblem, Source, Task
-from open_r1.rewards.code.ioi import needs_piston, score_subtask, subtask_limits, subtask_program, subtask_tests
-from open_r1.rewards.code.judge import Case, python_checker, same_output, tests_of
+from open_r1.rewards.code.cases import Case, cases_of, store
+from open_r1.rewards.code.ioi import needs_piston, score_with_piston, subtask_submission
+from open_r1.rewards.code.judge import Submission
 from open_r1.rewards.code.programs import extract_code, language_name, program, with_includes
-from open_r1.rewards.code.providers import get_provider
 from open_r1.rewards.code.sandbox import Limits
 from open_r1.rewards.text import RowError
 
@@ -76,13 +76,9 @@ def _codeforces_rows(rows: Rows, where: str) -> Iterator[BenchmarkProblem]:
 def _fails(problem: BenchmarkProblem, source: str) -> str | None:
     row = problem.tests
     limits = Limits(float(row.get("time_limit") or 5.0), memory_mb=int(row.get("memory_limit") or 512))
-    checker = row.get("generated_checker")
-    check = python_checker(get_provider("local"), checker, limits) if checker else None
-
-    def right(test: Case, output: str) -> bool:
-        return check(test.input, test.output, output) if check else same_output(output, test.output)
-
-    return first_failure(program(source, row["language"]), row["tests"], limits, right)
+    checker = row.get("generated_checker") or None
+    code = program(source, row["language"])
+    return failure_of(Submission(code, store(row["tests"]), limits, stop_at_failure=True, checker=checker))
 
 
 def _ioi_rows(rows: Rows, where: str) -> Iterator[BenchmarkProblem]:
@@ -123,18 +119,14 @@ def _with_headers(name: str, completion: str) -> str | None:
 def _fails_subtask(problem: BenchmarkProblem, source: str) -> str | None:
     row = problem.tests
     if needs_piston(row):
-        score = score_subtask(row, source, provider="piston") or 0.0
+        score = score_with_piston(row, source)
         return None if score == 1.0 else f"the subtask scores {score:g}: a test fails, or the program does not compile"
-
-    def right(test: Case, output: str) -> bool:
-        return same_output(output, test.output)
-
-    return first_failure(subtask_program(row, source), subtask_tests(row), subtask_limits(row), right)
+    return failure_of(subtask_submission(row, source))
 
 
 def _tests(cases: Any, at: str) -> list[Case]:
     try:
-        return tests_of(cases, 0)
+        return cases_of(cases, 0)
     except RowError as error:
         raise UserError(f"{at}: {error}") from error
 

@@ -15,8 +15,10 @@ from typing import Any
 
 from open_r1.errors import UserError
 from open_r1.evaluation.code.harness import python_program, require_numpy
-from open_r1.evaluation.code.judging import ENDINGS, Ungradable, judge_with, opened, required_text, shortened
+from open_r1.evaluation.code.judging import ENDINGS, Ungradable, judge_with, listed, required_text
 from open_r1.evaluation.problems import BenchmarkProblem, Source, Task
+from open_r1.rewards.code.judge import shortened
+from open_r1.rewards.code.queue import JUDGING
 from open_r1.rewards.code.sandbox import Limits, Outcome
 
 Rows = Sequence[Mapping[str, Any]]
@@ -114,7 +116,7 @@ def what_fails(problem: BenchmarkProblem, source: str) -> str | None:
         if result is None
         else for_people(result[0] if isinstance(result, list) and result else result),
     }
-    shown = "".join(f"\n{name}:\n{shortened(value)}" for name, value in parts.items())
+    shown = listed({name: shortened(value) for name, value in parts.items()})
     return f"call {number} of {len(calls)}: wrong answer{shown}"
 
 
@@ -124,8 +126,7 @@ JUDGE = judge_with(what_fails)
 def _run(task: Mapping[str, Any]) -> tuple[Outcome, Any]:
     """The outcome, and the printed reply, or None."""
     harness = resources.files("open_r1.evaluation.code").joinpath("recorded.py").read_text("utf-8")
-    with opened(python_program(harness), LIMITS) as run:
-        outcome = run(json.dumps(task))
+    outcome = JUDGING.run(python_program(harness), LIMITS, json.dumps(task))
     try:
         return outcome, json.loads(outcome.stdout) if outcome.status == "ok" else None
     except (ValueError, RecursionError):

@@ -12,7 +12,7 @@ from pathlib import Path
 from open_r1.errors import UserError
 from open_r1.rewards.code.isolation import GIVEN, interpreter
 from open_r1.rewards.code.programs import Program
-from open_r1.rewards.code.providers import get_provider
+from open_r1.rewards.code.queue import JUDGING
 from open_r1.rewards.code.sandbox import Limits
 
 logger = logging.getLogger(__name__)
@@ -51,9 +51,8 @@ def numpy_folders() -> tuple[str, ...] | None:
     own = [Path(place) for place in found.submodule_search_locations or ()] if found else []
     libraries = [folder.with_name("numpy.libs") for folder in own]
     for folders in ((), tuple(str(folder) for folder in (*own, *libraries) if folder.is_dir())):
-        with get_provider("local").open(_with_numpy(_TRIAL, folders), _TRIAL_LIMITS) as run:
-            if run("").stdout == "True\n":
-                return folders
+        if JUDGING.run(_with_numpy(_TRIAL, folders), _TRIAL_LIMITS).stdout == "True\n":
+            return folders
     logger.warning(
         "programs that import numpy fail here: %s has no numpy, and cannot use that of this environment.", interpreter()
     )

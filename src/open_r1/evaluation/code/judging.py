@@ -1,23 +1,16 @@
-"""Runs a completion's program on a problem's tests, and reports the first test that fails."""
+"""Judges completions' programs, and reports the first test that fails."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from open_r1.errors import UserError
 from open_r1.evaluation.problems import BenchmarkProblem
 from open_r1.rewards import Verdict
-from open_r1.rewards.code.judge import Case, with_room
-from open_r1.rewards.code.programs import Program
-from open_r1.rewards.code.providers import CompileError, get_provider
-from open_r1.rewards.code.sandbox import Limits, Outcome
-from open_r1.rewards.pool import default_size
+from open_r1.rewards.code.judge import Submission
+from open_r1.rewards.code.queue import JUDGING
+from open_r1.rewards.pool import cores
 
-SHOWN = 1000
-"""Characters of a test's input, expected output and output that are stored with a sample."""
 ENDINGS = {
     "error": "runtime error",
     "time": "time limit exceeded",
@@ -34,28 +27,6 @@ class Ungradable(Exception):
 Judge = Callable[[Sequence[tuple[BenchmarkProblem, str]]], list[Verdict]]
 
 
-@dataclass(frozen=True)
-class Failure:
-    """The first test that a program fails: its number from 1, the reason, and the program's output."""
-
-    number: int
-    total: int
-    what: str
-    test: Case
-    got: str
-
-    def text(self) -> str:
-        """The failure as it is stored with a sample."""
-        parts = {"Input": self.test.input, "Expected": self.test.output, "Got": self.got}
-        shown = "".join(f"\n{name}:\n{shortened(value)}" for name, value in parts.items())
-        return f"test {self.number} of {self.total}: {self.what}{shown}"
-
-
-def shortened(text: str) -> str:
-    """At most `SHOWN` characters, and the number of the others."""
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}\n... {len(text) - SHOWN:,} more characters"
-
-
 def last_program(completion: str) -> str | None:
     """The text between the last two lines with three back quotes, after the reasoning if that has ended. None if there
     is none. Except for the reasoning, this is LiveCodeBench's rule."""
@@ -68,10 +39,10 @@ def last_program(completion: str) -> str | None:
 
 
 def judge_with(
-    first_failure: Callable[[BenchmarkProblem, str], str | None],
+    what_fails: Callable[[BenchmarkProblem, str], str | None],
     find_program: Callable[[str], str | None] = last_program,
 ) -> Judge:
-    """Verdicts by `first_failure(problem, program)`, which returns the failure or None. Programs run in parallel."""
+    """Verdicts by `what_fails(problem, program)`, which returns the failure or None. Programs run in parallel."""
 
     def one(answer: tuple[BenchmarkProblem, str]) -> Verdict:
         problem, completion = answer
@@ -79,64 +50,36 @@ def judge_with(
         if source is None:
             return Verdict(False, None, "the completion has no fenced code block")
         try:
-            failure = first_failure(problem, source)
+            failure = what_fails(problem, source)
         except Ungradable as error:
             return Verdict(None, source, str(error))
         return Verdict(failure is None, source, failure or "all tests pass")
 
     def judge(answers: Sequence[tuple[BenchmarkProblem, str]]) -> list[Verdict]:
-        with ThreadPoolExecutor(default_size()) as threads:
+        with ThreadPoolExecutor(cores()) as threads:
             return list(threads.map(one, answers))
 
     return judge
 
 
-def opened(program: Program, limits: Limits) -> AbstractContextManager[Callable[[str], Outcome]]:
-    """A function from standard input to outcome, in the sandbox of this machine."""
-    return get_provider("local").open(program, limits)
-
-
-def first_failure(
-    program: Program, tests: Sequence[Case], limits: Limits, right: Callable[[Case, str], bool]
-) -> str | None:
-    """Runs `program` on `tests` until one fails, and returns the failure. None if all pass. `right(test, output)`
-    compares."""
-    try:
-        with opened(program, with_room(limits, tests)) as run:
-            for number, test in enumerate(tests, 1):
-                outcome = run(test.input)
-                what = ENDINGS.get(outcome.status)
-                if what is None and not right(test, outcome.stdout):
-                    what = "wrong answer"
-                if what is not None:
-                    return Failure(number, len(tests), what, test, outcome.stdout).text()
-    except CompileError:
+def failure_of(submission: Submission) -> str | None:
+    """The first test that a program fails, as it is stored with a sample; None if all pass."""
+    result = JUDGING.result(submission)
+    if not result.compiled:
         return "the program does not compile"
-    return None
+    if result.passed == result.total:
+        return None
+    failure = result.failure
+    if failure is None:
+        return "judging the program ended the process that judges it"
+    what = ENDINGS.get(failure.status, "wrong answer")
+    parts = {"Input": failure.input, "Expected": failure.expected, "Got": failure.got}
+    return f"test {failure.number} of {result.total}: {what}" + listed(parts)
 
 
-def same_tokens(test: Case, output: str) -> bool:
-    """LiveCodeBench's comparison of printed output: the same number of lines, each equal as text or number by
-    number."""
-    got, expected = _lines(output), _lines(test.output)
-    return len(got) == len(expected) and all(map(_same_line, got, expected))
-
-
-def _lines(text: str) -> list[str]:
-    return [line.strip() for line in text.strip().split("\n")]
-
-
-def _same_line(one: str, other: str) -> bool:
-    if one == other:
-        return True
-    try:
-        return _numbers(one) == _numbers(other)
-    except InvalidOperation:
-        return False
-
-
-def _numbers(line: str) -> list[Any]:
-    return [Decimal(token) for token in line.split()]
+def listed(parts: Mapping[str, str]) -> str:
+    """Texts under their names."""
+    return "".join(f"\n{name}:\n{text}" for name, text in parts.items())
 
 
 def required_text(row: Mapping[str, Any], column: str, at: str) -> str:

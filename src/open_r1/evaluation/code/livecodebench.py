@@ -5,7 +5,7 @@
     lcb_release_v5          all problems up to that version
     lcb:2024-08..2025-01    all versions, contests in this window; months and days, both ends included
 
-Programs have the benchmark's own limits (6 seconds and 4 GB a test) and its imports, and stop at the first failure.
+Programs have the benchmark's own limits (6 seconds and 4 GB per test) and its imports, and stop at the first failure.
 """
 
 import calendar
@@ -21,11 +21,14 @@ from typing import Any
 
 from open_r1.errors import UserError
 from open_r1.evaluation.code.harness import python_program
-from open_r1.evaluation.code.judging import Ungradable, first_failure, judge_with, opened, same_tokens
+from open_r1.evaluation.code.judging import Ungradable, failure_of, judge_with
 from open_r1.evaluation.code.pickled import unpack_text
 from open_r1.evaluation.problems import BenchmarkProblem, Source, Task
-from open_r1.rewards.code.judge import Case
+from open_r1.rewards.code.cases import Case, StoredCases, store
+from open_r1.rewards.code.comparing import Comparison
+from open_r1.rewards.code.judge import Submission
 from open_r1.rewards.code.programs import Program
+from open_r1.rewards.code.queue import JUDGING
 from open_r1.rewards.code.sandbox import Limits
 
 Rows = Sequence[Mapping[str, Any]]
@@ -113,17 +116,21 @@ class Tests:
 
     def cases(self) -> list[Case]:
         """Public tests, then private ones. Raises `Ungradable` if they cannot be read."""
+        row = self.rows[self.number]
+        return [case for column in TEST_COLUMNS for case in _cases(row[column], column)]
+
+    def stored(self) -> StoredCases:
+        """The same, for the processes that judge."""
         with _READING:
-            return _read_cases(self)
+            return _store(self)
 
 
 _READING = Lock()
 
 
 @lru_cache(maxsize=2)  # the samples of a problem are judged one after another
-def _read_cases(tests: Tests) -> list[Case]:
-    row = tests.rows[tests.number]
-    return [case for column in TEST_COLUMNS for case in _cases(row[column], column)]
+def _store(tests: Tests) -> StoredCases:
+    return store(tests.cases())
 
 
 def is_livecodebench(name: str) -> bool:
@@ -200,30 +207,23 @@ def what_fails(problem: BenchmarkProblem, source: str) -> str | None:
     """The first test that the program fails, None if it passes them all."""
     tests: Tests = problem.tests
     if tests.function is None:
-        main = _STDIN.format(prelude=PRELUDE, source=source)
-        return first_failure(python_program(main), tests.cases(), LIMITS, same_tokens)
-    return first_failure(_calling(source, tests.function), tests.cases(), LIMITS, same_value)
+        program = python_program(_STDIN.format(prelude=PRELUDE, source=source))
+    else:
+        program = _calling(source, tests.function)
+    compare: Comparison = "numbers" if tests.function is None else "json"
+    return failure_of(Submission(program, tests.stored(), LIMITS, stop_at_failure=True, compare=compare))
 
 
 JUDGE = judge_with(what_fails)
 
 
 def result_of(source: str, function: str, arguments: str) -> str:
-    """The return value of the program's function, as `same_value` expects it; "" if it returns nothing."""
-    with opened(_calling(source, function), LIMITS) as run:
-        return run(arguments).stdout
+    """The return value of the program's function, as JSON; "" if it returns nothing."""
+    return JUDGING.run(_calling(source, function), LIMITS, arguments).stdout
 
 
 def _calling(source: str, function: str) -> Program:
     return python_program(_FUNCTION.format(prelude=PRELUDE, source=source, name=function))
-
-
-def same_value(test: Case, output: str) -> bool:
-    """Whether two values are equal as JSON. As in the benchmark, only the result itself may be a tuple."""
-    try:
-        return bool(json.loads(output) == json.loads(test.output))
-    except (ValueError, RecursionError):
-        return False
 
 
 def _cases(text: str, column: str) -> list[Case]:

@@ -26,6 +26,19 @@ def new_folder(kind: str, mode: int) -> Path:
     return folder
 
 
+def new_file(kind: str, content: bytes) -> Path:
+    """A file for `kind` that only this user may read. Raises `UserError`."""
+    try:
+        descriptor, path = tempfile.mkstemp(prefix=f"{kind}-", dir=_home())
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise UserError(
+            f"code rewards: cannot write the test cases of a problem ({error}): set TMPDIR to another folder."
+        ) from None
+    return Path(path)
+
+
 def remove(folder: Path) -> None:
     """Removes a folder, whatever programs have left in it."""
     with suppress(OSError):

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from open_r1.errors import UserError
+from open_r1.rewards.code.cases import Case, StoredCases
+from open_r1.rewards.code.comparing import COMPARISONS, Comparison
 from open_r1.rewards.code.programs import Program, program
 from open_r1.rewards.code.providers import CompileError, Provider
-from open_r1.rewards.code.sandbox import Limits
-from open_r1.rewards.text import RowError
+from open_r1.rewards.code.sandbox import Limits, Status
 
 MAX_TIMEOUTS = 3
 MOST_THREADS = 64
@@ -18,51 +19,57 @@ ScoringMode = Literal["pass_fail", "partial", "weighted_sum"]
 Check = Callable[[str, str, str], bool]
 
 
-@dataclass(frozen=True)
-class Case:
-    """What goes in, and what should come out."""
+SHOWN = 1000
+"""Characters of a text that a failure keeps."""
 
+
+@dataclass(frozen=True)
+class Failure:
+    """The first test case that a program fails: its number from 1, how the run ended, and the texts, shortened."""
+
+    number: int
+    status: Status
     input: str
-    output: str
+    expected: str
+    got: str
 
 
 @dataclass(frozen=True)
 class Result:
-    """Passed and given test cases; `compiled` is False for a program that does not build."""
+    """Passed and given test cases, and the first failure; `compiled` is False for a program that does not build."""
 
     passed: int
     total: int
     compiled: bool = True
+    failure: Failure | None = None
 
 
-def tests_of(cases: Any, row: int) -> list[Case]:
-    """Test cases of a dataset's row: a list of `{"input", "output"}`, or a dictionary of two lists. An input of None
-    is empty. Raises `RowError` for anything else."""
-    if not cases:
-        return []
-    if isinstance(cases, dict):
-        inputs, outputs = cases.get("input") or [], cases.get("output") or []
-        if len(inputs) != len(outputs):
-            raise RowError(row, f"test_cases have {len(inputs)} inputs for {len(outputs)} outputs.")
-        cases = [{"input": i, "output": o} for i, o in zip(inputs, outputs, strict=True)]
-    if not isinstance(cases, list):
-        raise RowError(row, f"test_cases are {cases!r:.80}: they must be a list of {{'input', 'output'}}.")
-    return [_case(case, row) for case in cases]
+@dataclass(frozen=True)
+class Submission:
+    """A program, its test cases, and how they are judged: everything that decides the result. `checker` is the source
+    of a program for `python_checker`, which replaces `compare`."""
+
+    program: Program
+    cases: StoredCases
+    limits: Limits
+    stop_at_failure: bool = False
+    batch_size: int = 1
+    compare: Comparison = "lines"
+    checker: str | None = None
 
 
-def _case(case: Any, row: int) -> Case:
-    if not isinstance(case, dict) or "input" not in case or case.get("output") is None:
-        raise RowError(row, f"a test case is {case!r:.80}: it must have 'input' and 'output'.")
-    return Case("" if case["input"] is None else str(case["input"]), str(case["output"]))
+@dataclass(frozen=True)
+class Run:
+    """A program that runs once, on `stdin`."""
+
+    program: Program
+    limits: Limits
+    stdin: str
 
 
-def same_output(output: str, expected: str) -> bool:
-    """Equal line by line, but for white space at the ends of lines and of the text."""
-    return _lines(output) == _lines(expected)
-
-
-def _lines(text: str) -> list[str]:
-    return [line.strip() for line in text.strip().splitlines()]
+def shortened(text: str) -> str:
+    """At most `SHOWN` characters, and the number of the others."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}\n... {len(text) - SHOWN:,} more characters"
 
 
 def with_room(limits: Limits, tests: Sequence[Case]) -> Limits:
@@ -73,64 +80,58 @@ def with_room(limits: Limits, tests: Sequence[Case]) -> Limits:
 
 def judge(
     provider: Provider,
-    submission: Program,
-    tests: list[Case],
+    code: Program,
+    tests: Sequence[Case],
     limits: Limits,
     *,
     stop_at_failure: bool = False,
     batch_size: int = 1,
+    compare: Comparison = "lines",
     check: Check | None = None,
 ) -> Result:
-    """Runs `submission` on every test, `batch_size` at once.
+    """Runs `code` on every test, `batch_size` at once.
 
     Stops after a batch with a failure if `stop_at_failure`; a program that ran out of time on three tests fails the
-    others unseen. `check(input, expected, output)` replaces the comparison of lines.
+    others unseen. `check(input, expected, output)` replaces `compare`.
     """
     passed = timeouts = 0
+    failure: Failure | None = None
     limits = with_room(limits, tests)
     batch_size = batch_size if batch_size > 0 else max(len(tests), 1)
+    same = COMPARISONS[compare]
     try:
-        with provider.open(submission, limits) as run, ThreadPoolExecutor(min(batch_size, MOST_THREADS)) as threads:
+        with provider.open(code, limits) as run, ThreadPoolExecutor(min(batch_size, MOST_THREADS)) as threads:
             run_all = threads.map if batch_size > 1 else map
             for start in range(0, len(tests), batch_size):
                 batch = tests[start : start + batch_size]
-                good = 0
-                for test, outcome in zip(batch, run_all(lambda test: run(test.input), batch), strict=True):
+                outcomes = run_all(lambda test: run(test.input), batch)
+                for number, (test, outcome) in enumerate(zip(batch, outcomes, strict=True), start + 1):
                     timeouts += outcome.status == "time"
-                    if outcome.status == "ok":
-                        same = check(test.input, test.output, outcome.stdout) if check else None
-                        good += same_output(outcome.stdout, test.output) if same is None else same
-                passed += good
-                if timeouts >= MAX_TIMEOUTS or (stop_at_failure and good < len(batch)):
+                    output = outcome.stdout
+                    if outcome.status == "ok" and (
+                        check(test.input, test.output, output) if check else same(output, test.output)
+                    ):
+                        passed += 1
+                    elif failure is None:
+                        failure = Failure(number, outcome.status, *map(shortened, (*test, output)))
+                if timeouts >= MAX_TIMEOUTS or (stop_at_failure and failure is not None):
                     break
     except CompileError:
         return Result(0, len(tests), compiled=False)
-    return Result(passed, len(tests))
+    return Result(passed, len(tests), failure=failure)
 
 
-@dataclass(frozen=True)
-class Task:
-    """A program, its tests, and how they are judged: everything that decides the result. `checker` is the source of a
-    program for `python_checker`."""
-
-    program: Program
-    tests: list[Case]
-    limits: Limits
-    stop_at_failure: bool = False
-    batch_size: int = 1
-    checker: str | None = None
-
-
-def judge_task(provider: Provider, task: Task) -> Result:
-    """The result of a task."""
+def judge_submission(provider: Provider, submission: Submission) -> Result:
+    """Its result."""
     return judge(
         provider,
-        task.program,
-        task.tests,
-        task.limits,
-        stop_at_failure=task.stop_at_failure,
-        batch_size=task.batch_size,
-        check=python_checker(provider, task.checker, task.limits) if task.checker else None,
+        submission.program,
+        submission.cases.load(),
+        submission.limits,
+        stop_at_failure=submission.stop_at_failure,
+        batch_size=submission.batch_size,
+        compare=submission.compare,
+        check=python_checker(provider, submission.checker, submission.limits) if submission.checker else None,
     )
 
 

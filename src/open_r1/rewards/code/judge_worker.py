@@ -1,4 +1,4 @@
-"""Judges programs in a process beside the trainer: the module of a worker (`open_r1.rewards.worker`).
+"""Judges programs in a process beside the one that asks: the module of a worker (`open_r1.rewards.worker`).
 
 A worker judges one program after another, in sandboxes of its own. What is expected stays in it.
 """
@@ -10,65 +10,71 @@ from typing import Any
 
 from open_r1.errors import UserError
 from open_r1.rewards.code import local
+from open_r1.rewards.code.cases import StoredCases
 from open_r1.rewards.code.isolation import Isolation
-from open_r1.rewards.code.judge import Case, Result, Task, judge_task
+from open_r1.rewards.code.judge import Failure, Result, Run, Submission, judge_submission
 from open_r1.rewards.code.local import LocalProvider
 from open_r1.rewards.code.programs import LANGUAGES, Language, Program
-from open_r1.rewards.code.sandbox import Limits
+from open_r1.rewards.code.sandbox import Limits, Outcome
 
 
-def request(task: Task, isolation: Isolation, sandboxes: int) -> dict[str, Any]:
-    """What a worker is asked. It runs tests that run at once in up to `sandboxes` more than one."""
+def request(asked: Submission | Run, isolation: Isolation, sandboxes: int) -> dict[str, Any]:
+    """What a worker is asked. Tests that run at once get up to `sandboxes` more than one."""
+    language = LANGUAGES[asked.program.language]
     return {
         "isolation": asdict(isolation),
         "sandboxes": sandboxes,
-        "language": asdict(LANGUAGES[task.program.language]),
-        "program": asdict(task.program),
-        "tests": [(test.input, test.output) for test in task.tests],
-        "limits": asdict(task.limits),
-        "options": {
-            "stop_at_failure": task.stop_at_failure,
-            "batch_size": task.batch_size,
-            "checker": task.checker,
-        },
+        "language": asdict(language),
+        "asked": asdict(asked),
     }
 
 
 def result(reply: dict[str, Any]) -> Result:
-    """What a worker answered. Raises `UserError`, and `RuntimeError` for a fault of the judge."""
+    """What a worker answered to a submission. Raises like `outcome`."""
+    fields = _checked(reply)
+    return Result(**fields | {"failure": fields["failure"] and Failure(**fields["failure"])})
+
+
+def outcome(reply: dict[str, Any]) -> Outcome:
+    """What a worker answered to a run. Raises `UserError`, and `RuntimeError` for a fault of the judge."""
+    return Outcome(**_checked(reply))
+
+
+def _checked(reply: dict[str, Any]) -> dict[str, Any]:
     if "mistake" in reply:
         raise UserError(reply["mistake"])
     if "fault" in reply:
         raise RuntimeError(f"a process that judges programs failed:\n{reply['fault']}")
-    return Result(**reply)
+    return reply
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """In the worker: a result, the message of a `UserError`, or the traceback of another error."""
+    """In the worker: a result or an outcome, the message of a `UserError`, or the traceback of another error."""
     try:
-        return asdict(_judge(request))
+        return asdict(_answer(**request))
     except UserError as error:
         return {"mistake": str(error)}
     except Exception:
         return {"fault": traceback.format_exc()}
 
 
-def _judge(request: dict[str, Any]) -> Result:
-    language = Language(**_tuples(request["language"]))
-    LANGUAGES[language.name] = language
-    task = Task(
-        Program(**_tuples(request["program"])),
-        [Case(*test) for test in request["tests"]],
-        Limits(**request["limits"]),
-        **request["options"],
-    )
-    return judge_task(_provider(Isolation(**_tuples(request["isolation"])), request["sandboxes"]), task)
+def _answer(
+    isolation: dict[str, Any], sandboxes: int, language: dict[str, Any], asked: dict[str, Any]
+) -> Result | Outcome:
+    LANGUAGES[language["name"]] = Language(**_tuples(language))
+    provider = _provider(Isolation(**_tuples(isolation)), sandboxes)
+    asked |= {"program": Program(**_tuples(asked["program"])), "limits": Limits(**asked["limits"])}
+    if "cases" in asked:
+        return judge_submission(provider, Submission(**asked | {"cases": StoredCases(**asked["cases"])}))
+    run = Run(**asked)
+    with provider.open(run.program, run.limits) as start:
+        return start(run.stdin)
 
 
 @cache
 def _provider(isolation: Isolation, sandboxes: int) -> LocalProvider:
     local.limit_sandboxes(sandboxes)
-    return LocalProvider(isolation=isolation)
+    return LocalProvider(isolation)
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from open_r1.errors import UserError
-from open_r1.rewards.code.choose import trusted_isolation
 from open_r1.rewards.code.folders import new_folder, remove
 from open_r1.rewards.code.inside import clean
 from open_r1.rewards.code.isolation import Isolation
@@ -28,11 +27,10 @@ class CompileError(Exception):
 
 
 class LocalProvider:
-    """The sandbox of this machine, with `isolation` or, by default, the strongest one that works. `unsafe` allows it to
-    be resource limits only."""
+    """The sandbox of this machine, with `isolation`."""
 
-    def __init__(self, unsafe: bool = False, isolation: Isolation | None = None) -> None:
-        self.unsafe, self.isolation = unsafe, isolation
+    def __init__(self, isolation: Isolation) -> None:
+        self.isolation = isolation
 
     @property
     def languages(self) -> frozenset[str]:
@@ -46,8 +44,7 @@ class LocalProvider:
         Concurrent tests get further sandboxes, at most one per core in total, whatever the number of programs.
         """
         language = LANGUAGES[program.language]
-        isolation = self.isolation or trusted_isolation(self.unsafe)
-        isolation = replace(isolation, read_only=(*language.folders, *program.folders))
+        isolation = replace(self.isolation, read_only=(*language.folders, *program.folders))
         limits = replace(limits, address_space=language.address_space)
         with ExitStack() as opened:
             room = _rooms.take(isolation, limits.memory_mb)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from open_r1.errors import UserError
 from open_r1.rewards.code import sandbox
+from open_r1.rewards.code.choose import trusted_isolation
 from open_r1.rewards.code.local import CompileError, LocalProvider
 from open_r1.rewards.code.piston_workers import slurm_endpoints
 from open_r1.rewards.code.programs import Program
@@ -184,7 +185,7 @@ def _post(url: str, body: dict) -> Any:
 def get_provider(name: str, e2b_router_url: str | None = None) -> Provider:
     """The provider `local`, `unsafe` (`local`, but if necessary with resource limits only), `piston` or `e2b`."""
     if name in ("local", "unsafe"):
-        return LocalProvider(unsafe=name == "unsafe")
+        return LocalProvider(trusted_isolation(name == "unsafe"))
     if name == "piston":
         return piston()
     if name == "e2b":

@@ -14,12 +14,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from functools import partial
 
 from open_r1.rewards.code import judge_worker
 from open_r1.rewards.code.choose import trusted_isolation
-from open_r1.rewards.code.judge import Result, Task, judge_task
+from open_r1.rewards.code.judge import Result, Run, Submission, judge_submission
+from open_r1.rewards.code.programs import Program
 from open_r1.rewards.code.providers import get_provider
+from open_r1.rewards.code.sandbox import Limits, Outcome
 from open_r1.rewards.pool import Pool, Reply, cores
 
 logger = logging.getLogger(__name__)
@@ -37,34 +39,49 @@ class JudgingQueue:
     def reset(self) -> None:
         """Starts empty: what a forked child must do."""
         self._lock = threading.Lock()
-        self._verdicts: dict[bytes, Verdict] = {}
+        self._verdicts: dict[bytes, tuple[Verdict, Submission]] = {}  # a submission keeps the file of its test cases
         self._threads: dict[int, ThreadPoolExecutor] = {}
         self._processes: dict[int, Pool] = {}
 
     def submit(
-        self, task: Task, provider: str, e2b_router_url: str | None = None, num_parallel: int = 0
+        self, submission: Submission, provider: str, e2b_router_url: str | None = None, num_parallel: int = 0
     ) -> tuple[bytes, Verdict]:
-        """The key of a task, and its verdict, which is begun unless it was before. `provider` is one of `get_provider`.
-        At most `num_parallel` run at once (0: this process's share of the cores)."""
-        key = _key(provider, e2b_router_url, task)
+        """The key of a submission, and its verdict, which is begun unless it was before. `provider` is one of
+        `get_provider`. At most `num_parallel` run at once (0: this process's share of the cores)."""
+        key = _key(provider, e2b_router_url, submission)
         size = num_parallel or cores()
         with self._lock:
             if key not in self._verdicts:
                 if provider in ("local", "unsafe"):
-                    self._verdicts[key] = self._in_process(task, provider == "unsafe", size)
+                    verdict: Verdict = partial(_result, self._ask(submission, provider == "unsafe", size), submission)
                 else:
                     if size not in self._threads:
                         self._threads[size] = ThreadPoolExecutor(size, thread_name_prefix="judge")
                     runner = get_provider(provider, e2b_router_url)
-                    self._verdicts[key] = self._threads[size].submit(judge_task, runner, task).result
-            return key, self._verdicts[key]
+                    verdict = self._threads[size].submit(judge_submission, runner, submission).result
+                self._verdicts[key] = verdict, submission
+            return key, self._verdicts[key][0]
 
-    def _in_process(self, task: Task, unsafe: bool, size: int) -> Verdict:
+    def result(self, submission: Submission) -> Result:
+        """Judges a submission now, in a process of this machine; another thread's same submission is judged once."""
+        key, verdict = self.submit(submission, "local")
+        try:
+            return verdict()
+        finally:
+            self.forget([key])
+
+    def run(self, program: Program, limits: Limits, stdin: str = "") -> Outcome:
+        """Runs a program once, in the sandbox of such a process. Raises `UserError`."""
+        with self._lock:
+            future = self._ask(Run(program, limits, stdin), unsafe=False, size=cores())
+        reply = future.result()
+        return Outcome("error", "", None) if reply.limit else judge_worker.outcome(reply.value)
+
+    def _ask(self, asked: Submission | Run, unsafe: bool, size: int) -> "Future[Reply]":
         if size not in self._processes:
             self._processes[size] = Pool(size, math.inf, 0, judge_worker.__name__, end=signal.SIGHUP)
-        request = judge_worker.request(task, trusted_isolation(unsafe), max(1, cores() // size))
-        future = self._processes[size].submit(request)
-        return lambda: _result(future, task)
+        request = judge_worker.request(asked, trusted_isolation(unsafe), max(1, cores() // size))
+        return self._processes[size].submit(request)
 
     def forget(self, keys: Iterable[bytes]) -> None:
         """Drops verdicts that were read."""
@@ -81,22 +98,16 @@ class JudgingQueue:
         self.reset()
 
 
-def _key(provider: str, e2b_router_url: str | None, task: Task) -> bytes:
-    """Differs where anything does that decides a result. Tests may be megabytes: they are hashed as they are."""
-    key = hashlib.sha256(repr((provider, e2b_router_url, replace(task, tests=[]))).encode(errors="replace"))
-    for test in task.tests:
-        for text in (test.input, test.output):
-            data = text.encode(errors="surrogatepass")
-            key.update(len(data).to_bytes(8, "little"))
-            key.update(data)
-    return key.digest()
+def _key(provider: str, e2b_router_url: str | None, submission: Submission) -> bytes:
+    """Differs where anything does that decides a result."""
+    return hashlib.sha256(repr((provider, e2b_router_url, submission)).encode(errors="replace")).digest()
 
 
-def _result(future: "Future[Reply]", task: Task) -> Result:
+def _result(future: "Future[Reply]", submission: Submission) -> Result:
     reply = future.result()
     if reply.limit:
         logger.warning("code rewards: the process that judges a program ended twice (%s), so the program fails.", reply)
-        return Result(0, len(task.tests))
+        return Result(0, submission.cases.count)
     return judge_worker.result(reply.value)
 
 

@@ -5,11 +5,13 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from open_r1.errors import UserError
-from open_r1.rewards.code.ioi import score_subtask
-from open_r1.rewards.code.judge import Result, ScoringMode, Task, scored, tests_of
+from open_r1.rewards.code.cases import cases_of, store
+from open_r1.rewards.code.ioi import score_with_piston, subtask_submission
+from open_r1.rewards.code.judge import Result, ScoringMode, Submission, scored
 from open_r1.rewards.code.programs import extract_code, language_name, program, with_includes
 from open_r1.rewards.code.providers import Provider, get_provider
 from open_r1.rewards.code.queue import JUDGING, Verdict
@@ -22,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 NO_PROGRAM = -1.0
 NO_COMPILE = -0.1
+PROBLEMS = 128
+"""Whose JSON is read once, not for each completion."""
 
 
 def code_reward(
@@ -52,15 +56,15 @@ def code_reward(
 
     def one(row: int) -> _PendingScore | float | None:
         info = _info(row, verification_info[row])
-        tests = tests_of(info.get("test_cases"), row)
+        cases = cases_of(info.get("test_cases"), row)
         language = language_name(info.get("language") or "python")
-        if not tests or not _runs(runner, language, row):
+        if not cases or not _runs(runner, language, row):
             return None
         source = extract_code(texts[row], language)
         if not source:
             return 0.0
-        task = Task(program(source, language), tests, limits, stop_at_failure)
-        key, verdict = JUDGING.submit(task, provider_type, e2b_router_url, num_parallel)
+        submission = Submission(program(source, language), store(cases), limits, stop_at_failure)
+        key, verdict = JUDGING.submit(submission, provider_type, e2b_router_url, num_parallel)
         return _PendingScore(key, verdict, lambda result: result.passed / result.total)
 
     return _scores([one(row) for row in range(len(completions))], wait)
@@ -99,19 +103,24 @@ def cf_code_reward(
         problem = _row(columns, row)
         if problem.get("input_mode") == "file":
             raise RowError(row, "input_mode is 'file', but only 'stdio' is supported: filter out such rows.")
-        tests = tests_of(problem["official_tests"], row) + tests_of(problem.get("generated_tests"), row)
+        cases = cases_of(problem["official_tests"], row) + cases_of(problem.get("generated_tests"), row)
         language = language_name(problem.get("language") or default_language)
-        if not tests or not _runs(runner, language, row):
+        if not cases or not _runs(runner, language, row):
             return None
         source = extract_code(texts[row], language)
         if not source:
             return NO_PROGRAM
         limits = Limits(float(problem.get("time_limit") or 5.0), int(problem.get("memory_limit") or 512))
         checker = problem.get("generated_checker")
-        task = Task(
-            program(source, language), tests, limits, scoring_mode == "pass_fail", test_batch_size, checker or None
+        submission = Submission(
+            program(source, language),
+            store(cases),
+            limits,
+            stop_at_failure=scoring_mode == "pass_fail",
+            batch_size=test_batch_size,
+            checker=checker or None,
         )
-        key, verdict = JUDGING.submit(task, provider_type, e2b_router_url, num_parallel)
+        key, verdict = JUDGING.submit(submission, provider_type, e2b_router_url, num_parallel)
         return _PendingScore(
             key, verdict, lambda result: scored(result, scoring_mode) if result.compiled else NO_COMPILE
         )
@@ -125,20 +134,32 @@ def ioi_code_reward(
     test_batch_size: int = 1,
     num_parallel: int = 0,
     provider_type: str = "local",
+    wait: bool = True,
     **columns: Any,
 ) -> list[float | None]:
     """IOI subtasks in C++, with the columns of open-r1/ioi (`id`, `grader_files`, `test_names`, `test_cases`,
     `time_limit`, `memory_limit`, `score_precision`): the lowest score of its tests, 0.0 to 1.0; None without tests."""
     if columns.get("id") is None:
         raise UserError("ioi_code: the dataset has no column 'id'.")
+    if provider_type not in ("local", "unsafe", "piston"):
+        raise UserError(f"ioi_provider is {provider_type!r}: it must be 'local', 'unsafe' or 'piston'.")
     texts = texts_of(completions)
 
-    def one(row: int) -> float | None:
+    def one(row: int) -> _PendingScore | float | None:
         problem = _row(columns, row)
+        if not problem.get("test_cases"):
+            return None
         source = with_includes(extract_code(texts[row], "cpp"), str(problem["id"]))
-        return score_subtask(problem, source, provider=provider_type, batch_size=test_batch_size)
+        if not source:
+            return 0.0
+        if provider_type == "piston":
+            return score_with_piston(problem, source) if wait else None
+        submission = subtask_submission(problem, source, test_batch_size)
+        key, verdict = JUDGING.submit(submission, provider_type, num_parallel=num_parallel)
+        return _PendingScore(key, verdict, lambda result: float(result.compiled and result.passed == result.total))
 
-    return _in_parallel(one, range(len(completions)), num_parallel)
+    with ThreadPoolExecutor(num_parallel or cores()) as threads:  # that wait for servers
+        return _scores(list(threads.map(one, range(len(completions)))), wait)
 
 
 def get_code_format_reward(language: str = "python") -> Callable[..., list[float]]:
@@ -160,11 +181,14 @@ def get_code_format_reward(language: str = "python") -> Callable[..., list[float
     return code_format_reward
 
 
+_parsed = lru_cache(PROBLEMS)(json.loads)
+
+
 def _info(row: int, value: Any) -> dict[str, Any]:
     shape = 'it must be {"language": "python", "test_cases": [{"input": ..., "output": ...}]} or its JSON.'
     if isinstance(value, str) and value.strip():
         try:
-            value = json.loads(value)
+            value = _parsed(value)
         except json.JSONDecodeError as error:
             raise RowError(row, f"verification_info is {value[:80]!r}, not JSON ({error}): {shape}") from None
     elif isinstance(value, str):
@@ -209,8 +233,3 @@ def _scores(scores: Sequence[_PendingScore | float | None], wait: bool) -> list[
         return [s.score(s.verdict()) if isinstance(s, _PendingScore) else s for s in scores]
     finally:
         JUDGING.forget([s.key for s in scores if isinstance(s, _PendingScore)])
-
-
-def _in_parallel(one: Callable[[int], float | None], rows: Sequence[int], num_parallel: int) -> list[float | None]:
-    with ThreadPoolExecutor(num_parallel or cores()) as threads:
-        return list(threads.map(one, rows))

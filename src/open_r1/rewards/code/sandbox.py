@@ -7,6 +7,7 @@ wall-clock time, memory, processes, file sizes and output, and a program ends to
 
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -165,7 +166,12 @@ class Sandbox:
             "writable": [scratch, *([str(self.folder)] if self.writable else [])],
             "filter": "" if rules is None else rules.hex(),
         }
-        options = {"control": theirs.fileno(), "scratch": scratch, "confine": None if contained else confine}
+        options = {
+            "control": theirs.fileno(),
+            "scratch": scratch,
+            "confine": None if contained else confine,
+            "preload": isolation.kind != "limits" and not self.writable,  # where it serves many programs
+        }
         user = isolation.user if contained else None  # otherwise only programs change the user, not the server
         command = [interpreter(), "-c", _launcher(), json.dumps(options)]
         try:
@@ -214,7 +220,8 @@ class Sandbox:
             "NPROC": process_limit(limits.processes, self.isolation, self._user),
             "FSIZE": SCRATCH_MB << 20,
             "NOFILE": DESCRIPTORS,
-            "CORE": 0,
+            # 1 is less than any dump; with 0, a machine that pipes dumps to a program would still do so
+            "CORE": int(resource.getrlimit(resource.RLIMIT_CORE)[1] != 0),
         }
 
     def _watch(self, pipes: Pipes, limits: Limits) -> Outcome:
@@ -252,7 +259,7 @@ class Sandbox:
                 used = usage(self._process.pid)
                 if len(used.pids) - len(before.pids) > limits.processes + 1:
                     status = "processes"
-                elif used.resident - before.resident > limits.memory_mb << 20:
+                elif used.memory_bytes - before.memory_bytes > limits.memory_mb << 20:
                     status = "memory"
                 elif used.cpu_seconds - before.cpu_seconds > most_seconds or now - began > wall_seconds:
                     status = "time"

@@ -1,12 +1,13 @@
 """A filter, in classic BPF, that denies system calls which no answer to a programming problem needs.
 
-Denied calls fail with EPERM. They are the ones that hold memory which no limit counts (memfd, System V memory and
-queues, large buffers of sockets and pipes, pages given to a pipe), use up what all users share, make others wait for a
-file, open sockets of any family, affect other processes (including their limits and priorities), create namespaces or
-mounts, or reach large parts of the kernel (BPF, io_uring, keys, perf, userfaultfd). Pairs of Unix stream sockets, which
-event loops need, are allowed. Programs cannot ignore SIGCHLD, because the kernel would then lose the processor time of
-their children; that call only seems to succeed, because some interpreters do not start without it. Only x86-64 and
-ARM64 have a filter.
+Denied calls fail with EPERM. They are the ones that hold memory or files which no limit counts (memfd, System V memory
+and queues, shared mappings without a file, large buffers of sockets and pipes, pages given to a pipe, descriptors sent
+over a socket), use up what all users share (huge pages), make others wait for a file, open sockets of any family,
+affect other processes (including their limits and priorities), hide from the judge, create namespaces or mounts, or
+reach large parts of the kernel (BPF, io_uring, keys, perf, userfaultfd). Pairs of Unix stream sockets, which event
+loops need, are allowed. Programs cannot ignore SIGCHLD, because the kernel would then lose the processor time of their
+children; that call only seems to succeed, because some interpreters do not start without it. Only x86-64 and ARM64 have
+a filter.
 
 The table has the numbers of the calls, so that the machine does not need libseccomp. If it is installed, a test
 compares the table with it.
@@ -21,6 +22,8 @@ _DENIED: dict[str, tuple[int, int | None]] = {
     "socket": (41, 198),
     "connect": (42, 203),
     "bind": (49, 200),
+    "sendmsg": (46, 211),
+    "sendmmsg": (307, 269),
     "ptrace": (101, 117),
     "process_vm_readv": (310, 270),
     "process_vm_writev": (311, 271),
@@ -44,6 +47,8 @@ _DENIED: dict[str, tuple[int, int | None]] = {
     "fsmount": (432, 432),
     "fspick": (433, 433),
     "mount_setattr": (442, 442),
+    "statmount": (457, 457),
+    "listmount": (458, 458),
     "name_to_handle_at": (303, 264),
     "open_by_handle_at": (304, 265),
     "add_key": (248, 217),
@@ -99,10 +104,19 @@ _ATTRIBUTES: dict[str, tuple[int, int | None]] = {
     "lsetxattr": (189, 6),
     "fsetxattr": (190, 7),
     "setxattrat": (463, 463),
+    "getxattr": (191, 8),
+    "lgetxattr": (192, 9),
+    "fgetxattr": (193, 10),
+    "getxattrat": (464, 464),
+    "listxattr": (194, 11),
+    "llistxattr": (195, 12),
+    "flistxattr": (196, 13),
+    "listxattrat": (465, 465),
     "removexattr": (197, 14),
     "lremovexattr": (198, 15),
     "fremovexattr": (199, 16),
     "removexattrat": (466, 466),
+    "file_getattr": (468, 468),
     "file_setattr": (469, 469),
     "truncate": (76, 45),
 }
@@ -112,13 +126,16 @@ _LOCKS: dict[str, tuple[int, int | None]] = {"flock": (73, 32)}
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E, 56), "aarch64": (1, 0xC00000B7, 220)}
 _SOCKETPAIR, _SETSOCKOPT, _FCNTL, _PRLIMIT64 = (53, 199), (54, 208), (72, 25), (302, 261)
 _SIGACTION, _SIGCHLD = (13, 134), 17
+_MMAP, _SHARED_WITHOUT_FILE, _HUGE_PAGES = (9, 222), 0x21, 0x40000
+_PRCTL, _SET_DUMPABLE = (157, 167), 4
+"""Without it, /proc hides from the judge what a process holds."""
 _AF_UNIX = 1
 _FCNTL_COMMANDS = (1024, 1026, 1031)  # F_SETLEASE, F_NOTIFY, F_SETPIPE_SZ
 _BUFFER_OPTIONS = (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and the same with force
 _CLONE3 = 435
 _NAMESPACES = 0x7E020080  # CLONE_NEWUSER, PID, NET, IPC, UTS, CGROUP, NS and TIME
 _X32 = 0x40000000
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _AND, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
 _Instruction = tuple[int, int, int, int]
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _EPERM, _ENOSYS = 1, 38
@@ -148,6 +165,10 @@ def filter_program(machine: str | None = None, *, attributes: bool = True, locks
     # Datagram sockets (bit 2 of the type) can send to any path, even if they are a connected pair.
     program += _where(_SOCKETPAIR[column], 1, [(_ANY_BIT, 0, 1, 2), (_RETURN, 0, 0, _ERRNO | _EPERM)])
     program += _where(_PRLIMIT64[column], 0, [(_EQUAL, 1, 0, 0), (_RETURN, 0, 0, _ERRNO | _EPERM)])  # its own only
+    program += _where(_PRCTL[column], 0, [(_EQUAL, 0, 1, _SET_DUMPABLE), (_RETURN, 0, 0, _ERRNO | _EPERM)])
+    program += _where(_MMAP[column], 3, [(_ANY_BIT, 0, 1, _HUGE_PAGES), (_RETURN, 0, 0, _ERRNO | _EPERM)])
+    both = [(_AND, 0, 0, _SHARED_WITHOUT_FILE), (_EQUAL, 0, 1, _SHARED_WITHOUT_FILE)]
+    program += _where(_MMAP[column], 3, [*both, (_RETURN, 0, 0, _ERRNO | _EPERM)])
     program += _where(_SIGACTION[column], 0, [(_EQUAL, 0, 1, _SIGCHLD), (_RETURN, 0, 0, _ERRNO)])
     for option in _BUFFER_OPTIONS:
         program += _where(_SETSOCKOPT[column], 2, [(_EQUAL, 0, 1, option), (_RETURN, 0, 0, _ERRNO | _EPERM)])

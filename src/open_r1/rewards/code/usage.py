@@ -10,33 +10,35 @@ from pathlib import Path
 
 from open_r1.rewards.code.inside import MOST_FILES, read, tree
 
-_PAGE, _TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
+_TICKS = os.sysconf("SC_CLK_TCK")
+_MEMORY = (b"VmRSS:", b"VmPTE:", b"VmSwap:")
 
 
 @dataclass(frozen=True)
 class Usage:
-    """The current `pids` and `resident` bytes, and `cpu_seconds` so far, including those of ended processes."""
+    """The current `pids` and `memory_bytes`, with page tables and swapped pages, and `cpu_seconds` so far, including
+    those of ended processes."""
 
     pids: list[int]
-    resident: int
+    memory_bytes: int
     cpu_seconds: float
 
 
 def usage(pid: int) -> Usage:
     """The usage of `pid` and its descendants."""
     pids = tree(pid)
-    pages = ticks = 0
+    kilobytes = ticks = 0
     for each in pids:
-        with suppress(OSError, IndexError):
-            fields = read(f"/proc/{each}/stat").rpartition(b")")[2].split()
-            ticks += sum(map(int, fields[11:15]))
-            pages += int(fields[21])
-    return Usage(pids, pages * _PAGE, ticks / _TICKS)
+        with suppress(OSError):
+            ticks += sum(map(int, read(f"/proc/{each}/stat").rpartition(b")")[2].split()[11:15]))
+            lines = read(f"/proc/{each}/status").splitlines()
+            kilobytes += sum(int(line.split()[1]) for line in lines if line.startswith(_MEMORY))
+    return Usage(pids, kilobytes << 10, ticks / _TICKS)
 
 
 def overfull(folder: Path, pids: list[int], most_bytes: int) -> bool:
-    """Whether processes hold more than `most_bytes` in files, in `folder` or open but removed; or whether `folder` has
-    too many files, or a folder that cannot be read."""
+    """Whether processes hold more than `most_bytes` in files, in `folder` or open but removed, or map a removed file
+    that they have not open; or whether `folder` has too many files, or a folder that cannot be read."""
     held = number = 0
     folders = [str(folder)]
     while folders:
@@ -53,18 +55,33 @@ def overfull(folder: Path, pids: list[int], most_bytes: int) -> bool:
             return True
         if number > MOST_FILES or held > most_bytes:
             return True
-    return held + sum(map(_nameless, pids)) > most_bytes
+    for pid in pids:
+        opened = _opened_without_name(pid)
+        held += sum(opened.values())
+        only_mapped = _mapped_without_name(pid, folder) - opened.keys()  # of unknown size
+        if held > most_bytes or only_mapped:
+            return True
+    return False
 
 
-def _nameless(pid: int) -> int:
-    """Bytes in removed files that a process still has open."""
-    held = 0
+def _opened_without_name(pid: int) -> dict[int, int]:
+    """The bytes of removed files that a process still has open, by inode."""
+    held = {}
     with suppress(OSError):
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
             found = descriptor.stat()
             if stat.S_ISREG(found.st_mode) and not found.st_nlink:
-                held += found.st_blocks * 512
+                held[found.st_ino] = found.st_blocks * 512
     return held
+
+
+def _mapped_without_name(pid: int, folder: Path) -> set[int]:
+    """The inodes of removed files of `folder` that a process has mapped."""
+    inside = os.fsencode(folder.resolve()) + b"/"
+    with suppress(OSError):
+        lines = read(f"/proc/{pid}/maps").splitlines()
+        return {int(line.split(None, 5)[4]) for line in lines if inside in line and line.endswith(b" (deleted)")}
+    return set()
 
 
 def kill_tree(process: subprocess.Popen) -> None:
