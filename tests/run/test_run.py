@@ -116,9 +116,9 @@ def test_the_dry_run_scores_gold_answers_of_every_type(gold):
 
 
 def test_the_dry_run_names_the_row_of_a_gold_answer_below_the_maximum_as_other_messages_do():
-    rows = [{"prompt": "8+9?", "prompt_text": "8+9?", "answer": gold} for gold in ("17", "?")]
-    with pytest.raises(UserError, match=r"gold answer of row 2 \('\?'\)"):
-        check_gold_scores(["accuracy"], [accuracy_reward], rows)
+    rows = [{"prompt": "8+9?", "prompt_text": "8+9?", "answer": gold} for gold in ("17", "18")]
+    with pytest.raises(UserError, match=r"gives 0\.5 to the gold answer of row 2 \('18'\)"):
+        check_gold_scores(["accuracy"], [lambda completions, **_: [1.0, 0.5]], rows)
 
 
 @pytest.mark.parametrize("users", [None, "/elsewhere"])

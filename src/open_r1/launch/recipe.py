@@ -1,5 +1,6 @@
 """Reads from a recipe what a launch needs: the task, the options, the size of the model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -70,8 +71,7 @@ def task_of(path: Path, overrides: list[str]) -> Literal["sft", "grpo"]:
         return "grpo"
     if folder == "sft":
         return "sft"
-    names = set(read_yaml(path))
-    names |= {word[2:].split("=")[0].replace("-", "_") for word in overrides if word.startswith("--")}
+    names = {*read_yaml(path), *_option_names(overrides)}
     only_grpo = {"reward_funcs", "num_generations", "max_completion_length", "use_vllm", "beta"}
     return "grpo" if names & only_grpo else "sft"
 
@@ -122,14 +122,13 @@ def job_of(recipe: Recipe, accelerator: str, tp: int | None, dp: int | None) -> 
         data_parallel=dp,
         accelerator=accelerator,
         adapters=recipe.model.use_peft,
-        recipe_learning_rate=None if _overrides(recipe, BATCH_OPTIONS) else args.learning_rate,
+        recipe_learning_rate=None if BATCH_OPTIONS & _option_names(recipe.overrides) else args.learning_rate,
     )
 
 
-def _overrides(recipe: Recipe, names: set[str]) -> bool:
-    """Whether one of these options follows the recipe."""
-    given = {word[2:].split("=")[0].replace("-", "_") for word in recipe.overrides if word.startswith("--")}
-    return bool(given & names)
+def _option_names(words: Sequence[str]) -> set[str]:
+    """The options among the words of a command line."""
+    return {word[2:].split("=")[0].replace("-", "_") for word in words if word.startswith("--")}
 
 
 def generation_of(recipe: Recipe) -> Generation:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from open_r1.files import write_text
 from open_r1.report.environment import REMOVED, command_line, git_commit, package_versions, plain, redacted
 from open_r1.report.recorder import BYSTANDERS
 
@@ -78,7 +79,7 @@ def write_model_card(
     )
     path = output_dir / "README.md"
     output_dir.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_text(path, "\n\n".join(parts) + "\n")
     return path
 
 
