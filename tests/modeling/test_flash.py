@@ -1,5 +1,6 @@
 """flash-attn-4 as an operation: its plumbing on a CPU, with kernels of plain arithmetic, and the kernels on a GPU."""
 
+import functools
 import math
 from concurrent.futures import ThreadPoolExecutor
 
@@ -159,6 +160,17 @@ def test_a_compiled_function_holds_attention_without_a_break(on_cpu):
     found = torch.autograd.grad(compiled(*tensors), tensors, grad)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, 2 * theirs)
+
+
+def test_a_compiled_layer_asks_without_a_break_whether_it_is_used(monkeypatch):
+    """Sizes of tensors are symbols there."""
+    monkeypatch.setattr(flash, "_largest_head", torch.compiler.assume_constant_result(lambda: 256))
+
+    @functools.partial(torch.compile, dynamic=True, fullgraph=True, backend="eager")
+    def used(q):
+        return q + flash.is_used((q.shape[-1], q.shape[-1]), "cuda", torch.bfloat16)
+
+    assert [int(used(torch.zeros(3, size))[0, 0]) for size in (64, 80)] == [1, 0]
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -1,13 +1,16 @@
 """Engines get the policy's weights under the names that its checkpoint has."""
 
+import copy
 from types import SimpleNamespace
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_models import SIZE
+from tiny_models import SIZE, documents, make, plain_logprobs
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     DeepseekV3Config,
     DeepseekV3ForCausalLM,
     MixtralConfig,
@@ -19,9 +22,11 @@ from transformers import (
 from open_r1.configs import ModelConfig
 from open_r1.engine.transformers_engine import ReplicaEngine
 from open_r1.errors import UserError
+from open_r1.training import model as model_module
 from open_r1.training import policy_weights
-from open_r1.training.model import empty_replica
-from open_r1.training.policy_weights import PolicyWeights
+from open_r1.training.model import add_adapters, empty_replica
+from open_r1.training.packing import build_pack
+from open_r1.training.policy_weights import PolicyWeights, whole_state_dict
 
 MODELS = {
     "qwen3_moe": (
@@ -102,3 +107,43 @@ def test_a_copy_of_a_model_with_sinks_can_be_made(tmp_path):
     args = SimpleNamespace(bf16=False, device=torch.device("cpu"))
     copy = empty_replica(ModelConfig(str(tmp_path)), args)
     assert copy(input_ids=torch.tensor([[1, 2, 3]])).logits.shape == (1, 3, 97)
+
+
+@pytest.mark.parametrize("names", [["lm_head"], ["embed_tokens"], ["embed_tokens", "lm_head"]])
+@pytest.mark.parametrize("kind", ["llama", "llama_tied"])
+def test_a_head_that_lora_trains_in_full_is_sent_and_saved(tmp_path, kind, names):
+    """Where it is the embedding too, both stay one."""
+    model, sequences = make(kind), documents([9, 12, 5])
+    plain = AutoModelForCausalLM.from_config(copy.deepcopy(model.config), attn_implementation="sdpa")
+    plain.load_state_dict(model.state_dict())
+    options = ModelConfig(model_name_or_path="none", use_peft=True, lora_modules_to_save=names)
+    lora = add_adapters(model, options, seed=0)
+    assert options.lora_modules_to_save == names
+    for parameter in lora.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, 0, 0.2)
+    expected = lora.eval()(pack=build_pack(sequences)).logprobs
+    lora.save_pretrained(tmp_path, state_dict=whole_state_dict(lora, None, True))
+    loaded = peft.PeftModel.from_pretrained(copy.deepcopy(plain), tmp_path).merge_and_unload().eval()
+    torch.testing.assert_close(torch.cat(plain_logprobs(loaded, sequences)), expected)
+    with torch.no_grad():
+        plain.load_state_dict({name: tensor.clone() for name, tensor in PolicyWeights(lora)}, strict=False)
+    torch.testing.assert_close(torch.cat(plain_logprobs(plain.eval(), sequences)), expected)
+
+
+def test_adapters_on_a_head_that_is_the_embedding_are_refused():
+    for name in ("lm_head", "embed_tokens", "model.embed_tokens"):
+        options = ModelConfig(model_name_or_path="none", use_peft=True, lora_target_modules=["q_proj", name])
+        with pytest.raises(UserError, match="is this model's head and embedding at once"):
+            add_adapters(make("llama_tied"), options, seed=0)
+        if name != "lm_head":
+            continue
+        add_adapters(make("llama"), options, seed=0)
+
+
+def test_a_head_that_is_the_embedding_is_not_trained_in_full_where_weights_are_sharded(monkeypatch):
+    monkeypatch.setattr(model_module, "_sharded_at_load", lambda: True)
+    options = ModelConfig(model_name_or_path="none", use_peft=True, lora_modules_to_save=["lm_head"])
+    with pytest.raises(UserError, match=r"lora_modules_to_save is .* which FSDP and ZeRO-3 cannot train in full"):
+        add_adapters(make("llama_tied"), options, seed=0)
+    add_adapters(make("llama"), options, seed=0)

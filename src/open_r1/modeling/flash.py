@@ -69,7 +69,7 @@ def is_used(sizes: Collection[int], device_type: str, dtype: torch.dtype, option
     """
     if device_type != "cuda" or dtype not in HALF or option not in (None, "flash_attention_4"):
         return False
-    if not set(sizes) <= set(HEAD_SIZES):
+    if not all(size in HEAD_SIZES for size in sizes):
         return False
     planned = option == "flash_attention_4" and not torch.cuda.is_available()
     largest = max(LARGEST_HEAD.values()) if planned else _largest_head()

@@ -67,7 +67,7 @@ class Precision:
     def of(args: TrainConfig, model: ModelConfig, split: Split) -> "Precision":
         """The precision of a run. FSDP2 and DeepSpeed cast the weights themselves, so hidden states are in bfloat16,
         too."""
-        weight, matrix = 2 if model.pure_bf16 else 4, 2 if args.bf16 or model.pure_bf16 else 4
+        weight, matrix = 2 if model.pure_bf16 else 4, 2 if args.bf16 or args.fp16 or model.pure_bf16 else 4
         return Precision(weight, weight if split in ("none", "ddp") else matrix, matrix)
 
 

@@ -63,7 +63,7 @@ def _as_policy(model: PreTrainedModel, config: ModelConfig, args: TrainConfig) -
     if args.torch_compile:
         compile_layers(model)
     if config.use_peft:
-        return _with_adapters(model, config, args.seed)
+        return add_adapters(model, config, args.seed)
     return model
 
 
@@ -147,8 +147,22 @@ def _check_flash(heads: set[tuple[int, int]]) -> None:
         )
 
 
-def _with_adapters(model: PreTrainedModel, config: ModelConfig, seed: int) -> PreTrainedModel:
+def add_adapters(model: PreTrainedModel, config: ModelConfig, seed: int) -> PreTrainedModel:
+    """`model` with LoRA adapters. Raises UserError if `config` names layers that cannot have them."""
     peft = _peft()
+    whole, shared = list(config.lora_modules_to_save or []), _tied_names(model)
+    adapted = [name for name in config.lora_target_modules or [] if name.rpartition(".")[2] in shared]
+    if adapted:
+        raise UserError(
+            f"lora_target_modules is {config.lora_target_modules}, and {adapted[0]} is this model's head and embedding "
+            "at once, which adapters cannot be: omit it, or train it in full with lora_modules_to_save."
+        )
+    tied = [name for name in whole if name.rpartition(".")[2] in shared]
+    if tied and _sharded_at_load():
+        raise UserError(
+            f"lora_modules_to_save is {whole}, and {tied[0]} is this model's head and embedding at once, which FSDP "
+            "and ZeRO-3 cannot train in full: use --accelerator ddp, or omit it."
+        )
     lora = peft.LoraConfig(
         task_type="CAUSAL_LM",
         r=config.lora_r,
@@ -156,7 +170,10 @@ def _with_adapters(model: PreTrainedModel, config: ModelConfig, seed: int) -> Pr
         lora_dropout=config.lora_dropout,
         target_modules=config.lora_target_modules or "all-linear",
         exclude_modules=None if config.lora_target_modules else unadaptable(model),
-        modules_to_save=config.lora_modules_to_save,
+        modules_to_save=whole or None,
+        ensure_weight_tying=any(
+            name.rpartition(".")[2] in shared for name in whole
+        ),  # else head and embedding would become two
     )
     try:
         with torch.random.fork_rng():
@@ -164,6 +181,14 @@ def _with_adapters(model: PreTrainedModel, config: ModelConfig, seed: int) -> Pr
             return peft.get_peft_model(model, lora)
     except ValueError as error:
         raise UserError(f"lora_target_modules is {config.lora_target_modules}: {error}") from error
+
+
+def _tied_names(model: PreTrainedModel) -> set[str]:
+    """The last names of embedding and head, if they have the same weight."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or head.weight is not embedding.weight:
+        return set()
+    return {name.rpartition(".")[2] for name, module in model.named_modules() if module in (head, embedding)}
 
 
 def _sharded_at_load() -> bool:

@@ -107,6 +107,10 @@ def whole_state_dict(model: nn.Module, dtype: torch.dtype | None, keep: bool) ->
             tensor = _whole(parameter)
             if keep:
                 state[_clean(name)] = tensor.detach().to("cpu", dtype, copy=True)
+    if keep and only_trained:  # PEFT wants tied weights under each of their names
+        first = {parameter: _clean(name) for name, parameter in model.named_parameters()}
+        named = model.named_parameters(remove_duplicate=False)
+        state |= {_clean(name): state[first[p]] for name, p in named if p.requires_grad}
     if keep and not only_trained:
         buffers = model.state_dict().keys() & dict(model.named_buffers()).keys()
         state |= {_clean(name): model.get_buffer(name).cpu() for name in sorted(buffers)}
