@@ -5,6 +5,7 @@ import shutil
 import threading
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import constants
@@ -12,7 +13,7 @@ from runs import make_folder
 from toys import make_tokenizer
 
 from open_r1 import cli
-from open_r1.launch.doctor import hub
+from open_r1.launch.doctor import gpus, hub, machine
 from open_r1.launch.doctor.finding import Finding, can_start
 from open_r1.launch.doctor.gpus import check_gpus, describe_links, newer_major
 from open_r1.launch.doctor.machine import check_machine, disk, shared_memory
@@ -86,6 +87,27 @@ def test_on_the_training_gpus_only_engine_vllm_needs_vllm(recipe, monkeypatch, o
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     said = [finding.text for finding in check_recipe(recipe("grpo", num_generations=2, **options), [])]
     assert ("engine: vllm needs vllm" in said) == needs
+
+
+def test_busy_gpus_are_those_that_are_visible_and_unknown_memory_is_not_busy(monkeypatch):
+    """As nvidia-smi lists all GPUs, torch those in CUDA_VISIBLE_DEVICES."""
+    table = "0, GPU-a, 70000\n1, GPU-b, 10\n2, GPU-c, 60000\n3, GPU-d, [N/A]\n"
+    monkeypatch.setattr(gpus, "_nvidia_smi", lambda *words: table if "--query" in words[0] else "")
+    memory = SimpleNamespace(name="H200", total_memory=80_000 * 2**20)
+    cuda = {"is_available": lambda: True, "device_count": lambda: 3, "get_device_properties": lambda i: memory}
+    monkeypatch.setattr(gpus, "visible_devices", lambda: ["1", "GPU-c", "3"])
+    found = list(gpus._gpus(SimpleNamespace(cuda=SimpleNamespace(**cuda))))
+    assert [f.text for f in found if f.state == "note"] == ["GPU GPU-c is in use by other programs"]
+
+
+def test_a_slurm_without_a_controller_is_a_note(monkeypatch, tmp_path):
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text("#!/bin/sh\necho slurm 24\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    finding = machine._slurm()
+    assert finding.state == "note" and "slurm 24, but no controller answers" in finding.text
 
 
 def test_links_between_gpus_are_summed_up():

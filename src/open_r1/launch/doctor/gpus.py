@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
+from open_r1.devices import visible_devices
 from open_r1.installing import install_command
 from open_r1.launch.doctor.finding import Finding, gib
 
@@ -70,13 +71,9 @@ def _gpus(torch: Any) -> Iterator[Finding]:
     properties = [torch.cuda.get_device_properties(i) for i in range(count)]
     for (name, size), number in Counter((p.name, p.total_memory) for p in properties).items():
         yield Finding("gpus", "ok", f"{number} x {name}, {gib(size)} each")
-    used = [int(word) for word in _nvidia_smi("--query-gpu=memory.used", "--format=csv,noheader,nounits").split()]
-    busy = [
-        str(i)
-        for i, (mib, p) in enumerate(zip(used, properties, strict=False))
-        if mib * 2**20 > BUSY_SHARE * p.total_memory
-    ]
-    if busy:
+    used = memory_used(_nvidia_smi("--query-gpu=index,uuid,memory.used", "--format=csv,noheader,nounits"))
+    pairs = zip(visible_devices(), properties, strict=False)
+    if busy := [name for name, p in pairs if used.get(name, 0) > BUSY_SHARE * p.total_memory]:
         yield Finding(
             "gpus",
             "note",
@@ -85,6 +82,13 @@ def _gpus(torch: Any) -> Iterator[Finding]:
         )
     if count > 1:
         yield Finding("links", "ok", describe_links(_nvidia_smi("topo", "-m")))
+
+
+def memory_used(table: str) -> dict[str, int]:
+    """Bytes in use on each GPU, by its index and by its UUID, from lines `index, uuid, MiB` of nvidia-smi; without the
+    GPUs whose memory it does not know ("[N/A]")."""
+    rows = [[word.strip() for word in line.split(",")] for line in table.splitlines()]
+    return {name: int(mib) * 2**20 for *names, mib in rows if mib.isdigit() for name in names}
 
 
 def describe_links(topology: str) -> str:

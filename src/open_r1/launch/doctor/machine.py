@@ -97,7 +97,8 @@ def _slurm() -> Finding:
         version = "installed, not configured"
     if job := os.environ.get("SLURM_JOB_ID"):
         return Finding("slurm", "ok", f"{version}, in job {job} on {os.environ.get('SLURM_JOB_NUM_NODES', '1')} nodes")
-    if subprocess.run(["sinfo", "--noheader"], capture_output=True, timeout=10).returncode != 0:
+    controller = _run("sinfo", "--noheader")
+    if controller is None or controller.returncode != 0:
         return Finding(
             "slurm",
             "note",
@@ -124,8 +125,13 @@ def _sandbox() -> Finding:
 
 
 def _first_line(*words: str) -> str:
+    done = _run(*words)
+    return (done.stdout or done.stderr).strip().split("\n")[0] if done else f"{words[0]} does not answer"
+
+
+def _run(*words: str) -> subprocess.CompletedProcess[str] | None:
+    """None if the program is not there or does not end."""
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=10)
+        return subprocess.run(words, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
-        return f"{words[0]} does not answer"
-    return (done.stdout or done.stderr).strip().split("\n")[0]
+        return None
