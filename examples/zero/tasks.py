@@ -43,9 +43,9 @@ def sums(level: int, rng: random.Random) -> Problem:
 
 
 def chains(level: int, rng: random.Random) -> Problem:
-    """Levels: 3 to 7 numbers up to 12. No partial sum is negative or above 30, so that each step is an easy one."""
+    """Levels: 2 to 7 numbers up to 12. No partial sum is negative or above 30, so that each step is an easy one."""
     numbers = [rng.randint(1, 12)]
-    while len(numbers) < level + 3:
+    while len(numbers) < level + 2:
         value, number = sum(numbers), rng.randint(1, 12)
         numbers.append(number if value < number or (value + number <= 30 and rng.random() < 0.5) else -number)
     turns = [text for shown in SHOWN for text in (_chain(shown), _worked(shown))]
@@ -98,7 +98,7 @@ def _chain(terms: list[int]) -> str:
 
 TASKS: dict[str, tuple[Callable[[int, random.Random], Problem], int]] = {
     "sums": (sums, 4),
-    "chains": (chains, 5),
+    "chains": (chains, 6),
     "largest": (largest, 4),
     "sequences": (sequences, 4),
     "countdown": (countdown, 3),

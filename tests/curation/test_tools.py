@@ -121,6 +121,22 @@ def test_merged_parts_are_one_run(parts, tmp_path, capsys):
     assert json.loads((tmp_path / "merged" / "run" / "summary.json").read_text())["rows"] == 20
 
 
+def test_a_folder_gets_its_name_with_its_card(data, jsonl, tmp_path, monkeypatch):
+    """What a kill before the end leaves is not in the way of the same command."""
+    rows = jsonl([{"problem": "1 + 1?"}])
+
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("open_r1.curation.rows.write_dataset_card", killed)
+        with pytest.raises(KeyboardInterrupt):
+            data("dedup", rows)
+    assert not (tmp_path / "out").exists()
+    data("dedup", rows)
+    assert (tmp_path / "out" / "README.md").read_text().count("# out\n") == 1
+
+
 def test_a_run_that_is_not_finished_is_read_with_a_warning(parts, tmp_path, data, caplog):
     parts(0)
     folder = tmp_path / "parts" / "shard-00000-of-00003"

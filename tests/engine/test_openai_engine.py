@@ -133,6 +133,14 @@ def test_a_server_that_comes_back_gets_requests_again(monkeypatch):
         assert not suspended.suspended
 
 
+def test_a_suspended_server_stays_so_when_it_cannot_count_tokens():
+    with fake_server() as gone:
+        engine = OpenAIEngine(gone.url, "m")
+    engine.servers.all[0].record_failure(suspend=True)
+    assert engine.count_tokens([{"role": "user", "content": "1 + 1"}]) > 5
+    assert engine.servers.all[0].suspended
+
+
 def test_a_server_that_is_absent_at_the_start_is_done_without(caplog):
     with fake_server() as gone:
         pass

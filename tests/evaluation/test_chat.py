@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from served import served
 
+from open_r1.errors import UserError
 from open_r1.evaluation.ask import split_reasoning
 from open_r1.evaluation.chat import ChatOptions, Terminal
 from open_r1.evaluation.chat_page import chat_server
@@ -69,6 +70,19 @@ def test_commands(tmp_path):
     assert "there is no answer yet" in out and "'hot'" in out and "at least 0" in out
     assert [len(messages) for messages in model.sent] == [1, 1, 2]
     assert "/again" in talked(model, "/help", **options)
+
+
+def test_an_answer_stays_when_another_one_fails(tmp_path):
+    model = Model()
+
+    def broken(messages):
+        if model.sent:
+            raise UserError("the server does not answer")
+        return model(messages)
+
+    out = talked(broken, "2+2?", "/again", "/save", save=tmp_path / "c.jsonl")
+    assert "does not answer" in out
+    assert json.loads((tmp_path / "c.jsonl").read_text())["messages"][1]["content"] == WRITTEN
 
 
 def posted(url, body):

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
@@ -21,6 +22,7 @@ from open_r1 import generate, grpo, sft
 from open_r1.data.load import load_split
 from open_r1.errors import UserError
 from open_r1.generation.store import ShardStore, shard_files
+from open_r1.generation.summary import summarise
 
 
 def keys(folder):
@@ -349,3 +351,10 @@ def test_a_real_model_writes_and_continues(sums, tmp_path):
     generate.main(arguments)
     with pytest.raises(UserError, match="max_new_tokens was 8, now 9"):
         generate.main([*arguments, "--max-new-tokens", "9"])
+
+
+def test_a_length_that_a_server_does_not_report_is_left_out_of_the_mean(tmp_path):
+    (tmp_path / "data").mkdir()
+    columns = {"index": [0, 1, 2], "correct": [True] * 3, "extracted": ["1"] * 3, "finish_reason": ["stop"] * 3}
+    pq.write_table(pa.table({**columns, "n_tokens": [4, None, 6]}), tmp_path / "data" / "train-00000.parquet")
+    assert summarise(tmp_path)["mean_tokens"] == 5

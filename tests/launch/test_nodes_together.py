@@ -49,6 +49,14 @@ def test_a_worker_that_dies_ends_every_node_and_its_last_lines_are_shown_everywh
     assert "CUDA out of memory" in ended[0][1]
 
 
+def test_a_node_that_lost_a_process_of_another_waits_for_the_reason(start):
+    killed = "import os, time; time.sleep(5); os.kill(os.getpid(), 9)"
+    ended = finish(start(2, TRAINING_0="raise SystemExit(76)", TRAINING_1=killed))
+    assert [code for code, _ in ended] == [137, 137]
+    sentence = f"training on node 1 ({socket.gethostname()}) ended with exit code 137 (SIGKILL)"
+    assert all(sentence in out for _, out in ended)
+
+
 def test_a_generator_that_is_late_ends_every_node_before_training(start):
     ended = finish(start(2, TRAINING_0="print('trained')", SERVER_1=60, SERVER_TIMEOUT=1))
     assert [code for code, _ in ended] == [1, 1]

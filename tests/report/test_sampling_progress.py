@@ -1,5 +1,7 @@
 """What sampling says of itself."""
 
+import io
+
 from rich.console import Console
 
 from open_r1.report.sampling_progress import SamplingProgress
@@ -13,6 +15,13 @@ def test_time_left_is_told_once_enough_samples_have_finished():
         progress.add_graded(1, right=0)
         progress.add_finished(1)
         assert "left" in progress.news()
+
+
+def test_a_task_with_brackets_in_its_name_is_shown_as_it_is():
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    with SamplingProgress("sums[/v2]", total=2, done=0, right=0, console=console):
+        pass
+    assert "sums[/v2]" in console.file.getvalue()
 
 
 def test_a_short_task_tells_it_at_its_first_sample_and_nothing_at_its_end():

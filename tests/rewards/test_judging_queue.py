@@ -80,6 +80,12 @@ def test_the_cases_of_a_problem_are_written_once_and_go_with_its_verdicts():
     assert not list(home.glob("cases-*"))
 
 
+def test_cases_that_cannot_be_written_are_a_sentence(monkeypatch):
+    monkeypatch.setattr(folders, "_home", lambda: Path("/dev/null"))
+    with pytest.raises(UserError, match=r"cannot write the test cases of a problem .*: set TMPDIR"):
+        score("print(1)  # nowhere to write")
+
+
 @needs_compiler
 def test_subtasks_of_the_olympiad_are_judged_beside_the_trainer(monkeypatch):
     monkeypatch.setattr(local, "Sandbox", None)

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from sandboxes import every, execute, isolated, needs_compiler, needs_filter
+from sandboxes import as_another_user, every, execute, isolated, needs_compiler, needs_filter
 
 from open_r1.rewards.code import cgroup, local
 from open_r1.rewards.code.cases import Case
@@ -124,7 +124,7 @@ def test_the_limit_of_processes_is_that_of_the_tree(folder, isolation):
 LEFT = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0: time.sleep(97)\n    os._exit(0)\n"
 
 
-@every
+@as_another_user
 @pytest.mark.parametrize(
     "source",
     [

@@ -1,5 +1,6 @@
 """`callbacks: push_to_hub_revision` against a hub that notes what it gets."""
 
+import errno
 import json
 import logging
 from types import SimpleNamespace
@@ -70,6 +71,18 @@ def test_a_lost_connection_costs_a_branch_and_not_the_run(folder, tmp_path, monk
     train(folder, tmp_path / "out")
     assert "v01.00-step-000000002 was not pushed to me/toy: connection lost" in caplog.text
     assert "model.safetensors" in hub.branches["v01.00-step-000000004"]
+
+
+def test_a_checkpoint_that_cannot_be_copied_costs_a_branch_and_not_the_run(tmp_path, monkeypatch, caplog):
+    hub = FakeHub(monkeypatch)
+    monkeypatch.setattr(push_revision.shutil, "copytree", full_disk)
+    callback(tmp_path, tmp_path / "none.py")
+    assert "checkpoint-8 was not pushed to me/toy: [Errno 28] No space left" in caplog.text
+    assert set(hub.branches) == {"main"}
+
+
+def full_disk(*arguments, **options):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_hub_that_refuses_is_said_before_training(folder, tmp_path, monkeypatch):

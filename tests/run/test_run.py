@@ -115,6 +115,12 @@ def test_the_dry_run_scores_gold_answers_of_every_type(gold):
     check_gold_scores(["accuracy"], [accuracy_reward], [row])
 
 
+def test_the_dry_run_names_the_row_of_a_gold_answer_below_the_maximum_as_other_messages_do():
+    rows = [{"prompt": "8+9?", "prompt_text": "8+9?", "answer": gold} for gold in ("17", "?")]
+    with pytest.raises(UserError, match=r"gold answer of row 2 \('\?'\)"):
+        check_gold_scores(["accuracy"], [accuracy_reward], rows)
+
+
 @pytest.mark.parametrize("users", [None, "/elsewhere"])
 def test_weights_and_biases_writes_into_the_run_folder_unless_the_user_chose_another(tmp_path, monkeypatch, users):
     monkeypatch.setattr(run_module, "tracker_problem", lambda report_to: None)

@@ -49,10 +49,11 @@ def main(argv: list[str] | None = None) -> None:
         link_or_copy(path, temporary / "data" / f"train-{number:05d}.parquet")
     shutil.copy(parts[0] / "run" / "environment.json", temporary / "run")
     write_json(temporary / "run" / "settings.json", _settings(parts[0]) | {"shard": "0/1"})
+    figures = finish(temporary)
     if args.output.is_dir():  # empty
         args.output.rmdir()
     temporary.rename(args.output)
-    console.print(summary_table(finish(args.output)))
+    console.print(summary_table(figures))
     console.print(f"The rows of {len(parts)} parts are in {args.output}.", soft_wrap=True, highlight=False)
 
 

@@ -215,9 +215,6 @@ class DatasetWriter:
             shutil.copyfile(card, self._temporary / "run" / "source.md")
             what += " The card of the source is `run/source.md`."
         write_json(self._temporary / "run" / "report.json", report.as_json())
-        if self.folder.is_dir():  # empty
-            self.folder.rmdir()
-        self._temporary.rename(self.folder)
         settings = {
             name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
             for name, value in vars(args).items()
@@ -225,6 +222,14 @@ class DatasetWriter:
         }
         figures = {"rows read": report.read, **report.dropped, "rows kept": report.kept, **report.figures}
         write_dataset_card(
-            self.folder, what=what, sources=[args.dataset], settings=settings, figures=figures, columns=columns or {}
+            self._temporary,
+            what=what,
+            sources=[args.dataset],
+            settings=settings,
+            figures=figures,
+            columns=columns or {},
         )
+        if self.folder.is_dir():  # empty
+            self.folder.rmdir()
+        self._temporary.rename(self.folder)
         console.print(f"The rows are in {self.folder}.", soft_wrap=True, highlight=False)

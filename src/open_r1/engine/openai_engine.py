@@ -85,14 +85,12 @@ class OpenAIEngine(Engine):
 
     def count_tokens(self, prompt: Any) -> int:
         """Tokens of a prompt, counted by the server (vLLM's `/tokenize`); elsewhere an upper bound."""
-        server = self.servers.take()
+        body = {"model": self.model, **(prompt if isinstance(prompt, Mapping) else {"messages": prompt})}
         try:
-            body = {"model": self.model, **(prompt if isinstance(prompt, Mapping) else {"messages": prompt})}
-            return int(server.read_json("tokenize", body, timeout=30.0)["count"])
+            with self.servers.taken() as server:
+                return int(server.read_json("tokenize", body, timeout=30.0)["count"])
         except (Refusal, *BROKEN):
             return prompt_bound(prompt)
-        finally:
-            self.servers.give_back(server, answered=True)
 
     def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
         """As in `Engine`. Reads requests ahead only as far as `concurrency` allows."""
@@ -140,23 +138,21 @@ class OpenAIEngine(Engine):
         path, body = self._body(Request("ask", prompt, sampling), 0)
         if max_tokens is None:
             body.pop("max_tokens")
-        server = self.servers.take()
         try:
-            for line in server.open(path, {**body, "stream": True}, self.timeout):
-                if not line.startswith(b"data:") or line[5:].strip() == b"[DONE]":
-                    continue
-                for choice in json.loads(line[5:])["choices"]:
-                    delta = choice.get("delta") or {}
-                    if reasoning := delta.get("reasoning_content") or delta.get("reasoning"):
-                        yield "reasoning", reasoning
-                    if content := delta.get("content"):
-                        yield "content", content
+            with self.servers.taken() as server:
+                for line in server.open(path, {**body, "stream": True}, self.timeout):
+                    if not line.startswith(b"data:") or line[5:].strip() == b"[DONE]":
+                        continue
+                    for choice in json.loads(line[5:])["choices"]:
+                        delta = choice.get("delta") or {}
+                        if reasoning := delta.get("reasoning_content") or delta.get("reasoning"):
+                            yield "reasoning", reasoning
+                        if content := delta.get("content"):
+                            yield "content", content
         except Refusal as refusal:
-            raise _refused(server, refusal) from refusal
+            raise _refused(refusal) from refusal
         except BROKEN as error:
             raise self._unreachable(error) from error
-        finally:
-            self.servers.give_back(server, answered=True)
 
     def close(self) -> None:
         """Stops retrying."""
@@ -168,7 +164,7 @@ class OpenAIEngine(Engine):
             context = {entry["id"]: entry.get("max_model_len") for entry in listed}
         except Refusal as refusal:
             if refusal.status in (401, 403):
-                raise _refused(server, refusal) from refusal
+                raise _refused(refusal) from refusal
             return None  # not every server lists its models
         except (ValueError, KeyError, TypeError):
             return None
@@ -196,23 +192,19 @@ class OpenAIEngine(Engine):
             fails_over = isinstance(reason, HTTPError) and server is not None and self.servers.others(server)
             if attempt and not fails_over and self._stopping.wait(self._pause_before(attempt, reason)):
                 break
-            server = self.servers.take(avoid=server)
-            answered = True
             try:
-                completion = _completion(server.read_json(path, body, self.timeout))
+                with self.servers.taken(avoid=server) as server:
+                    completion = _completion(server.read_json(path, body, self.timeout))
             except Refusal as refusal:
                 if refusal.status not in RETRIED:
-                    raise _refused(server, refusal) from refusal
+                    raise _refused(refusal) from refusal
                 reason = refusal
             except BROKEN as error:
                 reason = error
-                answered = not isinstance(error, HTTPError | OSError)
             else:
                 if self.on_tokens is not None and completion.n_tokens:
                     self.on_tokens(completion.n_tokens)
                 return completion
-            finally:
-                self.servers.give_back(server, answered)
         if isinstance(reason, NewConnectionError | ConnectTimeoutError):
             raise self._unreachable(reason, self.tries)
         return ServedCompletion(f"{self.tries} tries failed: {_sentence(reason)}", None, None, "error", 0)
@@ -237,11 +229,12 @@ class OpenAIEngine(Engine):
         if sampling.stop_token_ids:
             body["stop_token_ids"] = list(sampling.stop_token_ids)
         prompt: Any = request.prompt
-        if isinstance(prompt, Mapping):
-            return "/chat/completions", {**body, **prompt, **({"logprobs": True} if sampling.logprobs else {})}
-        if prompt and isinstance(prompt[0], int):
-            return "/completions", {**body, "prompt": prompt, **({"logprobs": 0} if sampling.logprobs else {})}
-        return "/chat/completions", {**body, "messages": prompt, **({"logprobs": True} if sampling.logprobs else {})}
+        is_tokens = not isinstance(prompt, Mapping) and prompt and isinstance(prompt[0], int)
+        if sampling.logprobs:
+            body["logprobs"] = 0 if is_tokens else True
+        if is_tokens:
+            return "/completions", {**body, "prompt": prompt}
+        return "/chat/completions", {**body, **(prompt if isinstance(prompt, Mapping) else {"messages": prompt})}
 
     def _unreachable(self, error: Exception, tries: int = 1) -> UserError:
         times = f" ({tries} tries)" if tries > 1 else ""
@@ -278,13 +271,13 @@ def _logprobs(logprobs: dict[str, Any] | None) -> list[float] | None:
     return logprobs.get("token_logprobs")
 
 
-def _refused(server: Server, refusal: Refusal) -> UserError:
+def _refused(refusal: Refusal) -> UserError:
     remedy = {
         401: " Set OPENAI_API_KEY.",
         403: " Set OPENAI_API_KEY.",
         404: " Check the server's URL (it usually ends in /v1) and --model.",
     }.get(refusal.status, "")
-    return UserError(f"{server.base_url} refuses the request ({refusal.status}): {refusal.message}{remedy}")
+    return UserError(f"{refusal.base_url} refuses the request ({refusal.status}): {refusal.message}{remedy}")
 
 
 def _sentence(error: Exception | None) -> str:

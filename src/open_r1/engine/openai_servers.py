@@ -11,8 +11,8 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 from weakref import WeakSet
 
@@ -29,12 +29,12 @@ LONGEST_SUSPENSION = 60.0
 
 
 class Refusal(Exception):
-    """The server answered with an error status; `message` is its explanation, `pause` the seconds of its
+    """The server at `base_url` answered with an error status; `message` is its explanation, `pause` the seconds of its
     `Retry-After`."""
 
-    def __init__(self, status: int, reason: str, message: str, pause: float) -> None:
+    def __init__(self, base_url: str, status: int, reason: str, message: str, pause: float) -> None:
         super().__init__(f"{status} {reason}")
-        self.status, self.message, self.pause = status, message, pause
+        self.base_url, self.status, self.message, self.pause = base_url, status, message, pause
 
 
 class Server:
@@ -77,8 +77,9 @@ class Server:
         if response.status >= 400:
             with response:
                 pause = response.headers.get("Retry-After", "")
-                message = _error_message(response.read(), response.reason or "no reason given")
-            raise Refusal(response.status, response.reason or "", message, float(pause) if pause.isdigit() else 0.0)
+                reason = response.reason or ""
+                message = _error_message(response.read(), reason or "no reason given")
+            raise Refusal(self.base_url, response.status, reason, message, float(pause) if pause.isdigit() else 0.0)
         return response
 
     def read_json(self, path: str, body: dict[str, Any] | None, timeout: float) -> Any:
@@ -131,23 +132,27 @@ class Servers:
     def __str__(self) -> str:
         return ", ".join(server.base_url for server in self.all)
 
-    def take(self, avoid: Server | None = None) -> Server:
-        """The server for the next request; not `avoid` or a suspended one, if there is another. Call `give_back` when
-        the request has ended."""
+    @contextmanager
+    def taken(self, avoid: Server | None = None) -> Iterator[Server]:
+        """A context with the server for a request; not `avoid` or a suspended one, if there is another. A connection
+        that fails counts against the server."""
         self._probe_one()
         with self._lock:
-            chosen = min(self.all, key=lambda server: (server.suspended, server is avoid, server.running))
-            chosen.running += 1
-            return chosen
-
-    def give_back(self, server: Server, answered: bool) -> None:
-        """Ends the request to `server`; `answered` says whether it replied."""
-        with self._lock:
-            server.running -= 1
-            if answered:
-                server.record_success()
-            elif not server.suspended:  # otherwise the request was sent before the suspension
-                server.record_failure()
+            server = min(self.all, key=lambda server: (server.suspended, server is avoid, server.running))
+            server.running += 1
+        answered = True
+        try:
+            yield server
+        except (HTTPError, OSError):
+            answered = False
+            raise
+        finally:
+            with self._lock:
+                server.running -= 1
+                if answered:
+                    server.record_success()
+                elif not server.suspended:  # otherwise the request was sent before the suspension
+                    server.record_failure()
 
     def others(self, server: Server) -> Sequence[Server]:
         """Other servers that could take over from `server` now."""

@@ -4,13 +4,15 @@ import hashlib
 import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, TypeVar
 
 from torch import Tensor
 
 from open_r1.errors import UserError
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Message(TypedDict):
@@ -136,6 +138,22 @@ def prompt_ids(request: Request, tokenizer: Any, vocabulary: int | None = None) 
             "tokens: use the tokenizer that came with the model."
         )
     return prompt
+
+
+def in_budget(items: Iterable[T], budget: int | None, size: Callable[[T], tuple[int, int]]) -> Iterator[list[T]]:
+    """Items to decode together, in order: rows padded to the widest, of at most `budget` tokens (None: any number).
+    `size` gives the number of rows of an item, and their width in tokens."""
+    batch: list[T] = []
+    rows = widest = 0
+    for item in items:
+        count, width = size(item)
+        if batch and budget is not None and (rows + count) * max(widest, width) > budget:
+            yield batch
+            batch, rows, widest = [], 0, 0
+        batch.append(item)
+        rows, widest = rows + count, max(widest, width)
+    if batch:
+        yield batch
 
 
 class Engine:

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from open_r1.data.chat import pad_token_id
-from open_r1.engine.protocol import Completion, Engine, Request, Sampling, prompt_ids, warn_of_failures
+from open_r1.engine.protocol import Completion, Engine, Request, Sampling, in_budget, prompt_ids, warn_of_failures
 from open_r1.modeling.loading import context_length
 from open_r1.modeling.mixers import use_plain_functions
 from open_r1.modeling.rope import forget_lengths, length_rule
@@ -89,18 +89,12 @@ class TransformersEngine(Engine):
             is_long = self._boundary is not None and len(item[1]) > self._boundary
             return (s.temperature, s.top_p, s.top_k, s.min_p, s.stop_token_ids, s.logprobs, is_long)
 
+        def size(item: tuple[Request, list[int]]) -> tuple[int, int]:
+            return item[0].sampling.n, len(item[1]) + item[0].sampling.max_tokens
+
         ordered = sorted(prompts, key=lambda item: (options(item), -item[0].sampling.max_tokens, -len(item[1])))
         for _, group in itertools.groupby(ordered, key=options):
-            batch: list[tuple[Request, list[int]]] = []
-            rows = width = 0
-            for request, ids in group:
-                grown = max(width, len(ids) + request.sampling.max_tokens)
-                if batch and (rows + request.sampling.n) * grown > self.max_tokens_per_batch:
-                    yield batch
-                    batch, rows, grown = [], 0, len(ids) + request.sampling.max_tokens
-                batch.append((request, ids))
-                rows, width = rows + request.sampling.n, grown
-            yield batch
+            yield from in_budget(group, self.max_tokens_per_batch, size)
 
     @torch.inference_mode()
     def _decode(self, batch: list[tuple[Request, list[int]]]) -> Iterator[tuple[Hashable, list[Completion]]]:
@@ -206,10 +200,8 @@ class TransformersEngine(Engine):
         predictors = torch.zeros(len(limits), longest if self.chosen_experts else 0, dtype=torch.long, device=device)
         lengths = torch.zeros(len(limits), dtype=torch.long, device=device)
         stopped, failed = torch.zeros(2, len(limits), dtype=torch.bool, device=device)
-        done = limit[live] <= 0
+        done = torch.zeros_like(stopped)
         for step in range(longest):
-            if done.all():
-                break
             if done.float().mean() > 0.25:
                 keep = (~done).nonzero().squeeze(1)
                 select_rows(cache, keep)

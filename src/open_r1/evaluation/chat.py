@@ -141,12 +141,18 @@ class Terminal:
 
     def _command(self, name: str, words: str) -> None:
         turns, words = self.conversation.turns, words.strip()
+        count = len(turns)
         if name in ("/again", "/undo", "/think", "/save") and not turns:
             raise UserError(f"{name}: there is no answer yet.")
         if name == "/new":
             self.conversation = Conversation(self.conversation.system_prompt)
         elif name == "/again":
-            self._answer(turns.pop()[0])
+            last = turns.pop()
+            try:
+                self._answer(last[0])
+            finally:
+                if len(turns) < count:  # there is no other answer
+                    turns.append(last)
         elif name == "/undo":
             turns.pop()
         elif name == "/think":
@@ -159,8 +165,7 @@ class Terminal:
             self.conversation = Conversation(words or None)
         elif name == "/save":
             save_row(self.args.save, self.conversation.row())
-            count = f"{len(turns)} turn{'s' if len(turns) > 1 else ''}"
-            self._print(f"Saved as a row with {count} in {self.args.save}.", "dim")
+            self._print(f"Saved as a row with {count} turn{'s' * (count > 1)} in {self.args.save}.", "dim")
         else:
             self._print("\n".join(f"{command:<13} {meaning}" for command, meaning in COMMANDS.items()), "dim")
 

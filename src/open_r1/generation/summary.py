@@ -34,7 +34,8 @@ COLUMNS = {
 
 def summarise(folder: Path) -> dict[str, Any]:
     """Figures of all rows in `folder`. Tokens per second refer to the time spent generating."""
-    rows = right = ungradable = no_answer = truncated = tokens = 0
+    rows = right = ungradable = no_answer = truncated = 0
+    lengths: list[int] = []
     seconds, solved, seen = 0.0, set[int](), set[int]()
     for path in shard_files(folder):
         table = pq.read_table(path, columns=["index", "correct", "extracted", "finish_reason", "n_tokens"])
@@ -45,11 +46,12 @@ def summarise(folder: Path) -> dict[str, Any]:
         ungradable += correct.count(None)
         no_answer += table["extracted"].null_count
         truncated += table["finish_reason"].to_pylist().count("length")
-        tokens += sum(table["n_tokens"].to_pylist()) if not table["n_tokens"].null_count else 0
+        lengths += table["n_tokens"].drop_null().to_pylist()  # some servers do not report all
         solved |= set(index[is_right].tolist())
         seen |= set(index.tolist())
     if not rows:
         raise UserError(f"{folder}: there are no rows.")
+    tokens = sum(lengths)
     return {
         "rows": rows,
         "problems": len(seen),
@@ -59,7 +61,7 @@ def summarise(folder: Path) -> dict[str, Any]:
         "no_answer": no_answer,
         "ungradable": ungradable,
         "tokens": tokens,
-        "mean_tokens": round(tokens / rows, 1),
+        "mean_tokens": round(tokens / max(1, len(lengths)), 1),
         "seconds": round(seconds, 3),
         "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
     }

@@ -21,6 +21,9 @@ REMEDY = " Run the same command to continue from the last checkpoint."
 """For processes that were killed, or lost another one: nothing has to be corrected."""
 KILLED_LINES = 5
 """Last lines shown of a process that was killed, which say nothing about the reason."""
+LOST_SECONDS = 45.0
+"""Seconds to wait, after training has lost a process, for the node of that process to report it. torch's agent there
+gives its other processes 30 seconds to end."""
 CAUSE_SECONDS = 3.0
 """Seconds to wait, after training has failed, for a generator's failure that may have caused it."""
 
@@ -122,8 +125,10 @@ class NodeRun:
         """The failure, of a generator or of another node, that made training fail here. Training can fail first: the
         guard of a generator reports its exit only after it has ended the processes that the generator left behind."""
         code = self.training.poll() if self.training is not None else None
-        possible = code not in (STOPPED_STATUS, 130) if self.plan.server_nodes else code == LOST_PEER
-        deadline = time.monotonic() + (CAUSE_SECONDS if possible else 0.0)
+        seconds = CAUSE_SECONDS if self.plan.server_nodes and code not in (STOPPED_STATUS, 130) else 0.0
+        if code == LOST_PEER and len(self.plan.training_nodes) > 1:
+            seconds = LOST_SECONDS
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if failure := self._generator_failure() or self.control.failure():
                 return failure

@@ -61,9 +61,12 @@ def _largest_head() -> int:
 
 
 def is_used(sizes: Collection[int], device_type: str, dtype: torch.dtype, option: str | None = None) -> bool:
-    """Whether attention is computed by flash-attn-4, for heads whose queries, keys and values have `sizes`: in half
-    precision on a GPU that it supports, where its results are right, unless `attn_implementation` (`option`) names
-    another attention. On a machine without GPUs, which plans for one with GPUs, `flash_attention_4` is believed."""
+    """Whether flash-attn-4 computes attention for heads whose queries, keys and values have `sizes`.
+
+    It does so in half precision, on a GPU that it supports, for sizes with correct results, unless
+    `attn_implementation` (`option`) names another kernel. A machine without GPUs may plan for one with GPUs: there,
+    `flash_attention_4` counts as supported.
+    """
     if device_type != "cuda" or dtype not in HALF or option not in (None, "flash_attention_4"):
         return False
     if not all(size in HEAD_SIZES for size in sizes):

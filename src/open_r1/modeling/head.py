@@ -68,7 +68,7 @@ class _HeadLogprobs(torch.autograd.Function):
             for part in _slices(len(targets), ctx.chunk):
                 product = float32_product(hidden[part].to(ctx.dtype), head, offset)
                 logprobs[part], log_z[part], entropies[part] = statistics(product, targets[part], rule)
-                del product  # two chunks of logits are never there at once
+                del product  # so that two chunks of logits never exist at once
         ctx.save_for_backward(hidden, weight, bias, targets, log_z)
         ctx.mark_non_differentiable(entropies)
         return logprobs, entropies

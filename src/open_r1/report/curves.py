@@ -16,7 +16,7 @@ small."""
 WIDTH, HEIGHT = 480, 290
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 54, 40
 LEGEND_ROW = 18
-_INK, _MUTED, _GRID = "var(--ink, #6b7280)", "var(--muted, #7a8290)", "var(--grid, #9ca3af55)"
+_INK, MUTED, GRID = "var(--ink, #6b7280)", "var(--muted, #7a8290)", "var(--grid, #9ca3af55)"
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def line_chart(
     ys = np.concatenate([y for _, y in shortened]) if shortened else np.array([])
     ys = ys[np.isfinite(ys)]
     if not len(xs) or not len(ys):
-        return _empty(title)
+        return chart(title, [f'<text x="0" y="40" fill="{MUTED}">nothing was logged</text>'], WIDTH, 60)
     low = min(0.0, float(ys.min())) if from_zero else float(ys.min())
     high = 1.0 if percent and ys.max() <= 1 else float(ys.max())
     x_ticks = ticks(float(xs.min()), float(xs.max()), most=7, whole=True)
@@ -79,13 +79,15 @@ def line_chart(
         parts.append(_line(x, y, place, _color(one, index), DASHES[index % len(DASHES)]))
     parts.append(legend)
     described = "; ".join(_in_words(one, percent) for one in series)
+    return chart(title, [f"<desc>{escape(described)}</desc>", *parts], WIDTH, HEIGHT)
+
+
+def chart(title: str, parts: Sequence[str], width: int, height: int) -> str:
+    """An `<svg>` of `parts` with a title above them."""
     return (
-        f'<svg class="chart" role="img" viewBox="0 0 {WIDTH} {HEIGHT}" xmlns="http://www.w3.org/2000/svg" '
-        f'font-family="system-ui, sans-serif" font-size="12"><title>{escape(title)}</title>'
-        f"<desc>{escape(described)}</desc>"
-        f'<text x="0" y="14" font-size="14" font-weight="600" fill="{_INK}">{escape(title)}</text>'
-        + "".join(parts)
-        + "</svg>"
+        f'<svg class="chart" role="img" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg" '
+        f'font-family="system-ui, sans-serif" font-size="12"><title>{escape(title)}</title>{"".join(parts)}'
+        f'<text x="0" y="14" font-size="14" font-weight="600" fill="{_INK}">{escape(title)}</text></svg>'
     )
 
 
@@ -145,14 +147,14 @@ def _axes(x_ticks: list[float], y_ticks: list[float], place: _Scale, x_label: st
     bottom = HEIGHT - BOTTOM
     for tick in y_ticks:
         y = place.down(tick)
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{_GRID}"/>')
+        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{GRID}"/>')
         label = figure(tick, percent)
-        parts.append(f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end" fill="{_MUTED}">{label}</text>')
+        parts.append(f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end" fill="{MUTED}">{label}</text>')
     for tick in x_ticks:
         x = place.across(tick)
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle" fill="{_MUTED}">{figure(tick)}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle" fill="{MUTED}">{figure(tick)}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle" fill="{_MUTED}">{escape(x_label)}</text>')
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle" fill="{MUTED}">{escape(x_label)}</text>')
     return "".join(parts)
 
 
@@ -189,15 +191,6 @@ def _legend(series: Sequence[Series]) -> tuple[str, int]:
         )
         x += width
     return "".join(parts), row + 1
-
-
-def _empty(title: str) -> str:
-    return (
-        f'<svg class="chart" role="img" viewBox="0 0 {WIDTH} 60" xmlns="http://www.w3.org/2000/svg" '
-        f'font-family="system-ui, sans-serif" font-size="12"><title>{escape(title)}</title>'
-        f'<text x="0" y="14" font-size="14" font-weight="600" fill="{_INK}">{escape(title)}</text>'
-        f'<text x="0" y="40" fill="{_MUTED}">nothing was logged</text></svg>'
-    )
 
 
 def _in_words(one: Series, percent: bool) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from open_r1.files import write_whole
+from open_r1.files import write_text
 from open_r1.report.card import code, is_hub_id, short, shown_command, table
 from open_r1.report.environment import command_line, git_commit, package_versions
 
@@ -32,7 +32,7 @@ def write_dataset_card(
     )
     parts = [
         f"---\n{header.to_yaml()}\n---",
-        f"# {folder.resolve().name}",
+        f"# {folder.resolve().name.removesuffix('.tmp')}",
         what + f" From {', '.join(code(short(name)) for name in sources)}. Made with Open R1.",
         f"```bash\n{shown_command(command_line())}\n```",
     ]
@@ -42,12 +42,8 @@ def write_dataset_card(
         parts += ["## Figures", table("figure", figures)]
     parts += ["## How it was made", table("setting", settings)]
     if columns:
-        parts += ["## Columns", "\n".join(["| column | meaning |", "|---|---|", *_meanings(columns)])]
+        meanings = [f"| {code(name)} | {meaning} |" for name, meaning in columns.items()]
+        parts += ["## Columns", "\n".join(["| column | meaning |", "|---|---|", *meanings])]
     versions = {**package_versions(), "commit": git_commit() or "no checkout"}
     parts += ["## Versions", table("package", versions)]
-    text = "\n\n".join(parts) + "\n"
-    write_whole(folder / "README.md", lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def _meanings(columns: Mapping[str, str]) -> list[str]:
-    return [f"| {code(name)} | {meaning} |" for name, meaning in columns.items()]
+    write_text(folder / "README.md", "\n\n".join(parts) + "\n")

@@ -57,8 +57,7 @@ def write_demo_report(output_dir: Path | str) -> Path:
     `evaluation/<task>/samples.parquet`. The page loads nothing: it works offline, by double click.
     """
     output_dir = Path(output_dir)
-    results, seconds = read_results(output_dir / "results.json")
-    task = json.loads((output_dir / "results.json").read_text(encoding="utf-8")).get("task", "sums")
+    results, seconds, task = read_results(output_dir / "results.json")
     problems = _problems(output_dir, task, [result.name for result in results])
     shown = _as_many_as_fit(problems)
     html = render_page(
@@ -87,8 +86,8 @@ def write_demo_report(output_dir: Path | str) -> Path:
     return path
 
 
-def read_results(path: Path) -> tuple[list[Result], float]:
-    """The stages in `results.json`, in the order of the plan, and the seconds of the whole demo."""
+def read_results(path: Path) -> tuple[list[Result], float, str]:
+    """The stages in `results.json`, in the order of the plan, the seconds of the whole demo, and its task."""
     if not path.exists():
         raise UserError(f"{path} does not exist: give the folder of a finished `open-r1 demo`.")
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -106,7 +105,7 @@ def read_results(path: Path) -> tuple[list[Result], float]:
         for name in STAGES
         if (stage := by_name.get(name))
     ]
-    return results, content["seconds"]
+    return results, content["seconds"], content.get("task", "sums")
 
 
 def findings(results: Sequence[Result]) -> list[tuple[Result, str]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from open_r1.files import write_whole
+from open_r1.files import write_text
 from open_r1.report.page import packed, render_page
 
 COLUMNS = (
@@ -92,7 +92,7 @@ def write_evaluation_page(path: Path, tasks: Sequence[TaskAnswers], max_megabyte
         carried=carried,
         num_samples=num_samples,
     )
-    write_whole(path, lambda temporary: temporary.write_text(html, encoding="utf-8"))
+    write_text(path, html)
     return Page(path, path.stat().st_size / 1e6, carried, num_samples)
 
 

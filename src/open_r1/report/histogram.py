@@ -6,12 +6,11 @@ from html import escape
 
 import numpy as np
 
-from open_r1.report.curves import PALETTE, figure, ticks
+from open_r1.report.curves import GRID, MUTED, PALETTE, chart, figure, ticks
 
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 60, 30, 54, 42
 BINS = 48
-_INK, _MUTED, _GRID = "var(--ink, #6b7280)", "var(--muted, #7a8290)", "var(--grid, #9ca3af55)"
 
 
 def histogram(values: Sequence[float], *, title: str, x_label: str, marks: Mapping[str, float] | None = None) -> str:
@@ -30,7 +29,7 @@ def histogram(values: Sequence[float], *, title: str, x_label: str, marks: Mappi
     parts = []
     for tick in y_ticks:
         y = down(tick)
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{_GRID}"/>')
+        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{GRID}"/>')
         parts.append(_label(LEFT - 7, y + 4, figure(tick), "end"))
     parts += [_label(across(tick), HEIGHT - BOTTOM + 16, figure(tick), "middle") for tick in x_ticks]
     parts.append(_label((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x_label, "middle"))
@@ -49,14 +48,8 @@ def histogram(values: Sequence[float], *, title: str, x_label: str, marks: Mappi
             f'stroke-dasharray="3 3"/>'
         )
         parts.append(_label(x + 4, TOP + 6 + 14 * (i % 2), f"{name} {figure(round(value))}", "start"))
-    return (
-        f'<svg class="chart" role="img" viewBox="0 0 {WIDTH} {HEIGHT}" xmlns="http://www.w3.org/2000/svg" '
-        f'font-family="system-ui, sans-serif" font-size="12"><title>{escape(title)}</title>'
-        f'<text x="0" y="14" font-size="14" font-weight="600" fill="{_INK}">{escape(title)}</text>'
-        + "".join(parts)
-        + "</svg>"
-    )
+    return chart(title, parts, WIDTH, HEIGHT)
 
 
 def _label(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{_MUTED}">{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{MUTED}">{escape(text)}</text>'

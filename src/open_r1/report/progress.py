@@ -52,7 +52,7 @@ class ProgressCallback(TrainerCallback):
         if not self.console.is_terminal:
             return
         self._live = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
             TextColumn("[cyan]{task.fields[metrics]}", markup=True),

@@ -124,7 +124,7 @@ class Run:
                 "start": start,
                 "end": end,
             }
-            for start, end in self._groups(prompts, self._config().get("num_generations"))
+            for start, end in _groups(prompts, self._config().get("num_generations"))
         ]
         return {
             "step": step,
@@ -186,7 +186,7 @@ class Run:
         if table.column_names != names:
             raise ValueError(f"{path.name} has other columns.")
         prompts, rewards, tokens = (table[name].to_pylist() for name in ("prompt", "reward", "n_tokens"))
-        for start, end in self._groups(prompts, size):
+        for start, end in _groups(prompts, size):
             known = [reward for reward in rewards[start:end] if reward is not None]
             lengths = [count or 0 for count in tokens[start:end]]
             visit = {
@@ -197,14 +197,6 @@ class Run:
                 "tokens": rounded(sum(lengths) / len(lengths)),
             }
             yield _key(prompts[start]), (prompts[start] or "")[-EXCERPT:], visit
-
-    def _groups(self, prompts: Sequence[str | None], size: Any) -> Iterator[tuple[int, int]]:
-        """Consecutive rows of one prompt. A prompt that was drawn twice in a row makes two groups."""
-        start = 0
-        for row in range(1, len(prompts) + 1):
-            if row == len(prompts) or prompts[row] != prompts[start] or row - start == size:
-                yield start, row
-                start = row
 
     def _config(self) -> dict[str, Any]:
         try:
@@ -241,18 +233,19 @@ class RunPages:
         """The answer to `path`. Raises LookupError or ValueError if there is none."""
         kind, number, *rest = path.split("/")
         run = self.runs[_natural(number)]
-        arguments = [_natural(part) for part in rest]
-        if kind == "figures":
-            return run.figures(*arguments)
-        if kind == "rollouts":
-            return run.rollouts(*arguments)
-        if kind == "texts":
-            return run.texts(*arguments)
-        if kind == "search":
-            return run.search(arguments[0], words)
-        if kind == "problems":
-            return run.problems()
-        raise LookupError(f"There is no {kind}.")
+        arguments: list[Any] = [_natural(part) for part in rest]
+        if kind not in ("figures", "rollouts", "texts", "search", "problems"):
+            raise LookupError(f"There is no {kind}.")
+        return getattr(run, kind)(*arguments, *([words] if kind == "search" else []))
+
+
+def _groups(prompts: Sequence[str | None], size: Any) -> Iterator[tuple[int, int]]:
+    """Consecutive rows of one prompt. A prompt that was drawn twice in a row makes two groups."""
+    start = 0
+    for row in range(1, len(prompts) + 1):
+        if row == len(prompts) or prompts[row] != prompts[start] or row - start == size:
+            yield start, row
+            start = row
 
 
 def _completions(path: Path) -> Iterator[pa.Array]:

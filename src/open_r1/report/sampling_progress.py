@@ -29,7 +29,7 @@ class SamplingProgress:
         self.tokens = 0
         self._began = self._printed = self._moved = time.monotonic()
         self._live = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
             TextColumn("[cyan]{task.fields[news]}"),

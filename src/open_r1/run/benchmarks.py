@@ -163,7 +163,7 @@ class Benchmarks(TrainerCallback):
 
     def _run_one(self, loaded: LoadedBenchmark, engine: OpenEngine, root: Path) -> dict[str, Any] | None:
         """The results, on rank 0; None if the run was asked to stop before they were complete."""
-        trainer, folder, world = self.trainer, _folder(root, loaded), self.trainer.world_size
+        trainer, world, folder = self.trainer, self.trainer.world_size, root / folder_name(loaded.task.name)
         whole = self._prepare(loaded, loaded.problems, engine, folder) if trainer.rank == 0 else None
         shares = [folder / f"share-{rank}-of-{world}" for rank in range(min(world, len(loaded.problems)))]
         # All wait here, because rank 0 may have moved the folder of the shares.
@@ -286,10 +286,6 @@ def _load(name: str, script: DataConfig, args: TrainConfig) -> LoadedBenchmark:
     )
     data_dir = None if args.benchmarks_data_dir is None else Path(args.benchmarks_data_dir)
     return LoadedBenchmark(task, protocol, load_problems(task, data_dir, args.benchmarks_limit))
-
-
-def _folder(root: Path, loaded: LoadedBenchmark) -> Path:
-    return root / folder_name(loaded.task.name)
 
 
 def _metrics(results: dict[str, Any]) -> dict[str, float]:

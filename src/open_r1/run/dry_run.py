@@ -108,7 +108,7 @@ def check_gold_scores(names: Sequence[str], funcs: Sequence[Callable], rows: Seq
         columns=columns,
     )
     for name in names:
-        for i, (row, gold) in enumerate(zip(scores, golds, strict=True)):
+        for i, (row, gold) in enumerate(zip(scores, golds, strict=True), start=1):
             if name in BEST and row[name] != BEST[name]:
                 raise UserError(
                     f"reward {name!r} gives {row[name]} to the gold answer of row {i} ({gold!r}); it should give "

@@ -1,8 +1,8 @@
-"""How much memory a training process needs, computed from the shape of the model.
+"""Estimates the memory of a training process from the shape of the model.
 
-The formulas list the tensors of eager, Llama-like layers that are there at the moments of a step of which one is the
-peak. `tests/run/test_memory.py` compares them with what PyTorch allocates and with what was measured on GPUs. The docs
-mark such numbers as computed.
+A step reaches its peak at one of a few moments. For each of them, the formulas add up the tensors of eager, Llama-like
+layers. `tests/run/test_memory.py` compares the result with what PyTorch allocates and with measurements on GPUs. The
+docs mark such numbers as computed.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from open_r1.training.optimizers import keeps_embeddings_whole, moment_bytes, op
 COMPILED = 0.7
 """Share of a layer's activations that a compiled layer stores (measured: 42.6 GiB instead of 55.4)."""
 DEEPSPEED_BUCKET = 500_000_000
-"""Gradients that DeepSpeed reduces at once by default (`reduce_bucket_size`), in a buffer of its own."""
+"""Number of gradients that DeepSpeed reduces at once by default (`reduce_bucket_size`), in a separate buffer."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def packs_of(args: TrainConfig, longest: int) -> tuple[int, bool]:
 
 @dataclass(frozen=True)
 class Precision:
-    """Bytes of a number: `weight` as stored, `hidden` state, and `matrix`: operands of matrix products."""
+    """Bytes per number: of stored weights, of hidden states, and of the operands of matrix products."""
 
     weight: int
     hidden: int
@@ -65,15 +65,16 @@ class Precision:
 
     @staticmethod
     def of(args: TrainConfig, model: ModelConfig, split: Split) -> "Precision":
-        """FSDP2 and DeepSpeed cast weights themselves, so that hidden states are in bfloat16 too."""
+        """The precision of a run. FSDP2 and DeepSpeed cast the weights themselves, so hidden states are in bfloat16,
+        too."""
         weight, matrix = 2 if model.pure_bf16 else 4, 2 if args.bf16 or args.fp16 or model.pure_bf16 else 4
         return Precision(weight, weight if split in ("none", "ddp") else matrix, matrix)
 
 
 class LayerBytes(NamedTuple):
-    """Bytes a token that a layer stores for its backward pass: `attention` (the first norm, inputs of the first three
+    """Bytes per token that a layer stores for its backward pass: `attention` (the first norm, inputs of the first three
     matrices, queries, keys, values, output), `mlp` (the second norm, inputs of the MLP's first two matrices) and
-    `inner` (of the MLP's inner width: gate, its activation, the other factor, their product)."""
+    `inner` (vectors of the MLP's inner size: gate, its activation, the other factor, their product)."""
 
     attention: float
     mlp: float
@@ -85,8 +86,8 @@ class LayerBytes(NamedTuple):
 
 
 def layer_bytes(shape: Shape, args: TrainConfig, precision: Precision) -> LayerBytes:
-    """What a layer stores. A norm stores its input in float32 and, for its own gradient, the normalized one. Autocast
-    copies the input of each matrix. An adapter stores a copy of its input, and a frozen matrix nothing."""
+    """What a layer stores. A norm stores its input in float32 and, for its own gradient, the normalized input. Autocast
+    copies the input of each matrix. An adapter stores a copy of its input, a frozen matrix stores nothing."""
     width, heads = shape.width, 2 * precision.matrix * (shape.queries + shape.keys)
     if shape.adapters and precision.matrix == 2:
         attention, mlp = 10 * width + 2 * shape.queries, 8 * width
@@ -103,22 +104,22 @@ def layer_bytes(shape: Shape, args: TrainConfig, precision: Precision) -> LayerB
 def estimate_memory(
     shape: Shape, args: TrainConfig, model: ModelConfig, longest: int, processes: int = 1, split: Split = "none"
 ) -> Memory:
-    """Memory of one of `processes` at the moment of a step that needs most, if the longest sequence has `longest`.
+    """The peak memory of one of `processes` in a step whose longest sequence has `longest` tokens.
 
-    - States, with w bytes a weight and m of the optimizer: (2 w + m) a trained weight, w a frozen one; whole with
-      `none` and `ddp` (which copies gradients into its buckets, w), split over the processes with `zero3` and `fsdp`;
-      with `zero2` the weights that are computed with are whole. DeepSpeed has a buffer in addition. In a step of one
-      pack there are no gradients before its backward pass.
-    - Kept: the input of every layer with checkpointing (of two, if the others wait on the CPU; without offloading also
-      the output of flash-attn-4), else `layer_bytes`.
-    - Short-lived: `_moments`.
+    - States, with w bytes per weight and m per weight for the optimizer: 2 w + m for a trained weight, w for a frozen
+      one. They are whole with `none` and `ddp` (which also copies gradients into buckets: w more), and split over the
+      processes with `zero3` and `fsdp`; with `zero2`, the weights for computing are whole. DeepSpeed also has a buffer.
+      If a step has only one pack, there are no gradients before its backward pass.
+    - Kept: with checkpointing, the input of every layer (only of two with offloading; without offloading also the
+      output of flash-attn-4), else `layer_bytes`.
+    - Short-lived: see `_moments`.
     """
     tokens, several = packs_of(args, longest)
     precision, sharded = Precision.of(args, model, split), split in ("zero3", "fsdp")
     held, gradients = _states(shape, args, precision, processes, split)
     kept = tokens * shape.layers * _kept_by_layer(shape, args, model, precision, tokens)
     if precision.casts and shape.adapters and not args.gradient_checkpointing:
-        kept += 2 * shape.layers * shape.layer_parameters  # frozen matrices, of which autocast shares no copies
+        kept += 2 * shape.layers * shape.layer_parameters  # autocast copies frozen matrices again for every use
     moments = _moments(shape, args, precision, tokens, several, sharded)
     moments.append((True, 0, _in_step(shape, args, precision, processes, split)))
     found = [
@@ -129,7 +130,7 @@ def estimate_memory(
 
 
 def _states(shape: Shape, args: TrainConfig, precision: Precision, processes: int, split: Split) -> tuple[float, float]:
-    """Bytes of weights, optimizer and buffers, which are always there, and of gradients."""
+    """Bytes of weights, optimizer and buffers, which always exist, and of gradients."""
     weight = precision.weight
     moments = moment_bytes(args, weight)
     whole_moments = shape.embeddings * (8 - moments) if keeps_embeddings_whole(args) and not shape.adapters else 0
@@ -139,10 +140,7 @@ def _states(shape: Shape, args: TrainConfig, precision: Precision, processes: in
         weights *= 2  # the reference
     if split == "fsdp":
         return (weights + optimizer) / processes, gradients / processes
-    if split in (
-        "zero2",
-        "zero3",
-    ):  # weights and gradients as products want them, float32 ones in shares
+    if split in ("zero2", "zero3"):  # weights and gradients in the dtype of products; float32 masters are split
         computed = precision.matrix / weight
         masters = weight * shape.trained if computed < 1 else 0
         whole = weights * computed / (processes if split == "zero3" else 1)
@@ -152,7 +150,7 @@ def _states(shape: Shape, args: TrainConfig, precision: Precision, processes: in
 
 
 def _kept_by_layer(shape: Shape, args: TrainConfig, model: ModelConfig, precision: Precision, tokens: int) -> float:
-    """Bytes a token that a layer keeps from its forward to its backward pass."""
+    """Bytes per token that a layer keeps from its forward to its backward pass."""
     if not args.gradient_checkpointing:
         stored = layer_bytes(shape, args, precision)
         return stored.total if _mlp_tokens(args, tokens) == tokens else stored.attention + stored.mlp
@@ -170,17 +168,18 @@ def _uses_flash(shape: Shape, args: TrainConfig, model: ModelConfig, precision: 
 
 
 def _mlp_tokens(args: TrainConfig, tokens: int) -> int:
-    """Tokens that are in an MLP at once."""
+    """Number of tokens that an MLP processes at once."""
     return min(tokens, args.mlp_chunk_tokens or tokens)
 
 
 def _moments(
     shape: Shape, args: TrainConfig, precision: Precision, tokens: int, several: bool, sharded: bool
 ) -> list[tuple[bool, float, float]]:
-    """The moments of a pack's passes of which one is the peak, in their order; of several packs, not the first one.
+    """The moments at which memory may peak while a pack is computed, in order. If there are several packs, this is not
+    the first one.
 
-    Of each: whether all gradients are there, the share of what the layers keep, and bytes of short-lived memory.
-    `sharded`: embeddings and head are gathered once a pack, and their whole gradient waits for its end.
+    For each: whether all gradients exist, the share of kept memory that exists, and bytes of short-lived memory.
+    `sharded`: embeddings and head are gathered once per pack, and their whole gradient exists until its end.
     """
     width, hidden, table = shape.width, tokens * precision.hidden * shape.width, precision.hidden * shape.embeddings
     logits = min(MAX_LOGITS_COMPILED, tokens * shape.embeddings // width)
@@ -211,9 +210,9 @@ def _moments(
 
 
 def _in_layer(shape: Shape, args: TrainConfig, precision: Precision, tokens: int, sharded: bool) -> float:
-    """Bytes of the backward pass of a layer beside what layers keep: what it has computed again, and in the MLP two
-    gradients of the inner width (an adapter's input in float32 and bfloat16), or in a norm in float32 its input, its
-    gradient and five results; and the layer's weights."""
+    """Bytes of a layer's backward pass, in addition to what layers keep: what it has recomputed and the layer's
+    weights; and in the MLP, two gradients of the inner size (an adapter's input in float32 and bfloat16), or in a norm,
+    its input, its gradient and five results, in float32."""
     width, inner_tokens, matrix = shape.width, _mlp_tokens(args, tokens), precision.matrix
     layer = layer_bytes(shape, args, precision)
     attention = layer.attention - (4 * width if precision.hidden == 4 else 0)  # the checkpoint is the norm's input
@@ -229,9 +228,9 @@ def _in_layer(shape: Shape, args: TrainConfig, precision: Precision, tokens: int
 
 
 def _layer_weights(shape: Shape, precision: Precision, sharded: bool) -> float:
-    """Bytes of the weights of the layer that is in its backward pass, and of their gradients before these are added to
-    those that are there."""
-    if sharded:  # this layer and the next one gathered; gradients, and those of the layer before in float32, being sent
+    """Bytes of the weights of the layer in its backward pass, and of their gradients before they are added to the
+    existing ones."""
+    if sharded:  # this layer and the next one; gradients, and in float32 those of the previous layer, being reduced
         return (4 if shape.adapters else 10) * shape.layer_parameters
     copies = 2 * shape.layer_parameters if precision.casts else 0
     gradient = precision.matrix + (4 if precision.casts else 0)
@@ -239,8 +238,8 @@ def _layer_weights(shape: Shape, precision: Precision, sharded: bool) -> float:
 
 
 def _in_step(shape: Shape, args: TrainConfig, precision: Precision, processes: int, split: Split) -> float:
-    """Bytes that the optimizer's step needs: DeepSpeed's share of gradients in float32; and without a fused kernel, a
-    result of the size of all weights."""
+    """Bytes for the step of the optimizer: DeepSpeed's share of gradients in float32 and, without a fused kernel, a
+    temporary of the size of all trained weights."""
     share = shape.trained * precision.weight / (1 if split in ("none", "ddp") else processes)
     deepspeed = share if split in ("zero2", "zero3") and precision.matrix < precision.weight else 0
     return deepspeed + (share if optimizer_name(args) == "adamw_torch" else 0)

@@ -53,9 +53,13 @@ class PushRevision(TrainerCallback):
         folder = Path(self.args.output_dir or ".")
         copy = folder / "run" / f"pushing-{step}"
         shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(  # links, so that the upload survives `save_total_limit`
-            folder / f"checkpoint-{step}", copy, copy_function=link_or_copy, ignore=shutil.ignore_patterns(*STATE)
-        )
+        checkpoint, ignored = folder / f"checkpoint-{step}", shutil.ignore_patterns(*STATE)
+        try:  # links, so that the upload survives `save_total_limit`
+            shutil.copytree(checkpoint, copy, copy_function=link_or_copy, ignore=ignored)
+        except OSError as error:
+            shutil.rmtree(copy, ignore_errors=True)
+            logger.warning("%s was not pushed to %s: %s", checkpoint.name, self._repo, first_line(error))
+            return
         self._pending.append(self._uploads.submit(self._push, copy, f"{self.args.hub_revision}-step-{step:09d}"))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from open_r1.engine.opening import OpenEngine
-from open_r1.engine.protocol import Request, Sampling
+from open_r1.engine.protocol import Request, Sampling, in_budget
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,4 @@ def samples_per_request(engine: OpenEngine, tokens: int) -> int:
 
 def blocks(requests: Sequence[SampleRequest], budget: int | None) -> Iterator[list[SampleRequest]]:
     """Requests that are decoded together: at most `budget` tokens, prompts padded to the longest; None: all."""
-    block: list[SampleRequest] = []
-    rows = width = 0
-    for request in requests:
-        grown = max(width, request.prompt_tokens + request.max_tokens)
-        if block and budget is not None and (rows + request.count) * grown > budget:
-            yield block
-            block, rows, grown = [], 0, request.prompt_tokens + request.max_tokens
-        block.append(request)
-        rows, width = rows + request.count, grown
-    if block:
-        yield block
+    return in_budget(requests, budget, lambda request: (request.count, request.prompt_tokens + request.max_tokens))

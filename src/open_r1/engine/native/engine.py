@@ -20,6 +20,7 @@ from open_r1.engine.native.support import check_supported
 from open_r1.engine.protocol import Completion, Engine, Request, Sampling, prompt_ids, warn_of_failures
 from open_r1.errors import UserError
 from open_r1.modeling.compiling import can_compile
+from open_r1.modeling.loading import context_length
 
 NOT_YET: Any = object()
 """Stands for a request that may follow later: running completions continue until then."""
@@ -209,5 +210,5 @@ class NativeEngine(Engine):
     def _limit(self, request: Request, prompt: list[int]) -> int:
         """The completion's limit in tokens: no position beyond the model's context."""
         check_stops(request.sampling.stop_token_ids)
-        context = getattr(self.model.model.config.get_text_config(), "max_position_embeddings", None) or 2**31
+        context = context_length(self.model.model.config) or 2**31
         return max(0, min(request.sampling.max_tokens, context - len(prompt)))

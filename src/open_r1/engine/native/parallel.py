@@ -18,7 +18,7 @@ from open_r1.processes.child import child_environment, describe_exit, new_log
 logger = logging.getLogger(__name__)
 
 SILENT_SECONDS = 3600.0
-"""Engines that send nothing for so long, not even that they have sampled tokens, hang."""
+"""An engine that sends nothing for this long, not even the number of new tokens, counts as hanging."""
 
 
 class Worker:

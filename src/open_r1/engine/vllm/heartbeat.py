@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 SILENT_SECONDS = 60.0
-"""A busy server that answers no health check for so long hangs."""
+"""A busy server that fails its health checks for this long counts as hanging."""
 CHECK_SECONDS = 5.0
-"""Between health checks."""
+"""Interval between health checks."""
 
 
 class Watched(Protocol):
-    """What a heartbeat needs of a server."""
+    """The interface of a server that a heartbeat needs."""
 
     silent: bool
 
@@ -23,18 +23,18 @@ class Watched(Protocol):
 
 
 class Heartbeat:
-    """Checks the health of busy servers, in a thread. If one is silent for `SILENT_SECONDS`, it is marked `silent` and
-    its requests are broken off, so that they fail as those of a server that died."""
+    """Checks the health of busy servers in a thread. After `SILENT_SECONDS` without an answer, a server is marked
+    `silent` and its requests are aborted, so that they fail like those of a server that has died."""
 
     def __init__(self, servers: Sequence[Watched]) -> None:
         self.servers = servers
         self._failing: dict[int, float] = {}
-        """When a server that answers no health checks left the first of them unanswered."""
+        """For each server that fails its health checks, the time of the first failure."""
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Starts the thread, the first time."""
+        """Starts the thread, if it has not started."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._watch, name="vllm-heartbeat", daemon=True)
             self._thread.start()

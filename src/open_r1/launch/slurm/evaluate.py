@@ -45,7 +45,8 @@ def main(words: Sequence[str], environment: Mapping[str, str]) -> int:
 def evaluation_words(words: Sequence[str]) -> list[str]:
     """`open-r1 evaluate ...`. Raises UserError for an option that is not there."""
     before, extra = split_args(words)
-    options, _ = parse_arguments(_positional(before), JobOptions, "slurm/evaluate.slurm", USAGE, DESCRIPTION, REST)
+    before = by_name(before, ("model", "task"))
+    options, _ = parse_arguments(before, JobOptions, "slurm/evaluate.slurm", USAGE, DESCRIPTION, REST)
     command = ["open-r1", "evaluate", "--model", options.model, "--tasks", options.task]
     for name, value in (
         ("revision", options.revision),
@@ -55,10 +56,3 @@ def evaluation_words(words: Sequence[str]) -> list[str]:
         if value is not None:
             command += [f"--{name}", str(value)]
     return command + extra
-
-
-def _positional(words: Sequence[str]) -> list[str]:
-    """`MODEL TASK [options]` as options."""
-    return (
-        [*by_name(words[:2], ("model", "task")), *words[2:]] if words and not words[0].startswith("-") else list(words)
-    )

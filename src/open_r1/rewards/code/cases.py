@@ -3,8 +3,8 @@
 They may be megabytes, and a problem has many completions: they are written once, not sent with each program.
 """
 
+import marshal
 import os
-import pickle
 import threading
 import weakref
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class StoredCases:
 @lru_cache(LOADED)
 def load(path: str) -> list[Case]:
     """The test cases in a file of `store`."""
-    return [Case(*case) for case in pickle.loads(Path(path).read_bytes())]
+    return [Case(*case) for case in marshal.loads(Path(path).read_bytes())]
 
 
 def store(cases: Sequence[Case]) -> StoredCases:
@@ -51,7 +51,7 @@ def store(cases: Sequence[Case]) -> StoredCases:
     with _lock:
         stored = _stored.get(key)
         if stored is None:
-            path = new_file("cases", pickle.dumps([tuple(case) for case in key]))
+            path = new_file("cases", marshal.dumps([tuple(case) for case in key]))
             stored = _stored[key] = StoredCases(str(path), len(key))
             weakref.finalize(stored, _remove, path, os.getpid()).atexit = False  # the folder goes then
         return stored

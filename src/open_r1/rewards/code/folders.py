@@ -3,6 +3,7 @@
 import atexit
 import fcntl
 import os
+import secrets
 import tempfile
 from contextlib import suppress
 from functools import lru_cache
@@ -27,16 +28,18 @@ def new_folder(kind: str, mode: int) -> Path:
 
 
 def new_file(kind: str, content: bytes) -> Path:
-    """A file for `kind` that only this user may read. Raises `UserError`."""
+    """Writes a file that only this user may read. Raises `UserError`."""
+    path = _home() / f"{kind}-{secrets.token_hex(8)}"
     try:
-        descriptor, path = tempfile.mkstemp(prefix=f"{kind}-", dir=_home())
-        with os.fdopen(descriptor, "wb") as file:
+        with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             file.write(content)
     except OSError as error:
+        with suppress(OSError):
+            path.unlink()
         raise UserError(
             f"code rewards: cannot write the test cases of a problem ({error}): set TMPDIR to another folder."
         ) from None
-    return Path(path)
+    return path
 
 
 def remove(folder: Path) -> None:
