@@ -13,7 +13,7 @@
 # Problems are used once, in their order: with --max_steps N in GRPO_ARGS give --problems N*32 in TASKS_ARGS.
 set -eu
 cd "$(dirname "$0")/../.."
-task="${1:?which task? sums, chains, largest, sequences or countdown}"
+task="${1:?which task? sums, largest, sequences or countdown}"
 shift
 MODEL="${MODEL:-HuggingFaceTB/SmolLM2-135M-Instruct}"
 OUT="${OUT:-runs/zero}"

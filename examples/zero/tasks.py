@@ -2,12 +2,11 @@
 
     python examples/zero/tasks.py sums runs/zero/sums/data --problems 4800 --held-out 240
 
-Tasks: sums, chains (of additions and subtractions, with two worked examples as earlier turns of the chat), largest (of
-several numbers), sequences (the next number) and countdown (reach a target with 2, 3 or 4 numbers). The training
-problems begin with the easiest level and take in one more level at a time, so that a model that is rarely right has
-something to learn from; half of them are of the newest level. After 40% they come from all levels alike. Train on them
-once, in this order (`shuffle_dataset: false`): 150 steps of 32 prompts take 4,800. The held-out problems come from all
-levels alike, and none is trained on, not even with its numbers in another order.
+Tasks: sums, largest (of several numbers), sequences (the next number) and countdown (reach a target with 2, 3 or 4
+numbers). The training problems begin with the easiest level and take in one more level at a time, so that a model that
+is rarely right has something to learn from; half of them are of the newest level. After 40% they come from all levels
+alike. Train on them once, in this order (`shuffle_dataset: false`): 150 steps of 32 prompts take 4,800. The held-out
+problems come from all levels alike, and none is trained on, not even with its numbers in another order.
 """
 
 import argparse
@@ -15,7 +14,6 @@ import json
 import random
 import re
 from collections.abc import Callable
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +25,6 @@ Words = tuple[str, ...]
 RAMP = 0.4
 """Share of the training problems over which the levels are taken in."""
 STEPS = "Think step by step, then give the final answer in \\boxed{}."
-SHOWN = ([9, -4, 3], [7, 2, -5, 6])
-"""The examples of `chains`."""
 EXAMPLE = "For example, 7 from the numbers 3, 5, 9 is 9 - 5 + 3 = 7."
 
 
@@ -40,19 +36,6 @@ def sums(level: int, rng: random.Random) -> Problem:
         value, number = sum(numbers), rng.randint(1, most)
         numbers.append(number if value < number or rng.random() < 0.5 else -number)
     return {"problem": f"What is {_chain(numbers)}? {STEPS}", "answer": str(sum(numbers))}
-
-
-def chains(level: int, rng: random.Random) -> Problem:
-    """Levels: 2 to 7 numbers up to 12. No partial sum is negative or above 30, so that each step is an easy one."""
-    numbers = [rng.randint(1, 12)]
-    while len(numbers) < level + 2:
-        value, number = sum(numbers), rng.randint(1, 12)
-        numbers.append(number if value < number or (value + number <= 30 and rng.random() < 0.5) else -number)
-    turns = [text for shown in SHOWN for text in (_chain(shown), _worked(shown))]
-    messages = [{"role": "system", "content": "Calculate from left to right, one step per line."}]
-    for place, text in enumerate([*turns, _chain(numbers)]):
-        messages.append({"role": "assistant" if place % 2 else "user", "content": text})
-    return {"problem": messages, "answer": str(sum(numbers))}
 
 
 def largest(level: int, rng: random.Random) -> Problem:
@@ -85,12 +68,6 @@ def _listed(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def _worked(terms: list[int]) -> str:
-    """The steps of a chain, a line for each: `7 - 5 = 2`, `2 + 3 = 5`."""
-    sums = list(accumulate(terms))
-    return "\n".join(f"{_chain([value, term])} = {value + term}" for value, term in zip(sums, terms[1:], strict=False))
-
-
 def _chain(terms: list[int]) -> str:
     """Such as `7 - 5 + 3`; the first term is positive."""
     return str(terms[0]) + "".join(f" {'+' if term > 0 else '-'} {abs(term)}" for term in terms[1:])
@@ -98,7 +75,6 @@ def _chain(terms: list[int]) -> str:
 
 TASKS: dict[str, tuple[Callable[[int, random.Random], Problem], int]] = {
     "sums": (sums, 4),
-    "chains": (chains, 6),
     "largest": (largest, 4),
     "sequences": (sequences, 4),
     "countdown": (countdown, 3),
@@ -132,7 +108,7 @@ def _level(progress: float, levels: int, rng: random.Random) -> int:
 
 def words(row: Problem) -> Words:
     """The words, numbers and signs of the problem, sorted: 3 + 8 and 8 + 3 are the same."""
-    return tuple(sorted(re.findall(r"\w+|[-+*]", str(row["problem"]))))
+    return tuple(sorted(re.findall(r"\w+|[-+*]", row["problem"])))
 
 
 def _draw(

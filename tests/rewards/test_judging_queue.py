@@ -70,14 +70,15 @@ def test_what_differs_in_any_way_is_judged_apart():
 
 def test_the_cases_of_a_problem_are_written_once_and_go_with_its_verdicts():
     home = folders._home()
+    before = set(home.glob("cases-*"))
     info = [json.dumps({"test_cases": CASES}), {"test_cases": CASES}]
     for number in range(6):
         code_reward([f"```python\nprint({number})\n```"], info[number % 2 :][:1], num_parallel=2, wait=False)
-    (path,) = home.glob("cases-*")
+    (path,) = set(home.glob("cases-*")) - before
     assert path.stat().st_mode & 0o777 == 0o600
     answers = [f"```python\nprint({number})\n```" for number in range(6)]
     assert code_reward(answers, info * 3, num_parallel=2) == [0.0] * 5 + [0.5]
-    assert not list(home.glob("cases-*"))
+    assert not path.exists()
 
 
 def test_cases_that_cannot_be_written_are_a_sentence(monkeypatch):

@@ -1,11 +1,11 @@
 """The shape of a model, and the dry run's estimate of time beside what was measured on GPUs."""
 
 import pytest
-from peft import LoraConfig, get_peft_model
 from shapes import QWEN_1_5B, QWEN_7B, model, options
 from tiny_models import make
 
 from open_r1.run.estimate import estimate_seconds, shape_of
+from open_r1.training.model import add_adapters
 
 
 @pytest.mark.parametrize("kind", ["llama", "llama_tied"])
@@ -17,15 +17,20 @@ def test_a_head_that_is_the_embedding_counts_once(kind):
 
 
 @pytest.mark.parametrize(
-    "lora", [{}, {"target_modules": ["q_proj", "up_proj"]}, {"modules_to_save": ["lm_head"]}, {"r": 3}]
+    "lora",
+    [
+        {},
+        {"target_modules": ["all-linear"]},
+        {"target_modules": ["q_proj", "up_proj"]},
+        {"modules_to_save": ["lm_head"]},
+        {"r": 3},
+    ],
 )
 def test_adapters_are_as_many_as_peft_trains(lora):
     policy = make("llama")
     options_of_model = model(use_peft=True, **{f"lora_{name}": value for name, value in lora.items()})
     found = shape_of(policy.config, policy, options_of_model).adapters
-    settings = {"r": options_of_model.lora_r, "target_modules": "all-linear"} | lora
-    adapted = get_peft_model(policy, LoraConfig(task_type="CAUSAL_LM", **settings))
-    assert found == adapted.get_nb_trainable_parameters()[0]
+    assert found == add_adapters(policy, options_of_model, seed=0).get_nb_trainable_parameters()[0]
 
 
 @pytest.mark.parametrize(

@@ -147,3 +147,11 @@ def test_a_head_that_is_the_embedding_is_not_trained_in_full_where_weights_are_s
     with pytest.raises(UserError, match=r"lora_modules_to_save is .* which FSDP and ZeRO-3 cannot train in full"):
         add_adapters(make("llama_tied"), options, seed=0)
     add_adapters(make("llama"), options, seed=0)
+
+
+@pytest.mark.parametrize("option", ["lora_target_modules", "lora_modules_to_save"])
+@pytest.mark.parametrize("names", [["nonsense"], ["up_proj", "nonsense"], ["_proj"]])
+def test_layers_that_the_model_does_not_have_are_named(option, names):
+    options = ModelConfig(model_name_or_path="none", use_peft=True, **{option: names})
+    with pytest.raises(UserError, match=rf"{option} is .* but the model has no layer {names[-1]}: it has down_proj, "):
+        add_adapters(make("llama"), options, seed=0)

@@ -10,6 +10,7 @@ from open_r1.configs import ModelConfig, TrainConfig
 from open_r1.modeling import flash
 from open_r1.training.backends import splits_weights
 from open_r1.training.deepspeed_setup import deepspeed_requested
+from open_r1.training.model import lora_targets
 
 Split = Literal["none", "ddp", "zero2", "zero3", "fsdp"]
 """What is sharded over the processes of a run; see docs/clusters.md."""
@@ -79,7 +80,7 @@ def shape_of(config: PretrainedConfig, skeleton: PreTrainedModel, model: ModelCo
 
 def _adapters(skeleton: nn.Module, model: ModelConfig) -> int:
     """Parameters that LoRA adds to linear layers, and those of modules that it trains as a whole."""
-    count, targets = 0, model.lora_target_modules
+    count, targets = 0, lora_targets(model)
     for name, module in skeleton.named_modules():
         last = name.rpartition(".")[2]
         if last in (model.lora_modules_to_save or ()):

@@ -2,9 +2,11 @@
 
 import copy
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from open_r1.configs import ModelConfig, TrainConfig
@@ -147,40 +149,53 @@ def _check_flash(heads: set[tuple[int, int]]) -> None:
         )
 
 
+def lora_targets(config: ModelConfig) -> list[str] | None:
+    """Names of the layers that get adapters. None: all linear layers except the head, which PEFT calls `all-linear`."""
+    return None if config.lora_target_modules == ["all-linear"] else config.lora_target_modules
+
+
 def add_adapters(model: PreTrainedModel, config: ModelConfig, seed: int) -> PreTrainedModel:
     """`model` with LoRA adapters. Raises UserError if `config` names layers that cannot have them."""
-    peft = _peft()
-    whole, shared = list(config.lora_modules_to_save or []), _tied_names(model)
-    adapted = [name for name in config.lora_target_modules or [] if name.rpartition(".")[2] in shared]
-    if adapted:
+    peft, targets, whole = _peft(), lora_targets(config), list(config.lora_modules_to_save or [])
+    _check_names(model, "lora_target_modules", targets)
+    _check_names(model, "lora_modules_to_save", whole)
+    tied = _tied_names(model)
+    if adapted := [name for name in targets or [] if name.rpartition(".")[2] in tied]:
         raise UserError(
-            f"lora_target_modules is {config.lora_target_modules}, and {adapted[0]} is this model's head and embedding "
-            "at once, which adapters cannot be: omit it, or train it in full with lora_modules_to_save."
+            f"lora_target_modules is {targets}, and {adapted[0]} is this model's head and embedding at once, which "
+            "adapters cannot be: omit it, or train it in full with lora_modules_to_save."
         )
-    tied = [name for name in whole if name.rpartition(".")[2] in shared]
-    if tied and _sharded_at_load():
+    tied_in_full = [name for name in whole if name.rpartition(".")[2] in tied]
+    if tied_in_full and _sharded_at_load():
         raise UserError(
-            f"lora_modules_to_save is {whole}, and {tied[0]} is this model's head and embedding at once, which FSDP "
-            "and ZeRO-3 cannot train in full: use --accelerator ddp, or omit it."
+            f"lora_modules_to_save is {whole}, and {tied_in_full[0]} is this model's head and embedding at once, which "
+            "FSDP and ZeRO-3 cannot train in full: use --accelerator ddp, or omit it."
         )
     lora = peft.LoraConfig(
         task_type="CAUSAL_LM",
         r=config.lora_r,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
-        target_modules=config.lora_target_modules or "all-linear",
-        exclude_modules=None if config.lora_target_modules else unadaptable(model),
+        target_modules=targets or "all-linear",
+        exclude_modules=None if targets else unadaptable(model),
         modules_to_save=whole or None,
-        ensure_weight_tying=any(
-            name.rpartition(".")[2] in shared for name in whole
-        ),  # else head and embedding would become two
+        ensure_weight_tying=bool(tied_in_full),  # else head and embedding would become two
     )
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)  # adapters are initialized randomly, but equally in every run and on every rank
             return peft.get_peft_model(model, lora)
     except ValueError as error:
-        raise UserError(f"lora_target_modules is {config.lora_target_modules}: {error}") from error
+        raise UserError(f"lora_target_modules is {targets}: {error}") from error
+
+
+def _check_names(model: nn.Module, option: str, wanted: Sequence[str] | None) -> None:
+    """Raises UserError for a name that no layer has, of which PEFT says nothing if it finds another one."""
+    names = [f".{name}" for name, _ in model.named_modules()]
+    for name in wanted or []:
+        if not any(full.endswith(f".{name}") for full in names):
+            layers = sorted({full.rpartition(".")[2] for full, m in model.named_modules() if isinstance(m, nn.Linear)})
+            raise UserError(f"{option} is {wanted}, but the model has no layer {name}: it has {', '.join(layers)}.")
 
 
 def _tied_names(model: PreTrainedModel) -> set[str]:

@@ -1,6 +1,6 @@
-"""Test cases of problems, in files for the processes that judge.
+"""Test cases in files for the judging processes.
 
-They may be megabytes, and a problem has many completions: they are written once, not sent with each program.
+They may take megabytes, and a problem has many completions, so they are written once and not sent with each program.
 """
 
 import marshal
@@ -17,11 +17,11 @@ from open_r1.rewards.code.folders import new_file
 from open_r1.rewards.text import RowError
 
 LOADED = 4
-"""Problems whose test cases a process that judges keeps in memory."""
+"""Number of problems whose test cases a judging process keeps in memory."""
 
 
 class Case(NamedTuple):
-    """What goes in, and what should come out."""
+    """An input and the expected output."""
 
     input: str
     output: str
@@ -29,7 +29,7 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class StoredCases:
-    """`count` test cases in a file, which is removed with this object."""
+    """`count` test cases in a file, which is deleted together with this object."""
 
     path: str
     count: int = field(repr=False)
@@ -73,8 +73,8 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def cases_of(cases: Any, row: int) -> list[Case]:
-    """Test cases of a dataset's row: a list of `{"input", "output"}`, or a dictionary of two lists. An input of None
-    is empty. Raises `RowError` for anything else."""
+    """The test cases in a row of a dataset: a list of `{"input", "output"}`, or a dictionary of two lists. An input of
+    None counts as empty. Raises `RowError` for anything else."""
     if not cases:
         return []
     if isinstance(cases, dict):

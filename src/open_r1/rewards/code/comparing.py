@@ -1,4 +1,4 @@
-"""Whether a program's output is the expected one."""
+"""Compares a program's output with the expected one."""
 
 import json
 from collections.abc import Callable
@@ -9,15 +9,15 @@ Comparison = Literal["lines", "numbers", "json"]
 
 
 def same_lines(output: str, expected: str) -> bool:
-    """Equal line by line, but for white space at the ends of lines and of the text."""
+    """Whether all lines are equal, except for white space at the ends of lines and of the text."""
     return [line.strip() for line in output.strip().splitlines()] == [
         line.strip() for line in expected.strip().splitlines()
     ]
 
 
 def same_numbers(output: str, expected: str) -> bool:
-    """LiveCodeBench's comparison of printed output: the same number of lines, each equal as text or number by
-    number."""
+    """LiveCodeBench's comparison of printed output: the numbers of lines are equal, and each line is equal as text or
+    number by number."""
     got, wanted = ([line.strip() for line in text.strip().split("\n")] for text in (output, expected))
     return len(got) == len(wanted) and all(map(_same_line, got, wanted))
 
@@ -36,7 +36,7 @@ def _numbers(line: str) -> list[Any]:
 
 
 def same_json(output: str, expected: str) -> bool:
-    """Equal as JSON."""
+    """Whether both are equal as JSON."""
     try:
         return bool(json.loads(output) == json.loads(expected))
     except (ValueError, RecursionError):

@@ -21,8 +21,8 @@ from collections.abc import Callable
 
 MOST_FILES = 1000
 PRELOADED = "bisect copy datetime decimal fractions heapq itertools math operator random statistics string typing"
-"""Modules that many programs import. Those that start threads or watch forks are left out (`queue`): they make every
-fork slower. `random` seeds itself again after a fork."""
+"""Modules that many programs import, except those that start threads or watch forks (`queue`), which make every fork
+slower. `random` reseeds itself after a fork."""
 WAITED = (signal.SIGCHLD, signal.SIGTERM)
 """A program has ended; the judge has ended or has no more requests."""
 

@@ -12,8 +12,8 @@ from open_r1.rewards.code.sandbox import Limits
 
 
 def subtask_submission(problem: Mapping[str, Any], source: str, batch_size: int = 1) -> Submission:
-    """A submission with the problem's grader, and the subtask's tests. Raises `UserError` for a problem that only
-    Piston can judge."""
+    """A submission with the problem's grader and the subtask's tests. Raises `UserError` if only Piston can judge the
+    problem."""
     if needs_piston(problem):
         raise UserError(
             f"ioi_code: problem {problem['id']!r} has its own manager or checker, which only Piston with the "
@@ -27,7 +27,7 @@ def subtask_submission(problem: Mapping[str, Any], source: str, batch_size: int 
 
 
 def _tests(problem: Mapping[str, Any]) -> list[Case]:
-    """The tests in a row's `test_cases`: a list, or a dictionary by the names in `test_names`."""
+    """The tests in `test_cases`: a list, or a dictionary with the names in `test_names`."""
     cases = problem["test_cases"]
     if isinstance(cases, dict):
         cases = [cases[name] for name in problem["test_names"]]
@@ -35,7 +35,7 @@ def _tests(problem: Mapping[str, Any]) -> list[Case]:
 
 
 def needs_piston(problem: Mapping[str, Any]) -> bool:
-    """Whether a manager or a checker of the problem's own decides."""
+    """Whether the problem has its own manager or checker."""
     return any("manager" in name or "checker" in name for name in _grader_files(problem))
 
 
@@ -44,13 +44,13 @@ def _grader_files(problem: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _megabytes(memory_limit: Any) -> int:
-    """Datasets give bytes or megabytes."""
+    """A memory limit in megabytes. Datasets give bytes or megabytes."""
     limit = int(memory_limit or 512)
     return limit >> 20 if limit >= 1 << 20 else limit
 
 
 def score_with_piston(problem: Mapping[str, Any], source: str) -> float:
-    """Lowest score of the subtask's tests, each 0.0 to 1.0."""
+    """The lowest score of the subtask's tests, 0.0 to 1.0."""
     seconds = float(problem.get("time_limit") or 5.0)
     lowest = 1.0
     for test in _tests(problem):

@@ -16,7 +16,7 @@ SCRATCH_MB = 64
 Kind = Literal["bubblewrap", "landlock", "limits"]
 
 DEVICES = ("null", "full", "random", "urandom")
-"""Not `zero`: shared mappings of it are memory that no limit counts."""
+"""Devices that programs see. Not `zero`: shared mappings of it are memory that no limit counts."""
 VISIBLE = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "libexec", "include", "share/zoneinfo")
 """Folders in `/usr` that programs and compilers may read: not `/usr/local`, `/usr/src` or the rest of `/usr/share`."""
 

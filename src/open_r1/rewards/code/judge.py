@@ -14,18 +14,18 @@ from open_r1.rewards.code.sandbox import Limits, Status
 
 MAX_TIMEOUTS = 3
 MOST_THREADS = 64
-"""That wait for tests of a program, however many `batch_size` asks to run at once."""
+"""Maximum number of threads that wait for tests of a program, whatever `batch_size` is."""
 ScoringMode = Literal["pass_fail", "partial", "weighted_sum"]
 Check = Callable[[str, str, str], bool]
 
 
 SHOWN = 1000
-"""Characters of a text that a failure keeps."""
+"""Maximum number of characters of each text in a failure."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """The first test case that a program fails: its number from 1, how the run ended, and the texts, shortened."""
+    """The first test case that a program fails: its number (from 1), how the run ended, and the shortened texts."""
 
     number: int
     status: Status
@@ -36,7 +36,8 @@ class Failure:
 
 @dataclass(frozen=True)
 class Result:
-    """Passed and given test cases, and the first failure; `compiled` is False for a program that does not build."""
+    """The numbers of passed test cases and of all, and the first failure. `compiled` is False if the program does not
+    compile."""
 
     passed: int
     total: int
@@ -46,7 +47,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Submission:
-    """A program, its test cases, and how they are judged: everything that decides the result. `checker` is the source
+    """A program, its test cases, and how to judge them: everything that determines the result. `checker` is the source
     of a program for `python_checker`, which replaces `compare`."""
 
     program: Program
@@ -60,7 +61,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class Run:
-    """A program that runs once, on `stdin`."""
+    """A program to run once, with `stdin` as its input."""
 
     program: Program
     limits: Limits
@@ -68,12 +69,13 @@ class Run:
 
 
 def shortened(text: str) -> str:
-    """At most `SHOWN` characters, and the number of the others."""
+    """At most `SHOWN` characters of `text`, and the number of the others."""
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}\n... {len(text) - SHOWN:,} more characters"
 
 
 def with_room(limits: Limits, tests: Sequence[Case]) -> Limits:
-    """`limits` under which a program can print the longest expected output, and more to show what is wrong with it."""
+    """`limits` with enough output for the longest expected one, and some more so that a failure can show what is
+    wrong."""
     longest = max((len(test.output) for test in tests), default=0)
     return replace(limits, output_bytes=max(limits.output_bytes, 2 * longest + 65_536))
 
@@ -91,8 +93,8 @@ def judge(
 ) -> Result:
     """Runs `code` on every test, `batch_size` at once.
 
-    Stops after a batch with a failure if `stop_at_failure`; a program that ran out of time on three tests fails the
-    others unseen. `check(input, expected, output)` replaces `compare`.
+    With `stop_at_failure`, stops after a batch with a failure. A program that runs out of time on three tests fails the
+    others without running. `check(input, expected, output)` replaces `compare`.
     """
     passed = timeouts = 0
     failure: Failure | None = None
@@ -122,7 +124,7 @@ def judge(
 
 
 def judge_submission(provider: Provider, submission: Submission) -> Result:
-    """Its result."""
+    """The result of a submission."""
     return judge(
         provider,
         submission.program,
@@ -150,7 +152,7 @@ def scored(result: Result, mode: ScoringMode) -> float:
 
 def python_checker(provider: Provider, source: str, limits: Limits) -> Check:
     """A check by a dataset's own Python program, which gets the names of three files (input, expected output, output)
-    and prints 1 for a right one. It runs in the sandbox too."""
+    and prints 1 if the output is right. It also runs in the sandbox."""
     wrapper = (
         "import runpy, sys\n"
         "parts = sys.stdin.buffer.read()\n"

@@ -1,6 +1,6 @@
-"""Judges programs in a process beside the one that asks: the module of a worker (`open_r1.rewards.worker`).
+"""Judges programs in a separate process: the module of a worker (`open_r1.rewards.worker`).
 
-A worker judges one program after another, in sandboxes of its own. What is expected stays in it.
+A worker judges one program after another, in its own sandboxes. Expected outputs never leave it.
 """
 
 import traceback
@@ -19,7 +19,7 @@ from open_r1.rewards.code.sandbox import Limits, Outcome
 
 
 def request(asked: Submission | Run, isolation: Isolation, sandboxes: int) -> dict[str, Any]:
-    """What a worker is asked. Tests that run at once get up to `sandboxes` more than one."""
+    """The request to a worker. Concurrent tests get up to `sandboxes` additional sandboxes."""
     language = LANGUAGES[asked.program.language]
     return {
         "isolation": asdict(isolation),
@@ -30,13 +30,13 @@ def request(asked: Submission | Run, isolation: Isolation, sandboxes: int) -> di
 
 
 def result(reply: dict[str, Any]) -> Result:
-    """What a worker answered to a submission. Raises like `outcome`."""
+    """The result in a worker's reply to a submission. Raises the errors of `outcome`."""
     fields = _checked(reply)
     return Result(**fields | {"failure": fields["failure"] and Failure(**fields["failure"])})
 
 
 def outcome(reply: dict[str, Any]) -> Outcome:
-    """What a worker answered to a run. Raises `UserError`, and `RuntimeError` for a fault of the judge."""
+    """The outcome in a worker's reply to a run. Raises `UserError`, or `RuntimeError` for a fault of the judge."""
     return Outcome(**_checked(reply))
 
 

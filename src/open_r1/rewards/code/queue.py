@@ -1,8 +1,8 @@
-"""Programs that are being judged beside whatever else goes on: in processes of their own, so that a trainer's
-interpreter is free for it; on servers, in threads that wait for them.
+"""Judges programs in the background: in separate processes, so that the trainer's interpreter stays free, or on
+servers, with threads that wait for them.
 
-The same program on the same tests is judged once: among the completions of a batch, and where judging began while
-others were still being written.
+The same program with the same tests is judged only once: within a batch of completions, and if judging began while
+other completions were still being sampled.
 """
 
 import atexit
@@ -27,17 +27,17 @@ from open_r1.rewards.pool import Pool, Reply, cores
 logger = logging.getLogger(__name__)
 
 Verdict = Callable[[], Result]
-"""Waits for a result. Raises `UserError`."""
+"""Waits for a result and returns it. Raises `UserError`."""
 
 
 class JudgingQueue:
-    """Verdicts by what decides them, from the moment they are asked for until `forget`."""
+    """Pending and finished verdicts, by everything that determines them, from `submit` until `forget`."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Starts empty: what a forked child must do."""
+        """Starts empty, without ending anything: a forked child must not use its parent's workers."""
         self._lock = threading.Lock()
         self._verdicts: dict[bytes, tuple[Verdict, Submission]] = {}  # a submission keeps the file of its test cases
         self._threads: dict[int, ThreadPoolExecutor] = {}
@@ -46,7 +46,7 @@ class JudgingQueue:
     def submit(
         self, submission: Submission, provider: str, e2b_router_url: str | None = None, num_parallel: int = 0
     ) -> tuple[bytes, Verdict]:
-        """The key of a submission, and its verdict, which is begun unless it was before. `provider` is one of
+        """The key and the verdict of a submission; starts judging it, unless that has begun. `provider` is a name for
         `get_provider`. At most `num_parallel` run at once (0: this process's share of the cores)."""
         key = _key(provider, e2b_router_url, submission)
         size = num_parallel or cores()
@@ -63,7 +63,8 @@ class JudgingQueue:
             return key, self._verdicts[key][0]
 
     def result(self, submission: Submission) -> Result:
-        """Judges a submission now, in a process of this machine; another thread's same submission is judged once."""
+        """Judges a submission now, in a process on this machine. Equal submissions of several threads are judged
+        once."""
         key, verdict = self.submit(submission, "local")
         try:
             return verdict()
@@ -71,7 +72,7 @@ class JudgingQueue:
             self.forget([key])
 
     def run(self, program: Program, limits: Limits, stdin: str = "") -> Outcome:
-        """Runs a program once, in the sandbox of such a process. Raises `UserError`."""
+        """Runs a program once, in the sandbox of a judging process. Raises `UserError`."""
         with self._lock:
             future = self._ask(Run(program, limits, stdin), unsafe=False, size=cores())
         reply = future.result()
@@ -84,13 +85,13 @@ class JudgingQueue:
         return self._processes[size].submit(request)
 
     def forget(self, keys: Iterable[bytes]) -> None:
-        """Drops verdicts that were read."""
+        """Drops verdicts that have been read."""
         with self._lock:
             for key in keys:
                 self._verdicts.pop(key, None)
 
     def close(self) -> None:
-        """Begins no more, and ends what judges and where programs run."""
+        """Ends the judging processes and their sandboxes, and drops what has not begun."""
         for threads in self._threads.values():
             threads.shutdown(wait=False, cancel_futures=True)
         for pool in self._processes.values():
@@ -99,7 +100,7 @@ class JudgingQueue:
 
 
 def _key(provider: str, e2b_router_url: str | None, submission: Submission) -> bytes:
-    """Differs where anything does that decides a result."""
+    """A key that differs if anything differs that determines the result."""
     return hashlib.sha256(repr((provider, e2b_router_url, submission)).encode(errors="replace")).digest()
 
 

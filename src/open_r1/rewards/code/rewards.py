@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 NO_PROGRAM = -1.0
 NO_COMPILE = -0.1
 PROBLEMS = 128
-"""Whose JSON is read once, not for each completion."""
+"""Number of rows whose JSON is parsed only once, not for each completion."""
 
 
 def code_reward(
@@ -45,8 +45,8 @@ def code_reward(
     in a language that `provider_type` does not run.
 
     Each item of `verification_info` is `{"language": "python", "test_cases": [{"input", "output"}, ...]}`, or its JSON.
-    Raises `RowError` for a row that holds something else. With `wait=False`, judging starts in the background and every
-    value is None: a later call with the same arguments gets the results.
+    Raises `RowError` for anything else. With `wait=False`, starts judging in the background and returns None for all
+    rows; a later call with the same arguments returns the results.
     """
     if verification_info is None:
         raise UserError("code: the dataset has no column 'verification_info' (a language and its test_cases).")
@@ -71,7 +71,7 @@ def code_reward(
 
 
 def binary_code_reward(completions: list, verification_info: list | None = None, **kwargs: Any) -> list[float | None]:
-    """1.0 if the program passes every test case, else 0.0; options are those of `code_reward`."""
+    """1.0 if the program passes all test cases, else 0.0. The options are those of `code_reward`."""
     shares = code_reward(completions, verification_info, **{**kwargs, "stop_at_failure": True})
     return [None if share is None else float(share == 1.0) for share in shares]
 
@@ -91,8 +91,8 @@ def cf_code_reward(
     """Codeforces problems, with the columns of open-r1/codeforces (`verifiable-prompts`): `official_tests`,
     `generated_tests`, `time_limit` (s), `memory_limit` (MB), `language`, `generated_checker`, `input_mode`.
 
-    Scored by `scoring_mode`; -1.0 without a program, -0.1 if it does not compile, None without test cases or in a
-    language that `provider_type` does not run.
+    `scoring_mode` determines the score. -1.0 without a program, -0.1 if it does not compile, None for a row without
+    test cases or in a language that `provider_type` does not run.
     """
     if columns.get("official_tests") is None:
         raise UserError("cf_code: the dataset has no column 'official_tests'.")
@@ -163,8 +163,8 @@ def ioi_code_reward(
 
 
 def get_code_format_reward(language: str = "python") -> Callable[..., list[float]]:
-    """`format_reward` that also requires a fenced code block in the answer, in the language of the row's `language`
-    column, else in `language`."""
+    """`format_reward`, but the answer must also have a fenced code block, in the language of the row's `language`
+    column or, by default, in `language`."""
 
     def code_format_reward(
         completions: list, prompts: list | None = None, language: list | str | None = language, **kwargs: Any
@@ -199,7 +199,7 @@ def _info(row: int, value: Any) -> dict[str, Any]:
 
 
 def _runs(runner: Provider, language: str, row: int) -> bool:
-    """Warns if not: that row gets no reward rather than a wrong one."""
+    """Whether the provider runs `language`. If not, warns: the row gets no reward rather than a wrong one."""
     known = runner.languages is None or language in runner.languages
     if not known:
         logger.warning(
@@ -218,7 +218,7 @@ def _row(columns: dict[str, Any], row: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _PendingScore:
-    """A verdict that is still being made, and the score that follows from it."""
+    """A verdict that may still be pending, and how to compute the score from it."""
 
     key: bytes
     verdict: Verdict
@@ -226,7 +226,7 @@ class _PendingScore:
 
 
 def _scores(scores: Sequence[_PendingScore | float | None], wait: bool) -> list[float | None]:
-    """The scores, pending ones when they are there; without `wait` nothing but None."""
+    """The scores, after waiting for pending ones; without `wait`, all None."""
     if not wait:
         return [None] * len(scores)
     try:

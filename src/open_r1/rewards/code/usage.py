@@ -16,8 +16,8 @@ _MEMORY = (b"VmRSS:", b"VmPTE:", b"VmSwap:")
 
 @dataclass(frozen=True)
 class Usage:
-    """The current `pids` and `memory_bytes`, with page tables and swapped pages, and `cpu_seconds` so far, including
-    those of ended processes."""
+    """The current `pids` and `memory_bytes` (including page tables and swapped pages), and `cpu_seconds` so far,
+    including those of ended processes."""
 
     pids: list[int]
     memory_bytes: int
