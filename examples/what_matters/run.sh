@@ -11,11 +11,11 @@ set -eu
 cd "$(dirname "$0")/../.."
 MODEL="${MODEL:-HuggingFaceTB/SmolLM2-135M-Instruct}"
 OUT="${OUT:-runs/what-matters}"
-size="--problems 2560 --held-out 480"
+size="--problems 2560 --held-out 240"
 [ -z "${SMOKE:-}" ] || size="--problems 256 --held-out 12"
 
 # shellcheck disable=SC2086
-[ -f "$OUT/data/held_out.jsonl" ] || python3 examples/zero/tasks.py sums "$OUT/data" $size
+[ -f "$OUT/data/held_out.jsonl" ] || python3 examples/zero/tasks.py sequences "$OUT/data" $size
 # shellcheck disable=SC2086
 python3 examples/what_matters/train.py "$OUT" --model "$MODEL" --data "$OUT/data" --seconds "${SECONDS_EACH:-60}" \
     --seeds ${SEEDS:-1 2} ${SETTINGS:+--settings $SETTINGS} ${SMOKE:+--smoke}

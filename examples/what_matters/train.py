@@ -45,6 +45,7 @@ COMMON: dict[str, Any] = {
     "steps_per_generation": 4,
     "max_completion_length": 128,
     "learning_rate": 3e-5,
+    "temperature": 0.7,
     "lr_scheduler_type": "constant_with_warmup",
     "warmup_steps": 5,
     "scale_rewards": "none",
@@ -56,7 +57,7 @@ COMMON: dict[str, Any] = {
     "report_to": "none",
 }
 SAMPLES = 4
-"""Answers to each held-out problem, at temperature 1."""
+"""Answers to each held-out problem, at the temperature of training."""
 UNCOUNTED_STEPS = 4
 """Steps of the first round, which also compile."""
 
