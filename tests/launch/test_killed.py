@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -118,12 +119,12 @@ def test_two_training_processes_end_with_a_server_that_hangs_and_it_with_them(tm
     if victim == "the server":
         (server,) = [p for p in processes if p.cmdline()[2:3] and p.cmdline()[2].startswith("vllm.entrypoints")]
         server.suspend()
-        status, sentence = 2, "it has not answered for 60 s"
+        status, sentence = 2, r"error: .*vLLM server.*: it (has not answered for 60 s|does not answer)\."
     else:
         run.rank(1, processes).kill()
-        status, sentence = 137, "error: training ended with exit code 137 (SIGKILL); everything else was stopped."
+        status, sentence = 137, r"error: training ended with exit code 137 \(SIGKILL\); everything else was stopped\."
     ended, shown = run.end(processes)
-    assert (ended, sentence in shown, "Traceback" in shown) == (status, True, False), shown
+    assert ended == status and re.search(sentence, shown) and "Traceback" not in shown, shown
     run = Run("grpo", argv, "ddp", tmp_path)
     assert run.end([])[0] == 0, run.terminal.read_text()
     assert [line["step"] for line in metrics(tmp_path / "out") if "loss" in line] == list(range(1, 31))

@@ -120,7 +120,7 @@ def test_a_real_vllm_server_is_started_waited_for_and_stopped_and_its_death_ends
     run = start(path, "--max_steps", "2")
     out, err = run.communicate(timeout=280)
     assert run.returncode == 0, out + err
-    assert f"generator {port} is up after" in out and "Weights go to 1 vLLM server(s)" in out
+    assert f"generator {port} is up after" in out and "Sending weights to 1 vLLM server(s)" in out
     assert "step 2/2" in out
     assert port_is_free(port)
 
