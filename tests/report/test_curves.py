@@ -3,7 +3,7 @@ import re
 import xml.etree.ElementTree as ET
 from itertools import pairwise
 
-from open_r1.report.curves import MOST_POINTS, WIDTH, Series, line_chart, ticks
+from open_r1.report.curves import MOST_POINTS, WIDTH, Series, grid, line_chart, ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -67,3 +67,19 @@ def test_a_legend_that_does_not_fit_into_one_row_goes_on_in_the_next():
     assert all(x + 6.5 * len(name) <= WIDTH for name, x in ends.items())
     lowest = max(float(y) for name in names for y in re.findall(rf'y="(\d+)"[^>]*>{name}<', svg))
     assert min(float(y) for y in re.findall(r'<line x1="52"[^>]*y1="([\d.]+)" y2="[\d.]+" stroke="var', svg)) > lowest
+
+
+def test_a_long_legend_makes_the_picture_higher_and_leaves_the_lines_their_room():
+    series = [Series(f"a rather long name of a series, {i:02d}", [0, 1], [0.0, 1.0]) for i in range(40)]
+    short, long = chart(series[0]), chart(*series)
+
+    def height(svg):
+        (_, top), (_, bottom) = sorted(points(svg), key=lambda point: point[1])
+        return bottom - top
+
+    assert height(long) == height(short) > 100
+    assert max(y for _, y in points(long)) < int(ET.fromstring(long).get("viewBox").split()[3])
+    tall, plain = ET.fromstring(grid([long, short, short], columns=2)), ET.fromstring(grid([short] * 3, columns=2))
+    places = [(float(svg.get("y")), float(svg.get("height"))) for svg in tall]
+    assert places[2][0] >= places[0][0] + places[0][1]
+    assert float(tall.get("viewBox").split()[3]) > float(plain.get("viewBox").split()[3])

@@ -116,6 +116,8 @@ def test_no_room_for_programs_is_said(folder, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(folder / "missing"))
     with pytest.raises(UserError, match=r"cannot create a folder for programs .* set TMPDIR to another"):
         folders.new_folder("program", 0o755)
+    with pytest.raises(UserError, match=r"cannot write the test cases of a problem .* set TMPDIR to another"):
+        folders.new_file("cases", b"")
     folders._home.cache_clear()
 
 

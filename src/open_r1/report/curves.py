@@ -1,6 +1,7 @@
 """Line charts as SVG files, legible in light and dark mode. `assets/charts.js` draws the charts of pages."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -35,7 +36,7 @@ class _Scale:
 
     x: tuple[float, float]
     y: tuple[float, float]
-    top: int
+    bottom: int
 
     def across(self, value: float) -> float:
         share = (value - self.x[0]) / (self.x[1] - self.x[0])
@@ -43,7 +44,7 @@ class _Scale:
 
     def down(self, value: float) -> float:
         share = (value - self.y[0]) / (self.y[1] - self.y[0])
-        return HEIGHT - BOTTOM - share * (HEIGHT - self.top - BOTTOM)
+        return self.bottom - share * (HEIGHT - TOP - BOTTOM)
 
 
 def line_chart(
@@ -69,17 +70,18 @@ def line_chart(
     x_ticks = ticks(float(xs.min()), float(xs.max()), most=7, whole=True)
     y_ticks = ticks(low, high, most=6)
     legend, rows = _legend(series)
+    height = HEIGHT + (rows - 1) * LEGEND_ROW
     place = _Scale(
         x=(float(xs.min()), max(float(xs.max()), float(xs.min()) + 1)),
         y=(y_ticks[0], y_ticks[-1]),
-        top=TOP + (rows - 1) * LEGEND_ROW,
+        bottom=height - BOTTOM,
     )
     parts = [_axes(x_ticks, y_ticks, place, x_label, percent)]
     for index, (one, (x, y)) in enumerate(zip(series, shortened, strict=True)):
         parts.append(_line(x, y, place, _color(one, index), DASHES[index % len(DASHES)]))
     parts.append(legend)
     described = "; ".join(_in_words(one, percent) for one in series)
-    return chart(title, [f"<desc>{escape(described)}</desc>", *parts], WIDTH, HEIGHT)
+    return chart(title, [f"<desc>{escape(described)}</desc>", *parts], WIDTH, height)
 
 
 def chart(title: str, parts: Sequence[str], width: int, height: int) -> str:
@@ -92,14 +94,16 @@ def chart(title: str, parts: Sequence[str], width: int, height: int) -> str:
 
 
 def grid(charts: Sequence[str], columns: int) -> str:
-    """A grid of charts as one `<svg>`."""
+    """A grid of charts as one `<svg>`. All rows are as high as the highest chart."""
     gap = 24
     rows = -(-len(charts) // columns)
-    width, height = columns * (WIDTH + gap) - gap, rows * (HEIGHT + gap) - gap
+    heights = [int(re.findall(r'viewBox="0 0 \d+ (\d+)"', chart)[0]) for chart in charts]
+    row_height = max(heights)
+    width, height = columns * (WIDTH + gap) - gap, rows * (row_height + gap) - gap
     placed = []
     for index, chart in enumerate(charts):
-        x, y = index % columns * (WIDTH + gap), index // columns * (HEIGHT + gap)
-        placed.append(chart.replace("<svg", f'<svg x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}"', 1))
+        x, y = index % columns * (WIDTH + gap), index // columns * (row_height + gap)
+        placed.append(chart.replace("<svg", f'<svg x="{x}" y="{y}" width="{WIDTH}" height="{heights[index]}"', 1))
     return f'<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">{"".join(placed)}</svg>'
 
 
@@ -144,7 +148,6 @@ def _shortened(one: Series) -> tuple[np.ndarray, np.ndarray]:
 
 def _axes(x_ticks: list[float], y_ticks: list[float], place: _Scale, x_label: str, percent: bool) -> str:
     parts = []
-    bottom = HEIGHT - BOTTOM
     for tick in y_ticks:
         y = place.down(tick)
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{GRID}"/>')
@@ -152,9 +155,12 @@ def _axes(x_ticks: list[float], y_ticks: list[float], place: _Scale, x_label: st
         parts.append(f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end" fill="{MUTED}">{label}</text>')
     for tick in x_ticks:
         x = place.across(tick)
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle" fill="{MUTED}">{figure(tick)}</text>')
+        parts.append(
+            f'<text x="{x:.1f}" y="{place.bottom + 16}" text-anchor="middle" fill="{MUTED}">{figure(tick)}</text>'
+        )
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle" fill="{MUTED}">{escape(x_label)}</text>')
+    y = place.bottom + BOTTOM - 6
+    parts.append(f'<text x="{middle}" y="{y}" text-anchor="middle" fill="{MUTED}">{escape(x_label)}</text>')
     return "".join(parts)
 
 

@@ -29,13 +29,14 @@ def new_folder(kind: str, mode: int) -> Path:
 
 def new_file(kind: str, content: bytes) -> Path:
     """Writes a file that only this user may read. Raises `UserError`."""
-    path = _home() / f"{kind}-{secrets.token_hex(8)}"
+    path: Path | None = None
     try:
+        path = _home() / f"{kind}-{secrets.token_hex(8)}"
         with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             file.write(content)
     except OSError as error:
-        with suppress(OSError):
-            path.unlink()
+        if path is not None:
+            path.unlink(missing_ok=True)
         raise UserError(
             f"code rewards: cannot write the test cases of a problem ({error}): set TMPDIR to another folder."
         ) from None
