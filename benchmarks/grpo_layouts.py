@@ -217,7 +217,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Measures every case that is not there yet."""
     args = parse(sys.argv[1:] if argv is None else argv)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     if args.logs is None:
         args.logs = args.results.with_suffix(".logs") if args.results else Path(tempfile.mkdtemp(prefix="layouts-"))
     print(f"Logs of the cases: {args.logs}", flush=True)
@@ -233,4 +232,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     main()

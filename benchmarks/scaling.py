@@ -189,7 +189,6 @@ def main(argv: list[str] | None = None) -> None:
         args.mean = args.mean or 1.3 * args.median
         work(args)
         return
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     if args.logs is None:
         args.logs = args.results.with_suffix(".logs") if args.results else Path(tempfile.mkdtemp(prefix="scaling-"))
     print(f"Logs of the cases: {args.logs}", flush=True)
@@ -197,4 +196,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     main()

@@ -144,5 +144,5 @@ def test_all_filters_are_there():
 def test_a_dry_run_finds_a_gold_answer_that_misses_the_maximum(toy, tmp_path):
     (tmp_path / "bad.jsonl").write_text('{"problem": "1 + 1?", "answer": "\\\\frac{"}\n' * 80)
     argv = ["--model_name_or_path", str(toy / "model"), "--dataset_name", str(tmp_path / "bad.jsonl"), "--dry_run"]
-    with pytest.raises(UserError, match=r"reward 'accuracy' .* row 0"):
+    with pytest.raises(UserError, match=r"reward 'accuracy' .* row 1"):
         grpo.main([*argv, "--dataset_prompt_column", "problem", "--output_dir", str(tmp_path / "out")])
