@@ -199,5 +199,5 @@ def test_a_server_that_is_killed_is_a_sentence(parts):
     stream = engine.stream(Request(i, [40], Sampling(max_tokens=60)) for i in range(2000))
     next(stream)
     kill(server)
-    with pytest.raises(UserError, match=r"left the run[\s\S]*same command continues"):
+    with pytest.raises(UserError, match=r"left the run[\s\S]*same command: it continues"):
         list(stream)
