@@ -9,6 +9,8 @@ import psutil
 import pytest
 from stand_in_node import ForkedNode
 
+from open_r1.launch.node_run import LOST_SECONDS
+
 
 def free_port() -> int:
     with socket.socket() as s:
@@ -55,6 +57,16 @@ def test_a_node_that_lost_a_process_of_another_waits_for_the_reason(start):
     assert [code for code, _ in ended] == [137, 137]
     sentence = f"training on node 1 ({socket.gethostname()}) ended with exit code 137 (SIGKILL)"
     assert all(sentence in out for _, out in ended)
+
+
+def test_a_node_that_waits_for_the_reason_ends_at_a_signal(start):
+    lost = "print('lost', flush=True); raise SystemExit(76)"
+    nodes = start(2, TRAINING_0=lost, TRAINING_1="import time; time.sleep(80)")
+    wait_until(lambda: nodes[0].output.exists() and "lost" in nodes[0].output.read_text())
+    began = time.monotonic()
+    os.kill(nodes[0].pid, signal.SIGTERM)
+    assert [code for code, _ in finish(nodes)] == [76, 76]
+    assert time.monotonic() - began < LOST_SECONDS / 2
 
 
 def test_a_generator_that_is_late_ends_every_node_before_training(start):

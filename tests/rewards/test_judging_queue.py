@@ -119,7 +119,7 @@ def test_a_program_whose_judge_is_killed_twice_fails_alone_and_is_named(caplog):
     with caplog.at_level(logging.WARNING):
         answers = ["```python\nimport time\ntime.sleep(60)\n```", "```python\nprint(5)\n```"]
         assert code_reward(answers, [{"test_cases": CASES}] * 2, num_parallel=1) == [0.0, 0.5]
-    assert "ended twice" in caplog.text
+    assert "ended twice (crash), so" in caplog.text
 
 
 def test_declared_languages_and_mistakes_reach_the_processes(languages):

@@ -129,7 +129,7 @@ class NodeRun:
         if code == LOST_PEER and len(self.plan.training_nodes) > 1:
             seconds = LOST_SECONDS
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not self._out_of_time():
             if failure := self._generator_failure() or self.control.failure():
                 return failure
             time.sleep(POLL_SECONDS)

@@ -264,10 +264,11 @@ class VLLMServers:
 
     def none_left(self, reason: str = "") -> UserError:
         """The error for a run without servers."""
-        which = f"the vLLM server at {self}" if len(self.all) == 1 else f"all vLLM servers ({self})"
+        one = len(self.all) == 1
+        which = f"the vLLM server at {self}" if one else f"all vLLM servers ({self})"
         return UserError(
-            f"{which} left the run{reason}. Restart it, then run the same command: it continues from the last "
-            "checkpoint."
+            f"{which} left the run{reason}. Restart {'it' if one else 'them'}, then run the same command: it continues "
+            "from the last checkpoint."
         )
 
 

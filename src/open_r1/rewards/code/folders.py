@@ -35,8 +35,9 @@ def new_file(kind: str, content: bytes) -> Path:
         with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             file.write(content)
     except OSError as error:
-        if path is not None:
-            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            if path is not None:
+                path.unlink()
         raise UserError(
             f"code rewards: cannot write the test cases of a problem ({error}): set TMPDIR to another folder."
         ) from None

@@ -107,7 +107,9 @@ def _key(provider: str, e2b_router_url: str | None, submission: Submission) -> b
 def _result(future: "Future[Reply]", submission: Submission) -> Result:
     reply = future.result()
     if reply.limit:
-        logger.warning("code rewards: the process that judges a program ended twice (%s), so the program fails.", reply)
+        logger.warning(
+            "code rewards: the process that judges a program ended twice (%s), so the program fails.", reply.limit
+        )
         return Result(0, submission.cases.count)
     return judge_worker.result(reply.value)
 
