@@ -97,13 +97,13 @@ def grid(charts: Sequence[str], columns: int) -> str:
     """A grid of charts as one `<svg>`. All rows are as high as the highest chart."""
     gap = 24
     rows = -(-len(charts) // columns)
-    heights = [int(re.findall(r'viewBox="0 0 \d+ (\d+)"', chart)[0]) for chart in charts]
+    heights = [int(re.findall(r'viewBox="0 0 \d+ (\d+)"', svg)[0]) for svg in charts]
     row_height = max(heights)
     width, height = columns * (WIDTH + gap) - gap, rows * (row_height + gap) - gap
     placed = []
-    for index, chart in enumerate(charts):
+    for index, svg in enumerate(charts):
         x, y = index % columns * (WIDTH + gap), index // columns * (row_height + gap)
-        placed.append(chart.replace("<svg", f'<svg x="{x}" y="{y}" width="{WIDTH}" height="{heights[index]}"', 1))
+        placed.append(svg.replace("<svg", f'<svg x="{x}" y="{y}" width="{WIDTH}" height="{heights[index]}"', 1))
     return f'<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">{"".join(placed)}</svg>'
 
 
