@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from measure import SHAPES, Result, StepTimer, build_model, build_tokenizer, environment, measured
+from measure import SHAPES, Result, StepTimer, build_model, build_tokenizer, environment, hold_gpu_memory, measured
 from sft import Ours as OursSFT
 from training import DEVICE, Batch, ReplayEngine, replayed_reward
 from training import Ours as OursGRPO
@@ -37,8 +37,6 @@ FLASH = "flash_attention_4"
 PROMPT = 128
 WARM_UP = 2048
 """Most tokens of a sequence in the step before the measured ones."""
-OUTSIDE = 3 * 2**30
-"""Bytes of the GPU that are left to what allocates by itself: libraries, kernels, paged moments."""
 
 
 def name(case: dict[str, Any]) -> str:
@@ -211,11 +209,7 @@ def grow(case: dict[str, Any], config: Any) -> list[float]:
     """Lets PyTorch's allocators hold what the case needs, on the GPU and, with offloading, on the CPU; returns the
     seconds of both. Otherwise the first long step would have to wait for it."""
     began = time.perf_counter()
-    free, _ = torch.cuda.mem_get_info()
-    size = min(int(case["estimate"]) - torch.cuda.memory_allocated(), free - OUTSIDE)
-    torch.empty(max(size, 0), dtype=torch.uint8, device=DEVICE)
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
+    hold_gpu_memory(int(case["estimate"]) - torch.cuda.memory_allocated())
     middle = time.perf_counter()
     if SETTINGS[case["setting"]].get("activation_offloading"):
         tokens = case["length"] + (PROMPT if case["task"] == "grpo" else 0)

@@ -110,7 +110,11 @@ def summary(path: Path, title: str, begin: int) -> int:
             values = np.array([line[name] for line in part])
             steps = np.array([line["step"] for line in part])
             known = np.isfinite(values)
-            slope = np.polyfit(steps[known], values[known], 1)[0] if known.sum() > 1 else float("nan")
+            if known.sum() < 2:
+                print(f"  {name:<20} unknown: nothing was learned", flush=True)
+                continue
+            values, steps = values[known], steps[known]
+            slope = np.polyfit(steps, values, 1)[0]
             print(f"  {name:<20} {values[0]:.4f} to {values[-1]:.4f}, {slope:+.2e} a step", flush=True)
     return len(lines)
 
