@@ -96,7 +96,7 @@ class SampleStore:
             self._record(table.to_pylist())
             self.seconds = float((table.schema.metadata or {}).get(b"seconds", 0))
         # A kill between writing the table and clearing the journal leaves rows in both.
-        rows, seconds = self._journal.read(known=self)
+        rows, seconds = self._journal.read(self.__contains__)
         self.seconds += seconds
         self._record(rows)
 

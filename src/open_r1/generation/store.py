@@ -97,7 +97,7 @@ class ShardStore:
                 ) from error
             self.done[keys["index"].to_numpy(), keys["sample"].to_numpy()] = True
         # A kill between writing a shard and clearing the journal leaves rows in both.
-        rows, seconds = self._journal.read(known=self)
+        rows, seconds = self._journal.read(self.__contains__)
         self.seconds += seconds
         self._record(rows)
 

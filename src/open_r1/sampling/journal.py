@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,9 +43,9 @@ class Journal:
     def __init__(self, path: Path, saved: Callable[[], str]) -> None:
         self.path, self.saved = path, saved
 
-    def read(self, known: Container[tuple[int, int]] = ()) -> tuple[list[Row], float]:
-        """The rows whose `(index, sample)` is not in `known`, and the seconds that they took. Leaves out a last line
-        that a kill cut short or that another process is writing. Raises UserError for any other damage."""
+    def read(self, is_known: Callable[[tuple[int, int]], bool]) -> tuple[list[Row], float]:
+        """The rows whose `(index, sample)` is not known, and the seconds that they took. Leaves out a last line that a
+        kill cut short or that another process is writing. Raises UserError for any other damage."""
         rows: dict[tuple[int, int], Row] = {}
         lines = self.path.read_bytes().split(b"\n")[:-1] if self.path.exists() else []
         for number, line in enumerate(lines, 1):
@@ -55,7 +55,7 @@ class Journal:
                 row = None
             if not isinstance(row, dict) or not all(isinstance(row.get(name), kind) for name, kind in KEPT.items()):
                 raise UserError(f"{self.path}, line {number}: not a finished sample. Delete the line to continue.")
-            if (key := (row["index"], row["sample"])) not in known:
+            if not is_known(key := (row["index"], row["sample"])):
                 rows.setdefault(key, row)
         return list(rows.values()), sum(row.pop("seconds", 0.0) for row in rows.values())
 
