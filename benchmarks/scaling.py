@@ -94,7 +94,8 @@ def launch(args: argparse.Namespace, group: list[dict[str, Any]], timeout: float
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        words = [*torchrun, __file__, *args.argv, "--worker", folder, "--case", json.dumps(group)]
+        inner = json.dumps([*args.argv, "--worker", folder, "--case", json.dumps(group)])  # torchrun knows --logs too
+        words = [*torchrun, __file__, inner]
         with ChildProcess(slug, words, env, log) as child:
             try:
                 code = child.wait(timeout)
@@ -135,9 +136,10 @@ class Scaling(Session):
         """A run under torchrun, with all other cases of this layout that are not there yet."""
         layout = ("shape", "gpus", "backend", "share")
         same = [c for c in cases(self.args) if all(c[part] == case[part] for part in layout)]
-        group = [case, *(c for c in same if c != case and not self.get(c))]
-        first, *others = launch(self.args, group, timeout)
-        for other, result in zip(group[1:], others, strict=False):
+        others = [c for c in same if c != case and not self.get(c)]
+        group = [case] if case["backend"] == "zero3" else [case, *others]  # DeepSpeed keeps ZeRO-3's tensors
+        first, *results = launch(self.args, group, timeout)
+        for other, result in zip(group[1:], results, strict=False):
             if "cut" not in result:
                 self.store(other, result | {"spent": 0.0})
         return first
@@ -202,7 +204,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     """Measures every case that is not there yet; in a process of a case, works on it."""
-    args = parse(sys.argv[1:] if argv is None else argv)
+    given = sys.argv[1:] if argv is None else argv
+    args = parse(json.loads(given[0]) if given[:1] and given[0].startswith("[") else given)
     if args.worker:
         from scaling_worker import work
 
