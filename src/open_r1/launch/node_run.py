@@ -26,8 +26,9 @@ LOST = (LOST_PEER, 128 + signal.SIGABRT)
 LOST_SECONDS = 45.0
 """Seconds to wait, after training has lost a process, for the node of that process to report it. The agent there first
 ends its other processes."""
-CAUSE_SECONDS = 3.0
-"""Seconds to wait, after training has failed, for a generator's failure that may have caused it."""
+CAUSE_SECONDS = 7.0
+"""Seconds to wait, after training has failed, for the failure of a generator that may have caused it. The generator's
+guard first ends what it has left behind, which takes seconds on a GPU."""
 
 
 @dataclass(frozen=True)
