@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 import yaml
-from traces import trace, write
+from traces import trace, without_marks, write
 from variants import only_equations, passes
 
 from open_r1 import grpo, sft
@@ -67,7 +67,7 @@ def write_data(args: argparse.Namespace) -> None:
     last ones, and then the test. The numbers of a problem change from pass to pass, and GRPO gets others than SFT."""
     rows = load_split(args.train, config="main" if args.train == "openai/gsm8k" else None)
     problem, solution = ("question", "answer") if "question" in rows.column_names else ("problem", "solution")
-    pairs = [(row[problem], row[solution]) for row in rows]
+    pairs = [(row[problem], without_marks(row[solution])) for row in rows]
     learned, held_out = pairs[: len(pairs) - args.held_out], pairs[len(pairs) - args.held_out :]
     test = [(asked, _gold(worked)) for asked, worked in held_out]
     if not args.held_out:
@@ -104,7 +104,8 @@ def stages(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
 
     def fine_tune() -> None:
         model = ["--config", recipe["sft"], "--model_name_or_path", args.model, "--output_dir", f"{out}/sft"]
-        sft.main([*model, "--dataset_name", f"{out}/traces.jsonl", *seed, *options("SFT", SFT)])
+        data = ["--dataset_name", f"{out}/traces.jsonl", "--dataset_num_proc", str(os.cpu_count())]
+        sft.main([*model, *data, *seed, *options("SFT", SFT)])
 
     def pick_problems() -> None:
         data = ["--hf-dataset", f"{out}/problems.jsonl", "--prompt-column", "problem", "--answer-column", "answer"]

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
+from multiprocessing import get_context
 from types import CodeType
 
 NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
@@ -64,7 +66,9 @@ class Equation:
     def value(self, literals: Sequence[Fraction]) -> Fraction | None:
         """What the expression gives with these literals. None: it divides by zero, or is no expression."""
         try:
-            return eval(_code(self.expression), {"__builtins__": {}}, {"v": literals})  # digits, operators and parentheses
+            return eval(
+                _code(self.expression), {"__builtins__": {}}, {"v": literals}
+            )  # digits, operators and parentheses
         except (SyntaxError, TypeError, ZeroDivisionError):
             return None
 
@@ -79,7 +83,7 @@ def equations(solution: str) -> list[Equation | None]:
     return [
         _equation(left, right)
         for sides in (line.split("=") for line in solution.splitlines())
-        for left, right in zip(sides, sides[1:], strict=False)
+        for left, right in pairwise(sides)
     ]
 
 
@@ -148,7 +152,7 @@ def passes(pairs: Sequence[tuple[str, str]], number_of_passes: int, seed: int) -
     """The problems and solutions `number_of_passes` times: as they are, then with new numbers wherever that is
     possible."""
     jobs = [(*pair, f"{seed} {i}", number_of_passes - 1) for i, pair in enumerate(pairs)]
-    with ProcessPoolExecutor() as pool:
+    with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
         found = list(pool.map(_variants, jobs, chunksize=64))
     return [[variants[k] for variants in found] for k in range(number_of_passes)]
 
@@ -165,7 +169,8 @@ def _variants(job: tuple[str, str, str, int]) -> list[tuple[str, str]]:
 
 
 def only_equations(solution: str) -> str | None:
-    """`48/2=24`, one line for each equation, and the line with the answer. None unless the last one gives the answer."""
+    """One line for each equation, such as `48/2=24`, and the line with the answer. None unless the last one gives
+    it."""
     worked, _, answer = solution.rpartition("####")
     steps = [step for step in equations(worked) if step is not None]
     if not steps or not _is(answer, steps[-1].result):
