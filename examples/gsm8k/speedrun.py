@@ -73,6 +73,8 @@ def write_data(args: argparse.Namespace) -> None:
     if not args.held_out:
         test = [(p.problem, p.gold) for p in load_problems(find_task("gsm8k"), args.data_dir)]
     *shown, last = passes(learned, args.passes + 1, args.seed) if args.new_numbers else [learned] * (args.passes + 1)
+    varied = sum(new != old for new, old in zip(last, learned, strict=True))
+    print(f"{varied} of {len(learned)} problems have other numbers in every pass, and for GRPO")
     traces = [(asked, _written(worked, args.traces)) for each in shown for asked, worked in each]
     write(args.out / "traces.jsonl", [{"messages": trace(asked, text)} for asked, text in traces if text])
     write(args.out / "problems.jsonl", [{"problem": asked, "answer": _gold(worked)} for asked, worked in last])

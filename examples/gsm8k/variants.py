@@ -56,7 +56,8 @@ WORDS: dict[int, str] = {
 
 @dataclass(frozen=True)
 class Equation:
-    """`text` is `48/2=24`; `expression` is its left side as Python over the list `v` of its `literals`: `v[0]/v[1]`."""
+    """`text` is `48/2=24`. `expression` is its left side as Python over the list `v` of its `literals`, `v[0]/v[1]`: only
+    operators, parentheses and `v`."""
 
     text: str
     expression: str
@@ -66,9 +67,7 @@ class Equation:
     def value(self, literals: Sequence[Fraction]) -> Fraction | None:
         """What the expression gives with these literals. None: it divides by zero, or is no expression."""
         try:
-            return eval(
-                _code(self.expression), {"__builtins__": {}}, {"v": literals}
-            )  # digits, operators and parentheses
+            return eval(_code(self.expression), {"__builtins__": {}}, {"v": literals})
         except (SyntaxError, TypeError, ZeroDivisionError):
             return None
 
@@ -160,12 +159,8 @@ def passes(pairs: Sequence[tuple[str, str]], number_of_passes: int, seed: int) -
 def _variants(job: tuple[str, str, str, int]) -> list[tuple[str, str]]:
     problem, solution, seed, count = job
     template = Template.read(problem, solution) if count else None
-    drawn: list[tuple[str, str]] = []
-    for k in range(count):
-        pair = template.draw(f"{seed} {k}") if template else None
-        template = template if pair else None  # the next draws would hardly give anything
-        drawn.append(pair or (problem, solution))
-    return [(problem, solution), *drawn]
+    drawn = [template.draw(f"{seed} {k}") if template else None for k in range(count)]
+    return [(problem, solution), *(pair or (problem, solution) for pair in drawn)]
 
 
 def only_equations(solution: str) -> str | None:
