@@ -56,8 +56,8 @@ WORDS: dict[int, str] = {
 
 @dataclass(frozen=True)
 class Equation:
-    """`text` is `48/2=24`. `expression` is its left side as Python over the list `v` of its `literals`, `v[0]/v[1]`: only
-    operators, parentheses and `v`."""
+    """`text` is `48/2=24`. `expression` is its left side as Python over the list `v` of its `literals`, `v[0]/v[1]`, and
+    has only operators, parentheses and `v`."""
 
     text: str
     expression: str
