@@ -56,7 +56,7 @@ WORDS: dict[int, str] = {
 
 @dataclass(frozen=True)
 class Equation:
-    """`text` is `48/2=24`. `expression` is its left side as Python over the list `v` of its `literals`, `v[0]/v[1]`, and
+    """`text` is `48/2=24`. `expression` is its left side as Python over the list `v` of its `literals`, `v[0]/v[1]`; it
     has only operators, parentheses and `v`."""
 
     text: str
