@@ -72,12 +72,14 @@ def write_data(args: argparse.Namespace) -> None:
     test = [(asked, _gold(worked)) for asked, worked in held_out]
     if not args.held_out:
         test = [(p.problem, p.gold) for p in load_problems(find_task("gsm8k"), args.data_dir)]
-    *shown, last = passes(learned, args.passes + 1, args.seed) if args.new_numbers else [learned] * (args.passes + 1)
-    varied = sum(new != old for new, old in zip(last, learned, strict=True))
-    print(f"{varied} of {len(learned)} problems have other numbers in every pass, and for GRPO")
-    traces = [(asked, _written(worked, args.traces)) for each in shown for asked, worked in each]
+    count = args.passes + args.grpo_passes
+    every = passes(learned, count, args.seed) if args.new_numbers else [learned] * count
+    varied = sum(new != old for new, old in zip(every[-1], learned, strict=True))
+    print(f"{varied} of {len(learned)} problems have other numbers in the last pass")
+    traces = [(asked, _written(worked, args.traces)) for each in every[: args.passes] for asked, worked in each]
     write(args.out / "traces.jsonl", [{"messages": trace(asked, text)} for asked, text in traces if text])
-    write(args.out / "problems.jsonl", [{"problem": asked, "answer": _gold(worked)} for asked, worked in last])
+    golds = {asked: _gold(worked) for each in every[args.passes :] for asked, worked in each}
+    write(args.out / "problems.jsonl", [{"problem": asked, "answer": gold} for asked, gold in golds.items()])
     name = "held_out" if args.held_out else "gsm8k_test"
     asked_as = [{"prompt": [{"role": "user", "content": asked}], "answer": gold} for asked, gold in test]
     write(args.out / f"{name}.jsonl", asked_as)
@@ -140,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--held-out", type=int, default=0, metavar="N", help="test on the last N training problems")
     parser.add_argument("--traces", choices=("words", "equations"), default="words", help="what solutions SFT learns")
     parser.add_argument("--passes", type=int, default=PASSES, metavar="N", help="how often SFT sees each problem")
+    parser.add_argument("--grpo-passes", type=int, default=1, metavar="N", help="of problems, for the filter and GRPO")
     parser.add_argument("--same-numbers", dest="new_numbers", action="store_false", help="in every pass")
     parser.add_argument("--stages", nargs="+", default=["data", "sft", "filter", "grpo"], help="only these")
     parser.add_argument("--smoke", action="store_true")

@@ -52,7 +52,14 @@ def test_a_stopped_run_goes_on_with_the_stage_that_was_stopped(tmp_path, monkeyp
 def written(speedrun, folder, rows, **options):
     """Traces, problems and held-out problems of a speedrun."""
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    chosen = {"traces": "words", "passes": 1, "new_numbers": False, "held_out": 2, "seed": 1} | options
+    chosen = {
+        "traces": "words",
+        "passes": 1,
+        "grpo_passes": 1,
+        "new_numbers": False,
+        "held_out": 2,
+        "seed": 1,
+    } | options
     speedrun.write_data(argparse.Namespace(out=folder, train=str(folder / "train.jsonl"), data_dir=None, **chosen))
     return [
         [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
@@ -73,7 +80,7 @@ def test_every_pass_and_grpo_have_other_numbers(tmp_path, monkeypatch):
         "problem": "Jo has 30 pens and buys 50.",
         "solution": "Jo has 30 + 50 = <<30+50=80>>80 pens.\n#### 80",
     }
-    options = {"passes": 3, "new_numbers": True, "traces": "equations"}
+    options = {"passes": 3, "grpo_passes": 2, "new_numbers": True, "traces": "equations"}
     traces, problems, test = written(load_speedrun(monkeypatch), tmp_path, [row] * 3, **options)
     asked = [trace["messages"][0]["content"] for trace in traces] + [problem["problem"] for problem in problems]
     assert (
