@@ -2,7 +2,7 @@
 parallelism.
 
     python benchmarks/scaling.py --gpus 1 2 4 8 --backends ddp fsdp zero2 zero3 --shapes 1.5b 7b --results s.jsonl
-    python benchmarks/scaling.py --gpus 1 2 4 --backends fsdp --tasks --lengths 32768 131072 --share 2 4 \
+    python benchmarks/scaling.py --gpus 1 2 4 --backends fsdp --tasks --lengths 32768 131072 --share 1 2 4 \
         --results s.jsonl
     python benchmarks/scaling.py --device cpu --gpus 1 2 --shapes tiny --max_length 2048 --steps 1   # gloo
     python benchmarks/scaling.py ... --table         # what --results has, a table for each shape; measures nothing
@@ -51,7 +51,7 @@ def cases(args: argparse.Namespace) -> list[dict[str, Any]]:
     for shape in args.shapes:
         for task, length in work:
             for gpus in args.gpus:
-                shares = [1, *(n for n in args.share if length and gpus % n == 0)]
+                shares = [n for n in args.share if gpus % n == 0] if length else [1]
                 for backend in args.backends if gpus > 1 else ["one"]:
                     for share in shares if gpus > 1 else [1]:
                         case = {"shape": shape, "task": task, "length": length, "gpus": gpus, "backend": backend}
@@ -172,7 +172,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--backends", nargs="+", choices=backends, default=["ddp", "fsdp"])
     parser.add_argument("--tasks", nargs="*", choices=["sft", "grpo"], default=["sft", "grpo"])
     parser.add_argument("--lengths", type=int, nargs="*", default=[], help="SFT on single documents of so many tokens")
-    parser.add_argument("--share", type=int, nargs="*", default=[], help="with --lengths: sequence_parallel_size")
+    parser.add_argument("--share", type=int, nargs="+", default=[1], help="with --lengths: sequence_parallel_size")
     parser.add_argument("--shapes", "--shape", nargs="+", choices=list(SHAPES), default=["1.5b"])
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--checkpointing", choices=["on", "off"], default="on")

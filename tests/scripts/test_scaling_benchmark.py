@@ -82,7 +82,7 @@ def test_what_the_time_does_not_suffice_for_is_named_and_left_for_the_next_call(
 
 
 def test_long_documents_are_shared_by_as_many_gpus_as_divide_them(scaling, asked):
-    layouts = ["--gpus", "1", "4", "--backends", "ddp", "--tasks", "--lengths", "512", "--share", "2", "3", "4"]
+    layouts = ["--gpus", "1", "4", "--backends", "ddp", "--tasks", "--lengths", "512", "--share", "1", "2", "3", "4"]
     scaling.main(["--device", "cpu", "--shapes", "tiny", *layouts])
     assert asked == [
         "tiny, sft, 512 tokens, 1 GPU, one",
@@ -93,7 +93,7 @@ def test_long_documents_are_shared_by_as_many_gpus_as_divide_them(scaling, asked
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", [["--tasks", "sft", "grpo"], ["--tasks", "--lengths", "512", "--share", "2"]])
+@pytest.mark.parametrize("layout", [["--tasks", "sft", "grpo"], ["--tasks", "--lengths", "512", "--share", "1", "2"]])
 def test_every_layout_runs_on_two_cpu_processes(scaling, tmp_path, layout, capsys):
     """Without DeepSpeed."""
     sizes = ["--max_length", "512", "--rows", "2", "--completions", "8", "--cap", "64", "--steps", "1", "--warmup", "1"]
