@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
 
+from torch import Tensor
+
 
 def separate_symbols() -> AbstractContextManager:
     """A context in which `torch.compile` gives every dynamic size its own symbol.
@@ -16,6 +18,25 @@ def separate_symbols() -> AbstractContextManager:
 
     config: Any = _config
     return config.patch(use_duck_shape=False)
+
+
+def options_without_size_guards() -> dict[str, Any]:
+    """Options of `torch.compile` with which the size of a tensor decides nothing that would be compiled again.
+
+    `torch._inductor.list_options`. By default, the compiler fuses the gradients of norms only from 4,096 rows on, and
+    installs a guard for that: the first shorter pack, often the last one of a step, compiles a layer again.
+    """
+    from torch._inductor import list_options
+
+    name = "triton.mix_order_reduction_non_strict_mode"
+    return {name: True} if name in list_options() else {}
+
+
+def mark_rows_dynamic(tensor: Tensor) -> None:
+    """Makes `torch.compile` support any number of rows of `tensor` (`torch._dynamo.maybe_mark_dynamic`)."""
+    from torch._dynamo import maybe_mark_dynamic
+
+    maybe_mark_dynamic(tensor, 0)
 
 
 def group_apart(store: Any, rank: int, size: int, backend: str, wait: timedelta, address: str) -> Any:
