@@ -37,11 +37,13 @@ class Theirs(SFTTrainer):
 
 def run(folder: Path, case: dict[str, Any], result: Result) -> None:
     """Trains LoRA on packed rows, one a micro-batch, until the timer has its steps."""
+    checkpointing = "unsloth" if case["checkpointing"] else False
     model, tokenizer = FastLanguageModel.from_pretrained(
         str(folder),
         max_seq_length=case["options"]["max_length"],
         dtype=getattr(torch, case["dtype"]),
         load_in_4bit=False,
+        use_gradient_checkpointing=checkpointing,
         local_files_only=True,
     )
     result.parameters = model.num_parameters()
@@ -50,7 +52,7 @@ def run(folder: Path, case: dict[str, Any], result: Result) -> None:
         r=lora_config().r,
         lora_alpha=lora_config().lora_alpha,
         target_modules=LINEAR,
-        use_gradient_checkpointing="unsloth" if case["checkpointing"] else False,
+        use_gradient_checkpointing=checkpointing,
     )
     timer = StepTimer(result, case["steps"], case["warmup"], time.monotonic() + case["seconds"])
     trainer = Theirs(
