@@ -7,11 +7,12 @@ parallelism.
     python benchmarks/scaling.py --device cpu --gpus 1 2 --shapes tiny --max_length 2048 --steps 1   # gloo
     python benchmarks/scaling.py ... --table         # what --results has, a table for each shape; measures nothing
 
-Each case is a run of its own under torchrun, with the environment that `accelerate launch --config_file
-recipes/accelerate_configs/<backend>.yaml` would give it. Work per GPU stays the same (weak scaling): --rows rows of
---max_length tokens for SFT, --completions completions of log-normal length (median 400, cap 2,048) for GRPO, whose
-step is timed from scored completions to the optimizer step; the time to gather the weights for an engine is shown
-beside it. Of --lengths, each step has one document per GPU, or with --share one for so many GPUs (sequence parallel).
+Each layout is a run of its own under torchrun, with the environment that `accelerate launch --config_file
+recipes/accelerate_configs/<backend>.yaml` would give it, and in it each case has a new model. Work per GPU stays the
+same (weak scaling): --rows rows of --max_length tokens for SFT, --completions completions of log-normal length (median
+400, cap 2,048) for GRPO, whose step is timed from scored completions to the optimizer step; the time to gather the
+weights for an engine is shown beside it. Of --lengths, each step has one document per GPU, or with --share one for so
+many GPUs (sequence parallel); steps of the warm-up have its first 2,048 tokens.
 
 The model has random weights of the shape, float32 masters, and computes in bfloat16 on GPUs. One GPU runs without a
 backend; the rates per GPU are relative to it. A case that fails, runs out of memory or is cut is a row too; the end of
@@ -21,6 +22,7 @@ out; the same command measures what --results lacks.
 
 import argparse
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -72,10 +74,11 @@ def name(case: dict[str, Any]) -> str:
     return f"{case['shape']}, {work_of(case)}, {case['gpus']} GPU{'s' * (case['gpus'] > 1)}, {layout_of(case)}"
 
 
-def launch(args: argparse.Namespace, case: dict[str, Any], timeout: float) -> dict[str, Any]:
-    """Runs one case under torchrun; returns its result, or what it had measured when it was cut, and the last lines
-    of its log where something went wrong."""
-    processes, backend = case["gpus"], case["backend"]
+def launch(args: argparse.Namespace, group: list[dict[str, Any]], timeout: float) -> list[dict[str, Any]]:
+    """Runs cases of one layout under torchrun, one after another; returns their results. One that was cut has what it
+    had measured, and the last lines of the log say what went wrong. Cases that did not begin are left out, except for
+    the first."""
+    processes, backend = group[0]["gpus"], group[0]["backend"]
     env = {}
     if processes > 1:
         precision = "no" if args.device == "cpu" else "bf16"
@@ -83,28 +86,40 @@ def launch(args: argparse.Namespace, case: dict[str, Any], timeout: float) -> di
     if args.device == "cpu":
         env |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     else:
-        env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(processes)))
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(processes)))
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[:processes])
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    slug = name(case).replace(", ", "-").replace(" ", "-")
+    slug = name(group[0]).replace(", ", "-").replace(" ", "-")
     log = args.logs / f"{slug}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        words = [*torchrun, __file__, *args.argv, "--worker", folder, "--case", json.dumps(case)]
+        words = [*torchrun, __file__, *args.argv, "--worker", folder, "--case", json.dumps(group)]
         with ChildProcess(slug, words, env, log) as child:
             try:
                 code = child.wait(timeout)
             except KeyboardInterrupt:
                 print(f"stopped in this case, whose last lines in {log} are:\n" + "\n".join(child.lines), flush=True)
                 sys.exit(130)
-        found = {int(file.stem): json.loads(file.read_text()) for file in Path(folder).glob("*.json")}
-        for file in Path(folder).glob("*.profile"):
-            (args.logs / f"{slug}-{file.name}").write_text(file.read_text())
+        found = [
+            {int(file.stem): json.loads(file.read_text()) for file in Path(folder).glob(f"{i}/*.json")}
+            for i in range(len(group))
+        ]
+        for file in Path(folder).glob("*/*.profile"):
+            (args.logs / f"{slug}-{file.parent.name}-{file.name}").write_text(file.read_text())
+    begun = 1 + max((i for i, results in enumerate(found) if results), default=0)
+    return [result_of(results, args.steps, code, timeout, log) for results in found[:begun]]
+
+
+def result_of(
+    found: dict[int, dict[str, Any]], steps: int, code: int | None, timeout: float, log: Path
+) -> dict[str, Any]:
+    """The result of a case from those of its processes."""
     ended = f"not finished after {timeout:.0f} s" if code is None else f"ended with {describe_exit(code)}"
     result = next((r for r in found.values() if r["error"]), found.get(0, {"error": code and ended, "seconds": []}))
     if found:
         result["peak_gib"] = max(r["peak_gib"] for r in found.values())
-    if not result["error"] and len(result["seconds"]) < args.steps:
+    if not result["error"] and len(result["seconds"]) < steps:
         result["cut"] = ended
     return result | ({"log": end_of_log(log)} if result["error"] or "cut" in result else {})
 
@@ -117,8 +132,15 @@ class Scaling(Session):
         return name(case)
 
     def launch(self, case: dict[str, Any], timeout: float) -> dict[str, Any]:
-        """A run under torchrun."""
-        return launch(self.args, case, timeout)
+        """A run under torchrun, with all other cases of this layout that are not there yet."""
+        layout = ("shape", "gpus", "backend", "share")
+        same = [c for c in cases(self.args) if all(c[part] == case[part] for part in layout)]
+        group = [case, *(c for c in same if c != case and not self.get(c))]
+        first, *others = launch(self.args, group, timeout)
+        for other, result in zip(group[1:], others, strict=False):
+            if "cut" not in result:
+                self.store(other, result | {"spent": 0.0})
+        return first
 
     def head(self, case: dict[str, Any]) -> str:
         """A table for each shape."""
@@ -184,10 +206,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.worker:
         from scaling_worker import work
 
-        vars(args).update(args.case, case=name(args.case))
-        args.median = args.median or (5000 if args.task == "sft" else 400)
-        args.mean = args.mean or 1.3 * args.median
-        work(args)
+        for number, case in enumerate(args.case):
+            own = argparse.Namespace(**vars(args) | case | {"case": name(case), "worker": args.worker / str(number)})
+            own.median = own.median or (5000 if own.task == "sft" else 400)
+            own.mean = own.mean or 1.3 * own.median
+            work(own)
         return
     if args.logs is None:
         args.logs = args.results.with_suffix(".logs") if args.results else Path(tempfile.mkdtemp(prefix="scaling-"))
