@@ -1,6 +1,12 @@
 """unsloth's case of `sft.py`, in a process of its own because unsloth replaces classes of transformers and TRL.
 
-The argument is a folder with the model, its tokenizer and `case.json`; `result.json` is written there.
+The argument is a folder with the model, its tokenizer and `case.json`; `result.json` is written there. unsloth runs
+from a folder of its own (`--unsloth_path`), beside the torch and transformers that are installed:
+
+    pip install --no-deps --target <folder> unsloth==2026.10.9 unsloth_zoo==2026.10.9 trl==1.15.0 datasets==4.8.5 \\
+        dill multiprocess cut_cross_entropy torchao msgspec tyro docstring_parser typeguard einops bitsandbytes
+
+Its other requirements (xformers, hf_transfer, diffusers, structlog, json5, nest-asyncio) are not needed for this.
 """
 
 # ruff: noqa: I001  # unsloth must be imported before what it patches
