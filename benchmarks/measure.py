@@ -51,6 +51,13 @@ def build_model(shape: str, attention: str, dtype: torch.dtype, device: str) -> 
         return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
 
 
+def lora_config() -> Any:
+    """LoRA of rank 16 on every linear layer except the head."""
+    from peft import LoraConfig
+
+    return LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=16, target_modules="all-linear")
+
+
 def memory_bandwidth() -> float:
     """Bytes/s that the GPU's memory (or the machine's) reaches, read and written, when a large tensor is copied."""
     on_gpu = torch.cuda.is_available()
@@ -205,7 +212,7 @@ def measured(result: Result, run: Callable[[Result], None]) -> Result:
     except Exception as error:
         traceback.print_exc()
         result.error = f"{type(error).__name__}: {str(error)[:300]}"
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and result.peak_gib is None:
         result.peak_gib = round(torch.cuda.max_memory_allocated() / 2**30, 2)
     return result
 
