@@ -13,6 +13,7 @@ from open_r1.rewards import check_gold, check_golds, grade, grade_many
 from open_r1.rewards.accuracy import accuracy_reward
 from open_r1.rewards.answers import extract_answer, extract_gold
 from open_r1.rewards.grader import Grader
+from open_r1.rewards.pool import Pool
 
 
 def box(answer):
@@ -181,7 +182,29 @@ def test_a_worker_more_is_started_only_when_all_are_busy():
     assert len(grader.pool._workers) == 1
     slow = [rf"\sum_{{k=1}}^{{{k}000}} k^7" for k in range(2, 10)]
     grader.grade_many(completions=[box(answer) for answer in slow], golds=["x^2+1"] * len(slow))
+    deadline = time.monotonic() + 60
+    while len(grader.pool._workers) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert len(grader.pool._workers) == 3
+    grader.close()
+
+
+def test_no_request_waits_for_a_worker_that_starts_while_another_is_free(monkeypatch):
+    start, first, free = Pool._start, iter([True]), threading.Event()
+
+    def only_one(self):
+        if not next(first, False):
+            free.wait(60)
+        return start(self)
+
+    monkeypatch.setattr(Pool, "_start", only_one)
+    grader = Grader(workers=3, seconds=20)
+    completions, golds = [box(rf"\sqrt{{{k * k}}}") for k in range(2, 8)], [f"{k}+0" for k in range(2, 8)]
+    asked = threading.Thread(target=grader.grade_many, kwargs={"completions": completions, "golds": golds}, daemon=True)
+    asked.start()
+    asked.join(50)
+    assert not asked.is_alive()
+    free.set()
     grader.close()
 
 

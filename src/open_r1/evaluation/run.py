@@ -151,6 +151,7 @@ def _sample(benchmark: Benchmark, ungraded: Sequence[Row], progress: SamplingPro
             if missing:
                 # Numbers depend on what shares a batch: what is decoded together stays together.
                 sample(engine, block if engine.max_tokens_per_batch is not None else missing, sampling, writer)
+    store.append([], writer.grading_seconds)
     if writer.failures:
         raise UserError(f"{len(writer.failures)} samples failed, the first one with: {writer.failures[0]}")
 

@@ -75,7 +75,7 @@ class Generation:
             self.engine.start(sampling)  # before the clock starts
         with SamplingProgress("generate", total, done, 0, console, graded=0) as progress:
             writer = SampleWriter(
-                self.store, self._judge, progress, after_batch=self._write_full_shard, room=self._room_in_shard
+                self.store, self._judge, progress, room=self._room_in_shard, make_room=self._write_shard
             )
             pending = self.store.pending
             known = {p.index: p for p in self.problems.read(sorted({row["index"] for row in pending}))}
@@ -143,10 +143,6 @@ class Generation:
 
     def _room_in_shard(self) -> int:
         return self.rows_per_shard - len(self.store.pending)
-
-    def _write_full_shard(self) -> None:
-        if len(self.store.pending) >= self.rows_per_shard:
-            self._write_shard()
 
     def _write_shard(self) -> None:
         """The pending rows as a shard."""

@@ -161,13 +161,19 @@ class Pool:
             self._unfinished += 1
             self._tasks.put((request, future))
             if len(self._threads) < min(self.size, self._unfinished):
-                thread = threading.Thread(target=self._serve, name="grader", daemon=True)
+                ahead = bool(self._threads)
+                thread = threading.Thread(target=self._serve, args=(ahead,), name="grader", daemon=True)
                 self._threads.append(thread)
                 thread.start()
         return future
 
-    def _serve(self) -> None:
+    def _serve(self, ahead: bool) -> None:
+        """Answers requests with a worker of its own, which starts `ahead` of the first request if there are other
+        workers: one of them may be free sooner."""
         worker: Worker | None = None
+        if ahead:
+            with contextlib.suppress(Exception):  # if it still cannot start, the first request says so
+                worker = self._start()
         while (task := self._tasks.get()) is not None:
             request, future = task
             reply: Reply | Exception = Reply(limit="crash")

@@ -1,4 +1,4 @@
-"""The loop: requests go to an engine; finished completions are saved at once, then graded, in parallel to the
+"""The loop: requests go to an engine; finished completions are saved at once, then graded, both in parallel to the
 engine."""
 
 import queue
@@ -17,10 +17,8 @@ from open_r1.rewards import Verdict
 from open_r1.sampling.journal import Row, WriteError
 from open_r1.sampling.requests import SampleRequest
 
-BATCH = 64
-"""Largest number of requests saved and graded together."""
 READ_AHEAD = 1024
-"""Requests that may wait for the grader before the engine has to wait."""
+"""Finished requests that may wait for the disk before the engine has to wait; they are saved together."""
 MAX_FAILURES = 100
 """Consecutive failed requests after which the run stops."""
 
@@ -65,11 +63,12 @@ def sample(engine: OpenEngine, requests: Iterable[SampleRequest], sampling: Samp
 
 
 class SampleWriter:
-    """Saves and grades samples in a thread, so that the engine waits for neither disk nor grader.
+    """Saves samples in one thread and grades them in another, so that neither disk nor grader delays the engine, and
+    a slow grader does not delay saving.
 
-    A context manager; leaving it waits until everything is saved and graded, and raises the first error.
-    `columns` gives the columns of a problem; `after_batch` runs in the thread after each batch, which has at
-    most `room` requests.
+    A context manager; leaving it waits until everything is saved and graded, and raises the first error. `columns`
+    gives the columns of a problem. The store has `room` for that many more requests; when there is none,
+    `make_room` runs once everything saved is graded.
     """
 
     def __init__(
@@ -79,16 +78,20 @@ class SampleWriter:
         progress: SamplingProgress,
         *,
         columns: Callable[[Any], Row] = lambda problem: {},
-        after_batch: Callable[[], None] = lambda: None,
-        room: Callable[[], int] = lambda: BATCH,
+        room: Callable[[], int] = lambda: READ_AHEAD,
+        make_room: Callable[[], None] = lambda: None,
     ) -> None:
         self.store, self.judge, self.progress = store, judge, progress
-        self.columns, self.after_batch, self.room = columns, after_batch, room
+        self.columns, self.room, self.make_room = columns, room, make_room
         self.failures: list[str] = []
         """The errors of failed samples."""
         self._failures_in_a_row = 0
         self._waiting: queue.Queue[tuple[SampleRequest, list[Completion]] | None] = queue.Queue(READ_AHEAD)
-        self._thread = threading.Thread(target=self._run, name="samples", daemon=True)
+        self._saved: queue.Queue[list[tuple[Any, Row]] | None] = queue.Queue()
+        self._saving = threading.Thread(target=self._save_all, name="samples", daemon=True)
+        self._grading = threading.Thread(target=self._grade_all, name="verdicts", daemon=True)
+        self.grading_seconds = 0.0
+        """From the last save to the last verdict."""
         self._since = time.monotonic()
         self._error: BaseException | None = None
 
@@ -106,25 +109,42 @@ class SampleWriter:
         self.progress.add_graded(len(rows), sum(row["correct"] is True for _, row in rows))
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._saving.start()
+        self._grading.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._waiting.put(None)
-        self._thread.join()
+        self._saving.join()
+        self._saved.put(None)
+        self._grading.join()
+        self.grading_seconds = time.monotonic() - self._since
         if error is None and self._error is not None:
             raise self._error
 
-    def _run(self) -> None:
+    def _save_all(self) -> None:
         while (batch := self._next()) is not None:
             try:
                 if self._error is None:
                     self._save(batch)
-                    self.after_batch()
+                    if self.room() < 1:
+                        self._saved.join()
+                        if self._error is None:  # otherwise some samples have no verdict
+                            self.make_room()
             except BaseException as error:
                 self._error = error
+
+    def _grade_all(self) -> None:
+        while (rows := self._saved.get()) is not None:
+            try:
+                if self._error is None:
+                    self.grade(rows)
+            except BaseException as error:
+                self._error = error
+            finally:
+                self._saved.task_done()
 
     def _next(self) -> list[tuple[SampleRequest, list[Completion]]] | None:
         """The requests that have finished by now; None at the end."""
@@ -132,7 +152,7 @@ class SampleWriter:
         batch = []
         while item is not None:
             batch.append(item)
-            if len(batch) >= min(BATCH, self.room()) or self._waiting.empty():
+            if len(batch) >= min(READ_AHEAD, self.room()) or self._waiting.empty():
                 return batch
             item = self._waiting.get()
         if batch:
@@ -155,7 +175,7 @@ class SampleWriter:
             self.store.append([row for _, row in rows], now - self._since)
             self._since = now
             self.progress.add_finished(len(rows))
-            self.grade(rows)
+            self._saved.put(rows)
         if self._failures_in_a_row >= MAX_FAILURES:
             raise UserError(
                 f"{self._failures_in_a_row} requests in a row failed, the last one with: {self.failures[-1]}"
