@@ -1,4 +1,5 @@
 import functools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from open_r1.engine.native.decoder import Decoder, graph_sizes
 from open_r1.engine.native.loop import Loop
 from open_r1.engine.native.model import NativeModel
-from open_r1.engine.native.pages import PagePool
+from open_r1.engine.native.pages import SCRATCH, PagePool
 from open_r1.engine.native.scheduler import Scheduler
 from open_r1.engine.protocol import Sampling
 
@@ -47,6 +48,28 @@ def test_layers_of_a_kind_are_compiled_once_for_all_batches(kind, layers, kinds)
     for completions in (3, 9, 17, 40):
         assert tokens_of(compiled, completions) == tokens_of(plain, completions)
     assert counter.frame_count == kinds
+
+
+def test_the_first_prefill_runs_like_any_other_and_leaves_no_trace(monkeypatch):
+    decoder, model = decoder_of(make_model("qwen2")), []
+    hidden = decoder.model.hidden
+    monkeypatch.setattr(
+        decoder.model, "hidden", lambda *a, **options: model.append(set(options)) or hidden(*a, **options)
+    )
+    decoder.first_prefill()
+    assert decoder.cache[:, SCRATCH].any()
+    assert not decoder.cache[:, SCRATCH + 1 :].any()
+    tokens_of(decoder, 3)
+    assert model[0] == model[1] == {"storage", "layout"}
+
+
+def test_graphs_are_captured_after_a_first_prefill(monkeypatch):
+    decoder, calls = decoder_of(make_model("qwen2")), []
+    monkeypatch.setattr(decoder.model, "device", SimpleNamespace(type="cuda"))
+    monkeypatch.setattr(decoder, "first_prefill", lambda: calls.append("prefill"))
+    monkeypatch.setattr(decoder, "capture", lambda truncate: calls.append(truncate))
+    decoder.prepare(True)
+    assert calls == ["prefill", True]
 
 
 def test_graphs_fit_any_number_of_rows():

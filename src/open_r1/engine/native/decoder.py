@@ -9,6 +9,7 @@ import torch
 
 from open_r1.engine.native.attention import PromptStorage, Rows
 from open_r1.engine.native.model import NativeModel
+from open_r1.engine.native.pages import SCRATCH
 from open_r1.engine.native.sampler import sample
 from open_r1.engine.native.scheduler import Prefill, Rollout, storage
 from open_r1.engine.native.slots import Slots, to_device
@@ -81,6 +82,15 @@ class Decoder:
         self.model.hidden(ids, positions, storage=PromptStorage(pages, offsets), layout=layout)
 
     @torch.no_grad()
+    def first_prefill(self) -> None:
+        """A prefill into the scratch page: kernels are compiled and libraries loaded before the first prompt comes."""
+        positions = torch.arange(self.page_size, device=self.model.device)
+        pages = torch.full_like(positions, SCRATCH)
+        layout = DocumentLayout([self.page_size], self.model.device)
+        ids = torch.zeros_like(positions)
+        self.model.hidden(ids, positions, storage=PromptStorage(pages, positions), layout=layout)
+
+    @torch.no_grad()
     def copy_pages(self, copies: Sequence[tuple[int, int]]) -> None:
         """Copies pages `(from, to)`."""
         pairs = to_device(copies, torch.int64, self.model.device)
@@ -114,6 +124,7 @@ class Decoder:
     def prepare(self, truncate: bool) -> None:
         """Captures the graphs of steps with or without truncation, unless they exist or the device has no graphs."""
         if self.model.device.type == "cuda" and (self.sizes[0], truncate) not in self.graphs:
+            self.first_prefill()
             self.capture(truncate)
 
     def capture(self, truncate: bool) -> None:
