@@ -11,10 +11,10 @@ parallel).
 
 Each case is the whole command in a process of its own. Native engines have the same work each (weak scaling): --samples
 completions of every problem on each GPU. With vLLM, all GPUs share these. The first rate is that of generation with
-grading, once the engines have started, to the last sample on disk; the second that of the whole command. A model of a
-shape has random weights, and ends its completions after about --mean tokens at temperature 1. vLLM needs a number of
-attention heads that the GPUs divide; other cases are left out. A case that fails or is cut is a row too; the end of its
-log follows.
+grading, once the engines have started, until the last sample is on disk and graded; the second that of the whole
+command. A model of a shape has random weights, and ends its completions after about --mean tokens at temperature 1.
+vLLM needs a number of attention heads that the GPUs divide; other cases are left out. A case that fails or is cut is a
+row too; the end of its log follows.
 Results are appended as they come; a case that does not fit into the rest of --time_budget is left out, and the same
 command measures what --results lacks.
 """

@@ -1,6 +1,7 @@
 """Whole benchmarks: what is written, and what a kill leaves behind."""
 
 import json
+import time
 from dataclasses import replace
 
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ from open_r1.evaluation import store
 from open_r1.evaluation.plan import plan
 from open_r1.evaluation.problems import BenchmarkProblem
 from open_r1.evaluation.protocol import protocol_for
+from open_r1.evaluation.run import compared_with_gold
 from open_r1.evaluation.store import SampleStore, read_samples
 from open_r1.evaluation.tasks import find_task, load_problems
 from open_r1.sampling import journal
@@ -262,6 +264,15 @@ def test_samples_of_a_problem_share_its_prefill_on_the_native_engine(sums, tmp_p
     rows = read_samples(tmp_path / "out")
     assert len(rows) == 3 * len(set(prefilled)) == 3 * len(prefilled)
     assert len({row["completion"] for row in rows}) > len(prefilled)
+
+
+def test_the_seconds_include_the_last_verdict(sums, tmp_path, monkeypatch):
+    def slow(answers):
+        time.sleep(0.2)
+        return compared_with_gold(answers)
+
+    monkeypatch.setattr("open_r1.evaluation.run.compared_with_gold", slow)
+    assert run(sums, opened(Scripted(TEXTS)), tmp_path / "out")["seconds"] >= 0.2
 
 
 def test_the_journal_counts_the_seconds_of_all_parts(tmp_path):

@@ -117,11 +117,12 @@ class ParallelEngine(Engine):
     def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
         """As in `Engine`.
 
-        A request goes to the least busy engine, which gets only a few more than it can decode at once, so that all
-        engines finish together.
+        A request goes to the least busy engine. As many wait there as it decodes at once, like in an engine of this
+        process, so that it always finds enough to admit; the others go to whichever is free, so that all engines finish
+        together.
         """
         self.start()
-        room = self.options.max_num_seqs + self.options.max_num_seqs // 4
+        room = 2 * self.options.max_num_seqs
         load = dict.fromkeys(self.workers, 0)
         sizes: dict[Hashable, int] = {}
         waiting: Iterator[Request] | None = iter(requests)
