@@ -266,7 +266,7 @@ def test_samples_of_a_problem_share_its_prefill_on_the_native_engine(sums, tmp_p
 
 def test_the_journal_counts_the_seconds_of_all_parts(tmp_path):
     settings = {"a": 1}
-    row = dict.fromkeys(store.SCHEMA.names) | {"index": 0, "sample": 0}
+    row = dict.fromkeys(store.SCHEMA.names) | {"index": 0, "sample": 0, "completion": "8"}
     SampleStore(tmp_path, settings).append([row], 2.5)
     SampleStore(tmp_path, settings).append([row | {"sample": 1}], 1.5)
     assert SampleStore(tmp_path, settings).seconds == 4
@@ -274,7 +274,7 @@ def test_the_journal_counts_the_seconds_of_all_parts(tmp_path):
 
 def test_a_kill_between_the_table_and_the_end_of_the_journal_counts_no_second_twice(tmp_path, monkeypatch):
     saved = SampleStore(tmp_path, {"a": 1})
-    saved.append([dict.fromkeys(store.SCHEMA.names) | {"index": 0, "sample": 0}], 2.5)
+    saved.append([dict.fromkeys(store.SCHEMA.names) | {"index": 0, "sample": 0, "completion": "8"}], 2.5)
     monkeypatch.setattr(journal.Journal, "clear", lambda self: None)
     saved.finish({})
     assert SampleStore(tmp_path, {"a": 1}).seconds == 2.5

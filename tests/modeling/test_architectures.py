@@ -1,5 +1,7 @@
 """What cannot be trained is told from the configuration, with the model type and a remedy."""
 
+from importlib.util import find_spec
+
 import pytest
 from tiny_models import make
 from transformers import (
@@ -9,6 +11,7 @@ from transformers import (
     DeepseekV4Config,
     Emu3Config,
     FalconConfig,
+    Gemma3nConfig,
     GPTJConfig,
     Lfm2Config,
     LlamaConfig,
@@ -20,7 +23,7 @@ from transformers import (
 )
 
 from open_r1.errors import UserError
-from open_r1.modeling.architectures import can_share_prompts, check_sequence_parallel, check_supported
+from open_r1.modeling.architectures import can_share_prompts, check_sequence_parallel, check_supported, skeleton
 
 MUSICGEN = {"text_encoder": "t5", "audio_encoder": "encodec", "decoder": "musicgen_decoder"}
 REFUSED = {
@@ -110,3 +113,9 @@ def test_fewer_key_value_heads_than_processes_are_no_obstacle():
     check_sequence_parallel(
         LlamaConfig(hidden_size=56, num_attention_heads=28, num_key_value_heads=4, num_hidden_layers=1), 7
     )
+
+
+@pytest.mark.skipif(find_spec("timm") is not None, reason="timm is installed")
+def test_a_model_that_needs_other_packages_names_them():
+    with pytest.raises(UserError, match=r"models of type gemma3n need other packages: pip install .*timm\.$"):
+        skeleton(Gemma3nConfig())

@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
             marks = {key: figures[name][key] for key in ("p50", "p95")}
             picture = histogram(values, title=f"Tokens of {name}, {len(values):,} rows", x_label="tokens", marks=marks)
             (output / f"{name}.svg").write_text(as_file(picture), encoding="utf-8")
-        print(f"stats.json and {len(lengths)} histograms are in {output}.")
+        print(f"{output} has stats.json and {', '.join(f'{name}.svg' for name in lengths)}.")
 
 
 def token_lengths(

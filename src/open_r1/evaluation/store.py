@@ -95,11 +95,10 @@ class SampleStore:
             table = _read_table(self._table)
             self._record(table.to_pylist())
             self.seconds = float((table.schema.metadata or {}).get(b"seconds", 0))
-        for row in self._journal.read():
-            seconds = row.pop("seconds")
-            if (row["index"], row["sample"]) not in self:  # a kill between writing the table and clearing the journal
-                self.seconds += seconds
-                self._record([row])
+        # A kill between writing the table and clearing the journal leaves rows in both.
+        rows, seconds = self._journal.read(self.__contains__)
+        self.seconds += seconds
+        self._record(rows)
 
     def _record(self, rows: Sequence[Row]) -> None:
         for row in rows:

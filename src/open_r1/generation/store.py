@@ -96,11 +96,10 @@ class ShardStore:
                     "rows again."
                 ) from error
             self.done[keys["index"].to_numpy(), keys["sample"].to_numpy()] = True
-        for row in self._journal.read():
-            seconds = row.pop("seconds")
-            if (row["index"], row["sample"]) not in self:  # a kill between writing a shard and clearing the journal
-                self.seconds += seconds
-                self._record([row])
+        # A kill between writing a shard and clearing the journal leaves rows in both.
+        rows, seconds = self._journal.read(self.__contains__)
+        self.seconds += seconds
+        self._record(rows)
 
     def _record(self, rows: Sequence[Row]) -> None:
         for row in rows:

@@ -5,13 +5,14 @@
 
 import copy
 import functools
+import re
 import sys
 from typing import Any
 
 import torch
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PretrainedConfig
 
-from open_r1.errors import UserError
+from open_r1.errors import UserError, one_line
 from open_r1.internals.transformers import without_deepspeed_config
 from open_r1.modeling.mixers import mixers
 from open_r1.modeling.rope import length_rule
@@ -93,11 +94,17 @@ def _why_unsupported_code(kind: Any) -> str | None:
 
 
 def skeleton(config: PretrainedConfig, trust_remote_code: bool = False) -> Any:
-    """The model without weights. Its configuration is a copy, so that changes do not affect other models."""
-    from transformers import AutoModelForCausalLM
-
-    with without_deepspeed_config(), torch.device("meta"):
-        return AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code)
+    """The model without weights. Its configuration is a copy, so that changes do not affect other models. Raises
+    UserError if it needs packages that are not installed (Gemma 3n: pillow and timm)."""
+    try:
+        with without_deepspeed_config(), torch.device("meta"):
+            return AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code)
+    except ImportError as error:
+        missing = " ".join(dict.fromkeys(re.findall(r"pip install ([\w.-]+\w)", str(error))))
+        raise UserError(
+            f"models of type {config.model_type} need other packages: "
+            f"{f'pip install {missing}' if missing else one_line(error)}."
+        ) from error
 
 
 def can_share_prompts(model: torch.nn.Module) -> bool:

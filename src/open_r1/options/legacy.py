@@ -30,49 +30,29 @@ RENAMED = {
 }
 """Old keys and their current names. A key that is still an option is not renamed."""
 
-_VLLM = "vLLM is configured automatically"
-_CHUNKED = "logprobs are always computed in chunks"
-_PACKED = "no batch is padded"
-_COMPLETIONS = "every completion is saved in run/rollouts/"
-_REWARD = "only rewards that this version does not have use it"
-_HUB = "push_to_hub with hub_revision does this"
-_SAPO = "only loss_type sapo uses it"
-_VESPO = "only loss_type vespo uses it"
-_ENTROPY = "only an adaptive entropy bonus uses it"
 _QUANTIZED = "quantized training is not supported"
 _REFERENCE = "the reference model is always the initial one"
 _NO_BONUS = "no entropy bonus is added; entropy is logged"
 _FREE = "completions are not constrained"
 
-IGNORED: dict[str, str] = {
+_WITHOUT_EFFECT = {
     "overwrite_output_dir": "the same command resumes a run; delete the folder to start over",
-    "use_liger_kernel": _CHUNKED,
-    "use_liger_loss": _CHUNKED,
-    "use_liger": _CHUNKED,
-    "liger_kernel_config": _CHUNKED,
+    "use_liger_kernel use_liger_loss use_liger liger_kernel_config": "logprobs are always computed in chunks",
     "max_prompt_length": "prompts are never truncated; filter long ones out of the dataset",
-    "log_completions": _COMPLETIONS,
-    "num_completions_to_print": _COMPLETIONS,
-    "log_unique_prompts": _COMPLETIONS,
-    "log_completions_hub_repo": _COMPLETIONS,
+    "log_completions num_completions_to_print log_unique_prompts log_completions_hub_repo "
+    "wandb_log_unique_prompts": "every completion is saved in run/rollouts/",
     "log_multimodal": "models are text only",
-    "wandb_log_unique_prompts": _COMPLETIONS,
     "dataset_kwargs": "columns are recognized by name",
     "packing_strategy": "packing is always best-fit, and documents are never split to fill a row",
-    "padding_free": _PACKED,
-    "pad_to_multiple_of": _PACKED,
+    "padding_free pad_to_multiple_of eval_packing group_by_length": "no batch is padded",
     "pad_token": "padding is handled in memory; the tokenizer does not change",
-    "eval_packing": _PACKED,
-    "group_by_length": _PACKED,
     "shuffle_dataset": "every epoch has a new order",
     "use_cache": "training never uses a cache",
     "ds3_gather_for_generation": "weights are sent to the engine one layer at a time",
-    "cache_implementation": "the transformers engine picks its own cache",
-    "use_transformers_paged": "the transformers engine picks its own cache",
-    "use_transformers_continuous_batching": "the transformers engine batches on its own",
-    "transformers_continuous_batching_config": "the transformers engine batches on its own",
-    "push_to_hub_revision": _HUB,
-    "overwrite_hub_revision": _HUB,
+    "cache_implementation use_transformers_paged": "the transformers engine picks its own cache",
+    "use_transformers_continuous_batching transformers_continuous_batching_config": "the transformers engine batches "
+    "on its own",
+    "push_to_hub_revision overwrite_hub_revision": "push_to_hub with hub_revision does this",
     "wandb_run_group": "use run_name",
     "logging_dir": "trackers choose their own folders",
     "save_safetensors": "checkpoints are always safetensors",
@@ -82,40 +62,19 @@ IGNORED: dict[str, str] = {
     "local_rank": "processes are detected automatically",
     "tokenizer_name_or_path": "the tokenizer is that of model_name_or_path",
     "lora_task_type": "the task is always CAUSAL_LM",
-    "sapo_temperature_neg": _SAPO,
-    "sapo_temperature_pos": _SAPO,
-    "vespo_k_pos": _VESPO,
-    "vespo_k_neg": _VESPO,
-    "vespo_lambda_pos": _VESPO,
-    "vespo_lambda_neg": _VESPO,
-    "entropy_coef_min": _ENTROPY,
-    "entropy_coef_max": _ENTROPY,
-    "entropy_coef_delta": _ENTROPY,
-    "entropy_target": _ENTROPY,
+    "sapo_temperature_neg sapo_temperature_pos": "only loss_type sapo uses it",
+    "vespo_k_pos vespo_k_neg vespo_lambda_pos vespo_lambda_neg": "only loss_type vespo uses it",
+    "entropy_coef_min entropy_coef_max entropy_coef_delta entropy_target": "only an adaptive entropy bonus uses it",
     "ignore_bias_buffers": "such buffers are never synchronized",
-    "code_language": _REWARD,
-    "code_provider": _REWARD,
-    "code_eval_test_batch_size": _REWARD,
-    "code_eval_scoring_mode": _REWARD,
-    "parallel_code_exec_per_proc": _REWARD,
-    "e2b_router_url": _REWARD,
-    "morph_router_url": _REWARD,
-    "ioi_provider": _REWARD,
-    "cosine_min_value_wrong": _REWARD,
-    "cosine_max_value_wrong": _REWARD,
-    "cosine_min_value_correct": _REWARD,
-    "cosine_max_value_correct": _REWARD,
-    "cosine_max_len": _REWARD,
-    "repetition_n_grams": _REWARD,
-    "repetition_max_penalty": _REWARD,
-    "max_completion_len": _REWARD,
-    "soft_punish_cache": _REWARD,
+    "morph_router_url": "there is no code_provider morph",
+    "code_language code_provider code_eval_test_batch_size code_eval_scoring_mode parallel_code_exec_per_proc "
+    "e2b_router_url ioi_provider cosine_min_value_wrong cosine_max_value_wrong cosine_min_value_correct "
+    "cosine_max_value_correct cosine_max_len repetition_n_grams repetition_max_penalty max_completion_len "
+    "soft_punish_cache": "only the rewards of grpo use it",
     "vllm_engines_per_gpu": "one engine fills a GPU",
-    "vllm_model_impl": _VLLM,
-    "vllm_device": _VLLM,
-    "vllm_dtype": _VLLM,
-    "vllm_enable_prefix_caching": _VLLM,
+    "vllm_model_impl vllm_device vllm_dtype vllm_enable_prefix_caching": "vLLM is configured automatically",
 }
+IGNORED = {name: reason for names, reason in _WITHOUT_EFFECT.items() for name in names.split()}
 """Keys without effect, and the reason."""
 
 UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {

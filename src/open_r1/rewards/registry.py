@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial, update_wrapper
 from pathlib import Path
@@ -12,49 +12,42 @@ from types import ModuleType
 from typing import Any
 
 from open_r1.errors import UserError, did_you_mean, one_line
+from open_r1.rewards.accuracy import accuracy_reward
 from open_r1.rewards.code.programs import declare
+from open_r1.rewards.code.rewards import (
+    binary_code_reward,
+    cf_code_reward,
+    code_reward,
+    get_code_format_reward,
+    ioi_code_reward,
+)
+from open_r1.rewards.format import format_lenient_reward, format_reward
+from open_r1.rewards.length import get_cosine_scaled_reward, get_soft_overlong_punishment, len_reward
 from open_r1.rewards.options import option
+from open_r1.rewards.reasoning_steps import reasoning_steps_reward
+from open_r1.rewards.repetition import get_repetition_penalty_reward
+from open_r1.rewards.tag_count import tag_count_reward
 
-RewardFunc = Callable[..., list[float | None]]
-
-
-def _module(name: str) -> Any:
-    return importlib.import_module(f"open_r1.rewards.{name}")
-
-
-def _cosine(args: Any) -> RewardFunc:
-    return _module("length").get_cosine_scaled_reward(
-        min_value_wrong=option(args, "cosine_min_value_wrong"),
-        max_value_wrong=option(args, "cosine_max_value_wrong"),
-        min_value_correct=option(args, "cosine_min_value_correct"),
-        max_value_correct=option(args, "cosine_max_value_correct"),
-        max_len=option(args, "cosine_max_len"),
-    )
+RewardFunc = Callable[..., Sequence[float | None]]
 
 
-def _repetition(args: Any) -> RewardFunc:
-    return _module("repetition").get_repetition_penalty_reward(
-        ngram_size=option(args, "repetition_n_grams"),
-        max_penalty=option(args, "repetition_max_penalty"),
-        language=option(args, "repetition_language"),
-    )
+def _options(args: Any, fields: Mapping[str, str]) -> dict[str, Any]:
+    """Keyword arguments from the `fields` of the script arguments, by keyword."""
+    return {keyword: option(args, field) for keyword, field in fields.items()}
 
 
-def _overlong(args: Any) -> RewardFunc:
-    return _module("length").get_soft_overlong_punishment(
-        max_completion_len=option(args, "max_completion_len"), soft_punish_cache=option(args, "soft_punish_cache")
-    )
+def _made(factory: Callable[..., RewardFunc], **fields: str) -> Callable[[Any], RewardFunc]:
+    """A builder of a reward that `factory` makes. `fields` has, for each keyword, a field of the script arguments."""
+    return lambda args: factory(**_options(args, fields))
 
 
-def _code(name: str, **renamed: str) -> Callable[[Any], RewardFunc]:
-    """A builder of a code reward. `renamed` maps keywords of the function to fields of the arguments."""
+def _code(function: RewardFunc, **fields: str) -> Callable[[Any], RewardFunc]:
+    """A builder of a code reward, with `fields` as in `_made`."""
 
     def build(args: Any) -> RewardFunc:
-        function = getattr(_module("code.rewards"), name)
-        options = {keyword: option(args, field) for keyword, field in renamed.items()}
         for language in option(args, "code_languages"):
             declare(language)
-        options["num_parallel"] = option(args, "parallel_code_exec_per_proc")
+        options = _options(args, {"num_parallel": "parallel_code_exec_per_proc", **fields})
         reward = update_wrapper(partial(function, **options), function)
         reward.begin = partial(reward, wait=False)  # type: ignore[attr-defined]
         return reward
@@ -66,25 +59,39 @@ _LIMITS = {"time_limit": "code_time_limit", "memory_limit": "code_memory_limit"}
 _PROVIDER = {"provider_type": "code_provider", "e2b_router_url": "e2b_router_url"}
 
 REGISTRY: dict[str, Callable[[Any], RewardFunc]] = {
-    "accuracy": lambda args: _module("accuracy").accuracy_reward,
-    "format": lambda args: _module("format").format_reward,
-    "format_lenient": lambda args: _module("format").format_lenient_reward,
-    "tag_count": lambda args: _module("tag_count").tag_count_reward,
-    "reasoning_steps": lambda args: _module("reasoning_steps").reasoning_steps_reward,
-    "length": lambda args: _module("length").len_reward,
-    "cosine": _cosine,
-    "repetition_penalty": _repetition,
-    "soft_overlong_punishment": _overlong,
-    "code": _code("code_reward", **_PROVIDER, **_LIMITS),
-    "binary_code": _code("binary_code_reward", **_PROVIDER, **_LIMITS),
+    "accuracy": lambda args: accuracy_reward,
+    "format": lambda args: format_reward,
+    "format_lenient": lambda args: format_lenient_reward,
+    "tag_count": lambda args: tag_count_reward,
+    "reasoning_steps": lambda args: reasoning_steps_reward,
+    "length": lambda args: len_reward,
+    "cosine": _made(
+        get_cosine_scaled_reward,
+        min_value_wrong="cosine_min_value_wrong",
+        max_value_wrong="cosine_max_value_wrong",
+        min_value_correct="cosine_min_value_correct",
+        max_value_correct="cosine_max_value_correct",
+        max_len="cosine_max_len",
+    ),
+    "repetition_penalty": _made(
+        get_repetition_penalty_reward,
+        ngram_size="repetition_n_grams",
+        max_penalty="repetition_max_penalty",
+        language="repetition_language",
+    ),
+    "soft_overlong_punishment": _made(
+        get_soft_overlong_punishment, max_completion_len="max_completion_len", soft_punish_cache="soft_punish_cache"
+    ),
+    "code": _code(code_reward, **_PROVIDER, **_LIMITS),
+    "binary_code": _code(binary_code_reward, **_PROVIDER, **_LIMITS),
     "cf_code": _code(
-        "cf_code_reward",
+        cf_code_reward,
         **_PROVIDER,
         test_batch_size="code_eval_test_batch_size",
         scoring_mode="code_eval_scoring_mode",
     ),
-    "ioi_code": _code("ioi_code_reward", provider_type="ioi_provider", test_batch_size="code_eval_test_batch_size"),
-    "code_format": lambda args: _module("code.rewards").get_code_format_reward(option(args, "code_language")),
+    "ioi_code": _code(ioi_code_reward, provider_type="ioi_provider", test_batch_size="code_eval_test_batch_size"),
+    "code_format": _made(get_code_format_reward, language="code_language"),
 }
 """Maps each name to a function that takes the script arguments and returns the reward function."""
 

@@ -26,6 +26,9 @@ COMPLETION = pa.schema(
 VERDICT = pa.schema({"extracted": pa.string(), "correct": pa.bool_(), "reason": pa.string()}.items())
 """Columns of its verdict; `correct` is null if it cannot be decided, `extracted` if no answer was found."""
 
+KEPT = {"index": int, "sample": int, "completion": str}
+"""Fields of every row of a journal."""
+
 
 class WriteError(UserError):
     """A folder cannot be written; the message says what is saved in it."""
@@ -40,18 +43,21 @@ class Journal:
     def __init__(self, path: Path, saved: Callable[[], str]) -> None:
         self.path, self.saved = path, saved
 
-    def read(self) -> list[Row]:
-        """All rows, without a last line that a kill cut short or that another process is writing. Raises UserError for
-        any other damage."""
-        if not self.path.exists():
-            return []
-        rows = []
-        for number, line in enumerate(self.path.read_bytes().split(b"\n")[:-1], 1):
+    def read(self, is_known: Callable[[tuple[int, int]], bool]) -> tuple[list[Row], float]:
+        """The rows whose `(index, sample)` is not known, and the seconds that they took. Leaves out a last line that a
+        kill cut short or that another process is writing. Raises UserError for any other damage."""
+        rows: dict[tuple[int, int], Row] = {}
+        lines = self.path.read_bytes().split(b"\n")[:-1] if self.path.exists() else []
+        for number, line in enumerate(lines, 1):
             try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                raise UserError(f"{self.path}, line {number}: not JSON. Delete the line to continue.") from error
-        return rows
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if not isinstance(row, dict) or not all(isinstance(row.get(name), kind) for name, kind in KEPT.items()):
+                raise UserError(f"{self.path}, line {number}: not a finished sample. Delete the line to continue.")
+            if not is_known(key := (row["index"], row["sample"])):
+                rows.setdefault(key, row)
+        return list(rows.values()), sum(row.pop("seconds", 0.0) for row in rows.values())
 
     def append(self, rows: Sequence[Row], seconds: float) -> None:
         """Appends rows, which are on disk when this returns. Raises WriteError."""
