@@ -196,6 +196,12 @@ def test_configurations_of_a_local_clone_are_read_as_on_the_hub(tmp_path, caplog
     assert "dataset_config 'core' has no effect" in caplog.text and "is a single file" in caplog.text
 
 
+def test_the_working_directory_is_a_folder_like_others(tmp_path, monkeypatch):
+    (tmp_path / "a.jsonl").write_text('{"prompt": "1+1?"}\n')
+    monkeypatch.chdir(tmp_path)
+    assert load_split(".")["prompt"] == ["1+1?"]
+
+
 def test_a_folder_loads_though_a_file_that_is_not_used_is_ragged(tmp_path, caplog):
     folder = tmp_path / "rows"
     folder.mkdir()

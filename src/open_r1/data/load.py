@@ -140,11 +140,12 @@ def _load_files(path: Path, config: str | None, split: str) -> Dataset:
     files = [path]
     try:
         if path.is_dir():
-            builder = load_dataset_builder(str(path), config)
+            folder = str(path.absolute())  # `datasets` wants a name, which "." has not
+            builder = load_dataset_builder(folder, config)
             files = [Path(file) for part in (builder.config.data_files or {}).values() for file in part]
             arguments = check_text_files(files)
             _warn_of_ignored_files(path, files)
-            dataset = load_dataset(str(path), config, split=split, **arguments)
+            dataset = load_dataset(folder, config, split=split, **arguments)
         else:
             _warn_of_unused_config(path, config, "a single file")
             arguments = check_text_files(files)
@@ -182,7 +183,7 @@ def _warn_of_ignored_files(folder: Path, used: list[Path]) -> None:
     run = folder / "run"  # what our commands write next to the rows
     ours = list(run.iterdir()) if (run / "environment.json").exists() or (run / "report.json").exists() else []
     ignored = {file.resolve() for file in there} - {file.resolve() for file in [*hidden, *ours, *used]}
-    if ignored and get_dataset_config_names(str(folder)) == ["default"]:
+    if ignored and get_dataset_config_names(str(folder.absolute())) == ["default"]:
         names = ", ".join(sorted(str(file.relative_to(folder.resolve())) for file in ignored)[:5])
         warn_user(
             "%s: %d files are ignored, %s: only files of one kind are read from a folder.", folder, len(ignored), names
