@@ -1,5 +1,6 @@
 """Loads datasets from the hub, local folders and local files, with errors that name file, row and column."""
 
+import glob
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,8 @@ def _check_path(path: Path) -> None:
     if path.is_dir():
         if not any(kind_of(file) in BUILDERS for file in path.rglob("*")):
             raise UserError(f"{path}: the folder has no {KINDS} file.")
+        if glob.has_magic(str(path.absolute())):  # `datasets` takes a folder's path for a pattern
+            raise UserError(f"{path}: a folder cannot be read if its path has *, ? or [: rename it, or give one file.")
         return
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty.")
@@ -149,7 +152,7 @@ def _load_files(path: Path, config: str | None, split: str) -> Dataset:
         else:
             _warn_of_unused_config(path, config, "a single file")
             arguments = check_text_files(files)
-            dataset = load_dataset(BUILDERS[kind_of(path)], data_files=str(path), split=split, **arguments)
+            dataset = load_dataset(BUILDERS[kind_of(path)], data_files=glob.escape(str(path)), split=split, **arguments)
         mixed = [name for name, feature in dataset.features.items() if isinstance(feature, Json)]
         if reason := mixed_column([file for file in files if kind_of(file) in (".json", ".jsonl")], mixed):
             raise UserError(reason)
