@@ -12,8 +12,9 @@ parallel).
 Each case is the whole command in a process of its own. Native engines have the same work each (weak scaling): --samples
 completions of every problem on each GPU. With vLLM, all GPUs share these. The first rate is that of generation with
 grading, once the engines have started, to the last sample on disk; the second that of the whole command. A model of a
-shape has random weights, and ends its completions after about --mean tokens. vLLM needs a number of attention heads
-that the GPUs divide; other cases are left out. A case that fails or is cut is a row too; the end of its log follows.
+shape has random weights, and ends its completions after about --mean tokens at temperature 1. vLLM needs a number of
+attention heads that the GPUs divide; other cases are left out. A case that fails or is cut is a row too; the end of its
+log follows.
 Results are appended as they come; a case that does not fit into the rest of --time_budget is left out, and the same
 command measures what --results lacks.
 """
@@ -105,6 +106,8 @@ class Evaluations(Session):
             words = [sys.executable, "-m", "open_r1.cli", "evaluate", "--model", str(model)]
             words += ["--tasks", args.data, "--num-samples", str(samples), "--output", folder]
             words += ["--max-new-tokens", str(args.max_new_tokens), "--max-num-seqs", str(args.max_num_seqs)]
+            if case["model"] in SHAPES:  # otherwise the end of a completion, its likeliest token, would come at once
+                words += ["--temperature", "1", "--top-p", "1"]
             words += ["--engine", case["engine"]]
             words += ["--data-parallel-size", str(gpus if native else 1)]
             words += ["--tensor-parallel-size", str(1 if native else gpus)]
