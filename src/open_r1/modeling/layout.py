@@ -11,6 +11,13 @@ from open_r1.modeling.sequence_parallel import SequenceGroup
 MAX_PADDING = 1.25
 
 
+def consecutive(starts: Sequence[int], lengths: Sequence[int]) -> Tensor:
+    """`starts[i], starts[i] + 1, ...`, `lengths[i]` numbers for each i, end to end."""
+    counts = torch.tensor(lengths)
+    before = counts.cumsum(0) - counts
+    return torch.arange(sum(lengths)) + (torch.tensor(starts) - before).repeat_interleave(counts)
+
+
 class DocumentLayout:
     """Where the N documents of a pack of T tokens begin and end, and what each attends to.
 
@@ -41,18 +48,21 @@ class DocumentLayout:
         self.cu_seqlens_k, self.key_index = self.cu_seqlens_q, None
         if parents is not None:
             self.cu_seqlens_k = torch.tensor([0, *key_lengths]).cumsum(0).to(device=device, dtype=torch.int32)
-            self.key_index = torch.cat([self.keys_of(i) for i in range(len(self.lengths))]).to(device)
+            self.key_index = self._keys().to(device)
         self._groups: tuple[list[Rectangle], Tensor] | None = None
 
     def tokens_of(self, i: int) -> Tensor:
         """Indices of the tokens of document i in the pack."""
         return torch.arange(int(self.starts[i]), int(self.starts[i + 1]))
 
-    def keys_of(self, i: int) -> Tensor:
-        """Indices of the tokens that document i attends to, in the pack."""
-        parent = self.parents[i]
-        own = self.tokens_of(i)
-        return own if parent is None else torch.cat([self.tokens_of(parent), own])
+    def _keys(self) -> Tensor:
+        """Indices of the tokens that each document attends to, end to end."""
+        starts = self.starts.tolist()
+        of_parents = [0 if parent is None else starts[parent] for parent in self.parents]
+        return consecutive(
+            [start for pair in zip(of_parents, starts, strict=False) for start in pair],
+            [length for pair in zip(self.prefixes, self.lengths, strict=True) for length in pair],
+        )
 
     def padded_groups(self) -> tuple[list["Rectangle"], Tensor]:
         """Documents as rows of a few rectangles, at most a quarter of which is padding.
