@@ -179,19 +179,24 @@ def with_advantages(
 
 def rollout_sequence(row: Mapping[str, Any], completion: Completion, group: int | None = None) -> TokenSequence:
     """Prompt and completion as one document, of which the completion is learned; `group` shares the prompt."""
-    prompt = torch.tensor(row["prompt_ids"])
-    sampled = torch.tensor(completion.token_ids, dtype=torch.long)
-    logprobs = completion.logprobs
+    prompt = list(row["prompt_ids"])
+    input_ids = _tensor(prompt + list(completion.token_ids or []), np.int64)
+    logprobs, experts = completion.logprobs, completion.experts
     return TokenSequence(
-        input_ids=torch.cat([prompt, sampled]),
-        learn=torch.cat([torch.zeros(len(prompt), dtype=torch.bool), torch.ones(len(sampled), dtype=torch.bool)]),
+        input_ids=input_ids,
+        learn=torch.arange(len(input_ids)) >= len(prompt),
         fields=TokenFields(
-            sampler_logprobs=None if logprobs is None else torch.tensor(logprobs),
-            experts=None if completion.experts is None else torch.tensor(completion.experts, dtype=torch.long),
+            sampler_logprobs=None if logprobs is None else _tensor(logprobs, np.float32),
+            experts=None if experts is None else _tensor(experts, np.int64),
         ),
         group=group,
         shared=len(prompt),
     )
+
+
+def _tensor(values: Sequence[float], dtype: type[np.number]) -> Tensor:
+    """`torch.tensor(values)`, which takes ten times as long for a list."""
+    return torch.from_numpy(np.array(values, dtype=dtype))
 
 
 def rollout_rows(rollouts: Rollouts, names: Sequence[str]) -> list[dict[str, Any]]:
