@@ -60,7 +60,7 @@ def test_generation_starts_a_server_checks_it_and_leaves_nothing_behind(cluster,
     job = generate(cluster, problems, "--num-generations", "2")
     assert cluster.wait(job) == "COMPLETED", cluster.log(job)
     log = cluster.log(job)
-    assert "The server is up after" in log
+    assert "the server is up after" in log
     assert "Sanity check: '<think>" in log
     found = rows(problems / "data/problems.jsonl-m")
     assert len(found) == 96
@@ -99,7 +99,7 @@ def test_a_server_that_dies_fails_the_job_with_its_last_lines(cluster, problems)
     ("server", "options", "said"),
     [
         ("sh -c 'echo no GPU left >&2; exit 5'", [], "no GPU left"),
-        ("sleep 600", ["--server-timeout", "3"], "the server did not answer within"),
+        ("sleep 600", ["--server-timeout", "3"], "the server did not answer at"),
     ],
 )
 def test_a_server_that_does_not_come_up_fails_the_job_in_time(cluster, problems, server, options, said):

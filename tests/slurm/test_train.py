@@ -101,9 +101,12 @@ def test_a_failing_step_fails_the_job_with_its_message_in_the_log(cluster, recip
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["tiny", "sft", "dmo", "ddp"], "for tiny there are: recipes/tiny/grpo/config_demo.yaml, recipes/tiny/sft/"),
-        (["Qwen3-4B", "sft", "demo", "ddp"], "none for that model; models: Llama-3.2-1B-Instruct, Qwen2.5"),
-        (["tiny", "sft", "demo", "zero9"], "--accelerator is zero9: there are ddp, fsdp, zero2, zero3"),
+        (
+            ["tiny", "sft", "dmo", "ddp"],
+            "no such file. Recipes for tiny: recipes/tiny/grpo/config_demo.yaml, recipes/tiny/sft/",
+        ),
+        (["Qwen3-4B", "sft", "demo", "ddp"], "there are no recipes for that model. Models with recipes: "),
+        (["tiny", "sft", "demo", "zero9"], "--accelerator is zero9: expected one of ddp, fsdp, zero2, zero3"),
         (["tiny", "sft", "demo", "ddp", "--learning_rat 1"], "unknown option 'learning_rat'. Did you mean"),
         (["tiny", "sft", "demo", "ddp", "--run_name 'x"], "is a closing quote missing?"),
         (
