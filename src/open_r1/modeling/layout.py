@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from open_r1.devices import to_device
 from open_r1.modeling.sequence_parallel import SequenceGroup
 
 MAX_PADDING = 1.25
@@ -44,11 +45,11 @@ class DocumentLayout:
         self.prefixes = [0 if p is None else self.lengths[p] for p in self.parents]
         key_lengths = [own + prefix for own, prefix in zip(self.lengths, self.prefixes, strict=True)]
         self.max_q, self.max_k = max(self.lengths), max(key_lengths)
-        self.cu_seqlens_q = self.starts.to(device=device, dtype=torch.int32)
+        self.cu_seqlens_q = to_device(self.starts.to(torch.int32), device)
         self.cu_seqlens_k, self.key_index = self.cu_seqlens_q, None
         if parents is not None:
-            self.cu_seqlens_k = torch.tensor([0, *key_lengths]).cumsum(0).to(device=device, dtype=torch.int32)
-            self.key_index = self._keys().to(device)
+            self.cu_seqlens_k = to_device(torch.tensor([0, *key_lengths]).cumsum(0, dtype=torch.int32), device)
+            self.key_index = to_device(self._keys(), device)
         self._groups: tuple[list[Rectangle], Tensor] | None = None
 
     def tokens_of(self, i: int) -> Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from open_r1.devices import to_device
 from open_r1.modeling.layout import DocumentLayout, consecutive
 from open_r1.modeling.sequence_parallel import SequenceGroup
 
@@ -45,7 +46,7 @@ class TokenFields:
             if values and len(values) < len(parts):
                 raise ValueError(f"{name}: {len(values)} of {len(parts)} sequences in a pack have it")
             if values:
-                setattr(joined, name, torch.cat(values).to(device))
+                setattr(joined, name, to_device(torch.cat(values), device))
         return joined
 
 
@@ -234,12 +235,12 @@ def build_pack(
     predictors = torch.where(positions == shared, torch.tensor(prompt_ends)[owners], before)
     lengths = [len(d) for d in documents]
     return Pack(
-        input_ids=torch.cat(documents)[None].to(device),
-        position_ids=consecutive(first_positions, lengths)[None].to(device),
+        input_ids=to_device(torch.cat(documents)[None], device),
+        position_ids=to_device(consecutive(first_positions, lengths)[None], device),
         layout=DocumentLayout(lengths, device, parents if share else None, group),
-        predictors=predictors.to(device),
-        targets=torch.cat([s.input_ids for s in sequences])[learned].to(device),
-        sequence=owners.to(device),
+        predictors=to_device(predictors, device),
+        targets=to_device(torch.cat([s.input_ids for s in sequences])[learned], device),
+        sequence=to_device(owners, device),
         num_sequences=len(sequences),
         fields=TokenFields.concatenate([s.fields for s in sequences], device),
     )
