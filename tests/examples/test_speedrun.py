@@ -52,14 +52,8 @@ def test_a_stopped_run_goes_on_with_the_stage_that_was_stopped(tmp_path, monkeyp
 def written(speedrun, folder, rows, **options):
     """Traces, problems and held-out problems of a speedrun."""
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    chosen = {
-        "traces": "words",
-        "passes": 1,
-        "grpo_passes": 1,
-        "new_numbers": False,
-        "held_out": 2,
-        "seed": 1,
-    } | options
+    chosen = {"traces": "words", "passes": 1, "grpo_passes": 1, "apart": 0, "new_numbers": False} | options
+    chosen |= {"held_out": 2, "seed": 1}
     speedrun.write_data(argparse.Namespace(out=folder, train=str(folder / "train.jsonl"), data_dir=None, **chosen))
     return [
         [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
@@ -73,6 +67,13 @@ def test_the_data_of_a_speedrun_keeps_held_out_problems_apart(tmp_path, monkeypa
     assert [trace["messages"][0]["content"] for trace in traces] == ["P0", "P1", "P2"]
     assert problems[2] == {"problem": "P2", "answer": "3"}
     assert test == [{"prompt": [{"role": "user", "content": f"P{i}"}], "answer": f"{i + 1}"} for i in (3, 4)]
+
+
+def test_problems_that_are_kept_apart_are_for_grpo_alone(tmp_path, monkeypatch):
+    rows = [{"problem": f"P{i}", "solution": f"It is {i}.\n#### {i}"} for i in range(5)]
+    traces, problems, _ = written(load_speedrun(monkeypatch), tmp_path, rows, passes=2, apart=1)
+    assert [trace["messages"][0]["content"] for trace in traces] == ["P0", "P1", "P0", "P1"]
+    assert [problem["problem"] for problem in problems] == ["P0", "P1", "P2"]
 
 
 def test_every_pass_and_grpo_have_other_numbers(tmp_path, monkeypatch):
