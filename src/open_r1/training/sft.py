@@ -9,7 +9,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from open_r1.configs import SFTConfig
-from open_r1.training.batches import StepLoader, StepSampler
+from open_r1.training.batches import StepLoader, StepSampler, rows_at
 from open_r1.training.logprobs import TokenLogprobs
 from open_r1.training.packed_trainer import PackedTrainer
 from open_r1.training.packing import Pack, TokenFields, TokenSequence, best_fit, tensor_of
@@ -26,8 +26,7 @@ class PackedRows:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> list[dict[str, Any]]:
-        columns = self.dataset[self.rows[index]]
-        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        return rows_at(self.dataset, self.rows[index])
 
 
 def packed_rows(dataset: Dataset, args: SFTConfig) -> PackedRows:
