@@ -31,8 +31,8 @@ from open_r1.options import parse_options
 from open_r1.options.annotations import Repeated
 from open_r1.options.columns import ConversationColumns
 from open_r1.progress_bars import hide_library_bars
-from open_r1.report.curves import as_file
 from open_r1.report.histogram import histogram
+from open_r1.report.svg import as_file
 
 COUNTED = ("problem", "prompt", "solution", "completion", "messages", "conversations", "text")
 PERCENTILES = (5, 50, 95, 99)
