@@ -72,7 +72,7 @@ def _rational(node: Node, max_bits: int) -> Fraction:
     if kind in ("factorial", "binomial"):
         value = Fraction(_count(kind, operands, max_bits))
     elif kind == "pow":
-        value = _power(*operands, max_bits)
+        value = _power(operands[0], operands[1], max_bits)
     else:
         value = ARITHMETIC[kind](*operands)
     if value.numerator.bit_length() + value.denominator.bit_length() > max_bits:

@@ -39,16 +39,16 @@ def read_pickled_text(data: bytes) -> str:
     if data[:2] not in PROTOCOLS:
         raise ValueError("it is no pickle of protocol 2 to 5")
     texts: list[str] = []
-    end = 0
+    finished = False
     try:
         for instruction, argument, at in pickletools.genops(data):
             if instruction.name in TEXT:
-                texts.append(argument)
+                texts.append(str(argument))
             elif instruction.name not in BESIDE:
                 break
-            end = at + 1
+            finished = at == len(data) - 1
     except ValueError as error:
         raise ValueError(f"the pickle is damaged ({error})") from None
-    if len(texts) != 1 or end != len(data):
+    if len(texts) != 1 or not finished:
         raise ValueError("the pickle does not hold one string and nothing else")
     return texts[0]
