@@ -47,16 +47,23 @@ def floor_seconds(shape: str, sequences: int, prompt: int, tokens: int, bandwidt
     return (tokens * weights + live) / bandwidth
 
 
-def save_model(shape: str, folder: Path) -> None:
-    """Random weights and a tokenizer of the same vocabulary, as a normal folder."""
+def random_model(shape: str) -> tuple[Any, Any]:
+    """Random weights, in bfloat16 on a GPU, and a tokenizer of the same vocabulary."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    model = build_model(shape, "sdpa", torch.bfloat16, "cuda" if torch.cuda.is_available() else "cpu")
-    model.save_pretrained(folder)
+    cuda = torch.cuda.is_available()
+    model = build_model(shape, "sdpa", torch.bfloat16 if cuda else torch.float32, "cuda" if cuda else "cpu")
     vocabulary = {f"t{i} ": i for i in range(SHAPES[shape][5])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="t1 "))
-    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="t0 ", pad_token="t0 ").save_pretrained(folder)
+    return model, PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="t0 ", pad_token="t0 ")
+
+
+def save_model(shape: str, folder: Path) -> None:
+    """`random_model` as a normal folder, in bfloat16."""
+    model, tokenizer = random_model(shape)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     del model
     gc.collect()
     if torch.cuda.is_available():
@@ -100,22 +107,26 @@ def draw_requests(
 class Native:
     """Open R1's native engine."""
 
-    def __init__(self, args: argparse.Namespace, folder: Path, training: bool = False) -> None:
+    def __init__(self, args: argparse.Namespace, folder: Path | None, training: bool = False) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         from open_r1.engine.native.engine import NativeEngine, NativeOptions
         from open_r1.engine.native.model import training_copy
 
         cuda = torch.cuda.is_available()
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.bfloat16 if cuda else torch.float32, device_map="cuda" if cuda else None
-        )
+        if folder is None:
+            model, tokenizer = random_model(args.shape)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.bfloat16 if cuda else torch.float32, device_map="cuda" if cuda else None
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder)
         options = NativeOptions(
             max_num_seqs=max(args.sequences), memory=args.memory, compile=not args.eager, page_size=args.page_size
         )
         self.engine = NativeEngine(
             training_copy(model) if training else model,
-            AutoTokenizer.from_pretrained(folder),
+            tokenizer,
             max_model_len=longest(args),
             options=options,
         )
@@ -134,7 +145,7 @@ class Native:
 class Plain:
     """vLLM's `LLM.generate`."""
 
-    def __init__(self, args: argparse.Namespace, folder: Path) -> None:
+    def __init__(self, args: argparse.Namespace, folder: Path | None) -> None:
         from vllm import LLM
 
         graphs: Any = {} if args.eager else {"max_cudagraph_capture_size": max(args.sequences)}
@@ -163,7 +174,7 @@ class Plain:
         """Nothing: the process ends."""
 
 
-def measure(args: argparse.Namespace, folder: Path, case: str) -> None:
+def measure(args: argparse.Namespace, folder: Path | None, case: str) -> None:
     """Starts one case's engine and prints and appends a line for each number of sequences."""
     began = time.perf_counter()
     opened: dict[str, Any] = {
@@ -228,21 +239,21 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=0.6, help="share of the GPU's memory")
     parser.add_argument("--bandwidth", type=float, help="bytes/s that memory reaches; default: measured")
     parser.add_argument("--eager", action="store_true", help="no CUDA graphs and no compilation")
-    parser.add_argument("--model", type=Path, help="a folder to use (and to make, if it is not there)")
+    parser.add_argument("--model", type=Path, help="a folder to use (and to make, if it is not there); vLLM needs one")
     parser.add_argument("--results", type=Path, help="file that result lines are appended to")
     parser.add_argument("--inner", choices=CASES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.inner is not None:
         return measure(args, args.model, args.inner)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = args.model or Path(temporary) / args.shape
-        if not (folder / "config.json").exists():
+        folder = args.model or (Path(temporary) / args.shape if "plain" in args.cases else None)
+        if folder is not None and not (folder / "config.json").exists():
             save_model(args.shape, folder)
         bandwidth = args.bandwidth or memory_bandwidth()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         for case in args.cases:
-            inner = ["--model", str(folder), "--bandwidth", str(bandwidth), "--inner", case]
+            inner = ["--bandwidth", str(bandwidth), "--inner", case, *(["--model", str(folder)] if folder else [])]
             subprocess.run([sys.executable, __file__, *sys.argv[1:], *inner], check=False)
     return None
 

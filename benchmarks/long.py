@@ -1,18 +1,24 @@
 """Measures how long a context one GPU trains: tokens/s and peak memory of SFT and of GRPO's training phase.
 
     python benchmarks/long.py --results long.jsonl --time_budget 420   # 1.5B and 7B, in full and LoRA; one GPU
+    CUDA_VISIBLE_DEVICES=0 python benchmarks/long.py --results long.jsonl --train full &   # the same on two GPUs
+    CUDA_VISIBLE_DEVICES=1 python benchmarks/long.py --results long.jsonl --train lora
     python benchmarks/long.py --shapes tiny --sft 256 512 --grpo 128   # CPU, under a minute
     python benchmarks/long.py --results long.jsonl --table             # what has been measured, as a table
     python benchmarks/long.py --computed                               # what would fit on which GPU, by the estimate
 
 A row is a shape, what is trained, a task, and the sequences of a step, which are random tokens: one document for SFT,
 two completions of a shared prompt for GRPO (--documents, --completions). The settings of --settings are tried in order
-until one fits (--every: all of them). One that runs out of memory is not tried with longer sequences.
+until one fits. One that runs out of memory is not tried with longer sequences, and one whose estimate is far above the
+GPU's memory is not tried at all. After the rows of a model, those of SFT with --every tokens are measured with all
+other settings, to compare what each saves and costs.
 
-A process builds the model of a shape once and measures all its rows, shortest first: a step of at most 2,048 tokens per
-sequence, so that kernels are compiled and Adam's moments exist, then --steps whole ones. Another process takes over if
-it dies. A row that does not fit into the rest of --time_budget does not start; the same command measures what
---results lacks. Weights are float32, computed with in bfloat16. Each peak is compared with the estimate of `--dry_run`.
+A process builds the model of a shape once and measures all its rows, shortest first. Before a row, it allocates as much
+memory as the estimate says, on the GPU and with offloading on the CPU, so that no step waits for the driver. Then come
+a step of at most 2,048 tokens per sequence, so that kernels are compiled and Adam's moments exist, and --steps whole
+ones. Another process takes over if it dies. A row that does not fit into the rest of --time_budget does not start; the
+same command measures what --results lacks. Weights are float32, computed with in bfloat16. Each peak is compared with
+the estimate of `--dry_run`.
 """
 
 import argparse
@@ -20,6 +26,7 @@ import functools
 import itertools
 import json
 import multiprocessing
+import signal
 import sys
 import time
 from multiprocessing.connection import Connection
@@ -38,7 +45,9 @@ GPUS = (24, 48, 80, 141)
 """Memory in GB."""
 OVERHEAD = 25.0 if DEVICE == "cuda" else 5.0
 """Seconds of a process's first row beside its measured steps, until one has been measured."""
-UNFINISHED, ENDED = "not finished after", "the process ended with status"
+QUICK = 3.0
+"""Seconds of a step below which three are measured instead of one."""
+UNFINISHED, ENDED, OUT_OF_MEMORY = "not finished after", "the process ended with status", "out of memory"
 HEAD = (
     "| Case | attention | tokens/s | peak, GiB | estimate, GiB | error | seconds spent | |\n"
     "| --- | --- | --: | --: | --: | --: | --: | --- |"
@@ -131,7 +140,17 @@ def known(results: Path | None) -> dict[str, dict[str, Any]]:
 
 def out_of_memory(found: dict[str, Any]) -> bool:
     """Whether a case ended for want of memory."""
-    return str(found.get("error")).startswith("out of memory")
+    return str(found.get("error")).startswith(OUT_OF_MEMORY)
+
+
+def settings_to_compare(row: dict[str, Any]) -> list[str]:
+    """All settings. LoRA has hardly any moments, so the ones for the optimizer are left out."""
+    return [setting for setting, options in SETTINGS.items() if row["train"] == "full" or "optim" not in options]
+
+
+def gpu_bytes() -> float:
+    """The GPU's memory."""
+    return torch.cuda.get_device_properties(0).total_memory if DEVICE == "cuda" else float("inf")
 
 
 def estimate_error(found: dict[str, Any]) -> float | None:
@@ -180,21 +199,24 @@ class Session:
                 worker.close()
 
     def measure_model(self, index: int, group: list[dict[str, Any]]) -> None:
-        """Measures and shows the rows of a model."""
+        """Measures and shows the rows of a model: each with the first setting that fits, then those of --every."""
         too_long: dict[str, int] = {}
-        for row in group:
-            for setting in self.args.settings:
-                if longest(row) >= too_long.get(setting, sys.maxsize):
-                    continue
+        done: set[str] = set()
+        compared = [row for row in group if row["task"] == "sft" and row["length"] in self.args.every]
+        for row, every in [*((row, False) for row in group), *((row, True) for row in compared)]:
+            for setting in settings_to_compare(row) if every else self.args.settings:
                 case = row | {"setting": setting}
+                if longest(row) >= too_long.get(setting, sys.maxsize) or name(case) in done:
+                    continue
                 found = self.found.get(name(case)) or self.measure(index, case)
                 if found is None:
                     break
+                done.add(name(case))
                 self.shown.append(found)
                 print(show(found), flush=True)
                 if out_of_memory(found):
                     too_long[setting] = longest(row)
-                elif not str(found.get("error")).startswith((UNFINISHED, ENDED)) and not self.args.every:
+                elif not str(found.get("error")).startswith((UNFINISHED, ENDED)) and not every:
                     break  # it fits, or another setting would fail too
 
     def measure(self, index: int, case: dict[str, Any]) -> dict[str, Any] | None:
@@ -204,7 +226,10 @@ class Session:
         for _, worker in self.groups[index : index + 2]:  # the next one imports meanwhile
             worker.start()
         case["estimate"], seconds = estimate(case, skeleton(case["shape"]))
-        began, steps, limit = time.monotonic(), self.args.steps, self.args.row_timeout
+        if case["estimate"] > 1.1 * gpu_bytes():
+            return self.record(failure(case, f"{OUT_OF_MEMORY} by the estimate, not tried") | {"spent": 0.0})
+        began, limit = time.monotonic(), self.args.row_timeout
+        steps = self.args.steps or (3 if seconds < QUICK else 1)
         left = self.deadline - began
         if left < self.overhead + steps * self.slowness * seconds:
             self.left_out.append(name(case))
@@ -218,6 +243,10 @@ class Session:
             measured = sum(found["seconds"])
             self.slowness = measured / len(found["seconds"]) / seconds
             self.overhead = max(0.0, found["spent"] - measured)
+        return self.record(found)
+
+    def record(self, found: dict[str, Any]) -> dict[str, Any]:
+        """Appends a result to --results."""
         if self.args.results is not None:
             self.args.results.parent.mkdir(parents=True, exist_ok=True)
             with self.args.results.open("a") as file:
@@ -262,10 +291,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--documents", type=int, default=1, help="a step of SFT")
     parser.add_argument("--completions", type=int, default=2, help="a step of GRPO, all of one prompt")
     parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=["plain", "chunks", "offload", "8bit"])
-    parser.add_argument("--every", action="store_true", help="every setting, also where an earlier one fits")
+    parser.add_argument("--every", type=int, nargs="*", default=[65536], help="SFT rows to measure with every setting")
     parser.add_argument("--compile", action="store_true", help="compiled decoder layers")
     parser.add_argument("--attention", choices=["varlen", FLASH, "sdpa"], help="attn_implementation")
-    parser.add_argument("--steps", type=int, default=1, help="measured steps, after a short one")
+    parser.add_argument("--steps", type=int, help="measured steps (default: 3 of quick ones, else 1)")
     parser.add_argument("--row_timeout", type=float, default=240, help="seconds for one setting of a row")
     parser.add_argument("--time_budget", type=float, default=570, help="seconds; the same command then goes on")
     parser.add_argument("--results", type=Path, help="file that result lines are appended to")
@@ -282,9 +311,13 @@ def main(argv: list[str] | None = None) -> None:
         return
     print(HEAD, flush=True)
     session = Session(args)
-    session.run()
+    try:
+        session.run()
+    except KeyboardInterrupt:
+        print("Stopped; the same command measures the rest.")
     session.summarize()
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     main()

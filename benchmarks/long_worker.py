@@ -3,13 +3,14 @@
 import contextlib
 import random
 import tempfile
+import time
 import traceback
 from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 from datasets import Dataset
-from measure import SHAPES, Result, StepTimer, build_model, build_tokenizer, environment, measured
+from measure import SHAPES, Result, StepTimer, build_model, build_tokenizer, environment, hold_gpu_memory, measured
 from sft import Ours as OursSFT
 from training import DEVICE, Batch, ReplayEngine, replayed_reward
 from training import Ours as OursGRPO
@@ -177,12 +178,13 @@ class Cases:
         result = Result(name(case), case)
         timer = StepTimer(result, steps, warmup=1, deadline=float("inf"))
         figures: dict[str, Any] = {}
-        pinning = pinning_seconds()
 
         def run(_: Result) -> None:
             if torch.cuda.is_initialized():
                 empty_host_cache()
             self.policy = self.policy or Policy(case)
+            if DEVICE == "cuda":
+                figures["growing_seconds"] = grow(case, self.policy.model.config)
             result.parameters, figures["attention"] = self.policy.parameters, self.policy.attention
             self.policy.reset(chunks="mlp_chunk_tokens" in SETTINGS[case["setting"]])
             with tempfile.TemporaryDirectory() as folder:
@@ -200,15 +202,21 @@ class Cases:
             self.policy.reset(chunks=False)
         if "ran_out_in" in figures and result.error is not None:
             result.error = result.error.replace("out of memory:", f"out of memory in {figures['ran_out_in']}:", 1)
-        figures["pinning_seconds"] = round(pinning_seconds() - pinning, 2)
         return vars(result) | result.figures() | figures | environment()
 
 
-def pinning_seconds() -> float:
-    """How long this process has waited for pinned memory, which is allocated in the first step that needs it."""
-    if not hasattr(torch.cuda, "host_memory_stats"):
-        return 0.0
-    return torch.cuda.host_memory_stats().get("host_alloc_time.total", 0) / 1e6 if DEVICE == "cuda" else 0.0
+def grow(case: dict[str, Any], config: Any) -> list[float]:
+    """Lets PyTorch's allocators hold what the case needs, on the GPU and, with offloading, on the CPU; returns the
+    seconds of both. Otherwise the first long step would have to wait for it."""
+    began = time.perf_counter()
+    hold_gpu_memory(int(case["estimate"]) - torch.cuda.memory_allocated())
+    middle = time.perf_counter()
+    if SETTINGS[case["setting"]].get("activation_offloading"):
+        tokens = case["length"] + (PROMPT if case["task"] == "grpo" else 0)
+        size = 4 * config.hidden_size * tokens
+        buffers = [torch.empty(size, dtype=torch.uint8, pin_memory=True) for _ in range(config.num_hidden_layers)]
+        del buffers
+    return [round(middle - began, 2), round(time.perf_counter() - middle, 2)]
 
 
 def empty_host_cache() -> None:

@@ -51,6 +51,13 @@ def build_model(shape: str, attention: str, dtype: torch.dtype, device: str) -> 
         return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
 
 
+def lora_config() -> Any:
+    """LoRA of rank 16 on every linear layer except the head."""
+    from peft import LoraConfig
+
+    return LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=16, target_modules="all-linear")
+
+
 def memory_bandwidth() -> float:
     """Bytes/s that the GPU's memory (or the machine's) reaches, read and written, when a large tensor is copied."""
     on_gpu = torch.cuda.is_available()
@@ -205,9 +212,18 @@ def measured(result: Result, run: Callable[[Result], None]) -> Result:
     except Exception as error:
         traceback.print_exc()
         result.error = f"{type(error).__name__}: {str(error)[:300]}"
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and result.peak_gib is None:
         result.peak_gib = round(torch.cuda.max_memory_allocated() / 2**30, 2)
     return result
+
+
+def hold_gpu_memory(size: int) -> None:
+    """Has PyTorch's allocator take `size` bytes more, as far as they are free, so that no step waits for the driver;
+    3 GiB are left to what allocates by itself: libraries, kernels, paged moments."""
+    free, _ = torch.cuda.mem_get_info()
+    torch.empty(max(0, min(size, free - 3 * 2**30)), dtype=torch.uint8, device="cuda")
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
 
 
 def report(result: Result, path: Path | None) -> None:

@@ -3,13 +3,14 @@ how near its logprobs are to the trainer's.
 
     python benchmarks/native.py profile --shape 1.5b --sequences 512 --copy training [--top-p 0.95]    # a GPU
     python benchmarks/native.py attention --sequences 8 64 --context 16384                             # a GPU
-    python benchmarks/native.py start --model FOLDER [--vllm]
+    python benchmarks/native.py start [--model FOLDER] [--vllm]
     python benchmarks/native.py trainer --model src/open_r1/demo/base
     python benchmarks/native.py trainer --model SmolLM2-135M-Instruct --data gsm8k_train.jsonl.gz --tokens 256 [--vllm]
     python benchmarks/native.py trainer --shape 135m --rounds 40
 
-`start` times fresh processes, from their beginning to the first token, with 1,024 sequences and every graph: with empty
-caches of compiled code, with what the first has left in them, and without compilation.
+`start` times fresh processes from the end of their imports, and from their beginning, to the first token, with 1,024
+sequences and every graph: with empty caches of compiled code, with what the first has left in them, and without
+compilation. Weights are read from a folder, which random ones are written to first.
 
 `trainer` samples 16 completions of 16 random prompts (or of 32 problems of `--data`) with each copy of a float32
 policy, and with vLLM; the policy scores them under bfloat16 autocast, packed, as GRPO does. Then it updates and samples
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from generation import save_model
 from measure import SHAPES, build_model, synchronize
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -112,20 +114,29 @@ def attention(args: argparse.Namespace) -> None:
 
 
 def start(args: argparse.Namespace) -> None:
-    """Prints the seconds from the beginning of a process to its first token."""
+    """Prints the seconds of fresh processes to their first token."""
     with tempfile.TemporaryDirectory() as folder:
+        if args.model is None:
+            args.model = Path(folder) / args.shape
+            save_model(args.shape, args.model)
         caches = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor", "TRITON_CACHE_DIR": f"{folder}/triton"}
         cases: dict[str, list[str]] = {"empty caches": [], "warm caches": [], "no compilation": ["--eager"]}
         cases |= {"vLLM": ["--vllm"]} if args.vllm else {}
         for name, options in cases.items():
             command = [sys.executable, __file__, "first", "--model", str(args.model), *options]
-            began = time.perf_counter()
+            began = imported = time.perf_counter()
             with subprocess.Popen(command, env={**os.environ, **caches}, stdout=subprocess.PIPE, text=True) as child:
                 for line in child.stdout or ():
-                    if line.startswith("first token"):
-                        print(f"{name}: first token after {time.perf_counter() - began:.1f} s", flush=True)
+                    now = time.perf_counter()
+                    if line.startswith("imported"):
+                        imported = now
+                    elif line.startswith("first token"):
+                        seconds = f"{now - imported:.1f} s after the imports, {now - began:.1f} s after its beginning"
+                        print(f"{name}: first token {seconds}", flush=True)
                     elif line.startswith("again"):
                         print(f"{name}: {line.strip()}", flush=True)
+            if child.returncode:
+                print(f"{name}: the process ended with status {child.returncode}", flush=True)
 
 
 def first(args: argparse.Namespace) -> None:
@@ -133,10 +144,12 @@ def first(args: argparse.Namespace) -> None:
     if args.vllm:
         from vllm import LLM, SamplingParams
 
+        print("imported", flush=True)
         llm = LLM(str(args.model), max_model_len=1024, **VLLM)
         llm.generate({"prompt_token_ids": [5, 6, 7]}, SamplingParams(max_tokens=1), use_tqdm=False)
         print("first token", flush=True)
         return
+    print("imported", flush=True)
     model: Any = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16, device_map=DEVICE)
     options = NativeOptions(max_num_seqs=1024, memory=0.4, compile=not args.eager, release_memory=True)
     tokenizer = AutoTokenizer.from_pretrained(args.model)

@@ -2,16 +2,17 @@
 parallelism.
 
     python benchmarks/scaling.py --gpus 1 2 4 8 --backends ddp fsdp zero2 zero3 --shapes 1.5b 7b --results s.jsonl
-    python benchmarks/scaling.py --gpus 1 2 4 --backends fsdp --tasks --lengths 32768 131072 --share 2 4 \
+    python benchmarks/scaling.py --gpus 1 2 4 --backends fsdp --tasks --lengths 32768 131072 --share 1 2 4 \
         --results s.jsonl
     python benchmarks/scaling.py --device cpu --gpus 1 2 --shapes tiny --max_length 2048 --steps 1   # gloo
     python benchmarks/scaling.py ... --table         # what --results has, a table for each shape; measures nothing
 
-Each case is a run of its own under torchrun, with the environment that `accelerate launch --config_file
-recipes/accelerate_configs/<backend>.yaml` would give it. Work per GPU stays the same (weak scaling): --rows rows of
---max_length tokens for SFT, --completions completions of log-normal length (median 400, cap 2,048) for GRPO, whose
-step is timed from scored completions to the optimizer step; the time to gather the weights for an engine is shown
-beside it. Of --lengths, each step has one document per GPU, or with --share one for so many GPUs (sequence parallel).
+Each layout is a run of its own under torchrun, with the environment that `accelerate launch --config_file
+recipes/accelerate_configs/<backend>.yaml` would give it, and in it each case has a new model. Work per GPU stays the
+same (weak scaling): --rows rows of --max_length tokens for SFT, --completions completions of log-normal length (median
+400, cap 2,048) for GRPO, whose step is timed from scored completions to the optimizer step; the time to gather the
+weights for an engine is shown beside it. Of --lengths, each step has one document per GPU, or with --share one for so
+many GPUs (sequence parallel); steps of the warm-up have its first 2,048 tokens.
 
 The model has random weights of the shape, float32 masters, and computes in bfloat16 on GPUs. One GPU runs without a
 backend; the rates per GPU are relative to it. A case that fails, runs out of memory or is cut is a row too; the end of
@@ -21,6 +22,7 @@ out; the same command measures what --results lacks.
 
 import argparse
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -49,7 +51,7 @@ def cases(args: argparse.Namespace) -> list[dict[str, Any]]:
     for shape in args.shapes:
         for task, length in work:
             for gpus in args.gpus:
-                shares = [1, *(n for n in args.share if length and gpus % n == 0)]
+                shares = [n for n in args.share if gpus % n == 0] if length else [1]
                 for backend in args.backends if gpus > 1 else ["one"]:
                     for share in shares if gpus > 1 else [1]:
                         case = {"shape": shape, "task": task, "length": length, "gpus": gpus, "backend": backend}
@@ -72,10 +74,11 @@ def name(case: dict[str, Any]) -> str:
     return f"{case['shape']}, {work_of(case)}, {case['gpus']} GPU{'s' * (case['gpus'] > 1)}, {layout_of(case)}"
 
 
-def launch(args: argparse.Namespace, case: dict[str, Any], timeout: float) -> dict[str, Any]:
-    """Runs one case under torchrun; returns its result, or what it had measured when it was cut, and the last lines
-    of its log where something went wrong."""
-    processes, backend = case["gpus"], case["backend"]
+def launch(args: argparse.Namespace, group: list[dict[str, Any]], timeout: float) -> list[dict[str, Any]]:
+    """Runs cases of one layout under torchrun, one after another; returns their results. One that was cut has what it
+    had measured, and the last lines of the log say what went wrong. Cases that did not begin are left out, except for
+    the first."""
+    processes, backend = group[0]["gpus"], group[0]["backend"]
     env = {}
     if processes > 1:
         precision = "no" if args.device == "cpu" else "bf16"
@@ -83,28 +86,41 @@ def launch(args: argparse.Namespace, case: dict[str, Any], timeout: float) -> di
     if args.device == "cpu":
         env |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     else:
-        env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(processes)))
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(processes)))
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[:processes])
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    slug = name(case).replace(", ", "-").replace(" ", "-")
+    slug = name(group[0]).replace(", ", "-").replace(" ", "-")
     log = args.logs / f"{slug}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        words = [*torchrun, __file__, *args.argv, "--worker", folder, "--case", json.dumps(case)]
+        inner = json.dumps([*args.argv, "--worker", folder, "--case", json.dumps(group)])  # torchrun knows --logs too
+        words = [*torchrun, __file__, inner]
         with ChildProcess(slug, words, env, log) as child:
             try:
                 code = child.wait(timeout)
             except KeyboardInterrupt:
                 print(f"stopped in this case, whose last lines in {log} are:\n" + "\n".join(child.lines), flush=True)
                 sys.exit(130)
-        found = {int(file.stem): json.loads(file.read_text()) for file in Path(folder).glob("*.json")}
-        for file in Path(folder).glob("*.profile"):
-            (args.logs / f"{slug}-{file.name}").write_text(file.read_text())
+        found = [
+            {int(file.stem): json.loads(file.read_text()) for file in Path(folder).glob(f"{i}/*.json")}
+            for i in range(len(group))
+        ]
+        for file in Path(folder).glob("*/*.profile"):
+            (args.logs / f"{slug}-{file.parent.name}-{file.name}").write_text(file.read_text())
+    begun = 1 + max((i for i, results in enumerate(found) if results), default=0)
+    return [result_of(results, args.steps, code, timeout, log) for results in found[:begun]]
+
+
+def result_of(
+    found: dict[int, dict[str, Any]], steps: int, code: int | None, timeout: float, log: Path
+) -> dict[str, Any]:
+    """The result of a case from those of its processes."""
     ended = f"not finished after {timeout:.0f} s" if code is None else f"ended with {describe_exit(code)}"
     result = next((r for r in found.values() if r["error"]), found.get(0, {"error": code and ended, "seconds": []}))
     if found:
         result["peak_gib"] = max(r["peak_gib"] for r in found.values())
-    if not result["error"] and len(result["seconds"]) < args.steps:
+    if not result["error"] and len(result["seconds"]) < steps:
         result["cut"] = ended
     return result | ({"log": end_of_log(log)} if result["error"] or "cut" in result else {})
 
@@ -117,8 +133,16 @@ class Scaling(Session):
         return name(case)
 
     def launch(self, case: dict[str, Any], timeout: float) -> dict[str, Any]:
-        """A run under torchrun."""
-        return launch(self.args, case, timeout)
+        """A run under torchrun, with all other cases of this layout that are not there yet."""
+        layout = ("shape", "gpus", "backend", "share")
+        same = [c for c in cases(self.args) if all(c[part] == case[part] for part in layout)]
+        others = [c for c in same if c != case and not self.get(c)]
+        group = [case] if case["backend"] == "zero3" else [case, *others]  # DeepSpeed keeps ZeRO-3's tensors
+        first, *results = launch(self.args, group, timeout)
+        for other, result in zip(group[1:], results, strict=False):
+            if "cut" not in result:
+                self.store(other, result | {"spent": 0.0})
+        return first
 
     def head(self, case: dict[str, Any]) -> str:
         """A table for each shape."""
@@ -148,7 +172,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--backends", nargs="+", choices=backends, default=["ddp", "fsdp"])
     parser.add_argument("--tasks", nargs="*", choices=["sft", "grpo"], default=["sft", "grpo"])
     parser.add_argument("--lengths", type=int, nargs="*", default=[], help="SFT on single documents of so many tokens")
-    parser.add_argument("--share", type=int, nargs="*", default=[], help="with --lengths: sequence_parallel_size")
+    parser.add_argument("--share", type=int, nargs="+", default=[1], help="with --lengths: sequence_parallel_size")
     parser.add_argument("--shapes", "--shape", nargs="+", choices=list(SHAPES), default=["1.5b"])
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--checkpointing", choices=["on", "off"], default="on")
@@ -180,14 +204,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     """Measures every case that is not there yet; in a process of a case, works on it."""
-    args = parse(sys.argv[1:] if argv is None else argv)
+    given = sys.argv[1:] if argv is None else argv
+    args = parse(json.loads(given[0]) if given[:1] and given[0].startswith("[") else given)
     if args.worker:
         from scaling_worker import work
 
-        vars(args).update(args.case, case=name(args.case))
-        args.median = args.median or (5000 if args.task == "sft" else 400)
-        args.mean = args.mean or 1.3 * args.median
-        work(args)
+        for number, case in enumerate(args.case):
+            own = argparse.Namespace(**vars(args) | case | {"case": name(case), "worker": args.worker / str(number)})
+            own.median = own.median or (5000 if own.task == "sft" else 400)
+            own.mean = own.mean or 1.3 * own.median
+            work(own)
         return
     if args.logs is None:
         args.logs = args.results.with_suffix(".logs") if args.results else Path(tempfile.mkdtemp(prefix="scaling-"))

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from measure import Result, StepTimer, build_model, build_tokenizer, environment, measured
+from long_worker import ShortFirst
+from measure import Result, StepTimer, build_model, build_tokenizer, environment, hold_gpu_memory, measured
 from sft import Ours as OursSFT
 from sft import documents
 from torch import Tensor
@@ -87,7 +88,8 @@ def build_trainer(args: argparse.Namespace, timer: StepTimer, folder: str) -> tu
         ids = documents(args)
         learned = [[0] + [1] * (len(row) - 1) for row in ids]
         rows = packed_rows(Dataset.from_dict({"input_ids": ids, "loss_mask": learned}), sft_config)
-        trainer: Any = OursSFT(policy(args, sft_config, timer.result), sft_config, train_dataset=rows, **common)
+        kind = ShortFirst if args.length else OursSFT
+        trainer: Any = kind(policy(args, sft_config, timer.result), sft_config, train_dataset=rows, **common)
         trainer.timer = timer
         return trainer, GatheringEngine(None)  # type: ignore[arg-type]
     per_gpu, args.completions = args.completions, args.completions * processes
@@ -156,15 +158,20 @@ def peak_gib() -> float:
 def work(args: argparse.Namespace) -> None:
     """One case, in each of its processes."""
     prepare_deepspeed()
+    args.worker.mkdir(exist_ok=True)
     result = Result(args.case, {k: str(v) for k, v in vars(args).items()})
     timer = ReportingTimer(result, args)
 
     def run(result: Result) -> None:
         with tempfile.TemporaryDirectory() as folder:
             trainer, engine = build_trainer(args, timer, folder)
-            timer.say(f"{trainer.backend}: model and trainer are there")
+            timer.say(f"{args.case}: model and trainer are there ({trainer.backend})")
+            if args.length and torch.cuda.is_available():
+                hold_gpu_memory(torch.cuda.mem_get_info()[0] * 3 // 5)  # the short step does not
             trainer.train()
             timer.extra |= {"backend": trainer.backend, "gather_seconds": engine.seconds}
+            if trainer.backend.startswith("zero"):
+                trainer.model_wrapped.destroy()  # frees what the next case needs
 
     measured(result, run)
     timer.write()

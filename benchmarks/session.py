@@ -95,7 +95,11 @@ class Session:
         if left < limit and result.get("cut"):
             self.left_out.append(self.name(case))
             return {}
-        result |= {"case": case, "settings": self.settings, "spent": round(self.spent[-1], 1)}
+        return self.store(case, result | {"spent": round(self.spent[-1], 1)})
+
+    def store(self, case: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+        """Keeps a result, and appends it to the file."""
+        result |= {"case": case, "settings": self.settings}
         self.found[key(case, self.settings)] = result
         if self.args.results is not None:
             self.args.results.parent.mkdir(parents=True, exist_ok=True)

@@ -1,20 +1,26 @@
-"""Measures supervised fine-tuning on packed documents, here and in TRL.
+"""Measures supervised fine-tuning on packed documents, here, in TRL and in unsloth.
 
     python benchmarks/sft.py --shape 1.5b --data traces.jsonl.gz --tokenizer <folder or hub id>     # one GPU
     python benchmarks/sft.py --shape tiny --max_length 1024 --median 150 --mean 200                 # CPU
+    python benchmarks/sft.py --shape 7b --lora --cases ours trl unsloth --unsloth_path <folder>     # LoRA of rank 16
 
 Documents are the rows of --data (their `messages`, else `text`), tokenized, or random tokens of log-normal length;
 every trainer gets the same ones, packed best-fit into rows of --max_length tokens, --rows of them a step. The model
 has random weights. TRL (1.16.0) is measured if it is installed; with sdpa a mask keeps its packed documents apart,
-with a flash attention package (--trl_attention) their positions do. Results are printed, and appended to --results,
-as they come.
+with a flash attention package (--trl_attention) their positions do. unsloth (2026.10.9) wants other versions of TRL
+and datasets: install them into a folder for --unsloth_path. Results are printed, and appended to --results, as they
+come. TFLOP/s count 6 N a token, with LoRA too, where frozen weights need only 4 N.
 """
 
 import argparse
+import gc
 import gzip
 import itertools
 import json
+import os
 import random
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,7 +30,17 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from measure import SHAPES, Result, StepTimer, build_model, build_tokenizer, draw_lengths, measured, report
+from measure import (
+    SHAPES,
+    Result,
+    StepTimer,
+    build_model,
+    build_tokenizer,
+    draw_lengths,
+    lora_config,
+    measured,
+    report,
+)
 from training import DEVICE, KERNELS, dtype_of, switches
 from transformers import AutoTokenizer
 from transformers.trainer_callback import PrinterCallback
@@ -51,7 +67,7 @@ def documents(args: argparse.Namespace) -> list[list[int]]:
 
 
 def training_options(args: argparse.Namespace, checkpointing: bool, folder: str) -> dict[str, Any]:
-    """Options that both trainers get."""
+    """Options that every trainer gets."""
     return {
         "output_dir": folder,
         "max_steps": 10_000,
@@ -91,6 +107,10 @@ def run_ours(
     model = build_model(args.shape, KERNELS[attention], dtype_of(args), DEVICE)
     timer.result.parameters = model.num_parameters()
     add_logprob_forward(model)
+    if args.lora:
+        from peft import get_peft_model
+
+        model = get_peft_model(model, lora_config())
     if compiled:
         compile_layers(model)
     learned = [[0] + [1] * (len(ids) - 1) for ids in data]
@@ -135,10 +155,54 @@ def run_trl(
             ),
             train_dataset=Dataset.from_dict({"input_ids": data}),
             processing_class=build_tokenizer(),
+            peft_config=lora_config() if args.lora else None,
             callbacks=[timer],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+
+
+def run_unsloth(
+    args: argparse.Namespace, data: list[list[int]], timer: StepTimer, *, checkpointing: bool, attention: str
+) -> None:
+    """unsloth's trainer with packing, one row a micro-batch."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = build_model(args.shape, "sdpa", dtype_of(args), DEVICE)
+        model.save_pretrained(folder)
+        build_tokenizer().save_pretrained(folder)
+        dtype = str(model.dtype).removeprefix("torch.")
+        del model
+        gc.collect()
+        torch.cuda.empty_cache()
+        options = training_options(args, checkpointing, name) | {
+            "per_device_train_batch_size": 1,
+            "gradient_accumulation_steps": args.rows,
+            "disable_tqdm": True,
+            "logging_steps": 10_000,
+        }
+        case = {
+            "documents": data,
+            "options": options,
+            "dtype": dtype,
+            "checkpointing": checkpointing,
+            "steps": timer.steps,
+            "warmup": timer.warmup,
+            "seconds": timer.deadline - time.monotonic(),
+        }
+        (folder / "case.json").write_text(json.dumps(case))
+        path = [str(args.unsloth_path.resolve())] if args.unsloth_path else []
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")]),
+            "UNSLOTH_DISABLE_STATISTICS": "1",
+            "UNSLOTH_FLASH_ATTENTION_IMPL": attention,
+            "HF_HUB_OFFLINE": "1",
+        }
+        worker = Path(__file__).resolve().with_name("sft_unsloth.py")
+        subprocess.run([sys.executable, str(worker), name], env=environment, cwd=folder, check=True)
+        found = json.loads((folder / "result.json").read_text())
+    for field in ("parameters", "tokens", "computed", "seconds", "peak_gib", "error"):
+        setattr(timer.result, field, found[field])
 
 
 def cases(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], Any]]:
@@ -155,14 +219,19 @@ def cases(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], Any]]
             for attention in args.trl_attention:
                 settings = {"checkpointing": checkpointing, "attention": attention}
                 yield f"TRL, {label}, {attention}{extras}", settings, run_trl
+        if "unsloth" in args.cases:
+            for attention in args.unsloth_attention:
+                settings = {"checkpointing": checkpointing, "attention": attention}
+                yield f"unsloth, {label}, {attention}", settings, run_unsloth
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=list(SHAPES), default="1.5b" if DEVICE == "cuda" else "tiny")
-    parser.add_argument("--cases", nargs="+", choices=["ours", "trl"], default=["ours", "trl"])
+    parser.add_argument("--cases", nargs="+", choices=["ours", "trl", "unsloth"], default=["ours", "trl"])
     parser.add_argument("--weights", choices=["bfloat16", "float32"], default="bfloat16")
+    parser.add_argument("--lora", action="store_true", help="rank 16 on every linear layer")
     parser.add_argument("--checkpointing", type=switches, default="both", help="on, off or both")
     parser.add_argument("--compile", type=switches, default="off", help="on, off or both: compiled decoder layers")
     parser.add_argument("--attention", nargs="+", choices=list(KERNELS), default=["fastest"], help="of Open R1's model")
@@ -171,6 +240,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--trl_liger", action="store_true", help="liger kernels in TRL's model (pip install liger-kernel)"
     )
     parser.add_argument("--trl_compile", action="store_true", help="TRL's model compiled as a whole")
+    parser.add_argument("--unsloth_path", type=Path, help="folder with unsloth and the packages it wants")
+    parser.add_argument(
+        "--unsloth_attention",
+        nargs="+",
+        choices=["auto", "fa3", "fa4", "off"],
+        default=["auto"],
+        help="UNSLOTH_FLASH_ATTENTION_IMPL; auto uses torch's own kernels below a width of 2,048 on Hopper",
+    )
     parser.add_argument("--data", type=Path, help=".jsonl or .jsonl.gz with `messages` or `text`")
     parser.add_argument("--tokenizer", help="folder or hub id, for --data")
     parser.add_argument("--documents", type=int, default=256, help="without --data")
@@ -188,6 +265,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.data is not None and args.tokenizer is None:
         parser.error("--data needs --tokenizer")
+    if "unsloth" in args.cases and not args.lora:
+        parser.error("--cases unsloth needs --lora")
     return args
 
 
@@ -197,7 +276,7 @@ def main(argv: list[str] | None = None) -> None:
     deadline = time.monotonic() + args.time_budget
     if "trl" in args.cases and find_spec("trl") is None:
         print("TRL is not installed, so it is not measured: pip install trl==1.16.0")
-        args.cases = ["ours"]
+        args.cases.remove("trl")
     data = documents(args)
     print(f"{len(data)} documents, {sum(map(len, data)):,} tokens, longest {max(map(len, data)):,}", flush=True)
     for name, settings, run in cases(args):

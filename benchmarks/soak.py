@@ -10,6 +10,7 @@ the logprobs of sampler and trainer.
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,8 @@ import torch
 from transformers import TrainerCallback
 
 SKIPPED = 3
+SHOWN = 25
+"""Lines of the log, if there was no step."""
 
 
 class Watch(TrainerCallback):
@@ -80,13 +83,18 @@ def run(args: argparse.Namespace) -> None:
     open_r1.grpo.main([f"--{name}={value}" for name, value in options.items()])
 
 
-def until(child: subprocess.Popen, seconds: float, ready: Any = lambda: True) -> None:
-    """Waits `seconds`, and then for what must be `ready`; kills the child."""
+def until(child: subprocess.Popen, seconds: float, ready: Any = lambda: True) -> bool:
+    """Waits `seconds`, and then for what must be `ready`; kills the child. Returns whether it was not interrupted."""
     end = time.monotonic() + seconds
-    while child.poll() is None and (time.monotonic() < end or not ready()):
-        time.sleep(0.2)
-    child.kill()
-    child.wait()
+    try:
+        while child.poll() is None and (time.monotonic() < end or not ready()):
+            time.sleep(0.2)
+        return True
+    except KeyboardInterrupt:
+        return False
+    finally:
+        child.kill()
+        child.wait()
 
 
 def summary(path: Path, title: str, begin: int) -> int:
@@ -102,7 +110,11 @@ def summary(path: Path, title: str, begin: int) -> int:
             values = np.array([line[name] for line in part])
             steps = np.array([line["step"] for line in part])
             known = np.isfinite(values)
-            slope = np.polyfit(steps[known], values[known], 1)[0] if known.sum() > 1 else float("nan")
+            if known.sum() < 2:
+                print(f"  {name:<20} unknown: nothing was learned", flush=True)
+                continue
+            values, steps = values[known], steps[known]
+            slope = np.polyfit(steps, values, 1)[0]
             print(f"  {name:<20} {values[0]:.4f} to {values[-1]:.4f}, {slope:+.2e} a step", flush=True)
     return len(lines)
 
@@ -124,14 +136,20 @@ def main() -> None:
         output, lines = Path(folder) / "run", Path(folder) / "lines.jsonl"
         command = [sys.executable, __file__, *sys.argv[1:], "--output", str(output), "--lines", str(lines)]
         with (Path(folder) / "log").open("w") as log:
-            seen = 0
+            seen, going_on = 0, True
             for title in ("before the kill", "after it"):
-                child = subprocess.Popen(command, stdout=log, stderr=log)
-                until(child, args.minutes * 30, lambda: any(output.glob("checkpoint-*")))
-                seen = summary(lines, title, seen)
-        print("".join(line for line in (Path(folder) / "log").open() if "ontinuing" in line), end="")
+                if going_on:
+                    child = subprocess.Popen(command, stdout=log, stderr=log)
+                    going_on = until(child, args.minutes * 30, lambda: any(output.glob("checkpoint-*")))
+                    seen = summary(lines, title, seen)
+        written = (Path(folder) / "log").read_text().splitlines(keepends=True)
+        print("".join(line for line in written if "ontinuing" in line), end="")
+        if not seen:
+            print("".join(written[-SHOWN:]), end="")
     return None
 
 
 if __name__ == "__main__":
+    if "--lines" not in sys.argv:  # the run itself saves a checkpoint at SIGTERM
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     main()

@@ -30,6 +30,7 @@ from measure import (
     build_model,
     build_tokenizer,
     draw_lengths,
+    lora_config,
     measured,
     report,
 )
@@ -146,9 +147,9 @@ def run_ours(
     result.parameters = model.num_parameters()
     add_logprob_forward(model)
     if args.lora:
-        from peft import LoraConfig, get_peft_model
+        from peft import get_peft_model
 
-        model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=16, target_modules="all-linear"))
+        model = get_peft_model(model, lora_config())
     if compiled:
         compile_layers(model)
     rows = [{"prompt": [{"role": "user", "content": ""}], "prompt_ids": p, "prompt_text": ""} for p in batch.prompts]
@@ -235,11 +236,6 @@ def run_trl(
 
     model = build_model(args.shape, attention, dtype_of(args), DEVICE)
     result.parameters = model.num_parameters()
-    peft_config = None
-    if args.lora:
-        from peft import LoraConfig
-
-        peft_config = LoraConfig(task_type="CAUSAL_LM", r=16, target_modules="all-linear")
     with tempfile.TemporaryDirectory() as folder:
         trainer = Theirs(
             model,
@@ -256,7 +252,7 @@ def run_trl(
             train_dataset=Dataset.from_dict({"prompt": [str(i) for i in range(len(batch.prompts))]}),
             processing_class=build_tokenizer(),
             rollout_func=rollout,
-            peft_config=peft_config,
+            peft_config=lora_config() if args.lora else None,
             callbacks=[timer],
         )
         trainer.remove_callback(PrinterCallback)

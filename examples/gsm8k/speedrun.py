@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 import yaml
-from traces import trace, write
+from traces import trace, without_marks, write
+from variants import only_equations, passes
 
 from open_r1 import grpo, sft
 from open_r1.curation import pass_rate
@@ -24,12 +25,16 @@ from open_r1.evaluation.tasks import find_task, load_problems
 from open_r1.run.entry import exit_with_sentence
 
 RECIPES = Path("recipes/SmolLM2-135M-Instruct")
-SFT = "--learning_rate 1e-3 --num_train_epochs 5 --save_strategy no"
-FILTER = "--num-generations 4 --min 0.2 --max 0.8 --max-new-tokens 256 --max-num-seqs 2048"
+PASSES = 5
+"""How often SFT sees each problem."""
+SFT = "--learning_rate 1e-3 --num_train_epochs 1 --save_strategy no"
+FILTER = "--num-generations 4 --min 0.2 --max 0.8 --max-num-seqs 2048"
 GRPO = (
-    "--max_steps 180 --per_device_train_batch_size 512 --max_completion_length 256 --learning_rate 4e-5 "
-    "--gradient_checkpointing false --save_steps 1000"
+    "--max_steps 260 --per_device_train_batch_size 512 --learning_rate 4e-5 --gradient_checkpointing false "
+    "--save_steps 1000"
 )
+LONGEST = {"words": 256, "equations": 128}
+"""Most tokens of a completion, for the filter and GRPO."""
 EVALUATION = "--benchmarks_protocol greedy --benchmarks_max_new_tokens 512"
 SMOKE = {
     "SFT": "--max_steps 1 --max_length 512 --per_device_train_batch_size 1 --torch_compile false",
@@ -59,20 +64,33 @@ def _mark(clock: Path, line: str) -> None:
 
 def write_data(args: argparse.Namespace) -> None:
     """`traces.jsonl` for SFT, `problems.jsonl` for the filter and GRPO, and `test.jsonl`. The held-out problems are the
-    last ones, and then the test."""
+    last ones, and then the test. The numbers of a problem change from pass to pass, and GRPO gets others than SFT."""
     rows = load_split(args.train, config="main" if args.train == "openai/gsm8k" else None)
     problem, solution = ("question", "answer") if "question" in rows.column_names else ("problem", "solution")
-    pairs = [(row[problem], row[solution]) for row in rows]
+    pairs = [(row[problem], without_marks(row[solution])) for row in rows]
     learned, held_out = pairs[: len(pairs) - args.held_out], pairs[len(pairs) - args.held_out :]
-    test = [(asked, worked.rpartition("####")[2].strip()) for asked, worked in held_out]
+    test = [(asked, _gold(worked)) for asked, worked in held_out]
     if not args.held_out:
         test = [(p.problem, p.gold) for p in load_problems(find_task("gsm8k"), args.data_dir)]
-    write(args.out / "traces.jsonl", [{"messages": trace(*pair)} for pair in learned])
-    golds = [(asked, worked.rpartition("####")[2].strip()) for asked, worked in learned]
-    write(args.out / "problems.jsonl", [{"problem": asked, "answer": gold} for asked, gold in golds])
+    count = args.passes + args.grpo_passes
+    every = passes(learned, count, args.seed) if args.new_numbers else [learned] * count
+    varied = sum(new != old for new, old in zip(every[-1], learned, strict=True))
+    print(f"{varied} of {len(learned)} problems have other numbers in the last pass")
+    traces = [(asked, _written(worked, args.traces)) for each in every[: args.passes] for asked, worked in each]
+    write(args.out / "traces.jsonl", [{"messages": trace(asked, text)} for asked, text in traces if text])
+    golds = {asked: _gold(worked) for each in every[args.passes :] for asked, worked in each}
+    write(args.out / "problems.jsonl", [{"problem": asked, "answer": gold} for asked, gold in golds.items()])
     name = "held_out" if args.held_out else "gsm8k_test"
     asked_as = [{"prompt": [{"role": "user", "content": asked}], "answer": gold} for asked, gold in test]
     write(args.out / f"{name}.jsonl", asked_as)
+
+
+def _gold(solution: str) -> str:
+    return solution.rpartition("####")[2].strip()
+
+
+def _written(solution: str, style: str) -> str | None:
+    return solution if style == "words" else only_equations(solution)
 
 
 def stages(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
@@ -90,17 +108,20 @@ def stages(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
 
     def fine_tune() -> None:
         model = ["--config", recipe["sft"], "--model_name_or_path", args.model, "--output_dir", f"{out}/sft"]
-        sft.main([*model, "--dataset_name", f"{out}/traces.jsonl", *seed, *options("SFT", SFT)])
+        data = ["--dataset_name", f"{out}/traces.jsonl", "--dataset_num_proc", str(os.cpu_count())]
+        sft.main([*model, *data, *seed, *options("SFT", SFT)])
 
     def pick_problems() -> None:
         data = ["--hf-dataset", f"{out}/problems.jsonl", "--prompt-column", "problem", "--answer-column", "answer"]
         model = ["--model", f"{out}/sft", "--system-prompt", system_prompt, "--temperature", "1", "--top-p", "1"]
-        pass_rate.main([*data, *model, "--output", problems, *seed, *options("FILTER", FILTER)])
+        longest = f"--max-new-tokens {LONGEST[args.traces]}"
+        pass_rate.main([*data, *model, "--output", problems, *seed, *options("FILTER", f"{FILTER} {longest}")])
 
     def reinforce() -> None:
         model = ["--config", recipe["grpo"], "--model_name_or_path", f"{out}/sft", "--output_dir", f"{out}/grpo"]
         data = ["--dataset_name", problems, "--no_dataset_config", "--dataset_prompt_column", "problem"]
-        grpo.main([*model, *data, "--benchmarks", test, *seed, *options("GRPO", f"{GRPO} {EVALUATION}")])
+        chosen = f"{GRPO} --max_completion_length {LONGEST[args.traces]} {EVALUATION}"
+        grpo.main([*model, *data, "--benchmarks", test, *seed, *options("GRPO", chosen)])
 
     return {
         "data": lambda: write_data(args),
@@ -119,10 +140,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--held-out", type=int, default=0, metavar="N", help="test on the last N training problems")
+    parser.add_argument("--traces", choices=("words", "equations"), default="words", help="what solutions SFT learns")
+    parser.add_argument("--passes", type=int, default=PASSES, metavar="N", help="how often SFT sees each problem")
+    parser.add_argument("--grpo-passes", type=int, default=1, metavar="N", help="of problems, for the filter and GRPO")
+    parser.add_argument("--same-numbers", dest="new_numbers", action="store_false", help="in every pass")
+    parser.add_argument("--stages", nargs="+", default=["data", "sft", "filter", "grpo"], help="only these")
     parser.add_argument("--smoke", action="store_true")
     args = parser.parse_args(argv)
     clock = args.out / "clock.txt"
     for stage, work in stages(args).items():
+        if stage not in args.stages:
+            continue
         lines = [line.split() for line in clock.read_text(encoding="utf-8").splitlines()]
         if any(line[0] == "end" and line[1] == stage and line[3] == "0" for line in lines):
             continue

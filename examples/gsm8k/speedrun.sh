@@ -10,6 +10,7 @@
 # with HELD_OUT=1000, which evaluates on the last 1,000 training problems instead and trains on none of them.
 #
 #   OUT=runs/speedrun SEED=42 FILTER=0 SFT_ARGS=... FILTER_ARGS=... GRPO_ARGS=... examples/gsm8k/speedrun.sh
+#   RECIPE="--traces equations --passes 8" examples/gsm8k/speedrun.sh    # options of speedrun.py, see its --help
 #   SMOKE=1 examples/gsm8k/speedrun.sh    # every command on a few rows and steps, also on a CPU
 #
 # Afterwards, off the clock, 8 samples of the model and its SFT, and their paired difference:
@@ -27,7 +28,10 @@ export SPEEDRUN_CLOCK="$OUT/clock.txt"
 compiled="$(cd "$OUT" && pwd)/compiled" # compilation counts
 export TORCHINDUCTOR_CACHE_DIR="$compiled" TRITON_CACHE_DIR="$compiled/triton"
 echo "begin start $(date +%s) -" >>"$SPEEDRUN_CLOCK"
+# shellcheck disable=SC2086
 python3 examples/gsm8k/speedrun.py "$OUT" --model "${MODEL:-HuggingFaceTB/SmolLM2-135M-Instruct}" \
     --train "${TRAIN:-openai/gsm8k}" ${DATA_DIR:+--data-dir "$DATA_DIR"} --seed "$SEED" \
-    --held-out "${HELD_OUT:-0}" ${SMOKE:+--smoke}
-python3 examples/gsm8k/record.py "$OUT" --seed "$SEED" --note "${NOTE:-}"
+    --held-out "${HELD_OUT:-0}" ${SMOKE:+--smoke} ${RECIPE:-}
+if grep -q "^end grpo [0-9]* 0" "$SPEEDRUN_CLOCK"; then
+    python3 examples/gsm8k/record.py "$OUT" --seed "$SEED" --note "${NOTE:-}"
+fi

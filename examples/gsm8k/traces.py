@@ -24,9 +24,13 @@ from open_r1.run.entry import exit_with_sentence
 def trace(problem: str, solution: str) -> list[dict[str, str]]:
     """The conversation that a model learns: reasoning in a think block, the number in an answer block."""
     reasoning, _, answer = solution.rpartition("####")
-    reasoning = re.sub(r"<<.*?>>", "", reasoning).strip()
-    text = f"<think>\n{reasoning}\n</think>\n<answer>\n{answer.strip()}\n</answer>"
+    text = f"<think>\n{without_marks(reasoning).strip()}\n</think>\n<answer>\n{answer.strip()}\n</answer>"
     return [{"role": "user", "content": problem}, {"role": "assistant", "content": text}]
+
+
+def without_marks(solution: str) -> str:
+    """The solution without calculator marks."""
+    return re.sub(r"<<.*?>>", "", solution)
 
 
 def main() -> None:

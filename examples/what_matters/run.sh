@@ -6,6 +6,10 @@
 #   examples/what_matters/run.sh
 #
 #   MODEL=folder OUT=runs/what-matters SECONDS_EACH=60 SEEDS="1 2" SETTINGS="dapo cispo" examples/what_matters/run.sh
+#
+# On two GPUs, a seed on each; the command that ends last writes the whole table:
+#   CUDA_VISIBLE_DEVICES=0 SEEDS=1 examples/what_matters/run.sh & CUDA_VISIBLE_DEVICES=1 SEEDS=2 examples/what_matters/run.sh; wait
+#
 #   SMOKE=1 examples/what_matters/run.sh           # every command on a few problems and steps, also on a CPU
 set -eu
 cd "$(dirname "$0")/../.."
@@ -14,8 +18,11 @@ OUT="${OUT:-runs/what-matters}"
 size="--problems 2560 --held-out 240"
 [ -z "${SMOKE:-}" ] || size="--problems 256 --held-out 12"
 
-# shellcheck disable=SC2086
-[ -f "$OUT/data/held_out.jsonl" ] || python3 examples/zero/tasks.py sequences "$OUT/data" $size
+if [ ! -d "$OUT/data" ]; then
+    # shellcheck disable=SC2086
+    python3 examples/zero/tasks.py sequences "$OUT/data.$$" $size
+    mv -T "$OUT/data.$$" "$OUT/data" 2>/dev/null || rm -r "$OUT/data.$$" # another command was faster
+fi
 # shellcheck disable=SC2086
 python3 examples/what_matters/train.py "$OUT" --model "$MODEL" --data "$OUT/data" --seconds "${SECONDS_EACH:-60}" \
     --seeds ${SEEDS:-1 2} ${SETTINGS:+--settings $SETTINGS} ${SMOKE:+--smoke}

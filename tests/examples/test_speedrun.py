@@ -4,6 +4,7 @@ import argparse
 import datetime
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -48,19 +49,48 @@ def test_a_stopped_run_goes_on_with_the_stage_that_was_stopped(tmp_path, monkeyp
     assert set(record.stage_seconds(clock.read_text().splitlines())) == {"start", "sft", "grpo"}
 
 
-def test_the_data_of_a_speedrun_keeps_held_out_problems_apart(tmp_path, monkeypatch):
-    speedrun = load_speedrun(monkeypatch)
-    rows = [{"problem": f"P{i}", "solution": f"<<1+{i}={i + 1}>>It is {i + 1}.\n#### {i + 1}"} for i in range(5)]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    args = argparse.Namespace(out=tmp_path, train=str(tmp_path / "train.jsonl"), held_out=2, data_dir=None)
-    speedrun.write_data(args)
-    traces, problems, test = (
-        [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+def written(speedrun, folder, rows, **options):
+    """Traces, problems and held-out problems of a speedrun."""
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chosen = {
+        "traces": "words",
+        "passes": 1,
+        "grpo_passes": 1,
+        "new_numbers": False,
+        "held_out": 2,
+        "seed": 1,
+    } | options
+    speedrun.write_data(argparse.Namespace(out=folder, train=str(folder / "train.jsonl"), data_dir=None, **chosen))
+    return [
+        [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
         for name in ("traces", "problems", "held_out")
-    )
+    ]
+
+
+def test_the_data_of_a_speedrun_keeps_held_out_problems_apart(tmp_path, monkeypatch):
+    rows = [{"problem": f"P{i}", "solution": f"<<1+{i}={i + 1}>>It is {i + 1}.\n#### {i + 1}"} for i in range(5)]
+    traces, problems, test = written(load_speedrun(monkeypatch), tmp_path, rows)
     assert [trace["messages"][0]["content"] for trace in traces] == ["P0", "P1", "P2"]
     assert problems[2] == {"problem": "P2", "answer": "3"}
     assert test == [{"prompt": [{"role": "user", "content": f"P{i}"}], "answer": f"{i + 1}"} for i in (3, 4)]
+
+
+def test_every_pass_and_grpo_have_other_numbers(tmp_path, monkeypatch):
+    row = {
+        "problem": "Jo has 30 pens and buys 50.",
+        "solution": "Jo has 30 + 50 = <<30+50=80>>80 pens.\n#### 80",
+    }
+    options = {"passes": 3, "grpo_passes": 2, "new_numbers": True, "traces": "equations"}
+    traces, problems, test = written(load_speedrun(monkeypatch), tmp_path, [row] * 3, **options)
+    asked = [trace["messages"][0]["content"] for trace in traces] + [problem["problem"] for problem in problems]
+    assert (
+        len(set(asked)) == 4
+        and asked[0] == row["problem"]
+        and [t["prompt"][0]["content"] for t in test] == asked[:1] * 2
+    )
+    assert traces[0]["messages"][1]["content"] == "<think>\n30+50=80\n</think>\n<answer>\n80\n</answer>"
+    for problem in problems:
+        assert sum(map(int, re.findall(r"\d+", problem["problem"]))) == int(problem["answer"])
 
 
 def test_all_sittings_of_a_stage_count_and_the_pause_between_does_not():

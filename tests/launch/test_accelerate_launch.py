@@ -1,5 +1,8 @@
 """Which process of several is said to have ended a run."""
 
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +16,7 @@ from open_r1.launch import accelerate_launch
     [
         ({0: 76, 1: -9}, 137, "training process 1 ended with exit code 137 (SIGKILL)."),
         ({0: -6, 1: 76, 2: 76}, 134, "training process 0 ended with exit code 134 (SIGABRT)."),
+        ({0: -6, 1: -9}, 137, "training process 1 ended with exit code 137 (SIGKILL)."),
         ({0: 76, 1: 76}, 76, "training process 0 ended with exit code 76."),
         ({0: 2, 1: 2}, 2, "training process 0 ended with exit code 2."),
     ],
@@ -27,6 +31,39 @@ def test_a_process_that_only_lost_another_is_not_the_reason(exit_codes, status, 
 
     monkeypatch.setattr("accelerate.commands.launch.launch_command", fail)
     monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr(accelerate_launch, "hurry_after_failure", lambda *_, **__: None)
     monkeypatch.setenv("PET_SIGNALS_TO_HANDLE", "")
     assert accelerate_launch.main(["script.py"]) == status
     assert capsys.readouterr().err == f"{said}\n"
+
+
+DEAF = """
+import os, pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+folder, rank, status = pathlib.Path(sys.argv[1]), os.environ["RANK"], int(sys.argv[2])
+(folder / f"started {rank}").touch()
+while len(list(folder.glob("started *"))) < 2:
+    time.sleep(0.05)
+if rank == "1":
+    sys.exit(status)
+time.sleep(12)
+(folder / "waited").touch()
+"""
+
+
+@pytest.mark.parametrize(("status", "waited"), [(3, False), (75, True)])
+def test_a_process_that_no_signal_reaches_does_not_keep_a_failed_run_alive(tmp_path, status, waited):
+    """Over NCCL, a process waits on the GPU for one that has failed. One that stops on request gives others time."""
+    script = tmp_path / "deaf.py"
+    script.write_text(DEAF)
+    config = Path(__file__).parents[2] / "recipes/accelerate_configs/ddp.yaml"
+    words = ["--config_file", config, "--num_processes", "2", "--main_process_port", "0", "--mixed_precision", "no"]
+    done = subprocess.run(
+        [sys.executable, "-m", "open_r1.launch.accelerate_launch", *words, script, tmp_path, str(status)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == status, done.stderr
+    assert f"training process 1 ended with exit code {status}" in done.stderr
+    assert (tmp_path / "waited").exists() == waited

@@ -89,6 +89,33 @@ def test_a_row_that_the_time_does_not_suffice_for_is_left_for_the_next_call(long
     assert asked == [("sft", 256, "plain"), ("sft", 512, "plain"), ("grpo", 128, "plain")]
 
 
+def test_rows_to_compare_are_measured_with_every_setting_after_the_others(long, asked):
+    long.main([*WORDS, "--every", "256"])
+    assert asked == [
+        ("sft", 256, "plain"),
+        ("sft", 512, "plain"),
+        ("grpo", 128, "plain"),
+        *(("sft", 256, setting) for setting in ("chunks", "offload", "8bit", "paged")),
+    ]
+    asked.clear()
+    long.main([*WORDS, "--train", "lora", "--sft", "256", "--grpo", "--every", "256"])
+    assert asked == [("sft", 256, "plain"), ("sft", 256, "chunks"), ("sft", 256, "offload")]
+
+
+def test_what_cannot_fit_by_the_estimate_is_not_tried(long, asked, monkeypatch, tmp_path, capsys):
+    args = ["--shapes", "tiny", "--train", "full", "--sft", "16384", "--grpo", "--every"]
+    row = CASE | {"length": 16384}
+    plain, offload = (long.estimate(row | {"setting": s}, long.skeleton("tiny"))[0] for s in ("plain", "offload"))
+    monkeypatch.setattr(long, "gpu_bytes", lambda: (plain + offload) / 2 / 1.1)
+    words = [*args, "--settings", "plain", "offload", "--results", str(tmp_path / "found.jsonl")]
+    long.main(words)
+    assert asked == [("sft", 16384, "offload")]
+    shown = capsys.readouterr().out
+    assert "out of memory by the estimate, not tried" in shown and "| fits |" in shown
+    long.main([*words, "--table"])
+    assert capsys.readouterr().out == shown
+
+
 def test_an_error_that_is_not_memory_goes_on_with_the_next_row(long, asked):
     asked.answer = lambda case: {"error": "ValueError: no"}
     long.main(WORDS)

@@ -1,8 +1,11 @@
 """Private names of PyTorch."""
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
+
+from torch import Tensor
 
 
 def separate_symbols() -> AbstractContextManager:
@@ -15,6 +18,25 @@ def separate_symbols() -> AbstractContextManager:
 
     config: Any = _config
     return config.patch(use_duck_shape=False)
+
+
+def options_without_size_guards() -> dict[str, Any]:
+    """Options of `torch.compile` with which the size of a tensor decides nothing that would be compiled again.
+
+    `torch._inductor.list_options`. By default, the compiler fuses the gradients of norms only from 4,096 rows on, and
+    installs a guard for that: the first shorter pack, often the last one of a step, compiles a layer again.
+    """
+    from torch._inductor import list_options
+
+    name = "triton.mix_order_reduction_non_strict_mode"
+    return {name: True} if name in list_options() else {}
+
+
+def mark_rows_dynamic(tensor: Tensor) -> None:
+    """Makes `torch.compile` support any number of rows of `tensor` (`torch._dynamo.maybe_mark_dynamic`)."""
+    from torch._dynamo import maybe_mark_dynamic
+
+    maybe_mark_dynamic(tensor, 0)
 
 
 def group_apart(store: Any, rank: int, size: int, backend: str, wait: timedelta, address: str) -> Any:
@@ -33,3 +55,21 @@ def group_apart(store: Any, rank: int, size: int, backend: str, wait: timedelta,
     gloo._devices = [dist.ProcessGroupGloo.create_device(hostname=address)]
     gloo._timeout = wait
     return dist.ProcessGroupGloo(store, rank, size, gloo)  # type: ignore[call-arg, arg-type]
+
+
+def hurry_after_failure(seconds: float, requested: Collection[int]) -> None:
+    """Makes torchrun's agent in this process kill the other processes `seconds` after one has failed, instead of 30
+    seconds; but not if it ended with an exit status in `requested`.
+
+    `SubprocessContext._close`, `subprocess_handlers`: no option of the agent applies after a failure.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SubprocessContext
+
+    close: Any = SubprocessContext._close
+
+    def close_soon(self: Any, death_sig: Any, timeout: float = 30) -> None:
+        codes = [handler.proc.poll() for handler in self.subprocess_handlers.values()]
+        failed = any(code is not None and code not in requested for code in codes)
+        close(self, death_sig, min(timeout, seconds) if failed else timeout)
+
+    SubprocessContext._close = close_soon  # type: ignore[method-assign]

@@ -1,5 +1,8 @@
 """`python -m open_r1.launch.accelerate_launch ...`: `accelerate launch ...` with the exit status of the process that
 failed first. Accelerate itself exits with 1 and prints a stack trace.
+
+After a failure the other processes have `SURVIVOR_SECONDS` to end. Over gloo they lose the connection and end by
+themselves; over NCCL they wait on the GPU for the one that failed, and no signal reaches them but SIGKILL.
 """
 
 import logging
@@ -8,8 +11,13 @@ import signal
 import subprocess
 import sys
 
-from open_r1.errors import LOST_PEER
+from open_r1.errors import LOST_PEER, Interrupted
+from open_r1.internals.torch import hurry_after_failure
 from open_r1.processes.child import describe_exit
+
+SURVIVOR_SECONDS = 5
+"""Seconds between SIGTERM and SIGKILL for the processes that are left when another has failed. torch's agent waits 30
+seconds, and still does after a process that stopped on request."""
 
 
 def main(argv: list[str]) -> int:
@@ -23,12 +31,15 @@ def main(argv: list[str]) -> int:
     # torch's agent would kill them after 30 seconds.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     os.environ["PET_SIGNALS_TO_HANDLE"] = "SIGINT,SIGHUP,SIGQUIT"
+    hurry_after_failure(SURVIVOR_SECONDS, requested=(0, Interrupted.EXIT_CODE, 128 + signal.SIGINT))
     try:
         launch_command(launch_command_parser().parse_args(argv))
     except ChildFailedError as error:
-        # torch dates failures to the second; a process that only lost the connection to another is not the first.
+        # torch dates failures to the second. A process that lost the connection to another, or that NCCL aborted for
+        # this reason, is not the first.
+        later = {LOST_PEER: 2, -signal.SIGABRT: 1}
         failures = error.failures.items()
-        rank, failure = min(failures, key=lambda item: (item[1].exitcode == LOST_PEER, item[1].timestamp))
+        rank, failure = min(failures, key=lambda item: (later.get(item[1].exitcode, 0), item[1].timestamp))
         return _report(f"training process {rank}", failure.exitcode)
     except subprocess.CalledProcessError as error:  # a single process has no agent
         return _report("the training process", error.returncode)

@@ -21,11 +21,14 @@ REMEDY = " Run the same command to continue from the last checkpoint."
 """For processes that were killed, or lost another one: nothing has to be corrected."""
 KILLED_LINES = 5
 """Last lines shown of a process that was killed, which say nothing about the reason."""
+LOST = (LOST_PEER, 128 + signal.SIGABRT)
+"""Exit statuses of training processes that lost another one; NCCL aborts those that wait in a collective."""
 LOST_SECONDS = 45.0
-"""Seconds to wait, after training has lost a process, for the node of that process to report it. torch's agent there
-gives its other processes 30 seconds to end."""
-CAUSE_SECONDS = 3.0
-"""Seconds to wait, after training has failed, for a generator's failure that may have caused it."""
+"""Seconds to wait, after training has lost a process, for the node of that process to report it. The agent there first
+ends its other processes."""
+CAUSE_SECONDS = 7.0
+"""Seconds to wait, after training has failed, for the failure of a generator that may have caused it. The generator's
+guard first ends what it has left behind, which takes seconds on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class NodeRun:
         guard of a generator reports its exit only after it has ended the processes that the generator left behind."""
         code = self.training.poll() if self.training is not None else None
         seconds = CAUSE_SECONDS if self.plan.server_nodes and code not in (STOPPED_STATUS, 130) else 0.0
-        if code == LOST_PEER and len(self.plan.training_nodes) > 1:
+        if code in LOST and len(self.plan.training_nodes) > 1:
             seconds = LOST_SECONDS
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not self._out_of_time():

@@ -5,11 +5,15 @@ import functools
 import importlib.util
 import os
 import shutil
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from open_r1.errors import UserError
+from open_r1.internals.torch import mark_rows_dynamic, options_without_size_guards
 
 
 @functools.cache
@@ -21,7 +25,7 @@ def can_compile() -> bool:
 
 
 def compile_layers(model: PreTrainedModel) -> None:
-    """Compiles every decoder layer in place. Layers of one kind share their code, which supports any pack length.
+    """Compiles every decoder layer in place. Layers of one kind share their code, which supports any pack.
 
     Raises UserError if nothing can be compiled here.
     """
@@ -31,4 +35,23 @@ def compile_layers(model: PreTrainedModel) -> None:
             "or omit torch_compile."
         )
     for layer in model.get_decoder().layers:  # type: ignore[operator, union-attr]
-        layer.compile(dynamic=True)
+        layer.compile(dynamic=True, options=options_without_size_guards())
+
+
+def compile_rows(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of tensors that have equally many rows, compiled once for all numbers of rows.
+
+    Other sizes are constants. A single row, which would be compiled separately, is computed without compilation.
+    """
+    compiled = torch.compile(function)
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        tensors = [x for x in args if isinstance(x, Tensor)]
+        if len(tensors[0]) == 1:
+            return function(*args)
+        for tensor in tensors:
+            mark_rows_dynamic(tensor)
+        return compiled(*args)
+
+    return call

@@ -26,6 +26,9 @@ from open_r1.modeling.mixers import is_mixer
 logger = logging.getLogger(__name__)
 
 NO_WINDOW = -1
+LEAST_BOUND = 512
+"""Lengths are bounds for the kernels, which compile separate versions if one block holds every document. No pack is
+that short for them, so that a short one compiles nothing in the middle of a run."""
 HEAD_SIZES = 32, 64, 96, 128, 256
 """Sizes at which outputs and gradients equal the formula on an H200 (`pytest -m gpu tests/modeling/test_flash.py`).
 Version 4.0.0b36 accepts 8, 16 and 80 as well, and returns wrong numbers without an error."""
@@ -131,8 +134,8 @@ def flash_attention(
 def _options(max_q: int, max_k: int, window: int) -> dict[str, Any]:
     windowed = NO_WINDOW < window < max_k
     return {
-        "max_seqlen_q": max_q,
-        "max_seqlen_k": max_k,
+        "max_seqlen_q": max(max_q, LEAST_BOUND),
+        "max_seqlen_k": max(max_k, LEAST_BOUND),
         "causal": not windowed,
         "window_size_left": window - 1 if windowed else None,
         "window_size_right": 0 if windowed else None,

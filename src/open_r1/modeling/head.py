@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from open_r1.modeling.compiling import can_compile
+from open_r1.modeling.compiling import can_compile, compile_rows
 
 MAX_LOGITS = 2**26
 """Logits in one chunk, tokens times vocabulary: 256 MiB in float32."""
@@ -161,7 +161,7 @@ def product_gradient(
 @functools.cache
 def _functions(device_type: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
     if device_type == "cuda" and can_compile():
-        return torch.compile(statistics), torch.compile(product_gradient)
+        return compile_rows(statistics), compile_rows(product_gradient)
     return statistics, product_gradient
 
 

@@ -17,8 +17,9 @@ class DocumentLayout:
     A document may continue another one, its parent, which several documents can share. Its tokens then attend to all
     tokens of the parent, and causally to its own. `lengths` counts the documents' own tokens. `cu_seqlens_q (N + 1,)`
     and `cu_seqlens_k (N + 1,)` (int32), `max_q` and `max_k` are arguments of `varlen_attn`. `key_index (K,)` lists the
-    tokens that are keys, document by document, parents first (None: each document has only its own). `group`: the
-    processes that share the pack, if there are several; T is then a multiple of their number.
+    tokens that are keys, document by document, parents first. Without `parents`, it is None, and each document has only
+    its own tokens. A compiled layer distinguishes the two, so `parents` of None for all documents also get an index.
+    `group`: the processes that share the pack, if there are several; T is then a multiple of their number.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class DocumentLayout:
         self.max_q, self.max_k = max(self.lengths), max(key_lengths)
         self.cu_seqlens_q = self.starts.to(device=device, dtype=torch.int32)
         self.cu_seqlens_k, self.key_index = self.cu_seqlens_q, None
-        if any(self.prefixes):
+        if parents is not None:
             self.cu_seqlens_k = torch.tensor([0, *key_lengths]).cumsum(0).to(device=device, dtype=torch.int32)
             self.key_index = torch.cat([self.keys_of(i) for i in range(len(self.lengths))]).to(device)
         self._groups: tuple[list[Rectangle], Tensor] | None = None

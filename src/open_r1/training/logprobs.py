@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from open_r1.errors import UserError
+from open_r1.internals.torch import separate_symbols
 from open_r1.modeling import head as head_module
 from open_r1.modeling.head import LogitRule, head_logprobs, logit_rule, statistics
 from open_r1.modeling.mixers import separate_documents
@@ -63,14 +64,16 @@ def add_logprob_forward(model: PreTrainedModel) -> None:
             forget_lengths(model)
         group = pack.layout.group
         mine = slice(None) if group is None else group.slice_of(pack.num_tokens)
-        hidden = _decoder(model)(
-            input_ids=pack.input_ids[:, mine],
-            position_ids=pack.position_ids[:, mine],
-            # transformers passes a four-dimensional mask through unchanged and does not build its own.
-            attention_mask=torch.zeros(1, 1, 1, 1, device=pack.input_ids.device),
-            layout=pack.layout,
-            use_cache=False,
-        ).last_hidden_state[0]
+        with separate_symbols():  # the first pack may have as many tokens as a hidden state has numbers
+            output = _decoder(model)(
+                input_ids=pack.input_ids[:, mine],
+                position_ids=pack.position_ids[:, mine],
+                # transformers passes a four-dimensional mask through unchanged and does not build its own.
+                attention_mask=torch.zeros(1, 1, 1, 1, device=pack.input_ids.device),
+                layout=pack.layout,
+                use_cache=False,
+            )
+        hidden = output.last_hidden_state[0]
         experts = chosen.fingerprints() if chosen and pack.fields.experts is not None else None
         if group is None:
             found = token_logprobs(model, hidden.index_select(0, pack.predictors), pack.targets, temperature)

@@ -174,7 +174,7 @@ class PackedTrainer(Trainer):
         missing = max(1, int(self.ranks.max(len(packs)))) - len(packs)
         largest = max((pack.num_tokens for pack in packs), default=0)
         self._largest_pack = largest // self.args.sequence_parallel_size
-        return packs + [empty_pack(self.args.device, self.group) for _ in range(missing)]
+        return packs + [self._empty_pack() for _ in range(missing)]
 
     def _plan(self, sequences: Sequence[TokenSequence]) -> list[list[int]]:
         budget = self.args.max_tokens_per_microbatch * self.args.sequence_parallel_size
@@ -182,6 +182,9 @@ class PackedTrainer(Trainer):
 
     def _pack(self, sequences: Sequence[TokenSequence], members: Sequence[int]) -> Pack:
         return build_pack([sequences[i] for i in members], self.args.device, self.share_prompts, self.group)
+
+    def _empty_pack(self) -> Pack:
+        return empty_pack(self.args.device, self.share_prompts, self.group)
 
     @torch.no_grad()
     def sequence_logprobs(
@@ -195,7 +198,7 @@ class PackedTrainer(Trainer):
         plan = self._plan(sequences)
         results: list[Tensor] = [torch.empty(0)] * len(sequences)
         for _ in range(int(self.ranks.max(len(plan))) - len(plan)):
-            model(pack=empty_pack(self.args.device, self.group), temperature=self.temperature)
+            model(pack=self._empty_pack(), temperature=self.temperature)
         for members in plan:
             pack = self._pack(sequences, members)
             logprobs = model(pack=pack, temperature=self.temperature).logprobs.float().cpu()

@@ -183,7 +183,8 @@ def build_pack(
     group: SequenceGroup | None = None,
 ) -> Pack:
     """Concatenates `sequences`. With `share`, a group's prompt occurs once, before the first sequence that continues
-    it. For a `group` of processes, a last document that is not learned fills the pack to a multiple of its size.
+    it, and the layout has an index of keys, also if no prompt is shared. For a `group` of processes, a last document
+    that is not learned fills the pack to a multiple of its size.
 
     Targets, and with them `fields`, are in the order of `sequences`. Raises ValueError if the first token of a
     sequence, or a shared one, is marked to be learned.
@@ -225,7 +226,7 @@ def build_pack(
     return Pack(
         input_ids=torch.cat(documents)[None].to(device),
         position_ids=torch.cat(positions)[None].to(device),
-        layout=DocumentLayout([len(d) for d in documents], device, parents, group),
+        layout=DocumentLayout([len(d) for d in documents], device, parents if share else None, group),
         predictors=torch.cat(predictors).to(device),
         targets=torch.cat(targets).to(device),
         sequence=torch.repeat_interleave(torch.arange(len(sequences)), counts).to(device),
@@ -234,12 +235,12 @@ def build_pack(
     )
 
 
-def empty_pack(device: torch.device | str = "cpu", group: SequenceGroup | None = None) -> Pack:
+def empty_pack(device: torch.device | str = "cpu", share: bool = True, group: SequenceGroup | None = None) -> Pack:
     """Two tokens with weight and advantage 0. A rank that has no more packs sends them through the model, so that all
-    ranks run the same number of forward and backward passes."""
+    ranks run the same number of forward and backward passes. `share` as for the other packs."""
     sequence = TokenSequence(
         input_ids=torch.zeros(2, dtype=torch.long),
         learn=torch.tensor([False, True]),
         fields=TokenFields(weight=torch.zeros(1), advantage=torch.zeros(1)),
     )
-    return build_pack([sequence], device, group=group)
+    return build_pack([sequence], device, share, group)

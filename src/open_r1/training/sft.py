@@ -41,6 +41,7 @@ class SFTTrainer(PackedTrainer):
     """The loss of a step is the mean of -log p over all learned tokens of the step, on all ranks."""
 
     sums = ("entropy",)
+    share_prompts = False
 
     def steps_per_epoch(self) -> int:
         """Batches of rows."""

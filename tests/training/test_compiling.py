@@ -1,0 +1,196 @@
+"""Compiled layers in the trainers: packs of any size compile nothing after the first step."""
+
+import copy
+import random
+
+import pytest
+import torch
+from plain_kernels import PlainKernels
+from tiny_models import documents, make
+from torch._dynamo.utils import counters
+from toys import make_model, make_tokenizer
+from transformers import TrainerCallback
+
+from open_r1 import GRPOTrainer, SFTTrainer
+from open_r1.configs import GRPOConfig, ModelConfig, SFTConfig
+from open_r1.engine.protocol import Completion
+from open_r1.modeling import flash
+from open_r1.modeling.compiling import compile_layers
+from open_r1.training.packing import build_pack
+
+GROUP = 4
+WIDTH = 32
+"""Hidden size of `make_model`."""
+STEPS: list[tuple[int, list[int], bool]] = [
+    (WIDTH, [9, 30, 12, 20, 8, 8, 8, 8], True),
+    (60, [100, 90, 80, 70, 60, 50, 40, 30], True),
+    (60, [1, 2, 1, 1, 1, 1, 1, 1], True),
+    (60, [20, 20, 20, 20, 20, 20, 20, 20], False),
+    (2 * WIDTH, [300, 300, 300, 300, 1, 1, 1, 1], True),
+]
+"""Of each step: tokens per micro-batch, lengths of its completions, and whether rewards differ within groups."""
+
+
+class Compilations(TrainerCallback):
+    """How many graphs were compiled in each step."""
+
+    def __init__(self):
+        self.total, self.steps = 0, []
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if self.steps and state.global_step < len(STEPS):
+            args.max_tokens_per_microbatch = STEPS[state.global_step][0]
+        self.total = counters["stats"]["unique_graphs"]
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.steps.append(counters["stats"]["unique_graphs"] - self.total)
+
+
+class ScriptedEngine:
+    """Samples random completions of the lengths in `STEPS`, whose text is their reward."""
+
+    def __init__(self):
+        self.round = -1
+
+    def stream(self, requests):
+        self.round += 1
+        _, lengths, differ = STEPS[self.round]
+        rng = random.Random(self.round)
+        for i, request in enumerate(requests):
+            ids = [[rng.randrange(300) for _ in range(n)] for n in lengths[i * GROUP : (i + 1) * GROUP]]
+            yield (
+                request.id,
+                [Completion(str(j % 2 * differ), c, [-5.0] * len(c), "stop", 0) for j, c in enumerate(ids)],
+            )
+
+    def update_weights(self, named_tensors, version): ...
+
+    def sleep(self): ...
+
+    def wake(self): ...
+
+    def close(self): ...
+
+
+def text_as_reward(completions, **columns):
+    return [float(messages[0]["content"]) for messages in completions]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    make_tokenizer(folder)
+    make_model(folder, arch="qwen2")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def compiled_as_on_a_gpu(monkeypatch):
+    """Attention is one operation within a layer, as on a GPU. Graphs are not translated to a slower C++."""
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module,
+        "compile",
+        lambda self, dynamic, options: compile_module(self, backend="aot_eager", dynamic=dynamic),
+    )
+    stand_in = PlainKernels()
+    monkeypatch.setattr(flash, "kernels", lambda: stand_in)
+    monkeypatch.setattr(flash, "is_used", lambda *args: True)
+    torch.compiler.reset()
+    counters.clear()
+
+
+def options(tmp_path, checkpointing):
+    return {
+        "output_dir": str(tmp_path / "out"),
+        "max_steps": len(STEPS),
+        "max_tokens_per_microbatch": STEPS[0][0],
+        "gradient_checkpointing": checkpointing,
+        "torch_compile": True,
+        "use_cpu": True,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("checkpointing", "lora", "others"),
+    [(False, False, {}), (True, False, {"num_iterations": 1, "beta": 0.1}), (True, True, {})],
+)
+def test_grpo_compiles_in_its_first_step_only(model, tmp_path, checkpointing, lora, others):
+    seen = Compilations()
+    problems = [{"prompt": "What is 1 + 2?"}, {"prompt": "And 30 + 4?"}] * len(STEPS)
+    trainer = GRPOTrainer(
+        ModelConfig(model_name_or_path=str(model), use_peft=lora),
+        GRPOConfig(
+            **options(tmp_path, checkpointing),
+            **others,
+            num_generations=GROUP,
+            per_device_train_batch_size=2 * GROUP,
+            max_completion_length=400,
+        ),
+        reward_funcs=text_as_reward,
+        train_dataset=problems,
+        engine=ScriptedEngine(),
+        callbacks=[seen],
+    )
+    trainer.train()
+    assert seen.steps[0] > 0
+    assert seen.steps[1:] == [0] * (len(STEPS) - 1)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_sft_compiles_in_its_first_step_and_its_first_evaluation_only(model, tmp_path, checkpointing):
+    seen = Compilations()
+    texts = [{"text": "1 + 2 = 3. " * n} for n in (1, 3, 7, 2, 11, 5, 1, 1)]
+    trainer = SFTTrainer(
+        str(model),
+        SFTConfig(
+            **options(tmp_path, checkpointing),
+            per_device_train_batch_size=3,
+            packing=True,
+            max_length=WIDTH,
+            eval_strategy="steps",
+            eval_steps=1,
+        ),
+        train_dataset=texts,
+        eval_dataset=texts[:3],
+        callbacks=[seen],
+    )
+    trainer.train()
+    assert seen.steps[0] > 0
+    assert seen.steps[1:] == [0] * (len(STEPS) - 1)
+
+
+@pytest.mark.gpu
+def test_kernels_of_a_gpu_are_compiled_for_the_first_pack_only(monkeypatch):
+    """The same for what the compiler and flash-attn-4 decide by the size of a pack; gradients stay those of plain
+    layers."""
+    monkeypatch.undo()
+    config = {"hidden_size": 512, "num_attention_heads": 8, "num_key_value_heads": 2, "intermediate_size": 1024}
+    model = make("qwen2", **config, max_position_embeddings=16384).cuda()
+    plain = copy.deepcopy(model)
+    compile_layers(model)
+    compiled = []
+    for lengths in ([6000, 6000], [150, 150], [20] * 300, [40], [2]):
+        pack = build_pack(documents(lengths), "cuda")
+        for each in (model, plain):
+            each.zero_grad()
+            with torch.autocast("cuda", torch.bfloat16):
+                each(pack=pack).logprobs.sum().div(pack.num_tokens).backward()
+        compiled.append((counters["stats"]["unique_graphs"], len(flash_kernels())))
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(parameter.grad, plain.get_parameter(name).grad, rtol=0.1, atol=0.02)
+    assert compiled[0][0] > 0
+    assert compiled[1:] == compiled[:-1]
+
+
+def flash_kernels():
+    """The kernels of flash-attn-4 that were compiled or loaded so far, if it is installed."""
+    if flash.kernels() is None:
+        return []
+    from flash_attn.cute import interface
+
+    caches = [getattr(value, "compile_cache", None) for value in vars(interface).values()]
+    return [key for cache in caches if cache is not None for key in cache.cache]
