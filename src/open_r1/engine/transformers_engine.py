@@ -214,18 +214,18 @@ class TransformersEngine(Engine):
                 token, logprob = sample(logits, uniforms[live, step], warpers, greedy=sampling.temperature == 0)
             failed[live] |= ~done & ~logprob.isfinite()
             done |= failed[live]
-            writing, written = live[~done], token[~done]
-            tokens[writing, step] = written
+            running, sampled = live[~done], token[~done]
+            tokens[running, step] = sampled
             if sampling.logprobs:
-                logprobs[writing, step] = logprob[~done]
+                logprobs[running, step] = logprob[~done]
             if self.chosen_experts:
-                predictors[writing, step] = experts[~done]
-            lengths[writing] = step + 1
-            stopped[writing] = torch.isin(written, stops)
+                predictors[running, step] = experts[~done]
+            lengths[running] = step + 1
+            stopped[running] = torch.isin(sampled, stops)
             done = stopped[live] | failed[live] | (step + 1 >= limit[live])
             if self.on_tokens is not None:
-                self.on_tokens(len(writing))
-            yield written, stopped[writing]
+                self.on_tokens(len(running))
+            yield sampled, stopped[running]
             if done.all():
                 break
             mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
