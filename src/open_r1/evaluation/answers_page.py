@@ -5,6 +5,7 @@ open-r1 report runs/grpo/evaluation
 open-r1 report runs/grpo/evaluation --output answers.html --max-megabytes 50
 """
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -64,4 +65,5 @@ def _report_run(args: ReportOptions) -> None:
     if saved.carried + len(saved.damaged) < saved.steps:
         print(f"It contains the completions of {saved.carried} of {saved.steps} steps (--max-megabytes).")
     if (args.folder / "evaluation").is_dir():
-        print(f"To read the answers of its benchmarks: open-r1 report {args.folder / 'evaluation'}")
+        command = shlex.join(["open-r1", "report", str(args.folder / "evaluation")])
+        print(f"To read the answers of its benchmarks: {command}")

@@ -8,6 +8,7 @@ page contains the answers to some of them.
 import hashlib
 import json
 import os
+import shlex
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -215,7 +216,8 @@ class Run:
             where = path.parent.parent.name
             step = int(where.removeprefix("step-")) if where.startswith("step-") and where[5:].isdigit() else None
             figures = ("task", "pass@1", "ci95", "n_problems", "num_samples", "mean_tokens", "truncated", "no_answer")
-            yield {"step": step, "folder": str(path.parent), **{name: results.get(name) for name in figures}}
+            command = shlex.join(["open-r1", "report", str(path.parent)])
+            yield {"step": step, "command": command, **{name: results.get(name) for name in figures}}
 
 
 class RunPages:
