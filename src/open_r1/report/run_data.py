@@ -23,7 +23,7 @@ import yaml
 from open_r1.errors import UserError
 from open_r1.report.figures import rounded
 from open_r1.report.health import Health
-from open_r1.report.recorder import REWARD_PREFIX, ROLLOUT_COLUMNS, rollout_step
+from open_r1.report.recorder import REWARD_PREFIX, ROLLOUT_COLUMNS, readable_lines, rollout_step
 
 BATCH = 64
 """Rows that are decoded at once when texts are read."""
@@ -56,13 +56,8 @@ class MetricsFile:
             return
         whole = content[: content.rfind(b"\n") + 1]
         self._read += len(whole)
-        for text in whole.splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue  # a damaged line; the run itself restores it from its checkpoint
-            if isinstance(line, dict) and isinstance(line.get("step"), int):
-                self.lines.append({k: rounded(v) if isinstance(v, float) else v for k, v in line.items()})
+        for line in readable_lines(whole):  # the run itself restores damaged ones from its checkpoint
+            self.lines.append({k: rounded(v) if isinstance(v, float) else v for k, v in line.items()})
 
 
 class Run:

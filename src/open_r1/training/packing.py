@@ -7,12 +7,18 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from open_r1.devices import to_device
 from open_r1.modeling.layout import DocumentLayout, consecutive
 from open_r1.modeling.sequence_parallel import SequenceGroup
+
+
+def tensor_of(values: Sequence[Any], dtype: type) -> Tensor:
+    """A tensor of the numbers in a list, by way of numpy, which is several times as fast as `torch.tensor`."""
+    return torch.from_numpy(np.array(values, dtype=dtype))
 
 
 @dataclass

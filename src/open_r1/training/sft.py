@@ -9,10 +9,10 @@ from datasets import Dataset
 from torch import Tensor
 
 from open_r1.configs import SFTConfig
-from open_r1.training.batches import StepLoader, StepSampler
+from open_r1.training.batches import StepLoader, StepSampler, rows_at
 from open_r1.training.logprobs import TokenLogprobs
 from open_r1.training.packed_trainer import PackedTrainer
-from open_r1.training.packing import Pack, TokenFields, TokenSequence, best_fit
+from open_r1.training.packing import Pack, TokenFields, TokenSequence, best_fit, tensor_of
 
 
 class PackedRows:
@@ -26,8 +26,7 @@ class PackedRows:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> list[dict[str, Any]]:
-        columns = self.dataset[self.rows[index]]
-        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        return rows_at(self.dataset, self.rows[index])
 
 
 def packed_rows(dataset: Dataset, args: SFTConfig) -> PackedRows:
@@ -95,9 +94,9 @@ class SFTTrainer(PackedTrainer):
 
 
 def _sequence(document: Mapping[str, Any], weight: float) -> TokenSequence:
-    learn = torch.from_numpy(np.array(document["loss_mask"], dtype=bool))  # torch.tensor is slow with lists
+    learn = tensor_of(document["loss_mask"], np.bool_)
     return TokenSequence(
-        input_ids=torch.from_numpy(np.array(document["input_ids"], dtype=np.int64)),
+        input_ids=tensor_of(document["input_ids"], np.int64),
         learn=learn,
         fields=TokenFields(weight=torch.full((int(learn.sum()),), weight)),
     )

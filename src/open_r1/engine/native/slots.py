@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from open_r1 import devices
+from open_r1.engine.drawing import uniform_stream
 from open_r1.engine.native.scheduler import Rollout
-from open_r1.engine.transformers_engine import uniform_stream
 from open_r1.errors import UserError
 
 LIVE, STOPPED, FULL, FAILED = range(4)
