@@ -157,7 +157,7 @@ def test_a_kernel_that_cannot_be_built_says_what_to_do(error):
     with pytest.raises(UserError) as caught:
         launching.launch(Broken(error), (1,), torch.zeros(1), V=320)
     message = str(caught.value)
-    assert "find_floors" in message and "float32, V=320" in message and "engine: transformers" in message
+    assert "find_floors" in message and "float32, V=320" in message and "--engine transformers" in message
     assert str(error).splitlines()[0].rstrip(".") in message and "\n" not in message
 
 

@@ -28,6 +28,6 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) 
         sizes = [*sorted(tensors), *(f"{name}={value}" for name, value in options.items())]
         raise UserError(
             f"Triton {triton.__version__} cannot build the kernel {kernel.__name__} of the native engine "
-            f"({', '.join(sizes)}): {first_line(error)}. Use another engine (engine: transformers or vllm), and "
+            f"({', '.join(sizes)}): {first_line(error)}. Give --engine transformers or --engine vllm, and "
             "report this message as a bug of Open R1."
         ) from error
