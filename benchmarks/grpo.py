@@ -2,19 +2,23 @@
 
     python benchmarks/grpo.py --model SmolLM2-135M-Instruct --data gsm8k_train.jsonl.gz
     python benchmarks/grpo.py --shape 1.5b --tokenizer SmolLM2-135M-Instruct --data gsm8k_train.jsonl.gz --prompts 32 \
-        --micro-batch 32 --checkpointing --compile --trl_attention flash_attention_4
+        --micro-batch 32 --checkpointing --compile --trl_attention flash_attention_4 --trl_liger
     python benchmarks/grpo.py --model SmolLM2-135M-Instruct --data gsm8k_train.jsonl.gz --mode server --staleness 0 1
 
-Rows of --data have the columns problem and answer. Seconds a step are split into generation, scoring, training and
-weight update; the first --warmup steps are left out. `--shape` takes random weights, made to end a completion after
+Rows of --data have the columns problem and answer. Seconds a step are split into generation, scoring, training (with
+the optimizer, to its end on the GPU) and weight update; the first --warmup steps are left out. Graphs that were
+compiled in a measured step are counted. `--profile` adds a step and shows what the host did in it that is neither
+generation nor training. `--shape` takes random weights, made to end a completion after
 about --mean tokens, the tokenizer of --tokenizer, and a coin for a reward. `--mode server` trains on the first GPU and
 has a vLLM server write on the others (on a CPU: both share it), once for every --staleness. TRL (1.16.0) gets colocated
 vLLM, a micro-batch of --micro-batch completions and Open R1's own rewards.
 """
 
 import argparse
+import cProfile
 import json
 import os
+import pstats
 import statistics
 import subprocess
 import sys
@@ -26,14 +30,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from measure import SHAPES, build_model, coin_reward, end_sometimes, environment
+from measure import SHAPES, build_model, coin_reward, end_sometimes, environment, synchronize
 from transformers import TrainerCallback
 
 from open_r1.run.entry import exit_with_sentence
 
 PHASES = ("weight_update", "generation", "scoring", "training", "waiting", "rest")
 """`waiting` is for rounds that a thread writes ahead, whose generation and scoring are not part of the step."""
-SETTINGS = ("prompts", "group", "budget", "micro_batch", "checkpointing", "compile", "memory", "trl_attention")
+SETTINGS = ("prompts", "group", "budget", "micro_batch", "checkpointing", "compile", "memory")
+TRL_SETTINGS = ("trl_attention", "trl_liger", "trl_compile")
 PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))
 """Of torchrun (`grpo_layouts.py`); they share a step's completions."""
 SYSTEM = "Reason between <think> and </think>, then give the final answer between <answer> and </answer>."
@@ -42,8 +47,11 @@ SYSTEM = "Reason between <think> and </think>, then give the final answer betwee
 class Clock(TrainerCallback):
     """Wall-clock seconds of each step, and the seconds of its phases."""
 
-    def __init__(self, steps: int, time_budget: float) -> None:
-        self.steps, self.time_budget = steps, time_budget
+    def __init__(self, steps: int, time_budget: float, profile_to: Path | None = None) -> None:
+        self.steps, self.time_budget, self.profile_to = steps, time_budget, profile_to
+        self.profiler: cProfile.Profile | None = None
+        self.trained = 0.0
+        """When the gradients of a step were launched, if the trainer times its own phases."""
         self.ends: list[float] = []
         self.phases: list[dict[str, float]] = []
         self.now: dict[str, float] = defaultdict(float)
@@ -52,13 +60,38 @@ class Clock(TrainerCallback):
         """Step 1 begins."""
         self.ends = [time.perf_counter()]
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The step after the measured ones is profiled."""
+        if self.profile_to is not None and len(self.phases) == self.steps:
+            self.profiler = cProfile.Profile()
+            self.profiler.enable()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The optimizer is a part of training."""
+        synchronize()
+        if self.trained:
+            self.now["optimizer"] = time.perf_counter() - self.trained
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """A step ends; the last one ends the run."""
+        if self.profiler is not None:
+            control.should_training_stop = True
+            return
         self.ends.append(time.perf_counter())
+        self.now["compiled"] = compiled_graphs() - sum(step.get("compiled", 0) for step in self.phases)
         self.phases.append(dict(self.now))
         self.now.clear()
         spent = self.ends[-1] - self.ends[0]
-        control.should_training_stop = len(self.phases) >= self.steps or spent > self.time_budget
+        whole = len(self.phases) >= self.steps and self.profile_to is None
+        control.should_training_stop = whole or spent > self.time_budget
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Writes the profile of the last step."""
+        if self.profiler is not None and self.profile_to is not None:
+            self.profiler.disable()
+            with self.profile_to.open("w") as file:
+                pstats.Stats(self.profiler, stream=file).sort_stats("cumulative").print_stats(150)
+            print(f"profile: {self.profile_to}", flush=True)
 
     def timed(self, phase: str, function: Callable) -> Callable:
         """`function`, with its seconds added to a phase."""
@@ -78,6 +111,7 @@ class Clock(TrainerCallback):
         seconds = [b - a for a, b in zip(self.ends, self.ends[1:], strict=False)]
         for phases, whole in zip(self.phases, seconds, strict=True):
             phases.setdefault("training", whole - sum(phases.get(name, 0.0) for name in PHASES[:3]))
+            phases["training"] += phases.get("optimizer", 0.0)
             phases["rest"] = whole - sum(phases.get(name, 0.0) for name in PHASES[:-1])
         kept = seconds[warmup:]
         split = {name: statistics.median(p.get(name, 0.0) for p in self.phases[warmup:]) for name in PHASES}
@@ -87,7 +121,15 @@ class Clock(TrainerCallback):
             "range": [round(min(kept), 3), round(max(kept), 3)],
             **{name: round(value, 3) for name, value in split.items()},
             "tokens": round(statistics.mean(p.get("tokens", 0.0) for p in self.phases[warmup:])),
+            "compiled": round(sum(p.get("compiled", 0) for p in self.phases[warmup:])),
         }
+
+
+def compiled_graphs() -> int:
+    """Number of graphs that `torch.compile` has made in this process."""
+    from torch._dynamo.utils import counters
+
+    return counters["stats"]["unique_graphs"]
 
 
 def run_ours(args: argparse.Namespace, clock: Clock, staleness: int) -> None:
@@ -102,10 +144,15 @@ def run_ours(args: argparse.Namespace, clock: Clock, staleness: int) -> None:
         def __init__(self, *positional: Any, callbacks: Any = (), **named: Any) -> None:
             super().__init__(*positional, callbacks=[*callbacks, clock], **named)
 
+        def training_step(self, *positional: Any, **named: Any) -> Any:
+            loss = super().training_step(*positional, **named)
+            clock.trained = time.perf_counter()
+            return loss
+
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
             step = {name: self._step_metrics.get(f"time/{name}") for name in PHASES}
             length = self._step_metrics.get("completions/mean_length")
-            if clock.phases and length:
+            if clock.phases and length and clock.profiler is None:
                 clock.phases[-1] |= {name: values[-1] for name, values in step.items() if values}
                 clock.phases[-1]["tokens"] = length[-1] * args.prompts * args.group
             super().log(logs, start_time)
@@ -128,7 +175,7 @@ def run_ours(args: argparse.Namespace, clock: Clock, staleness: int) -> None:
             "gradient_checkpointing": args.checkpointing,
             "torch_compile": args.compile,
             "learning_rate": 1e-6,
-            "max_steps": args.steps + args.warmup,
+            "max_steps": args.steps + args.warmup + (args.profile is not None),
             "save_strategy": "no",
             "report_to": "none",
             "use_cpu": not torch.cuda.is_available(),
@@ -176,8 +223,10 @@ def run_trl(args: argparse.Namespace, clock: Clock) -> None:
                 gradient_checkpointing_kwargs={"use_reentrant": False} if args.checkpointing else None,
                 bf16=not args.eager,
                 model_init_kwargs={"attn_implementation": args.trl_attention},
+                use_liger_kernel=args.trl_liger,
+                torch_compile=args.trl_compile,
                 learning_rate=1e-6,
-                max_steps=args.steps + args.warmup,
+                max_steps=args.steps + args.warmup + (args.profile is not None),
                 save_strategy="no",
                 report_to="none",
                 logging_steps=1,
@@ -203,7 +252,7 @@ def run_trl(args: argparse.Namespace, clock: Clock) -> None:
 
 def measure(args: argparse.Namespace, case: str, staleness: int) -> None:
     """Runs one case."""
-    clock = Clock(args.steps + args.warmup, args.time_budget)
+    clock = Clock(args.steps + args.warmup, args.time_budget, args.profile)
     try:
         if case == "trl":
             run_trl(args, clock)
@@ -218,13 +267,14 @@ def report(args: argparse.Namespace, clock: Clock, case: str, staleness: int) ->
     """Prints and appends the line of a case, also of one that ended early."""
     name = f"{case}, server, staleness {staleness}" if args.server else case
     line = {"case": name, "model": args.shape or Path(args.model).name, **clock.result(args.warmup)}
-    split = ", ".join(f"{phase} {line[phase]}" for phase in PHASES if line[phase])
+    split = ", ".join(f"{phase} {line[phase]}" for phase in (*PHASES, "compiled") if line[phase])
     low, high = line["range"]
     print(f"{name:<20} {line['seconds']} s a step ({low} to {high}), {line['tokens']:,} tokens: {split}", flush=True)
     if args.results is not None:
         args.results.parent.mkdir(parents=True, exist_ok=True)
         with args.results.open("a") as file:
-            settings = {name: getattr(args, name) for name in SETTINGS} | {"longest_completion": args.tokens}
+            names = SETTINGS + (TRL_SETTINGS if case == "trl" else ())
+            settings = {name: getattr(args, name) for name in names} | {"longest_completion": args.tokens}
             file.write(json.dumps(line | settings | environment()) + "\n")
 
 
@@ -257,6 +307,10 @@ def main() -> None:
     parser.add_argument("--checkpointing", action="store_true", help="recompute activations: the 1.5B shape needs it")
     parser.add_argument("--compile", action="store_true", help="ours: torch_compile")
     parser.add_argument("--trl_attention", default="sdpa", help="attn_implementation of TRL's model")
+    parser.add_argument(
+        "--trl_liger", action="store_true", help="liger kernels in TRL's model (pip install liger-kernel)"
+    )
+    parser.add_argument("--trl_compile", action="store_true", help="TRL's model compiled as a whole")
     parser.add_argument("--budget", type=int, default=16384, help="ours: tokens a micro-batch")
     parser.add_argument("--micro-batch", type=int, default=64, help="TRL: completions a micro-batch")
     parser.add_argument("--steps", type=int, default=10)
@@ -264,6 +318,7 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=0.3, help="share of the GPU's memory for generation")
     parser.add_argument("--eager", action="store_true", help="no CUDA graphs (CPU)")
     parser.add_argument("--time-budget", type=float, default=1e6, help="seconds for the steps of each case")
+    parser.add_argument("--profile", type=Path, help="file for a profile of the host in one more step")
     parser.add_argument("--results", type=Path, help="file that result lines are appended to")
     parser.add_argument("--extra", nargs=argparse.REMAINDER, default=[], help="more options of open-r1 grpo, last")
     parser.add_argument(

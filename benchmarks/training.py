@@ -160,7 +160,7 @@ def run_ours(
             max_tokens_per_microbatch=budget,
             shuffle_dataset=False,
         )
-        grpo_batches.carries_signal = carries_signal if skip else (lambda rollouts, i, group_size: True)
+        grpo_batches.carries_signal = carries_signal if skip else (lambda rollouts, size: [True] * len(rollouts.masked))
         trainer = Ours(
             model,
             config,

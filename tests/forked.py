@@ -18,10 +18,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from patience import PATIENCE
+
 PRELOADED = ("open_r1.sft", "open_r1.grpo", "open_r1.evaluate", "accelerate", "peft", "sympy", "torch._dynamo")
 
 
-def run(script, argv, environments, timeout=300):
+def run(script, argv, environments, timeout=PATIENCE):
     """Runs `script` once for each environment, at the same time, and returns them as one completed process.
 
     The status is that of the first that fails; the others are then terminated. All write to the same output.

@@ -149,7 +149,7 @@ def test_the_messages_of_the_troubleshooting_page_are_those_of_the_program():
                 parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
                 texts.add("".join(map(str, parts)))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                texts.add(node.value.replace("%s", "…"))
+                texts.add(re.sub(r"%s|\{[^{}]*\}", "…", node.value))
     assert len(quoted) > 8
     for message in quoted:
         assert any(message in text for text in texts), message

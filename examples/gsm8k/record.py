@@ -59,11 +59,17 @@ def row(run: Path, seed: int, note: str, day: datetime.date) -> str:
         in_percent(results["pass@1"], results["ci95"]),
         f"{results['n_problems']:,} of {results['task']}",
         str(seed),
-        str(environment.get("commit") or "-")[:7],
+        _short(environment.get("commit")),
         ", ".join(f"{stage} {spent}" for stage, spent in seconds.items()),
         note or "-",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _short(commit: str | None) -> str:
+    """The first digits of a commit, with what says that files were changed after it."""
+    digits, sign, changes = (commit or "-").partition("+")
+    return digits[:7] + sign + changes
 
 
 def main() -> None:

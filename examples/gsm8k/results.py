@@ -8,6 +8,7 @@ Writes `results.md` and `curves.svg` beside the stages. Stages that are not ther
 import argparse
 import json
 import statistics
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from open_r1.errors import UserError
 from open_r1.evaluation.compare import compare
 from open_r1.evaluation.metrics import in_percent
 from open_r1.evaluation.store import finished_folders
-from open_r1.report.curves import Series, as_file, grid, line_chart
 from open_r1.report.recorder import read_metrics
 from open_r1.run.entry import exit_with_sentence
+
+sys.path.append(str(Path(__file__).parents[1]))
+from curves import metric_curves
 
 MODELS = ("base", "sft", "grpo", "zero")
 PROTOCOLS = ("greedy", "deepseek")
@@ -94,17 +97,6 @@ def time_table(metrics: Mapping[str, list[dict[str, Any]]]) -> list[str]:
     return lines
 
 
-def curves(metrics: Mapping[str, list[dict[str, Any]]]) -> str:
-    """The curves of all stages, as one `<svg>`."""
-    charts = []
-    for key, title, percent in CURVES:
-        lines = [
-            Series(stage, [s["step"] for s in steps], [s.get(key) for s in steps]) for stage, steps in metrics.items()
-        ]
-        charts.append(line_chart(lines, title=title, x_label="step", percent=percent, from_zero=percent))
-    return grid(charts, columns=2)
-
-
 def main() -> None:
     """Writes and prints the tables, and writes the curves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -117,7 +109,7 @@ def main() -> None:
     parts = [score_table(evaluations, samples), difference_table(run, evaluations, samples)]
     if metrics:
         parts.append(time_table(metrics))
-        (run / "curves.svg").write_text(as_file(curves(metrics)), encoding="utf-8")
+        (run / "curves.svg").write_text(metric_curves(metrics, CURVES), encoding="utf-8")
     text = "\n\n".join("\n".join(part) for part in parts if len(part) > 2) + "\n"
     (run / "results.md").write_text(text, encoding="utf-8")
     print(text)

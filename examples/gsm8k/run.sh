@@ -10,12 +10,15 @@
 # TRAIN has the columns problem, solution and answer; DATA_DIR holds gsm8k_test.jsonl[.gz]. STAGES picks stages, EVALUATE
 # the models to evaluate after their stage, PROTOCOL the protocols. HELD_OUT=1000 keeps the last 1,000 training problems
 # apart and evaluates on them instead of the test set. FILTER=0 gives GRPO all problems. SMOKE=1 runs every command on a
-# few rows and steps. Paths have no spaces, and are relative to the project's folder.
+# few rows and steps. OUT and TRAIN have no spaces. Paths are relative to the project's folder.
 set -eu
 trap 'exit 143' TERM # once the stage has saved its checkpoint
 cd "$(dirname "$0")/../.."
 MODEL="${MODEL:-HuggingFaceTB/SmolLM2-135M-Instruct}"
 OUT="${OUT:-runs/gsm8k}"
+for path in "$OUT" "${TRAIN:-}"; do
+    case $path in *" "*) echo "error: OUT or TRAIN is '$path': give a path without spaces" >&2 && exit 2 ;; esac
+done
 STAGES="${STAGES:-base sft filter grpo zero}"
 EVALUATE="${EVALUATE-base sft grpo zero}"
 PROTOCOL="${PROTOCOL:-greedy,deepseek}"

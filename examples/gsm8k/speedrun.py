@@ -25,12 +25,12 @@ from open_r1.evaluation.tasks import find_task, load_problems
 from open_r1.run.entry import exit_with_sentence
 
 RECIPES = Path("recipes/SmolLM2-135M-Instruct")
-PASSES = 5
+PASSES = 6
 """How often SFT sees each problem."""
 SFT = "--learning_rate 1e-3 --num_train_epochs 1 --save_strategy no"
 FILTER = "--num-generations 4 --min 0.2 --max 0.8 --max-num-seqs 2048"
 GRPO = (
-    "--max_steps 260 --per_device_train_batch_size 512 --learning_rate 4e-5 --gradient_checkpointing false "
+    "--max_steps 450 --per_device_train_batch_size 512 --learning_rate 4e-5 --gradient_checkpointing false "
     "--save_steps 1000"
 )
 LONGEST = {"words": 256, "equations": 128}
@@ -76,7 +76,8 @@ def write_data(args: argparse.Namespace) -> None:
     every = passes(learned, count, args.seed) if args.new_numbers else [learned] * count
     varied = sum(new != old for new, old in zip(every[-1], learned, strict=True))
     print(f"{varied} of {len(learned)} problems have other numbers in the last pass")
-    traces = [(asked, _written(worked, args.traces)) for each in every[: args.passes] for asked, worked in each]
+    seen = [pair for each in every[: args.passes] for pair in each[: len(each) - args.apart]]
+    traces = [(asked, _written(worked, args.traces)) for asked, worked in seen]
     write(args.out / "traces.jsonl", [{"messages": trace(asked, text)} for asked, text in traces if text])
     golds = {asked: _gold(worked) for each in every[args.passes :] for asked, worked in each}
     write(args.out / "problems.jsonl", [{"problem": asked, "answer": gold} for asked, gold in golds.items()])
@@ -140,9 +141,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--held-out", type=int, default=0, metavar="N", help="test on the last N training problems")
-    parser.add_argument("--traces", choices=("words", "equations"), default="words", help="what solutions SFT learns")
+    parser.add_argument(
+        "--traces", choices=("equations", "words"), default="equations", help="what of a solution SFT learns"
+    )
     parser.add_argument("--passes", type=int, default=PASSES, metavar="N", help="how often SFT sees each problem")
     parser.add_argument("--grpo-passes", type=int, default=1, metavar="N", help="of problems, for the filter and GRPO")
+    parser.add_argument("--apart", type=int, default=0, metavar="N", help="the last N problems are for GRPO alone")
     parser.add_argument("--same-numbers", dest="new_numbers", action="store_false", help="in every pass")
     parser.add_argument("--stages", nargs="+", default=["data", "sft", "filter", "grpo"], help="only these")
     parser.add_argument("--smoke", action="store_true")

@@ -10,7 +10,7 @@
 # with HELD_OUT=1000, which evaluates on the last 1,000 training problems instead and trains on none of them.
 #
 #   OUT=runs/speedrun SEED=42 FILTER=0 SFT_ARGS=... FILTER_ARGS=... GRPO_ARGS=... examples/gsm8k/speedrun.sh
-#   RECIPE="--traces equations --passes 8" examples/gsm8k/speedrun.sh    # options of speedrun.py, see its --help
+#   RECIPE="--traces words --passes 8" examples/gsm8k/speedrun.sh    # options of speedrun.py, see its --help
 #   SMOKE=1 examples/gsm8k/speedrun.sh    # every command on a few rows and steps, also on a CPU
 #
 # Afterwards, off the clock, 8 samples of the model and its SFT, and their paired difference:

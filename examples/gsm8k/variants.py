@@ -244,6 +244,7 @@ def _with_numbers(text: str, names: Mapping[Fraction, Fraction]) -> str:
             return match[0]
         if new.denominator == 1:
             return f"{int(new):,}" if "," in match[0] else str(int(new))
-        return f"{float(new):.2f}"
+        digits = max(len(match[0].partition(".")[2]), 1 if (new * 10).denominator == 1 else 2)
+        return f"{float(new):.{digits}f}"
 
     return re.sub(NUMBER, write, text)

@@ -6,6 +6,7 @@ Writes `results.md`, `curves.svg` and `completions.md` into that folder. Runs th
 """
 
 import argparse
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from open_r1.errors import UserError
 from open_r1.evaluation.compare import compare_folders
 from open_r1.evaluation.metrics import in_percent
 from open_r1.evaluation.store import read_results, read_samples
-from open_r1.report.curves import Series, as_file, grid, line_chart
 from open_r1.report.recorder import read_metrics
 from open_r1.run.entry import exit_with_sentence
+
+sys.path.append(str(Path(__file__).parents[1]))
+from curves import metric_curves
 
 TASK = "held_out"
 CURVES = (
@@ -94,15 +97,6 @@ def level_table(runs: list[ZeroRun]) -> list[str]:
     return lines
 
 
-def curves(runs: list[ZeroRun]) -> str:
-    """The curves of all runs, as one `<svg>`."""
-    charts = []
-    for key, title, percent in CURVES:
-        lines = [Series(r.name, [m["step"] for m in r.metrics], [m.get(key) for m in r.metrics]) for r in runs]
-        charts.append(line_chart(lines, title=title, x_label="step", percent=percent, from_zero=percent))
-    return grid(charts, columns=2)
-
-
 def completions(runs: list[ZeroRun]) -> list[str]:
     """The first sample of the first problems of each level, before and after, not chosen by what they say."""
     lines = []
@@ -135,7 +129,7 @@ def main() -> None:
     runs = finished_runs(root)
     text = "\n".join([*score_table(runs), "", *level_table(runs)]) + "\n"
     (root / "results.md").write_text(text, encoding="utf-8")
-    (root / "curves.svg").write_text(as_file(curves(runs)), encoding="utf-8")
+    (root / "curves.svg").write_text(metric_curves({run.name: run.metrics for run in runs}, CURVES), encoding="utf-8")
     (root / "completions.md").write_text("\n".join(completions(runs)), encoding="utf-8")
     print(text)
     print(f"Wrote results.md, curves.svg and completions.md in {root}")

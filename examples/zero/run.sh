@@ -45,7 +45,7 @@ train() { # folder, seed
     open-r1 grpo --model_name_or_path "$MODEL" --config recipes/SmolLM2-135M-Instruct/grpo/config_zero.yaml \
         --dataset_name "$OUT/$task/data/problems.jsonl" --reward_funcs $rewards --seed "$2" --output_dir "$1" \
         ${GRPO_ARGS:-} || status=$?
-    echo $(($(date +%s) - began)) >>"$1/seconds.txt" # of each sitting
+    [ ! -d "$1" ] || echo $(($(date +%s) - began)) >>"$1/seconds.txt" # of each sitting
     return $status
 }
 

@@ -235,7 +235,6 @@ class SFTConfig(TrainConfig):
 
     @property
     def longest_completion(self) -> int:
-        """Maximum length of the answers that the model is trained to give, in tokens."""
         return self.max_length
 
 
@@ -386,7 +385,6 @@ class GRPOConfig(TrainConfig):
 
     @property
     def longest_completion(self) -> int:
-        """Maximum length of the answers that the model is trained to give, in tokens."""
         return self.max_completion_length
 
     @property

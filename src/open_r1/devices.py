@@ -3,8 +3,12 @@
 import os
 import shutil
 import subprocess
+from typing import TYPE_CHECKING
 
 from open_r1.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def visible_devices() -> list[str]:
@@ -45,6 +49,15 @@ def cuda_has_bf16() -> bool:
     import torch
 
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+
+
+def to_device(tensor: "torch.Tensor", device: "torch.device | str") -> "torch.Tensor":
+    """`tensor` on `device`. A GPU gets it without waiting for what it computes, so the host may run ahead."""
+    import torch
+
+    if torch.device(device).type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def check_processes_fit() -> None:

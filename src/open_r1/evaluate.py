@@ -11,6 +11,7 @@ problem and answer. Run the same command again to continue an interrupted run. `
 and `open-r1 report` writes a page for reading the answers.
 """
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -121,11 +122,8 @@ def main(argv: list[str] | None = None) -> None:
         console.print(results_table(found))
         for note in answer_notes(found):
             console.print(note, soft_wrap=True, highlight=False, markup=False)
-    read = (
-        " and ".join(f"open-r1 report {output / name}" for name in args.protocol)
-        if several
-        else f"open-r1 report {output}"
-    )
+    folders = [output / name for name in args.protocol] if several else [output]
+    read = " and ".join(shlex.join(["open-r1", "report", str(folder)]) for folder in folders)
     console.print(f"Every sample is in {output}; to read them: {read}", soft_wrap=True, highlight=False)
 
 

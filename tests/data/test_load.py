@@ -1,3 +1,4 @@
+import glob
 import gzip
 import json
 import lzma
@@ -194,6 +195,26 @@ def test_configurations_of_a_local_clone_are_read_as_on_the_hub(tmp_path, caplog
             load_split(str(tmp_path), config=wanted)
     assert len(load_split(str(tmp_path / "core" / "rows.jsonl"), config="core")) == 1
     assert "dataset_config 'core' has no effect" in caplog.text and "is a single file" in caplog.text
+
+
+def test_the_working_directory_is_a_folder_like_others(tmp_path, monkeypatch):
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "a.jsonl").write_text('{"prompt": "1+1?"}\n')
+    monkeypatch.chdir(tmp_path / "rows")
+    assert load_split(".")["prompt"] == ["1+1?"]
+
+
+@pytest.mark.parametrize("name", ["my rows", "ü 数", "rows [1]", "what*?"])
+def test_odd_characters_in_a_path(tmp_path, name):
+    file = tmp_path / name / f"{name}.jsonl"
+    file.parent.mkdir()
+    file.write_text('{"prompt": "1+1?"}\n')
+    assert load_split(str(file))["prompt"] == ["1+1?"]
+    if glob.has_magic(name):
+        with pytest.raises(UserError, match=r"if its path has \*, \? or \[: rename it"):
+            load_split(str(file.parent))
+    else:
+        assert load_split(str(file.parent))["prompt"] == ["1+1?"]
 
 
 def test_a_folder_loads_though_a_file_that_is_not_used_is_ragged(tmp_path, caplog):

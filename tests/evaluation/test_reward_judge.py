@@ -56,7 +56,11 @@ def test_a_conversation_is_asked_unchanged_and_the_reward_sees_it(tmp_path):
     )
     task = with_reward(find_task(str(tmp_path / "turns.jsonl")), f"{tmp_path}/reward.py:same")
     [problem] = load_problems(task, columns=ColumnOptions(prompt_column="asked"))
-    assert [message["content"] for message in problem.asked.messages] == ["An even number?", "8", "Another number?"]
+    assert [message["content"] for message in problem.conversation.messages] == [
+        "An even number?",
+        "8",
+        "Another number?",
+    ]
     assert (problem.prompt, problem.groups) == ("Another number?", {"level": "2"})
     assert problem.judge([(problem, "6")])[0].correct
 

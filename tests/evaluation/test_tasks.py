@@ -80,11 +80,11 @@ def test_a_file_is_read_as_every_command_reads_rows(tmp_path):
     rows = [{"prompt": asked, "reward_model": {"ground_truth": "2"}, "system": "Be brief."}, {"prompt": "2 + 2?"}]
     (problem,) = load_problems(find_task(str(write(tmp_path / "verl.jsonl", rows[:1]))))
     assert (problem.problem, problem.prompt, problem.gold) == ("1 + 1?", "1 + 1?", "2")
-    assert problem.asked.messages[0] == {"role": "system", "content": "Be brief."}
+    assert problem.conversation.messages[0] == {"role": "system", "content": "Be brief."}
     columns = ColumnOptions(prompt_column="x.q", answer_column="x.a")
     path = write(tmp_path / "dotted.jsonl", [{"x": {"q": "1 + 1?", "a": "2"}}])
     (problem,) = load_problems(find_task(str(path)), columns=columns)
-    assert problem.asked is None and problem.prompt.startswith("1 + 1?\n\nPlease reason")
+    assert problem.conversation is None and problem.prompt.startswith("1 + 1?\n\nPlease reason")
     (tmp_path / "rows.csv").write_text("question;final_answer\n1 + 1?;2\n")
     assert load_problems(find_task(str(tmp_path / "rows.csv")))[0].gold == "2"
     with pytest.raises(UserError, match=r"there is no column prompt, .*there are: x .q, a.*--prompt_column"):

@@ -10,6 +10,7 @@ import time
 import psutil
 import pytest
 from datasets import load_dataset
+from patience import PATIENCE
 from toys import make_model, make_tokenizer
 
 from open_r1 import evaluate, generate
@@ -85,7 +86,7 @@ def test_killed_and_continued_two_engines_write_the_rows_of_one_process(
     command, two = task(words, tmp_path, "two", "--data-parallel-size", "2")
 
     process = subprocess.Popen([sys.executable, "-m", command.__name__, *two], start_new_session=True)
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + PATIENCE
     while not (journal := [f for f in (tmp_path / "two").rglob("*.jsonl") if f.stat().st_size > 300]):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.02)

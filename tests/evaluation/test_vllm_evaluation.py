@@ -7,6 +7,7 @@ import time
 
 import psutil
 import pytest
+from patience import PATIENCE
 
 from open_r1 import evaluate
 from open_r1.engine import opening
@@ -29,7 +30,7 @@ def words(tmp_path, tmp_path_factory):
 
 
 def wait_for(journal, lines, process):
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + PATIENCE
     while not (journal.exists() and journal.read_text().count('"completion"') >= lines):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
@@ -39,9 +40,11 @@ def wait_for(journal, lines, process):
 def test_killed_and_continued_each_sample_is_there_once(words, tmp_path):
     command = [sys.executable, "-m", "open_r1.evaluate", *words, "--output", str(tmp_path / "out")]
     process = subprocess.Popen(command, start_new_session=True)
-    wait_for(tmp_path / "out" / "sums" / "samples.jsonl", 4, process)
-    process.kill()
-    process.wait()
+    try:
+        wait_for(tmp_path / "out" / "sums" / "samples.jsonl", 4, process)
+    finally:
+        process.kill()
+        process.wait()
     kept = [json.loads(line) for line in (tmp_path / "out" / "sums" / "samples.jsonl").read_text().splitlines()]
     kept = {(row["index"], row["sample"]): row["completion"] for row in kept if "completion" in row}
     assert 4 <= len(kept) < 36

@@ -1,6 +1,7 @@
 """`examples/gsm8k/results.py`, on a made run in which SFT teaches a quarter of the problems and GRPO half of them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -74,3 +75,12 @@ def test_tables_differences_and_curves(tmp_path):
 def test_a_folder_without_an_evaluation_is_a_sentence(tmp_path, folder):
     done = results(tmp_path / folder)
     assert done.returncode == 2 and "has no finished evaluation" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["OUT", "TRAIN"])
+def test_the_script_refuses_a_path_with_spaces_before_it_begins(tmp_path, name):
+    environment = os.environ | {name: str(tmp_path / "my runs")}
+    done = subprocess.run([SCRIPT.with_name("run.sh")], env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith("error: OUT or TRAIN is ") and "without spaces" in done.stderr
+    assert not (tmp_path / "my runs").exists()

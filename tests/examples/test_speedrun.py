@@ -52,14 +52,8 @@ def test_a_stopped_run_goes_on_with_the_stage_that_was_stopped(tmp_path, monkeyp
 def written(speedrun, folder, rows, **options):
     """Traces, problems and held-out problems of a speedrun."""
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    chosen = {
-        "traces": "words",
-        "passes": 1,
-        "grpo_passes": 1,
-        "new_numbers": False,
-        "held_out": 2,
-        "seed": 1,
-    } | options
+    chosen = {"traces": "words", "passes": 1, "grpo_passes": 1, "apart": 0, "new_numbers": False} | options
+    chosen |= {"held_out": 2, "seed": 1}
     speedrun.write_data(argparse.Namespace(out=folder, train=str(folder / "train.jsonl"), data_dir=None, **chosen))
     return [
         [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
@@ -73,6 +67,13 @@ def test_the_data_of_a_speedrun_keeps_held_out_problems_apart(tmp_path, monkeypa
     assert [trace["messages"][0]["content"] for trace in traces] == ["P0", "P1", "P2"]
     assert problems[2] == {"problem": "P2", "answer": "3"}
     assert test == [{"prompt": [{"role": "user", "content": f"P{i}"}], "answer": f"{i + 1}"} for i in (3, 4)]
+
+
+def test_problems_that_are_kept_apart_are_for_grpo_alone(tmp_path, monkeypatch):
+    rows = [{"problem": f"P{i}", "solution": f"It is {i}.\n#### {i}"} for i in range(5)]
+    traces, problems, _ = written(load_speedrun(monkeypatch), tmp_path, rows, passes=2, apart=1)
+    assert [trace["messages"][0]["content"] for trace in traces] == ["P0", "P1", "P0", "P1"]
+    assert [problem["problem"] for problem in problems] == ["P0", "P1", "P2"]
 
 
 def test_every_pass_and_grpo_have_other_numbers(tmp_path, monkeypatch):
@@ -120,8 +121,8 @@ def test_the_row(tmp_path):
     (folder / "results.json").write_text(json.dumps(results))
     pq.write_table(pa.Table.from_pylist(rows), folder / "samples.parquet")
     (tmp_path / "grpo" / "run").mkdir()
-    (tmp_path / "grpo" / "run" / "environment.json").write_text(json.dumps({"commit": "0123456789abcdef"}))
+    (tmp_path / "grpo" / "run" / "environment.json").write_text(json.dumps({"commit": "0123456789abcdef+changes"}))
     (tmp_path / "clock.txt").write_text("begin sft 100 -\nend sft 160 0\nbegin grpo 160 -\nend grpo 523 0\n")
     line = record.row(tmp_path, 7, "larger groups", datetime.date(2026, 12, 1))
     assert line.startswith("| 2026-12-01 | 7:03 | 12.5 [") and line.count("|") == record.HEADER.count("|")
-    assert line.endswith("| 40 of gsm8k | 7 | 0123456 | sft 60, grpo 363 | larger groups |")
+    assert line.endswith("| 40 of gsm8k | 7 | 0123456+changes | sft 60, grpo 363 | larger groups |")

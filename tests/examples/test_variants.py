@@ -82,6 +82,12 @@ def test_results_that_are_whole_stay_whole_and_positive():
             assert a % b == 0 and a / b > c
 
 
+def test_decimals_are_written_as_in_the_solution():
+    pair = ("3 pens cost 0.5 coins each. How much is left of 9 coins?", "3*0.5 = 1.5\n9-1.5 = 7.5\n#### 7.5")
+    found = {drawn(pair, str(seed)) for seed in range(20)} - {None}
+    assert found and all(re.fullmatch(r"\d+(\.5)?", solution.rpartition(" ")[2]) for _, solution in found)
+
+
 def test_each_pass_has_other_numbers_and_what_cannot_be_varied_as_it_is():
     first, second, third = variants.passes([CLIPS, SHOP], 3, seed=1)
     assert first == [CLIPS, SHOP]

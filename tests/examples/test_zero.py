@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -200,3 +201,27 @@ def test_the_tables_the_curves_and_the_completions(tmp_path):
 def test_a_folder_without_a_finished_run_is_a_sentence(tmp_path):
     done = subprocess.run([sys.executable, FOLDER / "results.py", tmp_path], capture_output=True, text=True)
     assert done.returncode == 2 and "has no finished run" in done.stderr and "Traceback" not in done.stderr
+
+
+def run_script(tmp_path, command, **environment):
+    """`run.sh` with a stand-in for `open-r1`, which writes its arguments to a file."""
+    fake = tmp_path / "bin" / "open-r1"
+    fake.parent.mkdir()
+    fake.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >>"{tmp_path}/arguments.txt"\n{command}\n')
+    fake.chmod(0o755)
+    path = os.pathsep.join([str(fake.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | environment | {"PATH": path, "SMOKE": "1"}
+    return subprocess.run([FOLDER / "run.sh", "sums", "1"], env=environment, capture_output=True, text=True)
+
+
+def test_the_script_ends_with_the_sentence_of_a_command_that_failed(tmp_path):
+    done = run_script(tmp_path, 'echo "error: no such model" >&2; exit 2', OUT=str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert set(done.stderr.splitlines()) == {"error: no such model"}
+
+
+def test_the_script_takes_paths_with_spaces(tmp_path):
+    out, model = str(tmp_path / "my runs"), str(tmp_path / "my model")
+    run_script(tmp_path, "", OUT=out, MODEL=model)
+    arguments = (tmp_path / "arguments.txt").read_text().splitlines()
+    assert model in arguments and f"{out}/sums/data/problems.jsonl" in arguments and f"{out}/sums/seed-1" in arguments

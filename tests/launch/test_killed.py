@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from patience import PATIENCE
 from runs import arguments, assert_same_weights, make_folder, metrics
 from toys import make_model
 
@@ -25,8 +26,6 @@ from open_r1.engine.vllm.addresses import any_free_port
 ROOT = Path(__file__).parents[2]
 TWO_GPUS = [pytest.mark.gpu, pytest.mark.skipif(gpu_count() < 2, reason="needs two GPUs")]
 DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("gpu", marks=TWO_GPUS)])
-START_SECONDS = 300
-"""Until a run has written its first checkpoint, beside others that start."""
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +66,7 @@ class Run:
 
     def wait_until(self, condition):
         """What `condition` returns, once that is something."""
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + PATIENCE
         while not (found := condition()):
             assert self.process.poll() is None and time.monotonic() < deadline, self.terminal.read_text()
             time.sleep(0.02)
@@ -88,7 +87,7 @@ class Run:
 
     def end(self, processes=()):
         """(exit status, what the terminal shows), once every process has ended."""
-        status = self.process.wait(timeout=400)
+        status = self.process.wait(timeout=PATIENCE)
         assert not [p for p in psutil.wait_procs(processes, timeout=15)[1] if p.status() != "zombie"]
         return status, self.terminal.read_text()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from patience import PATIENCE
 from runs import arguments, assert_same_weights, make_folder
 from toys import make_model
 
@@ -77,13 +78,13 @@ def refused(words, capsys) -> str:
 def test_two_processes_on_the_cpu_are_two_and_two_nodes_give_the_same_weights(recipe, tmp_path):
     path = recipe("sft", per_device_train_batch_size=4, max_steps=2, save_strategy="no")
     one = start("--processes", "2", path, "--output_dir", str(tmp_path / "one"))
-    out, err = one.communicate(timeout=120)
+    out, err = one.communicate(timeout=PATIENCE)
     assert one.returncode == 0, err
     assert "Training in 2 processes on cpu (gloo), weights whole on each." in out
     assert "effective batch  │ 8 rows" in out
     where = ["--nodes", "2", "--head", "127.0.0.1", "--main-port", str(free_port()), "--processes", "1"]
     two = [start(*where, "--node-rank", str(r), path, "--output_dir", str(tmp_path / "two")) for r in (0, 1)]
-    told = [node.communicate(timeout=120) for node in two]
+    told = [node.communicate(timeout=PATIENCE) for node in two]
     assert [node.returncode for node in two] == [0, 0], told
     assert "Training in 2 processes on cpu (gloo)" in told[0][0]
     assert_same_weights(tmp_path / "one", tmp_path / "two", atol=1e-7)
@@ -100,7 +101,7 @@ def test_what_ends_a_run_is_said_with_its_status_and_nothing_is_left(recipe, tmp
         p for p in below if "grpo.py" in " ".join(p.cmdline()) and "accelerate_launch" not in " ".join(p.cmdline())
     ]
     workers[-1].send_signal(signal.SIGKILL)
-    _, err = run.communicate(timeout=60)
+    _, err = run.communicate(timeout=PATIENCE)
     assert run.returncode == 137
     assert "training ended with exit code 137 (SIGKILL)" in err
     deadline = time.monotonic() + 15
@@ -118,7 +119,7 @@ def test_a_real_vllm_server_is_started_waited_for_and_stopped_and_its_death_ends
     path = recipe("grpo", vllm_enforce_eager="true", vllm_group_port=0, **options)
 
     run = start(path, "--max_steps", "2")
-    out, err = run.communicate(timeout=280)
+    out, err = run.communicate(timeout=PATIENCE)
     assert run.returncode == 0, out + err
     assert f"generator {port} is up after" in out and "Sending weights to 1 vLLM server(s)" in out
     assert "step 2/2" in out
@@ -129,7 +130,7 @@ def test_a_real_vllm_server_is_started_waited_for_and_stopped_and_its_death_ends
     below = psutil.Process(run.pid).children(recursive=True)
     (server,) = [p for p in below if p.cmdline()[1:2] == ["-m"] and p.cmdline()[2].startswith("vllm.entrypoints")]
     server.kill()
-    _, err = run.communicate(timeout=60)
+    _, err = run.communicate(timeout=PATIENCE)
     assert run.returncode == 137, [*shown, err]
     assert (
         f"generator {port} ended with exit code 137 (SIGKILL); everything else was stopped. Run the same command to "

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 from runs import arguments, make_folder, weights
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +77,7 @@ def start(nodes, tmp_path):
 
 def test_training_over_a_cable(start, tmp_path):
     processes = [start(rank, max_steps=2) for rank in (0, 1)]
-    assert [p.wait(timeout=200) for p in processes] == [0, 0], (tmp_path / "node-0").read_text()
+    assert [p.wait(timeout=PATIENCE) for p in processes] == [0, 0], (tmp_path / "node-0").read_text()
     assert "Training in 2 processes on cpu (gloo)" in (tmp_path / "node-0").read_text()
     assert weights(tmp_path / "out")
 
@@ -84,17 +85,17 @@ def test_training_over_a_cable(start, tmp_path):
 def test_a_node_that_comes_later_is_waited_for(start, tmp_path):
     first = start(1, max_steps=1)
     time.sleep(8)
-    assert start(0, max_steps=1).wait(timeout=200) == 0, (tmp_path / "node-0").read_text()
-    assert first.wait(timeout=60) == 0
+    assert start(0, max_steps=1).wait(timeout=PATIENCE) == 0, (tmp_path / "node-0").read_text()
+    assert first.wait(timeout=PATIENCE) == 0
 
 
 def test_a_cable_that_is_pulled_ends_both_nodes(start, nodes, tmp_path):
     processes = [start(rank, max_steps=100000) for rank in (0, 1)]
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while "step 2/" not in (tmp_path / "node-0").read_text():
         assert time.monotonic() < deadline, (tmp_path / "node-0").read_text()
         time.sleep(0.3)
     run("ip", "-n", nodes[1], "link", "set", "eth0", "down")
-    assert [p.wait(timeout=200) for p in processes] == [1, 1]
+    assert [p.wait(timeout=PATIENCE) for p in processes] == [1, 1]
     assert f"node 1 ({socket.gethostname()}) silent for 60 s" in (tmp_path / "node-0").read_text()
     assert "node 0 has gone" in (tmp_path / "node-1").read_text()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fake_hub import FakeHub
+from patience import PATIENCE
 from runs import arguments, make_folder
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +45,11 @@ def run(tmp_path):
         }
         words = [[str(word) for word in command] for command in commands]
         done = subprocess.run(
-            [sys.executable, "-c", EVERYTHING, json.dumps(words)], env=env, capture_output=True, text=True, timeout=300
+            [sys.executable, "-c", EVERYTHING, json.dumps(words)],
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
         assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
         return done

@@ -1,10 +1,14 @@
-"""Compiled layers share their code."""
+"""Compiled layers share their code, and compiled functions support any number of rows."""
+
+import functools
 
 import pytest
 import torch
 from tiny_models import documents, make
 from torch._dynamo.utils import counters
 
+from open_r1.modeling.compiling import compile_rows
+from open_r1.modeling.head import LogitRule, product_gradient, statistics
 from open_r1.training.packing import build_pack
 
 
@@ -20,3 +24,21 @@ def test_layers_of_a_kind_are_compiled_once(kind):
         model(pack=build_pack(documents([9, 5]))).logprobs.sum().backward()
         graphs.append(counters["stats"]["unique_graphs"])
     assert 0 < graphs[0] == graphs[1]
+
+
+@pytest.mark.parametrize("first", [11, 1, 32])
+def test_functions_of_rows_are_compiled_once(monkeypatch, first):
+    """32 is also the number of columns."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    torch.compiler.reset()
+    counters.clear()
+    rule, columns = LogitRule(temperature=0.7), 32
+    compiled = compile_rows(statistics), compile_rows(product_gradient)
+    for rows in (first, 2, 1, 32, 7):
+        product, targets = torch.randn(rows, columns), torch.randint(columns, (rows,))
+        found, expected = compiled[0](product, targets, rule), statistics(product, targets, rule)
+        torch.testing.assert_close(found, expected)
+        for function in (compiled[1], product_gradient):
+            gradient = function(product, targets, expected[1], torch.ones(rows), rule, torch.float32)
+            torch.testing.assert_close(gradient.sum(-1), torch.zeros(rows), atol=1e-5, rtol=0)
+    assert counters["stats"]["unique_graphs"] == 2

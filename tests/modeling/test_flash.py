@@ -26,7 +26,9 @@ def plain(q, k, v, layout, scale, window=None, softcap=None, sinks=None):
     rows = [None] * len(q)
     repeats = q.shape[1] // k.shape[1]
     for i in range(len(layout.lengths)):
-        keys = layout.keys_of(i).to(q.device)
+        parent = layout.parents[i]
+        seen = [layout.tokens_of(j) for j in (parent, i) if j is not None]
+        keys = torch.cat(seen).to(q.device)
         ks, vs = (x[keys].repeat_interleave(repeats, 1) for x in (k, v))
         for at, token in enumerate(layout.tokens_of(i).tolist()):
             last = layout.prefixes[i] + at + 1

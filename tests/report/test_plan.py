@@ -1,8 +1,8 @@
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from open_r1.report.curves import as_file
 from open_r1.report.plan import draw_plan
+from open_r1.report.svg import as_file
 
 ROOT = Path(__file__).parents[2]
 

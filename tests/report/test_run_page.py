@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import socket
 import struct
 import threading
@@ -125,6 +126,21 @@ def test_the_saved_page_loads_nothing_and_what_a_model_wrote_stays_text(folder, 
 def test_a_page_of_a_run_that_cannot_be_written_is_a_sentence(folder, tmp_path):
     with pytest.raises(UserError, match=r"page\.html cannot be written"):
         report([str(folder), "--output", str(tmp_path / "none" / "page.html")])
+
+
+def test_the_commands_that_are_shown_can_be_pasted(folder, capsys):
+    folder = folder.rename(folder.with_name("my run"))
+    results = folder / "evaluation" / "sums" / "results.json"
+    results.parent.mkdir(parents=True)
+    results.write_text(json.dumps({"task": "sums", "pass@1": 0.5}))
+    (found,) = RunPages([folder]).get("figures/0/0/0")["benchmarks"]
+    assert shlex.split(found["command"]) == ["open-r1", "report", str(results.parent)]
+    report([str(folder)])
+    assert shlex.split(capsys.readouterr().out.split("benchmarks: ")[1]) == [
+        "open-r1",
+        "report",
+        f"{folder}/evaluation",
+    ]
 
 
 def test_the_first_steps_of_a_small_page_are_spread_over_the_run():

@@ -62,11 +62,24 @@ def test_a_path_that_leads_nowhere_is_named(tmp_path, monkeypatch, path, message
         funcs(path)
 
 
-def test_an_import_error_inside_the_users_module_is_not_hidden(tmp_path, monkeypatch):
-    (tmp_path / "broken_for_test.py").write_text("import not_installed_anywhere\n")
+@pytest.mark.parametrize("written", ["{name}:f", "{name}.py:f"])
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            "import not_installed_anywhere\n",
+            r"ModuleNotFoundError: .*'not_installed_anywhere' \(.*, line 1",
+        ),
+        ("def f(:\n", r"SyntaxError: invalid syntax \(.*, line 1"),
+        ("\nWORTH = 1 / 0\n", r"ZeroDivisionError: .*\.py, line 2"),
+    ],
+)
+def test_what_fails_inside_the_users_module_is_named(tmp_path, monkeypatch, written, source, message):
+    (tmp_path / "broken_for_test.py").write_text(source)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
-        funcs("broken_for_test:f")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(UserError, match=f"broken_for_test.*cannot be imported: {message}"):
+        funcs(written.format(name="broken_for_test"))
 
 
 @pytest.mark.parametrize("prompt", ["2+2?", "2+2?<think>\n", "2+2?<think>", [{"role": "user", "content": "2+2?"}]])

@@ -85,6 +85,8 @@ def test_the_usage_can_be_cut_short():
         ("Interrupted('Stopped after step 3.')", 75, "Stopped after step 3."),
         ("KeyboardInterrupt()", 130, "Interrupted. Run the same command"),
         ("KeyboardInterrupt('Ended at once.')", 130, "Ended at once."),
+        ("OSError(28, 'Error writing bytes')", 2, "error: No space left on device. Make room, and run"),
+        ("PermissionError(13, 'x', 'runs/a')", 2, "error: runs/a: Permission denied. Give another path"),
         ("BrokenPipeError('a pipe of somebody else')", 1, "BrokenPipeError"),
     ],
 )

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from patience import PATIENCE
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "squeue", "scancel")
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 
@@ -79,17 +81,17 @@ class Cluster:
         key.chmod(0o400)
         places = [f"--{kind}-file={self.folder}/munge.{kind}" for kind in ("key", "pid", "log", "seed")]
         self._daemon("munged", "--foreground", "--force", f"--socket={self.folder}/munge.socket", *places)
-        _until(lambda: (self.folder / "munge.socket").exists(), 20, "munged does not come up")
+        _until(lambda: (self.folder / "munge.socket").exists(), "munged does not come up")
         self._daemon("slurmctld", "-D")
         for node in ("n1", "n2"):
             self._daemon("slurmd", "-D", "-N", node)
-        _until(lambda: self.idle_nodes() == 2, 60, "the two nodes do not come up")
+        _until(lambda: self.idle_nodes() == 2, "the two nodes do not come up")
 
     def stop(self) -> None:
         """Cancels all jobs and ends the daemons."""
         subprocess.run(["scancel", "--user=root"], env=self.environment, check=False)
         try:
-            _until(lambda: not self.run("squeue", "--noheader"), 30, "jobs are left")
+            _until(lambda: not self.run("squeue", "--noheader"), "jobs are left")
         finally:
             for daemon in reversed(self.daemons):
                 daemon.terminate()
@@ -102,7 +104,7 @@ class Cluster:
     def run(self, *words: str, cwd: Path | None = None, **environment: str) -> str:
         """What a command of Slurm prints."""
         done = subprocess.run(
-            words, env=self.environment | environment, cwd=cwd, capture_output=True, text=True, timeout=60
+            words, env=self.environment | environment, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE
         )
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
@@ -116,9 +118,9 @@ class Cluster:
         words = self.run("scontrol", "--oneliner", "show", "job", number).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
-    def wait(self, number: str, seconds: float) -> str:
+    def wait(self, number: str) -> str:
         """The state in which the job ends."""
-        _until(lambda: self.job(number)["JobState"] in ENDED, seconds, f"job {number} does not end")
+        _until(lambda: self.job(number)["JobState"] in ENDED, f"job {number} does not end")
         return self.job(number)["JobState"]
 
     def log(self, number: str) -> str:
@@ -153,9 +155,9 @@ def stop_by_preemption(cluster: Cluster, job: str) -> None:
     cluster.submit("--partition=high", "--nodes=2", "--exclusive", "--wrap=sleep 1", cwd=cluster.folder)
 
 
-def wait_until(condition: Callable[[], object], seconds: float, explain: Callable[[], object]) -> None:
+def wait_until(condition: Callable[[], object], explain: Callable[[], object]) -> None:
     """Fails with what `explain` returns if the condition does not hold in time."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, explain()
         time.sleep(0.3)
@@ -175,8 +177,8 @@ def processes(job: str, program: str = "", node: str = "") -> list[int]:
     return found
 
 
-def _until(condition: Callable[[], object], seconds: float, what: str) -> None:
-    wait_until(condition, seconds, lambda: f"{what} within {seconds:.0f} s")
+def _until(condition: Callable[[], object], what: str) -> None:
+    wait_until(condition, lambda: f"{what} within {PATIENCE} s")
 
 
 def _free_ports(count: int) -> list[int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import forked
 import torch
+from patience import PATIENCE
 from safetensors.torch import load_file
 from toys import make_model, make_tokenizer
 
@@ -81,7 +82,7 @@ def launch_script(script, argv, processes=1, check=True, env=None, torchrun=Fals
     if torchrun:
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
         command += ["--master_port", str(_free_port()), str(script), *argv]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     else:
         in_group = processes > 1 or "ACCELERATE_MIXED_PRECISION" in (env or {})
         done = forked.run(script, argv, group(environment, processes) if in_group else [environment])

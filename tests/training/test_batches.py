@@ -3,8 +3,9 @@
 from itertools import chain
 
 import pytest
+from datasets import Dataset
 
-from open_r1.training.batches import StepSampler
+from open_r1.training.batches import StepSampler, rows_at
 
 
 def batches(rank=0, world_size=1, epoch=0, rows=10, batch_size=4, **options):
@@ -43,3 +44,10 @@ def test_an_incomplete_last_batch_is_kept_or_dropped():
 def test_a_batch_is_found_by_its_number():
     sampler = StepSampler(10, 4, seed=3, shuffle=True, drop_last=False, rank=1, world_size=2)
     assert [sampler.rows_of_batch(i) for i in range(len(sampler))] == list(sampler)
+
+
+def test_rows_are_read_together_as_they_are_one_by_one():
+    rows = [{"prompt": f"{i}", "prompt_ids": list(range(i))} for i in range(5)]
+    wanted = [4, 0, 0, 2]
+    assert rows_at(Dataset.from_list(rows), wanted) == rows_at(rows, wanted) == [rows[i] for i in wanted]
+    assert rows_at(Dataset.from_list(rows), []) == []

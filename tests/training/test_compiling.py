@@ -1,6 +1,5 @@
 """Compiled layers in the trainers: packs of any size compile nothing after the first step."""
 
-import copy
 import random
 
 import pytest
@@ -86,12 +85,12 @@ def model(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def compiled_as_on_a_gpu(monkeypatch):
-    """Attention is one operation within a layer, as on a GPU. Graphs are not translated to a slower C++."""
+    """Attention is one operation within a layer, as on a GPU. Graphs run as they are."""
     compile_module = torch.nn.Module.compile
     monkeypatch.setattr(
         torch.nn.Module,
         "compile",
-        lambda self, dynamic, options: compile_module(self, backend="aot_eager", dynamic=dynamic),
+        lambda self, dynamic, options: compile_module(self, backend="eager", dynamic=dynamic),
     )
     stand_in = PlainKernels()
     monkeypatch.setattr(flash, "kernels", lambda: stand_in)
@@ -114,18 +113,14 @@ def options(tmp_path, checkpointing):
     }
 
 
-@pytest.mark.parametrize(
-    ("checkpointing", "lora", "others"),
-    [(False, False, {}), (True, False, {"num_iterations": 1, "beta": 0.1}), (True, True, {})],
-)
-def test_grpo_compiles_in_its_first_step_only(model, tmp_path, checkpointing, lora, others):
+@pytest.mark.parametrize(("checkpointing", "lora"), [(False, False), (True, True)])
+def test_grpo_compiles_in_its_first_step_only(model, tmp_path, checkpointing, lora):
     seen = Compilations()
     problems = [{"prompt": "What is 1 + 2?"}, {"prompt": "And 30 + 4?"}] * len(STEPS)
     trainer = GRPOTrainer(
         ModelConfig(model_name_or_path=str(model), use_peft=lora),
         GRPOConfig(
             **options(tmp_path, checkpointing),
-            **others,
             num_generations=GROUP,
             per_device_train_batch_size=2 * GROUP,
             max_completion_length=400,
@@ -140,14 +135,13 @@ def test_grpo_compiles_in_its_first_step_only(model, tmp_path, checkpointing, lo
     assert seen.steps[1:] == [0] * (len(STEPS) - 1)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_sft_compiles_in_its_first_step_and_its_first_evaluation_only(model, tmp_path, checkpointing):
+def test_sft_compiles_in_its_first_step_and_its_first_evaluation_only(model, tmp_path):
     seen = Compilations()
     texts = [{"text": "1 + 2 = 3. " * n} for n in (1, 3, 7, 2, 11, 5, 1, 1)]
     trainer = SFTTrainer(
         str(model),
         SFTConfig(
-            **options(tmp_path, checkpointing),
+            **options(tmp_path, checkpointing=True),
             per_device_train_batch_size=3,
             packing=True,
             max_length=WIDTH,
@@ -169,8 +163,8 @@ def test_kernels_of_a_gpu_are_compiled_for_the_first_pack_only(monkeypatch):
     layers."""
     monkeypatch.undo()
     config = {"hidden_size": 512, "num_attention_heads": 8, "num_key_value_heads": 2, "intermediate_size": 1024}
-    model = make("qwen2", **config, max_position_embeddings=16384).cuda()
-    plain = copy.deepcopy(model)
+    model, plain = (make("qwen2", **config, max_position_embeddings=16384).cuda() for _ in range(2))
+    plain.load_state_dict(model.state_dict())
     compile_layers(model)
     compiled = []
     for lengths in ([6000, 6000], [150, 150], [20] * 300, [40], [2]):

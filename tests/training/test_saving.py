@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import resource
 import shutil
 
 import pytest
@@ -85,6 +86,18 @@ def test_a_full_disk_is_a_sentence(tmp_path, error):
     match = r"checkpoint-2 could not be written.*GiB are free there\. Make room, and continue"
     with pytest.raises(UserError, match=match), saving(tmp_path, "checkpoint-2", "continue."):
         raise error
+
+
+@pytest.mark.parametrize("floats", [1, 100_000])
+def test_torch_that_cannot_write_is_a_sentence(tmp_path, floats):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    match = r"checkpoint-2 could not be written.*GiB are free there\. Make room, and continue"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(UserError, match=match), saving(tmp_path, "checkpoint-2", "continue."):
+            torch.save({name: torch.zeros(floats) for name in "abc"}, tmp_path / "optimizer.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_other_failures_of_a_disk_do_not_ask_for_room(tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from fake_vllm import FakeVLLM
+from patience import PATIENCE
 from runs import arguments, launch, make_folder, metrics
 from toys import make_model
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -111,7 +112,7 @@ def real(folder, port, log):
         [],
         log,
     )
-    return start_servers([command], 300.0, print)[0]
+    return start_servers([command], PATIENCE, print)[0]
 
 
 @pytest.mark.vllm
@@ -143,7 +144,7 @@ def test_a_real_server_writes_and_follows_and_can_be_killed(tmp_path):
             time.sleep(0.1)
         for process in psutil.Process(server.process.pid).children():
             process.kill()
-        _, said = run.communicate(timeout=120)
+        _, said = run.communicate(timeout=PATIENCE)
         assert run.returncode == 2 and "it continues from the last checkpoint" in said
         assert "Traceback" not in said
         server = real(folder, port, tmp_path / "server.log")

@@ -103,7 +103,9 @@ def test_groups_without_signal_can_be_left_out(folder, tmp_path, monkeypatch):
     options = {"reward_funcs": "odd_rewards:some_equal", "save_strategy": "no", "max_tokens_per_microbatch": 200}
     skipped = run(folder, "grpo", tmp_path / "skipped", **options)
     assert any(0 < line["frac_reward_zero_std"] < 1 for line in skipped)
-    monkeypatch.setattr("open_r1.training.grpo_batches.carries_signal", lambda rollouts, i, group_size: True)
+    monkeypatch.setattr(
+        "open_r1.training.grpo_batches.carries_signal", lambda rollouts, size: [True] * len(rollouts.masked)
+    )
     whole = run(folder, "grpo", tmp_path / "whole", **options)
     close(skipped, whole, ["loss", "grad_norm", "reward"], rel=1e-3)
     assert_same_weights(tmp_path / "skipped", tmp_path / "whole", atol=1e-5)

@@ -18,15 +18,7 @@ from typing import Annotated, Any
 from rich.console import Console
 
 from open_r1.curation.overlap import KnownProblems, Match, shape_of
-from open_r1.curation.rows import (
-    DatasetWriter,
-    ProblemColumn,
-    Report,
-    RowOptions,
-    load,
-    problems_in,
-    take,
-)
+from open_r1.curation.rows import DatasetWriter, ProblemColumn, Report, RowOptions, load, problems_in, take
 from open_r1.data.columns import PROBLEMS, named_or_first, prompt_path
 from open_r1.data.load import load_split, source_name
 from open_r1.engine.options import Count

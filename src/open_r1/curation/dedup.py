@@ -10,15 +10,7 @@ from dataclasses import dataclass
 
 from open_r1.curation.decontaminate import OverlapOptions
 from open_r1.curation.overlap import shape_of
-from open_r1.curation.rows import (
-    DatasetWriter,
-    ProblemColumn,
-    Report,
-    RowOptions,
-    load,
-    problems_in,
-    take,
-)
+from open_r1.curation.rows import DatasetWriter, ProblemColumn, Report, RowOptions, load, problems_in, take
 from open_r1.data.columns import PROBLEMS, prompt_path
 from open_r1.options import parse_options
 

@@ -18,14 +18,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
-from open_r1.curation.rows import (
-    DatasetWriter,
-    OutputOptions,
-    Report,
-    check_output,
-    take,
-    warn_unfinished,
-)
+from open_r1.curation.rows import DatasetWriter, OutputOptions, Report, check_output, take, warn_unfinished
 from open_r1.data.load import load_split, require_columns
 from open_r1.engine.options import Count, EngineOptions
 from open_r1.errors import UserError

@@ -20,7 +20,7 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
 from open_r1.curation.rows import READ, SourceOptions, check_output
-from open_r1.data.chat import encode, prepare_tokenizer
+from open_r1.data.chat import prepare_tokenizer
 from open_r1.data.columns import column_of, context_columns, require_path, values_at
 from open_r1.data.conversations import ConversationRenderer, is_conversation, read_conversation, warn_of_losses
 from open_r1.data.load import load_split, source_name
@@ -31,8 +31,8 @@ from open_r1.options import parse_options
 from open_r1.options.annotations import Repeated
 from open_r1.options.columns import ConversationColumns
 from open_r1.progress_bars import hide_library_bars
-from open_r1.report.curves import as_file
 from open_r1.report.histogram import histogram
+from open_r1.report.svg import as_file
 
 COUNTED = ("problem", "prompt", "solution", "completion", "messages", "conversations", "text")
 PERCENTILES = (5, 50, 95, 99)
@@ -91,12 +91,9 @@ def token_lengths(
     context columns in `names`."""
     context = context_columns(dataset, names or ConversationColumns(), exclude=[column])
     kept = dict.fromkeys(column_of(dataset, path) for path in (column, *context.paths))
-    rows, lengths, renderer, lost = (
-        dataset.select_columns(list(kept)),
-        [],
-        ConversationRenderer(tokenizer),
-        Counter[str](),
-    )
+    rows, renderer, lost = dataset.select_columns(list(kept)), ConversationRenderer(tokenizer), Counter[str]()
+    tokenize: Callable[..., Any] = tokenizer
+    lengths: list[int] = []
     for start in range(0, len(rows), READ):
         batch = rows[start : start + READ]
         values = values_at(batch, column)
@@ -110,11 +107,7 @@ def token_lengths(
             text, notes = renderer.text(conversation, where, add_generation_prompt=False)
             texts.append(text)
             lost.update(notes)
-        plain: Callable[..., Any] = tokenizer
-        if all(isinstance(value, str) for value in values):
-            lengths += [len(ids) for ids in plain(texts, add_special_tokens=False, verbose=False)["input_ids"]]
-        else:
-            lengths += [len(encode(tokenizer, text)) for text in texts]
+        lengths += map(len, tokenize(texts, add_special_tokens=False, verbose=False)["input_ids"])
     warn_of_losses(source_name(dataset), lost, len(rows))
     return lengths
 

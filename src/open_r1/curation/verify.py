@@ -21,16 +21,7 @@ from datasets import Dataset
 
 from open_r1.curation.quality import foreign_letters, is_loop
 from open_r1.curation.reasoning import with_think_marks
-from open_r1.curation.rows import (
-    READ,
-    DatasetWriter,
-    ProblemColumn,
-    Report,
-    RowOptions,
-    as_text,
-    load,
-    take,
-)
+from open_r1.curation.rows import READ, DatasetWriter, ProblemColumn, Report, RowOptions, as_text, load, take
 from open_r1.data.columns import PROBLEMS, column_of, gold_path, gold_paths, named_or_first, prompt_path, values_at
 from open_r1.data.conversations import is_conversation, place_reasoning
 from open_r1.data.load import columns_of, source_name
@@ -190,12 +181,12 @@ class Verifier:
 
     def _prompt(self, batch: dict[str, list], i: int, where: str) -> list[dict[str, Any]]:
         """The messages before the answer. The reasoning of earlier turns is between think tags."""
-        written, asked = values_at(batch, self.completion)[i], values_at(batch, self.prompt)[i]
-        before = _turns(written, where) if is_conversation(written) else []
+        completion, prompt = values_at(batch, self.completion)[i], values_at(batch, self.prompt)[i]
+        before = _turns(completion, where) if is_conversation(completion) else []
         if before and before[0]["role"] != "assistant":  # the whole conversation
             return before
-        if is_conversation(asked):
-            return _turns(asked, where) + before
+        if is_conversation(prompt):
+            return _turns(prompt, where) + before
         return [{"role": "user", "content": as_text(values_at(batch, self.problem)[i])}, *before]
 
     def _drop(self, report: Report, reason: str, candidate: Candidate) -> None:

@@ -56,7 +56,8 @@ def settle_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """Sets chat template and end token of `tokenizer`, in place, as `prepare_tokenizer` does; `name` is the model."""
     if eos_token is not None:
-        _require_token(tokenizer, eos_token)
+        if eos_token not in tokenizer.get_vocab():
+            raise UserError(f"eos_token is {eos_token!r}: expected a single token of the tokenizer's vocabulary.")
         tokenizer.eos_token = eos_token
     if chat_template is not None:
         tokenizer.chat_template = _read_template(chat_template)
@@ -162,11 +163,6 @@ def _check_round_trip(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
             f"{where}: the tokenizer turns {SAMPLE!r} into {decoded!r}, so text would be lost: copy tokenizer.json and "
             "tokenizer_config.json of its base model there."
         )
-
-
-def _require_token(tokenizer: PreTrainedTokenizerBase, token: str) -> None:
-    if token not in tokenizer.get_vocab():
-        raise UserError(f"eos_token is {token!r}: expected a single token of the tokenizer's vocabulary.")
 
 
 def _read_template(chat_template: str) -> str:

@@ -1,5 +1,6 @@
 """Loads datasets from the hub, local folders and local files, with errors that name file, row and column."""
 
+import glob
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,8 @@ def _check_path(path: Path) -> None:
     if path.is_dir():
         if not any(kind_of(file) in BUILDERS for file in path.rglob("*")):
             raise UserError(f"{path}: the folder has no {KINDS} file.")
+        if glob.has_magic(str(path.absolute())):  # `datasets` takes a folder's path for a pattern
+            raise UserError(f"{path}: a folder cannot be read if its path has *, ? or [: rename it, or give one file.")
         return
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty.")
@@ -140,15 +143,16 @@ def _load_files(path: Path, config: str | None, split: str) -> Dataset:
     files = [path]
     try:
         if path.is_dir():
-            builder = load_dataset_builder(str(path), config)
+            folder = str(path.absolute())  # `datasets` wants a name, which "." has not
+            builder = load_dataset_builder(folder, config)
             files = [Path(file) for part in (builder.config.data_files or {}).values() for file in part]
             arguments = check_text_files(files)
             _warn_of_ignored_files(path, files)
-            dataset = load_dataset(str(path), config, split=split, **arguments)
+            dataset = load_dataset(folder, config, split=split, **arguments)
         else:
             _warn_of_unused_config(path, config, "a single file")
             arguments = check_text_files(files)
-            dataset = load_dataset(BUILDERS[kind_of(path)], data_files=str(path), split=split, **arguments)
+            dataset = load_dataset(BUILDERS[kind_of(path)], data_files=glob.escape(str(path)), split=split, **arguments)
         mixed = [name for name, feature in dataset.features.items() if isinstance(feature, Json)]
         if reason := mixed_column([file for file in files if kind_of(file) in (".json", ".jsonl")], mixed):
             raise UserError(reason)
@@ -182,7 +186,7 @@ def _warn_of_ignored_files(folder: Path, used: list[Path]) -> None:
     run = folder / "run"  # what our commands write next to the rows
     ours = list(run.iterdir()) if (run / "environment.json").exists() or (run / "report.json").exists() else []
     ignored = {file.resolve() for file in there} - {file.resolve() for file in [*hidden, *ours, *used]}
-    if ignored and get_dataset_config_names(str(folder)) == ["default"]:
+    if ignored and get_dataset_config_names(str(folder.absolute())) == ["default"]:
         names = ", ".join(sorted(str(file.relative_to(folder.resolve())) for file in ignored)[:5])
         warn_user(
             "%s: %d files are ignored, %s: only files of one kind are read from a folder.", folder, len(ignored), names

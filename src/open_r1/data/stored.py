@@ -35,15 +35,13 @@ def message_type(dataset: Dataset, path: str) -> pa.DataType:
         kind = kind.field(name).type if pa.types.is_struct(kind) else kind
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         return PLAIN
-    names = [kind.value_type.field(i).name for i in range(kind.value_type.num_fields)] if _of_structs(kind) else ["?"]
+    if not pa.types.is_struct(kind.value_type):
+        return FULL
+    names = [kind.value_type.field(i).name for i in range(kind.value_type.num_fields)]
     if not set(names) <= {"role", "content", "from", "value"}:
         return FULL
     roles = {role for name in {"role", "from"} & set(names) for role in _values(dataset, path, name)}
     return FULL if "function_call" in roles else PLAIN
-
-
-def _of_structs(kind: pa.DataType) -> bool:
-    return pa.types.is_struct(kind.value_type)
 
 
 def _values(dataset: Dataset, path: str, field: str) -> set[Any]:

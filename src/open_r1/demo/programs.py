@@ -33,7 +33,7 @@ class ProgramProblem:
     def question(self) -> str:
         """What the user asks."""
         *steps, last = self.steps
-        shown = f"{_written(self.example)} gives {run(self.steps, self.example)}"
+        shown = f"{_as_text(self.example)} gives {run(self.steps, self.example)}"
         return f"{', '.join(steps).capitalize()}, then {last}. {shown}."
 
     @property
@@ -113,7 +113,7 @@ def run(steps: Sequence[str], x: Sequence[int]) -> int:
 
 def columns(problem: ProgramProblem) -> dict[str, Any]:
     """The columns that the code reward reads."""
-    cases = [{"input": _written(x), "output": str(run(problem.steps, x))} for x in problem.hidden]
+    cases = [{"input": _as_text(x), "output": str(run(problem.steps, x))} for x in problem.hidden]
     return {"verification_info": {"language": "python", "test_cases": cases}}
 
 
@@ -143,7 +143,7 @@ def _list(rng: random.Random) -> tuple[int, ...]:
     return tuple(rng.randint(0, 9) for _ in range(rng.randint(5, 6)))
 
 
-def _written(x: Sequence[int]) -> str:
+def _as_text(x: Sequence[int]) -> str:
     return str(list(x)).replace(" ", "")
 
 

@@ -13,6 +13,7 @@ report.html.
 To continue an interrupted demo after its last finished stage, run the same command again.
 """
 
+import shlex
 import shutil
 import sys
 import time
@@ -73,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         run(output, settings, Console())
     except (KeyboardInterrupt, Interrupted) as stop:
-        command = f"open-r1 demo --output {output}{settings.flags()}"
+        command = f"open-r1 demo --output {shlex.quote(str(output))}{settings.flags()}"
         print(f"\nInterrupted: `{command}` continues after the last finished stage.", file=sys.stderr)
         sys.exit(Interrupted.EXIT_CODE if isinstance(stop, Interrupted) else 130)
 

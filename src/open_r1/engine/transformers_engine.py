@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from open_r1.data.chat import pad_token_id
+from open_r1.engine.drawing import invert, uniform_stream
 from open_r1.engine.protocol import Completion, Engine, Request, Sampling, in_budget, prompt_ids, warn_of_failures
 from open_r1.modeling.loading import context_length
 from open_r1.modeling.mixers import use_plain_functions
@@ -213,18 +214,18 @@ class TransformersEngine(Engine):
                 token, logprob = sample(logits, uniforms[live, step], warpers, greedy=sampling.temperature == 0)
             failed[live] |= ~done & ~logprob.isfinite()
             done |= failed[live]
-            writing, written = live[~done], token[~done]
-            tokens[writing, step] = written
+            running, sampled = live[~done], token[~done]
+            tokens[running, step] = sampled
             if sampling.logprobs:
-                logprobs[writing, step] = logprob[~done]
+                logprobs[running, step] = logprob[~done]
             if self.chosen_experts:
-                predictors[writing, step] = experts[~done]
-            lengths[writing] = step + 1
-            stopped[writing] = torch.isin(written, stops)
+                predictors[running, step] = experts[~done]
+            lengths[running] = step + 1
+            stopped[running] = torch.isin(sampled, stops)
             done = stopped[live] | failed[live] | (step + 1 >= limit[live])
             if self.on_tokens is not None:
-                self.on_tokens(len(writing))
-            yield written, stopped[writing]
+                self.on_tokens(len(running))
+            yield sampled, stopped[running]
             if done.all():
                 break
             mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
@@ -325,11 +326,6 @@ def left_pad(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Ten
     return ids, mask
 
 
-def uniform_stream(seed: int, index: int, length: int) -> np.ndarray:
-    """`length` float32 uniforms in [0, 1) that depend on `(seed, index)` alone (counter-based Philox)."""
-    return np.random.Generator(np.random.Philox(key=[seed % 2**64, index])).random(length, dtype=np.float32)
-
-
 def logits_warpers(sampling: Sampling) -> LogitsProcessorList:
     """Temperature, top-k, top-p and min-p, in the order of `generate`; empty for greedy decoding."""
     warpers = LogitsProcessorList()
@@ -354,12 +350,5 @@ def sample(logits: Tensor, uniform: Tensor, warpers: LogitsProcessorList, greedy
     """
     no_ids: Any = torch.empty(len(logits), 0, dtype=torch.long, device=logits.device)
     log_p = warpers(no_ids, logits).log_softmax(-1)  # type: ignore[arg-type]
-    if greedy:
-        token = logits.argmax(-1)
-    else:
-        cumulative = log_p.exp().cumsum(-1)
-        total = cumulative[:, -1]
-        # A threshold below the total always falls on a token of non-zero probability.
-        threshold = torch.minimum(uniform * total, total.nextafter(torch.zeros_like(total)))
-        token = torch.searchsorted(cumulative, threshold[:, None], right=True).squeeze(1).clamp(max=logits.shape[1] - 1)
+    token = logits.argmax(-1) if greedy else invert(log_p, uniform)
     return token, log_p.gather(-1, token[:, None]).squeeze(1)

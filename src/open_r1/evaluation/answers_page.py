@@ -5,15 +5,14 @@ open-r1 report runs/grpo/evaluation
 open-r1 report runs/grpo/evaluation --output answers.html --max-megabytes 50
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from open_r1.errors import UserError
 from open_r1.evaluation.results import by_problem
 from open_r1.evaluation.store import finished_folders, read_results, read_samples
+from open_r1.files import explain_output
 from open_r1.options import parse_options
 from open_r1.options.annotations import Positional, Range
 from open_r1.report.evaluation_page import COLUMNS, Page, TaskAnswers, write_evaluation_page
@@ -28,16 +27,8 @@ def write_report(root: Path, output: Path | None = None, max_megabytes: float = 
         for folder in finished_folders(root)
     ]
     page = output or root / "report.html"
-    with _explain_output(page):
+    with explain_output(page, "--output"):
         return write_evaluation_page(page, tasks, max_megabytes)
-
-
-@contextmanager
-def _explain_output(page: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{page} cannot be written ({error.strerror or error}): give another --output.") from error
 
 
 @dataclass(kw_only=True)
@@ -66,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _report_run(args: ReportOptions) -> None:
     page = args.output or args.folder / "report.html"
-    with _explain_output(page):
+    with explain_output(page, "--output"):
         saved = write_run_page(args.folder, page, args.max_megabytes)
     print(f"{saved.path} ({saved.megabytes:.1f} MB)")
     if saved.damaged:
@@ -74,4 +65,5 @@ def _report_run(args: ReportOptions) -> None:
     if saved.carried + len(saved.damaged) < saved.steps:
         print(f"It contains the completions of {saved.carried} of {saved.steps} steps (--max-megabytes).")
     if (args.folder / "evaluation").is_dir():
-        print(f"To read the answers of its benchmarks: open-r1 report {args.folder / 'evaluation'}")
+        command = shlex.join(["open-r1", "report", str(args.folder / "evaluation")])
+        print(f"To read the answers of its benchmarks: {command}")

@@ -102,10 +102,10 @@ def stream_answer(
 
     inner = engine.engine
     if isinstance(inner, OpenAIEngine):
-        written = inner.stream_text(
+        pieces = inner.stream_text(
             engine.render(messages), temperature=temperature, top_p=top_p, seed=seed, max_tokens=max_new_tokens
         )
-        return split_reasoning(written)
+        return split_reasoning(pieces)
     prompt: Any = engine.render(messages)
     room = (engine.context or 2**31) - engine.prompt_tokens(prompt)
     if room < 1:
@@ -120,12 +120,12 @@ def stream_answer(
         seed=seed,
         logprobs=False,
     )
-    text = _written(inner, Request("ask", prompt, sampling))
+    text = _sampled_text(inner, Request("ask", prompt, sampling))
     opened = str(inner.tokenizer.decode(prompt[-8:])).rstrip().endswith("<think>")  # type: ignore[attr-defined]
     return split_reasoning((("reasoning" if opened else "content", piece) for piece in text), opened)
 
 
-def _written(inner: Any, request: "Request") -> Iterator[str]:
+def _sampled_text(inner: Any, request: "Request") -> Iterator[str]:
     from transformers import TextStreamer
 
     if not hasattr(inner, "stream_tokens"):

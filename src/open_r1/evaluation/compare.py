@@ -19,6 +19,7 @@ from open_r1.errors import UserError
 from open_r1.evaluation.metrics import Estimate, paired_difference, pass_at_1
 from open_r1.evaluation.results import by_problem
 from open_r1.evaluation.store import finished_folders, read_samples
+from open_r1.files import explain_output
 from open_r1.options import parse_options
 from open_r1.options.annotations import Positional
 from open_r1.report.compare_page import ComparedTask, write_compare_page
@@ -120,12 +121,8 @@ def write_page(a: Path, b: Path, comparisons: Sequence[Comparison], path: Path) 
         pairs = [(pairs_a[key], pairs_b[key]) for key in pairs_a]
         tasks.append(ComparedTask(c.task, c.a, c.b, c.difference.value, c.difference.ci95, pairs))
     names = _name(a), _name(b)
-    try:
+    with explain_output(path, "--html"):
         return write_compare_page(path, names if names[0] != names[1] else (str(a), str(b)), tasks)
-    except OSError as error:
-        raise UserError(
-            f"html is {path}, which cannot be written ({error.strerror or error}): give another."
-        ) from error
 
 
 def _name(folder: Path) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from open_r1.errors import UserError
+from open_r1.files import explain_output
 
 Say = Callable[[list[Any]], Generator[tuple[str, str]]]
 """Messages to the pieces of an answer, as `stream_answer` gives them."""
@@ -75,9 +75,7 @@ def follow(pieces: Generator[tuple[str, str]], answer: Answer) -> Generator[tupl
 
 def save_row(path: Path, row: dict[str, Any]) -> None:
     """Appends a row to a file of JSON lines. Raises UserError."""
-    try:
+    with explain_output(path, "--save"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8", errors="replace") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror or error}): give another --save.") from error

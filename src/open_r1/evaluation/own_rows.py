@@ -32,10 +32,10 @@ def own_problems(task: Task, rows: Dataset, columns: ColumnOptions) -> list[Benc
         text = messages[-1]["content"].strip()
         prompt = text if is_conversation(value) else task.prompt.format(problem=text)
         messages = [*messages[:-1], {**messages[-1], "content": prompt}]
-        asked = read_conversation(messages, row, context, None, where)
-        plain = len(asked.messages) == 1 and not asked.tools and not asked.settings
+        conversation = read_conversation(messages, row, context, None, where)
+        plain = len(conversation.messages) == 1 and not conversation.tools and not conversation.settings
         gold = extract_gold(_gold(row, golds, where))
-        more: dict[str, Any] = {} if plain else {"asked": asked}
+        more: dict[str, Any] = {} if plain else {"conversation": conversation}
         problems.append(BenchmarkProblem(index, problem_id(task, row, index), text, prompt, gold, **more))
     return problems
 

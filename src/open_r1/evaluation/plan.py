@@ -40,8 +40,8 @@ def plan(problems: Sequence[BenchmarkProblem], engine: OpenEngine, protocol: Pro
 
 def conversation_of(problem: BenchmarkProblem, protocol: Protocol) -> Conversation:
     """The conversation that asks `problem`, whose own system prompt comes first."""
-    asked = problem.asked or Conversation([{"role": "user", "content": problem.prompt}])
-    return replace(asked, messages=with_system_prompt(asked.messages, protocol.system_prompt))
+    conversation = problem.conversation or Conversation([{"role": "user", "content": problem.prompt}])
+    return replace(conversation, messages=with_system_prompt(conversation.messages, protocol.system_prompt))
 
 
 def cut_short(requests: Sequence[SampleRequest], engine: OpenEngine, protocol: Protocol) -> str | None:

@@ -70,8 +70,8 @@ class BenchmarkProblem:
     """A prompt (`problem` with the task's instruction) and its gold answer.
 
     `judge` gives the verdicts of completions, each with its problem; None: they are compared with the gold answers.
-    `tests` judge a program. `groups` split the scores, for example by difficulty. `asked` is the conversation that ends
-    with `prompt`, if it has more messages.
+    `tests` judge a program. `groups` split the scores, for example by difficulty. `conversation` ends with
+    `prompt`; None if that is its only message.
     """
 
     index: int
@@ -81,13 +81,13 @@ class BenchmarkProblem:
     gold: str
     judge: "Callable[[Sequence[tuple[BenchmarkProblem, str]]], list[Verdict]] | None" = None
     tests: Any = None
-    asked: "Conversation | None" = None
+    conversation: "Conversation | None" = None
     groups: Mapping[str, str] = field(default_factory=dict)
 
 
 def digest(problems: Sequence[BenchmarkProblem]) -> str:
     """Short SHA-256 of prompts and gold answers: identifies a version of a benchmark."""
-    rows = [(p.id, p.prompt, p.gold, *([asdict(p.asked)] if p.asked else [])) for p in problems]
+    rows = [(p.id, p.prompt, p.gold, *([asdict(p.conversation)] if p.conversation else [])) for p in problems]
     text = json.dumps(rows, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

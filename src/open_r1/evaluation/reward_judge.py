@@ -51,7 +51,7 @@ def _judge(
 
 
 def _messages(problem: BenchmarkProblem) -> list[dict[str, Any]]:
-    return problem.asked.messages if problem.asked else [{"role": "user", "content": problem.prompt}]
+    return problem.conversation.messages if problem.conversation else [{"role": "user", "content": problem.prompt}]
 
 
 def _verdict(value: float | None, text: str) -> Verdict:

@@ -100,10 +100,10 @@ class Problems:
         """Short SHA-256 of all prompts and gold answers, and the bytes of the longest prompt."""
         digest, longest = hashlib.sha256(), 0
         for problem in self.read(range(len(self))):
-            asked = problem.conversation
-            more = [asked.tools, asked.settings] if asked.tools or asked.settings else []
+            conversation = problem.conversation
+            more = [conversation.tools, conversation.settings] if conversation.tools or conversation.settings else []
             more += [problem.tests] if self.has_tests else []
-            digest.update(json.dumps([asked.messages, problem.gold, *more]).encode())
+            digest.update(json.dumps([conversation.messages, problem.gold, *more]).encode())
             longest = max(longest, prompt_bytes(problem))
         return digest.hexdigest()[:16], longest
 
@@ -124,8 +124,9 @@ class Problems:
             if is_conversation(value):
                 raise UserError(f"{where}: prompt_template is for text, but this is a conversation: omit it.")
             messages = prompt_messages(self._rendered(row, text, where), where)
-        asked = read_conversation(messages, row, self._context, self.system_prompt, f"{self.source}, row {index + 1}")
-        return PromptRow(index, text, asked, gold, row[TESTS] if self.has_tests else None)
+        row_at = f"{self.source}, row {index + 1}"
+        conversation = read_conversation(messages, row, self._context, self.system_prompt, row_at)
+        return PromptRow(index, text, conversation, gold, row[TESTS] if self.has_tests else None)
 
     def _rendered(self, row: dict[str, Any], text: str, where: str) -> str:
         try:
@@ -136,10 +137,10 @@ class Problems:
 
 def prompt_bytes(problem: PromptRow) -> int:
     """Bytes of all messages and tools: a bound on their tokens."""
-    asked = problem.conversation
-    more = [asked.tools or [], *({**m, "content": ""} for m in asked.messages if len(m) > 2)]
+    conversation = problem.conversation
+    more = [conversation.tools or [], *({**m, "content": ""} for m in conversation.messages if len(m) > 2)]
     extra_bytes = sum(len(json.dumps(value)) for value in more if value)
-    return extra_bytes + sum(len(message["content"].encode()) for message in asked.messages)
+    return extra_bytes + sum(len(message["content"].encode()) for message in conversation.messages)
 
 
 def _compiled(template: str, known: list[str]) -> tuple[Any, list[str]]:

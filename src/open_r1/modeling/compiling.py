@@ -42,8 +42,9 @@ def compile_rows(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` of tensors that have equally many rows, compiled once for all numbers of rows.
 
     Other sizes are constants. A single row, which would be compiled separately, is computed without compilation.
+    Reductions are not split, which pays for few rows only, but would be decided by the first call for all.
     """
-    compiled = torch.compile(function)
+    compiled = torch.compile(function, options={"split_reductions": False})
 
     @functools.wraps(function)
     def call(*args: Any) -> Any:

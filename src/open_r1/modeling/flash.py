@@ -156,7 +156,7 @@ def _forward(
     window: int,
     softcap: float,
 ) -> tuple[Tensor, Tensor]:
-    layer = _current_layer()
+    layer = _layers[-1] if _layers else None
     if layer is not None and layer.replaying:
         return layer.take()
     out, lse, *_ = kernels().forward(
@@ -267,10 +267,6 @@ class _LayerAttention:
 
 _layers: list[_LayerAttention] = []
 """The checkpointed layers that are currently being computed, innermost last."""
-
-
-def _current_layer() -> _LayerAttention | None:
-    return _layers[-1] if _layers else None
 
 
 def keep_attention() -> tuple[AbstractContextManager, AbstractContextManager]:

@@ -6,9 +6,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from open_r1.devices import to_device
 from open_r1.modeling.sequence_parallel import SequenceGroup
 
 MAX_PADDING = 1.25
+
+
+def consecutive(starts: Sequence[int], lengths: Sequence[int]) -> Tensor:
+    """`starts[i], starts[i] + 1, ...`, `lengths[i]` numbers for each i, end to end."""
+    counts = torch.tensor(lengths)
+    before = counts.cumsum(0) - counts
+    return torch.arange(sum(lengths)) + (torch.tensor(starts) - before).repeat_interleave(counts)
 
 
 class DocumentLayout:
@@ -37,22 +45,25 @@ class DocumentLayout:
         self.prefixes = [0 if p is None else self.lengths[p] for p in self.parents]
         key_lengths = [own + prefix for own, prefix in zip(self.lengths, self.prefixes, strict=True)]
         self.max_q, self.max_k = max(self.lengths), max(key_lengths)
-        self.cu_seqlens_q = self.starts.to(device=device, dtype=torch.int32)
+        self.cu_seqlens_q = to_device(self.starts.to(torch.int32), device)
         self.cu_seqlens_k, self.key_index = self.cu_seqlens_q, None
         if parents is not None:
-            self.cu_seqlens_k = torch.tensor([0, *key_lengths]).cumsum(0).to(device=device, dtype=torch.int32)
-            self.key_index = torch.cat([self.keys_of(i) for i in range(len(self.lengths))]).to(device)
+            self.cu_seqlens_k = to_device(torch.tensor([0, *key_lengths]).cumsum(0, dtype=torch.int32), device)
+            self.key_index = to_device(self._keys(), device)
         self._groups: tuple[list[Rectangle], Tensor] | None = None
 
     def tokens_of(self, i: int) -> Tensor:
         """Indices of the tokens of document i in the pack."""
         return torch.arange(int(self.starts[i]), int(self.starts[i + 1]))
 
-    def keys_of(self, i: int) -> Tensor:
-        """Indices of the tokens that document i attends to, in the pack."""
-        parent = self.parents[i]
-        own = self.tokens_of(i)
-        return own if parent is None else torch.cat([self.tokens_of(parent), own])
+    def _keys(self) -> Tensor:
+        """Indices of the tokens that each document attends to, end to end."""
+        starts = self.starts.tolist()
+        of_parents = [0 if parent is None else starts[parent] for parent in self.parents]
+        return consecutive(
+            [start for pair in zip(of_parents, starts, strict=False) for start in pair],
+            [length for pair in zip(self.prefixes, self.lengths, strict=True) for length in pair],
+        )
 
     def padded_groups(self) -> tuple[list["Rectangle"], Tensor]:
         """Documents as rows of a few rectangles, at most a quarter of which is padding.

@@ -60,12 +60,13 @@ def _parse(
     understood = UNDERSTOOD if is_training(hints) else set()
     aliases = aliases_of(hints)
     positional = [name for name, hint in hints.items() if mark_of(hint, Positional)]
-    many = [name for name in positional if get_origin(split_hint(hints[name])[0]) is list]
+    plain = {name: split_hint(hint)[0] for name, hint in hints.items()}
+    many = [name for name in positional if get_origin(plain[name]) is list]
     one_word = others or bool(positional)
     arities: dict[str, Arity] = dict.fromkeys([*understood, *([] if others else ["config"])], "many")
     arities |= {name: _arity(hint, one_word) for name, hint in hints.items()}
     arities |= {alias: arities[name] for alias, name in aliases.items()}
-    unsettable = {name for name, hint in hints.items() if _can_be_unset(hint)}
+    unsettable = {name for name, kind in plain.items() if kind is bool or NoneType in get_args(kind)}
     words, rest = split_command_line(argv, arities, positional=positional, unsettable=unsettable, many=many)
     if rest and not others:
         raise _stray(rest[0], [*hints, *aliases, *understood])
@@ -137,11 +138,6 @@ def _arity(hint: Any, one_word: bool) -> Arity:
     if not one_word or (is_list and not mark_of(hint, Repeated)):
         return "many"
     return "none" if plain in (bool, bool | None) else "one"
-
-
-def _can_be_unset(hint: Any) -> bool:
-    plain = split_hint(hint)[0]
-    return plain is bool or NoneType in get_args(plain)
 
 
 def _typed(hint: Any, given: list[Words]) -> Given:

@@ -86,11 +86,9 @@ def write_model_card(
 def usage(name: str, adapters: bool) -> str:
     """Python code that loads the model from the folder `name` and asks it a question."""
     package, loader = ("peft", "AutoPeftModelForCausalLM") if adapters else ("transformers", "AutoModelForCausalLM")
-    imports = [f"from {package} import {loader}", "from transformers import AutoTokenizer"]
-    if not adapters:
-        imports = [f"from transformers import {loader}, AutoTokenizer"]
     lines = [
-        *imports,
+        f"from {package} import {loader}",
+        "from transformers import AutoTokenizer",
         "",
         f"model = {loader}.from_pretrained({name!r})",
         f"tokenizer = AutoTokenizer.from_pretrained({name!r})",

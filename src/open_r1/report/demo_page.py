@@ -1,6 +1,7 @@
 """The page of the demo: one self-contained `report.html`, made from the files of the demo."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +139,8 @@ def _problems(output_dir: Path, task: str, names: Sequence[str]) -> list[dict[st
     for name in names:
         path = output_dir / name / "evaluation" / task / "samples.parquet"
         if not path.exists():
-            raise UserError(f"{path} does not exist: run `open-r1 demo --output {output_dir}` to its end.")
+            command = shlex.join(["open-r1", "demo", "--output", str(output_dir)])
+            raise UserError(f"{path} does not exist: run `{command}` to its end.")
         rows = pq.ParquetFile(path).read(columns=SAMPLE_COLUMNS).to_pylist()
         if not problems:
             problems = [{"problem": r["problem"], "gold": str(r["gold"]), "outputs": []} for r in rows]

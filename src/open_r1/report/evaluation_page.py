@@ -70,7 +70,10 @@ def write_evaluation_page(path: Path, tasks: Sequence[TaskAnswers], max_megabyte
         }
         for t, task in enumerate(problems):
             if _has_programs(tasks[t].results):
-                pieces |= {f"{t}-{p}-programs": _programs(s[:carried]) for p, s in enumerate(task)}
+                pieces |= {
+                    f"{t}-{p}-programs": packed([[row["extracted"], row["reason"]] for row in s[:carried]])
+                    for p, s in enumerate(task)
+                }
         if sum(map(len, pieces.values())) <= max_megabytes * 1e6 or carried == 1:
             break
         carried = (carried + 1) // 2
@@ -124,8 +127,3 @@ def _entry(samples: Sequence[Mapping[str, Any]], programs: bool) -> dict[str, An
             for row in samples
         ],
     }
-
-
-def _programs(samples: Sequence[Mapping[str, Any]]) -> str:
-    """Programs and how their tests ended, packed as the completions are."""
-    return packed([[row["extracted"], row["reason"]] for row in samples])

@@ -1,4 +1,4 @@
-"""A histogram as a self-contained SVG, in the style of the line charts."""
+"""A histogram as a self-contained SVG, as `open-r1 data stats` writes it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from html import escape
 
 import numpy as np
 
-from open_r1.report.curves import GRID, MUTED, PALETTE, chart, figure, ticks
+from open_r1.report.svg import GRID, MUTED, PALETTE, chart, figure, ticks
 
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 60, 30, 54, 42

@@ -6,7 +6,7 @@ Everything shown later (progress pages, model cards, comparisons) is made from t
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,8 @@ class RunRecorder:
     def _discard_after(self, step: int, history: Sequence[Mapping[str, Any]]) -> None:
         path = self.run_dir / "metrics.jsonl"
         if path.exists() or history:
-            lines = [line for line in _readable_lines(path) if _belongs(line["step"], step)]
+            content = path.read_bytes() if path.exists() else b""
+            lines = [line for line in readable_lines(content) if _belongs(line["step"], step)]
             write_text(path, "".join(map(_metrics_line, _restored(path, lines, history))))
         for file in (self.run_dir / "rollouts").glob("*"):
             number = rollout_step(file)
@@ -137,18 +138,15 @@ def read_config(run_dir: Path | str) -> dict[str, Any]:
     return {}
 
 
-def _readable_lines(path: Path) -> list[dict[str, Any]]:
-    """Complete lines in the format of a run."""
-    content = path.read_bytes().decode(errors="replace") if path.exists() else ""
-    lines = []
-    for text in content.split("\n")[:-1]:
+def readable_lines(content: bytes) -> Iterator[dict[str, Any]]:
+    """The complete lines of `content` that have the format of a run's metrics; damaged ones are left out."""
+    for text in content.split(b"\n")[:-1]:
         try:
             line = json.loads(text)
         except ValueError:
             continue
         if isinstance(line, dict) and isinstance(line.get("step"), int):
-            lines.append(line)
-    return lines
+            yield line
 
 
 def _restored(path: Path, lines: list[dict[str, Any]], history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

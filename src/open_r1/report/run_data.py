@@ -8,6 +8,7 @@ page contains the answers to some of them.
 import hashlib
 import json
 import os
+import shlex
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ import yaml
 from open_r1.errors import UserError
 from open_r1.report.figures import rounded
 from open_r1.report.health import Health
-from open_r1.report.recorder import REWARD_PREFIX, ROLLOUT_COLUMNS, rollout_step
+from open_r1.report.recorder import REWARD_PREFIX, ROLLOUT_COLUMNS, readable_lines, rollout_step
 
 BATCH = 64
 """Rows that are decoded at once when texts are read."""
@@ -55,13 +56,8 @@ class MetricsFile:
             return
         whole = content[: content.rfind(b"\n") + 1]
         self._read += len(whole)
-        for text in whole.splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue  # a damaged line; the run itself restores it from its checkpoint
-            if isinstance(line, dict) and isinstance(line.get("step"), int):
-                self.lines.append({k: rounded(v) if isinstance(v, float) else v for k, v in line.items()})
+        for line in readable_lines(whole):  # the run itself restores damaged ones from its checkpoint
+            self.lines.append({k: rounded(v) if isinstance(v, float) else v for k, v in line.items()})
 
 
 class Run:
@@ -220,7 +216,8 @@ class Run:
             where = path.parent.parent.name
             step = int(where.removeprefix("step-")) if where.startswith("step-") and where[5:].isdigit() else None
             figures = ("task", "pass@1", "ci95", "n_problems", "num_samples", "mean_tokens", "truncated", "no_answer")
-            yield {"step": step, "folder": str(path.parent), **{name: results.get(name) for name in figures}}
+            command = shlex.join(["open-r1", "report", str(path.parent)])
+            yield {"step": step, "command": command, **{name: results.get(name) for name in figures}}
 
 
 class RunPages:

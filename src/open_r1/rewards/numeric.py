@@ -7,9 +7,12 @@ can only show that two answers differ; equality is shown by exact arithmetic her
 
 import cmath
 import math
+import operator
 import zlib
+from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
+from typing import Any
 
 from open_r1.rewards import expression
 from open_r1.rewards.expression import Node
@@ -23,6 +26,14 @@ _FUNCTIONS = {
     "arcsin": cmath.asin, "arccos": cmath.acos, "arctan": cmath.atan, "ln": cmath.log, "log": cmath.log,
     "lg": cmath.log10, "exp": cmath.exp,
 }  # fmt: skip
+ARITHMETIC: dict[str, Callable[..., Any]] = {
+    "neg": lambda x: 0 - x,  # not -x, which is on the other side of the cut of a root
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": operator.truediv,
+}
+_RATIONAL = {*ARITHMETIC, "pow", "factorial", "binomial"}
 _INVERSES = {"csc": cmath.sin, "sec": cmath.cos, "cot": cmath.tan}
 
 
@@ -51,26 +62,19 @@ def _rational(node: Node, max_bits: int) -> Fraction:
     kind = node[0]
     if kind == "number":
         return node[1]
-    if kind in ("symbol", "constant", "root", "log", "apply"):
-        raise Unknown
     if kind == "call":
         return _rational_call(node[1], [_rational(each, max_bits) for each in node[2:]])
-    operands = [_rational(each, max_bits) for each in node[1:]]
-    value: Fraction
     if kind == "neg":
-        return -operands[0]
+        return -_rational(node[1], max_bits)
+    if kind not in _RATIONAL:
+        raise Unknown
+    operands = [_rational(each, max_bits) for each in node[1:]]
     if kind in ("factorial", "binomial"):
         value = Fraction(_count(kind, operands, max_bits))
     elif kind == "pow":
         value = _power(operands[0], operands[1], max_bits)
     else:
-        left, right = operands
-        if kind == "add":
-            value = left + right
-        elif kind == "sub":
-            value = left - right
-        else:
-            value = left * right if kind == "mul" else left / right
+        value = ARITHMETIC[kind](*operands)
     if value.numerator.bit_length() + value.denominator.bit_length() > max_bits:
         raise Unknown
     return value
@@ -136,19 +140,15 @@ def _operation(node: Node, largest: list[float]) -> complex:
     if kind == "symbol":
         return complex(of_name(node[1]))
     operands = [_value(each, largest) for each in node[1 + (kind in ("call", "apply")) :]]
-    if kind == "neg":
-        return 0 - operands[0]  # not -x, which is on the other side of the cut of a root
     if kind == "apply":
         return sum((cmath.cos(of_name(node[1]) * value) + value**2 for value in operands), complex(of_name(node[1])))
     if kind == "call":
         return _call(node[1], operands)
     if kind == "factorial":
         return complex(math.gamma(_real(operands[0]) + 1))
+    if kind in ARITHMETIC:
+        return ARITHMETIC[kind](*operands)
     left, right = operands
-    if kind in ("add", "sub"):
-        return left + right if kind == "add" else left - right
-    if kind in ("mul", "div"):
-        return left * right if kind == "mul" else left / right
     if kind == "pow":
         if abs(right) > 1000 or (left.real < 0 and not left.imag and right.real % 1):
             raise Unknown
@@ -157,10 +157,8 @@ def _operation(node: Node, largest: list[float]) -> complex:
         return left ** (1 / right) if left.imag or left.real >= 0 or right == 2 else _odd_root(left.real, right)
     if kind == "log":
         return cmath.log(left) / cmath.log(right)
-    if kind == "binomial":
-        n, k = _real(left), _real(right)
-        return complex(math.gamma(n + 1) / math.gamma(k + 1) / math.gamma(n - k + 1))
-    raise Unknown
+    n, k = _real(left), _real(right)  # binomial
+    return complex(math.gamma(n + 1) / math.gamma(k + 1) / math.gamma(n - k + 1))
 
 
 def _call(name: str, values: list[complex]) -> complex:

@@ -9,6 +9,7 @@ _FUNCTION = re.compile(
     r"(?<![\\A-Za-z])(?:(?P<any>a(?:rc)?(?:sin|cos|tan)|sin|cos|tan|cot|csc|sinh|cosh|tanh|ln|log)"
     r"(?=[ ]?[(^_\\]|[ ][A-Za-z0-9](?![A-Za-z]))|(?P<bracketed>sec|max|min|gcd|lcm|floor|ceil)(?=\())"
 )
+_FULL = {"asin": "arcsin", "acos": "arccos", "atan": "arctan"}
 _BASE = re.compile(r"(?<![\\A-Za-z])log(2|10)(?=\()")
 _CALL = re.compile(
     r"(?<![\\A-Za-z])(?P<name>\\?sqrt|cbrt|exp|abs)[ ]?\(|(?<![\\A-Za-z])sqrt[ ]?(?P<token>\d+|[A-Za-z](?![A-Za-z]))"
@@ -25,12 +26,8 @@ def to_latex(text: str) -> str:
     text = _NAME.sub(lambda match: f"\\{match.group()} ", text)
     text = _INFINITY.sub(r"\\infty ", text)
     text = _BASE.sub(r"\\log_{\1}", text)
-    text = _FUNCTION.sub(lambda match: "\\" + _full_name(match.group()) + " ", text)
+    text = _FUNCTION.sub(lambda match: f"\\{_FULL.get(match.group(), match.group())} ", text)
     return _with_exponents(text)
-
-
-def _full_name(name: str) -> str:
-    return f"arc{name[1:]}" if name in ("asin", "acos", "atan") else name
 
 
 def _with_calls(text: str) -> str:

@@ -160,8 +160,8 @@ def _operation(node: Node, point: Point, sizes: list[mpf]) -> mpf:
     if kind == "symbol":
         return _of(point[node[1]])
     operands = [_value(each, point, sizes) for each in node[1 + (kind in ("call", "apply")) :]]
-    if kind == "neg":
-        return -operands[0]
+    if kind in numeric.ARITHMETIC:
+        return numeric.ARITHMETIC[kind](*operands)
     if kind == "apply":
         return sum((mp.cos(_of(point[node[1]]) * value) + value**2 for value in operands), _of(point[node[1]]))
     if kind == "call":
@@ -169,19 +169,13 @@ def _operation(node: Node, point: Point, sizes: list[mpf]) -> mpf:
     if kind == "factorial":
         return mp.factorial(operands[0])
     left, right = operands
-    if kind in ("add", "sub"):
-        return left + right if kind == "add" else left - right
-    if kind in ("mul", "div"):
-        return left * right if kind == "mul" else left / right
     if kind == "pow":
         return _power(left, right, node[2])
     if kind == "root":
         return _power(left, 1 / right, ("div", ("number", Fraction(1), None), node[2]))
     if kind == "log":
         return mp.log(left) / mp.log(right)
-    if kind == "binomial":
-        return mp.binomial(left, right)
-    raise numeric.Unknown
+    return mp.binomial(left, right)
 
 
 def _power(base: mpf, exponent: mpf, tree: Node) -> mpf:

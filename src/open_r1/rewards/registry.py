@@ -3,13 +3,15 @@
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial, update_wrapper
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from open_r1.errors import UserError, did_you_mean
+from open_r1.errors import UserError, did_you_mean, one_line
 from open_r1.rewards.accuracy import accuracy_reward
 from open_r1.rewards.code.programs import declare
 from open_r1.rewards.code.rewards import (
@@ -136,10 +138,9 @@ def _import(path: str) -> RewardFunc:
 def _load_module(path: str, name: str) -> ModuleType:
     _can_import_from(Path.cwd())
     try:
-        return importlib.import_module(name)
+        with _importing(path, name):
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name.split(".")[0] and error.name != name:
-            raise
         raise UserError(
             f"reward_funcs: {path!r}: there is no module {error.name!r}: put {name.split('.')[0]}.py in the working "
             "directory, install it, or give the path of the file, such as path/to/file.py:my_reward."
@@ -159,11 +160,31 @@ def _load_file(path: str, file: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with _importing(path):
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
     return module
+
+
+@contextmanager
+def _importing(path: str, name: str = "") -> Iterator[None]:
+    """Turns what goes wrong inside the user's module into a UserError that says where. That there is no module `name`
+    is passed on."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name in (name, name.split(".")[0]):
+            raise
+        where = ""
+        if not isinstance(error, SyntaxError):  # whose message names the line
+            frames = traceback.extract_tb(error.__traceback__)
+            last = [frame for frame in frames if not frame.filename.startswith("<frozen")][-1]
+            where = f" ({last.filename}, line {last.lineno})"
+        raise UserError(
+            f"reward_funcs: {path!r}: its module cannot be imported: {type(error).__name__}: {one_line(error)}{where}."
+        ) from error
 
 
 def _can_import_from(folder: Path) -> None:

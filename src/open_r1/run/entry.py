@@ -1,5 +1,6 @@
 """Runs entry scripts: users see their mistakes as a sentence, never as a stack trace."""
 
+import errno
 import hashlib
 import os
 import re
@@ -15,12 +16,18 @@ OUT_OF_MEMORY = (
     "out of GPU memory outside of training ({reason}): check with nvidia-smi whether another program uses the GPU, "
     "lower the engine's share of memory, or use a larger GPU or a smaller model."
 )
+FULL = "Make room, and run the same command: nothing that was saved is lost."
+UNWRITABLE = "Give another path, or the right to write there."
+DISK = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), FULL) | dict.fromkeys(
+    (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG), UNWRITABLE
+)
+"""What to do about an error of the disk, wherever it strikes."""
 LOST_CONNECTION = "training process {rank} lost the connection to another one, which has ended or hangs: {reason}."
 
 
 def exit_with_sentence(main: Callable[[], None]) -> NoReturn:
-    """Runs `main` and exits: 0 when it returns, 2 after a UserError, 75 after Interrupted, 76 if another training
-    process is gone, 130 after Ctrl-C.
+    """Runs `main` and exits: 0 when it returns, 2 after a UserError or an error of the disk, 75 after Interrupted,
+    76 if another training process is gone, 130 after Ctrl-C.
 
     If the reader of its output disconnects (`... | head -1`), `main` continues without a console.
     """
@@ -35,6 +42,13 @@ def exit_with_sentence(main: Callable[[], None]) -> NoReturn:
         print(stop, file=sys.stderr)
         _leave_process_group()
         sys.exit(Interrupted.EXIT_CODE)
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        if first_to_say(str(error)):
+            place = f"{error.filename}: " if error.filename else ""
+            print(f"error: {place}{os.strerror(error.errno)}. {DISK[error.errno]}", file=sys.stderr)
+        sys.exit(2)
     except RuntimeError as error:
         if lost_peer(error):
             if first_to_say(LOST_CONNECTION):  # whatever the rank and the reason

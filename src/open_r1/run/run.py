@@ -158,6 +158,7 @@ class Run:
         with saving(self.output_dir, "the trained model", "run the same command again."):
             trainer.save_model(str(self.output_dir))
         figures = benchmarks.final()
+        last = next((line for line in reversed(trainer.state.log_history) if "loss" in line), {})
         if trainer.is_world_process_zero():
             with saving(self.output_dir, "README.md, the model's card,", "run the same command: the model is saved."):
                 write_model_card(
@@ -166,7 +167,7 @@ class Run:
                     task=self.task,
                     dataset=_dataset_names(self.script),
                     config=self.config,
-                    metrics=_last_metrics(trainer) | metrics | figures,
+                    metrics=last | metrics | figures,
                 )
 
 
@@ -174,11 +175,6 @@ def _dataset_names(script: DataConfig) -> list[str]:
     if script.dataset_mixture:
         return [d["id"] for d in script.dataset_mixture["datasets"]]
     return [script.dataset_name] if script.dataset_name else []
-
-
-def _last_metrics(trainer: PackedTrainer) -> dict[str, Any]:
-    steps = [line for line in trainer.state.log_history if "loss" in line]
-    return steps[-1] if steps else {}
 
 
 def _set_trackers(args: TrainConfig) -> None:

@@ -26,7 +26,7 @@ COMPLETION = pa.schema(
 VERDICT = pa.schema({"extracted": pa.string(), "correct": pa.bool_(), "reason": pa.string()}.items())
 """Columns of its verdict; `correct` is null if it cannot be decided, `extracted` if no answer was found."""
 
-KEPT = {"index": int, "sample": int, "completion": str}
+REQUIRED = {"index": int, "sample": int, "completion": str}
 """Fields of every row of a journal."""
 
 
@@ -53,7 +53,7 @@ class Journal:
                 row = json.loads(line)
             except ValueError:
                 row = None
-            if not isinstance(row, dict) or not all(isinstance(row.get(name), kind) for name, kind in KEPT.items()):
+            if not isinstance(row, dict) or not all(isinstance(row.get(name), kind) for name, kind in REQUIRED.items()):
                 raise UserError(f"{self.path}, line {number}: not a finished sample. Delete the line to continue.")
             if not is_known(key := (row["index"], row["sample"])):
                 rows.setdefault(key, row)

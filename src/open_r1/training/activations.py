@@ -1,5 +1,6 @@
 """Decides, when training begins, what checkpointed layers store for the backward pass, and where."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,24 +18,20 @@ def activation_callbacks(model: nn.Module, args: TrainConfig) -> list[TrainerCal
     """With `activation_offloading`, the inputs of layers are moved to the CPU. Otherwise the outputs of flash-attn-4
     are stored too, because they take the longest to recompute."""
     if args.activation_offloading:
-        return [_OffloadCheckpoints()]
+        return [_ChangeCheckpoints(offload_checkpoints)]
     weights: Any = model.dtype
     dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else weights
     uses_flash = attention_name(model) == ATTENTION and any(
         flash.is_used(sizes, args.device.type, dtype) for sizes in flash.head_sizes(model)
     )
-    return [_KeepAttention()] if uses_flash else []
+    return [_ChangeCheckpoints(flash.keep_attention_of)] if uses_flash else []
 
 
-class _KeepAttention(TrainerCallback):
-    """With `gradient_checkpointing`, layers are recomputed in the backward pass, but their attention is not."""
+class _ChangeCheckpoints(TrainerCallback):
+    """Calls `change` with the model when training begins, after `gradient_checkpointing` was turned on."""
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        flash.keep_attention_of(model)
-
-
-class _OffloadCheckpoints(TrainerCallback):
-    """What `gradient_checkpointing` stores is moved to the CPU."""
+    def __init__(self, change: Callable[[Any], None]) -> None:
+        self.change = change
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        offload_checkpoints(model)
+        self.change(model)

@@ -2,9 +2,10 @@
 size."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import datasets
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import TrainingArguments
@@ -83,6 +84,14 @@ class StepLoader(DataLoader):
 def step_numbers(steps_per_epoch: int) -> DataLoader:
     """The number of each optimizer step of an epoch, for a trainer that takes its rows from elsewhere."""
     return DataLoader(range(steps_per_epoch), collate_fn=_as_list)  # type: ignore[arg-type]
+
+
+def rows_at(dataset: Any, indices: Sequence[int]) -> list[dict[str, Any]]:
+    """The rows of a dataset or list; those of a dataset are read together, which is faster than one by one."""
+    if not isinstance(dataset, datasets.Dataset):
+        return [dataset[i] for i in indices]
+    columns = dataset[list(indices)]
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def _as_list(rows: list[Any]) -> list[Any]:

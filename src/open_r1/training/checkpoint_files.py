@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
-from open_r1.errors import UserError
+from open_r1.errors import UserError, first_line
 from open_r1.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -113,18 +113,22 @@ def read_state(checkpoint: Path) -> TrainerState:
         ) from error
 
 
+TORCH_WRITER = ("inline_container.cc", "PytorchStreamWriter", "iostream error")
+"""What `torch.save` says if it cannot write: its source file, its class, or the C++ stream; never the reason."""
+
+
 @contextmanager
 def saving(folder: Path, what: str, remedy: str) -> Iterator[None]:
     """Turns errors of the disk into a UserError. Other errors, such as the crash of another process, are passed on."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+        if isinstance(error, RuntimeError) and not any(mark in str(error) for mark in TORCH_WRITER):
             raise
         free = shutil.disk_usage(folder).free / 2**30
         cause = "Make room" if _disk_is_full(error) else "Mend that"
         raise UserError(
-            f"output_dir {folder}: {what} could not be written ({error}); {free:.1f} GiB are free there. "
+            f"output_dir {folder}: {what} could not be written ({first_line(error)}); {free:.1f} GiB are free there. "
             f"{cause}, and {remedy}"
         ) from error
 

@@ -44,26 +44,28 @@ def step_batches(
     groups = args.num_generations
     flat = rollouts.flat()
     lengths = [len(completion.token_ids or []) for _, completion in flat]
+    masked, advantages = rollouts.masked.tolist(), rollouts.advantages.tolist()
+    signal = carries_signal(rollouts, groups)
     batches: list[StepBatch] = []
     for step in range(num_steps):
         prompts = [p for p, slot in enumerate(slots) if slot // prompts_per_step == step]
         sampled = [i for p in prompts for i in range(p * groups, (p + 1) * groups)]
         tokens = sum(len(flat[i][0]["prompt_ids"]) + lengths[i] for i in sampled)
-        counted = [i for i in sampled if not rollouts.masked[i]]
+        counted = [i for i in sampled if not masked[i]]
         size = BatchSize(int(global_sum(len(counted))), int(global_sum(sum(lengths[i] for i in counted))))
-        learned = [i for i in counted if args.beta != 0 or carries_signal(rollouts, i, groups)]
+        learned = [i for i in counted if args.beta != 0 or signal[i]]
         sequences = [rollout_sequence(*flat[i], group=slots[i // groups]) for i in learned]
         for i, sequence in zip(learned, sequences, strict=True):
             weight = token_weight(args.loss_type, lengths[i], size, args.max_completion_length)
             sequence.fields.weight = torch.full((lengths[i],), weight)
-            sequence.fields.advantage = torch.full((lengths[i],), rollouts.advantages[i].item())
+            sequence.fields.advantage = torch.full((lengths[i],), advantages[i])
         batches.append(StepBatch(sequences, tokens))
     return batches
 
 
-def carries_signal(rollouts: Rollouts, i: int, group_size: int) -> bool:
-    """Whether the rewards in the group of completion i differ. If not, its advantages and its gradient are zero."""
-    return bool(rollouts.signal[i // group_size])
+def carries_signal(rollouts: Rollouts, group_size: int) -> list[bool]:
+    """For each completion, whether the rewards in its group differ. If not, its advantage and gradient are zero."""
+    return rollouts.signal.repeat_interleave(group_size).tolist()
 
 
 def check_batch(args: GRPOConfig, num_prompts: int, num_rewards: int) -> None:

@@ -9,7 +9,7 @@ import copy
 import math
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -134,10 +134,12 @@ class PackedTrainer(Trainer):
         began = time.perf_counter()
         self.watchdog.beat("training")
         model.train()
-        packs = self.make_packs(sequences)
+        plan = self._plan(sequences)
+        count = max(1, int(self.ranks.max(len(plan))))  # as many as on the rank with the most
         total = torch.zeros((), device=self.args.device)
-        for index, pack in enumerate(packs):
-            last = index == len(packs) - 1
+        self._tokens_trained = self._largest_pack = 0
+        for index, pack in enumerate(self._packs(sequences, plan, count)):
+            last = index == count - 1
             # DeepSpeed steps inside `backward`, so it must know whether this is the last pack. FSDP2 reduces gradients
             # pack by pack, like ZeRO-2 and 3: full gradients would use the memory that it saves.
             self.accelerator.sync_gradients = last
@@ -146,8 +148,8 @@ class PackedTrainer(Trainer):
                 loss = self.pack_loss(pack, out) * self.data_ranks.world_size
                 self.accelerator.backward(loss)
             total += loss.detach()
+            self._tokens_trained += pack.num_tokens
             self.watchdog.beat("training")
-        self._tokens_trained = sum(pack.num_tokens for pack in packs)
         self.add("tokens", self.step_tokens(sequences))
         self.add("tokens_computed", self._tokens_trained)
         self.add("stop", float(self.stop_signals is not None and self.stop_signals.received is not None))
@@ -168,13 +170,14 @@ class PackedTrainer(Trainer):
         self._tokens_logged += sums["tokens"]
         self.note("tokens_computed", sums["tokens_computed"])
 
-    def make_packs(self, sequences: Sequence[TokenSequence]) -> list[Pack]:
-        """Packs on this rank's device: as many as on the rank with the most, and at least one."""
-        packs = [self._pack(sequences, members) for members in self._plan(sequences)]
-        missing = max(1, int(self.ranks.max(len(packs)))) - len(packs)
-        largest = max((pack.num_tokens for pack in packs), default=0)
-        self._largest_pack = largest // self.args.sequence_parallel_size
-        return packs + [self._empty_pack() for _ in range(missing)]
+    def _packs(self, sequences: Sequence[TokenSequence], plan: list[list[int]], count: int) -> Iterator[Pack]:
+        """`count` packs on this rank's device. The host builds each while the device computes the one before."""
+        for members in plan:
+            pack = self._pack(sequences, members)
+            self._largest_pack = max(self._largest_pack, pack.num_tokens // self.args.sequence_parallel_size)
+            yield pack
+        for _ in range(count - len(plan)):
+            yield empty_pack(self.args.device, self.share_prompts, self.group)
 
     def _plan(self, sequences: Sequence[TokenSequence]) -> list[list[int]]:
         budget = self.args.max_tokens_per_microbatch * self.args.sequence_parallel_size
@@ -182,9 +185,6 @@ class PackedTrainer(Trainer):
 
     def _pack(self, sequences: Sequence[TokenSequence], members: Sequence[int]) -> Pack:
         return build_pack([sequences[i] for i in members], self.args.device, self.share_prompts, self.group)
-
-    def _empty_pack(self) -> Pack:
-        return empty_pack(self.args.device, self.share_prompts, self.group)
 
     @torch.no_grad()
     def sequence_logprobs(
@@ -196,14 +196,14 @@ class PackedTrainer(Trainer):
         was_training = model.training
         model.eval()
         plan = self._plan(sequences)
+        found = []
+        for pack in self._packs(sequences, plan, int(self.ranks.max(len(plan)))):
+            found.append(model(pack=pack, temperature=self.temperature).logprobs.float())
+            self.watchdog.beat(phase)
         results: list[Tensor] = [torch.empty(0)] * len(sequences)
-        for _ in range(int(self.ranks.max(len(plan))) - len(plan)):
-            model(pack=self._empty_pack(), temperature=self.temperature)
-        for members in plan:
-            pack = self._pack(sequences, members)
-            logprobs = model(pack=pack, temperature=self.temperature).logprobs.float().cpu()
+        for members, logprobs in zip(plan, found, strict=False):  # empty packs come last
             counts = [int(sequences[i].learn.sum()) for i in members]
-            for i, part in zip(members, logprobs.split(counts), strict=True):
+            for i, part in zip(members, logprobs.cpu().split(counts), strict=True):
                 results[i] = part
             self.watchdog.beat(phase)
         model.train(was_training)

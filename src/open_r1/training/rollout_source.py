@@ -18,7 +18,7 @@ from typing import Any
 from open_r1.configs import GRPOConfig
 from open_r1.engine.protocol import Engine, Sampling
 from open_r1.errors import UserError
-from open_r1.training.batches import StepSampler, total_steps
+from open_r1.training.batches import StepSampler, rows_at, total_steps
 from open_r1.training.dynamic_sampling import replace_groups, spare_rows
 from open_r1.training.ranks import Ranks
 from open_r1.training.rollouts import (
@@ -204,7 +204,7 @@ class RolloutSource:
 
     def _prompts(self, number: int) -> list[Mapping[str, Any]]:
         rows = self._rows(number)
-        return [self.dataset[rows[slot]] for slot in self.slots]
+        return list(rows_at(self.dataset, [rows[slot] for slot in self.slots]))
 
     # Figures
 

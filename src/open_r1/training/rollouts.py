@@ -16,7 +16,7 @@ from open_r1.rewards import RewardError, extract_answer, prefetch, score
 from open_r1.rewards.accuracy import golds_of
 from open_r1.rewards.text import prefill_of
 from open_r1.training.advantages import combine_rewards, group_advantages
-from open_r1.training.packing import TokenFields, TokenSequence
+from open_r1.training.packing import TokenFields, TokenSequence, tensor_of
 
 PROMPT_COLUMNS = ("prompt", "prompt_ids", "prompt_text")
 
@@ -179,18 +179,17 @@ def with_advantages(
 
 def rollout_sequence(row: Mapping[str, Any], completion: Completion, group: int | None = None) -> TokenSequence:
     """Prompt and completion as one document, of which the completion is learned; `group` shares the prompt."""
-    prompt = torch.tensor(row["prompt_ids"])
-    sampled = torch.tensor(completion.token_ids, dtype=torch.long)
-    logprobs = completion.logprobs
+    shared = len(row["prompt_ids"])
+    ids = tensor_of([*row["prompt_ids"], *(completion.token_ids or [])], np.int64)
     return TokenSequence(
-        input_ids=torch.cat([prompt, sampled]),
-        learn=torch.cat([torch.zeros(len(prompt), dtype=torch.bool), torch.ones(len(sampled), dtype=torch.bool)]),
+        input_ids=ids,
+        learn=torch.arange(len(ids)) >= shared,
         fields=TokenFields(
-            sampler_logprobs=None if logprobs is None else torch.tensor(logprobs),
-            experts=None if completion.experts is None else torch.tensor(completion.experts, dtype=torch.long),
+            sampler_logprobs=None if completion.logprobs is None else tensor_of(completion.logprobs, np.float32),
+            experts=None if completion.experts is None else tensor_of(completion.experts, np.int64),
         ),
         group=group,
-        shared=len(prompt),
+        shared=shared,
     )
 
 

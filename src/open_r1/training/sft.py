@@ -3,15 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
 
 from open_r1.configs import SFTConfig
-from open_r1.training.batches import StepLoader, StepSampler
+from open_r1.training.batches import StepLoader, StepSampler, rows_at
 from open_r1.training.logprobs import TokenLogprobs
 from open_r1.training.packed_trainer import PackedTrainer
-from open_r1.training.packing import Pack, TokenFields, TokenSequence, best_fit
+from open_r1.training.packing import Pack, TokenFields, TokenSequence, best_fit, tensor_of
 
 
 class PackedRows:
@@ -25,8 +26,7 @@ class PackedRows:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> list[dict[str, Any]]:
-        columns = self.dataset[self.rows[index]]
-        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        return rows_at(self.dataset, self.rows[index])
 
 
 def packed_rows(dataset: Dataset, args: SFTConfig) -> PackedRows:
@@ -94,9 +94,9 @@ class SFTTrainer(PackedTrainer):
 
 
 def _sequence(document: Mapping[str, Any], weight: float) -> TokenSequence:
-    learn = torch.tensor(document["loss_mask"], dtype=torch.bool)
+    learn = tensor_of(document["loss_mask"], np.bool_)
     return TokenSequence(
-        input_ids=torch.tensor(document["input_ids"]),
+        input_ids=tensor_of(document["input_ids"], np.int64),
         learn=learn,
         fields=TokenFields(weight=torch.full((int(learn.sum()),), weight)),
     )

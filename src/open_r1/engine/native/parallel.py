@@ -17,7 +17,7 @@ from open_r1.processes.child import child_environment, describe_exit, new_log
 
 logger = logging.getLogger(__name__)
 
-SILENT_SECONDS = 3600.0
+SILENT_SECONDS = 900.0
 """An engine that sends nothing for this long, not even the number of new tokens, counts as hanging."""
 
 

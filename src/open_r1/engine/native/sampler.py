@@ -9,6 +9,7 @@ warpers. These plain operations specify the Triton kernels used on CUDA.
 import torch
 from torch import Tensor
 
+from open_r1.engine.drawing import invert
 from open_r1.engine.native.slots import FAILED, FULL, LIVE, STOPPED, Slots
 from open_r1.modeling.head import LogitRule
 
@@ -36,15 +37,6 @@ def sample_torch(product: Tensor, slots: Slots, rows: Tensor, rule: LogitRule, t
     uniform = slots.uniforms[rows, sampled.clamp(max=slots.uniforms.shape[1] - 1)]
     token = torch.where(greedy, logits.argmax(-1), invert(log_p, uniform))
     record(slots, rows, token, log_p.gather(-1, token[:, None]).squeeze(1))
-
-
-def invert(log_p: Tensor, uniform: Tensor) -> Tensor:
-    """The first token at which the cumulated probability of `log_p (B, V)` exceeds `uniform (B,)` of the total."""
-    cumulative = log_p.exp().cumsum(-1)
-    total = cumulative[:, -1]
-    # A number below the total always selects a token of non-zero probability.
-    goal = torch.minimum(uniform * total, total.nextafter(torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, goal[:, None], right=True).squeeze(1).clamp(max=log_p.shape[1] - 1)
 
 
 def thresholds(logits: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from open_r1 import devices
+from open_r1.engine.drawing import uniform_stream
 from open_r1.engine.native.scheduler import Rollout
-from open_r1.engine.transformers_engine import uniform_stream
 from open_r1.errors import UserError
 
 LIVE, STOPPED, FULL, FAILED = range(4)
@@ -107,8 +108,7 @@ class Slots:
 
 def to_device(values: Sequence | np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A tensor on `device`, copied without synchronizing."""
-    tensor = torch.as_tensor(values, dtype=dtype)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    return devices.to_device(torch.as_tensor(values, dtype=dtype), device)
 
 
 def check_stops(stops: Sequence[int]) -> None:

@@ -42,13 +42,13 @@ SOURCES = {
 
 def function_task(name: str) -> Task:
     """One of `SOURCES` as a task."""
-    asked, prompt = (_humaneval, COMPLETE) if name.startswith("humaneval") else (_mbpp, WRITE)
+    read_row, prompt = (_humaneval, COMPLETE) if name.startswith("humaneval") else (_mbpp, WRITE)
 
     def read(rows: Rows, where: str) -> Iterator[BenchmarkProblem]:
         if name.endswith("_plus"):
             require_numpy(name)
         for index, row in enumerate(rows):
-            yield asked(index, row, f"{where}, row {index + 1}")
+            yield read_row(index, row, f"{where}, row {index + 1}")
 
     return Task(
         name=name,
@@ -76,8 +76,8 @@ class Tests:
 
     def task(self, part: str, **more: Any) -> dict[str, Any]:
         """A request to recorded.py."""
-        told = {"part": part, "function": self.function, **more}
-        return told if part == "answer" else {**told, "reference": self.reference, "asserts": self.asserts}
+        request = {"part": part, "function": self.function, **more}
+        return request if part == "answer" else {**request, "reference": self.reference, "asserts": self.asserts}
 
     def calls(self) -> list[Any]:
         """Arguments of each call. Raises `Ungradable`."""
@@ -166,12 +166,12 @@ def _shown(packed: Any) -> str:
 
 def _humaneval(index: int, row: Mapping[str, Any], at: str) -> BenchmarkProblem:
     text = partial(required_text, row, at=at)
-    asked, function = text("prompt"), text("entry_point")
-    head = _before(asked, function)
+    prompt, function = text("prompt"), text("entry_point")
+    head = _before(prompt, function)
     asserts = f"{text('test')}\ncheck({function})"
-    tests = Tests(function, f"{asked}{text('canonical_solution')}", asserts, head)
-    problem = asked.removeprefix(head).strip()
-    return _problem(index, text("task_id"), problem, COMPLETE.format(problem=asked), tests)
+    tests = Tests(function, f"{prompt}{text('canonical_solution')}", asserts, head)
+    problem = prompt.removeprefix(head).strip()
+    return _problem(index, text("task_id"), problem, COMPLETE.format(problem=prompt), tests)
 
 
 def _mbpp(index: int, row: Mapping[str, Any], at: str) -> BenchmarkProblem:

@@ -95,8 +95,8 @@ function drawBenchmarks(runs) {
   const rows = runs.flatMap(run => run.benchmarks.map(found => element("tr", "", element("th", "", found.task), element("td", "", run.name),
     element("td", "", found.step === null ? "at the end" : `step ${number(found.step)}`), element("td", "", element("b", "", percent(found["pass@1"]))),
     element("td", "", found.ci95 ? `${percent(found.ci95[0])} – ${percent(found.ci95[1])}` : "–"), element("td", "", `${number(found.n_problems)} × ${found.num_samples}`),
-    element("td", "", figure(found.mean_tokens)), element("td", "", Number.isFinite(found.truncated) ? percent(found.truncated) : "–"), element("td", "", element("code", "", `open-r1 report ${found.folder}`)))));
-  const head = element("tr", "", ...["Task", "Run", "When", "pass@1", "95% interval", "Samples", "Tokens", "Cut off", "Read the answers with"].map(name => element("th", "", name)));
+    element("td", "", figure(found.mean_tokens)), element("td", "", Number.isFinite(found.truncated) ? percent(found.truncated) : "–"), element("td", "command", element("code", "", found.command)))));
+  const head = element("tr", "", ...["Task", "Run", "When", "pass@1", "95% interval", "Samples", "Tokens", "Cut off"].map(name => element("th", "", name)), element("th", "command", "Read the answers with"));
   const table = element("table", "", element("thead", "", head), element("tbody", "", ...rows));
   byId("benchmarks").replaceChildren(rows.length ? element("div", "card scroll", table) : element("p", "empty", "No benchmarks yet. The option benchmarks makes a run evaluate itself."));
 }

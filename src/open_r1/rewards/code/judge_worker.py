@@ -18,14 +18,14 @@ from open_r1.rewards.code.programs import LANGUAGES, Language, Program
 from open_r1.rewards.code.sandbox import Limits, Outcome
 
 
-def request(asked: Submission | Run, isolation: Isolation, sandboxes: int) -> dict[str, Any]:
+def request(task: Submission | Run, isolation: Isolation, sandboxes: int) -> dict[str, Any]:
     """The request to a worker. Concurrent tests get up to `sandboxes` additional sandboxes."""
-    language = LANGUAGES[asked.program.language]
+    language = LANGUAGES[task.program.language]
     return {
         "isolation": asdict(isolation),
         "sandboxes": sandboxes,
         "language": asdict(language),
-        "asked": asdict(asked),
+        "task": asdict(task),
     }
 
 
@@ -59,14 +59,14 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answer(
-    isolation: dict[str, Any], sandboxes: int, language: dict[str, Any], asked: dict[str, Any]
+    isolation: dict[str, Any], sandboxes: int, language: dict[str, Any], task: dict[str, Any]
 ) -> Result | Outcome:
     LANGUAGES[language["name"]] = Language(**_tuples(language))
     provider = _provider(Isolation(**_tuples(isolation)), sandboxes)
-    asked |= {"program": Program(**_tuples(asked["program"])), "limits": Limits(**asked["limits"])}
-    if "cases" in asked:
-        return judge_submission(provider, Submission(**asked | {"cases": StoredCases(**asked["cases"])}))
-    run = Run(**asked)
+    task |= {"program": Program(**_tuples(task["program"])), "limits": Limits(**task["limits"])}
+    if "cases" in task:
+        return judge_submission(provider, Submission(**task | {"cases": StoredCases(**task["cases"])}))
+    run = Run(**task)
     with provider.open(run.program, run.limits) as start:
         return start(run.stdin)
 

@@ -78,10 +78,10 @@ class JudgingQueue:
         reply = future.result()
         return Outcome("error", "", None) if reply.limit else judge_worker.outcome(reply.value)
 
-    def _ask(self, asked: Submission | Run, unsafe: bool, size: int) -> "Future[Reply]":
+    def _ask(self, task: Submission | Run, unsafe: bool, size: int) -> "Future[Reply]":
         if size not in self._processes:
             self._processes[size] = Pool(size, math.inf, 0, judge_worker.__name__, end=signal.SIGHUP)
-        request = judge_worker.request(asked, trusted_isolation(unsafe), max(1, cores() // size))
+        request = judge_worker.request(task, trusted_isolation(unsafe), max(1, cores() // size))
         return self._processes[size].submit(request)
 
     def forget(self, keys: Iterable[bytes]) -> None:

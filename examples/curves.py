@@ -1,14 +1,15 @@
-"""Line charts as SVG files, legible in light and dark mode. `assets/charts.js` draws the charts of pages."""
+"""Line charts of metrics as SVG files, legible in light and dark mode. `results.py` of several examples draws them."""
 
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 
-PALETTE = ("#2f6fe0", "#cf3a85", "#b8690c", "#16a085", "#8b6cef", "#7a8290")
+from open_r1.report.svg import GRID, INK, MUTED, PALETTE, as_file, chart, figure, ticks
+
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 4", "4 4")
 MOST_POINTS = 240
 """Longer series are averaged over equal intervals (the last one may be shorter), so that a chart of 10,000 steps stays
@@ -17,7 +18,6 @@ small."""
 WIDTH, HEIGHT = 480, 290
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 54, 40
 LEGEND_ROW = 18
-_INK, MUTED, GRID = "var(--ink, #6b7280)", "var(--muted, #7a8290)", "var(--grid, #9ca3af55)"
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,26 @@ class Series:
     x: Sequence[float]
     y: Sequence[float | None]
     color: str | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """An `<svg>` of `WIDTH`."""
+
+    svg: str
+    height: int
+
+
+def metric_curves(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]], charts: Sequence[tuple[str, str, bool]], columns: int = 2
+) -> str:
+    """The text of an SVG file with a line for each run in each of `charts`: metric, title, and whether it is a share
+    of 1."""
+    drawn = []
+    for key, title, percent in charts:
+        lines = [Series(name, [s["step"] for s in steps], [s.get(key) for s in steps]) for name, steps in runs.items()]
+        drawn.append(line_chart(lines, title=title, x_label="step", percent=percent, from_zero=percent))
+    return grid(drawn, columns)
 
 
 @dataclass(frozen=True)
@@ -54,8 +74,8 @@ def line_chart(
     x_label: str,
     percent: bool = False,
     from_zero: bool = True,
-) -> str:
-    """An `<svg>` with axes, ticks and a legend; lines differ in color and dash.
+) -> Chart:
+    """A chart with axes, ticks and a legend; lines differ in color and dash.
 
     `percent` shows shares of 1 as percentages on a scale that ends at 100%. `from_zero` starts the scale at 0.
     """
@@ -64,7 +84,7 @@ def line_chart(
     ys = np.concatenate([y for _, y in shortened]) if shortened else np.array([])
     ys = ys[np.isfinite(ys)]
     if not len(xs) or not len(ys):
-        return chart(title, [f'<text x="0" y="40" fill="{MUTED}">nothing was logged</text>'], WIDTH, 60)
+        return Chart(chart(title, [f'<text x="0" y="40" fill="{MUTED}">nothing was logged</text>'], WIDTH, 60), 60)
     low = min(0.0, float(ys.min())) if from_zero else float(ys.min())
     high = 1.0 if percent and ys.max() <= 1 else float(ys.max())
     x_ticks = ticks(float(xs.min()), float(xs.max()), most=7, whole=True)
@@ -81,57 +101,19 @@ def line_chart(
         parts.append(_line(x, y, place, _color(one, index), DASHES[index % len(DASHES)]))
     parts.append(legend)
     described = "; ".join(_in_words(one, percent) for one in series)
-    return chart(title, [f"<desc>{escape(described)}</desc>", *parts], WIDTH, height)
+    return Chart(chart(title, [f"<desc>{escape(described)}</desc>", *parts], WIDTH, height), height)
 
 
-def chart(title: str, parts: Sequence[str], width: int, height: int) -> str:
-    """An `<svg>` of `parts` with a title above them."""
-    return (
-        f'<svg class="chart" role="img" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg" '
-        f'font-family="system-ui, sans-serif" font-size="12"><title>{escape(title)}</title>{"".join(parts)}'
-        f'<text x="0" y="14" font-size="14" font-weight="600" fill="{_INK}">{escape(title)}</text></svg>'
-    )
-
-
-def grid(charts: Sequence[str], columns: int) -> str:
-    """A grid of charts as one `<svg>`. All rows are as high as the highest chart."""
+def grid(charts: Sequence[Chart], columns: int) -> str:
+    """A grid of charts as the text of an SVG file. All rows are as high as the highest chart."""
     gap = 24
-    rows = -(-len(charts) // columns)
-    heights = [int(re.findall(r'viewBox="0 0 \d+ (\d+)"', svg)[0]) for svg in charts]
-    row_height = max(heights)
-    width, height = columns * (WIDTH + gap) - gap, rows * (row_height + gap) - gap
+    row_height = max(one.height for one in charts)
+    width, height = columns * (WIDTH + gap) - gap, -(-len(charts) // columns) * (row_height + gap) - gap
     placed = []
-    for index, svg in enumerate(charts):
+    for index, one in enumerate(charts):
         x, y = index % columns * (WIDTH + gap), index // columns * (row_height + gap)
-        placed.append(svg.replace("<svg", f'<svg x="{x}" y="{y}" width="{WIDTH}" height="{heights[index]}"', 1))
-    return f'<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">{"".join(placed)}</svg>'
-
-
-def as_file(svg: str) -> str:
-    """The chart as a separate file, with colors that follow the reader's light or dark setting."""
-    start = svg.index(">") + 1
-    style = (
-        "<style>:root{--ink:#1d2330;--muted:#5d6678;--grid:#d9dce3}@media(prefers-color-scheme:dark)"
-        "{:root{--ink:#e8eaf0;--muted:#a0a9ba;--grid:#343b49}}</style>"
-    )
-    return svg[:start] + style + svg[start:] + "\n"
-
-
-def ticks(low: float, high: float, most: int, whole: bool = False) -> list[float]:
-    """At most `most` round numbers (1, 2 or 5 times a power of ten apart) from `low` to at least `high`.
-
-    With `whole` they are whole numbers that stay within the range.
-    """
-    high = high if high > low else low + 1
-    span = high - low
-    power = 10.0 ** math.floor(math.log10(span / most))
-    step = next(power * factor for factor in (1, 2, 5, 10, 20) if span / (power * factor) <= most - 1)
-    if whole:
-        step = max(1.0, step)
-        first, last = math.ceil(low / step), math.floor(high / step + 1e-9)
-    else:
-        first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(count * step, 12) for count in range(first, max(last, first) + 1)]
+        placed.append(one.svg.replace("<svg", f'<svg x="{x}" y="{y}" width="{WIDTH}" height="{one.height}"', 1))
+    return as_file(f'<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">{"".join(placed)}</svg>')
 
 
 def _shortened(one: Series) -> tuple[np.ndarray, np.ndarray]:
@@ -193,7 +175,7 @@ def _legend(series: Sequence[Series]) -> tuple[str, int]:
         color, dash, y = _color(one, index), DASHES[index % len(DASHES)], 32 + row * LEGEND_ROW
         parts.append(
             f'<line x1="{x}" x2="{x + 24}" y1="{y}" y2="{y}" stroke="{color}" stroke-width="2.4" '
-            f'stroke-dasharray="{dash}"/><text x="{x + 30}" y="{y + 4}" fill="{_INK}">{escape(one.name)}</text>'
+            f'stroke-dasharray="{dash}"/><text x="{x + 30}" y="{y + 4}" fill="{INK}">{escape(one.name)}</text>'
         )
         x += width
     return "".join(parts), row + 1
@@ -208,12 +190,3 @@ def _in_words(one: Series, percent: bool) -> str:
 
 def _color(one: Series, index: int) -> str:
     return one.color or PALETTE[index % len(PALETTE)]
-
-
-def figure(value: float, percent: bool = False) -> str:
-    """A number as an axis shows it: `62%`, `1,200`, `0.25`, `3e-07`."""
-    if percent:
-        return f"{value:.0%}" if abs(value * 100 - round(value * 100)) < 1e-6 else f"{value:.1%}"
-    if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
-        return f"{value:.2g}"
-    return f"{value:,.0f}" if value == round(value) else f"{value:,.4g}"

@@ -1,15 +1,25 @@
+import importlib.util
 import math
 import re
+import sys
 import xml.etree.ElementTree as ET
 from itertools import pairwise
+from pathlib import Path
 
-from open_r1.report.curves import MOST_POINTS, WIDTH, Series, grid, line_chart, ticks
+from open_r1.report.svg import ticks
+
+SPEC = importlib.util.spec_from_file_location("example_curves", Path(__file__).parents[2] / "examples/curves.py")
+curves = importlib.util.module_from_spec(SPEC)
+sys.modules[SPEC.name] = curves
+SPEC.loader.exec_module(curves)
+Series, grid, line_chart = curves.Series, curves.grid, curves.line_chart
+MOST_POINTS, WIDTH = curves.MOST_POINTS, curves.WIDTH
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 def chart(*series, **options):
-    return line_chart(series, title="Reward", x_label="step", **options)
+    return line_chart(series, title="Reward", x_label="step", **options).svg
 
 
 def points(svg):
@@ -62,7 +72,7 @@ def test_ticks_are_round_and_cover_the_range():
 
 def test_a_legend_that_does_not_fit_into_one_row_goes_on_in_the_next():
     names = [f"a long name of a series, {i}" for i in range(6)]
-    svg = line_chart([Series(name, [0, 1], [0.0, 1.0]) for name in names], title="t", x_label="step")
+    svg = line_chart([Series(name, [0, 1], [0.0, 1.0]) for name in names], title="t", x_label="step").svg
     ends = {name: float(re.search(rf'<text x="(\d+)" y="(\d+)"[^>]*>{name}<', svg)[1]) for name in names}
     assert all(x + 6.5 * len(name) <= WIDTH for name, x in ends.items())
     lowest = max(float(y) for name in names for y in re.findall(rf'y="(\d+)"[^>]*>{name}<', svg))
@@ -79,7 +89,8 @@ def test_a_long_legend_makes_the_picture_higher_and_leaves_the_lines_their_room(
 
     assert height(long) == height(short) > 100
     assert max(y for _, y in points(long)) < int(ET.fromstring(long).get("viewBox").split()[3])
-    tall, plain = ET.fromstring(grid([long, short, short], columns=2)), ET.fromstring(grid([short] * 3, columns=2))
-    places = [(float(svg.get("y")), float(svg.get("height"))) for svg in tall]
+    low, high = (line_chart(some, title="t", x_label="step") for some in (series[:1], series))
+    tall, plain = (ET.fromstring(grid(charts, columns=2)) for charts in ([high, low, low], [low] * 3))
+    places = [(float(svg.get("y")), float(svg.get("height"))) for svg in tall.findall(f"{SVG}svg")]
     assert places[2][0] >= places[0][0] + places[0][1]
     assert float(tall.get("viewBox").split()[3]) > float(plain.get("viewBox").split()[3])
