@@ -96,10 +96,12 @@ def check_gpu(part):
     if part == "sampling":
         check_sampling("cuda", rows=64, vocabulary=151936, same_tokens=0.95)
         check_sampling("cuda", rows=200, vocabulary=49152, same_tokens=0.95)
+        for vocabulary in (7, 320, 2048, 2049):
+            check_sampling("cuda", vocabulary=vocabulary, same_tokens=0.9)
         return
     dtype, tolerance = getattr(torch, part), {"float32": 1e-4, "float16": 4e-3, "bfloat16": 3e-2}[part]
     check_attention("cuda", dtype, tolerance)
-    for heads, kv_heads, width in ((9, 3, 64), (12, 2, 128), (28, 4, 128), (8, 4, 256), (32, 32, 96)):
+    for heads, kv_heads, width in ((9, 3, 64), (12, 2, 128), (28, 4, 128), (8, 4, 256), (32, 32, 96), (4, 2, 512)):
         shape = {"heads": heads, "kv_heads": kv_heads, "width": width, "size": 64}
         check_attention("cuda", dtype, tolerance, (0, 1, 63, 64, 65, 700, 1023), ALL_OR_NOTHING, **shape)
 
@@ -112,7 +114,11 @@ def main():
     else:
         check_attention("cpu", torch.float32, 1e-5)
         check_attention("cpu", torch.float16, 2e-3, (3, 40), heads=4, kv_heads=4, width=24, size=32)
+        # So wide that a program reads less than a page at once.
+        wide = {"heads": 2, "kv_heads": 1, "width": 512, "size": 32}
+        check_attention("cpu", torch.float32, 1e-5, (0, 40, 95), ALL_OR_NOTHING, **wide)
         check_sampling("cpu")
+        check_sampling("cpu", vocabulary=320)
 
 
 if __name__ == "__main__":

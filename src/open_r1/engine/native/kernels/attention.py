@@ -11,13 +11,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from open_r1.engine.native.kernels.launching import launch
+
 NOTHING: Any = tl.constexpr(-1.0e30)
 """The score of a masked key."""
 LOG2_E: Any = tl.constexpr(1.4426950408889634)
 PROGRAMS = 528
 """Target number of programs: four for each multiprocessor of an H100 or H200."""
-BLOCK = 64
-"""Keys that a program reads at once."""
+BLOCK, BLOCK_BYTES = 64, 2**16
+"""Most keys that a program reads at once, and most bytes of them and their values: shared memory has 99 KiB or more."""
 WARPS, STAGES = 4, 3
 MIN_SPLIT = 256
 """Fewest keys worth a split."""
@@ -142,17 +144,20 @@ def paged_attention_triton(
         parts = torch.empty(rows, heads, splits, width, dtype=torch.float32, device=q.device)
         peaks, sums = (torch.empty(rows, heads, splits, dtype=torch.float32, device=q.device) for _ in range(2))
     group, width_p = heads // kv_heads, max(16, triton.next_power_of_2(width))
-    attend[rows, kv_heads, splits](
+    block = min(BLOCK, size, BLOCK_BYTES // (2 * width_p * kv_pages.element_size()))
+    launch(
+        attend, (rows, kv_heads, splits),
         q, k, v, kv_pages, block_table, lengths, sinks if sinks is not None else q, out, parts, peaks, sums,
         q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
         kv_pages.stride(0), kv_pages.stride(1), kv_pages.stride(2), block_table.stride(0), scale, softcap, window,
         HEADS=heads, GROUP=group, GROUP_P=max(16, triton.next_power_of_2(group)), D=width, DP=width_p,
-        SIZE=size, BLOCK=min(BLOCK, size), SPLITS=splits,
+        SIZE=size, BLOCK=block, SPLITS=splits,
         CAPPED=softcap > 0, WINDOWED=window > 0, WITH_SINKS=sinks is not None,
         PRECISION="ieee" if kv_pages.dtype == torch.float32 else "tf32", num_warps=WARPS, num_stages=STAGES,
     )  # fmt: skip
     if splits > 1:
-        join[(rows * heads,)](
+        launch(
+            join, (rows * heads,),
             out, parts, peaks, sums, D=width, DP=width_p, SPLITS=splits,
             SPLITS_P=triton.next_power_of_2(splits), num_warps=2,
         )  # fmt: skip

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from open_r1.engine.native.kernels.launching import launch
 from open_r1.engine.native.slots import FAILED, FULL, LIVE, MAX_STOPS, STOPPED, Slots
 from open_r1.modeling.head import LogitRule
 
@@ -80,24 +81,25 @@ def search(
     end."""
     ways = tl.arange(0, 8)
     low, step, above = top - reach, reach * (1 + 1e-6) / 8, 0.0
-    inside, passes = V + 0.0, 0
-    while (inside > FEW) & (passes < PASSES):
-        candidates = low + step * ways
-        parts = tl.zeros((8, BLOCK), tl.float32)
-        for start in tl.range(0, V, BLOCK, num_stages=STAGES):
-            at = start + tl.arange(0, BLOCK)
-            x = logits_of(ROW, at, at < V, temperature, scale, cap, CAPPED)
-            weight = tl.where(x >= least, 1.0, 0.0)
+    if V > FEW:  # Triton 3.6 cannot compile a loop whose condition is known to be false.
+        inside, passes = V + 0.0, 0
+        while (inside > FEW) & (passes < PASSES):
+            candidates = low + step * ways
+            parts = tl.zeros((8, BLOCK), tl.float32)
+            for start in tl.range(0, V, BLOCK, num_stages=STAGES):
+                at = start + tl.arange(0, BLOCK)
+                x = logits_of(ROW, at, at < V, temperature, scale, cap, CAPPED)
+                weight = tl.where(x >= least, 1.0, 0.0)
+                if not COUNT:
+                    weight *= tl.exp(x - top)
+                parts += tl.where(x[None, :] >= candidates[:, None], weight[None, :], 0.0)
+            last, reached, above = bracket(tl.sum(parts, 1), goal, above)
+            low += step * last
+            step /= 8
+            passes += 1
+            inside = reached - above
             if not COUNT:
-                weight *= tl.exp(x - top)
-            parts += tl.where(x[None, :] >= candidates[:, None], weight[None, :], 0.0)
-        last, reached, above = bracket(tl.sum(parts, 1), goal, above)
-        low += step * last
-        step /= 8
-        passes += 1
-        inside = reached - above
-        if not COUNT:
-            inside *= tl.exp(top - low)  # each has at least the mass of the lower end
+                inside *= tl.exp(top - low)  # each has at least the mass of the lower end
 
     count = 0
     for start in tl.range(0, V, BLOCK, num_stages=STAGES):
@@ -230,19 +232,23 @@ def sample_triton(product: Tensor, slots: Slots, rows: Tensor, rule: LogitRule, 
     wide = {**common, "BLOCKS_P": triton.next_power_of_2(blocks)}
     head = (product, rows, slots.temperature)
     if truncate:
-        block_sums[count, blocks](
-            *head, floors, tops, sums, product.stride(0), *numbers, **common, FLOORED=False, num_warps=8
-        )
+        launch(
+            block_sums, (count, blocks),
+            *head, floors, tops, sums, product.stride(0), *numbers, **common, FLOORED=False, num_warps=8,
+        )  # fmt: skip
         spare = torch.empty(count, FEW, dtype=torch.float32, device=product.device)
-        find_floors[(count,)](
+        launch(
+            find_floors, (count,),
             *head, slots.top_k, slots.top_p, slots.min_p, tops, sums, spare, floors, product.stride(0), *numbers,
             **{**wide, "BLOCK": SEARCH_BLOCK}, FEW=FEW, REACH=REACH, PASSES=PASSES, STAGES=SEARCH_STAGES,
             num_warps=SEARCH_WARPS,
         )  # fmt: skip
-    block_sums[count, blocks](
-        *head, floors, tops, sums, product.stride(0), *numbers, **common, FLOORED=truncate, num_warps=8
-    )
-    choose[(count,)](
+    launch(
+        block_sums, (count, blocks),
+        *head, floors, tops, sums, product.stride(0), *numbers, **common, FLOORED=truncate, num_warps=8,
+    )  # fmt: skip
+    launch(
+        choose, (count,),
         *head, floors, tops, sums, slots.uniforms, slots.stops, slots.limit, slots.token, slots.length, slots.sampled,
         slots.status, slots.tokens, slots.logprobs, product.stride(0), slots.uniforms.stride(0), *numbers, **wide,
         FLOORED=truncate, STOP_COUNT=MAX_STOPS, LIVE_=LIVE, STOPPED_=STOPPED, FULL_=FULL, FAILED_=FAILED, num_warps=8,
