@@ -17,11 +17,14 @@ OUT_OF_MEMORY = (
     "lower the engine's share of memory, or use a larger GPU or a smaller model."
 )
 FULL = "Make room, and run the same command: nothing that was saved is lost."
-UNWRITABLE = "Give another path, or the right to write there."
-DISK = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), FULL) | dict.fromkeys(
-    (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG), UNWRITABLE
-)
+DISK = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), FULL) | {
+    errno.EROFS: "Use another path, or make it writable.",
+    errno.ENAMETOOLONG: "Use a shorter path.",
+}
 """What to do about an error of the disk, wherever it strikes."""
+FORBIDDEN = dict.fromkeys((errno.EACCES, errno.EPERM), "Use another path, or change its permissions.")
+"""What to do about a file that may not be read, written or run. Signals and sockets fail with the same numbers, but
+without the name of a file."""
 LOST_CONNECTION = "training process {rank} lost the connection to another one, which has ended or hangs: {reason}."
 
 
@@ -43,11 +46,12 @@ def exit_with_sentence(main: Callable[[], None]) -> NoReturn:
         _leave_process_group()
         sys.exit(Interrupted.EXIT_CODE)
     except OSError as error:
-        if error.errno not in DISK:
+        remedies = DISK | FORBIDDEN if error.filename else DISK
+        if error.errno not in remedies:
             raise
         if first_to_say(str(error)):
             place = f"{error.filename}: " if error.filename else ""
-            print(f"error: {place}{os.strerror(error.errno)}. {DISK[error.errno]}", file=sys.stderr)
+            print(f"error: {place}{os.strerror(error.errno)}. {remedies[error.errno]}", file=sys.stderr)
         sys.exit(2)
     except RuntimeError as error:
         if lost_peer(error):
