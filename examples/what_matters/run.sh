@@ -21,7 +21,12 @@ size="--problems 2560 --held-out 240"
 if [ ! -d "$OUT/data" ]; then
     # shellcheck disable=SC2086
     python3 examples/zero/tasks.py sequences "$OUT/data.$$" $size
-    mv -T "$OUT/data.$$" "$OUT/data" 2>/dev/null || rm -r "$OUT/data.$$" # another command was faster
+    if [ -e "$OUT/data" ]; then
+        echo "$OUT/data was written by another command meanwhile: it has the same problems, and is used."
+        rm -r "$OUT/data.$$"
+    else
+        mv "$OUT/data.$$" "$OUT/data"
+    fi
 fi
 # shellcheck disable=SC2086
 python3 examples/what_matters/train.py "$OUT" --model "$MODEL" --data "$OUT/data" --seconds "${SECONDS_EACH:-60}" \

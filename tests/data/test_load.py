@@ -217,6 +217,17 @@ def test_odd_characters_in_a_path(tmp_path, name):
         assert load_split(str(file.parent))["prompt"] == ["1+1?"]
 
 
+def test_paths_relative_to_a_folder_with_brackets(tmp_path, monkeypatch):
+    for name in ("a[1]", "plain"):
+        (tmp_path / name).mkdir()
+        write_jsonl(tmp_path / name / "train.jsonl")
+    monkeypatch.chdir(tmp_path / "a[1]")
+    for path in ("train.jsonl", "../plain/train.jsonl", "../plain"):
+        assert len(load_split(path)) == 10
+    with pytest.raises(UserError, match="rename it, or give one file"):
+        load_split(".")
+
+
 def test_a_folder_loads_though_a_file_that_is_not_used_is_ragged(tmp_path, caplog):
     folder = tmp_path / "rows"
     folder.mkdir()

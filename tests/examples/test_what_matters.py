@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,28 @@ def test_the_folders_that_training_leaves_are_read(tmp_path):
     (tmp_path / "gspo" / "seed-1").mkdir(parents=True)  # unfinished
     found = table.load_settings(tmp_path)
     assert [(s.name, s.scores, s.steps) for s in found] == [("dapo", [0.25, 0.5], 15), ("cispo", [0.75, 1.0], 15)]
+
+
+@pytest.mark.parametrize("other_was_faster", [False, True])
+def test_the_data_are_moved_with_a_posix_mv_and_never_deleted_unsaid(tmp_path, other_was_faster):
+    """Only `tasks.py` does anything here: it writes the data and, if another command was faster, also theirs."""
+    theirs = 'mkdir "$OUT/data"; touch "$OUT/data/theirs"' if other_was_faster else ":"
+    programs = {
+        "mv": 'case "$1" in -*) echo "mv: illegal option" >&2; exit 64;; esac; exec /bin/mv "$@"',
+        "python3": f"""case "$1" in
+            *tasks.py) mkdir -p "$3"; touch "$3/mine"; {theirs};;
+        esac""",
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "OUT": str(tmp_path / "out")}
+    done = subprocess.run(
+        ["sh", FOLDER / "run.sh"], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert [file.name for file in (tmp_path / "out" / "data").iterdir()] == ["theirs" if other_was_faster else "mine"]
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["data"]
+    assert ("was written by another command" in done.stdout) == other_was_faster
 
 
 def test_without_a_baseline_there_is_a_sentence(tmp_path):

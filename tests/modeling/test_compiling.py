@@ -4,23 +4,23 @@ import functools
 
 import pytest
 import torch
-from tiny_models import documents, make
+from tiny_models import compile_uncompiled, documents, make
 from torch._dynamo.utils import counters
 
-from open_r1.modeling.compiling import compile_rows
+from open_r1.modeling.compiling import compile_layers, compile_rows
 from open_r1.modeling.head import LogitRule, product_gradient, statistics
 from open_r1.training.packing import build_pack
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3"])
-def test_layers_of_a_kind_are_compiled_once(kind):
+def test_layers_of_a_kind_are_compiled_once(monkeypatch, kind):
+    compile_uncompiled(monkeypatch)
     graphs = []
     for count in (2, 6):
         model = make(kind, num_hidden_layers=count)
         torch.compiler.reset()
         counters.clear()
-        for layer in model.get_decoder().layers:
-            layer.compile(dynamic=True, backend="eager")
+        compile_layers(model)
         model(pack=build_pack(documents([9, 5]))).logprobs.sum().backward()
         graphs.append(counters["stats"]["unique_graphs"])
     assert 0 < graphs[0] == graphs[1]
@@ -38,7 +38,10 @@ def test_functions_of_rows_are_compiled_once(monkeypatch, first):
         product, targets = torch.randn(rows, columns), torch.randint(columns, (rows,))
         found, expected = compiled[0](product, targets, rule), statistics(product, targets, rule)
         torch.testing.assert_close(found, expected)
-        for function in (compiled[1], product_gradient):
-            gradient = function(product, targets, expected[1], torch.ones(rows), rule, torch.float32)
-            torch.testing.assert_close(gradient.sum(-1), torch.zeros(rows), atol=1e-5, rtol=0)
+        weights = torch.randn(rows)
+        gradients = [
+            f(product, targets, expected[1], weights, rule, torch.float32) for f in (*compiled[1:], product_gradient)
+        ]
+        torch.testing.assert_close(*gradients)
+        torch.testing.assert_close(gradients[0].sum(-1), torch.zeros(rows), atol=1e-5, rtol=0)
     assert counters["stats"]["unique_graphs"] == 2

@@ -33,6 +33,18 @@ def test_user_function_is_imported_from_the_working_directory(tmp_path, monkeypa
         funcs("nowhere_at_all:f")
 
 
+@pytest.mark.parametrize("missing", ["parent_for_test.absent", "absent_for_test"])
+def test_a_missing_package_of_the_given_module_is_named(tmp_path, monkeypatch, missing):
+    (tmp_path / "parent_for_test").mkdir()
+    (tmp_path / "parent_for_test" / "__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for rest in (".module", ".inner.module"):
+        file = f"{missing}{rest}".replace(".", "/") + ".py"
+        with pytest.raises(UserError, match=f"there is no module '{missing}': put {file} in the working directory"):
+            funcs(f"{missing}{rest}:f")
+
+
 @pytest.mark.parametrize(
     "written", ["./my_rewards.py", "my_rewards.py", "sub/../my_rewards.py", "{here}/my_rewards.py"]
 )

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 from plain_kernels import PlainKernels
-from tiny_models import documents, make
+from tiny_models import compile_uncompiled, documents, make
 from torch._dynamo.utils import counters
 from toys import make_model, make_tokenizer
 from transformers import TrainerCallback
@@ -86,12 +86,7 @@ def model(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def compiled_as_on_a_gpu(monkeypatch):
     """Attention is one operation within a layer, as on a GPU. Graphs run as they are."""
-    compile_module = torch.nn.Module.compile
-    monkeypatch.setattr(
-        torch.nn.Module,
-        "compile",
-        lambda self, dynamic, options: compile_module(self, backend="eager", dynamic=dynamic),
-    )
+    compile_uncompiled(monkeypatch)
     stand_in = PlainKernels()
     monkeypatch.setattr(flash, "kernels", lambda: stand_in)
     monkeypatch.setattr(flash, "is_used", lambda *args: True)

@@ -40,6 +40,13 @@ def test_each_sickness_is_told_once_and_only_when_it_lasts(sick, words):
     assert len(told([sick] * 5 + [{}] * 2 + [sick] * 5)) == 2
 
 
+def test_a_limit_is_part_of_what_is_reported():
+    (problem,) = told([{"entropy": 0.02}] * 4)
+    assert "the entropy was at most 0.02 nats" in problem
+    (problem,) = told([{"sampling/logprob_difference": 0.5}] * 3)
+    assert "differed by at least 0.5 nats" in problem
+
+
 def test_three_steps_are_enough_where_everything_is_cut_off_and_nothing_differs():
     sick = {"frac_reward_zero_std": 1.0, "completions/clipped_ratio": 1.0, "reward": 0.0, "reward_std": 0.0}
     assert told([sick] * 2) == []

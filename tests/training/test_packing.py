@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from tiny_models import KINDS, MIXERS, documents, gradients, make, plain_logprobs
@@ -7,7 +8,41 @@ from open_r1.modeling import head as head_module
 from open_r1.modeling.rope import forget_lengths, length_rule
 from open_r1.training import logprobs as logprobs_module
 from open_r1.training.logprobs import check_packed_forward
-from open_r1.training.packing import TokenSequence, best_fit, build_pack, empty_pack, plan_packs
+from open_r1.training.packing import TokenSequence, best_fit, build_pack, empty_pack, plan_packs, tensor_of
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([1, 2], np.int64),
+        ([True, False], np.int64),
+        ([[1, 2], [3, 4]], np.int64),
+        ([0, 1, 1], np.bool_),
+        ([0.5, -1.0], np.float32),
+        ([-1, 0], np.float32),
+        *(([], dtype) for dtype in (np.int64, np.bool_, np.float32)),
+    ],
+)
+def test_a_tensor_has_the_numbers_of_its_list(values, dtype):
+    expected = torch.tensor(values, dtype=torch.from_numpy(np.zeros(0, dtype)).dtype)
+    torch.testing.assert_close(tensor_of(values, dtype), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([1.5], np.int64),
+        ([1, None], np.int64),
+        (["1"], np.int64),
+        ([2**63], np.int64),
+        ([0.5, None], np.float32),
+        (["0.5"], np.float32),
+        ([None], np.bool_),
+    ],
+)
+def test_what_is_no_number_of_the_kind_is_refused(values, dtype):
+    with pytest.raises(TypeError, match="expected"):
+        tensor_of(values, dtype)
 
 
 def packed_loss(model, sequences, budget, temperature=1.0):

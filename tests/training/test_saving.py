@@ -83,7 +83,7 @@ FULL = "No space left on device (os error 28)"
     ids=lambda error: type(error).__name__,
 )
 def test_a_full_disk_is_a_sentence(tmp_path, error):
-    match = r"checkpoint-2 could not be written.*GiB are free there\. Make room, and continue"
+    match = r"checkpoint-2 could not be written.*GiB are free there\. Make room and continue"
     with pytest.raises(UserError, match=match), saving(tmp_path, "checkpoint-2", "continue."):
         raise error
 
@@ -91,7 +91,7 @@ def test_a_full_disk_is_a_sentence(tmp_path, error):
 @pytest.mark.parametrize("floats", [1, 100_000])
 def test_torch_that_cannot_write_is_a_sentence(tmp_path, floats):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    match = r"checkpoint-2 could not be written.*GiB are free there\. Make room, and continue"
+    match = r"checkpoint-2 could not be written.*GiB are free there\. Make room and continue"
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
         with pytest.raises(UserError, match=match), saving(tmp_path, "checkpoint-2", "continue."):
@@ -101,7 +101,7 @@ def test_torch_that_cannot_write_is_a_sentence(tmp_path, floats):
 
 
 def test_other_failures_of_a_disk_do_not_ask_for_room(tmp_path):
-    match = r"Permission denied.*Mend that, and continue"
+    match = r"Permission denied.*Fix that and continue"
     with pytest.raises(UserError, match=match), saving(tmp_path, "checkpoint-2", "continue."):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 

@@ -1,5 +1,7 @@
 """Tiny random models and the plain, padded computation that packing is compared with."""
 
+import functools
+
 import torch
 from transformers import (
     AutoModelForCausalLM,
@@ -137,3 +139,14 @@ def gradients(model):
     found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     return found
+
+
+def compile_uncompiled(monkeypatch):
+    """Graphs of compiled layers run as they are. The options of the compiler must still be given."""
+    compile_module = torch.nn.Module.compile
+
+    def graph_as_it_is(graph, inputs, options):
+        assert options == {"triton.mix_order_reduction_non_strict_mode": True}, options
+        return graph.forward
+
+    monkeypatch.setattr(torch.nn.Module, "compile", functools.partialmethod(compile_module, backend=graph_as_it_is))

@@ -128,7 +128,7 @@ def _check_path(path: Path) -> None:
     if path.is_dir():
         if not any(kind_of(file) in BUILDERS for file in path.rglob("*")):
             raise UserError(f"{path}: the folder has no {KINDS} file.")
-        if glob.has_magic(str(path.absolute())):  # `datasets` takes a folder's path for a pattern
+        if glob.has_magic(str(_absolute(path))):  # `datasets` takes a folder's path for a pattern
             raise UserError(f"{path}: a folder cannot be read if its path has *, ? or [: rename it, or give one file.")
         return
     if path.stat().st_size == 0:
@@ -138,12 +138,17 @@ def _check_path(path: Path) -> None:
         raise UserError(f"{path}: expected a {KINDS} file{': ' if remedy else ''}{remedy}.")
 
 
+def _absolute(path: Path) -> Path:
+    """The absolute path without `..`. Links are kept where there is none."""
+    return path.resolve() if ".." in path.parts else path.absolute()
+
+
 def _load_files(path: Path, config: str | None, split: str) -> Dataset:
     _check_path(path)
     files = [path]
     try:
         if path.is_dir():
-            folder = str(path.absolute())  # `datasets` wants a name, which "." has not
+            folder = str(_absolute(path))  # `datasets` needs the name of a folder; "." is none
             builder = load_dataset_builder(folder, config)
             files = [Path(file) for part in (builder.config.data_files or {}).values() for file in part]
             arguments = check_text_files(files)
@@ -152,7 +157,8 @@ def _load_files(path: Path, config: str | None, split: str) -> Dataset:
         else:
             _warn_of_unused_config(path, config, "a single file")
             arguments = check_text_files(files)
-            dataset = load_dataset(BUILDERS[kind_of(path)], data_files=glob.escape(str(path)), split=split, **arguments)
+            file = glob.escape(str(_absolute(path)))
+            dataset = load_dataset(BUILDERS[kind_of(path)], data_files=file, split=split, **arguments)
         mixed = [name for name, feature in dataset.features.items() if isinstance(feature, Json)]
         if reason := mixed_column([file for file in files if kind_of(file) in (".json", ".jsonl")], mixed):
             raise UserError(reason)
@@ -186,7 +192,7 @@ def _warn_of_ignored_files(folder: Path, used: list[Path]) -> None:
     run = folder / "run"  # what our commands write next to the rows
     ours = list(run.iterdir()) if (run / "environment.json").exists() or (run / "report.json").exists() else []
     ignored = {file.resolve() for file in there} - {file.resolve() for file in [*hidden, *ours, *used]}
-    if ignored and get_dataset_config_names(str(folder.absolute())) == ["default"]:
+    if ignored and get_dataset_config_names(str(_absolute(folder))) == ["default"]:
         names = ", ".join(sorted(str(file.relative_to(folder.resolve())) for file in ignored)[:5])
         warn_user(
             "%s: %d files are ignored, %s: only files of one kind are read from a folder.", folder, len(ignored), names

@@ -38,7 +38,7 @@ SYMPTOMS = (
     Symptom(
         "sampling/logprob_difference",
         lambda step: step["sampling/logprob_difference"] >= 0.5,
-        "for {steps} steps the logprobs of sampled tokens differed by more than 0.5 nats between sampler and trainer "
+        "for {steps} steps the logprobs of sampled tokens differed by at least 0.5 nats between sampler and trainer "
         "({last[sampling/logprob_difference]:.2f} in the last one; rounding alone gives about 0.02), so the gradient "
         "is not that of the policy. Try engine: transformers and attn_implementation: sdpa to find which of the two "
         "computes something else.",
@@ -65,7 +65,7 @@ SYMPTOMS = (
     Symptom(
         "entropy",
         lambda step: step["entropy"] <= 0.02,
-        "for {steps} steps the entropy was below 0.02 nats per token: the policy no longer explores. Lower "
+        "for {steps} steps the entropy was at most 0.02 nats per token: the policy no longer explores. Lower "
         "learning_rate, raise epsilon_high (clip-higher) or temperature, or add a KL penalty (beta).",
     ),
 )

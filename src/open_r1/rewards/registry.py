@@ -142,8 +142,8 @@ def _load_module(path: str, name: str) -> ModuleType:
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise UserError(
-            f"reward_funcs: {path!r}: there is no module {error.name!r}: put {name.split('.')[0]}.py in the working "
-            "directory, install it, or give the path of the file, such as path/to/file.py:my_reward."
+            f"reward_funcs: {path!r}: there is no module {error.name!r}: put {name.replace('.', '/')}.py in the "
+            "working directory, install it, or give the path of the file, such as path/to/file.py:my_reward."
         ) from None
 
 
@@ -170,12 +170,12 @@ def _load_file(path: str, file: Path) -> ModuleType:
 
 @contextmanager
 def _importing(path: str, name: str = "") -> Iterator[None]:
-    """Turns what goes wrong inside the user's module into a UserError that says where. That there is no module `name`
-    is passed on."""
+    """Turns what goes wrong inside the user's module into a UserError that says where. That there is no module `name`,
+    or no package that it is in, is passed on."""
     try:
         yield
     except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and error.name in (name, name.split(".")[0]):
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
             raise
         where = ""
         if not isinstance(error, SyntaxError):  # whose message names the line

@@ -126,10 +126,10 @@ def saving(folder: Path, what: str, remedy: str) -> Iterator[None]:
         if isinstance(error, RuntimeError) and not any(mark in str(error) for mark in TORCH_WRITER):
             raise
         free = shutil.disk_usage(folder).free / 2**30
-        cause = "Make room" if _disk_is_full(error) else "Mend that"
+        cause = "Make room" if _disk_is_full(error) else "Fix that"
         raise UserError(
             f"output_dir {folder}: {what} could not be written ({first_line(error)}); {free:.1f} GiB are free there. "
-            f"{cause}, and {remedy}"
+            f"{cause} and {remedy}"
         ) from error
 
 

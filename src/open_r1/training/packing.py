@@ -15,10 +15,19 @@ from open_r1.devices import to_device
 from open_r1.modeling.layout import DocumentLayout, consecutive
 from open_r1.modeling.sequence_parallel import SequenceGroup
 
+NUMBERS: Mapping[type, str] = {np.bool_: "bi", np.int64: "bi", np.float32: "bif"}
+"""For each type of a tensor, the kinds of numpy (bool, int, float) that it is made of."""
+
 
 def tensor_of(values: Sequence[Any], dtype: type) -> Tensor:
-    """A tensor of the numbers in a list, by way of numpy, which is several times as fast as `torch.tensor`."""
-    return torch.from_numpy(np.array(values, dtype=dtype))
+    """A tensor of the numbers in a list, by way of numpy, which is several times as fast as `torch.tensor`.
+
+    Raises TypeError for what is no number of that type, such as None, or a fraction among integers.
+    """
+    array = np.array(values)
+    if array.size and array.dtype.kind not in NUMBERS[dtype]:
+        raise TypeError(f"expected numbers of type {dtype.__name__}, found {array.dtype}")
+    return torch.from_numpy(array.astype(dtype, copy=False))
 
 
 @dataclass

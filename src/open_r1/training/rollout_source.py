@@ -202,9 +202,9 @@ class RolloutSource:
         self.order.set_epoch(epoch)
         return self.order.rows_of_batch(batch)
 
-    def _prompts(self, number: int) -> list[Mapping[str, Any]]:
+    def _prompts(self, number: int) -> Rows:
         rows = self._rows(number)
-        return list(rows_at(self.dataset, [rows[slot] for slot in self.slots]))
+        return rows_at(self.dataset, [rows[slot] for slot in self.slots])
 
     # Figures
 
