@@ -86,7 +86,7 @@ def test_the_usage_can_be_cut_short():
         ("KeyboardInterrupt()", 130, "Interrupted. Run the same command"),
         ("KeyboardInterrupt('Ended at once.')", 130, "Ended at once."),
         ("OSError(28, 'Error writing bytes')", 2, "error: No space left on device. Make room, and run"),
-        ("OSError(30, 'x', 'runs/a')", 2, "error: runs/a: Read-only file system. Use another path, or make it writable."),
+        ("OSError(30, 'x', 'runs/a')", 2, "error: runs/a: Read-only file system. Use another path, or make"),
         ("PermissionError(13, 'x', 'runs/a')", 2, "error: runs/a: Permission denied. Use another path, or change its"),
         ("PermissionError(1, 'no signal to that process')", 1, "Traceback"),
         ("PermissionError(13, 'no such port for you')", 1, "Traceback"),

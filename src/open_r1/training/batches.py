@@ -2,7 +2,7 @@
 size."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -86,7 +86,7 @@ def step_numbers(steps_per_epoch: int) -> DataLoader:
     return DataLoader(range(steps_per_epoch), collate_fn=_as_list)  # type: ignore[arg-type]
 
 
-def rows_at(dataset: Any, indices: Sequence[int]) -> list[dict[str, Any]]:
+def rows_at(dataset: Any, indices: Sequence[int]) -> list[Mapping[str, Any]]:
     """The rows of a dataset or list; those of a dataset are read together, which is faster than one by one."""
     if not isinstance(dataset, datasets.Dataset):
         return [dataset[i] for i in indices]

@@ -202,7 +202,7 @@ class RolloutSource:
         self.order.set_epoch(epoch)
         return self.order.rows_of_batch(batch)
 
-    def _prompts(self, number: int) -> Rows:
+    def _prompts(self, number: int) -> list[Mapping[str, Any]]:
         rows = self._rows(number)
         return rows_at(self.dataset, [rows[slot] for slot in self.slots])
 

@@ -25,7 +25,7 @@ class PackedRows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> list[dict[str, Any]]:
+    def __getitem__(self, index: int) -> list[Mapping[str, Any]]:
         return rows_at(self.dataset, self.rows[index])
 
 
