@@ -222,8 +222,8 @@ def _varlen(
     if own != size or value_size != size:  # the kernel wants one size, a multiple of 8; zeros change no score
         options["scale"] = own**-0.5 if scaling is None else scaling
         q, k, v = (F.pad(x, (0, size - x.shape[-1])) for x in (q, k, v))
-    # Its gradients are laid out as if these were contiguous (torch 2.11): after a partial RoPE, which concatenates,
-    # rows would be those of other heads and tokens.
+    # With torch 2.11 on CUDA, gradients of queries in another layout were wrong. A partial RoPE, which concatenates,
+    # leaves such queries behind.
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     # With more keys than queries, the last query is that of the last key.
     out = varlen_attn(q, k, v, layout.cu_seqlens_q, layout.cu_seqlens_k, layout.max_q, layout.max_k, **options)
