@@ -30,7 +30,7 @@ from typing import Any
 
 from grpo import save_model
 from measure import SHAPES
-from session import Session, end_of_log
+from session import Session, add_options, choose_logs, end_of_log
 
 from open_r1.devices import visible_devices
 from open_r1.processes.child import ChildProcess, describe_exit
@@ -155,11 +155,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--max_num_seqs", type=int, default=512, help="completions that an engine decodes at once")
     parser.add_argument("--memory", type=float, help="share of a GPU's memory")
     parser.add_argument("--eager", action="store_true", help="starts faster, decodes slower")
-    parser.add_argument("--time_budget", type=float, default=500, help="seconds; the same command then goes on")
-    parser.add_argument("--case_timeout", type=float, default=200, help="seconds for one case")
-    parser.add_argument("--results", type=Path, help="file that result lines are appended to")
-    parser.add_argument("--table", action="store_true", help="show what --results has, and measure nothing")
-    parser.add_argument("--logs", type=Path, help="folder for a log of each case (default: beside --results, or /tmp)")
+    add_options(parser, case_timeout=200)
     args = parser.parse_args(argv)
     if not args.models and not args.shapes:
         parser.error("give --models, or --shapes with --tokenizer")
@@ -171,9 +167,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Measures every case that is not there yet."""
     args = parse(sys.argv[1:] if argv is None else argv)
-    if args.logs is None:
-        args.logs = args.results.with_suffix(".logs") if args.results else Path(tempfile.mkdtemp(prefix="evaluation-"))
-    print(f"Logs of the cases: {args.logs}", flush=True)
+    choose_logs(args)
     with tempfile.TemporaryDirectory() as folder:
         folders = {Path(model).name: Path(model) for model in args.models}
         folders |= {shape: Path(folder, shape) for shape in args.shapes}

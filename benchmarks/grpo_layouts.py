@@ -10,7 +10,7 @@ the others train; and TRL's server mode beside it.
 Options that are not listed here are those of grpo.py, which runs in the training processes; --extra comes last. A step
 has the same completions in every layout, so --prompts has to be a multiple of all numbers of training processes. On a
 CPU, a server is one more process. `max_staleness` rounds are sampled ahead, so that the trainer only waits for what is
-not ready. TRL (1.16.0) needs vLLM for GPUs. A layout that fails or is cut is a row too; the end of its log follows.
+not ready. --case_timeout does not count the start of a server. TRL (1.16.0) needs vLLM for GPUs. A layout that fails or is cut is a row too; the end of its log follows.
 Results are appended as they come; a case that does not fit into the rest of --time_budget is left out, and the same
 command measures what --results lacks.
 """
@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from grpo import PHASES, save_model
 from measure import SHAPES
-from session import Session, end_of_log
+from session import Session, add_options, choose_logs, end_of_log
 
 from open_r1.engine.vllm.addresses import any_free_port
 from open_r1.engine.vllm.process import ServerCommand, ServerOptions, ServerProcess, start_servers, vllm_server
@@ -195,11 +195,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--memory", type=float, default=0.3, help="share of a GPU's memory for the native engine")
     parser.add_argument("--server_memory", type=float, default=0.85, help="share of the memory of a server's GPU")
     parser.add_argument("--server_timeout", type=float, default=300, help="seconds until a server must answer")
-    parser.add_argument("--time_budget", type=float, default=500, help="seconds; the same command then goes on")
-    parser.add_argument("--case_timeout", type=float, default=200, help="seconds for one case, its server apart")
-    parser.add_argument("--results", type=Path, help="file that result lines are appended to")
-    parser.add_argument("--table", action="store_true", help="show what --results has, and measure nothing")
-    parser.add_argument("--logs", type=Path, help="folder for a log of each case (default: beside --results, or /tmp)")
+    add_options(parser, case_timeout=200)
     args, args_of_grpo = parser.parse_known_args(argv)
     args.rest = args_of_grpo
     shared = ("prompts", "group", "tokens", "mean", "steps", "warmup", "memory")
@@ -217,9 +213,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Measures every case that is not there yet."""
     args = parse(sys.argv[1:] if argv is None else argv)
-    if args.logs is None:
-        args.logs = args.results.with_suffix(".logs") if args.results else Path(tempfile.mkdtemp(prefix="layouts-"))
-    print(f"Logs of the cases: {args.logs}", flush=True)
+    choose_logs(args)
     with tempfile.TemporaryDirectory() as folder:
         session = Layouts(args, SETTINGS)
         if args.shape and not args.table:

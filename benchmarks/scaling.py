@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from measure import SHAPES
-from session import Session, end_of_log
+from session import Session, add_options, choose_logs, end_of_log
 
 from open_r1.launch.backend_environment import backend_environment
 from open_r1.processes.child import ChildProcess, describe_exit
@@ -189,11 +189,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=4, help="measured steps")
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--profile", action="store_true", help="one more step, whose profile of each GPU is in --logs")
-    parser.add_argument("--time_budget", type=float, default=500, help="seconds; the same command then goes on")
-    parser.add_argument("--case_timeout", type=float, default=150, help="seconds for one case")
-    parser.add_argument("--results", type=Path, help="file that result lines are appended to")
-    parser.add_argument("--table", action="store_true", help="show what --results has, and measure nothing")
-    parser.add_argument("--logs", type=Path, help="folder for a log of each case (default: beside --results, or /tmp)")
+    add_options(parser, case_timeout=150)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
@@ -215,9 +211,7 @@ def main(argv: list[str] | None = None) -> None:
             own.mean = own.mean or 1.3 * own.median
             work(own)
         return
-    if args.logs is None:
-        args.logs = args.results.with_suffix(".logs") if args.results else Path(tempfile.mkdtemp(prefix="scaling-"))
-    print(f"Logs of the cases: {args.logs}", flush=True)
+    choose_logs(args)
     Scaling(args, SETTINGS).run(cases(args))
 
 

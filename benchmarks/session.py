@@ -6,6 +6,7 @@ import itertools
 import json
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,22 @@ def end_of_log(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     ours = list(itertools.takewhile(lambda line: "torch/distributed/elastic" not in line, lines))
     return "\n".join(ours[-SHOWN_LINES:])
+
+
+def add_options(parser: argparse.ArgumentParser, case_timeout: float) -> None:
+    """The options of every session."""
+    parser.add_argument("--time_budget", type=float, default=500, help="seconds; the same command then goes on")
+    parser.add_argument("--case_timeout", type=float, default=case_timeout, help="seconds for one case")
+    parser.add_argument("--results", type=Path, help="file that result lines are appended to")
+    parser.add_argument("--table", action="store_true", help="show what --results has, and measure nothing")
+    parser.add_argument("--logs", type=Path, help="folder for a log of each case (default: beside --results, or /tmp)")
+
+
+def choose_logs(args: argparse.Namespace) -> None:
+    """Sets the folder of the logs, if none is given, and prints it."""
+    if args.logs is None:
+        args.logs = args.results.with_suffix(".logs") if args.results else Path(tempfile.mkdtemp(prefix="benchmark-"))
+    print(f"Logs of the cases: {args.logs}", flush=True)
 
 
 def key(case: dict[str, Any], settings: dict[str, Any]) -> str:
