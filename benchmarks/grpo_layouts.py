@@ -10,9 +10,9 @@ the others train; and TRL's server mode beside it.
 Options that are not listed here are those of grpo.py, which runs in the training processes; --extra comes last. A step
 has the same completions in every layout, so --prompts has to be a multiple of all numbers of training processes. On a
 CPU, a server is one more process. `max_staleness` rounds are sampled ahead, so that the trainer only waits for what is
-not ready. --case_timeout does not count the start of a server. TRL (1.16.0) needs vLLM for GPUs. A layout that fails or is cut is a row too; the end of its log follows.
-Results are appended as they come; a case that does not fit into the rest of --time_budget is left out, and the same
-command measures what --results lacks.
+not ready. --case_timeout does not count the start of a server. TRL (1.16.0) needs vLLM for GPUs. A layout that fails or
+is cut is a row too; the end of its log follows. Results are appended as they come; a case that does not fit into the
+rest of --time_budget is left out, and the same command measures what --results lacks.
 """
 
 import argparse
