@@ -26,15 +26,15 @@ def test_layers_of_a_kind_are_compiled_once(monkeypatch, kind):
     assert 0 < graphs[0] == graphs[1]
 
 
-@pytest.mark.parametrize("first", [11, 1, 32])
+@pytest.mark.parametrize("first", [11, 1, 64])
 def test_functions_of_rows_are_compiled_once(monkeypatch, first):
-    """32 is also the number of columns."""
+    """64 is also the number of columns."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     torch.compiler.reset()
     counters.clear()
-    rule, columns = LogitRule(temperature=0.7), 32
+    rule, columns = LogitRule(temperature=0.7), 64
     compiled = compile_rows(statistics), compile_rows(write_gradient)
-    for rows in (first, 2, 1, 32, 7):
+    for rows in (first, 2, 1, 64, 7):
         product, targets = torch.randn(rows, columns), torch.randint(columns, (rows,))
         found, expected = compiled[0](product, targets, rule), statistics(product, targets, rule)
         torch.testing.assert_close(found, expected)

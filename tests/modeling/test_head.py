@@ -7,7 +7,7 @@ import torch
 from tiny_models import documents, gradients, make, plain_logprobs
 
 from open_r1.modeling import head as head_module
-from open_r1.modeling.head import LogitRule, head_logprobs
+from open_r1.modeling.head import LogitRule, head_logprobs, statistics
 from open_r1.training.packing import build_pack
 
 RULES = [LogitRule(), LogitRule(scale=0.3, temperature=0.6), LogitRule(cap=2.0, temperature=1.7)]
@@ -55,8 +55,20 @@ def test_logprobs_entropies_and_gradients_equal_the_plain_computation(monkeypatc
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("columns", [31, 32, 320])
+@pytest.mark.parametrize("size", [0.01, 1.0, 1e4])
+def test_statistics_of_logits_of_any_size(columns, size):
+    product = size * torch.randn(50, columns, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(50) % columns
+    logprobs, log_z, entropies = (x.double() for x in statistics(product, targets, LogitRule()))
+    exact = torch.distributions.Categorical(logits=product.double())
+    torch.testing.assert_close(logprobs, exact.log_prob(targets), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(log_z, product.double().logsumexp(-1), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(entropies, exact.entropy(), rtol=1e-6, atol=1e-6 * max(1, size))
+
+
 def stored_bytes(logprobs):
-    """Bytes of what was stored of the logits: tensors as wide as the vocabulary, of 31, but not as the head."""
+    """Bytes of what was stored of the logits, after the five other tensors that are saved."""
     return sum(t.nbytes for t in logprobs.grad_fn.saved_tensors[5:])
 
 

@@ -25,6 +25,8 @@ MAX_LOGITS = 2**26
 """Logits in one chunk, tokens times vocabulary: 256 MiB in float32."""
 MAX_LOGITS_COMPILED = 2**27
 """The same where the softmax makes no second copy: 512 MiB."""
+PARTS = 32
+"""Parts of a row of logits, if it can be divided: 19 kB each for Qwen."""
 STORED_CHUNKS = 8
 """Chunks whose stored rows are one tensor and one factor of a product. Compiled: 2**30 numbers, below the 2**31 from
 which some matrix kernels fail."""
@@ -164,17 +166,20 @@ def add_product(total: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
 def statistics(product: Tensor, targets: Tensor, rule: LogitRule) -> tuple[Tensor, Tensor, Tensor]:
     """Logprobs of `targets`, log Z and entropies, each `(M,)`, of the distributions over the rows of `product`.
 
-    H = log Z - sum_v p_v x_v, with p = exp(x) / Z.
+    H = log Z - sum_v p_v x_v, with p = exp(x) / Z. Maximum and sums are computed for one part of a row at a time, which
+    is in the cache when it is read again, and then combined as in online softmax (Milakov and Gimelshein, 2018).
     """
     x, _ = rule.apply(product)
-    top = x.amax(-1, keepdim=True)
-    shares = (x - top).exp()
-    total = shares.sum(-1)
-    top = top.squeeze(-1)
+    parts = x.unflatten(-1, (PARTS if x.shape[-1] % PARTS == 0 else 1, -1))
+    tops = parts.amax(-1)
+    exp = (parts - tops[..., None]).exp()
+    top = tops.amax(-1)
+    shares = (tops - top[:, None]).exp()
+    total = (exp.sum(-1) * shares).sum(-1)
     log_total = total.log()
     logprobs = x.gather(-1, targets[:, None]).squeeze(-1) - top - log_total
     log_z = top + log_total
-    return logprobs, log_z, log_z - (shares * x).sum(-1) / total
+    return logprobs, log_z, log_z - ((exp * parts).sum(-1) * shares).sum(-1) / total
 
 
 def write_gradient(out: Tensor, product: Tensor, targets: Tensor, log_z: Tensor, rule: LogitRule) -> None:
