@@ -106,7 +106,7 @@ def test_what_cannot_fit_by_the_estimate_is_not_tried(long, asked, monkeypatch, 
     args = ["--shapes", "tiny", "--train", "full", "--sft", "16384", "--grpo", "--every"]
     row = CASE | {"length": 16384}
     plain, offload = (long.estimate(row | {"setting": s}, long.skeleton("tiny"))[0] for s in ("plain", "offload"))
-    monkeypatch.setattr(long, "gpu_bytes", lambda: (plain + offload) / 2 / 1.1)
+    monkeypatch.setattr(long, "gpu_bytes", lambda: (plain + offload) / 2)
     words = [*args, "--settings", "plain", "offload", "--results", str(tmp_path / "found.jsonl")]
     long.main(words)
     assert asked == [("sft", 16384, "offload")]
@@ -114,6 +114,15 @@ def test_what_cannot_fit_by_the_estimate_is_not_tried(long, asked, monkeypatch, 
     assert "out of memory by the estimate, not tried" in shown and "| fits |" in shown
     long.main([*words, "--table"])
     assert capsys.readouterr().out == shown
+
+
+def test_the_estimate_for_a_gpu_counts_what_flash_attention_keeps(long, monkeypatch):
+    """The process that estimates stays off the GPU, which used to mean attention without flash-attn-4."""
+    monkeypatch.setattr(long, "DEVICE", "cuda")
+    model = long.skeleton("135m")
+    row = case(shape="135m", length=32768)
+    flash, varlen = (long.estimate(row | {"attention": a}, model, bf16=True)[0] for a in (None, "varlen"))
+    assert flash - varlen == 30 * 2 * 576 * 32768
 
 
 def test_an_error_that_is_not_memory_goes_on_with_the_next_row(long, asked):
@@ -161,16 +170,37 @@ def test_one_model_is_measured_again_and_again(worker, monkeypatch, train):
     assert all(p.grad is None for p in cases.policy.model.parameters())
 
 
-def test_steps_after_other_trainers_compute_the_same(worker):
-    """In bfloat16, for which accelerate wraps the forward pass."""
-    with pytest.MonkeyPatch.context() as patch:
-        config_of = worker.config_of
-        patch.setattr(worker, "config_of", lambda case, folder: config_of(case, folder, bf16=True))
-        cases = worker.Cases()
-        cases.measure(case(), 1)
-        forward, wanted = vars(cases.policy.model)["forward"], set(vars(cases.policy.model))
-        cases.measure(case("offload"), 1)
-        assert vars(cases.policy.model)["forward"] is forward and set(vars(cases.policy.model)) == wanted
+@pytest.mark.parametrize("train", ["full", "lora"])
+def test_every_trainer_of_a_model_computes_in_bfloat16(worker, monkeypatch, train):
+    """The trainers after the first one used to compute in float32."""
+    config_of = worker.config_of
+    monkeypatch.setattr(worker, "config_of", lambda case, folder: config_of(case, folder, bf16=True))
+    cases = worker.Cases()
+    cases.policy = worker.Policy(case(train=train))
+    dtypes = []
+    projection = next(m for name, m in cases.policy.model.named_modules() if name.endswith("q_proj"))
+    projection.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
+    for change in ({}, {"setting": "offload"}, GRPO):
+        dtypes.clear()
+        assert cases.measure(case(train=train) | change, 1)["error"] is None
+        assert set(dtypes) == {torch.bfloat16}
+
+
+def test_pinned_memory_of_the_same_size_is_kept(worker, monkeypatch):
+    """PyTorch rounds blocks of pinned memory up to powers of two: 96 and 120 tokens share one size, 200 do not."""
+    pinned, empty = [], torch.empty
+
+    def cpu_empty(size, pin_memory, **kwargs):
+        pinned.append(size)
+        return empty(size, **kwargs)
+
+    cases = worker.Cases()
+    config = worker.Policy(case()).model.config
+    monkeypatch.setattr(worker, "empty_host_cache", lambda: pinned.append("emptied"))
+    monkeypatch.setattr(torch, "empty", cpu_empty)
+    for length in (96, 120, 200):
+        cases.pin_memory(case("offload", length=length), config)
+    assert pinned == ["emptied", *2 * [4 * 64 * 96], "emptied", *2 * [4 * 64 * 200]]
 
 
 def test_an_attention_that_does_not_run_here_is_an_error(worker):
