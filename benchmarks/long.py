@@ -56,9 +56,9 @@ HEAD = (
 def estimate(case: dict[str, Any], model: Any, processes: int = 1, **options: Any) -> tuple[int, float]:
     """Bytes that `--dry_run` estimates for a process, and seconds of a step; several processes split weights and
     states (FSDP2)."""
-    args, config = config_of(case, "runs/none", use_cpu=True, **options)
     if DEVICE == "cuda":  # `use_cpu` keeps this process off the GPU, but the estimate is for one
-        config.attn_implementation = case["attention"] or FLASH
+        case = case | {"attention": case["attention"] or FLASH}
+    args, config = config_of(case, "runs/none", use_cpu=True, **options)
     shape, split, tokens = shape_of(model.config, model, config), "none" if processes == 1 else "fsdp", longest(case)
     memory = estimate_memory(shape, args, config, tokens, processes, split)  # type: ignore[arg-type]
     return memory.total, estimate_seconds(shape, args, case["count"] * tokens, case["length"], processes)
