@@ -10,8 +10,7 @@
 A row is a shape, what is trained, a task, and the sequences of a step, which are random tokens: one document for SFT,
 two completions of a shared prompt for GRPO (--documents, --completions). The settings of --settings are tried in order
 until one fits. One that runs out of memory is not tried with longer sequences, and one whose estimate exceeds the GPU's
-memory is not tried at all. After the rows of a model, those of SFT with --every tokens are measured with all other
-settings, to compare what each saves and costs.
+memory is not tried at all. SFT with --every tokens is measured with all settings, to compare what each saves and costs.
 
 A process builds the model of a shape once and measures all its rows, shortest first. A row begins with a step of at
 most 2,048 tokens per sequence, so that kernels are compiled and Adam's moments exist; then come --steps whole ones.
@@ -26,7 +25,6 @@ import itertools
 import json
 import multiprocessing
 import signal
-import sys
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -116,9 +114,9 @@ def failure(case: dict[str, Any], error: str) -> dict[str, Any]:
 
 
 def rows(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every row, without its setting."""
-    tasks = [("sft", args.documents, n) for n in sorted(args.sft)]
-    tasks += [("grpo", args.completions, n) for n in sorted(args.grpo)]
+    """Every row, without its setting, those of a model shortest first."""
+    tasks = [("sft", args.documents, n) for n in args.sft] + [("grpo", args.completions, n) for n in args.grpo]
+    tasks.sort(key=lambda task: task[2])
     options = {"compiled": args.compile, "attention": args.attention}
     return [
         {"shape": shape, "train": train, "task": task, "count": count, "length": length} | options
@@ -195,23 +193,21 @@ class Session:
                 worker.close()
 
     def measure_model(self, index: int, group: list[dict[str, Any]]) -> None:
-        """Measures and shows the rows of a model: each with the first setting that fits, then those of --every."""
-        too_long: dict[str, int] = {}
-        done: set[str] = set()
-        compared = [row for row in group if row["task"] == "sft" and row["length"] in self.args.every]
-        for row, every in [*((row, False) for row in group), *((row, True) for row in compared)]:
+        """Measures and shows the rows of a model, each with the first setting that fits, or with all settings."""
+        too_long: set[tuple[str, str]] = set()
+        for row in group:
+            every = row["task"] == "sft" and row["length"] in self.args.every
             for setting in settings_to_compare(row) if every else self.args.settings:
-                case = row | {"setting": setting}
-                if longest(row) >= too_long.get(setting, sys.maxsize) or name(case) in done:
+                if (row["task"], setting) in too_long:
                     continue
+                case = row | {"setting": setting}
                 found = self.found.get(name(case)) or self.measure(index, case)
                 if found is None:
                     break
-                done.add(name(case))
                 self.shown.append(found)
                 print(show(found), flush=True)
                 if out_of_memory(found):
-                    too_long[setting] = longest(row)
+                    too_long.add((row["task"], setting))
                 elif not str(found.get("error")).startswith((UNFINISHED, ENDED)) and not every:
                     break  # it fits, or another setting would fail too
 
@@ -288,7 +284,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--documents", type=int, default=1, help="a step of SFT")
     parser.add_argument("--completions", type=int, default=2, help="a step of GRPO, all of one prompt")
     parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=["plain", "chunks", "offload", "8bit"])
-    parser.add_argument("--every", type=int, nargs="*", default=[65536], help="SFT rows to measure with every setting")
+    parser.add_argument("--every", type=int, nargs="*", default=[65536], help="SFT lengths to measure with all settings")
     parser.add_argument("--compile", action="store_true", help="compiled decoder layers")
     parser.add_argument("--attention", choices=["varlen", FLASH, "sdpa"], help="attn_implementation")
     parser.add_argument("--steps", type=int, help="measured steps (default: 3 of quick ones, else 1)")

@@ -63,12 +63,12 @@ def test_settings_are_tried_until_one_fits_and_nothing_twice(long, asked, tmp_pa
     asked.answer = answer
     words = [*WORDS, "--results", str(tmp_path / "found.jsonl")]
     long.main(words)
-    # Shortest first; what ran out of memory is not tried with a longer sequence, but is with a shorter one.
-    assert asked == [("sft", 256, "plain"), ("sft", 256, "chunks"), ("sft", 512, "chunks"), ("grpo", 128, "chunks")]
+    # Shortest first; what ran out of memory is not tried with a longer sequence of the same task.
+    assert asked == [("grpo", 128, "plain"), ("sft", 256, "plain"), ("sft", 256, "chunks"), ("sft", 512, "chunks")]
     shown = capsys.readouterr().out
     assert "| tiny full, sft 1 x 256, plain | - | - | 1.2 | 1.0 | - | 0 | out of memory: CUDA |" in shown
-    assert "| tiny full, grpo 2 x 128, chunks | - | 1,234 | 1.2 | 1.0 | -20.0% | 0 | fits |" in shown
-    assert "The worst of 3 estimates is -20.0% off: tiny full, sft 1 x 256, chunks." in shown
+    assert "| tiny full, grpo 2 x 128, plain | - | 1,234 | 1.2 | 1.0 | -20.0% | 0 | fits |" in shown
+    assert "The worst of 3 estimates is -20.0% off: tiny full, grpo 2 x 128, plain." in shown
     for again in ([], ["--table"]):
         long.main([*words, *again])
         assert capsys.readouterr().out == shown
@@ -76,26 +76,25 @@ def test_settings_are_tried_until_one_fits_and_nothing_twice(long, asked, tmp_pa
 
 
 def test_a_row_that_the_time_does_not_suffice_for_is_left_for_the_next_call(long, asked, tmp_path, capsys):
-    """A step of 256 tokens takes 60 s, so that 512 would take 120; GRPO's 2 x 256 tokens as well."""
+    """A step of 256 tokens takes 50 s, so that 512 would take more than 100."""
     fits = asked.answer
-    asked.answer = lambda case: fits(case) | {"seconds": [60.0]}
+    asked.answer = lambda case: fits(case) | {"seconds": [50.0]}
     words = [*WORDS, "--results", str(tmp_path / "found.jsonl")]
     long.main(words)
-    assert asked == [("sft", 256, "plain")]
+    assert asked == [("grpo", 128, "plain"), ("sft", 256, "plain")]
     shown = capsys.readouterr().out
-    assert "The time is too short for 2 rows, which the same command measures:" in shown
-    assert "  tiny full, sft 1 x 512, plain\n  tiny full, grpo 2 x 128, plain" in shown
+    assert "The time is too short for 1 rows, which the same command measures:" in shown
+    assert "  tiny full, sft 1 x 512, plain\n" in shown
     long.main([*words, "--time_budget", "1000"])
-    assert asked == [("sft", 256, "plain"), ("sft", 512, "plain"), ("grpo", 128, "plain")]
+    assert asked == [("grpo", 128, "plain"), ("sft", 256, "plain"), ("sft", 512, "plain")]
 
 
-def test_rows_to_compare_are_measured_with_every_setting_after_the_others(long, asked):
+def test_rows_to_compare_are_measured_with_every_setting(long, asked):
     long.main([*WORDS, "--every", "256"])
     assert asked == [
-        ("sft", 256, "plain"),
-        ("sft", 512, "plain"),
         ("grpo", 128, "plain"),
-        *(("sft", 256, setting) for setting in ("chunks", "offload", "8bit", "paged")),
+        *(("sft", 256, setting) for setting in ("plain", "chunks", "offload", "8bit", "paged")),
+        ("sft", 512, "plain"),
     ]
     asked.clear()
     long.main([*WORDS, "--train", "lora", "--sft", "256", "--grpo", "--every", "256"])
@@ -128,7 +127,7 @@ def test_the_estimate_for_a_gpu_counts_what_flash_attention_keeps(long, monkeypa
 def test_an_error_that_is_not_memory_goes_on_with_the_next_row(long, asked):
     asked.answer = lambda case: {"error": "ValueError: no"}
     long.main(WORDS)
-    assert asked == [("sft", 256, "plain"), ("sft", 512, "plain"), ("grpo", 128, "plain")]
+    assert asked == [("grpo", 128, "plain"), ("sft", 256, "plain"), ("sft", 512, "plain")]
 
 
 @pytest.mark.parametrize("train", ["full", "lora"])
