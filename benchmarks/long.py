@@ -203,6 +203,8 @@ class Session:
                 case = row | {"setting": setting}
                 found = self.found.get(name(case)) or self.measure(index, case)
                 if found is None:
+                    if every:
+                        continue
                     break
                 self.shown.append(found)
                 print(show(found), flush=True)
@@ -284,7 +286,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--documents", type=int, default=1, help="a step of SFT")
     parser.add_argument("--completions", type=int, default=2, help="a step of GRPO, all of one prompt")
     parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=["plain", "chunks", "offload", "8bit"])
-    parser.add_argument("--every", type=int, nargs="*", default=[65536], help="SFT lengths to measure with all settings")
+    parser.add_argument("--every", type=int, nargs="*", default=[65536], help="lengths of SFT to try all settings with")
     parser.add_argument("--compile", action="store_true", help="compiled decoder layers")
     parser.add_argument("--attention", choices=["varlen", FLASH, "sdpa"], help="attn_implementation")
     parser.add_argument("--steps", type=int, help="measured steps (default: 3 of quick ones, else 1)")

@@ -89,13 +89,20 @@ def test_a_row_that_the_time_does_not_suffice_for_is_left_for_the_next_call(long
     assert asked == [("grpo", 128, "plain"), ("sft", 256, "plain"), ("sft", 512, "plain")]
 
 
-def test_rows_to_compare_are_measured_with_every_setting(long, asked):
-    long.main([*WORDS, "--every", "256"])
+def test_rows_to_compare_are_measured_with_every_setting(long, asked, tmp_path, capsys):
+    results = tmp_path / "found.jsonl"
+    words = [*WORDS, "--every", "256", "--results", str(results)]
+    long.main(words)
+    shown = capsys.readouterr().out
     assert asked == [
         ("grpo", 128, "plain"),
         *(("sft", 256, setting) for setting in ("plain", "chunks", "offload", "8bit", "paged")),
         ("sft", 512, "plain"),
     ]
+    results.write_text("".join(line for line in results.read_text().splitlines(True) if "chunks" not in line))
+    long.main([*words, "--table"])  # one setting that has not been measured does not hide the others
+    lines = [line for line in shown.splitlines() if "chunks" not in line]
+    assert capsys.readouterr().out.splitlines()[:-1] == lines[:-1]
     asked.clear()
     long.main([*WORDS, "--train", "lora", "--sft", "256", "--grpo", "--every", "256"])
     assert asked == [("sft", 256, "plain"), ("sft", 256, "chunks"), ("sft", 256, "offload")]
