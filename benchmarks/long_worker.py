@@ -17,6 +17,7 @@ from training import Ours as OursGRPO
 
 from open_r1.configs import GRPOConfig, ModelConfig, SFTConfig
 from open_r1.errors import UserError
+from open_r1.internals.accelerate import unprepare
 from open_r1.modeling import flash
 from open_r1.modeling.attention import ATTENTION, SDPA_ATTENTION, VARLEN_ATTENTION, use_varlen
 from open_r1.modeling.compiling import compile_layers
@@ -110,11 +111,9 @@ class Policy:
         self.forwards = {key: value for key, value in vars(model).items() if key == "forward"}
 
     def reset(self, chunks: bool) -> None:
-        """Removes gradients, and the autocast that accelerate wrapped around the forward pass. Accelerate wraps it
-        again only if the model is not marked as prepared; otherwise all later trainers would compute in float32."""
+        """Removes gradients and what the last trainer wrapped around the forward pass."""
         self.model.zero_grad(set_to_none=True)
-        for attribute in ("forward", "_original_forward", "_is_accelerate_prepared"):
-            vars(self.model).pop(attribute, None)
+        unprepare(self.model)
         vars(self.model).update(self.forwards)
         unchunk_mlps(self.model)
         if chunks:
