@@ -1,23 +1,28 @@
 """Private names of PyTorch."""
 
-from collections.abc import Collection
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 from torch import Tensor
 
 
-def separate_symbols() -> AbstractContextManager:
-    """A context in which `torch.compile` gives every dynamic size its own symbol.
+@contextmanager
+def traced_once() -> Iterator[None]:
+    """A context in which `torch.compile` traces a function once, for all sizes.
 
     `torch.fx.experimental._config.use_duck_shape`: by default, sizes that are equal at first share a symbol, so a
-    number of rows that happens to equal the size of a head would become a constant. No public option changes that.
+    number of rows that happens to equal the size of a head would become a constant.
+    `torch._dynamo.config.specialize_float`: by default, Python floats, such as the epsilon of a norm, become symbols;
+    the compiler then needs constants, and the function is traced a second time. No public option changes either.
     """
+    from torch._dynamo import config as dynamo
     from torch.fx.experimental import _config
 
-    config: Any = _config
-    return config.patch(use_duck_shape=False)
+    symbols: Any = _config
+    with symbols.patch(use_duck_shape=False), dynamo.patch(specialize_float=True):  # type: ignore[attr-defined]
+        yield
 
 
 def options_without_size_guards() -> dict[str, Any]:
