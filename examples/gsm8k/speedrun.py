@@ -66,10 +66,10 @@ def write_data(args: argparse.Namespace) -> None:
     """`traces.jsonl` for SFT, `problems.jsonl` for the filter and GRPO, and `test.jsonl`. The held-out problems are the
     last ones, and then the test. The numbers of a problem change from pass to pass, and GRPO gets others than SFT."""
     rows = load_split(args.train, config="main" if args.train == "openai/gsm8k" else None)
-    problem, solution = ("question", "answer") if "question" in rows.column_names else ("problem", "solution")
-    pairs = [(row[problem], without_marks(row[solution])) for row in rows]
+    columns = ("question", "answer") if "question" in rows.column_names else ("problem", "solution")
+    pairs = [(row[columns[0]], without_marks(row[columns[1]])) for row in rows]
     learned, held_out = pairs[: len(pairs) - args.held_out], pairs[len(pairs) - args.held_out :]
-    test = [(asked, _gold(worked)) for asked, worked in held_out]
+    test = [(problem, _gold(solution)) for problem, solution in held_out]
     if not args.held_out:
         test = [(p.problem, p.gold) for p in load_problems(find_task("gsm8k"), args.data_dir)]
     count = args.passes + args.grpo_passes
@@ -77,20 +77,20 @@ def write_data(args: argparse.Namespace) -> None:
     varied = sum(new != old for new, old in zip(every[-1], learned, strict=True))
     print(f"{varied} of {len(learned)} problems have other numbers in the last pass")
     seen = [pair for each in every[: args.passes] for pair in each[: len(each) - args.apart]]
-    traces = [(asked, _written(worked, args.traces)) for asked, worked in seen]
-    write(args.out / "traces.jsonl", [{"messages": trace(asked, text)} for asked, text in traces if text])
-    golds = {asked: _gold(worked) for each in every[args.passes :] for asked, worked in each}
-    write(args.out / "problems.jsonl", [{"problem": asked, "answer": gold} for asked, gold in golds.items()])
+    traces = [(problem, _in_style(solution, args.traces)) for problem, solution in seen]
+    write(args.out / "traces.jsonl", [{"messages": trace(problem, text)} for problem, text in traces if text])
+    golds = {problem: _gold(solution) for each in every[args.passes :] for problem, solution in each}
+    write(args.out / "problems.jsonl", [{"problem": problem, "answer": gold} for problem, gold in golds.items()])
     name = "held_out" if args.held_out else "gsm8k_test"
-    asked_as = [{"prompt": [{"role": "user", "content": asked}], "answer": gold} for asked, gold in test]
-    write(args.out / f"{name}.jsonl", asked_as)
+    prompts = [{"prompt": [{"role": "user", "content": problem}], "answer": gold} for problem, gold in test]
+    write(args.out / f"{name}.jsonl", prompts)
 
 
 def _gold(solution: str) -> str:
     return solution.rpartition("####")[2].strip()
 
 
-def _written(solution: str, style: str) -> str | None:
+def _in_style(solution: str, style: str) -> str | None:
     return solution if style == "words" else only_equations(solution)
 
 

@@ -23,7 +23,7 @@ def test_equal_sizes_are_told_apart_while_it_lasts():
     assert _config.use_duck_shape is True
 
 
-def test_a_function_with_a_float_is_traced_once_while_it_lasts(monkeypatch):
+def test_a_function_with_a_float_is_traced_once_while_it_lasts():
     import torch._dynamo.utils as dynamo
 
     class Scaled(torch.nn.Module):

@@ -1,7 +1,7 @@
 """Private names of PyTorch."""
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -13,16 +13,44 @@ def traced_once() -> Iterator[None]:
     """A context in which `torch.compile` traces a function once, for all sizes.
 
     `torch.fx.experimental._config.use_duck_shape`: by default, sizes that are equal at first share a symbol, so a
-    number of rows that happens to equal the size of a head would become a constant.
-    `torch._dynamo.config.specialize_float`: by default, Python floats, such as the epsilon of a norm, become symbols;
-    the compiler then needs constants, and the function is traced a second time. No public option changes either.
+    number of rows that happens to equal the size of a head would become a constant. No public option changes that.
     """
-    from torch._dynamo import config as dynamo
     from torch.fx.experimental import _config
 
     symbols: Any = _config
-    with symbols.patch(use_duck_shape=False), dynamo.patch(specialize_float=True):  # type: ignore[attr-defined]
+    with symbols.patch(use_duck_shape=False), constant_floats():
         yield
+
+
+def constant_floats() -> AbstractContextManager:
+    """A context in which `torch.compile` makes floats, such as the epsilon of a norm, constants of the graph.
+
+    `torch._dynamo.config.specialize_float`: by default, with `dynamic`, they are tensors on the CPU, which a
+    checkpointed graph would store. Where the compiler needs constants after all, the function is traced a second time.
+    No public option changes that.
+    """
+    from torch._dynamo import config
+
+    dynamo: Any = config
+    return dynamo.patch(specialize_float=True)
+
+
+def is_tracing() -> bool:
+    """Whether `torch.compile` is currently making a graph.
+
+    `torch._guards.TracingContext`: the public `torch.compiler.is_compiling` is false before torch 2.12 while the
+    backward pass is traced.
+    """
+    from torch._guards import TracingContext
+
+    return TracingContext.try_get() is not None
+
+
+def varlen_operation() -> Any:
+    """The operation behind `torch.nn.attention.varlen.varlen_attn` (`torch.ops.torch_attn`)."""
+    import torch.nn.attention.varlen  # registers it
+
+    return torch.ops.torch_attn._varlen_attn.default
 
 
 def options_without_size_guards() -> dict[str, Any]:

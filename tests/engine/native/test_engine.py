@@ -1,5 +1,6 @@
 """The native engine on a CPU, in float32, writes what the transformers engine writes for the same seeds."""
 
+import copy
 import logging
 from dataclasses import replace
 from types import SimpleNamespace
@@ -9,11 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_models import KINDS, VOCAB, copy_of, make_model
+from tokenizers import Tokenizer, models
 from toys import make_tokenizer
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from open_r1.engine.native.decoder import Decoder
 from open_r1.engine.native.engine import NativeEngine, NativeOptions, automatic_limit
+from open_r1.engine.native.loop import Ended, texts_of
 from open_r1.engine.protocol import Request, Sampling
 from open_r1.engine.transformers_engine import TransformersEngine
 from open_r1.errors import UserError
@@ -68,6 +71,23 @@ def test_every_architecture_writes_what_transformers_writes(kind, tokenizer):
     model = make_model(kind)
     expected = TransformersEngine(model, tokenizer).generate(mixed_requests())
     assert_equal(open_native(model, tokenizer, page_size=8).generate(mixed_requests()), expected)
+
+
+@pytest.mark.parametrize("kind", ["BPE", "WordPiece"])
+@pytest.mark.parametrize("cleans_up", [False, True])
+@pytest.mark.parametrize("insists", [False, True])
+def test_texts_are_those_that_transformers_decodes(tokenizer, kind, cleans_up, insists):
+    if kind == "WordPiece":
+        backend = Tokenizer(models.WordPiece({word: i for i, word in enumerate(["[UNK]", "a", ".", ",", "n't"])}))
+        tokenizer, ids = PreTrainedTokenizerFast(tokenizer_object=backend), [1, 2, 1, 4, 3]
+    else:
+        tokenizer, ids = copy.deepcopy(tokenizer), tokenizer.encode("a . a n't ,", add_special_tokens=False)
+    tokenizer.clean_up_tokenization_spaces = cleans_up
+    tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output = insists
+    ended = [Ended(SimpleNamespace(tokens=ids), stopped, failed=False) for stopped in (False, True)]
+    assert texts_of(tokenizer, ended) == [
+        tokenizer.decode(tokens, skip_special_tokens=True) for tokens in (ids, ids[:-1])
+    ]
 
 
 @pytest.mark.parametrize("request_number", range(len(PROMPTS)))
