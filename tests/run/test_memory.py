@@ -91,6 +91,8 @@ def test_the_peak_is_what_pytorch_allocates(monkeypatch, case, tied):
     assert expected.total == pytest.approx(found, rel=0.05)
 
 
+ONE, TWO = {"per_device_train_batch_size": 1}, {"per_device_train_batch_size": 2}
+FLOAT32 = {"bf16": False}
 MEASURED = [
     # shape, longest sequence, options, LoRA, bfloat16 weights, processes, split, GiB: docs/performance.md
     (QWEN_1_5B, 16384, {}, False, True, 1, "none", 15.3),
@@ -105,13 +107,18 @@ MEASURED = [
     (QWEN_1_5B, 16384, {}, False, False, 2, "fsdp", 15.8),
     (QWEN_1_5B, 16384, {}, False, False, 2, "zero2", 18.3),
     (QWEN_1_5B, 16384, {}, False, False, 2, "zero3", 18.2),
-    (QWEN_7B, 8192, {"per_device_train_batch_size": 1}, False, False, 2, "fsdp", 62.7),
+    (QWEN_7B, 8192, ONE, False, False, 2, "fsdp", 62.7),
+    (QWEN_1_5B, 131072, ONE, False, False, 1, FLASH, 68.6),
     # docs/long-contexts.md
-    (QWEN_1_5B, 32768, {"per_device_train_batch_size": 1}, False, False, 1, FLASH, 30.87),
-    (QWEN_1_5B, 65536, {"per_device_train_batch_size": 1}, False, False, 1, FLASH, 46.06),
-    (QWEN_1_5B, 16512, {"per_device_train_batch_size": 2}, False, False, 1, FLASH, 30.95),
-    (QWEN_1_5B, 32896, {"per_device_train_batch_size": 2}, False, False, 1, FLASH, 37.90),
-    (QWEN_1_5B, 32768, {"per_device_train_batch_size": 1}, True, False, 1, FLASH, 19.43),
+    (QWEN_1_5B, 32768, ONE, False, False, 1, FLASH, 30.87),
+    (QWEN_1_5B, 32768, ONE, True, False, 1, FLASH, 19.43),
+    (QWEN_7B, 32768, ONE, True, False, 1, FLASH, 59.64),
+    # benchmarks/long.py, computed with in float32
+    (QWEN_1_5B, 65536, ONE | FLOAT32, False, False, 1, "none", 46.06),
+    (QWEN_1_5B, 16512, TWO | FLOAT32, False, False, 1, "none", 30.95),
+    (QWEN_1_5B, 32896, TWO | FLOAT32, False, False, 1, "none", 37.90),
+    (QWEN_7B, 65536, ONE | FLOAT32, True, False, 1, "none", 89.25),
+    (QWEN_7B, 16512, TWO | FLOAT32, True, False, 1, "none", 44.39),
 ]
 
 

@@ -152,25 +152,60 @@ def test_sft_compiles_in_its_first_step_and_its_first_evaluation_only(model, tmp
     assert seen.steps[1:] == [0] * (len(STEPS) - 1)
 
 
+MODEL_ON_A_GPU = {"hidden_size": 512, "num_attention_heads": 8, "num_key_value_heads": 2, "intermediate_size": 1024}
+
+
+def three_models():
+    """With equal weights: for compiled layers, for plain layers, and for float32. With larger weights, scores are so
+    large that bfloat16 leaves 40% of error in the gradients."""
+    return [make("qwen2", std=0.04, **MODEL_ON_A_GPU, max_position_embeddings=16384) for _ in range(3)]
+
+
+def differentiate(model, pack, device, half, skip=0):
+    """Accumulates the gradients of a mean of logprobs without the first `skip`."""
+    model.zero_grad()
+    with torch.autocast(device, torch.bfloat16, enabled=half):
+        model(pack=pack).logprobs[skip:].sum().div(pack.num_tokens).backward()
+
+
+def worse_gradients(model, plain, exact):
+    """The parameters of `model` whose gradients are farther from those of `exact` than the gradients of `plain` are.
+    Rounding gives ratios of distances from 0.9 to 1.2. Gradients of 0 are noise in all three."""
+    total = torch.stack([p.grad.norm() for p in exact.parameters()]).norm()
+    found = {}
+    for name, parameter in exact.named_parameters():
+        ours, theirs = ((m.get_parameter(name).grad - parameter.grad).norm() for m in (model, plain))
+        if not ours <= 1.5 * theirs + 1e-6 * total:
+            found[name] = (ours / theirs).item()
+    return found
+
+
+def test_gradients_of_compiled_layers_are_as_near_to_float32_as_those_of_plain_layers():
+    """And the comparison notices that one of 40 documents is missing."""
+    model, plain, exact = three_models()
+    compile_layers(model)
+    pack = build_pack(documents([20] * 40), "cpu")
+    for each in (model, plain, exact):
+        differentiate(each, pack, "cpu", half=each is not exact)
+    assert not worse_gradients(model, plain, exact)
+    differentiate(model, pack, "cpu", half=True, skip=12)  # what is learned of a document
+    assert len(worse_gradients(model, plain, exact)) == len(list(exact.parameters()))
+
+
 @pytest.mark.gpu
 def test_kernels_of_a_gpu_are_compiled_for_the_first_pack_only(monkeypatch):
-    """The same for what the compiler and flash-attn-4 decide by the size of a pack; gradients stay those of plain
-    layers."""
+    """The same for what the compiler and flash-attn-4 decide by the size of a pack. Gradients stay as good as those of
+    plain layers."""
     monkeypatch.undo()
-    config = {"hidden_size": 512, "num_attention_heads": 8, "num_key_value_heads": 2, "intermediate_size": 1024}
-    model, plain = (make("qwen2", **config, max_position_embeddings=16384).cuda() for _ in range(2))
-    plain.load_state_dict(model.state_dict())
+    model, plain, exact = (each.cuda() for each in three_models())
     compile_layers(model)
     compiled = []
     for lengths in ([6000, 6000], [150, 150], [20] * 300, [40], [2]):
         pack = build_pack(documents(lengths), "cuda")
-        for each in (model, plain):
-            each.zero_grad()
-            with torch.autocast("cuda", torch.bfloat16):
-                each(pack=pack).logprobs.sum().div(pack.num_tokens).backward()
+        for each in (model, plain, exact):
+            differentiate(each, pack, "cuda", half=each is not exact)
         compiled.append((counters["stats"]["unique_graphs"], len(flash_kernels())))
-        for name, parameter in model.named_parameters():
-            torch.testing.assert_close(parameter.grad, plain.get_parameter(name).grad, rtol=0.1, atol=0.02)
+        assert not worse_gradients(model, plain, exact), lengths
     assert compiled[0][0] > 0
     assert compiled[1:] == compiled[:-1]
 

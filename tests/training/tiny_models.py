@@ -90,8 +90,8 @@ KINDS = {
 }
 
 
-def make(kind="llama", seed=0, **overrides):
-    """A float32 model in training mode that answers to packs, with weights large enough to matter."""
+def make(kind="llama", seed=0, std=0.2, **overrides):
+    """A float32 model in training mode that answers to packs, with weights large enough to matter at its size."""
     model_class, config_class, extra = (KINDS | MIXERS)[kind]
     torch.manual_seed(seed)
     config = config_class(**{**SIZE, **extra, **overrides})
@@ -100,7 +100,7 @@ def make(kind="llama", seed=0, **overrides):
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
-                parameter.normal_(0, 0.2)
+                parameter.normal_(0, std)
     add_logprob_forward(model)
     return model.train()
 

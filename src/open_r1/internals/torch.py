@@ -20,6 +20,36 @@ def separate_symbols() -> AbstractContextManager:
     return config.patch(use_duck_shape=False)
 
 
+def constant_floats() -> AbstractContextManager:
+    """A context in which `torch.compile` makes floats, such as the epsilon of a norm, constants of the graph.
+
+    `torch._dynamo.config.specialize_float`: by default, with `dynamic`, they are tensors on the CPU, which a
+    checkpointed graph would store. No public option changes that.
+    """
+    from torch._dynamo import config
+
+    dynamo: Any = config
+    return dynamo.patch(specialize_float=True)
+
+
+def is_tracing() -> bool:
+    """Whether `torch.compile` is currently making a graph.
+
+    `torch._guards.TracingContext`: the public `torch.compiler.is_compiling` is false before torch 2.12 while the
+    backward pass is traced.
+    """
+    from torch._guards import TracingContext
+
+    return TracingContext.try_get() is not None
+
+
+def varlen_operation() -> Any:
+    """The operation behind `torch.nn.attention.varlen.varlen_attn` (`torch.ops.torch_attn`)."""
+    import torch.nn.attention.varlen  # registers it
+
+    return torch.ops.torch_attn._varlen_attn.default
+
+
 def options_without_size_guards() -> dict[str, Any]:
     """Options of `torch.compile` with which the size of a tensor decides nothing that would be compiled again.
 
