@@ -1,4 +1,4 @@
-"""Measures the memory of a process, says what to change if it runs out, and keeps Python's collector from long passes."""
+"""Measures the memory of a process, says what to change if it runs out, and speeds up Python's garbage collector."""
 
 import gc
 import resource
