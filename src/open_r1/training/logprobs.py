@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from open_r1.errors import UserError
-from open_r1.internals.torch import separate_symbols
+from open_r1.internals.torch import traced_once
 from open_r1.modeling import head as head_module
 from open_r1.modeling.head import LogitRule, head_logprobs, logit_rule, statistics
 from open_r1.modeling.mixers import separate_documents
@@ -69,7 +69,7 @@ def add_logprob_forward(model: PreTrainedModel) -> None:
             forget_lengths(model)
         group = pack.layout.group
         mine = slice(None) if group is None else group.slice_of(pack.num_tokens)
-        with separate_symbols():  # the first pack may have as many tokens as a hidden state has numbers
+        with traced_once():  # the first pack may have as many tokens as a hidden state has numbers
             output = _decoder(model)(
                 input_ids=pack.input_ids[:, mine],
                 position_ids=pack.position_ids[:, mine],

@@ -37,7 +37,7 @@ from open_r1.training.batches import total_steps
 from open_r1.training.checkpoints import Checkpointer
 from open_r1.training.interruption import StopSignals
 from open_r1.training.logprobs import TokenLogprobs, check_packed_forward
-from open_r1.training.memory import out_of_memory, peak_gib
+from open_r1.training.memory import objects_frozen, out_of_memory, peak_gib
 from open_r1.training.packing import Pack, TokenSequence, build_pack, empty_pack, no_sides, plan_packs
 from open_r1.training.ranks import Ranks
 from open_r1.training.watchdog import Watchdog
@@ -302,7 +302,7 @@ class PackedTrainer(Trainer):
             model: Any = self.model
             backends.fetch_by_layer(model, self.accelerator)
         try:
-            with self.watchdog:
+            with objects_frozen(), self.watchdog:
                 return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         except torch.OutOfMemoryError as error:
             step = self.state.global_step + 1

@@ -85,7 +85,7 @@ class TokenSequence:
         return TokenSequence(**{**state, "fields": TokenFields(**state["fields"])})
 
     def __len__(self) -> int:
-        return len(self.input_ids)
+        return self.input_ids.numel()
 
 
 @dataclass
