@@ -9,16 +9,14 @@
 
 A row is a shape, what is trained, a task, and the sequences of a step, which are random tokens: one document for SFT,
 two completions of a shared prompt for GRPO (--documents, --completions). The settings of --settings are tried in order
-until one fits. One that runs out of memory is not tried with longer sequences, and one whose estimate is far above the
-GPU's memory is not tried at all. After the rows of a model, those of SFT with --every tokens are measured with all
-other settings, to compare what each saves and costs.
+until one fits. One that runs out of memory is not tried with longer sequences, and one whose estimate exceeds the GPU's
+memory is not tried at all. SFT with --every tokens is measured with all settings, to compare what each saves and costs.
 
-A process builds the model of a shape once and measures all its rows, shortest first. Before a row, it allocates as much
-memory as the estimate says, on the GPU and with offloading on the CPU, so that no step waits for the driver. Then come
-a step of at most 2,048 tokens per sequence, so that kernels are compiled and Adam's moments exist, and --steps whole
-ones. Another process takes over if it dies. A row that does not fit into the rest of --time_budget does not start; the
-same command measures what --results lacks. Weights are float32, computed with in bfloat16. Each peak is compared with
-the estimate of `--dry_run`.
+A process builds the model of a shape once and measures all its rows, shortest first. A row begins with a step of at
+most 2,048 tokens per sequence, so that kernels are compiled and Adam's moments exist; then come --steps whole ones.
+With offloading, pinned memory is allocated before them. Another process takes over if it dies. A row that does not fit
+into the rest of --time_budget does not start; the same command measures what --results lacks. Weights are float32,
+computed with in bfloat16. Each peak is compared with the estimate of `--dry_run`.
 """
 
 import argparse
@@ -27,14 +25,13 @@ import itertools
 import json
 import multiprocessing
 import signal
-import sys
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
-from long_worker import DEVICE, FLASH, PROMPT, SETTINGS, config_of, name, serve
+from long_worker import DEVICE, FLASH, SETTINGS, config_of, longest, name, serve
 from measure import SHAPES, build_model, environment
 
 from open_r1.modeling.attention import ATTENTION
@@ -43,7 +40,7 @@ from open_r1.run.memory import estimate_memory
 
 GPUS = (24, 48, 80, 141)
 """Memory in GB."""
-OVERHEAD = 25.0 if DEVICE == "cuda" else 5.0
+OVERHEAD = 35.0 if DEVICE == "cuda" else 5.0
 """Seconds of a process's first row beside its measured steps, until one has been measured."""
 QUICK = 3.0
 """Seconds of a step below which three are measured instead of one."""
@@ -54,14 +51,11 @@ HEAD = (
 )
 
 
-def longest(row: dict[str, Any]) -> int:
-    """Tokens of a sequence with its prompt."""
-    return row["length"] + (PROMPT if row["task"] == "grpo" else 0)
-
-
 def estimate(case: dict[str, Any], model: Any, processes: int = 1, **options: Any) -> tuple[int, float]:
     """Bytes that `--dry_run` estimates for a process, and seconds of a step; several processes split weights and
     states (FSDP2)."""
+    if DEVICE == "cuda":  # `use_cpu` keeps this process off the GPU, but the estimate is for one
+        case = case | {"attention": case["attention"] or FLASH}
     args, config = config_of(case, "runs/none", use_cpu=True, **options)
     shape, split, tokens = shape_of(model.config, model, config), "none" if processes == 1 else "fsdp", longest(case)
     memory = estimate_memory(shape, args, config, tokens, processes, split)  # type: ignore[arg-type]
@@ -120,9 +114,9 @@ def failure(case: dict[str, Any], error: str) -> dict[str, Any]:
 
 
 def rows(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every row, without its setting."""
-    tasks = [("sft", args.documents, n) for n in sorted(args.sft)]
-    tasks += [("grpo", args.completions, n) for n in sorted(args.grpo)]
+    """Every row, without its setting, those of a model shortest first."""
+    tasks = [("sft", args.documents, n) for n in args.sft] + [("grpo", args.completions, n) for n in args.grpo]
+    tasks.sort(key=lambda task: task[2])
     options = {"compiled": args.compile, "attention": args.attention}
     return [
         {"shape": shape, "train": train, "task": task, "count": count, "length": length} | options
@@ -199,23 +193,23 @@ class Session:
                 worker.close()
 
     def measure_model(self, index: int, group: list[dict[str, Any]]) -> None:
-        """Measures and shows the rows of a model: each with the first setting that fits, then those of --every."""
-        too_long: dict[str, int] = {}
-        done: set[str] = set()
-        compared = [row for row in group if row["task"] == "sft" and row["length"] in self.args.every]
-        for row, every in [*((row, False) for row in group), *((row, True) for row in compared)]:
+        """Measures and shows the rows of a model, each with the first setting that fits, or with all settings."""
+        too_long: set[tuple[str, str]] = set()
+        for row in group:
+            every = row["task"] == "sft" and row["length"] in self.args.every
             for setting in settings_to_compare(row) if every else self.args.settings:
-                case = row | {"setting": setting}
-                if longest(row) >= too_long.get(setting, sys.maxsize) or name(case) in done:
+                if (row["task"], setting) in too_long:
                     continue
+                case = row | {"setting": setting}
                 found = self.found.get(name(case)) or self.measure(index, case)
                 if found is None:
+                    if every:
+                        continue
                     break
-                done.add(name(case))
                 self.shown.append(found)
                 print(show(found), flush=True)
                 if out_of_memory(found):
-                    too_long[setting] = longest(row)
+                    too_long.add((row["task"], setting))
                 elif not str(found.get("error")).startswith((UNFINISHED, ENDED)) and not every:
                     break  # it fits, or another setting would fail too
 
@@ -226,7 +220,7 @@ class Session:
         for _, worker in self.groups[index : index + 2]:  # the next one imports meanwhile
             worker.start()
         case["estimate"], seconds = estimate(case, skeleton(case["shape"]))
-        if case["estimate"] > 1.1 * gpu_bytes():
+        if case["estimate"] > gpu_bytes():
             return self.record(failure(case, f"{OUT_OF_MEMORY} by the estimate, not tried") | {"spent": 0.0})
         began, limit = time.monotonic(), self.args.row_timeout
         steps = self.args.steps or (3 if seconds < QUICK else 1)
@@ -269,6 +263,7 @@ def show_computed(args: argparse.Namespace) -> None:
     that split weights and states, of which `sequence_parallel_size` share a pack."""
     print("| Case | GPUs | " + " | ".join(f"{size} GB" for size in GPUS) + " |\n| --- | --- |" + " :-: |" * len(GPUS))
     for row in rows(args):
+        row["attention"] = row["attention"] or "varlen"
         for processes, share in ((1, 1), (8, 1), (8, 4)):
             options = {"sequence_parallel_size": share, "max_tokens_per_microbatch": 16384 // share, "bf16": True}
             settings = [s for s in args.settings if processes == 1 or "optim" not in SETTINGS[s]]  # FSDP2 takes torch's
@@ -291,7 +286,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--documents", type=int, default=1, help="a step of SFT")
     parser.add_argument("--completions", type=int, default=2, help="a step of GRPO, all of one prompt")
     parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=["plain", "chunks", "offload", "8bit"])
-    parser.add_argument("--every", type=int, nargs="*", default=[65536], help="SFT rows to measure with every setting")
+    parser.add_argument("--every", type=int, nargs="*", default=[65536], help="lengths of SFT to try all settings with")
     parser.add_argument("--compile", action="store_true", help="compiled decoder layers")
     parser.add_argument("--attention", choices=["varlen", FLASH, "sdpa"], help="attn_implementation")
     parser.add_argument("--steps", type=int, help="measured steps (default: 3 of quick ones, else 1)")

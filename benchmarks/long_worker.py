@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from measure import SHAPES, Result, StepTimer, build_model, build_tokenizer, environment, hold_gpu_memory, measured
+from measure import SHAPES, Result, StepTimer, build_model, build_tokenizer, environment, measured
 from sft import Ours as OursSFT
 from training import DEVICE, Batch, ReplayEngine, replayed_reward
 from training import Ours as OursGRPO
 
 from open_r1.configs import GRPOConfig, ModelConfig, SFTConfig
 from open_r1.errors import UserError
+from open_r1.internals.accelerate import unprepare
 from open_r1.modeling import flash
 from open_r1.modeling.attention import ATTENTION, SDPA_ATTENTION, VARLEN_ATTENTION, use_varlen
 from open_r1.modeling.compiling import compile_layers
@@ -44,6 +45,11 @@ def name(case: dict[str, Any]) -> str:
     extras = [case["setting"], "compiled" if case["compiled"] else "", case["attention"] or ""]
     sequences = f"{case['count']} x {case['length']:,}"
     return f"{case['shape']} {case['train']}, {case['task']} {sequences}, {', '.join(filter(None, extras))}"
+
+
+def longest(row: dict[str, Any]) -> int:
+    """Tokens of a sequence with its prompt."""
+    return row["length"] + (PROMPT if row["task"] == "grpo" else 0)
 
 
 def config_of(case: dict[str, Any], folder: str, **options: Any) -> tuple[Any, ModelConfig]:
@@ -105,10 +111,9 @@ class Policy:
         self.forwards = {key: value for key, value in vars(model).items() if key == "forward"}
 
     def reset(self, chunks: bool) -> None:
-        """Takes away gradients and what the last trainer wrapped around the forward pass."""
+        """Removes gradients and what the last trainer wrapped around the forward pass."""
         self.model.zero_grad(set_to_none=True)
-        for wrapped in ("forward", "_original_forward"):
-            vars(self.model).pop(wrapped, None)
+        unprepare(self.model)
         vars(self.model).update(self.forwards)
         unchunk_mlps(self.model)
         if chunks:
@@ -172,6 +177,8 @@ class Cases:
 
     def __init__(self) -> None:
         self.policy: Policy | None = None
+        self.pinned = 0
+        """Size of the blocks of pinned memory that `pin_memory` has allocated."""
 
     def measure(self, case: dict[str, Any], steps: int) -> dict[str, Any]:
         """The result of a case."""
@@ -180,11 +187,9 @@ class Cases:
         figures: dict[str, Any] = {}
 
         def run(_: Result) -> None:
-            if torch.cuda.is_initialized():
-                empty_host_cache()
             self.policy = self.policy or Policy(case)
-            if DEVICE == "cuda":
-                figures["growing_seconds"] = grow(case, self.policy.model.config)
+            if DEVICE == "cuda" and SETTINGS[case["setting"]].get("activation_offloading"):
+                figures["pinning_seconds"] = self.pin_memory(case, self.policy.model.config)
             result.parameters, figures["attention"] = self.policy.parameters, self.policy.attention
             self.policy.reset(chunks="mlp_chunk_tokens" in SETTINGS[case["setting"]])
             with tempfile.TemporaryDirectory() as folder:
@@ -204,23 +209,22 @@ class Cases:
             result.error = result.error.replace("out of memory:", f"out of memory in {figures['ran_out_in']}:", 1)
         return vars(result) | result.figures() | figures | environment()
 
-
-def grow(case: dict[str, Any], config: Any) -> list[float]:
-    """Lets PyTorch's allocators hold what the case needs, on the GPU and, with offloading, on the CPU; returns the
-    seconds of both. Otherwise the first long step would have to wait for it."""
-    began = time.perf_counter()
-    hold_gpu_memory(int(case["estimate"]) - torch.cuda.memory_allocated())
-    middle = time.perf_counter()
-    if SETTINGS[case["setting"]].get("activation_offloading"):
-        tokens = case["length"] + (PROMPT if case["task"] == "grpo" else 0)
-        size = 4 * config.hidden_size * tokens
-        buffers = [torch.empty(size, dtype=torch.uint8, pin_memory=True) for _ in range(config.num_hidden_layers)]
-        del buffers
-    return [round(middle - began, 2), round(time.perf_counter() - middle, 2)]
+    def pin_memory(self, case: dict[str, Any], config: Any) -> float:
+        """Has PyTorch hold pinned memory for the checkpoint of every layer, so that the first long step does not wait
+        for it; returns the seconds. PyTorch reuses a block only for tensors that round up to the same power of two, so
+        blocks of another size are freed first."""
+        began, size = time.perf_counter(), 4 * config.hidden_size * longest(case)
+        block = 1 << (size - 1).bit_length()
+        if block != self.pinned:
+            empty_host_cache()
+            buffers = [torch.empty(size, dtype=torch.uint8, pin_memory=True) for _ in range(config.num_hidden_layers)]
+            del buffers
+            self.pinned = block
+        return round(time.perf_counter() - began, 2)
 
 
 def empty_host_cache() -> None:
-    """Gives pinned memory back: longer sequences cannot use what shorter ones left."""
+    """Frees the pinned memory that PyTorch holds."""
     if hasattr(torch.accelerator, "empty_host_cache"):
         torch.accelerator.empty_host_cache()
     elif hasattr(torch._C, "_host_emptyCache"):  # its name before

@@ -217,15 +217,6 @@ def measured(result: Result, run: Callable[[Result], None]) -> Result:
     return result
 
 
-def hold_gpu_memory(size: int) -> None:
-    """Has PyTorch's allocator take `size` bytes more, as far as they are free, so that no step waits for the driver;
-    3 GiB are left to what allocates by itself: libraries, kernels, paged moments."""
-    free, _ = torch.cuda.mem_get_info()
-    torch.empty(max(0, min(size, free - 3 * 2**30)), dtype=torch.uint8, device="cuda")
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-
-
 def report(result: Result, path: Path | None) -> None:
     """Prints a line, and appends it to `path` as JSON."""
     line = asdict(result) | result.figures()

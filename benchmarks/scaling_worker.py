@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from long_worker import ShortFirst
-from measure import Result, StepTimer, build_model, build_tokenizer, environment, hold_gpu_memory, measured
+from measure import Result, StepTimer, build_model, build_tokenizer, environment, measured
 from sft import Ours as OursSFT
 from sft import documents
 from torch import Tensor
@@ -166,8 +166,6 @@ def work(args: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as folder:
             trainer, engine = build_trainer(args, timer, folder)
             timer.say(f"{args.case}: model and trainer are there ({trainer.backend})")
-            if args.length and torch.cuda.is_available():
-                hold_gpu_memory(torch.cuda.mem_get_info()[0] * 3 // 5)  # the short step does not
             trainer.train()
             timer.extra |= {"backend": trainer.backend, "gather_seconds": engine.seconds}
             if trainer.backend.startswith("zero"):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from open_r1.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 
@@ -51,13 +52,17 @@ def cuda_has_bf16() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
 
 
-def to_device(tensor: "torch.Tensor", device: "torch.device | str") -> "torch.Tensor":
-    """`tensor` on `device`. A GPU gets it without waiting for what it computes, so the host may run ahead."""
+def to_device(values: "np.ndarray | torch.Tensor", device: "torch.device | str") -> "torch.Tensor":
+    """`values` as a tensor on `device`. A GPU gets it without waiting for what it computes, so the host may run
+    ahead."""
     import torch
 
+    tensor = torch.as_tensor(values)
     if torch.device(device).type != "cuda":
         return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
+    pinned = torch.empty_like(tensor, pin_memory=True)
+    pinned.numpy()[...] = tensor.numpy()  # `pin_memory` would wait for torch's threads
+    return pinned.to(device, non_blocking=True)
 
 
 def check_processes_fit() -> None:

@@ -107,10 +107,11 @@ def test_a_loaded_model_is_trained_in_place_as_from_its_folder(folder, tmp_path,
     assert metrics(tmp_path / "loaded")[1]["kl"] > 0
 
 
-def test_the_model_of_one_training_goes_on_in_another(folder, tmp_path):
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_model_of_one_training_goes_on_in_another(folder, tmp_path, bf16):
     first = trainer_of(folder, "sft", tmp_path / "sft", options={"bf16": True, "max_steps": 1, "mlp_chunk_tokens": 8})
     first.train()
-    options = {"max_steps": 1, "mlp_chunk_tokens": 8}  # in float32, where equal is equal
+    options = {"max_steps": 1, "mlp_chunk_tokens": 8, "bf16": bf16}
     fresh = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
     fresh.load_state_dict(first.model.state_dict())
     trainer_of(folder, "grpo", tmp_path / "fresh", model=fresh, options=options).train()

@@ -63,12 +63,12 @@ def test_settings_are_tried_until_one_fits_and_nothing_twice(long, asked, tmp_pa
     asked.answer = answer
     words = [*WORDS, "--results", str(tmp_path / "found.jsonl")]
     long.main(words)
-    # Shortest first; what ran out of memory is not tried with a longer sequence, but is with a shorter one.
-    assert asked == [("sft", 256, "plain"), ("sft", 256, "chunks"), ("sft", 512, "chunks"), ("grpo", 128, "chunks")]
+    # Shortest first; what ran out of memory is not tried with a longer sequence of the same task.
+    assert asked == [("grpo", 128, "plain"), ("sft", 256, "plain"), ("sft", 256, "chunks"), ("sft", 512, "chunks")]
     shown = capsys.readouterr().out
     assert "| tiny full, sft 1 x 256, plain | - | - | 1.2 | 1.0 | - | 0 | out of memory: CUDA |" in shown
-    assert "| tiny full, grpo 2 x 128, chunks | - | 1,234 | 1.2 | 1.0 | -20.0% | 0 | fits |" in shown
-    assert "The worst of 3 estimates is -20.0% off: tiny full, sft 1 x 256, chunks." in shown
+    assert "| tiny full, grpo 2 x 128, plain | - | 1,234 | 1.2 | 1.0 | -20.0% | 0 | fits |" in shown
+    assert "The worst of 3 estimates is -20.0% off: tiny full, grpo 2 x 128, plain." in shown
     for again in ([], ["--table"]):
         long.main([*words, *again])
         assert capsys.readouterr().out == shown
@@ -76,27 +76,33 @@ def test_settings_are_tried_until_one_fits_and_nothing_twice(long, asked, tmp_pa
 
 
 def test_a_row_that_the_time_does_not_suffice_for_is_left_for_the_next_call(long, asked, tmp_path, capsys):
-    """A step of 256 tokens takes 60 s, so that 512 would take 120; GRPO's 2 x 256 tokens as well."""
+    """A step of 256 tokens takes 50 s, so that 512 would take more than 100."""
     fits = asked.answer
-    asked.answer = lambda case: fits(case) | {"seconds": [60.0]}
+    asked.answer = lambda case: fits(case) | {"seconds": [50.0]}
     words = [*WORDS, "--results", str(tmp_path / "found.jsonl")]
     long.main(words)
-    assert asked == [("sft", 256, "plain")]
+    assert asked == [("grpo", 128, "plain"), ("sft", 256, "plain")]
     shown = capsys.readouterr().out
-    assert "The time is too short for 2 rows, which the same command measures:" in shown
-    assert "  tiny full, sft 1 x 512, plain\n  tiny full, grpo 2 x 128, plain" in shown
+    assert "The time is too short for 1 rows, which the same command measures:" in shown
+    assert "  tiny full, sft 1 x 512, plain\n" in shown
     long.main([*words, "--time_budget", "1000"])
-    assert asked == [("sft", 256, "plain"), ("sft", 512, "plain"), ("grpo", 128, "plain")]
+    assert asked == [("grpo", 128, "plain"), ("sft", 256, "plain"), ("sft", 512, "plain")]
 
 
-def test_rows_to_compare_are_measured_with_every_setting_after_the_others(long, asked):
-    long.main([*WORDS, "--every", "256"])
+def test_rows_to_compare_are_measured_with_every_setting(long, asked, tmp_path, capsys):
+    results = tmp_path / "found.jsonl"
+    words = [*WORDS, "--every", "256", "--results", str(results)]
+    long.main(words)
+    shown = capsys.readouterr().out
     assert asked == [
-        ("sft", 256, "plain"),
-        ("sft", 512, "plain"),
         ("grpo", 128, "plain"),
-        *(("sft", 256, setting) for setting in ("chunks", "offload", "8bit", "paged")),
+        *(("sft", 256, setting) for setting in ("plain", "chunks", "offload", "8bit", "paged")),
+        ("sft", 512, "plain"),
     ]
+    results.write_text("".join(line for line in results.read_text().splitlines(True) if "chunks" not in line))
+    long.main([*words, "--table"])  # one setting that has not been measured does not hide the others
+    lines = [line for line in shown.splitlines() if "chunks" not in line]
+    assert capsys.readouterr().out.splitlines()[:-1] == lines[:-1]
     asked.clear()
     long.main([*WORDS, "--train", "lora", "--sft", "256", "--grpo", "--every", "256"])
     assert asked == [("sft", 256, "plain"), ("sft", 256, "chunks"), ("sft", 256, "offload")]
@@ -106,7 +112,7 @@ def test_what_cannot_fit_by_the_estimate_is_not_tried(long, asked, monkeypatch, 
     args = ["--shapes", "tiny", "--train", "full", "--sft", "16384", "--grpo", "--every"]
     row = CASE | {"length": 16384}
     plain, offload = (long.estimate(row | {"setting": s}, long.skeleton("tiny"))[0] for s in ("plain", "offload"))
-    monkeypatch.setattr(long, "gpu_bytes", lambda: (plain + offload) / 2 / 1.1)
+    monkeypatch.setattr(long, "gpu_bytes", lambda: (plain + offload) / 2)
     words = [*args, "--settings", "plain", "offload", "--results", str(tmp_path / "found.jsonl")]
     long.main(words)
     assert asked == [("sft", 16384, "offload")]
@@ -116,10 +122,19 @@ def test_what_cannot_fit_by_the_estimate_is_not_tried(long, asked, monkeypatch, 
     assert capsys.readouterr().out == shown
 
 
+def test_the_estimate_for_a_gpu_counts_what_flash_attention_keeps(long, monkeypatch):
+    """The process that estimates stays off the GPU, which used to mean attention without flash-attn-4."""
+    monkeypatch.setattr(long, "DEVICE", "cuda")
+    model = long.skeleton("135m")
+    row = case(shape="135m", length=32768)
+    flash, varlen = (long.estimate(row | {"attention": a}, model, bf16=True)[0] for a in (None, "varlen"))
+    assert flash - varlen == 30 * 2 * 576 * 32768
+
+
 def test_an_error_that_is_not_memory_goes_on_with_the_next_row(long, asked):
     asked.answer = lambda case: {"error": "ValueError: no"}
     long.main(WORDS)
-    assert asked == [("sft", 256, "plain"), ("sft", 512, "plain"), ("grpo", 128, "plain")]
+    assert asked == [("grpo", 128, "plain"), ("sft", 256, "plain"), ("sft", 512, "plain")]
 
 
 @pytest.mark.parametrize("train", ["full", "lora"])
@@ -161,16 +176,37 @@ def test_one_model_is_measured_again_and_again(worker, monkeypatch, train):
     assert all(p.grad is None for p in cases.policy.model.parameters())
 
 
-def test_steps_after_other_trainers_compute_the_same(worker):
-    """In bfloat16, for which accelerate wraps the forward pass."""
-    with pytest.MonkeyPatch.context() as patch:
-        config_of = worker.config_of
-        patch.setattr(worker, "config_of", lambda case, folder: config_of(case, folder, bf16=True))
-        cases = worker.Cases()
-        cases.measure(case(), 1)
-        forward, wanted = vars(cases.policy.model)["forward"], set(vars(cases.policy.model))
-        cases.measure(case("offload"), 1)
-        assert vars(cases.policy.model)["forward"] is forward and set(vars(cases.policy.model)) == wanted
+@pytest.mark.parametrize("train", ["full", "lora"])
+def test_every_trainer_of_a_model_computes_in_bfloat16(worker, monkeypatch, train):
+    """The trainers after the first one used to compute in float32."""
+    config_of = worker.config_of
+    monkeypatch.setattr(worker, "config_of", lambda case, folder: config_of(case, folder, bf16=True))
+    cases = worker.Cases()
+    cases.policy = worker.Policy(case(train=train))
+    dtypes = []
+    projection = next(m for name, m in cases.policy.model.named_modules() if name.endswith("q_proj"))
+    projection.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
+    for change in ({}, {"setting": "offload"}, GRPO):
+        dtypes.clear()
+        assert cases.measure(case(train=train) | change, 1)["error"] is None
+        assert set(dtypes) == {torch.bfloat16}
+
+
+def test_pinned_memory_of_the_same_size_is_kept(worker, monkeypatch):
+    """PyTorch rounds blocks of pinned memory up to powers of two: 96 and 120 tokens share one size, 200 do not."""
+    pinned, empty = [], torch.empty
+
+    def cpu_empty(size, pin_memory, **kwargs):
+        pinned.append(size)
+        return empty(size, **kwargs)
+
+    cases = worker.Cases()
+    config = worker.Policy(case()).model.config
+    monkeypatch.setattr(worker, "empty_host_cache", lambda: pinned.append("emptied"))
+    monkeypatch.setattr(torch, "empty", cpu_empty)
+    for length in (96, 120, 200):
+        cases.pin_memory(case("offload", length=length), config)
+    assert pinned == ["emptied", *2 * [4 * 64 * 96], "emptied", *2 * [4 * 64 * 200]]
 
 
 def test_an_attention_that_does_not_run_here_is_an_error(worker):

@@ -1,3 +1,4 @@
+import gc
 import re
 
 import pytest
@@ -8,8 +9,15 @@ from open_r1 import sft
 from open_r1.configs import GRPOConfig, SFTConfig
 from open_r1.errors import UserError
 from open_r1.training import optimizers
-from open_r1.training.memory import out_of_memory, peak_gib
+from open_r1.training.memory import objects_frozen, out_of_memory, peak_gib
 from open_r1.training.sft import SFTTrainer
+
+
+def test_objects_are_collected_again_after_training_even_if_it_fails():
+    with pytest.raises(RuntimeError), objects_frozen():
+        assert gc.get_freeze_count() > 10_000
+        raise RuntimeError
+    assert gc.get_freeze_count() == 0
 
 
 def test_the_peak_grows_with_what_is_held_and_stays():

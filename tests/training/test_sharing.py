@@ -1,7 +1,11 @@
 """A prompt that goes through the model once for all its completions: the same loss and gradients (invariant 1)."""
 
+import itertools
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_models import KINDS, VOCAB, gradients, make, plain_logprobs
 
 from open_r1.training.packing import TokenFields, TokenSequence, build_pack, plan_packs
@@ -71,6 +75,34 @@ def test_a_shared_prompt_is_there_once_and_completions_never_see_each_other():
         first, second = (model(pack=pack).logprobs for pack in packs)
     torch.testing.assert_close(first[:5], second[:5], rtol=0, atol=1e-6)
     assert not torch.allclose(first[5:], second[5:])
+
+
+@given(
+    shapes=st.lists(st.tuples(st.integers(1, 6), st.lists(st.integers(0, 6), min_size=1, max_size=4)), min_size=1),
+    share=st.booleans(),
+    data=st.data(),
+)
+def test_every_predictor_sees_the_tokens_before_its_target(shapes, share, data):
+    sequences = data.draw(st.permutations(grouped(shapes)))
+    pack = build_pack(sequences, share=share)
+    ids, positions, layout = pack.input_ids[0], pack.position_ids[0], pack.layout
+    starts = [sum(layout.lengths[:i]) for i in range(len(layout.lengths) + 1)]
+    documents = [list(range(*ends)) for ends in itertools.pairwise(starts)]
+    seen = [[*(documents[p] if p is not None else []), *d] for p, d in zip(layout.parents, documents, strict=True)]
+    expected = [(i, at) for i, s in enumerate(sequences) for at in s.learn.nonzero().flatten().tolist()]
+    assert pack.sequence.tolist() == [i for i, _ in expected]
+    for (i, at), predictor, target in zip(expected, pack.predictors.tolist(), pack.targets.tolist(), strict=True):
+        (tokens,) = [keys for keys, d in zip(seen, documents, strict=True) if predictor in d]
+        before = tokens[: tokens.index(predictor) + 1]
+        assert ids[before].tolist() == sequences[i].input_ids[:at].tolist()
+        assert positions[before].tolist() == list(range(at))
+        assert target == sequences[i].input_ids[at]
+    weights = torch.cat([s.fields.weight for s in sequences])
+    torch.testing.assert_close(pack.fields.weight, weights, rtol=0, atol=0)
+    if share:
+        assert layout.key_index.tolist() == [token for d in seen for token in d]
+        assert layout.cu_seqlens_k.tolist() == [0, *itertools.accumulate(len(d) for d in seen)]
+    assert layout.cu_seqlens_q.tolist() == starts
 
 
 def test_packs_hold_whole_groups_within_the_budget_and_split_only_what_is_larger():

@@ -3,14 +3,23 @@
 A completion then depends on its seed alone, not on what shares its batch.
 """
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
 
 
-def uniform_stream(seed: int, index: int, length: int) -> np.ndarray:
-    """`length` float32 uniforms in [0, 1) that depend on `(seed, index)` alone (counter-based Philox)."""
-    return np.random.Generator(np.random.Philox(key=[seed % 2**64, index])).random(length, dtype=np.float32)
+def uniform_streams(streams: Iterable[tuple[int, int, int]]) -> Iterator[np.ndarray]:
+    """For each `(seed, index, length)`, `length` float32 uniforms in [0, 1), which depend on seed and index alone
+    (counter-based Philox)."""
+    philox = np.random.Philox(0)  # one for all: a new one would take three times as long as its numbers
+    generator, start = np.random.Generator(philox), philox.state
+    for seed, index, length in streams:
+        key = start["state"]["key"]
+        key[0], key[1] = seed % 2**64, index
+        philox.state = start
+        yield generator.random(length, dtype=np.float32)
 
 
 def invert(log_p: Tensor, uniform: Tensor) -> Tensor:

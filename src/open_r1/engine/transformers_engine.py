@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from open_r1.data.chat import pad_token_id
-from open_r1.engine.drawing import invert, uniform_stream
+from open_r1.engine.drawing import invert, uniform_streams
 from open_r1.engine.protocol import Completion, Engine, Request, Sampling, in_budget, prompt_ids, warn_of_failures
 from open_r1.modeling.loading import context_length
 from open_r1.modeling.mixers import use_plain_functions
@@ -122,7 +122,7 @@ class TransformersEngine(Engine):
         counts = [r.sampling.n for r, _ in batch]
         owners = [ids for ids, n in zip(prompts, counts, strict=True) for _ in range(n)]
         wanted = [self._limit(r, ids) for r, ids in batch for _ in range(r.sampling.n)]
-        noise = [uniform_stream(r.sampling.seed, i, max(wanted)) for r, _ in batch for i in range(r.sampling.n)]
+        noise = list(uniform_streams((r.sampling.seed, i, max(wanted)) for r, _ in batch for i in range(r.sampling.n)))
         limits = [min(n, self._most(ids)) for n, ids in zip(wanted, owners, strict=True)]
         rows = yield from self._continue(prompts, counts, limits, noise, sampling)
         cut = [i for i, row in enumerate(rows) if row.ending == "length" and len(row.tokens) == limits[i] < wanted[i]]

@@ -12,3 +12,13 @@ def launch_arguments(words: Sequence[str]) -> Any:
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
     return _validate_launch_command(launch_command_parser().parse_args(list(words)))[0]
+
+
+def unprepare(model: object) -> None:
+    """Undoes what `Accelerator.prepare_model` and others before it have wrapped around the forward pass.
+
+    Accelerate wraps autocast around a model that is not marked as prepared. A model with the mark but without the
+    wrapper would be computed in float32.
+    """
+    for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
+        vars(model).pop(name, None)

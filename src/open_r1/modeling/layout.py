@@ -1,8 +1,13 @@
-"""The layout of a pack: where its documents begin and end, and which tokens each attends to."""
+"""The layout of a pack: where its documents begin and end, and which tokens each attends to.
+
+Indices are computed in numpy. Torch would spread each operation over its threads, which takes milliseconds where cores
+are busy.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,11 +17,11 @@ from open_r1.modeling.sequence_parallel import SequenceGroup
 MAX_PADDING = 1.25
 
 
-def consecutive(starts: Sequence[int], lengths: Sequence[int]) -> Tensor:
+def consecutive(starts: Sequence[int], lengths: Sequence[int]) -> np.ndarray:
     """`starts[i], starts[i] + 1, ...`, `lengths[i]` numbers for each i, end to end."""
-    counts = torch.tensor(lengths)
-    before = counts.cumsum(0) - counts
-    return torch.arange(sum(lengths)) + (torch.tensor(starts) - before).repeat_interleave(counts)
+    counts = np.array(lengths)
+    before = counts.cumsum() - counts
+    return np.arange(counts.sum()) + np.repeat(starts - before, counts)
 
 
 class DocumentLayout:
@@ -40,15 +45,15 @@ class DocumentLayout:
         self.group = group
         self.lengths = list(lengths)
         self.device = device
-        self.starts = torch.tensor([0, *self.lengths]).cumsum(0)
+        self.starts = np.cumsum([0, *self.lengths])
         self.parents = list(parents) if parents is not None else [None] * len(self.lengths)
         self.prefixes = [0 if p is None else self.lengths[p] for p in self.parents]
         key_lengths = [own + prefix for own, prefix in zip(self.lengths, self.prefixes, strict=True)]
         self.max_q, self.max_k = max(self.lengths), max(key_lengths)
-        self.cu_seqlens_q = to_device(self.starts.to(torch.int32), device)
+        self.cu_seqlens_q = to_device(self.starts.astype(np.int32), device)
         self.cu_seqlens_k, self.key_index = self.cu_seqlens_q, None
         if parents is not None:
-            self.cu_seqlens_k = to_device(torch.tensor([0, *key_lengths]).cumsum(0, dtype=torch.int32), device)
+            self.cu_seqlens_k = to_device(np.cumsum([0, *key_lengths], dtype=np.int32), device)
             self.key_index = to_device(self._keys(), device)
         self._groups: tuple[list[Rectangle], Tensor] | None = None
 
@@ -56,7 +61,7 @@ class DocumentLayout:
         """Indices of the tokens of document i in the pack."""
         return torch.arange(int(self.starts[i]), int(self.starts[i + 1]))
 
-    def _keys(self) -> Tensor:
+    def _keys(self) -> np.ndarray:
         """Indices of the tokens that each document attends to, end to end."""
         starts = self.starts.tolist()
         of_parents = [0 if parent is None else starts[parent] for parent in self.parents]
@@ -97,7 +102,7 @@ def _padded_groups(layout: DocumentLayout) -> tuple[list[Rectangle], Tensor]:
         width, prefix = lengths[members[0]], prefixes[members[0]]
         columns = torch.arange(width)
         ends = torch.tensor([lengths[m] for m in members])[:, None]
-        index = layout.starts[members][:, None] + torch.minimum(columns, ends - 1)
+        index = torch.from_numpy(layout.starts[members])[:, None] + torch.minimum(columns, ends - 1)
         real = columns < ends
         inverse[index[real]] = offset + real.flatten().nonzero().squeeze(1)
         keys = index

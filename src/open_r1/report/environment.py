@@ -73,11 +73,13 @@ def git_commit() -> str | None:
 
 def plain(value: Any) -> Any:
     """`value` as the types that YAML and JSON share; arrays, tensors and sets become lists."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):
         return plain(value.value)
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}

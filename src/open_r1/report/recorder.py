@@ -228,16 +228,14 @@ def _rollout_table(step: int, rows: list[Mapping[str, Any]]) -> pa.Table:
     unknown = {key for row in rows for key in row} - set(schema.names)
     if unknown:
         raise ValueError(f"unknown rollout columns: {sorted(unknown)}")
-    cells = {
-        field.name: [_cell(step if field.name == "step" else row.get(field.name), field.type) for row in rows]
-        for field in schema
-    }
-    return pa.table(cells, schema=schema)
+    columns = {field.name: [finite(plain(row.get(field.name))) for row in rows] for field in schema}
+    columns["step"] = [step] * len(rows)
+    for field in schema:
+        if field.type == pa.string():
+            columns[field.name] = [None if value is None else _text(value) for value in columns[field.name]]
+    return pa.table(columns, schema=schema)
 
 
-def _cell(value: Any, kind: pa.DataType) -> Any:
-    value = finite(plain(value))
-    if kind != pa.string() or value is None:
-        return value
+def _text(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text.encode(errors="replace").decode()  # halves of surrogate pairs have no UTF-8

@@ -39,7 +39,11 @@ _MATH = re.compile(
     r"|\\\((?P<c>(?:(?!\\\().)+?)\\\)|\\\[(?P<d>(?:(?!\\\[).)+?)\\\]",
     re.DOTALL,
 )
-_NUMBER = re.compile(r"(?<![A-Za-z0-9_.])[-−+]?[$€£¥]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+)?\s?\\?%?")
+_MATH_SIGNS = ("$", "\\(", "\\[")
+"""Each formula begins with one of these."""
+_NUMBER = re.compile(
+    r"(?=[-−+$€£¥\d.])(?<![A-Za-z0-9_.])[-−+]?[$€£¥]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+)?\s?\\?%?"
+)
 _BETWEEN_ITEMS = re.compile(r"[\s,;/&|，、；]*+(?:or|and|或|和)?[\s,;/&|，、；]*+", re.IGNORECASE)
 _COUNTED = re.compile(r"\$?-?\d[\d,.]*\$?(?: [A-Za-z]+){1,3}(?:(?:,|,? and) \$?-?\d[\d,.]*\$?(?: [A-Za-z]+){1,3})+")
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
@@ -74,6 +78,8 @@ MAX_NESTED_BOXES = 5
 
 def last_boxed(text: str) -> str | None:
     """Content of the last box. Boxes joined by a comma or `and` are one answer: `1,2` for two boxes."""
+    if "boxed" not in text:
+        return None
     found = boxed_contents(text)
     if not found:
         bare = _BARE_BOXED.findall(text)
@@ -255,7 +261,8 @@ def _last_value(text: str) -> str | None:
 
 def _values(text: str) -> list[tuple[int, int, str]]:
     """Formulas, and the numbers outside them, as `(start, end, value)` in order."""
-    values = [(m.start(), m.end(), next(g for g in m.groups() if g).strip()) for m in _MATH.finditer(text)]
-    outside = _MATH.sub(lambda m: " " * len(m.group()), text)
+    formulas = list(_MATH.finditer(text)) if any(sign in text for sign in _MATH_SIGNS) else []
+    values = [(m.start(), m.end(), next(g for g in m.groups() if g).strip()) for m in formulas]
+    outside = _MATH.sub(lambda m: " " * len(m.group()), text) if formulas else text
     values += [(m.start(), m.end(), m.group().strip().rstrip(",")) for m in _NUMBER.finditer(outside)]
     return sorted(values)

@@ -173,8 +173,10 @@ class Grader:
         self._cache, self._lock = OrderedDict(), threading.Lock()
 
 
+@lru_cache(maxsize=8192)
 def _settle(answer: str, gold: str) -> bool | None:
-    """Decides simple cases in this process, including lists and tuples of simple items."""
+    """Decides simple cases in this process, including lists and tuples of simple items. Cached, because `prefetch` and
+    then `grade_many` ask for the same ones."""
     if answer.isascii() and answer.isdigit() and gold.isascii() and gold.isdigit():
         return answer.lstrip("0") == gold.lstrip("0")
     if len(answer) > MAX_STRUCTURE or len(gold) > MAX_STRUCTURE:

@@ -1,7 +1,10 @@
-"""Measures the memory of a process, and says what to change if it runs out."""
+"""Measures the memory of a process, says what to change if it runs out, and speeds up Python's garbage collector."""
 
+import gc
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -17,6 +20,18 @@ def peak_gib(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**30
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+@contextmanager
+def objects_frozen() -> Iterator[None]:
+    """Inside, Python's garbage collector skips the objects that exist now. It would otherwise look at all of them every
+    few steps: half a million after the imports, which takes 0.4 s."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def out_of_memory(error: torch.OutOfMemoryError, args: TrainConfig, step: int, pack_tokens: int) -> str:

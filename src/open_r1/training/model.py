@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from open_r1.configs import ModelConfig, TrainConfig
 from open_r1.errors import UserError
 from open_r1.installing import install_command
+from open_r1.internals.accelerate import unprepare
 from open_r1.internals.transformers import without_deepspeed_config
 from open_r1.modeling import flash, loading
 from open_r1.modeling.architectures import check_sequence_parallel, check_supported, skeleton
@@ -43,8 +44,7 @@ def adopt_policy(model: PreTrainedModel, config: ModelConfig, args: TrainConfig)
     """
     check_supported(model.config)
     check_sequence_parallel(model.config, args.sequence_parallel_size, config.trust_remote_code)
-    for wrapped in ("forward", "_original_forward"):  # by earlier training, or in the model of which this is a copy
-        vars(model).pop(wrapped, None)
+    unprepare(model)  # it may have been trained, or be a copy of such a model
     unchunk_mlps(model)
     model.float()
     model.set_attn_implementation(_attention(config, model.config))

@@ -37,7 +37,7 @@ from open_r1.training.batches import total_steps
 from open_r1.training.checkpoints import Checkpointer
 from open_r1.training.interruption import StopSignals
 from open_r1.training.logprobs import TokenLogprobs, check_packed_forward
-from open_r1.training.memory import out_of_memory, peak_gib
+from open_r1.training.memory import objects_frozen, out_of_memory, peak_gib
 from open_r1.training.packing import Pack, TokenSequence, build_pack, empty_pack, no_sides, plan_packs
 from open_r1.training.ranks import Ranks
 from open_r1.training.watchdog import Watchdog
@@ -144,7 +144,8 @@ class PackedTrainer(Trainer):
             # pack by pack, like ZeRO-2 and 3: full gradients would use the memory that it saves.
             self.accelerator.sync_gradients = last
             with nullcontext() if last or self.backend == "fsdp2" else self.accelerator.no_sync(model):
-                out = model(pack=pack, temperature=self.temperature)
+                recompute = self.args.gradient_checkpointing
+                out = model(pack=pack, temperature=self.temperature, recompute=recompute)
                 loss = self.pack_loss(pack, out) * self.data_ranks.world_size
                 self.accelerator.backward(loss)
             total += loss.detach()
@@ -301,7 +302,7 @@ class PackedTrainer(Trainer):
             model: Any = self.model
             backends.fetch_by_layer(model, self.accelerator)
         try:
-            with self.watchdog:
+            with objects_frozen(), self.watchdog:
                 return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         except torch.OutOfMemoryError as error:
             step = self.state.global_step + 1

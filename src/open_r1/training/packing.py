@@ -55,7 +55,7 @@ class TokenFields:
             if values and len(values) < len(parts):
                 raise ValueError(f"{name}: {len(values)} of {len(parts)} sequences in a pack have it")
             if values:
-                setattr(joined, name, to_device(torch.cat(values), device))
+                setattr(joined, name, to_device(np.concatenate([value.numpy() for value in values]), device))
         return joined
 
 
@@ -85,7 +85,7 @@ class TokenSequence:
         return TokenSequence(**{**state, "fields": TokenFields(**state["fields"])})
 
     def __len__(self) -> int:
-        return len(self.input_ids)
+        return self.input_ids.numel()
 
 
 @dataclass
@@ -205,7 +205,7 @@ def build_pack(
     Targets, and with them `fields`, are in the order of `sequences`. Raises ValueError if the first token of a
     sequence, or a shared one, is marked to be learned.
     """
-    documents: list[Tensor] = []
+    documents: list[np.ndarray] = []
     first_positions: list[int] = []
     parents: list[int | None] = []
     prompts: dict[int | None, tuple[int, int]] = {}  # group: its prompt's document and last position in the pack
@@ -213,42 +213,43 @@ def build_pack(
     offsets, prefixes, prompt_ends = [], [], []  # of each sequence; offsets: from its positions to those in the pack
     end = 0
 
-    def lay(tokens: Tensor, first_position: int, parent: int | None) -> None:
+    def lay(tokens: np.ndarray, first_position: int, parent: int | None) -> None:
         nonlocal end
         documents.append(tokens)
         first_positions.append(first_position)
         parents.append(parent)
         end += len(tokens)
 
-    for s in sequences:
+    ids = [s.input_ids.numpy() for s in sequences]
+    for s, tokens in zip(sequences, ids, strict=True):
         prefix = s.shared if sharers.get(s.group, 0) > 1 else 0
         if prefix and s.group not in prompts:
             prompts[s.group] = len(documents), end + prefix - 1
-            lay(s.input_ids[:prefix], 0, None)
+            lay(tokens[:prefix], 0, None)
         parent, prompt_end = prompts[s.group] if prefix else (None, end - 1)
         offsets.append(end - prefix)
         prefixes.append(prefix)
         prompt_ends.append(prompt_end)
-        if not prefix or len(s) > prefix:
-            lay(s.input_ids[prefix:], prefix, parent)
+        if not prefix or len(tokens) > prefix:
+            lay(tokens[prefix:], prefix, parent)
     if group is not None and end % group.size:
-        lay(torch.zeros(-end % group.size, dtype=torch.long), 0, None)
-    sizes = [len(s) for s in sequences]
-    learned = torch.cat([s.learn for s in sequences]).nonzero().squeeze(1)
-    owners = torch.arange(len(sequences)).repeat_interleave(torch.tensor(sizes))[learned]
+        lay(np.zeros(-end % group.size, dtype=np.int64), 0, None)
+    sizes = [len(tokens) for tokens in ids]
+    learned = np.concatenate([s.learn.numpy() for s in sequences]).nonzero()[0]
+    owners = np.repeat(np.arange(len(sizes)), sizes)[learned]
     positions = consecutive([0] * len(sizes), sizes)[learned]
-    shared = torch.tensor(prefixes)[owners]
-    if (positions < shared.clamp(min=1)).any():
+    shared = np.array(prefixes)[owners]
+    if (positions < shared.clip(min=1)).any():
         raise ValueError("the first token of a document has no prediction, and a shared prompt cannot be learned")
-    before = torch.tensor(offsets)[owners] + positions - 1
-    predictors = torch.where(positions == shared, torch.tensor(prompt_ends)[owners], before)
+    before = np.array(offsets)[owners] + positions - 1
+    predictors = np.where(positions == shared, np.array(prompt_ends)[owners], before)
     lengths = [len(d) for d in documents]
     return Pack(
-        input_ids=to_device(torch.cat(documents)[None], device),
+        input_ids=to_device(np.concatenate(documents)[None], device),
         position_ids=to_device(consecutive(first_positions, lengths)[None], device),
         layout=DocumentLayout(lengths, device, parents if share else None, group),
         predictors=to_device(predictors, device),
-        targets=to_device(torch.cat([s.input_ids for s in sequences])[learned], device),
+        targets=to_device(np.concatenate(ids)[learned], device),
         sequence=to_device(owners, device),
         num_sequences=len(sequences),
         fields=TokenFields.concatenate([s.fields for s in sequences], device),

@@ -1,18 +1,22 @@
 """The native engine on a CPU, in float32, writes what the transformers engine writes for the same seeds."""
 
+import copy
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_models import KINDS, VOCAB, copy_of, make_model
+from tokenizers import Tokenizer, models
 from toys import make_tokenizer
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from open_r1.engine.native.decoder import Decoder
-from open_r1.engine.native.engine import NativeEngine, NativeOptions
+from open_r1.engine.native.engine import NativeEngine, NativeOptions, automatic_limit
+from open_r1.engine.native.loop import Ended, texts_of
 from open_r1.engine.protocol import Request, Sampling
 from open_r1.engine.transformers_engine import TransformersEngine
 from open_r1.errors import UserError
@@ -67,6 +71,23 @@ def test_every_architecture_writes_what_transformers_writes(kind, tokenizer):
     model = make_model(kind)
     expected = TransformersEngine(model, tokenizer).generate(mixed_requests())
     assert_equal(open_native(model, tokenizer, page_size=8).generate(mixed_requests()), expected)
+
+
+@pytest.mark.parametrize("kind", ["BPE", "WordPiece"])
+@pytest.mark.parametrize("cleans_up", [False, True])
+@pytest.mark.parametrize("insists", [False, True])
+def test_texts_are_those_that_transformers_decodes(tokenizer, kind, cleans_up, insists):
+    if kind == "WordPiece":
+        backend = Tokenizer(models.WordPiece({word: i for i, word in enumerate(["[UNK]", "a", ".", ",", "n't"])}))
+        tokenizer, ids = PreTrainedTokenizerFast(tokenizer_object=backend), [1, 2, 1, 4, 3]
+    else:
+        tokenizer, ids = copy.deepcopy(tokenizer), tokenizer.encode("a . a n't ,", add_special_tokens=False)
+    tokenizer.clean_up_tokenization_spaces = cleans_up
+    tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output = insists
+    ended = [Ended(SimpleNamespace(tokens=ids), stopped, failed=False) for stopped in (False, True)]
+    assert texts_of(tokenizer, ended) == [
+        tokenizer.decode(tokens, skip_special_tokens=True) for tokens in (ids, ids[:-1])
+    ]
 
 
 @pytest.mark.parametrize("request_number", range(len(PROMPTS)))
@@ -261,3 +282,35 @@ def test_every_completion_is_told_as_it_ends_before_its_group_is_there(model, to
     assert len({len(c.token_ids) for c in groups["a"]}) > 1
     assert then[0][0] == "b"
     assert then[0][1] > 1  # some of a's have ended too, though not all
+
+
+@pytest.mark.parametrize(
+    ("longest", "memory", "limit"),
+    [
+        (512, 84e9, 2048),  # 1.5B, a short benchmark: more are no faster
+        (4096, 84e9, 1430),  # 2.93 million tokens / 2,048
+        (32768, 84e9, 512),  # most are far shorter than half of the longest
+        (512, 4e9, 544),
+        (4096, 1e6, 512),  # the pages limit what is admitted
+    ],
+)
+def test_the_automatic_limit_is_what_the_cache_holds_half_done(longest, memory, limit):
+    page = 28 * 2 * 2 * 64 * 128 * 2
+    assert automatic_limit(longest // 64, int(memory) // page) == limit
+
+
+def limit_of(engine):
+    return engine.loop.scheduler.slots
+
+
+def test_the_limit_is_chosen_unless_it_is_set(model, tokenizer, monkeypatch, caplog):
+    engine = open_native(model, tokenizer, pages=2000, max_num_seqs=None)
+    assert limit_of(engine) == 512  # on a CPU
+    engine.close()
+    assert not caplog.messages
+    monkeypatch.setattr(engine.model, "device", SimpleNamespace(type="cuda"))
+    assert engine._choose_limit(4, 3000) == engine._choose_limit(4, 3000) == 1500
+    assert caplog.messages == ["The native engine decodes up to 1,500 completions at once (max_num_seqs)."]
+    explicit = open_native(model, tokenizer, pages=2000, max_num_seqs=3)
+    assert limit_of(explicit) == 3
+    explicit.close()

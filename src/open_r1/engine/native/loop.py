@@ -209,6 +209,15 @@ def texts_of(tokenizer: PreTrainedTokenizerBase, ended: Sequence[Ended]) -> list
     """Texts without special tokens and without the stop token; decoded in one batch by the tokenizer's own threads if
     it has any."""
     rows = [e.rollout.tokens[: len(e.rollout.tokens) - e.stopped] for e in ended]
-    if tokenizer.is_fast and not tokenizer.clean_up_tokenization_spaces:
+    if tokenizer.is_fast and not cleans_up(tokenizer):
         return tokenizer.backend_tokenizer.decode_batch(rows, skip_special_tokens=True)
     return tokenizer.batch_decode(rows, skip_special_tokens=True)
+
+
+def cleans_up(tokenizer: Any) -> bool:
+    """Whether transformers removes spaces before punctuation from decoded text. It does not for BPE, whatever
+    `clean_up_tokenization_spaces` is, unless a second option insists."""
+    if type(tokenizer.backend_tokenizer.model).__name__ == "BPE":
+        insists = tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output
+        return bool(tokenizer.clean_up_tokenization_spaces and insists)
+    return bool(tokenizer.clean_up_tokenization_spaces)

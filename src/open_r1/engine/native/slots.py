@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from open_r1 import devices
-from open_r1.engine.drawing import uniform_stream
+from open_r1.engine.drawing import uniform_streams
 from open_r1.engine.native.scheduler import Rollout
 from open_r1.errors import UserError
 
@@ -84,8 +84,9 @@ class Slots:
             column[where] = to_device(values, column.dtype, column.device)
         width = max(r.limit for r in rollouts)
         noise = np.zeros((len(rollouts), width), dtype=np.float32)
-        for row, r in zip(noise, rollouts, strict=True):
-            row[: r.limit] = uniform_stream(r.group.sampling.seed, r.index, r.limit)
+        streams = uniform_streams((r.group.sampling.seed, r.index, r.limit) for r in rollouts)
+        for row, stream in zip(noise, streams, strict=True):
+            row[: len(stream)] = stream
         self.uniforms[where, :width] = to_device(noise, torch.float32, self.uniforms.device)
 
     def set_pages(self, rollouts: Sequence[Rollout]) -> None:
@@ -108,7 +109,7 @@ class Slots:
 
 def to_device(values: Sequence | np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A tensor on `device`, copied without synchronizing."""
-    return devices.to_device(torch.as_tensor(values, dtype=dtype), device)
+    return devices.to_device(torch.from_numpy(np.asarray(values)).to(dtype), device)
 
 
 def check_stops(stops: Sequence[int]) -> None:
