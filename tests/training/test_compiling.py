@@ -185,7 +185,7 @@ PRODUCTS = 7
 """Of a layer: queries, keys, values, output, gate, up, down."""
 
 
-def compiled_model(checkpointing, lora=False, layers=LAYERS, **given):
+def compiled_model(checkpointing, lora=False, layers=LAYERS, dropout=0.0, **given):
     """As the trainers prepare it, with an MLP that is much wider than the hidden state."""
     model = make("qwen2", intermediate_size=5 * WIDTH, num_hidden_layers=layers)
     args = SFTConfig(output_dir="out", torch_compile=True, use_cpu=True, report_to="none", **given)
@@ -193,7 +193,9 @@ def compiled_model(checkpointing, lora=False, layers=LAYERS, **given):
         chunk_mlps(model, args.mlp_chunk_tokens)
     compile_layers(model)
     if lora:
-        model = add_adapters(model, ModelConfig(model_name_or_path="qwen2", use_peft=True, lora_dropout=0.0), seed=0)
+        model = add_adapters(
+            model, ModelConfig(model_name_or_path="qwen2", use_peft=True, lora_dropout=dropout), seed=0
+        )
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if "lora_B" in name:
@@ -247,6 +249,18 @@ def test_a_checkpointed_layer_keeps_its_input_and_what_surrounds_attention(monke
     compile_layers_with(monkeypatch, Products())
     heads, keys = 4, WIDTH // 2
     assert kept_numbers(4) - kept_numbers(3) == WIDTH + WIDTH + 2 * keys + WIDTH + heads + WIDTH
+
+
+def test_checkpoints_are_around_layers_with_dropout(monkeypatch):
+    """Not all versions of PyTorch can draw the same numbers again in a graph."""
+    products = Products()
+    compile_layers_with(monkeypatch, products)
+    model = compiled_model(True, lora=True, dropout=0.5)
+    differentiate(model, build_pack(documents([30, 9]), "cpu"), "cpu", half=False)
+    whole, forward = products.count, 3 * PRODUCTS  # each with an adapter of two products
+    adapters_backward = 2 * 2 * PRODUCTS
+    frozen_backward = PRODUCTS
+    assert whole == LAYERS * (2 * forward + adapters_backward + frozen_backward)
 
 
 @pytest.mark.parametrize("given", [{"mlp_chunk_tokens": 8}, {"fits": False}])

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from open_r1.errors import UserError
 from open_r1.internals.torch import (
@@ -52,8 +52,9 @@ def compile_layers(model: PreTrainedModel) -> None:
 
 
 def checkpoint_in_graphs(model: nn.Module) -> None:
-    """Puts the checkpoints of compiled layers into their graphs. Options of checkpoints other than `use_reentrant:
-    false` are not supported: layers that have them are not changed.
+    """Puts the checkpoints of compiled layers into their graphs. Not supported, so nothing is changed: dropout, whose
+    random numbers torch 2.11 cannot compute again in a graph, and options of checkpoints other than `use_reentrant:
+    false`.
 
     A checkpoint around a compiled layer computes its whole graph again. Inside the graph, the backward pass computes
     only what it needs: not the MLP's last product, which is 30% of a layer. `_policy` says what is kept in addition to
@@ -71,7 +72,10 @@ def checkpoint_in_graphs(model: nn.Module) -> None:
     Per byte, all products save about the same; those of the MLP would take three times the memory of everything else.
     If something breaks a layer's graph, its checkpoint is around it, and keeps attention (`flash.keep_attention`).
     """
-    width = model.config.get_text_config().hidden_size  # type: ignore[union-attr, operator]
+    config: Any = model.config.get_text_config()  # type: ignore[union-attr, operator]
+    if _drops(model, config):
+        return
+    width = config.hidden_size
 
     def contexts() -> tuple[Any, Any]:
         if not is_tracing():
@@ -93,6 +97,12 @@ def checkpoint_in_graphs(model: nn.Module) -> None:
     replace_checkpointing(model, replaced)
     # It warns of operations in place, of which a graph has none.
     logging.getLogger("torch._higher_order_ops.wrap").setLevel(logging.ERROR)
+
+
+def _drops(model: nn.Module, config: PretrainedConfig) -> bool:
+    modules = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
+    rates = [value for name, value in config.to_dict().items() if "drop" in name]
+    return modules or any(isinstance(rate, float) and rate > 0 for rate in rates)
 
 
 def _policy(width: int, context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
