@@ -10,7 +10,7 @@ how near its logprobs are to the trainer's.
 
 `start` times fresh processes from the end of their imports, and from their beginning, to the first token, with 1,024
 sequences and every graph: with empty caches of compiled code, with what the first has left in them, and without
-compilation. Weights are read from a folder, which random ones are written to first.
+compilation. Weights are read from a folder, which random ones are written to first. It also prints the parts.
 
 `trainer` samples 16 completions of 16 random prompts (or of 32 problems of `--data`) with each copy of a float32
 policy, and with vLLM; the policy scores them under bfloat16 autocast, packed, as GRPO does. Then it updates and samples
@@ -29,11 +29,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from generation import save_model
-from measure import SHAPES, build_model, synchronize
+from generation import floor_seconds, save_model
+from measure import SHAPES, build_model, memory_bandwidth, synchronize
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from open_r1.engine.native.engine import NativeEngine, NativeOptions
+from open_r1.engine.native.loop import STEPS
 from open_r1.engine.native.model import training_copy
 from open_r1.engine.protocol import Request, Sampling
 from open_r1.modeling.attention import ATTENTION
@@ -64,26 +65,57 @@ def open_copy(model: Any, kind: str, sequences: int, length: int) -> NativeEngin
     return NativeEngine(model, NoText(), max_model_len=length, options=options)  # type: ignore[arg-type]
 
 
+def part_of(kernel: str, launches: float, layers: int) -> str:
+    """The part of a step that `kernel` belongs to, which is launched that many times per step."""
+    if kernel in ("attend", "join"):
+        return "attention over pages"
+    if kernel in ("block_sums", "find_floors", "choose"):
+        return "sampling"
+    if kernel.startswith("triton_"):
+        return "norms, rotary embedding, gates, residuals (compiled)"
+    if any(word in kernel.lower() for word in ("nvjet", "gemm", "gemv", "cutlass", "splitk")):
+        return "matrix products of layers" if launches >= layers else "head in float32"
+    return "everything else"
+
+
 def profile(args: argparse.Namespace) -> None:
-    """Prints the kernels of a step, in milliseconds, 64 steps into a round."""
+    """Prints the parts of a step and its kernels, in milliseconds, 64 steps into a round."""
     model = build_model(args.shape, "sdpa", torch.bfloat16, DEVICE)
+    layers = model.config.num_hidden_layers
+    bandwidth = args.bandwidth or memory_bandwidth()
     for sequences in args.sequences:
         engine = open_copy(copy.deepcopy(model), args.copy, sequences, 128 + 256)
         loop = engine.loop
         for i in range(max(1, sequences // GROUP)):
             prompt = torch.randint(2, SHAPES[args.shape][5], (128,)).tolist()
             loop.add(i, prompt, Sampling(n=min(GROUP, sequences), top_p=args.top_p, seed=i), 256)
-        for _ in range(8):
+        for _ in range(7):
             loop.turn()
         synchronize()
+        began = time.perf_counter()
+        loop.turn()
+        synchronize()
+        step = (time.perf_counter() - began) / STEPS * 1e3
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
             loop.turn()
             synchronize()
-        events = sorted(seen.key_averages(), key=lambda e: -e.self_device_time_total)
-        total = sum(e.self_device_time_total for e in events) / 8e3
-        print(f"{args.shape}, {sequences} sequences: {total:.3f} ms")
-        for event in events[:16]:
-            print(f"  {event.self_device_time_total / 8e3:8.3f} ms {event.count / 8:6.0f} {event.key[:90]}")
+        kernels = sorted(
+            ((e.self_device_time_total / 1e3 / STEPS, e.count / STEPS, e.key) for e in seen.key_averages()),
+            reverse=True,
+        )
+        parts: dict[str, float] = {}
+        for milliseconds, launches, kernel in kernels:
+            part = part_of(kernel, launches, layers)
+            parts[part] = parts.get(part, 0.0) + milliseconds
+        context = 128 + 8 * STEPS + STEPS // 2
+        floor = floor_seconds(args.shape, sequences, context, 1, bandwidth) * 1e3
+        print(f"\n| {args.shape}, {sequences} sequences, {args.copy} copy, {context} tokens each | ms |\n|---|--:|")
+        print(f"| one step, by the clock | {step:.2f} |\n| all kernels | {sum(parts.values()):.2f} |")
+        for part, milliseconds in sorted(parts.items(), key=lambda item: -item[1]):
+            print(f"| {part} | {milliseconds:.2f} |")
+        print(f"| floor: weights and live cache at {bandwidth / 1e12:.1f} TB/s | {floor:.2f} |\n")
+        for milliseconds, launches, kernel in kernels[:16]:
+            print(f"  {milliseconds:8.3f} ms {launches:6.0f} {kernel[:90]}")
         loop.clear()
         engine.close()
 
@@ -133,7 +165,7 @@ def start(args: argparse.Namespace) -> None:
                     elif line.startswith("first token"):
                         seconds = f"{now - imported:.1f} s after the imports, {now - began:.1f} s after its beginning"
                         print(f"{name}: first token {seconds}", flush=True)
-                    elif line.startswith("again"):
+                    elif line.startswith(("parts", "again")):
                         print(f"{name}: {line.strip()}", flush=True)
             if child.returncode:
                 print(f"{name}: the process ended with status {child.returncode}", flush=True)
@@ -150,13 +182,42 @@ def first(args: argparse.Namespace) -> None:
         print("first token", flush=True)
         return
     print("imported", flush=True)
+    parts = {}
+    began = time.perf_counter()
+
+    def part(name: str) -> None:
+        nonlocal began
+        synchronize()
+        parts[name] = time.perf_counter() - began
+        began = time.perf_counter()
+
     model: Any = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16, device_map=DEVICE)
-    options = NativeOptions(max_num_seqs=1024, memory=0.4, compile=not args.eager, release_memory=True)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
+    part("loading")
+    options = NativeOptions(max_num_seqs=1024, memory=0.4, compile=not args.eager, release_memory=True)
     engine = NativeEngine(model, tokenizer, max_model_len=1024, options=options)
+    engine.start()
+    part("cache")
+    decoder = engine.loop.decoder
+    decoder.first_prefill()
+    part("first prefill")
+    step, steps = decoder.step, []
+
+    def timed_step(size: int, truncate: bool) -> None:
+        began = time.perf_counter()
+        step(size, truncate)
+        steps.append(time.perf_counter() - began)
+
+    decoder.step = timed_step  # type: ignore[method-assign]
+    engine.start(Sampling())
+    part("graphs")
+    compiling = sum(steps[:1])
+    parts |= {"first step, which compiles": compiling, "graphs": parts.pop("graphs") - compiling}
     request = Request(0, [5, 6, 7], Sampling(max_tokens=1))
     engine.generate([request])
+    part("first token")
     print("first token", flush=True)
+    print("parts: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items()), flush=True)
     engine.sleep()
     began = time.perf_counter()
     engine.wake()
@@ -266,6 +327,7 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, nargs="+", default=[512])
     parser.add_argument("--context", type=int, default=16384, help="attention: tokens in the cache")
     parser.add_argument("--copy", choices=["bfloat16", "training"], default="bfloat16")
+    parser.add_argument("--bandwidth", type=float, help="profile: bytes/s that memory reaches; default: measured")
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--tokens", type=int, default=96, help="trainer: of each completion")
     parser.add_argument("--rounds", type=int, default=0)

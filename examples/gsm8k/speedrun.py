@@ -28,7 +28,7 @@ RECIPES = Path("recipes/SmolLM2-135M-Instruct")
 PASSES = 6
 """How often SFT sees each problem."""
 SFT = "--learning_rate 1e-3 --num_train_epochs 1 --save_strategy no"
-FILTER = "--num-generations 4 --min 0.2 --max 0.8 --max-num-seqs 2048"
+FILTER = "--num-generations 4 --min 0.2 --max 0.8"
 GRPO = (
     "--max_steps 450 --per_device_train_batch_size 512 --learning_rate 4e-5 --gradient_checkpointing false "
     "--save_steps 1000"

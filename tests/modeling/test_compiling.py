@@ -8,7 +8,7 @@ from tiny_models import compile_uncompiled, documents, make
 from torch._dynamo.utils import counters
 
 from open_r1.modeling.compiling import compile_layers, compile_rows
-from open_r1.modeling.head import LogitRule, product_gradient, statistics
+from open_r1.modeling.head import LogitRule, statistics, write_gradient
 from open_r1.training.packing import build_pack
 
 
@@ -26,22 +26,22 @@ def test_layers_of_a_kind_are_compiled_once(monkeypatch, kind):
     assert 0 < graphs[0] == graphs[1]
 
 
-@pytest.mark.parametrize("first", [11, 1, 32])
+@pytest.mark.parametrize("first", [11, 1, 64])
 def test_functions_of_rows_are_compiled_once(monkeypatch, first):
-    """32 is also the number of columns."""
+    """64 is also the number of columns."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     torch.compiler.reset()
     counters.clear()
-    rule, columns = LogitRule(temperature=0.7), 32
-    compiled = compile_rows(statistics), compile_rows(product_gradient)
-    for rows in (first, 2, 1, 32, 7):
+    rule, columns = LogitRule(temperature=0.7), 64
+    compiled = compile_rows(statistics), compile_rows(write_gradient)
+    for rows in (first, 2, 1, 64, 7):
         product, targets = torch.randn(rows, columns), torch.randint(columns, (rows,))
         found, expected = compiled[0](product, targets, rule), statistics(product, targets, rule)
         torch.testing.assert_close(found, expected)
-        weights = torch.randn(rows)
-        gradients = [
-            f(product, targets, expected[1], weights, rule, torch.float32) for f in (*compiled[1:], product_gradient)
-        ]
+        gradients = torch.full((2, rows + 1, columns), 7.0)
+        for write, out in zip((compiled[1], write_gradient), gradients, strict=True):
+            write(out[1:], product, targets, expected[1], rule)  # rows of a larger tensor
         torch.testing.assert_close(*gradients)
-        torch.testing.assert_close(gradients[0].sum(-1), torch.zeros(rows), atol=1e-5, rtol=0)
+        torch.testing.assert_close(gradients[0, 1:].sum(-1), torch.zeros(rows), atol=1e-5, rtol=0)
+        assert (gradients[0, 0] == 7).all()
     assert counters["stats"]["unique_graphs"] == 2

@@ -4,8 +4,10 @@ import random
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func, min_cut_rematerialization_partition
 from plain_kernels import PlainKernels
-from tiny_models import compile_uncompiled, documents, make
+from tiny_models import compile_layers_with, compile_uncompiled, documents, make
+from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
 from toys import make_model, make_tokenizer
 from transformers import TrainerCallback
@@ -15,6 +17,9 @@ from open_r1.configs import GRPOConfig, ModelConfig, SFTConfig
 from open_r1.engine.protocol import Completion
 from open_r1.modeling import flash
 from open_r1.modeling.compiling import compile_layers
+from open_r1.modeling.mlp import chunk_mlps
+from open_r1.training.activations import activation_callbacks
+from open_r1.training.model import add_adapters
 from open_r1.training.packing import build_pack
 
 GROUP = 4
@@ -150,6 +155,113 @@ def test_sft_compiles_in_its_first_step_and_its_first_evaluation_only(model, tmp
     trainer.train()
     assert seen.steps[0] > 0
     assert seen.steps[1:] == [0] * (len(STEPS) - 1)
+
+
+class Products:
+    """A compiler that partitions graphs as PyTorch's own one does, and counts the matrix products that they compute."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, graph, inputs):
+        compile_graph = aot_autograd(
+            fw_compiler=self.counted, bw_compiler=self.counted, partition_fn=min_cut_rematerialization_partition
+        )
+        return compile_graph(graph, inputs)
+
+    def counted(self, graph, inputs):
+        kinds = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
+        number = sum(node.target in kinds for node in graph.graph.nodes)
+
+        def run(*args):
+            self.count += number
+            return graph(*args)
+
+        return make_boxed_func(run)
+
+
+LAYERS = 2
+PRODUCTS = 7
+"""Of a layer: queries, keys, values, output, gate, up, down."""
+
+
+def compiled_model(checkpointing, lora=False, layers=LAYERS, **given):
+    """As the trainers prepare it, with an MLP that is much wider than the hidden state."""
+    model = make("qwen2", intermediate_size=5 * WIDTH, num_hidden_layers=layers)
+    args = SFTConfig(output_dir="out", torch_compile=True, use_cpu=True, report_to="none", **given)
+    if args.mlp_chunk_tokens is not None:
+        chunk_mlps(model, args.mlp_chunk_tokens)
+    compile_layers(model)
+    if lora:
+        model = add_adapters(model, ModelConfig(model_name_or_path="qwen2", use_peft=True, lora_dropout=0.0), seed=0)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(0, 0.2)
+        model.enable_input_require_grads()
+    if checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        for callback in activation_callbacks(model, args):
+            callback.on_train_begin(None, None, None, model=model)
+    return model
+
+
+@pytest.mark.parametrize(("lora", "half"), [(False, False), (True, True)])
+def test_checkpointed_layers_compute_the_same_gradients_and_only_two_products_again(monkeypatch, lora, half):
+    """Those that expand to the MLP's inner size. An adapter's products are small."""
+    products = Products()
+    compile_layers_with(monkeypatch, products)
+    stored, checkpointed = compiled_model(False, lora), compiled_model(True, lora)
+    for lengths in ([30, 9], [WIDTH], [40, 3]):
+        pack = build_pack(documents(lengths), "cpu")
+        counts = []
+        for model in (stored, checkpointed):
+            products.count = 0
+            differentiate(model, pack, "cpu", half)
+            counts.append(products.count)
+        if not lora:
+            assert counts == [3 * LAYERS * PRODUCTS, LAYERS * (3 * PRODUCTS + 2)]
+        for name, parameter in stored.named_parameters():
+            torch.testing.assert_close(parameter.grad, checkpointed.get_parameter(name).grad, rtol=0, atol=0)
+
+
+def kept_numbers(layers):
+    """Numbers of four bytes that a checkpointed model with so many layers keeps for its backward pass, per token."""
+    model, pack, found = compiled_model(True, layers=layers), build_pack(documents([30, 34]), "cpu"), {}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def pack_tensor(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack_tensor, lambda tensor: tensor):
+        out = model(pack=pack).logprobs
+    del out
+    return sum(found.values()) / 4 / pack.num_tokens
+
+
+def test_a_checkpointed_layer_keeps_its_input_and_what_surrounds_attention(monkeypatch):
+    """Queries, keys, values, the answer of attention with a number per head, and the product that follows."""
+    compile_layers_with(monkeypatch, Products())
+    heads, keys = 4, WIDTH // 2
+    assert kept_numbers(4) - kept_numbers(3) == WIDTH + WIDTH + 2 * keys + WIDTH + heads + WIDTH
+
+
+@pytest.mark.parametrize("given", [{"mlp_chunk_tokens": 8}, {"fits": False}])
+def test_checkpoints_are_around_layers_with_several_graphs(monkeypatch, given):
+    """Their gradients are equal too, and if attention is one operation, it is not computed again."""
+    fits = given.pop("fits", True)
+    monkeypatch.setattr(flash, "fits", lambda q, v: fits)
+    stored, checkpointed = compiled_model(False, **given), compiled_model(True, **given)
+    pack = build_pack(documents([30, 9]), "cpu")
+    for model in (stored, checkpointed):
+        flash.kernels().calls = 0
+        differentiate(model, pack, "cpu", half=False)
+        assert flash.kernels().calls == fits * LAYERS
+    for name, parameter in stored.named_parameters():
+        torch.testing.assert_close(parameter.grad, checkpointed.get_parameter(name).grad)
 
 
 MODEL_ON_A_GPU = {"hidden_size": 512, "num_attention_heads": 8, "num_key_value_heads": 2, "intermediate_size": 1024}

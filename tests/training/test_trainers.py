@@ -13,7 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from open_r1 import grpo, sft
 from open_r1.configs import ModelConfig
 from open_r1.errors import UserError
-from open_r1.modeling import compiling, flash
+from open_r1.modeling import compiling, flash, head
+from open_r1.modeling.head import float32_product
 from open_r1.report.recorder import read_rollouts
 from open_r1.run import policy_engine
 from open_r1.training.checkpoint_files import seal
@@ -405,6 +406,26 @@ def test_an_output_folder_that_cannot_be_is_refused_before_the_model_is_loaded(f
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"output_dir is .*file"):
         run(folder, "sft", tmp_path / "file")
+
+
+@pytest.mark.parametrize("task", ["sft", "grpo"])
+def test_logits_are_computed_twice_only_with_checkpointing(folder, tmp_path, monkeypatch, task):
+    products = []
+
+    def product(hidden, weight, bias):
+        products.append((weight.shape, len(hidden)))
+        return float32_product(hidden, weight, bias)
+
+    monkeypatch.setattr(head, "float32_product", product)
+    lines, rows = {}, {}
+    for checkpointing in ("false", "true"):
+        products.clear()
+        options = {"gradient_checkpointing": checkpointing, "max_steps": 2}
+        lines[checkpointing] = run(folder, task, tmp_path / checkpointing, **options)
+        shape = max(shape for shape, _ in products)  # (vocabulary, width): the head
+        rows[checkpointing] = sum(count for other, count in products if other == shape)
+    close(lines["false"], lines["true"], ["loss", "grad_norm"], rel=1e-5)
+    assert 0 < rows["false"] < rows["true"] <= 2 * rows["false"]
 
 
 @pytest.mark.slow

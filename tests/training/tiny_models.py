@@ -1,7 +1,5 @@
 """Tiny random models and the plain, padded computation that packing is compared with."""
 
-import functools
-
 import torch
 from transformers import (
     AutoModelForCausalLM,
@@ -142,11 +140,18 @@ def gradients(model):
 
 
 def compile_uncompiled(monkeypatch):
-    """Graphs of compiled layers run as they are. The options of the compiler must still be given."""
-    compile_module = torch.nn.Module.compile
+    """Graphs of compiled layers run as they are."""
+    compile_layers_with(monkeypatch, lambda graph, inputs: graph.forward)
 
-    def graph_as_it_is(graph, inputs, options):
+
+def compile_layers_with(monkeypatch, backend):
+    """Gives graphs of compiled layers to `backend`. The options of the compiler must still be given."""
+    compile_function = torch.compile
+
+    def compile_with(*args, dynamic=None, options=None, **kwargs):
+        if dynamic is None or "backend" in kwargs:  # not a layer, or patched once more
+            return compile_function(*args, dynamic=dynamic, options=options, **kwargs)
         assert options == {"triton.mix_order_reduction_non_strict_mode": True}, options
-        return graph.forward
+        return compile_function(*args, dynamic=dynamic, backend=backend, **kwargs)
 
-    monkeypatch.setattr(torch.nn.Module, "compile", functools.partialmethod(compile_module, backend=graph_as_it_is))
+    monkeypatch.setattr(torch, "compile", compile_with)

@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from open_r1.data.columns import column_of, values_at
 from open_r1.data.conversations import is_conversation
 from open_r1.data.load import load_split
 from open_r1.data.messages import check_messages
+from open_r1.data.paths import column_of, values_at
 from open_r1.errors import UserError
 from open_r1.files import write_json
 from open_r1.options.annotations import Alias, Positional

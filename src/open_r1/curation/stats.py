@@ -21,10 +21,11 @@ from transformers import PreTrainedTokenizerBase
 
 from open_r1.curation.rows import READ, SourceOptions, check_output
 from open_r1.data.chat import prepare_tokenizer
-from open_r1.data.columns import column_of, context_columns, require_path, values_at
+from open_r1.data.columns import context_columns, require_path
 from open_r1.data.conversations import ConversationRenderer, is_conversation, read_conversation, warn_of_losses
 from open_r1.data.load import load_split, source_name
 from open_r1.data.messages import check_messages
+from open_r1.data.paths import column_of, values_at
 from open_r1.errors import UserError
 from open_r1.files import write_json
 from open_r1.options import parse_options

@@ -22,10 +22,11 @@ from datasets import Dataset
 from open_r1.curation.quality import foreign_letters, is_loop
 from open_r1.curation.reasoning import with_think_marks
 from open_r1.curation.rows import READ, DatasetWriter, ProblemColumn, Report, RowOptions, as_text, load, take
-from open_r1.data.columns import PROBLEMS, column_of, gold_path, gold_paths, named_or_first, prompt_path, values_at
+from open_r1.data.columns import PROBLEMS, gold_path, gold_paths, named_or_first, prompt_path
 from open_r1.data.conversations import is_conversation, place_reasoning
 from open_r1.data.load import columns_of, source_name
 from open_r1.data.messages import REASONING_FIELDS, check_messages
+from open_r1.data.paths import column_of, values_at
 from open_r1.data.stored import FULL, PLAIN, as_stored, message_type
 from open_r1.errors import UserError
 from open_r1.options import parse_options

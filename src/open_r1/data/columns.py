@@ -1,12 +1,12 @@
 """Finds columns by name, or fields in them by path: `reward_model.ground_truth`, as in datasets for verl and DAPO."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from datasets import Dataset
 
 from open_r1.data.load import columns_of, require_columns, source_name
+from open_r1.data.paths import ContextColumns
 from open_r1.errors import UserError, did_you_mean
 from open_r1.options.columns import ConversationColumns
 
@@ -22,20 +22,6 @@ OTHER_GOLDS = ("final_answer",)
 """Columns that replace `answer` in other datasets, which keep the worked solution in `solution`."""
 NESTED_GOLDS = ("reward_model.ground_truth",)
 """Fields that hold the gold answer in other datasets, tried if there is no such column."""
-
-
-@dataclass(frozen=True)
-class ContextColumns:
-    """The paths, if any, of what accompanies the messages of a row: `system` (the system prompt), `tools`, and
-    `settings` (variables of the chat template)."""
-
-    system: str | None = None
-    tools: str | None = None
-    settings: str | None = None
-
-    @property
-    def paths(self) -> list[str]:
-        return [path for path in (self.system, self.tools, self.settings) if path is not None]
 
 
 def context_columns(dataset: Dataset, columns: ConversationColumns, *, exclude: Sequence[str] = ()) -> ContextColumns:
@@ -93,29 +79,6 @@ def feature_at(dataset: Dataset, path: str) -> Any:
     for name in [path] if path in dataset.column_names else path.split("."):
         feature = feature[name]
     return feature
-
-
-def value_at(row: Mapping[str, Any], path: str) -> Any:
-    """The value of a column, or of a field in one; None if the path ends early."""
-    if path in row:
-        return row[path]
-    value: Any = row
-    for field in path.split("."):
-        value = value.get(field) if isinstance(value, Mapping) else None
-    return value
-
-
-def values_at(batch: Mapping[str, list[Any]], path: str) -> list[Any]:
-    """`value_at` for every row of a batch, which maps columns to lists."""
-    if path in batch:
-        return batch[path]
-    column, _, field = path.partition(".")
-    return [value_at(value, field) if isinstance(value, Mapping) else None for value in batch[column]]
-
-
-def column_of(dataset: Dataset, path: str) -> str:
-    """The column that contains `path`."""
-    return path if path in dataset.column_names else path.partition(".")[0]
 
 
 def gold_path(dataset: Dataset, named: str | None) -> str | None:

@@ -12,8 +12,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from open_r1.data.chat import encode, end_of_turn, render
-from open_r1.data.columns import ContextColumns, value_at
 from open_r1.data.messages import REASONING_FIELDS, check_messages, check_tools, split_reasoning, without_nulls
+from open_r1.data.paths import ContextColumns, value_at
 from open_r1.data.rendered import check_rendered
 from open_r1.data.stored import with_text_arguments
 from open_r1.errors import UserError, warn_user

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from open_r1.data.caching import fingerprint
 from open_r1.data.chat import encode
-from open_r1.data.columns import context_columns, feature_at, gold_path, gold_paths, prompt_path, value_at
+from open_r1.data.columns import context_columns, feature_at, gold_path, gold_paths, prompt_path
 from open_r1.data.conversations import (
     INPUT,
     INSTRUCTION,
@@ -19,6 +19,7 @@ from open_r1.data.conversations import (
     warn_of_losses,
 )
 from open_r1.data.load import source_name
+from open_r1.data.paths import value_at
 from open_r1.data.stored import as_stored, message_type
 from open_r1.errors import UserError, warn_user
 from open_r1.options.columns import ColumnOptions

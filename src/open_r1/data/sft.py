@@ -12,7 +12,6 @@ from transformers import PreTrainedTokenizerBase
 from open_r1.configs import SFTConfig
 from open_r1.data.caching import fingerprint
 from open_r1.data.chat import render, stop_token_ids
-from open_r1.data.columns import column_of, value_at
 from open_r1.data.conversations import (
     Conversation,
     is_conversation,
@@ -24,6 +23,7 @@ from open_r1.data.conversations import (
 )
 from open_r1.data.load import source_name
 from open_r1.data.messages import check_messages
+from open_r1.data.paths import column_of, value_at
 from open_r1.data.rendered import check_rendered
 from open_r1.data.sft_columns import Layout, trace_layout
 from open_r1.data.spans import assistant_spans

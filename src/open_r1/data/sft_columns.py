@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from datasets import Dataset
 
 from open_r1.configs import SFTConfig
-from open_r1.data.columns import MESSAGES, ContextColumns, context_columns, named_or_first, prompt_path
+from open_r1.data.columns import MESSAGES, context_columns, named_or_first, prompt_path
 from open_r1.data.conversations import INPUT, INSTRUCTION
 from open_r1.data.load import columns_of, source_name
+from open_r1.data.paths import ContextColumns
 from open_r1.errors import UserError
 from open_r1.options.columns import ColumnOptions
 

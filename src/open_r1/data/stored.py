@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset
 
-from open_r1.data.columns import column_of
+from open_r1.data.paths import column_of
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _TEXT = {"role": pa.string(), "content": pa.string()}
 _FUNCTION = pa.struct({"name": pa.string(), "arguments": pa.string()}.items())
@@ -25,7 +27,7 @@ FULL = pa.list_(pa.struct({**_TEXT, **_MORE}.items()))
 """Messages that may have reasoning and tool calls, whose arguments are JSON text."""
 
 
-def message_type(dataset: Dataset, path: str) -> pa.DataType:
+def message_type(dataset: "Dataset", path: str) -> pa.DataType:
     """The type that fits the messages in `path`: `PLAIN` if they can have no other fields, else `FULL`."""
     kind = dataset.features.arrow_schema.field(column_of(dataset, path)).type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
@@ -44,7 +46,7 @@ def message_type(dataset: Dataset, path: str) -> pa.DataType:
     return FULL if "function_call" in roles else PLAIN
 
 
-def _values(dataset: Dataset, path: str, field: str) -> set[Any]:
+def _values(dataset: "Dataset", path: str, field: str) -> set[Any]:
     """The distinct values of a field over all messages."""
     cells = dataset.with_format("arrow")[:][column_of(dataset, path)]
     for name in path.split(".")[1:] if path not in dataset.column_names else ():

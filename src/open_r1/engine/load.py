@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from open_r1.data.columns import ContextColumns
 from open_r1.data.conversations import prompt_messages, read_conversation, warn_of_losses
+from open_r1.data.paths import ContextColumns
 from open_r1.engine.opening import OpenEngine, open_engine
 from open_r1.engine.options import EngineOptions
 from open_r1.engine.protocol import Completion, Request, Sampling, check_sampling, request_seed

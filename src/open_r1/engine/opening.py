@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 NATIVE_MEMORY = 0.6
 """Share of the memory that the native engine's keys and values may take, by default."""
+VLLM_SEQUENCES = 512
+"""Completions that vLLM decodes at once, by default."""
 
 
 @dataclass
@@ -147,7 +149,7 @@ def _open_vllm(options: EngineOptions) -> OpenEngine:
         dtype=options.dtype,
         tensor_parallel_size=size,
         gpu_memory_utilization=options.gpu_memory_utilization,
-        max_num_seqs=options.max_num_seqs,
+        max_num_seqs=options.max_num_seqs or VLLM_SEQUENCES,
         enforce_eager=options.enforce_eager,
         seed=secrets.randbits(31),
     )

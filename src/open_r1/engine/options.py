@@ -34,8 +34,9 @@ class EngineOptions:
     gpu_memory_utilization: Annotated[float | None, Range(above=0, at_most=1)] = None
     """vllm: share of each GPU's memory (default 0.9), or without a GPU of the machine's memory (default 0.4). native:
     maximum share of GPU memory for the cache (default 0.6)."""
-    max_num_seqs: Count = 512
-    """Maximum number of completions that one engine decodes at once."""
+    max_num_seqs: Annotated[int | None, Range(at_least=1)] = None
+    """Maximum number of completions that one engine decodes at once. Default: 512; native on a GPU: up to 2,048, if the
+    cache holds that many, each half as long as the longest."""
     enforce_eager: bool = False
     """Do not compile (vllm: do not use CUDA graphs either): starts faster, decodes slower."""
 

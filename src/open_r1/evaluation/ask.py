@@ -83,7 +83,7 @@ def open_one(options: EngineOptions) -> "OpenEngine":
 
     if options.engine == "auto" and options.base_url is None:
         options = replace(options, engine="transformers")
-    engines, slots = options.data_parallel_size or 1, min(options.max_num_seqs, 8)
+    engines, slots = options.data_parallel_size or 1, min(options.max_num_seqs or 8, 8)
     return open_engine(replace(options, data_parallel_size=engines, max_num_seqs=slots))
 
 

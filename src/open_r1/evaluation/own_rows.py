@@ -4,9 +4,10 @@ from typing import Any
 
 from datasets import Dataset
 
-from open_r1.data.columns import context_columns, gold_paths, prompt_path, value_at
+from open_r1.data.columns import context_columns, gold_paths, prompt_path
 from open_r1.data.conversations import INPUT, INSTRUCTION, is_conversation, prompt_messages, read_conversation
 from open_r1.data.load import columns_of, source_name
+from open_r1.data.paths import value_at
 from open_r1.errors import UserError
 from open_r1.evaluation.problems import BenchmarkProblem, Task, problem_id
 from open_r1.options.columns import ColumnOptions

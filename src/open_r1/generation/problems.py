@@ -12,7 +12,7 @@ from datasets import Dataset
 from jinja2 import StrictUndefined, TemplateError, meta
 from jinja2.sandbox import SandboxedEnvironment
 
-from open_r1.data.columns import column_of, context_columns, gold_path, gold_paths, prompt_path, value_at, values_at
+from open_r1.data.columns import context_columns, gold_path, gold_paths, prompt_path
 from open_r1.data.conversations import (
     INPUT,
     INSTRUCTION,
@@ -22,6 +22,7 @@ from open_r1.data.conversations import (
     read_conversation,
 )
 from open_r1.data.load import source_name
+from open_r1.data.paths import column_of, value_at, values_at
 from open_r1.data.stored import message_type
 from open_r1.errors import UserError
 from open_r1.generation.options import PLAIN

@@ -1,30 +1,33 @@
 """Private names of PyTorch."""
 
-from collections.abc import Collection
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import Any
 
 from torch import Tensor
 
 
-def separate_symbols() -> AbstractContextManager:
-    """A context in which `torch.compile` gives every dynamic size its own symbol.
+@contextmanager
+def traced_once() -> Iterator[None]:
+    """A context in which `torch.compile` traces a function once, for all sizes.
 
     `torch.fx.experimental._config.use_duck_shape`: by default, sizes that are equal at first share a symbol, so a
     number of rows that happens to equal the size of a head would become a constant. No public option changes that.
     """
     from torch.fx.experimental import _config
 
-    config: Any = _config
-    return config.patch(use_duck_shape=False)
+    symbols: Any = _config
+    with symbols.patch(use_duck_shape=False), constant_floats():
+        yield
 
 
 def constant_floats() -> AbstractContextManager:
     """A context in which `torch.compile` makes floats, such as the epsilon of a norm, constants of the graph.
 
     `torch._dynamo.config.specialize_float`: by default, with `dynamic`, they are tensors on the CPU, which a
-    checkpointed graph would store. No public option changes that.
+    checkpointed graph would store. Where the compiler needs constants after all, the function is traced a second time.
+    No public option changes that.
     """
     from torch._dynamo import config
 

@@ -4,12 +4,15 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel
 from transformers.integrations import deepspeed, hub_kernels
+
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainingArguments
 
 OVERRIDDEN = {
     "_save": "saves the weights even if something else cannot be written; `save_model` calls it",
@@ -22,7 +25,7 @@ OVERRIDDEN = {
 """Methods of `Trainer` that `PackedTrainer` overrides, with the reason."""
 
 
-def load_weights(trainer: Trainer, checkpoint: str) -> None:
+def load_weights(trainer: "Trainer", checkpoint: str) -> None:
     """Loads the weights of a checkpoint (whole, sharded or adapters) into `trainer.model`.
 
     `_load_from_checkpoint`: `Trainer.train` calls it, and would also run a step.
@@ -30,23 +33,27 @@ def load_weights(trainer: Trainer, checkpoint: str) -> None:
     trainer._load_from_checkpoint(checkpoint)
 
 
-def write_folder(trainer: Trainer, folder: str | None, state_dict: dict[str, torch.Tensor] | None) -> None:
+def write_folder(trainer: "Trainer", folder: str | None, state_dict: dict[str, torch.Tensor] | None) -> None:
     """Writes model, tokenizer and arguments into `folder` in this process.
 
     `_save`: the public `save_model` would gather the weights of a sharded model a second time.
     """
+    from transformers import Trainer
+
     Trainer._save(trainer, folder, state_dict)
 
 
-def push_checkpoint(trainer: Trainer, checkpoint: str) -> None:
+def push_checkpoint(trainer: "Trainer", checkpoint: str) -> None:
     """Uploads a checkpoint according to `hub_strategy`.
 
     `_push_from_checkpoint`: the public `push_to_hub` supports neither strategies nor uploads in progress.
     """
+    from transformers import Trainer
+
     Trainer._push_from_checkpoint(trainer, checkpoint)
 
 
-def set_device(args: TrainingArguments, device: torch.device) -> None:
+def set_device(args: "TrainingArguments", device: torch.device) -> None:
     """Replaces the device that `args` computed.
 
     `_setup_devices`, the cached value of the read-only `device`: rank 1 on a CPU gets `cpu:1`, which `torch.load`
@@ -55,7 +62,7 @@ def set_device(args: TrainingArguments, device: torch.device) -> None:
     args.__dict__["_setup_devices"] = device
 
 
-def limit_to_one_gpu(args: TrainingArguments) -> None:
+def limit_to_one_gpu(args: "TrainingArguments") -> None:
     """Makes Trainer use one GPU even if the process sees several.
 
     `_n_gpu`, the value of the read-only `n_gpu`: if it is larger, Trainer wraps the model in `DataParallel`.

@@ -72,7 +72,11 @@ def checkpoint_in_graphs(model: nn.Module) -> None:
     If something breaks a layer's graph, its checkpoint is around it, and keeps attention (`flash.keep_attention`).
     """
     width = model.config.get_text_config().hidden_size  # type: ignore[union-attr, operator]
-    contexts = functools.partial(_contexts, width)
+
+    def contexts() -> tuple[Any, Any]:
+        if not is_tracing():
+            return flash.keep_attention()
+        return create_selective_checkpoint_contexts(functools.partial(_policy, width))
 
     def run(layer: Callable, *args: Any) -> Any:
         return checkpoint(layer, *args, use_reentrant=False, context_fn=contexts)
@@ -89,12 +93,6 @@ def checkpoint_in_graphs(model: nn.Module) -> None:
     replace_checkpointing(model, replaced)
     # It warns of operations in place, of which a graph has none.
     logging.getLogger("torch._higher_order_ops.wrap").setLevel(logging.ERROR)
-
-
-def _contexts(width: int) -> tuple[Any, Any]:
-    if not is_tracing():
-        return flash.keep_attention()
-    return create_selective_checkpoint_contexts(functools.partial(_policy, width))
 
 
 def _policy(width: int, context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

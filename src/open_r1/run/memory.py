@@ -12,7 +12,7 @@ import torch
 
 from open_r1.configs import GRPOConfig, ModelConfig, SFTConfig, TrainConfig
 from open_r1.modeling import flash
-from open_r1.modeling.head import MAX_LOGITS_COMPILED
+from open_r1.modeling.head import MAX_LOGITS_COMPILED, MAX_STORED
 from open_r1.run.estimate import Shape, Split
 from open_r1.training.optimizers import keeps_embeddings_whole, moment_bytes, optimizer_name
 
@@ -112,7 +112,8 @@ def estimate_memory(
       If a step has only one pack, there are no gradients before its backward pass.
     - Kept: with checkpointing, the input of every layer (only of two with offloading; without offloading also the
       output of flash-attn-4), else `layer_bytes`.
-    - Short-lived: see `_moments`.
+    - Short-lived: see `_moments`. Without checkpointing, this includes what the head stores of the logits, because the
+      backward pass frees it first.
     """
     tokens, several = packs_of(args, longest)
     precision, sharded = Precision.of(args, model, split), split in ("zero3", "fsdp")
@@ -182,7 +183,10 @@ def _moments(
     `sharded`: embeddings and head are gathered once per pack, and their whole gradient exists until its end.
     """
     width, hidden, table = shape.width, tokens * precision.hidden * shape.width, precision.hidden * shape.embeddings
-    logits = min(MAX_LOGITS_COMPILED, tokens * shape.embeddings // width)
+    all_logits = tokens * shape.embeddings // width
+    logits = min(MAX_LOGITS_COMPILED, all_logits)
+    stored = 0 if args.gradient_checkpointing else min(MAX_STORED, precision.matrix * all_logits)
+    computed = 0 if stored == precision.matrix * all_logits else (4 + precision.matrix) * logits
     trains_all = not shape.adapters
     copies = 2 * shape.layer_parameters * (shape.layers if trains_all else 1) if precision.casts else 0
     in_mlp = 10 * width * tokens + 3 * precision.matrix * shape.inner * _mlp_tokens(args, tokens)
@@ -197,11 +201,11 @@ def _moments(
     gathered = 2 * shape.tables if sharded else 0
     embedding = (6 * shape.tables if sharded else table + beside_all) if trains_all else 0
     return [
-        (several, 1, gathered + copies + max(in_mlp, norm + head + 4 * logits)),  # the end of the forward pass
+        (several, 1, gathered + copies + max(in_mlp, norm + head + stored + 4 * logits)),  # the end of the forward pass
         (
             several,
             1,
-            gathered + head + norm + hidden + gradient + max((4 + precision.matrix) * logits, converted),
+            gathered + head + norm + hidden + stored + gradient + max(computed, converted),
         ),  # the head's backward
         (several, 1, gathered + layer + waiting),  # the last layer's backward
         (True, 1 / shape.layers, gathered + layer + beside_all),  # the first layer's backward

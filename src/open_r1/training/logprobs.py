@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from open_r1.errors import UserError
-from open_r1.internals.torch import separate_symbols
+from open_r1.internals.torch import traced_once
 from open_r1.modeling import head as head_module
 from open_r1.modeling.head import LogitRule, head_logprobs, logit_rule, statistics
 from open_r1.modeling.mixers import separate_documents
@@ -36,15 +36,18 @@ class TokenLogprobs(NamedTuple):
 class LogprobHead(nn.Linear):
     """A linear head that also answers `head(hidden, targets=..., rule=...)` with logprobs and entropies."""
 
-    def forward(self, input: Tensor, targets: Tensor | None = None, rule: LogitRule | None = None) -> Any:  # type: ignore[override]
-        """Logits, or `(logprobs (M,), entropies (M,))` of the targets."""
+    def forward(  # type: ignore[override]
+        self, input: Tensor, targets: Tensor | None = None, rule: LogitRule | None = None, recompute: bool = True
+    ) -> Any:
+        """Logits, or `(logprobs (M,), entropies (M,))` of the targets; `recompute` as in `head_logprobs`."""
         if targets is None or rule is None:
             return super().forward(input)
-        return head_logprobs(input, self.weight, self.bias, targets, rule)
+        return head_logprobs(input, self.weight, self.bias, targets, rule, recompute)
 
 
 def add_logprob_forward(model: PreTrainedModel) -> None:
-    """Makes `model(pack=pack, temperature=t)` return `TokenLogprobs`.
+    """Makes `model(pack=pack, temperature=t)` return `TokenLogprobs`. With `recompute=False`, the head stores what its
+    backward pass needs of the logits.
 
     This is part of the module's own forward, because wrappers (DDP, FSDP, ZeRO, autocast) act only there. All other
     calls go to the original forward.
@@ -56,7 +59,9 @@ def add_logprob_forward(model: PreTrainedModel) -> None:
     rule = length_rule(model.config)
 
     @functools.wraps(plain_forward)
-    def forward(*args: Any, pack: Pack | None = None, temperature: float = 1.0, **kwargs: Any) -> Any:
+    def forward(
+        *args: Any, pack: Pack | None = None, temperature: float = 1.0, recompute: bool = True, **kwargs: Any
+    ) -> Any:
         documents.layout = None if pack is None else pack.layout
         if pack is None:
             return plain_forward(*args, **kwargs)
@@ -64,7 +69,7 @@ def add_logprob_forward(model: PreTrainedModel) -> None:
             forget_lengths(model)
         group = pack.layout.group
         mine = slice(None) if group is None else group.slice_of(pack.num_tokens)
-        with separate_symbols():  # the first pack may have as many tokens as a hidden state has numbers
+        with traced_once():  # the first pack may have as many tokens as a hidden state has numbers
             output = _decoder(model)(
                 input_ids=pack.input_ids[:, mine],
                 position_ids=pack.position_ids[:, mine],
@@ -76,29 +81,32 @@ def add_logprob_forward(model: PreTrainedModel) -> None:
         hidden = output.last_hidden_state[0]
         experts = chosen.fingerprints() if chosen and pack.fields.experts is not None else None
         if group is None:
-            found = token_logprobs(model, hidden.index_select(0, pack.predictors), pack.targets, temperature)
+            predictors = hidden.index_select(0, pack.predictors)
+            found = token_logprobs(model, predictors, pack.targets, temperature, recompute)
             if experts is None:
                 return found
             return TokenLogprobs(found.logprobs, found.entropies, experts.index_select(0, pack.predictors))
         own = ((pack.predictors >= mine.start) & (pack.predictors < mine.stop)).nonzero().squeeze(1)
         predictors, targets = pack.predictors[own] - mine.start, pack.targets[own]
-        part = token_logprobs(model, hidden.index_select(0, predictors), targets, temperature)
+        part = token_logprobs(model, hidden.index_select(0, predictors), targets, temperature, recompute)
         parts = [part.logprobs, part.entropies] + ([] if experts is None else [experts.index_select(0, predictors)])
         return TokenLogprobs(*(group.gather(values, own, len(pack.targets)) for values in parts))
 
     model.forward = forward  # type: ignore[method-assign]
 
 
-def token_logprobs(model: PreTrainedModel, hidden: Tensor, targets: Tensor, temperature: float = 1.0) -> TokenLogprobs:
+def token_logprobs(
+    model: PreTrainedModel, hidden: Tensor, targets: Tensor, temperature: float = 1.0, recompute: bool = True
+) -> TokenLogprobs:
     """Logprobs of `targets (M,)` given `hidden (M, H)`.
 
     The head is called once, as a module, because ZeRO-3 gathers and frees its weight around that call. A head that is
-    more than a matrix (LoRA on `lm_head`) is called once per chunk, and again in the backward pass.
+    more than a matrix (LoRA on `lm_head`) is called once per chunk, and always again in the backward pass.
     """
     head = model.get_output_embeddings()
     rule = logit_rule(model.config.get_text_config(), temperature)
     if isinstance(head, LogprobHead):
-        return TokenLogprobs(*head(hidden, targets=targets, rule=rule))
+        return TokenLogprobs(*head(hidden, targets=targets, rule=rule, recompute=recompute))
     chunk = max(1, head_module.MAX_LOGITS // model.config.get_text_config().vocab_size)
     parts = [
         checkpoint(_through_module, head, h, t, rule, use_reentrant=False, preserve_rng_state=True)

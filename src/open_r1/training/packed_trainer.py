@@ -144,7 +144,8 @@ class PackedTrainer(Trainer):
             # pack by pack, like ZeRO-2 and 3: full gradients would use the memory that it saves.
             self.accelerator.sync_gradients = last
             with nullcontext() if last or self.backend == "fsdp2" else self.accelerator.no_sync(model):
-                out = model(pack=pack, temperature=self.temperature)
+                recompute = self.args.gradient_checkpointing
+                out = model(pack=pack, temperature=self.temperature, recompute=recompute)
                 loss = self.pack_loss(pack, out) * self.data_ranks.world_size
                 self.accelerator.backward(loss)
             total += loss.detach()

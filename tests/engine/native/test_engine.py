@@ -15,7 +15,7 @@ from toys import make_tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from open_r1.engine.native.decoder import Decoder
-from open_r1.engine.native.engine import NativeEngine, NativeOptions
+from open_r1.engine.native.engine import NativeEngine, NativeOptions, automatic_limit
 from open_r1.engine.native.loop import Ended, texts_of
 from open_r1.engine.protocol import Request, Sampling
 from open_r1.engine.transformers_engine import TransformersEngine
@@ -282,3 +282,35 @@ def test_every_completion_is_told_as_it_ends_before_its_group_is_there(model, to
     assert len({len(c.token_ids) for c in groups["a"]}) > 1
     assert then[0][0] == "b"
     assert then[0][1] > 1  # some of a's have ended too, though not all
+
+
+@pytest.mark.parametrize(
+    ("longest", "memory", "limit"),
+    [
+        (512, 84e9, 2048),  # 1.5B, a short benchmark: more are no faster
+        (4096, 84e9, 1430),  # 2.93 million tokens / 2,048
+        (32768, 84e9, 512),  # most are far shorter than half of the longest
+        (512, 4e9, 544),
+        (4096, 1e6, 512),  # the pages limit what is admitted
+    ],
+)
+def test_the_automatic_limit_is_what_the_cache_holds_half_done(longest, memory, limit):
+    page = 28 * 2 * 2 * 64 * 128 * 2
+    assert automatic_limit(longest // 64, int(memory) // page) == limit
+
+
+def limit_of(engine):
+    return engine.loop.scheduler.slots
+
+
+def test_the_limit_is_chosen_unless_it_is_set(model, tokenizer, monkeypatch, caplog):
+    engine = open_native(model, tokenizer, pages=2000, max_num_seqs=None)
+    assert limit_of(engine) == 512  # on a CPU
+    engine.close()
+    assert not caplog.messages
+    monkeypatch.setattr(engine.model, "device", SimpleNamespace(type="cuda"))
+    assert engine._choose_limit(4, 3000) == engine._choose_limit(4, 3000) == 1500
+    assert caplog.messages == ["The native engine decodes up to 1,500 completions at once (max_num_seqs)."]
+    explicit = open_native(model, tokenizer, pages=2000, max_num_seqs=3)
+    assert limit_of(explicit) == 3
+    explicit.close()

@@ -1,6 +1,8 @@
 """Native engines in processes of their own, on the CPU: two of them write what one writes."""
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -116,3 +118,10 @@ def test_an_engine_that_is_killed_is_a_sentence_and_the_other_ends(pair):
         list(stream)
     assert not psutil.wait_procs(processes, timeout=10)[1]
     assert Path(log).exists()
+
+
+def test_an_engine_loads_no_library_for_data():
+    modules = "open_r1.engine.native.worker, open_r1.engine.native.engine, open_r1.data.conversations"
+    code = f"import sys, {modules}\nprint(sorted({{'datasets', 'pandas', 'peft'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr

@@ -13,7 +13,7 @@ from open_r1.engine.native.pages import SCRATCH
 from open_r1.engine.native.sampler import sample
 from open_r1.engine.native.scheduler import Prefill, Rollout, storage
 from open_r1.engine.native.slots import Slots, to_device
-from open_r1.internals.torch import separate_symbols
+from open_r1.internals.torch import traced_once
 from open_r1.modeling.layout import DocumentLayout
 
 MAX_LOGITS = 2**27
@@ -153,5 +153,5 @@ class Decoder:
         if self.compiler is None:
             yield
             return
-        with separate_symbols(), self.model.layers_replaced(self.compiler):
+        with traced_once(), self.model.layers_replaced(self.compiler):
             yield

@@ -1,6 +1,7 @@
 """Samples completions from the engine's own copy of a model, without host work per token."""
 
 import functools
+import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,16 +23,20 @@ from open_r1.errors import UserError
 from open_r1.modeling.compiling import can_compile
 from open_r1.modeling.loading import context_length
 
+logger = logging.getLogger(__name__)
+
 NOT_YET: Any = object()
 """Stands for a request that may follow later: running completions continue until then."""
+FEWEST_SEQUENCES, MOST_SEQUENCES = 512, 2048
+"""Range of the automatic limit of completions decoded at once."""
 
 
 @dataclass(frozen=True)
 class NativeOptions:
     """How many completions the engine decodes at once, and in how much memory."""
 
-    max_num_seqs: int = 1024
-    """Completions decoded at once."""
+    max_num_seqs: int | None = None
+    """Completions decoded at once. None: as `automatic_limit` chooses."""
     memory: float = 0.3
     """Largest share of the device's memory for keys and values; the engine takes no more than it needs."""
     page_size: int = 64
@@ -67,6 +72,7 @@ class NativeEngine(Engine):
         self.on_completion: Callable[[Hashable, Completion], None] | None = None
         self.version = 0
         self._loop: Loop | None = None
+        self._chosen_limit = 0
 
     def start(self, sampling: Sampling | None = None) -> None:
         """Allocates the cache, and captures the graphs for `sampling` now rather than when they are first needed.
@@ -172,8 +178,9 @@ class NativeEngine(Engine):
 
     def _open(self) -> Loop:
         options, size = self.options, self.options.page_size
-        each = pages_for(self.max_model_len, size)
-        pages = min(options.max_num_seqs * each, self._affordable_pages()) + 1
+        each, affordable = pages_for(self.max_model_len, size), self._affordable_pages()
+        slots = options.max_num_seqs or self._choose_limit(each, affordable)
+        pages = min(slots * each, affordable) + 1
         if pages <= each:
             raise UserError(
                 f"Prompt plus completion may have {self.max_model_len:,} tokens, but their keys and values take "
@@ -183,8 +190,18 @@ class NativeEngine(Engine):
             )
         compiles = self.model.device.type == "cuda" and options.compile and can_compile()
         compiler = functools.partial(torch.compile, dynamic=True) if compiles else None
-        decoder = Decoder(self.model, options.max_num_seqs, each * size, pages, size, compiler)
-        return Loop(decoder, Scheduler(options.max_num_seqs, PagePool(pages), size), self.tokenizer)
+        decoder = Decoder(self.model, slots, each * size, pages, size, compiler)
+        return Loop(decoder, Scheduler(slots, PagePool(pages), size), self.tokenizer)
+
+    def _choose_limit(self, each: int, affordable: int) -> int:
+        """The automatic limit, logged whenever it changes. On a CPU, more rows at once are not faster."""
+        if self.model.device.type != "cuda":
+            return FEWEST_SEQUENCES
+        limit = automatic_limit(each, affordable)
+        if limit != self._chosen_limit:
+            self._chosen_limit = limit
+            logger.warning("The native engine decodes up to %s completions at once (max_num_seqs).", f"{limit:,}")
+        return limit
 
     def _free(self) -> None:
         if self._loop is not None:
@@ -212,3 +229,13 @@ class NativeEngine(Engine):
         check_stops(request.sampling.stop_token_ids)
         context = context_length(self.model.model.config) or 2**31
         return max(0, min(request.sampling.max_tokens, context - len(prompt)))
+
+
+def automatic_limit(each: int, affordable: int) -> int:
+    """Completions to decode at once if the longest takes `each` of `affordable` pages: as many as the pages hold, half
+    as long as the longest, because running completions are half done on average.
+
+    The scheduler never admits more than the pages hold, so a limit that is too high costs only the state of its slots
+    and a few graphs. `FEWEST_SEQUENCES` leaves room for completions that are much shorter than the longest.
+    """
+    return max(FEWEST_SEQUENCES, min(MOST_SEQUENCES, 2 * affordable // each))

@@ -91,6 +91,7 @@ class ParallelEngine(Engine):
         self.options = options
         self.max_model_len = 1
         self._started = False
+        self._slots = 0
         threads = max(1, (os.cpu_count() or 1) // len(devices))
         logger.warning("%d native engines, one on each %s.", len(devices), "GPU" if devices[0] else "share of the CPU")
         self.workers = [Worker(options, device, threads) for device in devices]
@@ -110,8 +111,7 @@ class ParallelEngine(Engine):
         if not self._started:
             for worker in self.workers:
                 worker.send(("start", self.max_model_len, sampling))
-            for worker in self.workers:
-                worker.receive("started")
+            self._slots = min([worker.receive("started") for worker in self.workers])
             self._started = True
 
     def stream(self, requests: Iterable[Request]) -> Iterator[tuple[Hashable, list[Completion]]]:
@@ -122,7 +122,7 @@ class ParallelEngine(Engine):
         together.
         """
         self.start()
-        room = 2 * self.options.max_num_seqs
+        room = 2 * self._slots
         load = dict.fromkeys(self.workers, 0)
         sizes: dict[Hashable, int] = {}
         waiting: Iterator[Request] | None = iter(requests)

@@ -57,7 +57,7 @@ def serve(connection: Connection) -> None:
             case ("start", tokens, sampling):
                 engine.need(tokens)
                 engine.start(sampling)
-                connection.send(("started", None))
+                connection.send(("started", engine.loop.scheduler.slots))
             case ("stream",):
                 stream(engine, inbox, connection)
                 connection.send(("over", None))
