@@ -110,23 +110,28 @@ def test_no_two_prompts_of_a_run_share_a_seed(folder, tmp_path, monkeypatch):
 
 
 def test_writing_ahead_overlaps_training(folder, tmp_path, monkeypatch):
-    """Each round takes the engine longer than the trainer has work for, and is written while the last one trains."""
-    busy = []
+    """Each round waits in the middle of being written until the step before it trains, and that step waits for it."""
+    writing, training, steps = threading.Semaphore(0), threading.Semaphore(0), []
 
-    class Watching(FakeServer):
+    class Meeting(FakeServer):
         def stream(self, requests):
-            yield from super().stream(requests)
+            return super().stream(self.meet(requests) if self.rounds else requests)
 
-    engine = Watching(folder, delay=0.2)
+        def meet(self, requests):
+            writing.release()
+            assert training.acquire(timeout=60)
+            yield from requests
+
     step = GRPOTrainer.pack_loss
 
     def pack_loss(self, pack, out):
-        busy.append(engine.streams)
+        steps.append(len(steps) == 6 or writing.acquire(timeout=60))
+        training.release()
         return step(self, pack, out)
 
     monkeypatch.setattr(GRPOTrainer, "pack_loss", pack_loss)
-    run(folder, tmp_path / "out", monkeypatch, engine, max_staleness=1, save_strategy="no")
-    assert busy == [1] * 6 + [0]
+    run(folder, tmp_path / "out", monkeypatch, Meeting(folder), max_staleness=1, save_strategy="no")
+    assert steps == [True] * 7
 
 
 @pytest.mark.parametrize("staleness", [1, 2])
