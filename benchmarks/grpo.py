@@ -50,8 +50,6 @@ class Clock(TrainerCallback):
     def __init__(self, steps: int, time_budget: float, profile_to: Path | None = None) -> None:
         self.steps, self.time_budget, self.profile_to = steps, time_budget, profile_to
         self.profiler: cProfile.Profile | None = None
-        self.trained = 0.0
-        """When the gradients of a step were launched, if the trainer times its own phases."""
         self.ends: list[float] = []
         self.phases: list[dict[str, float]] = []
         self.now: dict[str, float] = defaultdict(float)
@@ -69,8 +67,6 @@ class Clock(TrainerCallback):
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The optimizer is a part of training."""
         synchronize()
-        if self.trained:
-            self.now["optimizer"] = time.perf_counter() - self.trained
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """A step ends; the last one ends the run."""
@@ -111,7 +107,6 @@ class Clock(TrainerCallback):
         seconds = [b - a for a, b in zip(self.ends, self.ends[1:], strict=False)]
         for phases, whole in zip(self.phases, seconds, strict=True):
             phases.setdefault("training", whole - sum(phases.get(name, 0.0) for name in PHASES[:3]))
-            phases["training"] += phases.get("optimizer", 0.0)
             phases["rest"] = whole - sum(phases.get(name, 0.0) for name in PHASES[:-1])
         kept = seconds[warmup:]
         split = {name: statistics.median(p.get(name, 0.0) for p in self.phases[warmup:]) for name in PHASES}
@@ -143,11 +138,6 @@ def run_ours(args: argparse.Namespace, clock: Clock, staleness: int) -> None:
     class Timed(GRPOTrainer):
         def __init__(self, *positional: Any, callbacks: Any = (), **named: Any) -> None:
             super().__init__(*positional, callbacks=[*callbacks, clock], **named)
-
-        def training_step(self, *positional: Any, **named: Any) -> Any:
-            loss = super().training_step(*positional, **named)
-            clock.trained = time.perf_counter()
-            return loss
 
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
             step = {name: self._step_metrics.get(f"time/{name}") for name in PHASES}

@@ -5,7 +5,6 @@ backward on each, and synchronizes gradients on the last. Optimizer, schedule, c
 are Trainer's own.
 """
 
-import copy
 import math
 import time
 from collections import defaultdict
@@ -21,11 +20,9 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import get_model_param_count
-from transformers.trainer_utils import IntervalStrategy
 
-from open_r1.configs import GRPOConfig, TrainConfig
+from open_r1.configs import TrainConfig
 from open_r1.errors import Interrupted, UserError
-from open_r1.internals.transformers import limit_to_one_gpu, set_device
 from open_r1.modeling.architectures import can_share_prompts
 from open_r1.modeling.rope import length_rule
 from open_r1.modeling.routers import RouterStatistics
@@ -33,6 +30,7 @@ from open_r1.modeling.sequence_parallel import sequence_group
 from open_r1.report.recorder import RunRecorder, is_metrics
 from open_r1.training import backends
 from open_r1.training.activations import activation_callbacks
+from open_r1.training.arguments import one_batch_per_step
 from open_r1.training.batches import total_steps
 from open_r1.training.checkpoints import Checkpointer
 from open_r1.training.interruption import StopSignals
@@ -80,14 +78,15 @@ class PackedTrainer(Trainer):
         self._tokens_logged = 0.0
         self._tokens_trained = 0
         self._largest_pack = 0
+        self._began = 0.0
         super().__init__(
             model=model,
-            args=_one_batch_per_step(args),
+            args=one_batch_per_step(args),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=tokenizer,
             data_collator=list,  # type: ignore[arg-type]
-            callbacks=list(callbacks),
+            callbacks=[_FinishStep(self), *callbacks],
         )
         self.share_prompts = self.share_prompts and can_share_prompts(model)
         self.routers = RouterStatistics(model)  # type: ignore[arg-type]
@@ -131,7 +130,7 @@ class PackedTrainer(Trainer):
         that share packs are one rank, and have the same loss.
         """
         sequences = self.step_sequences(inputs)
-        began = time.perf_counter()
+        self._began = time.perf_counter()
         self.watchdog.beat("training")
         model.train()
         plan = self._plan(sequences)
@@ -154,15 +153,18 @@ class PackedTrainer(Trainer):
         self.add("tokens", self.step_tokens(sequences))
         self.add("tokens_computed", self._tokens_trained)
         self.add("stop", float(self.stop_signals is not None and self.stop_signals.received is not None))
+        return total
+
+    def finish_step(self) -> None:
+        """Waits for the optimizer step, which the host has only launched, and records the step's metrics."""
         sums = self._step_sums()
-        self.note("time/training", time.perf_counter() - began)
+        self.note("time/training", time.perf_counter() - self._began)
         for name, value in self.routers.figures().items():
             self.note(name, value)
         self.note_sums(sums)
         if sums["stop"]:  # on any rank, so that all stop after the same step
             self._stop = self.control.should_save = True
             self.args.save_only_model = False
-        return total
 
     def note_sums(self, sums: dict[str, float]) -> None:
         """Records the metrics of the step from `sums`: the sums over all packs and ranks of what was passed to
@@ -380,18 +382,13 @@ class PackedTrainer(Trainer):
             )
 
 
-def _one_batch_per_step(args: TrainConfig) -> TrainConfig:
-    """A copy of `args` in which a batch is everything that one optimizer step reads on one rank."""
-    merged = copy.copy(args)
-    merged.per_device_train_batch_size = args.per_device_train_batch_size * args.gradient_accumulation_steps
-    merged.gradient_accumulation_steps = 1
-    if isinstance(merged, GRPOConfig) and merged.steps_per_generation is not None:
-        merged.steps_per_generation //= args.gradient_accumulation_steps
-    merged.use_cache = True
-    merged.torch_compile = False  # `load_policy` does this if requested
-    merged.logging_strategy = IntervalStrategy.STEPS  # every step, so that a resumed run logs the same
-    merged.logging_steps = 1
-    if merged.device.type == "cpu":
-        set_device(merged, torch.device("cpu"))  # also on rank 1, where it is "cpu:1"
-    limit_to_one_gpu(merged)
-    return merged
+class _FinishStep(TrainerCallback):
+    """Calls `finish_step` once the optimizer step has been launched: had the host waited before, the GPU would now wait
+    for the host to launch the optimizer."""
+
+    def __init__(self, trainer: PackedTrainer) -> None:
+        self.trainer = trainer
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The step's packs and optimizer have been launched."""
+        self.trainer.finish_step()
