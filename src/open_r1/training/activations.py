@@ -29,17 +29,17 @@ def activation_callbacks(model: nn.Module, args: TrainConfig) -> list[TrainerCal
     )
     uses_varlen = attention != SDPA_ATTENTION and args.device.type == "cuda" and dtype in flash.HALF
     changes: list[Callable[[Any], None]] = []
-    if args.torch_compile and (uses_flash or uses_varlen) and layers_are_graphs(args):
+    if args.torch_compile and (uses_flash or uses_varlen) and layers_are_graphs(args, splits_weights(args)):
         changes.append(checkpoint_in_graphs)
     if uses_flash:
         changes.append(flash.keep_attention_of)
     return [_ChangeCheckpoints(change) for change in changes]
 
 
-def layers_are_graphs(args: TrainConfig) -> bool:
-    """Whether these options break no graph of a compiled layer: weights are gathered, tokens exchanged and MLPs split
-    outside of it."""
-    return args.sequence_parallel_size == 1 and args.mlp_chunk_tokens is None and not splits_weights(args)
+def layers_are_graphs(args: TrainConfig, sharded: bool) -> bool:
+    """Whether these options break no graph of a compiled layer, as gathering weights (`sharded`), exchanging tokens and
+    splitting MLPs do."""
+    return args.sequence_parallel_size == 1 and args.mlp_chunk_tokens is None and not sharded
 
 
 class _ChangeCheckpoints(TrainerCallback):
