@@ -38,6 +38,7 @@ def test_logprobs_entropies_and_gradients_equal_the_plain_computation(monkeypatc
     monkeypatch.setattr(head_module, "MAX_LOGITS", 31 * chunk)
     monkeypatch.setattr(head_module, "MAX_STORED", 4 * 31 * (stored or 0))
     monkeypatch.setattr(head_module, "STORED_CHUNKS", 2)
+    monkeypatch.setattr(head_module, "COMPUTED_CHUNKS", 3)
     *tensors, targets = inputs(bias)
     expected, entropies = plain(*tensors, targets, rule)
     ours, our_entropies = head_logprobs(*tensors, targets, rule, recompute=stored is None)

@@ -28,8 +28,10 @@ MAX_LOGITS_COMPILED = 2**27
 PARTS = 32
 """Parts of a row of logits, if it can be divided: 19 kB each for Qwen."""
 STORED_CHUNKS = 8
-"""Chunks whose stored rows are one tensor and one factor of a product. Compiled: 2**30 numbers, below the 2**31 from
-which some matrix kernels fail."""
+"""Chunks whose stored rows are one tensor and one factor of a product, because each sum of products reads and writes
+the whole gradient of the weight. Compiled: 2**30 numbers, below the 2**31 from which some matrix kernels fail."""
+COMPUTED_CHUNKS = 4
+"""The same for rows that the backward pass computes: 1 GiB in bfloat16."""
 MAX_STORED = 2**33
 """Bytes of rows that the forward pass stores, of one pack: 8 GiB. The backward pass computes the rest again."""
 
@@ -95,7 +97,7 @@ class _HeadLogprobs(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         hidden, head, offset, targets, log_z, *stored = ctx.saved_tensors
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-        write_rows = _functions(head.device.type)[1]
+        write_rows, chunk = _functions(head.device.type)[1], _tokens_in_chunk(head)
         # Factors of at most 1: float16 does not overflow, and if all are equal, hidden states are not rounded again.
         largest = pad(grad.abs(), (0, 1), value=torch.finfo(torch.float32).tiny).max()
         factors = grad / largest
@@ -108,17 +110,18 @@ class _HeadLogprobs(torch.autograd.Function):
                 if number < len(stored):
                     rows = stored[number]
                 else:
-                    product = float32_product(inputs.to(head.dtype), head, offset)
-                    rows = torch.empty_like(product, dtype=head.dtype)
-                    write_rows(rows, product, targets[block], log_z[block], ctx.rule)
-                    del product
+                    rows = torch.empty(len(inputs), len(head), dtype=head.dtype, device=head.device)
+                    for part in _slices(block, chunk):
+                        product = float32_product(hidden[part].to(head.dtype), head, offset)
+                        write_rows(rows[_within(part, block)], product, targets[part], log_z[part], ctx.rule)
+                        del product
                 if grad_hidden is not None:
                     grad_hidden[block] = float32_product(rows, head.t(), None).mul_(grad[block, None])
                 if wants_weight:
                     scaled = (inputs * factors[block, None]).to(head.dtype)
                     grad_weight = add_product(grad_weight, rows.t(), scaled)
                 if grad_bias is not None:
-                    for part in _slices(block, _tokens_in_chunk(head)):
+                    for part in _slices(block, chunk):
                         grad_bias += grad[part] @ rows[_within(part, block)].float()
                 del rows
         if wants_weight and grad_weight is None:  # no tokens
@@ -216,9 +219,9 @@ def _tokens_in_chunk(weight: Tensor) -> int:
 
 
 def _blocks(tokens: int, storable: int, chunk: int) -> list[slice]:
-    """Blocks of tokens: of `STORED_CHUNKS` chunks among the first `storable` tokens, then of one chunk."""
+    """Blocks of tokens: the first `storable` in blocks of `STORED_CHUNKS` chunks, the rest of `COMPUTED_CHUNKS`."""
     first = slice(0, min(tokens, storable))
-    return _slices(first, STORED_CHUNKS * chunk) + _slices(slice(first.stop, tokens), chunk)
+    return _slices(first, STORED_CHUNKS * chunk) + _slices(slice(first.stop, tokens), COMPUTED_CHUNKS * chunk)
 
 
 def _slices(whole: slice, size: int) -> list[slice]:

@@ -35,7 +35,7 @@ _ANCHOR = re.compile(
 _ANCHOR_WORDS = ("####", "answer", "result", "option", "choice", "答案", "结果", "选")
 """Each anchor contains one of these in some case. Searching for them first is much faster."""
 _MATH = re.compile(
-    r"\$\$(?P<a>[^$]+)\$\$|(?<![\\\d])\$(?P<b>[^$\n]+)\$"
+    r"\$\$(?P<a>[^$]+)\$\$|\$(?<![\\\d]\$)(?P<b>[^$\n]+)\$"
     r"|\\\((?P<c>(?:(?!\\\().)+?)\\\)|\\\[(?P<d>(?:(?!\\\[).)+?)\\\]",
     re.DOTALL,
 )

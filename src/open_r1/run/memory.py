@@ -12,7 +12,7 @@ import torch
 
 from open_r1.configs import GRPOConfig, ModelConfig, SFTConfig, TrainConfig
 from open_r1.modeling import flash
-from open_r1.modeling.head import MAX_LOGITS_COMPILED, MAX_STORED
+from open_r1.modeling.head import COMPUTED_CHUNKS, MAX_LOGITS_COMPILED, MAX_STORED
 from open_r1.run.estimate import Shape, Split
 from open_r1.training.activations import layers_are_graphs
 from open_r1.training.optimizers import keeps_embeddings_whole, moment_bytes, optimizer_name
@@ -201,7 +201,9 @@ def _moments(
     all_logits = tokens * shape.embeddings // width
     logits = min(MAX_LOGITS_COMPILED, all_logits)
     stored = 0 if args.gradient_checkpointing else min(MAX_STORED, precision.matrix * all_logits)
-    computed = 0 if stored == precision.matrix * all_logits else (4 + precision.matrix) * logits
+    rest = all_logits - stored // precision.matrix
+    computed = precision.matrix * min(COMPUTED_CHUNKS * MAX_LOGITS_COMPILED, rest)
+    in_chunk = 4 * min(MAX_LOGITS_COMPILED, rest)
     trains_all = not shape.adapters
     copies = 2 * shape.layer_parameters * (shape.layers if trains_all else 1) if precision.casts else 0
     in_mlp = 10 * width * tokens + 3 * precision.matrix * shape.inner * _mlp_tokens(args, tokens)
@@ -209,18 +211,21 @@ def _moments(
     norm = (16 if precision.hidden == 4 else 12) * width * tokens  # the last one: input, normalized, output, predictors
     gradient = 4 * shape.embeddings if trains_all else 0
     converted = table if trains_all and precision.hidden == 2 else 0
+    earlier = gradient if stored or rest > COMPUTED_CHUNKS * MAX_LOGITS_COMPILED else 0  # of earlier blocks of tokens
+    head_gradient = max(computed + in_chunk + earlier, computed + gradient, gradient + converted)
     layer = _in_layer(shape, args, precision, tokens, sharded)
     accumulates = several and not sharded and not shape.tied  # the head's gradient is added to that of other packs
     waiting = table if trains_all and not accumulates else 0
     beside_all = table if trains_all and (sharded or (several and shape.tied)) else 0
     gathered = 2 * shape.tables if sharded else 0
-    embedding = (6 * shape.tables if sharded else table + beside_all) if trains_all else 0
+    summed = table if shape.tied else 0  # the sum of the gradients of head and embedding
+    embedding = (6 * shape.tables if sharded else table + beside_all + summed) if trains_all else 0
     return [
         (several, 1, gathered + copies + max(in_mlp, norm + head + stored + 4 * logits)),  # the end of the forward pass
         (
             several,
             1,
-            gathered + head + norm + hidden + stored + gradient + max(computed, converted),
+            gathered + head + norm + hidden + stored + head_gradient,
         ),  # the head's backward
         (several, 1, gathered + layer + waiting),  # the last layer's backward
         (True, 1 / shape.layers, gathered + layer + beside_all),  # the first layer's backward
