@@ -52,6 +52,7 @@ def options(args: argparse.Namespace, folder: str) -> dict[str, Any]:
         "gradient_checkpointing": args.checkpointing == "on",
         "max_tokens_per_microbatch": args.budget,
         "sequence_parallel_size": args.share,
+        "torch_compile": args.compile == "on",
         "bf16": not on_cpu,
         "use_cpu": on_cpu,
         "optim": "adamw_torch_fused",

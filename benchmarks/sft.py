@@ -119,6 +119,7 @@ def run_ours(
             **training_options(args, checkpointing, folder),
             per_device_train_batch_size=args.rows,
             max_tokens_per_microbatch=args.budget,
+            torch_compile=compiled,
         )
         rows = packed_rows(Dataset.from_dict({"input_ids": data, "loss_mask": learned}), config)
         trainer = Ours(model, config, tokenizer=build_tokenizer(), train_dataset=rows, callbacks=[timer])

@@ -158,6 +158,7 @@ def run_ours(
             **training_options(args, checkpointing, folder),
             per_device_train_batch_size=args.completions,
             max_tokens_per_microbatch=budget,
+            torch_compile=compiled,
             shuffle_dataset=False,
         )
         grpo_batches.carries_signal = carries_signal if skip else (lambda rollouts, size: [True] * len(rollouts.masked))

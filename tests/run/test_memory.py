@@ -233,3 +233,31 @@ def test_checkpointed_layers_keep_what_flash_attention_answers(monkeypatch, opti
         return estimate_memory(shape, args, model(attn_implementation=name), 65536).kept
 
     assert kept(option) - kept("varlen") == 65536 * more
+
+
+@pytest.mark.parametrize(
+    ("given", "split", "option", "dropout", "more"),
+    [
+        ({}, "none", None, 0.0, 2 * (2 * 3584 + 2 * 512 + 3584)),
+        ({}, "zero2", "varlen", 0.0, 2 * (2 * 3584 + 2 * 512 + 3584)),
+        ({}, "fsdp", None, 0.0, 0),
+        ({}, "none", "sdpa", 0.0, 0),
+        ({}, "none", None, 0.1, 0),
+        ({"mlp_chunk_tokens": 4096}, "none", None, 0.0, 0),
+        ({"sequence_parallel_size": 2}, "none", None, 0.0, 0),
+        ({"activation_offloading": True}, "none", None, 0.0, 0),
+        ({"bf16": False}, "none", None, 0.0, 0),
+    ],
+)
+def test_compiled_checkpointed_layers_keep_what_surrounds_attention(given, split, option, dropout, more):
+    """Queries, keys, values, attention's answer and the product after it, if a layer is one graph."""
+    shape = replace(QWEN_7B, heads=frozenset(), adapters=1000)
+
+    def kept(compiled):
+        args = options(torch_compile=compiled, **given)
+        args.use_cpu = False
+        name = model(attn_implementation=option, use_peft=True, lora_dropout=dropout)
+        return estimate_memory(shape, args, name, 16384, 8, split).kept
+
+    tokens = 16384 // given.get("sequence_parallel_size", 1)
+    assert kept(True) - kept(False) == 28 * more * tokens

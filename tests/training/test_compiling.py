@@ -118,7 +118,7 @@ def test_grpo_compiles_in_its_first_step_only(model, tmp_path, checkpointing, lo
     seen = Compilations()
     problems = [{"prompt": "What is 1 + 2?"}, {"prompt": "And 30 + 4?"}] * len(STEPS)
     trainer = GRPOTrainer(
-        ModelConfig(model_name_or_path=str(model), use_peft=lora),
+        ModelConfig(model_name_or_path=str(model), use_peft=lora, lora_dropout=0.0),
         GRPOConfig(
             **options(tmp_path, checkpointing),
             num_generations=GROUP,

@@ -14,6 +14,7 @@ from open_r1.configs import GRPOConfig, ModelConfig, SFTConfig, TrainConfig
 from open_r1.modeling import flash
 from open_r1.modeling.head import COMPUTED_CHUNKS, MAX_LOGITS_COMPILED, MAX_STORED
 from open_r1.run.estimate import Shape, Split
+from open_r1.training.activations import layers_are_graphs
 from open_r1.training.optimizers import keeps_embeddings_whole, moment_bytes, optimizer_name
 
 COMPILED = 0.7
@@ -111,14 +112,14 @@ def estimate_memory(
       processes with `zero3` and `fsdp`; with `zero2`, the weights for computing are whole. DeepSpeed also has a buffer.
       If a step has only one pack, there are no gradients before its backward pass.
     - Kept: with checkpointing, the input of every layer (only of two with offloading; without offloading also the
-      output of flash-attn-4), else `layer_bytes`.
+      output of flash-attn-4, and what compiled layers keep around it), else `layer_bytes`.
     - Short-lived: see `_moments`. Without checkpointing, this includes what the head stores of the logits, because the
       backward pass frees it first.
     """
     tokens, several = packs_of(args, longest)
     precision, sharded = Precision.of(args, model, split), split in ("zero3", "fsdp")
     held, gradients = _states(shape, args, precision, processes, split)
-    kept = tokens * shape.layers * _kept_by_layer(shape, args, model, precision, tokens)
+    kept = tokens * shape.layers * _kept_by_layer(shape, args, model, precision, tokens, sharded)
     if precision.casts and shape.adapters and not args.gradient_checkpointing:
         kept += 2 * shape.layers * shape.layer_parameters  # autocast copies frozen matrices again for every use
     moments = _moments(shape, args, precision, tokens, several, sharded)
@@ -150,7 +151,9 @@ def _states(shape: Shape, args: TrainConfig, precision: Precision, processes: in
     return weights + optimizer + (gradients if split == "ddp" else 0), gradients
 
 
-def _kept_by_layer(shape: Shape, args: TrainConfig, model: ModelConfig, precision: Precision, tokens: int) -> float:
+def _kept_by_layer(
+    shape: Shape, args: TrainConfig, model: ModelConfig, precision: Precision, tokens: int, sharded: bool
+) -> float:
     """Bytes per token that a layer keeps from its forward to its backward pass."""
     if not args.gradient_checkpointing:
         stored = layer_bytes(shape, args, precision)
@@ -158,7 +161,19 @@ def _kept_by_layer(shape: Shape, args: TrainConfig, model: ModelConfig, precisio
     checkpoint = precision.hidden * shape.width
     if args.activation_offloading:
         return 2 * checkpoint / shape.layers
+    if _checkpoints_in_graphs(shape, args, model, precision, sharded):
+        return checkpoint + 2 * (2 * (shape.queries + shape.keys) + shape.width)
     return checkpoint + (2 * shape.queries if _uses_flash(shape, args, model, precision) else 0)
+
+
+def _checkpoints_in_graphs(
+    shape: Shape, args: TrainConfig, model: ModelConfig, precision: Precision, sharded: bool
+) -> bool:
+    """Whether compiled layers also keep queries, keys, values and the product after attention
+    (`compiling.checkpoint_in_graphs`)."""
+    uses_kernel = precision.matrix == 2 and model.attn_implementation != "sdpa" and not args.use_cpu
+    drops = shape.adapters and model.lora_dropout > 0
+    return args.torch_compile and uses_kernel and not drops and layers_are_graphs(args, sharded)
 
 
 def _uses_flash(shape: Shape, args: TrainConfig, model: ModelConfig, precision: Precision) -> bool:

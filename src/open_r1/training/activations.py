@@ -1,6 +1,6 @@
 """Decides, when training begins, what checkpointed layers store for the backward pass, and where."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ def activation_callbacks(model: nn.Module, args: TrainConfig) -> list[TrainerCal
     """With `activation_offloading`, the inputs of layers are moved to the CPU. Otherwise the results of attention
     kernels are stored too, because they take the longest to recompute, and compiled layers also store some products."""
     if args.activation_offloading:
-        return [_ChangeCheckpoints(offload_checkpoints)]
+        return [_ChangeCheckpoints([offload_checkpoints])]
     weights: Any = model.dtype
     dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else weights
     attention = attention_name(model)
@@ -29,24 +29,25 @@ def activation_callbacks(model: nn.Module, args: TrainConfig) -> list[TrainerCal
     )
     uses_varlen = attention != SDPA_ATTENTION and args.device.type == "cuda" and dtype in flash.HALF
     changes: list[Callable[[Any], None]] = []
-    if args.torch_compile and (uses_flash or uses_varlen) and layers_are_graphs(args):
+    if args.torch_compile and (uses_flash or uses_varlen) and layers_are_graphs(args, splits_weights(args)):
         changes.append(checkpoint_in_graphs)
     if uses_flash:
         changes.append(flash.keep_attention_of)
-    return [_ChangeCheckpoints(change) for change in changes]
+    return [_ChangeCheckpoints(changes)] if changes else []
 
 
-def layers_are_graphs(args: TrainConfig) -> bool:
-    """Whether these options break no graph of a compiled layer: weights are gathered, tokens exchanged and MLPs split
-    outside of it."""
-    return args.sequence_parallel_size == 1 and args.mlp_chunk_tokens is None and not splits_weights(args)
+def layers_are_graphs(args: TrainConfig, sharded: bool) -> bool:
+    """Whether these options break no graph of a compiled layer, as gathering weights (`sharded`), exchanging tokens and
+    splitting MLPs do."""
+    return args.sequence_parallel_size == 1 and args.mlp_chunk_tokens is None and not sharded
 
 
 class _ChangeCheckpoints(TrainerCallback):
-    """Calls `change` with the model when training begins, after `gradient_checkpointing` was turned on."""
+    """Calls `changes` with the model when training begins, after `gradient_checkpointing` was turned on."""
 
-    def __init__(self, change: Callable[[Any], None]) -> None:
-        self.change = change
+    def __init__(self, changes: Sequence[Callable[[Any], None]]) -> None:
+        self.changes = changes
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        self.change(model)
+        for change in self.changes:
+            change(model)
