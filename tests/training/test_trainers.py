@@ -20,6 +20,7 @@ from open_r1.run import policy_engine
 from open_r1.training.checkpoint_files import seal
 from open_r1.training.model import load_causal_lm
 from open_r1.training.packed_trainer import PackedTrainer
+from open_r1.training.sft import SFTTrainer
 
 MAIN = {"sft": sft.main, "grpo": grpo.main}
 
@@ -361,6 +362,18 @@ def test_a_gradient_that_is_not_finite_ends_the_run(folder, tmp_path, task):
     assert [line["grad_norm"] is None for line in lines] == [False] * (len(lines) - 1) + [True]
     assert not (tmp_path / f"checkpoint-{lines[-1]['step']}").exists()
     assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_loss_that_is_not_finite_is_in_the_log_of_its_step_only(folder, tmp_path, monkeypatch):
+    """DeepSpeed skips such a step and continues."""
+    compute = SFTTrainer.pack_loss
+
+    def pack_loss(trainer, pack, out):
+        return compute(trainer, pack, out) + (math.nan if trainer.state.global_step == 1 else 0.0)
+
+    monkeypatch.setattr(SFTTrainer, "pack_loss", pack_loss)
+    lines = [line for line in run(folder, "sft", tmp_path / "out") if "loss" in line]
+    assert [line["loss"] is None for line in lines] == [False, True, False, False]
 
 
 def test_a_mixture_of_experts_logs_what_its_routers_do(tmp_path):

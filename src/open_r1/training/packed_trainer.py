@@ -374,6 +374,7 @@ class PackedTrainer(Trainer):
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """As in Trainer. Raises `Interrupted` after a stop signal, unless this was the last step."""
         super()._maybe_log_save_evaluate(*args, **kwargs)
+        self._tr_loss.zero_()  # Trainer subtracts the logged loss from itself, so NaN would be in all later logs
         step = self.state.global_step
         if self._stop and step < self.total_steps():
             raise Interrupted(
