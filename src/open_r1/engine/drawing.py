@@ -13,7 +13,7 @@ from torch import Tensor
 def uniform_streams(streams: Iterable[tuple[int, int, int]]) -> Iterator[np.ndarray]:
     """For each `(seed, index, length)`, `length` float32 uniforms in [0, 1), which depend on seed and index alone
     (counter-based Philox)."""
-    philox = np.random.Philox(0)  # one for all: a new one would take three times as long as its numbers
+    philox = np.random.Philox(0)  # one for all: creating one takes three times as long as drawing
     generator, start = np.random.Generator(philox), philox.state
     for seed, index, length in streams:
         key = start["state"]["key"]

@@ -15,10 +15,10 @@ def launch_arguments(words: Sequence[str]) -> Any:
 
 
 def unprepare(model: object) -> None:
-    """Undoes what `Accelerator.prepare_model` and others before it have wrapped around the forward pass.
+    """Removes everything that `Accelerator.prepare_model` and other code wrapped around the forward pass.
 
-    Accelerate wraps autocast around a model that is not marked as prepared. A model with the mark but without the
-    wrapper would be computed in float32.
+    Accelerate wraps autocast around a model unless it is marked as prepared. A model with the mark but without the
+    wrapper would compute in float32.
     """
     for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
         vars(model).pop(name, None)

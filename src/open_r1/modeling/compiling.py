@@ -52,9 +52,10 @@ def compile_layers(model: PreTrainedModel) -> None:
 
 
 def checkpoint_in_graphs(model: nn.Module) -> None:
-    """Puts the checkpoints of compiled layers into their graphs. Not supported, so nothing is changed: dropout, whose
-    random numbers torch 2.11 cannot compute again in a graph, and options of checkpoints other than `use_reentrant:
-    false`.
+    """Puts the checkpoints of compiled layers into their graphs.
+
+    Changes nothing for models with dropout, because torch 2.11 cannot draw the same random numbers again in a graph,
+    nor for checkpoints with options other than `use_reentrant: false`.
 
     A checkpoint around a compiled layer computes its whole graph again. Inside the graph, the backward pass computes
     only what it needs: not the MLP's last product, which is 30% of a layer. `_policy` says what is kept in addition to
@@ -95,7 +96,7 @@ def checkpoint_in_graphs(model: nn.Module) -> None:
         return call if getattr(function, "keywords", None) == {"use_reentrant": False} else None
 
     replace_checkpointing(model, replaced)
-    # It warns of operations in place, of which a graph has none.
+    # It warns about in-place operations, which a graph does not have.
     logging.getLogger("torch._higher_order_ops.wrap").setLevel(logging.ERROR)
 
 

@@ -4,8 +4,8 @@ function that never stores all logits.
 Logits exist for one chunk of tokens at a time. They are in float32 whatever the dtype of the factors, as in the native
 engine: bfloat16 logits would round away a hundredth of a nat. The backward pass needs the gradient of each logprob with
 respect to its row of the product. The forward pass stores these rows in the dtype of the products, up to `MAX_STORED`;
-the backward pass computes the others again, from log Z. The gradient of a token's logprob is a factor of its whole row,
-so it is applied to hidden states, which have fewer numbers.
+the backward pass recomputes the others, from log Z. The incoming gradient of a token's logprob scales its whole row, so
+it is applied to hidden states, which have fewer numbers.
 
 The head's weight is cast once for all chunks, and its gradient is summed in float32. On CUDA, the softmax arithmetic is
 compiled (`torch.compile`), so that each logit is read and written once.
@@ -28,12 +28,13 @@ MAX_LOGITS_COMPILED = 2**27
 PARTS = 32
 """Parts of a row of logits, if it can be divided: 19 kB each for Qwen."""
 STORED_CHUNKS = 8
-"""Chunks whose stored rows are one tensor and one factor of a product, because each sum of products reads and writes
-the whole gradient of the weight. Compiled: 2**30 numbers, below the 2**31 from which some matrix kernels fail."""
+"""Chunks whose stored rows form one tensor, and so one factor of a product: few products, because each is added to the
+gradient of the weight, which it reads and writes as a whole. Compiled: 2**30 numbers, below the 2**31 from which some
+matrix kernels fail."""
 COMPUTED_CHUNKS = 4
 """The same for rows that the backward pass computes: 1 GiB in bfloat16."""
 MAX_STORED = 2**33
-"""Bytes of rows that the forward pass stores, of one pack: 8 GiB. The backward pass computes the rest again."""
+"""Most bytes of rows that the forward pass of a pack stores: 8 GiB. The backward pass recomputes the rest."""
 
 
 class LogitRule(NamedTuple):

@@ -37,8 +37,8 @@ def activation_callbacks(model: nn.Module, args: TrainConfig) -> list[TrainerCal
 
 
 def layers_are_graphs(args: TrainConfig, sharded: bool) -> bool:
-    """Whether these options break no graph of a compiled layer, as gathering weights (`sharded`), exchanging tokens and
-    splitting MLPs do."""
+    """Whether each compiled layer is one graph with these options. Gathering weights (`sharded`), exchanging tokens and
+    splitting MLPs break it into several."""
     return args.sequence_parallel_size == 1 and args.mlp_chunk_tokens is None and not sharded
 
 

@@ -1,4 +1,4 @@
-"""What `transformers.Trainer` is told, which sees one batch per optimizer step."""
+"""The arguments that `transformers.Trainer` gets. It sees one batch per optimizer step."""
 
 import copy
 
@@ -20,7 +20,7 @@ def one_batch_per_step(args: TrainConfig) -> TrainConfig:
     merged.torch_compile = False  # `load_policy` does this if requested
     merged.logging_strategy = IntervalStrategy.STEPS  # every step, so that a resumed run logs the same
     merged.logging_steps = 1
-    merged.logging_nan_inf_filter &= merged.fp16  # it would wait for the GPU; other NaNs end the run
+    merged.logging_nan_inf_filter &= merged.fp16  # it waits for the GPU
     if merged.device.type == "cpu":
         set_device(merged, torch.device("cpu"))  # also on rank 1, where it is "cpu:1"
     limit_to_one_gpu(merged)

@@ -156,7 +156,7 @@ class PackedTrainer(Trainer):
         return total
 
     def finish_step(self) -> None:
-        """Waits for the optimizer step, which the host has only launched, and records the step's metrics."""
+        """Waits for the device to finish the optimizer step, and records the step's metrics."""
         sums = self._step_sums()
         self.note("time/training", time.perf_counter() - self._began)
         for name, value in self.routers.figures().items():
@@ -384,8 +384,8 @@ class PackedTrainer(Trainer):
 
 
 class _FinishStep(TrainerCallback):
-    """Calls `finish_step` once the optimizer step has been launched: had the host waited before, the GPU would now wait
-    for the host to launch the optimizer."""
+    """Calls `finish_step` once the optimizer step has been launched. If the host waited earlier, the GPU would be idle
+    until the host launched the optimizer."""
 
     def __init__(self, trainer: PackedTrainer) -> None:
         self.trainer = trainer

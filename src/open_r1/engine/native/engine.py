@@ -232,8 +232,8 @@ class NativeEngine(Engine):
 
 
 def automatic_limit(each: int, affordable: int) -> int:
-    """Completions to decode at once if the longest takes `each` of `affordable` pages: as many as the pages hold, half
-    as long as the longest, because running completions are half done on average.
+    """Completions to decode at once if the longest takes `each` of `affordable` pages: as many as the pages hold
+    if each is half as long as the longest, because running completions are half done on average.
 
     The scheduler never admits more than the pages hold, so a limit that is too high costs only the state of its slots
     and a few graphs. `FEWEST_SEQUENCES` leaves room for completions that are much shorter than the longest.
