@@ -53,6 +53,14 @@ def push_checkpoint(trainer: "Trainer", checkpoint: str) -> None:
     Trainer._push_from_checkpoint(trainer, checkpoint)
 
 
+def reset_loss(trainer: "Trainer") -> None:
+    """Sets the loss since the last log to 0.
+
+    `_tr_loss`: Trainer subtracts it from itself when it logs, so NaN would remain in all later logs.
+    """
+    trainer._tr_loss.zero_()
+
+
 def set_device(args: "TrainingArguments", device: torch.device) -> None:
     """Replaces the device that `args` computed.
 

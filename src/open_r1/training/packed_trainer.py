@@ -23,6 +23,7 @@ from transformers.trainer_pt_utils import get_model_param_count
 
 from open_r1.configs import TrainConfig
 from open_r1.errors import Interrupted, UserError
+from open_r1.internals.transformers import reset_loss
 from open_r1.modeling.architectures import can_share_prompts
 from open_r1.modeling.rope import length_rule
 from open_r1.modeling.routers import RouterStatistics
@@ -374,7 +375,7 @@ class PackedTrainer(Trainer):
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """As in Trainer. Raises `Interrupted` after a stop signal, unless this was the last step."""
         super()._maybe_log_save_evaluate(*args, **kwargs)
-        self._tr_loss.zero_()  # Trainer subtracts the logged loss from itself, so NaN would be in all later logs
+        reset_loss(self)
         step = self.state.global_step
         if self._stop and step < self.total_steps():
             raise Interrupted(
