@@ -8,8 +8,8 @@ Documents are the rows of --data (their `messages`, else `text`), tokenized, or 
 every trainer gets the same ones, packed best-fit into rows of --max_length tokens, --rows of them a step. The model
 has random weights. TRL (1.16.0) is measured if it is installed; with sdpa a mask keeps its packed documents apart,
 with a flash attention package (--trl_attention) their positions do. unsloth (2026.10.9) wants other versions of TRL
-and datasets: install them into a folder for --unsloth_path. Results are printed, and appended to --results, as they
-come. TFLOP/s count 6 N a token, with LoRA too, where frozen weights need only 4 N.
+and datasets: install them into a folder for --unsloth_path (see unsloth_process.py). Results are printed, and appended
+to --results, as they come. TFLOP/s count 6 N a token, with LoRA too, where frozen weights need only 4 N.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Measures the training phase of a GRPO step, here, in TRL and in unsloth: scored completions to optimizer step.
+"""Measures the training phase of a GRPO step, from scored completions to its end, here, in TRL and in unsloth.
 
     python benchmarks/training.py --shape 1.5b                        # one GPU, the cases that docs/performance.md has
     python benchmarks/training.py --shape 1.5b --long                 # completions of up to 16k tokens
@@ -8,7 +8,7 @@
 
 The model has random weights of the shape, completions are random tokens of log-normal length, and every trainer gets
 the same ones. A case is a trainer and its settings; results are printed, and appended to --results, as they come.
-TRL (1.16.0) is measured if it is installed; unsloth runs from a folder of its own (see training_unsloth.py). Out of
+TRL (1.16.0) is measured if it is installed; unsloth runs from a folder of its own (see unsloth_process.py). Out of
 memory is a result too.
 """
 
@@ -320,6 +320,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     if args.long:
         args.median, args.mean, args.cap = 4000, 5500, 16384
     check_unsloth_options(parser, args)
+    for size in args.micro_batch if {"trl", "unsloth"} & set(args.cases) else []:
+        if size < args.completions and args.completions % size:
+            parser.error(f"--micro_batch {size} does not divide --completions {args.completions}")
     return args
 
 
