@@ -81,8 +81,14 @@ def test_a_process_that_fails_is_a_result(training, tmp_path):
     assert "training_unsloth.py" in result.error and not result.seconds
 
 
-def test_unsloth_needs_lora_and_micro_batches_that_divide_a_step(training, capsys):
-    for words, reason in ([w for w in WORDS if w != "--lora"], "--lora"), ([*WORDS, "--micro_batch", "3"], "--micro_batch 3"):
-        with pytest.raises(SystemExit):
-            training.parse(words)
-        assert reason in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ([word for word in WORDS if word != "--lora"], "--cases unsloth needs --lora"),
+        ([*WORDS, "--micro_batch", "3"], "--micro_batch 3 does not divide --completions 8"),
+    ],
+)
+def test_options_that_cannot_be_measured_are_refused(training, capsys, words, reason):
+    with pytest.raises(SystemExit):
+        training.parse(words)
+    assert reason in capsys.readouterr().err
