@@ -45,9 +45,10 @@ def moment_bytes(args: TrainingArguments, weight_bytes: int) -> float:
 
 
 def keeps_embeddings_whole(args: TrainingArguments) -> bool:
-    """Whether the moments of embeddings are in 32 bits anyway, as transformers does it for bitsandbytes."""
+    """Whether the GPU stores the moments of embeddings in 32 bits anyway, as transformers does it for bitsandbytes.
+    Paged optimizers page these moments, too."""
     name = optimizer_name(args)
-    return name.startswith(BITSANDBYTES) and name.endswith("8bit")
+    return name.startswith(BITSANDBYTES) and name.endswith("8bit") and not name.startswith("paged")
 
 
 def optimizer_name(args: TrainingArguments) -> str:
