@@ -1,5 +1,6 @@
 """What the training benchmarks share: model shapes with random weights, lengths, a step timer, and result lines."""
 
+import argparse
 import gc
 import json
 import math
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, TrainerCallback
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PEAK = 790e12
 """FLOP/s that a large bfloat16 product reaches on an H100 or H200."""
 
@@ -49,6 +51,11 @@ def build_model(shape: str, attention: str, dtype: torch.dtype, device: str) -> 
     torch.manual_seed(0)
     with torch.device(device):
         return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+
+
+def dtype_of(args: argparse.Namespace) -> torch.dtype:
+    """Dtype of the weights."""
+    return torch.bfloat16 if args.weights == "bfloat16" and DEVICE == "cuda" else torch.float32
 
 
 def lora_config() -> Any:

@@ -8,19 +8,15 @@ Documents are the rows of --data (their `messages`, else `text`), tokenized, or 
 every trainer gets the same ones, packed best-fit into rows of --max_length tokens, --rows of them a step. The model
 has random weights. TRL (1.16.0) is measured if it is installed; with sdpa a mask keeps its packed documents apart,
 with a flash attention package (--trl_attention) their positions do. unsloth (2026.10.9) wants other versions of TRL
-and datasets: install them into a folder for --unsloth_path. Results are printed, and appended to --results, as they
-come. TFLOP/s count 6 N a token, with LoRA too, where frozen weights need only 4 N.
+and datasets: install them into a folder for --unsloth_path (see unsloth_process.py). Results are printed, and appended
+to --results, as they come. TFLOP/s count 6 N a token, with LoRA too, where frozen weights need only 4 N.
 """
 
 import argparse
-import gc
 import gzip
 import itertools
 import json
-import os
 import random
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -31,19 +27,22 @@ from typing import Any
 import torch
 from datasets import Dataset
 from measure import (
+    DEVICE,
     SHAPES,
     Result,
     StepTimer,
     build_model,
     build_tokenizer,
     draw_lengths,
+    dtype_of,
     lora_config,
     measured,
     report,
 )
-from training import DEVICE, KERNELS, dtype_of, switches
+from training import KERNELS, switches
 from transformers import AutoTokenizer
 from transformers.trainer_callback import PrinterCallback
+from unsloth_process import add_unsloth_options, check_unsloth_options, run_unsloth_worker
 
 from open_r1.configs import SFTConfig
 from open_r1.modeling.compiling import compile_layers
@@ -167,43 +166,11 @@ def run_unsloth(
     args: argparse.Namespace, data: list[list[int]], timer: StepTimer, *, checkpointing: bool, attention: str
 ) -> None:
     """unsloth's trainer with packing, one row a micro-batch."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        model = build_model(args.shape, "sdpa", dtype_of(args), DEVICE)
-        model.save_pretrained(folder)
-        build_tokenizer().save_pretrained(folder)
-        dtype = str(model.dtype).removeprefix("torch.")
-        del model
-        gc.collect()
-        torch.cuda.empty_cache()
-        options = training_options(args, checkpointing, name) | {
-            "per_device_train_batch_size": 1,
-            "gradient_accumulation_steps": args.rows,
-            "disable_tqdm": True,
-            "logging_steps": 10_000,
-        }
-        case = {
-            "documents": data,
-            "options": options,
-            "dtype": dtype,
-            "checkpointing": checkpointing,
-            "steps": timer.steps,
-            "warmup": timer.warmup,
-            "seconds": timer.deadline - time.monotonic(),
-        }
-        (folder / "case.json").write_text(json.dumps(case))
-        path = [str(args.unsloth_path.resolve())] if args.unsloth_path else []
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")]),
-            "UNSLOTH_DISABLE_STATISTICS": "1",
-            "UNSLOTH_FLASH_ATTENTION_IMPL": attention,
-            "HF_HUB_OFFLINE": "1",
-        }
-        worker = Path(__file__).resolve().with_name("sft_unsloth.py")
-        subprocess.run([sys.executable, str(worker), name], env=environment, cwd=folder, check=True)
-        found = json.loads((folder / "result.json").read_text())
-    for field in ("parameters", "tokens", "computed", "seconds", "peak_gib", "error"):
-        setattr(timer.result, field, found[field])
+    options = training_options(args, checkpointing, "") | {
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": args.rows,
+    }
+    run_unsloth_worker("sft_unsloth.py", args, timer, options, attention, args.max_length, {"documents": data})
 
 
 def cases(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], Any]]:
@@ -241,14 +208,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--trl_liger", action="store_true", help="liger kernels in TRL's model (pip install liger-kernel)"
     )
     parser.add_argument("--trl_compile", action="store_true", help="TRL's model compiled as a whole")
-    parser.add_argument("--unsloth_path", type=Path, help="folder with unsloth and the packages it wants")
-    parser.add_argument(
-        "--unsloth_attention",
-        nargs="+",
-        choices=["auto", "fa3", "fa4", "off"],
-        default=["auto"],
-        help="UNSLOTH_FLASH_ATTENTION_IMPL; auto uses torch's own kernels below a width of 2,048 on Hopper",
-    )
+    add_unsloth_options(parser)
     parser.add_argument("--data", type=Path, help=".jsonl or .jsonl.gz with `messages` or `text`")
     parser.add_argument("--tokenizer", help="folder or hub id, for --data")
     parser.add_argument("--documents", type=int, default=256, help="without --data")
@@ -266,8 +226,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.data is not None and args.tokenizer is None:
         parser.error("--data needs --tokenizer")
-    if "unsloth" in args.cases and not args.lora:
-        parser.error("--cases unsloth needs --lora")
+    check_unsloth_options(parser, args)
     return args
 
 

@@ -1,31 +1,16 @@
-"""unsloth's case of `sft.py`, in a process of its own because unsloth replaces classes of transformers and TRL.
-
-The argument is a folder with the model, its tokenizer and `case.json`; `result.json` is written there. unsloth runs
-from a folder of its own (`--unsloth_path`), beside the torch and transformers that are installed:
-
-    pip install --no-deps --target <folder> unsloth==2026.10.9 unsloth_zoo==2026.10.9 trl==1.15.0 datasets==4.8.5 \\
-        dill multiprocess cut_cross_entropy torchao msgspec tyro docstring_parser typeguard einops bitsandbytes
-
-Its other requirements (xformers, hf_transfer, diffusers, structlog, json5, nest-asyncio) are not needed for this.
-"""
+"""unsloth's case of `sft.py`, in a process of its own; the argument is its folder (see `unsloth_process.py`)."""
 
 # ruff: noqa: I001  # unsloth must be imported before what it patches
-from unsloth import FastLanguageModel
+import unsloth  # noqa: F401
 
-import json
 import sys
-import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
-from measure import Result, StepTimer, lora_config, measured
-from transformers.trainer_callback import PrinterCallback
+from measure import StepTimer
 from trl import SFTConfig, SFTTrainer
-
-LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+from unsloth_process import run_worker
 
 
 class Theirs(SFTTrainer):
@@ -41,26 +26,8 @@ class Theirs(SFTTrainer):
         return super().training_step(model, inputs, num_items_in_batch)
 
 
-def run(folder: Path, case: dict[str, Any], result: Result) -> None:
-    """Trains LoRA on packed rows, one a micro-batch, until the timer has its steps."""
-    checkpointing = "unsloth" if case["checkpointing"] else False
-    model, tokenizer = FastLanguageModel.from_pretrained(
-        str(folder),
-        max_seq_length=case["options"]["max_length"],
-        dtype=getattr(torch, case["dtype"]),
-        load_in_4bit=False,
-        use_gradient_checkpointing=checkpointing,
-        local_files_only=True,
-    )
-    result.parameters = model.num_parameters()
-    model = FastLanguageModel.get_peft_model(
-        model,
-        r=lora_config().r,
-        lora_alpha=lora_config().lora_alpha,
-        target_modules=LINEAR,
-        use_gradient_checkpointing=checkpointing,
-    )
-    timer = StepTimer(result, case["steps"], case["warmup"], time.monotonic() + case["seconds"])
+def build_trainer(case: dict[str, Any], model: Any, tokenizer: Any, timer: StepTimer) -> SFTTrainer:
+    """A trainer with packed rows, one a micro-batch."""
     trainer = Theirs(
         model,
         args=SFTConfig(**case["options"]),
@@ -69,16 +36,8 @@ def run(folder: Path, case: dict[str, Any], result: Result) -> None:
         callbacks=[timer],
     )
     trainer.timer = timer
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
-
-
-def main(folder: Path) -> None:
-    """Measures the case of a folder."""
-    case = json.loads((folder / "case.json").read_text())
-    result = measured(Result("", {}), lambda result: run(folder, case, result))
-    (folder / "result.json").write_text(json.dumps(asdict(result)))
+    return trainer
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    run_worker(Path(sys.argv[1]), build_trainer)

@@ -1,13 +1,15 @@
-"""Measures the training phase of a GRPO step, here and in TRL: from scored completions to the optimizer step.
+"""Measures the training phase of a GRPO step, from scored completions to its end, here, in TRL and in unsloth.
 
     python benchmarks/training.py --shape 1.5b                        # one GPU, the cases that docs/performance.md has
     python benchmarks/training.py --shape 1.5b --long                 # completions of up to 16k tokens
     python benchmarks/training.py --shape tiny --completions 32       # CPU, under a minute
     python benchmarks/training.py --shape 1.5b --cases ours --checkpointing off --profile profile.txt
+    python benchmarks/training.py --shape 7b --lora --cases ours trl unsloth --unsloth_path <folder>
 
 The model has random weights of the shape, completions are random tokens of log-normal length, and every trainer gets
 the same ones. A case is a trainer and its settings; results are printed, and appended to --results, as they come.
-TRL (1.16.0) is measured if it is installed. Out of memory is a result too.
+TRL (1.16.0) is measured if it is installed; unsloth runs from a folder of its own (see unsloth_process.py). Out of
+memory is a result too.
 """
 
 import argparse
@@ -17,24 +19,27 @@ import random
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from measure import (
+    DEVICE,
     SHAPES,
     Result,
     StepTimer,
     build_model,
     build_tokenizer,
     draw_lengths,
+    dtype_of,
     lora_config,
     measured,
     report,
 )
+from replay import Batch, ReplayedTRL, replayed, rollout_function
 from transformers.trainer_callback import PrinterCallback
+from unsloth_process import add_unsloth_options, check_unsloth_options, run_unsloth_worker
 
 from open_r1.configs import GRPOConfig
 from open_r1.engine.protocol import Completion, Request
@@ -46,23 +51,7 @@ from open_r1.training.grpo_batches import carries_signal
 from open_r1.training.logprobs import add_logprob_forward
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 KERNELS = {"fastest": ATTENTION, "varlen": VARLEN_ATTENTION}
-
-
-@dataclass
-class Batch:
-    """`prompts` and, for each, a group of `completions` with their `rewards`; all token ids."""
-
-    prompts: list[list[int]]
-    completions: list[list[list[int]]]
-    rewards: list[list[float]]
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all prompts with their completions, a prompt counted with each of its completions."""
-        pairs = zip(self.prompts, self.completions, strict=True)
-        return sum(len(p) + len(c) for p, group in pairs for c in group)
 
 
 def draw_batch(args: argparse.Namespace) -> Batch:
@@ -106,7 +95,7 @@ class ReplayEngine:
 
 
 def training_options(args: argparse.Namespace, checkpointing: bool, folder: str) -> dict[str, Any]:
-    """Options that both trainers get."""
+    """Options that every trainer gets."""
     return {
         "output_dir": folder,
         "max_steps": 10_000,
@@ -122,11 +111,6 @@ def training_options(args: argparse.Namespace, checkpointing: bool, folder: str)
         "save_strategy": "no",
         "seed": 0,
     }
-
-
-def dtype_of(args: argparse.Namespace) -> torch.dtype:
-    """Dtype of the weights."""
-    return torch.bfloat16 if args.weights == "bfloat16" and DEVICE == "cuda" else torch.float32
 
 
 def run_ours(
@@ -215,32 +199,15 @@ def run_trl(
     from trl import GRPOConfig as TRLConfig
     from trl import GRPOTrainer as TRLTrainer
 
-    class Theirs(TRLTrainer):
-        def _generate_and_score_completions(self, inputs: Any) -> Any:
-            scored = super()._generate_and_score_completions(inputs)
-            timer.tokens = timer.computed = batch.tokens
-            timer.start()
-            return scored
-
-    def rollout(prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
-        seen: dict[str, int] = {}
-        ids, completions, rewards = [], [], []
-        for prompt in prompts:
-            which = seen[prompt] = seen.get(prompt, -1) + 1
-            ids.append(batch.prompts[int(prompt)])
-            completions.append(batch.completions[int(prompt)][which])
-            rewards.append(batch.rewards[int(prompt)][which])
-        return {"prompt_ids": ids, "completion_ids": completions, "logprobs": None, "replayed": rewards}
-
-    def reward(completions: Sequence[Any], replayed: Sequence[float], **columns: Any) -> list[float]:
-        return list(replayed)
+    class Theirs(ReplayedTRL, TRLTrainer):
+        pass
 
     model = build_model(args.shape, attention, dtype_of(args), DEVICE)
     result.parameters = model.num_parameters()
     with tempfile.TemporaryDirectory() as folder:
         trainer = Theirs(
             model,
-            reward_funcs=[reward],
+            reward_funcs=[replayed],
             args=TRLConfig(
                 **training_options(args, checkpointing, folder),
                 per_device_train_batch_size=micro_batch,
@@ -252,12 +219,32 @@ def run_trl(
             ),
             train_dataset=Dataset.from_dict({"prompt": [str(i) for i in range(len(batch.prompts))]}),
             processing_class=build_tokenizer(),
-            rollout_func=rollout,
+            rollout_func=rollout_function(batch),
             peft_config=lora_config() if args.lora else None,
             callbacks=[timer],
         )
+        trainer.timer, trainer.tokens = timer, batch.tokens
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+
+
+def run_unsloth(
+    args: argparse.Namespace,
+    batch: Batch,
+    timer: StepTimer,
+    result: Result,
+    *,
+    checkpointing: bool,
+    micro_batch: int,
+    attention: str,
+) -> None:
+    """TRL's trainer as unsloth rewrites it, in a process of its own; unsloth splits a micro-batch further by itself."""
+    options = training_options(args, checkpointing, "") | {
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": args.completions // micro_batch,
+    }
+    longest = max(map(len, batch.prompts)) + args.cap
+    run_unsloth_worker("training_unsloth.py", args, timer, options, attention, longest, {"batch": asdict(batch)})
 
 
 def cases(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], Any]]:
@@ -278,12 +265,14 @@ def cases(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], Any]]
                 flags = [n for n, on in (("compiled", compiled), ("sharing", share), ("skipping", skip)) if on]
                 flags += [attention] * (attention != "fastest")
                 yield f"ours, {label}, {budget} tokens, {' '.join(flags)}", settings, run_ours
-        if "trl" in args.cases:
-            extras = "".join(f", {n}" for n, on in (("liger", args.trl_liger), ("compiled", args.trl_compile)) if on)
-            for attention in args.trl_attention:
-                for micro_batch in sorted({min(size, args.completions) for size in args.micro_batch}):
-                    settings = {"checkpointing": checkpointing, "micro_batch": micro_batch, "attention": attention}
-                    yield f"TRL, {label}, {attention}, {micro_batch} sequences{extras}", settings, run_trl
+        micro_batches = sorted({min(size, args.completions) for size in args.micro_batch})
+        extras = "".join(f", {n}" for n, on in (("liger", args.trl_liger), ("compiled", args.trl_compile)) if on)
+        peers = [("trl", "TRL", args.trl_attention, extras, run_trl)]
+        peers += [("unsloth", "unsloth", args.unsloth_attention, "", run_unsloth)]
+        for case, shown, attentions, more, run in peers:
+            for attention, micro_batch in itertools.product(attentions if case in args.cases else [], micro_batches):
+                settings = {"checkpointing": checkpointing, "micro_batch": micro_batch, "attention": attention}
+                yield f"{shown}, {label}, {attention}, {micro_batch} sequences{more}", settings, run
 
 
 def switches(text: str) -> list[bool]:
@@ -295,7 +284,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=list(SHAPES), default="1.5b" if DEVICE == "cuda" else "tiny")
-    parser.add_argument("--cases", nargs="+", choices=["ours", "trl"], default=["ours", "trl"])
+    parser.add_argument("--cases", nargs="+", choices=["ours", "trl", "unsloth"], default=["ours", "trl"])
     parser.add_argument("--weights", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--lora", action="store_true", help="rank 16 on every linear layer")
     parser.add_argument("--checkpointing", type=switches, default="both", help="on, off or both")
@@ -307,12 +296,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--no_signal", type=float, default=0.0, help="share of groups whose rewards are equal")
     parser.add_argument("--budget", type=int, nargs="+", default=[16384], help="max_tokens_per_microbatch")
-    parser.add_argument("--micro_batch", type=int, nargs="+", default=[8], help="TRL's per_device_train_batch_size")
+    parser.add_argument("--micro_batch", type=int, nargs="+", default=[8], help="sequences of TRL and unsloth")
     parser.add_argument("--trl_attention", nargs="+", default=["sdpa"], help="attn_implementation of TRL's model")
     parser.add_argument(
         "--trl_liger", action="store_true", help="liger kernels in TRL's model (pip install liger-kernel)"
     )
     parser.add_argument("--trl_compile", action="store_true", help="TRL's model compiled as a whole")
+    add_unsloth_options(parser)
     parser.add_argument("--completions", type=int, default=64, help="a step")
     parser.add_argument("--group", type=int, default=8, help="completions a prompt")
     parser.add_argument("--prompts", type=int, nargs=2, default=(80, 200), help="shortest and longest prompt, tokens")
@@ -329,6 +319,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.long:
         args.median, args.mean, args.cap = 4000, 5500, 16384
+    check_unsloth_options(parser, args)
+    for size in args.micro_batch if {"trl", "unsloth"} & set(args.cases) else []:
+        if size < args.completions and args.completions % size:
+            parser.error(f"--micro_batch {size} does not divide --completions {args.completions}")
     return args
 
 
@@ -338,7 +332,7 @@ def main(argv: list[str] | None = None) -> list[Result]:
     deadline = time.monotonic() + args.time_budget
     if "trl" in args.cases and find_spec("trl") is None:
         print("TRL is not installed, so it is not measured: pip install trl==1.16.0")
-        args.cases = ["ours"]
+        args.cases.remove("trl")
     batch = draw_batch(args)
     longest = max(len(c) for group in batch.completions for c in group)
     print(
