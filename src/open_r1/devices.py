@@ -1,5 +1,6 @@
 """The GPUs of this machine, as torch and the driver report them. Imports torch only when called."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -63,6 +64,17 @@ def to_device(values: "np.ndarray | torch.Tensor", device: "torch.device | str")
     pinned = torch.empty_like(tensor, pin_memory=True)
     pinned.numpy()[...] = tensor.numpy()  # `pin_memory` would wait for torch's threads
     return pinned.to(device, non_blocking=True)
+
+
+@functools.cache
+def device_memory(device: "torch.device") -> int:
+    """Bytes of memory of a GPU, or of this machine."""
+    import psutil
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return psutil.virtual_memory().total
 
 
 def check_processes_fit() -> None:

@@ -29,6 +29,13 @@ def plain(hidden, weight, bias, targets, rule):
     return distribution.log_prob(targets), distribution.entropy()
 
 
+def test_a_small_device_stores_a_sixteenth_of_its_memory(monkeypatch):
+    monkeypatch.setattr(head_module, "device_memory", lambda device: 16 * 4 * 31 * 13)
+    *tensors, targets = inputs(bias=False)
+    logprobs, _ = head_logprobs(*tensors, targets, LogitRule(), recompute=False)
+    assert stored_bytes(logprobs) == 4 * 31 * 13
+
+
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("stored", [None, 0, 13, 23])

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from open_r1.devices import device_memory
 from open_r1.modeling.compiling import can_compile, compile_rows
 
 MAX_LOGITS = 2**26
@@ -34,7 +35,8 @@ matrix kernels fail."""
 COMPUTED_CHUNKS = 4
 """The same for rows that the backward pass computes: 1 GiB in bfloat16."""
 MAX_STORED = 2**33
-"""Most bytes of rows that the forward pass of a pack stores: 8 GiB. The backward pass recomputes the rest."""
+"""Most bytes of rows that the forward pass of a pack stores: 8 GiB, or a sixteenth of the device's memory if that is
+less. The backward pass recomputes the rest."""
 
 
 class LogitRule(NamedTuple):
@@ -73,7 +75,8 @@ class _HeadLogprobs(torch.autograd.Function):
         dtype, device = _product_dtype(weight), hidden.device
         statistics, write_rows = _functions(device.type)
         chunk = _tokens_in_chunk(weight)
-        storable = MAX_STORED // (len(weight) * dtype.itemsize) if store and any(ctx.needs_input_grad) else 0
+        room = min(MAX_STORED, device_memory(device) // 16) if store and any(ctx.needs_input_grad) else 0
+        storable = room // (len(weight) * dtype.itemsize)
         blocks, stored = _blocks(len(targets), storable, chunk), []
         logprobs, log_z, entropies = (torch.empty(len(targets), dtype=torch.float32, device=device) for _ in range(3))
         with torch.autocast(device.type, enabled=False):
