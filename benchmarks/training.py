@@ -37,7 +37,7 @@ from measure import (
     measured,
     report,
 )
-from replay import Batch, ReplayedTRL, replayed, rollout_function
+from replayed_batch import Batch, ReplayedTRL, replayed, rollout_function
 from transformers.trainer_callback import PrinterCallback
 from unsloth_process import add_unsloth_options, check_unsloth_options, run_unsloth_worker
 

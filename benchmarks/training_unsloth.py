@@ -13,7 +13,7 @@ from typing import Any
 
 from datasets import Dataset
 from measure import StepTimer, build_tokenizer
-from replay import Batch, ReplayedTRL, replayed, rollout_function
+from replayed_batch import Batch, ReplayedTRL, replayed, rollout_function
 from trl import GRPOConfig, GRPOTrainer
 from unsloth_process import run_worker
 
