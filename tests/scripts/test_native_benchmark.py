@@ -1,6 +1,7 @@
 """`benchmarks/native.py`: which part of a decoding step a kernel belongs to."""
 
 import importlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 def native():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "benchmarks"))
+        patch.delitem(sys.modules, "generation", raising=False)  # the folder of other tests, if they ran before
         yield importlib.import_module("native")
 
 
