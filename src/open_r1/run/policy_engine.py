@@ -19,8 +19,8 @@ from open_r1.training.model import empty_replica, load_config
 
 logger = logging.getLogger(__name__)
 
-MOST_SEQUENCES = 4096
-"""Maximum number of completions that the native engine decodes at once."""
+MOST_PER_ROUND = 4096
+"""Most completions of a round that the native engine decodes at once."""
 
 
 def open_policy_engine(
@@ -52,7 +52,7 @@ def open_policy_engine(
     if name == "native":
         rollouts = args.per_device_train_batch_size * (args.steps_per_generation or 1)
         options = NativeOptions(
-            max_num_seqs=min(MOST_SEQUENCES, rollouts),
+            max_num_seqs=min(MOST_PER_ROUND, rollouts),
             memory=args.vllm_gpu_memory_utilization,
             compile=not args.vllm_enforce_eager,
             release_memory=args.vllm_enable_sleep_mode,
